@@ -1,0 +1,149 @@
+//! A cursor over foreign bytes.
+#![deny(clippy::indexing_slicing)]
+
+use crate::error::DecodeError;
+use crate::id::ReplicaId;
+
+#[derive(Debug)]
+pub(crate) struct Reader<'a> {
+    rest: &'a [u8],
+    len: usize,
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes, len: bytes.len() }
+    }
+
+    pub(crate) fn byte(&mut self) -> Result<u8, DecodeError> {
+        let (byte, rest) = self.rest.split_first().ok_or_else(|| self.truncated())?;
+        self.rest = rest;
+        Ok(*byte)
+    }
+
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        let (array, rest) = self.rest.split_first_chunk().ok_or_else(|| self.truncated())?;
+        self.rest = rest;
+        Ok(*array)
+    }
+
+    pub(crate) fn bytes(&mut self, len: usize) -> Result<&'a [u8], DecodeError> {
+        let (bytes, rest) = self.rest.split_at_checked(len).ok_or_else(|| self.truncated())?;
+        self.rest = rest;
+        Ok(bytes)
+    }
+
+    /// A number in LEB128: seven bits a byte, lowest first, in as few bytes as it takes.
+    pub(crate) fn varint(&mut self) -> Result<u64, DecodeError> {
+        let mut number = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7f);
+            if (bits << shift) >> shift != bits {
+                return Err(self.malformed("number of more than 64 bits"));
+            }
+            number |= bits << shift;
+            if byte & 0x80 == 0 {
+                if byte == 0 && shift > 0 {
+                    return Err(self.malformed("number longer than it needs to be"));
+                }
+                return Ok(number);
+            }
+        }
+        Err(self.malformed("number of more than 64 bits"))
+    }
+
+    /// A signed number: zigzag, then LEB128.
+    pub(crate) fn signed(&mut self) -> Result<i64, DecodeError> {
+        let zigzag = self.varint()?;
+        Ok((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed())
+    }
+
+    /// A number of things of at least `size` bytes each, of which the rest can hold that many.
+    pub(crate) fn count(&mut self, size: usize) -> Result<usize, DecodeError> {
+        let count = self.varint()?;
+        match usize::try_from(count) {
+            Ok(count) if count.checked_mul(size).is_some_and(|len| len <= self.rest.len()) => {
+                Ok(count)
+            }
+            _ => Err(self.truncated()),
+        }
+    }
+
+    /// Bytes behind their length.
+    pub(crate) fn sized(&mut self) -> Result<&'a [u8], DecodeError> {
+        let len = self.count(1)?;
+        self.bytes(len)
+    }
+
+    /// UTF-8 text behind its length in bytes.
+    pub(crate) fn text(&mut self) -> Result<&'a str, DecodeError> {
+        let bytes = self.sized()?;
+        std::str::from_utf8(bytes).map_err(|_| self.malformed("text that is not UTF-8"))
+    }
+
+    pub(crate) fn replica(&mut self) -> Result<ReplicaId, DecodeError> {
+        let number = u64::from_le_bytes(self.array()?);
+        ReplicaId::new(number).ok_or_else(|| self.malformed("replica id zero"))
+    }
+
+    /// How many bytes have been read.
+    pub(crate) fn position(&self) -> usize {
+        self.len - self.rest.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    pub(crate) fn finish(&self) -> Result<(), DecodeError> {
+        if self.is_empty() { Ok(()) } else { Err(self.malformed("bytes after the end")) }
+    }
+
+    pub(crate) fn truncated(&self) -> DecodeError {
+        DecodeError::Truncated { at: self.position() }
+    }
+
+    pub(crate) fn malformed(&self, what: &'static str) -> DecodeError {
+        DecodeError::Malformed { at: self.position(), what }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Writer;
+    use super::*;
+
+    #[test]
+    fn numbers_survive_and_have_one_form_each() {
+        for number in [0, 1, 127, 128, 16_383, 16_384, u64::from(u32::MAX), u64::MAX] {
+            let mut writer = Writer::new();
+            writer.varint(number);
+            let bytes = writer.into_bytes();
+            let mut reader = Reader::new(&bytes);
+            assert_eq!(reader.varint(), Ok(number));
+            assert_eq!(reader.finish(), Ok(()));
+        }
+        assert!(Reader::new(&[0x80, 0]).varint().is_err(), "zero in two bytes");
+        assert!(Reader::new(&[0xff; 11]).varint().is_err());
+        let too_large = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02];
+        assert!(Reader::new(&too_large).varint().is_err(), "bit 65");
+    }
+
+    #[test]
+    fn signed_numbers_survive() {
+        for number in [0, -1, 1, i64::MIN, i64::MAX] {
+            let mut writer = Writer::new();
+            writer.signed(number);
+            assert_eq!(Reader::new(&writer.into_bytes()).signed(), Ok(number));
+        }
+    }
+
+    #[test]
+    fn a_count_that_the_bytes_cannot_hold_is_refused_before_allocating() {
+        let mut writer = Writer::new();
+        writer.varint(u64::MAX);
+        let bytes = writer.into_bytes();
+        assert!(matches!(Reader::new(&bytes).count(1), Err(DecodeError::Truncated { .. })));
+    }
+}

@@ -1,0 +1,63 @@
+//! The counterpart of the reader.
+
+use crate::id::ReplicaId;
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Writer {
+    bytes: Vec<u8>,
+}
+
+impl Writer {
+    pub(crate) const fn new() -> Self {
+        Self { bytes: Vec::new() }
+    }
+
+    pub(crate) fn byte(&mut self, byte: u8) {
+        self.bytes.push(byte);
+    }
+
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    pub(crate) fn varint(&mut self, mut number: u64) {
+        loop {
+            let [low, ..] = number.to_le_bytes();
+            number >>= 7;
+            if number == 0 {
+                self.bytes.push(low & 0x7f);
+                return;
+            }
+            self.bytes.push(low | 0x80);
+        }
+    }
+
+    pub(crate) fn signed(&mut self, number: i64) {
+        self.varint(((number << 1) ^ (number >> 63)).cast_unsigned());
+    }
+
+    pub(crate) fn count(&mut self, count: usize) {
+        self.varint(count as u64);
+    }
+
+    pub(crate) fn sized(&mut self, bytes: &[u8]) {
+        self.count(bytes.len());
+        self.raw(bytes);
+    }
+
+    pub(crate) fn text(&mut self, text: &str) {
+        self.sized(text.as_bytes());
+    }
+
+    pub(crate) fn replica(&mut self, replica: ReplicaId) {
+        self.raw(&replica.as_u64().to_le_bytes());
+    }
+
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+}

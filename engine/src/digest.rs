@@ -1,0 +1,200 @@
+//! One hash over everything that merging decides: same changes, same digest.
+//!
+//! The sum modulo 2^256 of a blake3 for each entry that any op has named, so that it costs only the
+//! entries that changed since it was last asked for. `docs/format.md` gives the bytes.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+
+use crate::codec::{Writer, write_value};
+use crate::id::{EntryId, Stamp};
+use crate::op::NewEntry;
+use crate::registers::{EntryState, Register};
+use crate::tree::Placement;
+use crate::value::Field;
+
+/// Equal for replicas with the same changes; different, but for a collision, when anything differs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The digest's bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The sum so far, and which entries it is out of date for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DigestSum {
+    sum: [u64; 4],
+    hashes: HashMap<EntryId, [u64; 4]>,
+    dirty: BTreeSet<EntryId>,
+}
+
+impl DigestSum {
+    /// Notes that the entry has changed.
+    pub(crate) fn mark(&mut self, entry: EntryId) {
+        self.dirty.insert(entry);
+    }
+
+    /// The digest, after hashing the marked entries again with `hash`; an entry without one drops out.
+    pub(crate) fn digest(&mut self, hash: impl Fn(EntryId) -> Option<blake3::Hash>) -> Digest {
+        for entry in std::mem::take(&mut self.dirty) {
+            if let Some(old) = self.hashes.remove(&entry) {
+                self.sum = add(self.sum, negate(old));
+            }
+            if let Some(new) = hash(entry) {
+                let new = words(new.as_bytes());
+                self.sum = add(self.sum, new);
+                self.hashes.insert(entry, new);
+            }
+        }
+        let mut bytes = [0; 32];
+        for (place, word) in bytes.chunks_exact_mut(8).zip(self.sum) {
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+        Digest(bytes)
+    }
+}
+
+/// The hash of one entry.
+pub(crate) fn hash_entry(
+    entry: EntryId,
+    state: &EntryState,
+    placement: Option<&Placement>,
+) -> blake3::Hash {
+    let is_alive = state.is_touched() || entry.is_well_known();
+    let target = match state.kind() {
+        NewEntry::Link { target } if is_alive => Some(target),
+        _ => None,
+    };
+    let mut writer = Writer::new();
+    writer.raw(entry.as_bytes());
+    writer.raw(&state.life().number().to_le_bytes());
+    writer.byte(u8::from(is_alive) | u8::from(target.is_some()) << 1);
+    if let Some(target) = target {
+        writer.raw(target.as_bytes());
+    }
+    write_placement(&mut writer, placement);
+    if is_alive {
+        for (field, register) in state.registers() {
+            write_register(&mut writer, field, register);
+        }
+    }
+    blake3::hash(writer.as_slice())
+}
+
+fn write_placement(writer: &mut Writer, placement: Option<&Placement>) {
+    let Some(place) = placement else { return writer.byte(0) };
+    writer.byte(1);
+    writer.raw(place.parent.as_bytes());
+    let key = place.key.as_bytes();
+    // An order key has at most 64 bytes.
+    writer.raw(&u16::try_from(key.len()).unwrap_or(u16::MAX).to_le_bytes());
+    writer.raw(key);
+    writer.raw(&place.life.number().to_le_bytes());
+    match place.stamp {
+        None => writer.byte(0),
+        Some(stamp) => {
+            writer.byte(1);
+            write_stamp(writer, stamp);
+        }
+    }
+    match place.trashed_at {
+        None => writer.byte(0),
+        Some(time) => {
+            writer.byte(1);
+            writer.raw(&time.as_millis().to_le_bytes());
+        }
+    }
+}
+
+fn write_register(writer: &mut Writer, field: &Field, register: &Register) {
+    match field {
+        Field::Label => writer.byte(0),
+        Field::Type => writer.byte(1),
+        Field::Value => writer.byte(2),
+        Field::Info(key) => {
+            writer.byte(3);
+            write_sized(writer, key.as_bytes());
+        }
+    }
+    write_stamp(writer, register.stamp);
+    let mut value = Writer::new();
+    write_value(&mut value, &register.value());
+    write_sized(writer, value.as_slice());
+}
+
+fn write_stamp(writer: &mut Writer, stamp: Stamp) {
+    writer.raw(&stamp.lamport.to_le_bytes());
+    writer.raw(&stamp.replica.as_u64().to_le_bytes());
+    writer.raw(&stamp.counter.to_le_bytes());
+}
+
+/// Length in four bytes, then the bytes. Nothing in a change is longer than a change.
+fn write_sized(writer: &mut Writer, bytes: &[u8]) {
+    writer.raw(&u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
+    writer.raw(bytes);
+}
+
+fn words(bytes: &[u8; 32]) -> [u64; 4] {
+    let mut words = [0; 4];
+    for (word, chunk) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+        *word = chunk.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+    }
+    words
+}
+
+fn add(a: [u64; 4], b: [u64; 4]) -> [u64; 4] {
+    let mut sum = [0; 4];
+    let mut carry = false;
+    for ((sum, a), b) in sum.iter_mut().zip(a).zip(b) {
+        let (low, first) = a.overflowing_add(b);
+        let (word, second) = low.overflowing_add(u64::from(carry));
+        *sum = word;
+        carry = first || second;
+    }
+    sum
+}
+
+fn negate(a: [u64; 4]) -> [u64; 4] {
+    add(a.map(|word| !word), [1, 0, 0, 0])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adding_the_negative_gives_nothing() {
+        for a in [[0; 4], [1, 0, 0, 0], [u64::MAX; 4], [0, 7, u64::MAX, 3]] {
+            assert_eq!(add(a, negate(a)), [0; 4]);
+        }
+        assert_eq!(add([u64::MAX, 0, 0, 0], [1, 0, 0, 0]), [0, 1, 0, 0], "carries");
+    }
+
+    #[test]
+    fn an_entry_that_drops_out_leaves_the_sum_as_it_was() {
+        let entry = EntryId::from_bytes([7; 16]);
+        let mut sum = DigestSum::default();
+        let empty = sum.digest(|_| None);
+        sum.mark(entry);
+        assert_ne!(sum.digest(|_| Some(blake3::hash(b"x"))), empty);
+        sum.mark(entry);
+        assert_eq!(sum.digest(|_| None), empty);
+    }
+}

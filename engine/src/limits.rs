@@ -1,0 +1,32 @@
+//! Every bound of the format. They are constants, because whether a change is well formed must
+//! never depend on who looks at it; limits that a user may set bind local edits only and live in
+//! the store.
+
+/// The greatest counter an op may have. It fits the 58 bits that an entry id has for it.
+pub const COUNTER_MAX: u64 = (1 << 56) - 1;
+
+/// The greatest change, in encoded bytes; a transaction that grows past it fails as a whole.
+pub const CHANGE_BYTES_MAX: usize = 16 << 20;
+
+/// The longest order key, in bytes.
+pub const ORDER_KEY_BYTES_MAX: usize = 64;
+
+/// Local edits give the neighbours new keys rather than make a key longer than this, in bytes.
+pub const ORDER_KEY_BYTES_GOAL: usize = 32;
+
+/// The longest key of an info field, in UTF-8 bytes. Four times the store's limit in UTF-16 units,
+/// rounded up, so that nothing that a store accepts is malformed.
+pub const INFO_KEY_BYTES_MAX: usize = 4_096;
+
+/// The most changes that may wait for others that have not arrived.
+pub const BACKLOG_CHANGES_MAX: usize = 65_536;
+
+/// The most bytes of changes that may wait for others that have not arrived.
+pub const BACKLOG_BYTES_MAX: usize = 64 << 20;
+
+/// The greatest snapshot, in bytes after decompression.
+pub const SNAPSHOT_BYTES_MAX: u64 = 4 << 30;
+
+const _: () = assert!(COUNTER_MAX < 1 << 58);
+const _: () = assert!(ORDER_KEY_BYTES_GOAL < ORDER_KEY_BYTES_MAX);
+const _: () = assert!(CHANGE_BYTES_MAX <= BACKLOG_BYTES_MAX);

@@ -1,0 +1,202 @@
+//! Every edit that can exist.
+
+use crate::id::{EntryId, Life, OpId, Timestamp};
+use crate::limits::INFO_KEY_BYTES_MAX;
+use crate::tree::OrderKey;
+use crate::value::{Field, Value, char_count};
+
+/// What an entry is created as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NewEntry {
+    /// Something that has a value and entries inside.
+    Item,
+    /// A pointer to an item elsewhere.
+    Link {
+        /// The item that the link points to, for good.
+        target: EntryId,
+    },
+}
+
+/// Characters with consecutive ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdRange {
+    /// The first character.
+    pub first: OpId,
+    /// How many characters, at least one.
+    pub len: u64,
+}
+
+/// One edit. Its id is its place in its change; see [`Op::span`].
+///
+/// `life` is how often the author had seen the entry purged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// A new entry, at its first place.
+    Create {
+        /// The new entry.
+        entry: EntryId,
+        /// The entry's life.
+        life: Life,
+        /// Item or link.
+        kind: NewEntry,
+        /// The container.
+        parent: EntryId,
+        /// The place in the container.
+        key: OrderKey,
+    },
+    /// The entry goes into another container.
+    Move {
+        /// The entry.
+        entry: EntryId,
+        /// The entry's life.
+        life: Life,
+        /// The new container.
+        parent: EntryId,
+        /// The place in it.
+        key: OrderKey,
+        /// When it was deleted; only with Trash as the container.
+        trashed_at: Option<Timestamp>,
+    },
+    /// The entry gets another place in the container it is in. Unlike a move it never pulls back an
+    /// entry that somebody else has moved out meanwhile.
+    Reorder {
+        /// The entry.
+        entry: EntryId,
+        /// The entry's life.
+        life: Life,
+        /// The container it must still be in.
+        parent: EntryId,
+        /// The new place.
+        key: OrderKey,
+    },
+    /// A field gets another value. The characters of a text take one counter each.
+    Set {
+        /// The entry.
+        entry: EntryId,
+        /// The entry's life.
+        life: Life,
+        /// The field.
+        field: Field,
+        /// The new value.
+        value: Value,
+    },
+    /// Characters go into a text.
+    Insert {
+        /// The entry.
+        entry: EntryId,
+        /// The entry's life.
+        life: Life,
+        /// The field.
+        field: Field,
+        /// The `Set` that made the text; if another has replaced it, the edit is void.
+        set: OpId,
+        /// The character after which the new ones go; none for the start.
+        origin: Option<OpId>,
+        /// The characters, at least one.
+        text: String,
+    },
+    /// Characters leave a text.
+    Delete {
+        /// The entry.
+        entry: EntryId,
+        /// The entry's life.
+        life: Life,
+        /// The field.
+        field: Field,
+        /// The `Set` that made the text; if another has replaced it, the edit is void.
+        set: OpId,
+        /// The characters, at least one range.
+        ranges: Vec<IdRange>,
+    },
+    /// Ends a life of each of the entries, for good.
+    Purge {
+        /// The entries, each with the life that the author saw; at least one.
+        entries: Vec<(EntryId, Life)>,
+    },
+    /// Makes an entry live again, as an empty item.
+    Revive {
+        /// The entry.
+        entry: EntryId,
+        /// The life to live.
+        life: Life,
+    },
+    /// Counters that a rolled-back transaction had given out, so that no id ever means two things.
+    Skip {
+        /// How many, at least one.
+        count: u64,
+    },
+}
+
+impl Op {
+    /// How many counters the op takes: one for each character it inserts, at least one.
+    #[must_use]
+    pub fn span(&self) -> u64 {
+        match self {
+            Self::Set { value, .. } => value.span(),
+            Self::Insert { text, .. } => char_count(text),
+            Self::Skip { count } => *count,
+            _ => 1,
+        }
+    }
+
+    /// The entry and the life of it that the op touches; none for purges and gaps.
+    #[must_use]
+    pub fn subject(&self) -> Option<(EntryId, Life)> {
+        match self {
+            Self::Create { entry, life, .. }
+            | Self::Move { entry, life, .. }
+            | Self::Reorder { entry, life, .. }
+            | Self::Set { entry, life, .. }
+            | Self::Insert { entry, life, .. }
+            | Self::Delete { entry, life, .. }
+            | Self::Revive { entry, life } => Some((*entry, *life)),
+            Self::Purge { .. } | Self::Skip { .. } => None,
+        }
+    }
+
+    /// What MERGING's rules forbid in an op by itself, whoever looks at it.
+    pub(crate) fn fault(&self) -> Option<&'static str> {
+        if let Some((entry, life)) = self.subject()
+            && entry.is_well_known()
+        {
+            let may_be = match self {
+                Self::Set { .. } | Self::Insert { .. } | Self::Delete { .. } => true,
+                Self::Reorder { parent, .. } => entry != EntryId::ROOT && *parent == EntryId::ROOT,
+                _ => false,
+            };
+            if !may_be || life != Life::FIRST {
+                return Some("op that a system entry does not allow");
+            }
+        }
+        self.argument_fault()
+    }
+
+    fn argument_fault(&self) -> Option<&'static str> {
+        match self {
+            Self::Move { parent, trashed_at: Some(_), .. } if *parent != EntryId::TRASH => {
+                Some("time of deletion outside the trash")
+            }
+            Self::Insert { text, .. } if text.is_empty() => Some("insertion of nothing"),
+            Self::Delete { ranges, .. } if ranges.is_empty() => Some("deletion of nothing"),
+            Self::Purge { entries } if entries.is_empty() => Some("purge of nothing"),
+            Self::Purge { entries } => entries
+                .iter()
+                .any(|(entry, life)| entry.is_well_known() || life.next().is_none())
+                .then_some("purge of what cannot be purged"),
+            Self::Skip { count: 0 } => Some("gap of nothing"),
+            Self::Set { field, .. } | Self::Insert { field, .. } | Self::Delete { field, .. } => {
+                field_fault(field)
+            }
+            _ => None,
+        }
+    }
+}
+
+fn field_fault(field: &Field) -> Option<&'static str> {
+    match field {
+        Field::Info(key) if key.is_empty() || key.len() > INFO_KEY_BYTES_MAX => {
+            Some("info key of an illegal length")
+        }
+        _ => None,
+    }
+}

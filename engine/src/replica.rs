@@ -1,0 +1,377 @@
+//! A replica: one copy of the tree, which integrates changes and can be edited.
+//!
+//! The state is a pure function of the set of integrated changes; in which order they arrive makes
+//! no difference. Reading is here; editing is in `edit`.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crate::backlog::Backlog;
+use crate::change::Change;
+use crate::codec::{Patch, pack_snapshot, unpack_snapshot};
+use crate::digest::{Digest, DigestSum, hash_entry};
+use crate::display::{Display, Facts};
+use crate::edit::OpenChange;
+use crate::error::{DecodeError, IntegrateError};
+use crate::history::{History, Standing};
+use crate::id::{EntryId, OpId, ReplicaId, Stamp, Timestamp};
+use crate::op::{NewEntry, Op};
+use crate::registers::EntryState;
+use crate::tree::{MoveKind, MoveOp, MoveTree};
+use crate::value::{Field, Value};
+use crate::version::Version;
+
+/// What became of the changes of a patch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Integrated {
+    /// Changes that took effect, those that had waited for them included.
+    pub applied: usize,
+    /// Changes that were here already.
+    pub known: usize,
+    /// Changes that wait for others after this patch.
+    pub waiting: usize,
+}
+
+/// One copy of the tree. See the crate's documentation for how to use it.
+#[derive(Debug)]
+pub struct Replica {
+    pub(crate) id: ReplicaId,
+    pub(crate) history: History,
+    backlog: Backlog,
+    pub(crate) entries: HashMap<EntryId, EntryState>,
+    pub(crate) tree: MoveTree,
+    pub(crate) display: Display,
+    pub(crate) digest: DigestSum,
+    /// The transaction under way.
+    pub(crate) open: Option<OpenChange>,
+    /// Counters given out by transactions that were rolled back since the last change.
+    pub(crate) skipped: u64,
+}
+
+/// What ops of a batch leave to be done once for all of them.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    pub(crate) moves: Vec<(Stamp, MoveOp)>,
+    pub(crate) touched: BTreeSet<EntryId>,
+}
+
+impl Replica {
+    /// An empty tree, to be edited under this id. No two copies may ever use one id at a time.
+    #[must_use]
+    pub fn new(id: ReplicaId) -> Self {
+        let (entries, tree) = (HashMap::new(), MoveTree::new());
+        let display = Display::new(Facts { entries: &entries, tree: &tree });
+        Self {
+            id,
+            history: History::default(),
+            backlog: Backlog::default(),
+            entries,
+            tree,
+            display,
+            digest: DigestSum::default(),
+            open: None,
+            skipped: 0,
+        }
+    }
+
+    /// The tree in a snapshot, to be edited under this id.
+    ///
+    /// # Errors
+    /// If the bytes are no snapshot or are damaged.
+    pub fn from_snapshot(id: ReplicaId, bytes: &[u8]) -> Result<Self, DecodeError> {
+        let patch = Patch::decode(&unpack_snapshot(bytes)?)?;
+        let mut replica = Self::new(id);
+        match replica.integrate(patch) {
+            Ok(done) if done.waiting == 0 => Ok(replica),
+            _ => Err(DecodeError::Malformed { at: 0, what: "snapshot with gaps or two histories" }),
+        }
+    }
+
+    /// Takes in changes made elsewhere. Each is applied whole, once everything that it builds on is
+    /// here; until then it waits. Order and repetition make no difference.
+    ///
+    /// # Errors
+    /// If a change contradicts one that is here, or too many would have to wait. Nothing of the
+    /// patch is taken in then.
+    pub fn integrate(&mut self, patch: Patch) -> Result<Integrated, IntegrateError> {
+        if self.open.is_some() {
+            return Err(IntegrateError::TransactionOpen);
+        }
+        let known = self.check(&patch)?;
+        let mut done = Integrated { known, ..Integrated::default() };
+        let mut pending = Pending::default();
+        let mut arrived = patch.into_changes();
+        arrived.reverse();
+        while let Some(change) = arrived.pop() {
+            match self.history.standing(&change) {
+                Standing::Ready => {
+                    self.apply(&change, &mut pending);
+                    done.applied += 1;
+                    let (author, end) = (change.header().replica, change.header().end());
+                    arrived.extend(self.backlog.take_ready(author, end));
+                }
+                Standing::Missing(op) => self.backlog.insert(change, op),
+                Standing::Known | Standing::Forked => {}
+            }
+        }
+        self.settle(pending);
+        done.waiting = self.backlog.len();
+        Ok(done)
+    }
+
+    /// Refuses a patch that contradicts what is here, before anything is changed. Returns how many
+    /// of its changes are here already.
+    fn check(&self, patch: &Patch) -> Result<usize, IntegrateError> {
+        let mut fresh = Backlog::default();
+        let (mut known, mut early, mut bytes) = (0, 0, 0);
+        for change in patch.changes() {
+            let forked = Err(IntegrateError::Forked { at: change.header().last() });
+            let rivals = [self.backlog.overlapping(change), fresh.overlapping(change)];
+            if rivals.iter().flatten().any(|rival| rival.bytes() != change.bytes()) {
+                return forked;
+            }
+            match self.history.standing(change) {
+                Standing::Forked => return forked,
+                Standing::Known => known += 1,
+                _ if rivals.iter().any(Option::is_some) => known += 1,
+                Standing::Ready => fresh.insert(change.clone(), change.header().last()),
+                Standing::Missing(op) => {
+                    early += 1;
+                    bytes += change.bytes().len();
+                    fresh.insert(change.clone(), op);
+                }
+            }
+        }
+        self.check_room(patch, early, bytes)?;
+        Ok(known)
+    }
+
+    /// Whether the changes that will still wait after this patch may.
+    fn check_room(&self, patch: &Patch, early: usize, bytes: usize) -> Result<(), IntegrateError> {
+        if self.backlog.room_for(early, bytes).is_ok() {
+            return Ok(());
+        }
+        // Most of them may be waiting for others of the same patch.
+        let mut version = self.version().clone();
+        let mut rest: Vec<&Change> = patch.changes().iter().collect();
+        loop {
+            let before = rest.len();
+            rest.retain(|change| {
+                let header = change.header();
+                let is_ready = header.start <= version.next(header.replica)
+                    && header.deps.iter().all(|dep| version.has(*dep));
+                if is_ready {
+                    version.advance(header.replica, header.end());
+                }
+                !is_ready
+            });
+            if rest.len() == before {
+                let bytes = rest.iter().map(|change| change.bytes().len()).sum();
+                return self.backlog.room_for(rest.len(), bytes);
+            }
+        }
+    }
+
+    fn apply(&mut self, change: &Change, pending: &mut Pending) {
+        let lamport = self.history.append(change);
+        for (id, op) in change.numbered_ops() {
+            let stamp = Stamp { lamport, replica: id.replica, counter: id.counter };
+            self.apply_op(stamp, op, pending);
+        }
+    }
+
+    /// Lets one op take effect, but for its move, which waits in `pending`.
+    pub(crate) fn apply_op(&mut self, stamp: Stamp, op: &Op, pending: &mut Pending) {
+        if let Op::Purge { entries } = op {
+            for (entry, life) in entries {
+                self.entries.entry(*entry).or_default().purge(*life);
+                pending.touched.insert(*entry);
+            }
+        }
+        let Some((entry, life)) = op.subject() else { return };
+        let history = &self.history;
+        let state = self.entries.entry(entry).or_default();
+        state.touch(life);
+        pending.touched.insert(entry);
+        match op {
+            Op::Create { kind, .. } => state.create(life, *kind, stamp),
+            Op::Set { field, value, .. } => state.set(life, stamp, field, value.clone()),
+            Op::Insert { field, set, origin, text, .. } => {
+                let stamp_of = |id: OpId| {
+                    if id.replica == stamp.replica && !history.version().has(id) {
+                        // A character of the transaction under way.
+                        return Stamp { counter: id.counter, ..stamp };
+                    }
+                    history.stamp(id)
+                };
+                state.insert_text((field, *set), (*origin, text), stamp, stamp_of);
+            }
+            Op::Delete { field, set, ranges, .. } => state.delete_text(field, *set, ranges),
+            _ => {}
+        }
+        if let Some(op) = move_of(op) {
+            pending.moves.push((stamp, op));
+        }
+    }
+
+    /// Does what a batch of ops left to be done: replays moves, updates what shows.
+    pub(crate) fn settle(&mut self, pending: Pending) {
+        let mut touched = pending.touched;
+        touched.extend(self.tree.integrate(pending.moves));
+        self.refresh(touched);
+    }
+
+    /// Brings display and digest up to date with entries that changed.
+    pub(crate) fn refresh(&mut self, touched: BTreeSet<EntryId>) {
+        for entry in &touched {
+            self.digest.mark(*entry);
+        }
+        self.display.update(touched, Facts { entries: &self.entries, tree: &self.tree });
+    }
+
+    /// The id under which this copy is edited.
+    #[must_use]
+    pub const fn id(&self) -> ReplicaId {
+        self.id
+    }
+
+    /// Which ops this replica has.
+    #[must_use]
+    pub const fn version(&self) -> &Version {
+        self.history.version()
+    }
+
+    /// The changes that `since` lacks, encoded, in an order in which each can be integrated at once.
+    #[must_use]
+    pub fn changes_since(&self, since: &Version) -> Vec<Arc<[u8]>> {
+        self.history.since(since).into_iter().cloned().collect()
+    }
+
+    /// A patch with exactly the changes that `since` lacks.
+    #[must_use]
+    pub fn export(&self, since: &Version) -> Vec<u8> {
+        Patch::pack(self.history.since(since).into_iter().map(|bytes| &**bytes))
+    }
+
+    /// Everything, compressed, for [`Replica::from_snapshot`].
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<u8> {
+        pack_snapshot(&self.export(&Version::new()))
+    }
+
+    /// The ops that changes in the backlog wait for.
+    #[must_use]
+    pub fn missing(&self) -> Vec<OpId> {
+        self.backlog.missing().collect()
+    }
+
+    /// One hash over the merged state. Costs the entries that changed since the last call.
+    pub fn digest(&mut self) -> Digest {
+        let (entries, tree) = (&self.entries, &self.tree);
+        self.digest.digest(|entry| {
+            entries.get(&entry).map(|state| hash_entry(entry, state, tree.placement(entry)))
+        })
+    }
+
+    /// Whether the entry shows: it is alive, or a placeholder for the target of a link.
+    #[must_use]
+    pub fn is_shown(&self, entry: EntryId) -> bool {
+        entry == EntryId::ROOT || self.display.place(entry).is_some()
+    }
+
+    /// Whether the entry is alive. System entries always are.
+    #[must_use]
+    pub fn is_alive(&self, entry: EntryId) -> bool {
+        self.facts().is_alive(entry)
+    }
+
+    /// What a shown entry is; a placeholder is an item.
+    #[must_use]
+    pub fn kind(&self, entry: EntryId) -> Option<NewEntry> {
+        let kind = self.facts().kind(entry);
+        kind.or_else(|| self.is_shown(entry).then_some(NewEntry::Item))
+    }
+
+    /// The container in which the entry shows; none for Root and for what does not show.
+    #[must_use]
+    pub fn parent(&self, entry: EntryId) -> Option<EntryId> {
+        self.display.place(entry).map(|place| place.parent)
+    }
+
+    /// The entries shown in `parent`, in order.
+    pub fn children(&self, parent: EntryId) -> impl DoubleEndedIterator<Item = EntryId> + Clone {
+        self.display.children(parent).map(|(_, entry)| *entry)
+    }
+
+    /// How many entries show in `parent`.
+    #[must_use]
+    pub fn child_count(&self, parent: EntryId) -> usize {
+        self.display.child_count(parent)
+    }
+
+    /// The live links whose target is `target`, in order of id.
+    pub fn links_to(&self, target: EntryId) -> impl Iterator<Item = EntryId> {
+        self.display.links_to(target)
+    }
+
+    /// When the entry was deleted, if it shows directly in Trash and was put there by a deletion.
+    #[must_use]
+    pub fn trashed_at(&self, entry: EntryId) -> Option<Timestamp> {
+        if self.parent(entry) != Some(EntryId::TRASH) {
+            return None;
+        }
+        self.tree.placement(entry).and_then(|place| place.trashed_at)
+    }
+
+    /// The value of a field; [`Value::None`] if it holds nothing.
+    #[must_use]
+    pub fn value(&self, entry: EntryId, field: &Field) -> Value {
+        let register = self.live_state(entry).and_then(|state| state.register(field));
+        register.map_or(Value::None, crate::registers::Register::value)
+    }
+
+    /// The fields of an entry that hold something, in order.
+    pub fn fields(&self, entry: EntryId) -> impl Iterator<Item = &Field> {
+        let registers = self.live_state(entry).into_iter().flat_map(EntryState::registers);
+        registers.map(|(field, _)| field)
+    }
+
+    /// Every entry that shows, Root included, in no particular order.
+    pub fn shown_entries(&self) -> impl Iterator<Item = EntryId> {
+        self.display.shown_entries().chain([EntryId::ROOT])
+    }
+
+    pub(crate) fn facts(&self) -> Facts<'_> {
+        Facts { entries: &self.entries, tree: &self.tree }
+    }
+
+    pub(crate) fn live_state(&self, entry: EntryId) -> Option<&EntryState> {
+        self.entries.get(&entry).filter(|_| self.is_alive(entry))
+    }
+
+    /// Panics if an invariant of the replica or of one of its parts does not hold. Costs a replay of
+    /// the whole history; for tests.
+    pub fn assert_invariants(&self) {
+        self.history.assert_invariants();
+        self.backlog.assert_invariants();
+        self.tree.assert_invariants();
+        self.display.assert_invariants(self.facts());
+        for (entry, state) in &self.entries {
+            state.assert_invariants(*entry);
+        }
+    }
+}
+
+fn move_of(op: &Op) -> Option<MoveOp> {
+    let (entry, life, parent, key, kind) = match op {
+        Op::Create { entry, life, parent, key, .. } => {
+            (entry, life, parent, key, MoveKind::Into { trashed_at: None })
+        }
+        Op::Move { entry, life, parent, key, trashed_at } => {
+            (entry, life, parent, key, MoveKind::Into { trashed_at: *trashed_at })
+        }
+        Op::Reorder { entry, life, parent, key } => (entry, life, parent, key, MoveKind::Within),
+        _ => return None,
+    };
+    Some(MoveOp { entry: *entry, life: *life, parent: *parent, key: key.clone(), kind })
+}

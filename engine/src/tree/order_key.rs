@@ -1,0 +1,217 @@
+//! Keys that put siblings in order and leave room between any two.
+//!
+//! A key made here is `gap ++ tag ++ number`: the shortest bytes that lie between the neighbours
+//! (fractional indexing), six bytes unique to the author's run, and a 24-bit number that counts
+//! along the run. Appending after one's own newest sibling only raises the number, so a run that
+//! one replica inserts forwards shares `gap ++ tag` and no other replica's run can come between.
+//! Plain fractional indexing gives two replicas the same midpoints and interleaves them.
+//!
+//! Keys compare as byte strings; equal keys tie by entry id.
+
+use std::fmt;
+
+use smallvec::SmallVec;
+
+use crate::id::{EntryId, OpId};
+use crate::limits::{ORDER_KEY_BYTES_GOAL, ORDER_KEY_BYTES_MAX};
+
+/// Keys from here up are those of entries that show in Lost and Found without having been put there.
+const RESCUED: u8 = 0xfe;
+const TAG_BYTES: usize = 6;
+const NUMBER_BYTES: usize = 3;
+const NUMBER_MAX: u32 = 0x00ff_ffff;
+
+/// Place of an entry among its siblings: 1 to 64 bytes that neither begin with `0xff` nor end with
+/// zero, so that there is always room before and after.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OrderKey(SmallVec<[u8; 16]>);
+
+impl OrderKey {
+    /// The key with these bytes, or `None` if there would be no room beside it.
+    #[must_use]
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        let has_room = bytes.first().is_some_and(|first| *first <= RESCUED)
+            && bytes.last().is_some_and(|last| *last != 0);
+        (has_room && bytes.len() <= ORDER_KEY_BYTES_MAX).then(|| Self(bytes.into()))
+    }
+
+    /// The key's bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The keys that Trash and Lost and Found have in Root before anybody reorders them.
+    pub(crate) fn well_known(entry: EntryId) -> Self {
+        let [.., last] = *entry.as_bytes();
+        Self(SmallVec::from_slice(&[0x40 + last]))
+    }
+
+    /// The key under which `entry` shows in Lost and Found without having been put there.
+    pub(crate) fn rescued(entry: EntryId) -> Self {
+        let mut bytes = SmallVec::from_slice(&[RESCUED]);
+        bytes.extend_from_slice(entry.as_bytes());
+        Self(bytes)
+    }
+
+    /// The next key of the run that `self` belongs to, if the run has one below `hi`.
+    ///
+    /// Only for a key that the same replica made with [`OrderKey::between`] or this.
+    pub(crate) fn following(&self, hi: Option<&Self>) -> Option<Self> {
+        let gap = self.0.len().checked_sub(NUMBER_BYTES)?;
+        if gap <= TAG_BYTES {
+            return None;
+        }
+        let (head, number) = self.0.split_at(gap);
+        let number = number.iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
+        // A key may not end with zero, so one number in 256 is left out.
+        let step = if number & 0xff == 0xff { 2 } else { 1 };
+        if number + step > NUMBER_MAX {
+            return None;
+        }
+        let next = Self::assemble(head, number + step);
+        hi.is_none_or(|hi| next < *hi).then_some(next)
+    }
+
+    /// A key between two neighbours that begins a run of its own, or `None` where there is no room
+    /// for one of at most [`ORDER_KEY_BYTES_GOAL`] bytes.
+    pub(crate) fn between(lo: Option<&Self>, hi: Option<&Self>, run: OpId) -> Option<Self> {
+        let mut head = gap(lo.map(Self::as_bytes), hi.map(Self::as_bytes))?;
+        if head.len() + TAG_BYTES + NUMBER_BYTES > ORDER_KEY_BYTES_GOAL {
+            return None;
+        }
+        head.extend_from_slice(&tag(run));
+        Some(Self::assemble(&head, 1))
+    }
+
+    fn assemble(head: &[u8], number: u32) -> Self {
+        let [_, number @ ..] = number.to_be_bytes();
+        let mut bytes = SmallVec::from_slice(head);
+        bytes.extend_from_slice(&number);
+        Self(bytes)
+    }
+}
+
+impl fmt::Debug for OrderKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Six bytes that no other run has, but for one chance in 2^48 a pair.
+fn tag(run: OpId) -> [u8; TAG_BYTES] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&run.replica.as_u64().to_le_bytes());
+    hasher.update(&run.counter.to_le_bytes());
+    let mut tag = [0; TAG_BYTES];
+    hasher.finalize_xof().fill(&mut tag);
+    tag
+}
+
+/// The shortest bytes of which every continuation lies strictly between `lo` and `hi`.
+///
+/// Without `lo` there is nothing below, without `hi` nothing above but the rescued.
+fn gap(lo: Option<&[u8]>, hi: Option<&[u8]>) -> Option<Vec<u8>> {
+    let below_rescued = lo.is_none_or(|lo| lo.first().is_none_or(|first| *first < RESCUED));
+    let end = [if below_rescued { RESCUED } else { u8::MAX }];
+    let (low, high) = (lo.unwrap_or_default(), hi.unwrap_or(&end));
+
+    let shared = (0..high.len()).find(|at| low.get(*at).copied().unwrap_or(0) != high[*at])?;
+    let (a, b) = (low.get(shared).copied().unwrap_or(0), high[shared]);
+    if a > b {
+        return None;
+    }
+    let mut head = high[..shared].to_vec();
+    if b - a >= 2 {
+        head.push(match (lo, hi) {
+            (Some(_), None) => a + 1,
+            (None, Some(_)) => b - 1,
+            _ => a + (b - a) / 2,
+        });
+        return Some(head);
+    }
+    // Adjacent bytes: stay just above `lo`, where nothing bounds from above any more.
+    head.push(a);
+    let mut rest = low.get(shared + 1..).unwrap_or_default().iter();
+    loop {
+        match rest.next().copied().unwrap_or(0) {
+            u8::MAX => head.push(u8::MAX),
+            byte => {
+                head.push(byte + 1 + (u8::MAX - byte - 1) / 2);
+                return Some(head);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ReplicaId;
+    use proptest::prelude::*;
+
+    fn run(replica: u64, counter: u64) -> OpId {
+        OpId { replica: ReplicaId::new(replica).unwrap(), counter }
+    }
+
+    fn any_key() -> impl Strategy<Value = OrderKey> {
+        prop::collection::vec(
+            prop_oneof![Just(0u8), Just(1), Just(0xfd), Just(0xfe), Just(0xff), any::<u8>()],
+            1..12,
+        )
+        .prop_filter_map("no room", |bytes| OrderKey::new(&bytes))
+    }
+
+    proptest! {
+        #[test]
+        fn a_new_key_lies_strictly_between(a in any_key(), b in any_key(), n in 0u64..9) {
+            let (lo, hi) = if a < b { (a, b) } else { (b, a) };
+            for (lo, hi) in [(None, Some(&hi)), (Some(&lo), None), (Some(&lo), Some(&hi)), (None, None)] {
+                if lo.is_some() && lo == hi { continue; }
+                if let Some(key) = OrderKey::between(lo, hi, run(1, n)) {
+                    prop_assert!(lo.is_none_or(|lo| *lo < key), "{lo:?} {key:?}");
+                    prop_assert!(hi.is_none_or(|hi| key < *hi), "{key:?} {hi:?}");
+                    prop_assert_eq!(OrderKey::new(key.as_bytes()), Some(key.clone()));
+                }
+            }
+        }
+
+        #[test]
+        fn runs_of_two_replicas_do_not_interleave(lo in any_key(), n in 2usize..300) {
+            let keys = |replica| {
+                let first = OrderKey::between(Some(&lo), None, run(replica, 0));
+                std::iter::successors(first, |key| key.following(None)).take(n).collect::<Vec<_>>()
+            };
+            let (a, b) = (keys(1), keys(2));
+            prop_assert!(a.is_sorted() && b.is_sorted());
+            let apart = |a: &[OrderKey], b: &[OrderKey]| a.last() < b.first();
+            prop_assert!(apart(&a, &b) || apart(&b, &a));
+        }
+    }
+
+    #[test]
+    fn a_run_counts_on_past_keys_that_would_end_with_zero() {
+        let mut key = OrderKey::between(None, None, run(1, 0)).unwrap();
+        for _ in 0..70_000 {
+            let next = key.following(None).unwrap();
+            assert!(key < next && OrderKey::new(next.as_bytes()).is_some());
+            key = next;
+        }
+    }
+
+    #[test]
+    fn no_key_fits_between_equals_or_below_a_prefix_with_zero() {
+        let key = |bytes: &[u8]| OrderKey(bytes.into());
+        assert_eq!(OrderKey::between(Some(&key(&[5])), Some(&key(&[5])), run(1, 0)), None);
+        assert_eq!(OrderKey::between(Some(&key(&[5])), Some(&key(&[5, 0])), run(1, 0)), None);
+    }
+
+    #[test]
+    fn keys_without_room_beside_them_are_refused() {
+        assert_eq!(OrderKey::new(&[]), None);
+        assert_eq!(OrderKey::new(&[1, 0]), None);
+        assert_eq!(OrderKey::new(&[0xff, 1]), None);
+        assert!(OrderKey::new(&[1; ORDER_KEY_BYTES_MAX]).is_some());
+        assert_eq!(OrderKey::new(&[1; ORDER_KEY_BYTES_MAX + 1]), None);
+    }
+}

@@ -1,0 +1,110 @@
+//! What a field may hold.
+
+use std::cmp::Ordering;
+use std::fmt;
+
+/// Which property of an entry a register is.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Field {
+    /// What the entry is called.
+    Label,
+    /// MIME type of the value.
+    Type,
+    /// The content.
+    Value,
+    /// Free metadata under a key of 1 to `INFO_KEY_BYTES_MAX` UTF-8 bytes.
+    Info(Box<str>),
+}
+
+impl fmt::Debug for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Label => f.write_str("Label"),
+            Self::Type => f.write_str("Type"),
+            Self::Value => f.write_str("Value"),
+            Self::Info(key) => write!(f, "Info.{key}"),
+        }
+    }
+}
+
+/// SHA-256 of a blob: its name everywhere.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BlobHash(pub [u8; 32]);
+
+impl fmt::Display for BlobHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for BlobHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A content kept outside the changes, named by its hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BlobRef {
+    /// SHA-256 of the bytes.
+    pub hash: BlobHash,
+    /// Length in bytes.
+    pub size: u64,
+    /// Whether the bytes are UTF-8 text rather than binary.
+    pub is_text: bool,
+}
+
+/// The value of a register.
+///
+/// Setting one replaces it whole. A text can also be spliced: then concurrent splices merge.
+#[derive(Clone, Debug)]
+pub enum Value {
+    /// Nothing: what a field holds that was never set, or was cleared.
+    None,
+    /// A truth value.
+    Bool(bool),
+    /// A whole number.
+    Int(i64),
+    /// A floating-point number; two are equal when their bits are.
+    Float(f64),
+    /// A text that can be spliced.
+    Text(String),
+    /// Bytes.
+    Bytes(Vec<u8>),
+    /// Any other JSON value, as its text; the engine does not look inside.
+    Json(String),
+    /// A blob by reference.
+    Blob(BlobRef),
+}
+
+impl Value {
+    /// How many counters setting this value takes: one for each character of a text, at least one.
+    pub(crate) fn span(&self) -> u64 {
+        match self {
+            Self::Text(text) => char_count(text).max(1),
+            _ => 1,
+        }
+    }
+}
+
+impl PartialEq for Value {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::None, Self::None) => true,
+            (Self::Bool(a), Self::Bool(b)) => a == b,
+            (Self::Int(a), Self::Int(b)) => a == b,
+            (Self::Float(a), Self::Float(b)) => a.total_cmp(b) == Ordering::Equal,
+            (Self::Text(a), Self::Text(b)) | (Self::Json(a), Self::Json(b)) => a == b,
+            (Self::Bytes(a), Self::Bytes(b)) => a == b,
+            (Self::Blob(a), Self::Blob(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Value {}
+
+/// Number of Unicode scalar values.
+pub(crate) fn char_count(text: &str) -> u64 {
+    text.chars().count() as u64
+}

@@ -1,0 +1,300 @@
+//! Stories of replicas that edit and meet, through the public API alone.
+
+use sds_engine::{
+    EditError, EntryId, Field, NewEntry, Patch, Replica, ReplicaId, Timestamp, Value,
+};
+
+const END: usize = usize::MAX;
+
+fn replica(number: u64) -> Replica {
+    Replica::new(ReplicaId::new(number).unwrap())
+}
+
+fn send(from: &Replica, to: &mut Replica) {
+    to.integrate(Patch::decode(&from.export(to.version())).unwrap()).unwrap();
+    to.assert_invariants();
+}
+
+fn meet(a: &mut Replica, b: &mut Replica) {
+    send(a, b);
+    send(b, a);
+    assert_eq!(a.version(), b.version());
+    assert_eq!(a.digest(), b.digest());
+}
+
+fn children(replica: &Replica, parent: EntryId) -> Vec<EntryId> {
+    replica.children(parent).collect()
+}
+
+fn text(replica: &Replica, entry: EntryId) -> String {
+    match replica.value(entry, &Field::Value) {
+        Value::Text(text) => text,
+        other => format!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_fresh_replica_has_the_three_system_items() {
+    let replica = replica(1);
+    assert_eq!(children(&replica, EntryId::ROOT), [EntryId::TRASH, EntryId::LOST_AND_FOUND]);
+    assert_eq!(replica.parent(EntryId::ROOT), None);
+    assert!(replica.is_alive(EntryId::ROOT) && replica.is_shown(EntryId::TRASH));
+    replica.assert_invariants();
+}
+
+#[test]
+fn entries_stand_where_they_were_put() {
+    let mut a = replica(1);
+    let root = EntryId::ROOT;
+    let [x, y, z] = [END, END, END].map(|index| a.create_item(root, index).unwrap());
+    let (trash, lost) = (EntryId::TRASH, EntryId::LOST_AND_FOUND);
+    assert_eq!(children(&a, root), [trash, lost, x, y, z]);
+    let first = a.create_item(root, 0).unwrap();
+    assert_eq!(children(&a, root), [first, trash, lost, x, y, z]);
+    a.move_to(first, root, 4).unwrap();
+    assert_eq!(children(&a, root), [trash, lost, x, y, first, z], "the final index");
+    a.move_to(trash, root, END).unwrap();
+    assert_eq!(children(&a, root), [lost, x, y, first, z, trash]);
+    a.move_to(z, x, 9).unwrap();
+    assert_eq!(children(&a, x), [z]);
+    a.assert_invariants();
+    let mut b = replica(2);
+    meet(&mut a, &mut b);
+    assert_eq!(children(&b, root), children(&a, root));
+}
+
+#[test]
+fn a_gap_takes_a_thousand_entries_with_short_keys() {
+    let mut a = replica(1);
+    let holder = a.create_item(EntryId::ROOT, END).unwrap();
+    let mut expected = vec![a.create_item(holder, 0).unwrap(), a.create_item(holder, 1).unwrap()];
+    let mut at = 1;
+    for turn in 0..1_000 {
+        expected.insert(at, a.create_item(holder, at).unwrap());
+        at += turn % 2;
+    }
+    assert_eq!(children(&a, holder), expected);
+    let mut b = replica(2);
+    meet(&mut a, &mut b);
+    let patch = Patch::decode(&a.export(&sds_engine::Version::new())).unwrap();
+    let longest =
+        patch.changes().iter().flat_map(|change| change.ops()).filter_map(|op| match op {
+            sds_engine::Op::Create { key, .. } | sds_engine::Op::Reorder { key, .. } => {
+                Some(key.as_bytes().len())
+            }
+            _ => None,
+        });
+    assert!(longest.max().unwrap() <= 32);
+}
+
+#[test]
+fn two_forward_runs_at_one_place_stay_apart() {
+    let (mut a, mut b) = (replica(1), replica(2));
+    let holder = a.create_item(EntryId::ROOT, END).unwrap();
+    meet(&mut a, &mut b);
+    let of_a: Vec<EntryId> = (0..300).map(|at| a.create_item(holder, at).unwrap()).collect();
+    let of_b: Vec<EntryId> = (0..300).map(|at| b.create_item(holder, at).unwrap()).collect();
+    meet(&mut a, &mut b);
+    let merged = children(&a, holder);
+    let either = [of_a.clone(), of_b.clone()].concat() == merged || [of_b, of_a].concat() == merged;
+    assert!(either, "the runs interleave");
+}
+
+#[test]
+fn folders_moved_into_each_other_stay_reachable() {
+    let (mut a, mut b) = (replica(1), replica(2));
+    let x = a.create_item(EntryId::ROOT, END).unwrap();
+    let y = a.create_item(EntryId::ROOT, END).unwrap();
+    meet(&mut a, &mut b);
+    a.move_to(x, y, END).unwrap();
+    b.move_to(y, x, END).unwrap();
+    meet(&mut a, &mut b);
+    let nested =
+        |outer, inner| a.parent(outer) == Some(EntryId::ROOT) && a.parent(inner) == Some(outer);
+    assert!(nested(x, y) || nested(y, x));
+}
+
+#[test]
+fn impossible_edits_are_refused_and_change_nothing() {
+    let mut a = replica(1);
+    let x = a.create_item(EntryId::ROOT, END).unwrap();
+    let y = a.create_item(x, END).unwrap();
+    let link = a.create_link(x, EntryId::ROOT, END).unwrap();
+    let unknown = EntryId::from_bytes([9; 16]);
+    let (version, digest) = (a.version().clone(), a.digest());
+    let cycle = |entry, target| Err(EditError::WouldCycle { entry, target });
+    assert_eq!(a.move_to(x, y, 0), cycle(x, y));
+    assert_eq!(a.move_to(x, x, 0), cycle(x, x));
+    assert_eq!(a.move_to(EntryId::ROOT, x, 0), Err(EditError::WellKnown(EntryId::ROOT)));
+    assert_eq!(a.move_to(EntryId::TRASH, x, 0), Err(EditError::WellKnown(EntryId::TRASH)));
+    assert_eq!(a.move_to(y, link, 0), Err(EditError::NotAnItem(link)));
+    assert_eq!(a.create_item(unknown, 0), Err(EditError::NotFound(unknown)));
+    assert_eq!(a.create_link(link, x, 0), Err(EditError::NotAnItem(link)));
+    assert_eq!(a.create_with_id(y, NewEntry::Item, x, 0), Err(EditError::AlreadyExists(y)));
+    assert_eq!(a.splice(x, Field::Value, 0..0, "a"), Err(EditError::NotText(x)));
+    assert_eq!(a.purge(EntryId::TRASH), Err(EditError::WellKnown(EntryId::TRASH)));
+    assert_eq!(*a.version(), version);
+    assert_eq!(a.digest(), digest);
+    a.assert_invariants();
+}
+
+#[test]
+fn splices_of_one_text_merge() {
+    let (mut a, mut b) = (replica(1), replica(2));
+    let note = a.create_item(EntryId::ROOT, END).unwrap();
+    a.set(note, Field::Value, Value::Text("naïve 😀 text".into())).unwrap();
+    meet(&mut a, &mut b);
+    a.splice(note, Field::Value, 0..5, "Simple").unwrap();
+    b.splice(note, Field::Value, 8..13, "!").unwrap();
+    b.splice(note, Field::Value, 6..6, "<").unwrap();
+    meet(&mut a, &mut b);
+    assert_eq!(text(&a, note), "Simple <😀!");
+    let range = Err(EditError::OutOfRange { from: 9, to: 9, len: 11 });
+    assert_eq!(a.splice(note, Field::Value, 9..9, "x"), range, "inside a surrogate pair");
+    assert!(a.splice(note, Field::Value, 0..12, "").is_err(), "past the end");
+    #[expect(clippy::reversed_empty_ranges, reason = "a caller may pass one")]
+    let reversed = 3..2;
+    assert!(a.splice(note, Field::Value, reversed, "").is_err());
+}
+
+#[test]
+fn a_whole_text_that_is_set_beats_splices_of_the_old_one() {
+    let (mut a, mut b) = (replica(1), replica(2));
+    let note = a.create_item(EntryId::ROOT, END).unwrap();
+    a.set(note, Field::Value, Value::Text("old".into())).unwrap();
+    meet(&mut a, &mut b);
+    a.set(note, Field::Value, Value::Text("new".into())).unwrap();
+    b.splice(note, Field::Value, 3..3, "er").unwrap();
+    meet(&mut a, &mut b);
+    assert_eq!(text(&b, note), "new");
+}
+
+#[test]
+fn a_purge_beats_concurrent_edits_and_an_edit_made_knowingly_revives() {
+    let (mut a, mut b) = (replica(1), replica(2));
+    let folder = a.create_item(EntryId::ROOT, END).unwrap();
+    a.set(folder, Field::Label, Value::Text("folder".into())).unwrap();
+    meet(&mut a, &mut b);
+    a.trash(folder, Timestamp::from_millis(5)).unwrap();
+    assert_eq!(a.trashed_at(folder), Some(Timestamp::from_millis(5)));
+    a.purge(folder).unwrap();
+    b.set(folder, Field::Label, Value::Text("renamed".into())).unwrap();
+    let child = b.create_item(folder, 0).unwrap();
+    let link = b.create_link(folder, EntryId::ROOT, END).unwrap();
+    meet(&mut a, &mut b);
+    for side in [&a, &b] {
+        assert!(!side.is_alive(folder), "purged for good");
+        assert_eq!(side.parent(child), Some(EntryId::LOST_AND_FOUND), "rescued");
+        assert_eq!(side.parent(folder), Some(EntryId::LOST_AND_FOUND), "a placeholder");
+        assert_eq!(side.value(folder, &Field::Label), Value::None);
+        assert_eq!(side.kind(link), Some(NewEntry::Link { target: folder }));
+    }
+    let revived = b.create_item(folder, 0).unwrap();
+    meet(&mut a, &mut b);
+    assert!(a.is_alive(folder));
+    assert_eq!(a.parent(child), Some(folder), "back where it was put");
+    a.move_to(child, folder, 0).unwrap();
+    meet(&mut a, &mut b);
+    assert_eq!(children(&b, folder), [child, revived]);
+}
+
+#[test]
+fn a_move_that_only_the_hidden_tree_forbids_is_made_possible() {
+    let (mut a, mut b) = (replica(1), replica(2));
+    let top = a.create_item(EntryId::ROOT, END).unwrap();
+    let middle = a.create_item(top, END).unwrap();
+    let bottom = a.create_item(middle, END).unwrap();
+    meet(&mut a, &mut b);
+    // `middle` dies on one side while `bottom` is touched on the other, so it shows apart from `top`
+    // and is still below it in the tree of moves.
+    a.purge(middle).unwrap();
+    b.set(bottom, Field::Label, Value::Text("kept".into())).unwrap();
+    let inner = b.create_item(bottom, 0).unwrap();
+    meet(&mut a, &mut b);
+    assert!(!a.is_alive(bottom), "purged with what it was in");
+    assert_eq!(a.parent(inner), Some(EntryId::LOST_AND_FOUND));
+    a.move_to(top, inner, 0).unwrap();
+    meet(&mut a, &mut b);
+    assert_eq!(b.parent(top), Some(inner));
+    assert_eq!(b.parent(inner), Some(EntryId::LOST_AND_FOUND));
+}
+
+#[test]
+fn a_failed_transaction_leaves_no_trace_but_a_gap_in_the_ids() {
+    let (mut a, mut b) = (replica(1), replica(2));
+    let x = a.create_item(EntryId::ROOT, END).unwrap();
+    a.set(x, Field::Value, Value::Text("text".into())).unwrap();
+    let (version, digest) = (a.version().clone(), a.digest());
+    let mut lost = None;
+    let failed: Result<(), EditError> = a.transact(|a| {
+        lost = Some(a.create_item(x, 0)?);
+        a.splice(x, Field::Value, 0..4, "other")?;
+        a.trash(x, Timestamp::from_millis(1))?;
+        a.move_to(EntryId::ROOT, x, 0)
+    });
+    assert_eq!(failed, Err(EditError::WellKnown(EntryId::ROOT)));
+    assert_eq!(*a.version(), version);
+    assert_eq!(a.digest(), digest);
+    assert_eq!(text(&a, x), "text");
+    assert_eq!(children(&a, x), []);
+    a.assert_invariants();
+    let next = a.create_item(x, 0).unwrap();
+    assert_ne!(Some(next), lost, "an id never means two things");
+    meet(&mut a, &mut b);
+    assert_eq!(children(&b, x), [next]);
+}
+
+#[test]
+fn an_inner_transaction_can_fail_by_itself() {
+    let mut a = replica(1);
+    let x = a.create_item(EntryId::ROOT, END).unwrap();
+    let done: Result<EntryId, EditError> = a.transact(|a| {
+        let kept = a.create_item(x, 0)?;
+        let inner: Result<(), EditError> = a.transact(|a| {
+            a.set(kept, Field::Label, Value::Text("lost".into()))?;
+            a.create_item(x, 0)?;
+            Err(EditError::OutOfIds)
+        });
+        assert_eq!(inner, Err(EditError::OutOfIds));
+        a.set(kept, Field::Type, Value::Text("kept".into()))?;
+        Ok(kept)
+    });
+    let kept = done.unwrap();
+    assert_eq!(children(&a, x), [kept]);
+    assert_eq!(a.value(kept, &Field::Label), Value::None);
+    assert_eq!(a.value(kept, &Field::Type), Value::Text("kept".into()));
+    let mut b = replica(2);
+    meet(&mut a, &mut b);
+}
+
+#[test]
+fn a_transaction_past_the_size_of_a_change_fails_as_a_whole() {
+    let mut a = replica(1);
+    let x = a.create_item(EntryId::ROOT, END).unwrap();
+    let max = sds_engine::limits::CHANGE_BYTES_MAX;
+    let fits = Value::Bytes(vec![7; max - 100]);
+    a.set(x, Field::Value, fits.clone()).unwrap();
+    let digest = a.digest();
+    let failed = a.set(x, Field::Value, Value::Bytes(vec![8; max + 1]));
+    assert!(matches!(failed, Err(EditError::ChangeTooLarge { .. })));
+    assert_eq!(a.value(x, &Field::Value), fits);
+    assert_eq!(a.digest(), digest);
+    let mut b = replica(2);
+    meet(&mut a, &mut b);
+}
+
+#[test]
+fn a_snapshot_gives_the_same_replica() {
+    let mut a = replica(1);
+    let x = a.create_item(EntryId::ROOT, END).unwrap();
+    a.set(x, Field::Value, Value::Text("text".into())).unwrap();
+    a.splice(x, Field::Value, 4..4, "ual").unwrap();
+    let bytes = a.snapshot();
+    assert_eq!(bytes[..2], [0x1f, 0x8b]);
+    let mut b = Replica::from_snapshot(ReplicaId::new(2).unwrap(), &bytes).unwrap();
+    assert_eq!(a.digest(), b.digest());
+    for end in 0..bytes.len() {
+        let cut = Replica::from_snapshot(ReplicaId::new(2).unwrap(), &bytes[..end]);
+        assert!(cut.is_err(), "cut at {end}");
+    }
+}

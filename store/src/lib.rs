@@ -1,0 +1,56 @@
+//! A tree of items and links that many devices and people edit, also while offline, and that always
+//! converges.
+//!
+//! An item has a label, a MIME type, a value (text or bytes), free metadata, and entries inside; a
+//! link points to an item. Root holds everything; deleted entries wait in Trash; entries that lost
+//! their place show in Lost and Found.
+//!
+//! ```
+//! use sds_store::{DataStore, EntryId, ReplicaId, StoreError, Timestamp};
+//!
+//! # fn main() -> Result<(), StoreError> {
+//! # let (one, two) = (ReplicaId::new(1).unwrap(), ReplicaId::new(2).unwrap());
+//! let mut desk = DataStore::new(one);
+//! let note = desk.transact(|store| {
+//!     let note = store.new_item_at(Some("text/markdown"), EntryId::ROOT, None)?;
+//!     store.set_label(note, "Shopping")?;
+//!     store.write_value(note, "milk")?;
+//!     Ok::<_, StoreError>(note)
+//! })?;
+//!
+//! // Another device gets everything, and both go on.
+//! let mut phone = DataStore::new(two);
+//! phone.apply_remote_patch(&desk.export_patch(phone.version()))?;
+//! phone.change_value(note, 4..4, ", bread")?;
+//! desk.delete_entry(note, Timestamp::from_millis(1_700_000_000_000))?;
+//! phone.apply_remote_patch(&desk.export_patch(phone.version()))?;
+//! desk.apply_remote_patch(&phone.export_patch(desk.version()))?;
+//!
+//! assert_eq!(desk.digest(), phone.digest());
+//! assert_eq!(desk.entry_with_id(note).unwrap().outer_item_id(), Some(EntryId::TRASH));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The store does no I/O: `sds-sync` keeps it on disk and equal to its peers.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::unreachable))]
+
+mod blob;
+mod edit;
+mod entry;
+mod error;
+mod json;
+pub mod limits;
+mod store;
+mod value;
+
+pub use blob::blob_hash;
+pub use edit::NewValue;
+pub use entry::Entry;
+pub use error::StoreError;
+pub use sds_engine::{
+    BlobHash, BlobRef, Change, ChangeHeader, DecodeError, Digest, EntryId, Integrated,
+    NotAnEntryId, OpId, Patch, ReplicaId, Timestamp, Version,
+};
+pub use store::DataStore;
+pub use value::{ItemValue, ValueKind};

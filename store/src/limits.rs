@@ -1,0 +1,27 @@
+//! Every bound on local edits. Remote changes are never refused by them: replicas with different
+//! settings would split.
+
+/// The longest text kept inline, in UTF-16 units, unless the store is opened with another limit.
+pub const LITERAL_SIZE_LIMIT: usize = 131_072;
+
+/// The most bytes kept inline; more become a blob.
+pub const BINARY_SIZE_LIMIT: usize = 2_048;
+
+/// The longest label, in UTF-16 units.
+pub const LABEL_LENGTH_MAX: usize = 1_024;
+
+/// The longest MIME type, in UTF-16 units.
+pub const MIME_TYPE_LENGTH_MAX: usize = 256;
+
+/// The longest key of an info field, in UTF-16 units.
+pub const INFO_KEY_LENGTH_MAX: usize = 1_024;
+
+/// The greatest info value, in bytes of its JSON text.
+pub const INFO_VALUE_BYTES_MAX: usize = 262_144;
+
+/// The type of an item that was given none.
+pub const DEFAULT_MIME_TYPE: &str = "text/plain";
+
+// A UTF-16 unit is at most three bytes of UTF-8.
+const _: () = assert!(INFO_KEY_LENGTH_MAX * 3 <= sds_engine::limits::INFO_KEY_BYTES_MAX);
+const _: () = assert!(LITERAL_SIZE_LIMIT * 3 + 1_024 <= sds_engine::limits::CHANGE_BYTES_MAX);
