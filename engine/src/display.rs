@@ -27,6 +27,9 @@ pub(crate) struct Shown {
     pub(crate) key: OrderKey,
 }
 
+/// An entry among those in one container: its place, then its id, which breaks ties.
+pub(crate) type Sibling = (OrderKey, EntryId);
+
 /// What decides what shows: lives and kinds, and the tree of moves.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts<'a> {
@@ -76,7 +79,7 @@ impl Facts<'_> {
 #[derive(Clone, Debug)]
 pub(crate) struct Display {
     shown: HashMap<EntryId, Shown>,
-    children: HashMap<EntryId, BTreeSet<(OrderKey, EntryId)>>,
+    children: HashMap<EntryId, BTreeSet<Sibling>>,
     /// The live items.
     containers: HashSet<EntryId>,
     /// Live links, by target.
@@ -131,7 +134,7 @@ impl Display {
     pub(crate) fn children(
         &self,
         parent: EntryId,
-    ) -> impl DoubleEndedIterator<Item = &(OrderKey, EntryId)> + Clone {
+    ) -> impl DoubleEndedIterator<Item = &Sibling> + Clone {
         self.children.get(&parent).into_iter().flatten()
     }
 

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use crate::change::Change;
+use crate::display::Sibling;
 use crate::error::{DecodeError, EditError};
 use crate::id::{EntryId, Life, OpId, ReplicaId, Stamp, Timestamp};
 use crate::limits::{CHANGE_BYTES_MAX, COUNTER_MAX, INFO_KEY_BYTES_MAX};
@@ -366,14 +367,7 @@ impl Replica {
         index: usize,
         moving: Option<EntryId>,
     ) -> Result<OrderKey, EditError> {
-        let mut others = self.display.children(parent).filter(|(_, child)| Some(*child) != moving);
-        let (lo, hi) = if index >= self.child_count(parent) {
-            (others.next_back().cloned(), None)
-        } else {
-            let mut others = others.cloned();
-            let lo = index.checked_sub(1).and_then(|before| others.nth(before));
-            (lo, others.next())
-        };
+        let (lo, hi) = self.neighbours(parent, index, moving);
         let (lo_key, hi_key) = (lo.as_ref().map(|(key, _)| key), hi.as_ref().map(|(key, _)| key));
         if let Some((key, child)) = &lo
             && self.is_own_place(*child)
@@ -387,6 +381,22 @@ impl Replica {
         }
     }
 
+    /// The children of `parent` between which an entry is to go, with their keys.
+    fn neighbours(
+        &self,
+        parent: EntryId,
+        index: usize,
+        moving: Option<EntryId>,
+    ) -> (Option<Sibling>, Option<Sibling>) {
+        let mut others =
+            self.display.children(parent).filter(|(_, child)| Some(*child) != moving).cloned();
+        if index >= self.child_count(parent) {
+            return (others.next_back(), None);
+        }
+        let lo = index.checked_sub(1).and_then(|before| others.nth(before));
+        (lo, others.next())
+    }
+
     /// Gives new keys to as few neighbours of a full gap as it takes, and returns one for the gap.
     fn make_room(
         &mut self,
@@ -394,7 +404,7 @@ impl Replica {
         index: usize,
         moving: Option<EntryId>,
     ) -> Result<OrderKey, EditError> {
-        let others: Vec<(OrderKey, EntryId)> = self
+        let others: Vec<Sibling> = self
             .display
             .children(parent)
             .filter(|(_, child)| Some(*child) != moving)
