@@ -11,64 +11,124 @@ use crate::change::Change;
 use crate::error::IntegrateError;
 use crate::id::{OpId, ReplicaId};
 use crate::limits::{BACKLOG_BYTES_MAX, BACKLOG_CHANGES_MAX};
+use crate::version::Version;
 
-type Place = (ReplicaId, u64);
+/// Where a change begins: its author and first counter.
+pub(crate) type Place = (ReplicaId, u64);
 
 /// The waiting changes, found by what they wait for.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Backlog {
     waiting: BTreeMap<Place, Change>,
     waiting_for: BTreeMap<Place, BTreeSet<Place>>,
+    missing: BTreeMap<Place, OpId>,
     bytes: usize,
 }
 
+/// What the arrival of some changes leads to.
+#[derive(Debug, Default)]
+pub(crate) struct Arrangement {
+    /// The changes that can be integrated, each after what it builds on, those included that were
+    /// waiting.
+    pub(crate) ready: Vec<Place>,
+    /// The changes that have to wait, or to wait for something else than before.
+    pub(crate) blocked: Vec<(Place, OpId)>,
+}
+
 impl Backlog {
-    /// Keeps a change until `missing` is here. A change that waits already is not kept twice.
-    pub(crate) fn insert(&mut self, change: Change, missing: OpId) {
-        let place = (change.header().replica, change.header().start);
-        let size = change.bytes().len();
-        if self.waiting.insert(place, change).is_none() {
-            self.bytes += size;
-            self.waiting_for.entry((missing.replica, missing.counter)).or_default().insert(place);
-        }
-    }
-
-    /// Takes out the changes that waited for an op of `replica` below `next`.
-    pub(crate) fn take_ready(&mut self, replica: ReplicaId, next: u64) -> Vec<Change> {
-        let mut ready = Vec::new();
-        while let Some(key) =
-            self.waiting_for.range((replica, 0)..(replica, next)).next().map(|(key, _)| *key)
-        {
-            for place in self.waiting_for.remove(&key).unwrap_or_default() {
-                if let Some(change) = self.waiting.remove(&place) {
-                    self.bytes -= change.bytes().len();
-                    ready.push(change);
-                }
+    /// Works out what becomes ready when the `fresh` changes, none of which is here, arrive on top of
+    /// `version`. Changes nothing. O(log n) for each change involved.
+    ///
+    /// # Errors
+    /// If more would wait afterwards than may.
+    pub(crate) fn arrange(
+        &self,
+        fresh: &BTreeMap<Place, Change>,
+        version: &Version,
+    ) -> Result<Arrangement, IntegrateError> {
+        let mut version = version.clone();
+        let mut blocked: BTreeMap<Place, Vec<Place>> = BTreeMap::new();
+        let mut released: BTreeSet<Place> = BTreeSet::new();
+        let mut done = Arrangement::default();
+        let mut next: Vec<Place> = fresh.keys().rev().copied().collect();
+        while let Some(place) = next.pop() {
+            let Some(change) = fresh.get(&place).or_else(|| self.waiting.get(&place)) else {
+                continue;
+            };
+            if let Some(missing) = first_missing(change, &version) {
+                blocked.entry((missing.replica, missing.counter)).or_default().push(place);
+                continue;
             }
+            let (author, end) = (change.header().replica, change.header().end());
+            version.advance(author, end);
+            done.ready.push(place);
+            let until_end = (author, 0)..(author, end);
+            while let Some((key, _)) = blocked.range(until_end.clone()).next() {
+                let key = *key;
+                next.extend(blocked.remove(&key).unwrap_or_default());
+            }
+            let waited = self.waiting_for.range(until_end).flat_map(|(_, places)| places);
+            next.extend(waited.filter(|place| released.insert(**place)));
         }
-        ready
+        done.blocked = blocked
+            .into_iter()
+            .flat_map(|((replica, counter), places)| {
+                places.into_iter().map(move |place| (place, OpId { replica, counter }))
+            })
+            .collect();
+        self.check_room(fresh, &released, &done)?;
+        Ok(done)
     }
 
-    /// The waiting change that shares a counter with `change`, if there is one.
-    pub(crate) fn overlapping(&self, change: &Change) -> Option<&Change> {
-        let header = change.header();
-        let before = self.waiting.range((header.replica, 0)..(header.replica, header.end()));
-        let (_, last) = before.last()?;
-        (last.header().end() > header.start).then_some(last)
-    }
-
-    /// Whether `changes` more of `bytes` in all may wait.
-    pub(crate) fn room_for(&self, changes: usize, bytes: usize) -> Result<(), IntegrateError> {
-        let (changes, bytes) = (self.waiting.len() + changes, self.bytes + bytes);
+    fn check_room(
+        &self,
+        fresh: &BTreeMap<Place, Change>,
+        released: &BTreeSet<Place>,
+        done: &Arrangement,
+    ) -> Result<(), IntegrateError> {
+        let size = |place: &Place| {
+            let change = fresh.get(place).or_else(|| self.waiting.get(place));
+            change.map_or(0, |change| change.bytes().len())
+        };
+        let leave: usize = released.iter().map(size).sum();
+        let stay: usize = done.blocked.iter().map(|(place, _)| size(place)).sum();
+        let changes = self.waiting.len() - released.len() + done.blocked.len();
+        let bytes = self.bytes - leave + stay;
         if changes > BACKLOG_CHANGES_MAX || bytes > BACKLOG_BYTES_MAX {
             return Err(IntegrateError::BacklogFull { changes, bytes });
         }
         Ok(())
     }
 
-    /// How many changes wait.
-    pub(crate) fn len(&self) -> usize {
-        self.waiting.len()
+    /// Keeps a change until `missing` is here.
+    pub(crate) fn insert(&mut self, change: Change, missing: OpId) {
+        let place = (change.header().replica, change.header().start);
+        drop(self.remove(place));
+        self.bytes += change.bytes().len();
+        self.waiting.insert(place, change);
+        self.missing.insert(place, missing);
+        self.waiting_for.entry((missing.replica, missing.counter)).or_default().insert(place);
+    }
+
+    /// Takes out the change that begins at `place`.
+    pub(crate) fn remove(&mut self, place: Place) -> Option<Change> {
+        let change = self.waiting.remove(&place)?;
+        self.bytes -= change.bytes().len();
+        if let Some(missing) = self.missing.remove(&place) {
+            let key = (missing.replica, missing.counter);
+            if let Some(places) = self.waiting_for.get_mut(&key) {
+                places.remove(&place);
+                if places.is_empty() {
+                    self.waiting_for.remove(&key);
+                }
+            }
+        }
+        Some(change)
+    }
+
+    /// The waiting changes.
+    pub(crate) const fn changes(&self) -> &BTreeMap<Place, Change> {
+        &self.waiting
     }
 
     /// The ops that changes wait for.
@@ -84,12 +144,39 @@ impl Backlog {
         let distinct: BTreeSet<Place> = listed.iter().copied().collect();
         assert_eq!(listed.len(), distinct.len(), "B1: a change is listed twice");
         assert!(distinct.iter().eq(self.waiting.keys()), "B1: a change is not listed");
+        for (key, places) in &self.waiting_for {
+            for place in places {
+                let missing = self.missing.get(place).map(|op| (op.replica, op.counter));
+                assert_eq!(missing, Some(*key), "B1: {place:?}");
+            }
+        }
         let bytes: usize = self.waiting.values().map(|change| change.bytes().len()).sum();
         assert_eq!(bytes, self.bytes, "B2");
-        assert!(self.room_for(0, 0).is_ok(), "B2: a bound is passed");
+        assert!(self.waiting.len() <= BACKLOG_CHANGES_MAX && bytes <= BACKLOG_BYTES_MAX, "B2");
         let headers: Vec<_> = self.waiting.values().map(Change::header).collect();
         for (a, b) in headers.iter().zip(headers.iter().skip(1)) {
             assert!(a.replica != b.replica || a.end() <= b.start, "B3: {a:?} {b:?}");
         }
     }
+}
+
+/// The change among `changes` that shares a counter with `change`, if there is one. No two of them
+/// share a counter with each other.
+pub(crate) fn overlapping<'a>(
+    changes: &'a BTreeMap<Place, Change>,
+    change: &Change,
+) -> Option<&'a Change> {
+    let header = change.header();
+    let (_, before) =
+        changes.range((header.replica, 0)..(header.replica, header.end())).next_back()?;
+    (before.header().end() > header.start).then_some(before)
+}
+
+/// What a change waits for on top of `version`: its author's previous op, or one of its deps.
+fn first_missing(change: &Change, version: &Version) -> Option<OpId> {
+    let header = change.header();
+    if header.start > version.next(header.replica) {
+        return Some(OpId { replica: header.replica, counter: header.start - 1 });
+    }
+    header.deps.iter().find(|dep| !version.has(**dep)).copied()
 }

@@ -109,15 +109,23 @@ impl Change {
     ) -> Result<Self, DecodeError> {
         let span = ops.iter().map(Op::span).fold(0, u64::saturating_add);
         let header = ChangeHeader { replica, start, span, deps };
+        let malformed = |what| DecodeError::Malformed { at: 0, what };
+        if start.checked_add(span).is_none_or(|end| end > COUNTER_MAX + 1) {
+            return Err(malformed("counters out of range"));
+        }
         let mut writer = Writer::new();
         header.write(&mut writer);
         let mut counter = start;
         for op in ops {
             encode_op(&mut writer, &header, counter, op);
-            counter = op.span().saturating_add(counter);
+            counter += op.span();
         }
         // What leaves here is read back by the rules that every receiver applies.
-        Self::decode(writer.as_slice())
+        let change = Self::decode(writer.as_slice())?;
+        if change.header != header || change.ops != ops {
+            return Err(malformed("ops that this header cannot carry"));
+        }
+        Ok(change)
     }
 
     /// Reads a change.

@@ -155,6 +155,9 @@ impl Display {
 
     /// Whether `above` shows as `entry` or as one of its ancestors.
     pub(crate) fn is_at_or_above(&self, above: EntryId, entry: EntryId) -> bool {
+        if !self.children.contains_key(&above) {
+            return above == entry;
+        }
         let mut next = Some(entry);
         while let Some(at) = next {
             if at == above {

@@ -184,6 +184,7 @@ impl Replica {
             let key = replica.make_place(parent, index, entry)?;
             let entry = match entry {
                 Some(entry) => entry,
+                None if replica.next_id().counter > COUNTER_MAX => return Err(EditError::OutOfIds),
                 None => EntryId::created_by(replica.next_id()),
             };
             let life = replica.life(entry);
@@ -501,7 +502,7 @@ impl Replica {
             return self.transact(|replica| replica.push(op));
         };
         let span = op.span();
-        if open.next.checked_add(span).is_none_or(|next| next > COUNTER_MAX) {
+        if open.next.checked_add(span).is_none_or(|next| next > COUNTER_MAX + 1) {
             return Err(EditError::OutOfIds);
         }
         let stamp = Stamp { lamport: open.lamport, replica: self.id, counter: open.next };

@@ -26,14 +26,12 @@ struct LoggedChange {
 /// How a change that arrives relates to those already here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// It can be integrated now.
-    Ready,
+    /// Nothing of it is here.
+    New,
     /// This very change is here.
     Known,
     /// Another change is here under its ids.
     Forked,
-    /// It waits for this op.
-    Missing(OpId),
 }
 
 /// All integrated changes.
@@ -48,19 +46,12 @@ impl History {
     /// How a change relates to the log.
     pub(crate) fn standing(&self, change: &Change) -> Standing {
         let header = change.header();
-        let next = self.version.next(header.replica);
-        if header.start < next {
-            return match self.logged(OpId { replica: header.replica, counter: header.start }) {
-                Some(logged) if logged.bytes == *change.bytes() => Standing::Known,
-                _ => Standing::Forked,
-            };
+        if header.start >= self.version.next(header.replica) {
+            return Standing::New;
         }
-        if header.start > next {
-            return Standing::Missing(OpId { replica: header.replica, counter: header.start - 1 });
-        }
-        match header.deps.iter().find(|dep| !self.version.has(**dep)) {
-            Some(dep) => Standing::Missing(*dep),
-            None => Standing::Ready,
+        match self.logged(OpId { replica: header.replica, counter: header.start }) {
+            Some(logged) if logged.bytes == *change.bytes() => Standing::Known,
+            _ => Standing::Forked,
         }
     }
 
@@ -145,7 +136,9 @@ impl History {
         let mut built_on = BTreeSet::new();
         for bytes in self.since(&Version::new()) {
             let change = Change::decode(bytes).expect("H1: a logged change is well formed");
-            assert_eq!(replay.standing(&change), Standing::Ready, "H1: {:?}", change.header());
+            let header = change.header();
+            assert_eq!(replay.version.next(header.replica), header.start, "H1: {header:?}");
+            assert!(header.deps.iter().all(|dep| replay.version.has(*dep)), "H2: {header:?}");
             let lamport = replay.append(&change);
             assert_eq!(lamport, self.lamport(change.header().last()), "H2");
             built_on.extend(change.header().deps.iter().map(|dep| (dep.replica, dep.counter)));

@@ -3,10 +3,10 @@
 //! The state is a pure function of the set of integrated changes; in which order they arrive makes
 //! no difference. Reading is here; editing is in `edit`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::backlog::Backlog;
+use crate::backlog::{Backlog, Place, overlapping};
 use crate::change::Change;
 use crate::codec::{Patch, pack_snapshot, unpack_snapshot};
 use crate::digest::{Digest, DigestSum, hash_entry};
@@ -97,79 +97,46 @@ impl Replica {
         if self.open.is_some() {
             return Err(IntegrateError::TransactionOpen);
         }
-        let known = self.check(&patch)?;
-        let mut done = Integrated { known, ..Integrated::default() };
+        let arrived = patch.changes().len();
+        let mut fresh = self.unknown_changes(patch)?;
+        let known = arrived - fresh.len();
+        let arrangement = self.backlog.arrange(&fresh, self.version())?;
+        let applied = arrangement.ready.len();
         let mut pending = Pending::default();
-        let mut arrived = patch.into_changes();
-        arrived.reverse();
-        while let Some(change) = arrived.pop() {
-            match self.history.standing(&change) {
-                Standing::Ready => {
-                    self.apply(&change, &mut pending);
-                    done.applied += 1;
-                    let (author, end) = (change.header().replica, change.header().end());
-                    arrived.extend(self.backlog.take_ready(author, end));
-                }
-                Standing::Missing(op) => self.backlog.insert(change, op),
-                Standing::Known | Standing::Forked => {}
+        let mut take = |place: &Place| fresh.remove(place).or_else(|| self.backlog.remove(*place));
+        let ready: Vec<Change> = arrangement.ready.iter().filter_map(&mut take).collect();
+        for (place, missing) in &arrangement.blocked {
+            if let Some(change) = fresh.remove(place).or_else(|| self.backlog.remove(*place)) {
+                self.backlog.insert(change, *missing);
             }
+        }
+        for change in &ready {
+            self.apply(change, &mut pending);
         }
         self.settle(pending);
-        done.waiting = self.backlog.len();
-        Ok(done)
+        Ok(Integrated { applied, known, waiting: self.backlog.changes().len() })
     }
 
-    /// Refuses a patch that contradicts what is here, before anything is changed. Returns how many
-    /// of its changes are here already.
-    fn check(&self, patch: &Patch) -> Result<usize, IntegrateError> {
-        let mut fresh = Backlog::default();
-        let (mut known, mut early, mut bytes) = (0, 0, 0);
-        for change in patch.changes() {
-            let forked = Err(IntegrateError::Forked { at: change.header().last() });
-            let rivals = [self.backlog.overlapping(change), fresh.overlapping(change)];
+    /// The changes of a patch that are not here, neither integrated nor waiting; refuses a patch
+    /// that contradicts what is here or itself.
+    fn unknown_changes(&self, patch: Patch) -> Result<BTreeMap<Place, Change>, IntegrateError> {
+        let mut fresh = BTreeMap::new();
+        for change in patch.into_changes() {
+            let forked = IntegrateError::Forked { at: change.header().last() };
+            let rivals =
+                [overlapping(self.backlog.changes(), &change), overlapping(&fresh, &change)];
             if rivals.iter().flatten().any(|rival| rival.bytes() != change.bytes()) {
-                return forked;
+                return Err(forked);
             }
-            match self.history.standing(change) {
-                Standing::Forked => return forked,
-                Standing::Known => known += 1,
-                _ if rivals.iter().any(Option::is_some) => known += 1,
-                Standing::Ready => fresh.insert(change.clone(), change.header().last()),
-                Standing::Missing(op) => {
-                    early += 1;
-                    bytes += change.bytes().len();
-                    fresh.insert(change.clone(), op);
+            match self.history.standing(&change) {
+                Standing::Forked => return Err(forked),
+                Standing::New if rivals.iter().all(Option::is_none) => {
+                    fresh.insert((change.header().replica, change.header().start), change);
                 }
+                Standing::New | Standing::Known => {}
             }
         }
-        self.check_room(patch, early, bytes)?;
-        Ok(known)
-    }
-
-    /// Whether the changes that will still wait after this patch may.
-    fn check_room(&self, patch: &Patch, early: usize, bytes: usize) -> Result<(), IntegrateError> {
-        if self.backlog.room_for(early, bytes).is_ok() {
-            return Ok(());
-        }
-        // Most of them may be waiting for others of the same patch.
-        let mut version = self.version().clone();
-        let mut rest: Vec<&Change> = patch.changes().iter().collect();
-        loop {
-            let before = rest.len();
-            rest.retain(|change| {
-                let header = change.header();
-                let is_ready = header.start <= version.next(header.replica)
-                    && header.deps.iter().all(|dep| version.has(*dep));
-                if is_ready {
-                    version.advance(header.replica, header.end());
-                }
-                !is_ready
-            });
-            if rest.len() == before {
-                let bytes = rest.iter().map(|change| change.bytes().len()).sum();
-                return self.backlog.room_for(rest.len(), bytes);
-            }
-        }
+        Ok(fresh)
     }
 
     fn apply(&mut self, change: &Change, pending: &mut Pending) {

@@ -12,7 +12,7 @@
 //! - T2. Each logged move remembers the placement that was there before it, if it took effect.
 //! - T3. `inside` lists exactly the placed entries, by parent.
 //!
-//! Cost: a move is O(depth), plus an undo and a redo of each newer move in the log.
+//! Cost: a move is O(depth), or O(1) for an entry with nothing inside, plus an undo and a redo of each newer move in the log.
 //! Not here: who is shown where (`display`), which keys siblings get (`edit`).
 
 mod order_key;
@@ -120,6 +120,9 @@ impl MoveTree {
 
     /// Whether `above` is `entry` or one of its ancestors.
     pub(crate) fn is_at_or_above(&self, above: EntryId, entry: EntryId) -> bool {
+        if !self.inside.contains_key(&above) {
+            return above == entry;
+        }
         let mut next = Some(entry);
         while let Some(at) = next {
             if at == above {

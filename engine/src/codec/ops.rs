@@ -352,7 +352,7 @@ impl OpReader<'_, '_> {
     fn entry(&mut self) -> Result<EntryId, DecodeError> {
         let head = self.reader.varint()?;
         match head {
-            ENTRY_RAW => Ok(EntryId::from_bytes(self.reader.array()?)),
+            ENTRY_RAW => self.raw_entry(),
             1 => Ok(EntryId::ROOT),
             2 => Ok(EntryId::TRASH),
             3 => Ok(EntryId::LOST_AND_FOUND),
@@ -370,6 +370,21 @@ impl OpReader<'_, '_> {
                 self.created_by(OpId { counter, ..dep })
             }
         }
+    }
+
+    /// An entry by all its bytes, which must be one that has no shorter name: a change has one form.
+    fn raw_entry(&mut self) -> Result<EntryId, DecodeError> {
+        let entry = EntryId::from_bytes(self.reader.array()?);
+        let has_shorter_name = entry.is_well_known()
+            || entry.creator().is_some_and(|op| {
+                let replica = op.replica;
+                replica == self.header.replica
+                    || self.header.deps.iter().any(|dep| dep.replica == replica)
+            });
+        if has_shorter_name {
+            return Err(self.reader.malformed("entry written out although it has a short name"));
+        }
+        Ok(entry)
     }
 
     fn created_by(&self, op: OpId) -> Result<EntryId, DecodeError> {
