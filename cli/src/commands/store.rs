@@ -1,0 +1,114 @@
+//! `sds store`: sync, inspect and export a store.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::time::Duration;
+
+use sds_store::{DataStore, Entry};
+use sds_sync::SyncEngine;
+use serde_json::json;
+
+use crate::args::{Encoding, ExportArgs, Options, StoreCommand, SyncArgs};
+use crate::failure::Failure;
+use crate::open_store::{StorePlace, connect_options};
+use crate::output;
+
+pub(super) fn run(options: &Options, command: &StoreCommand) -> Result<(), Failure> {
+    match command {
+        StoreCommand::Sync(args) => sync(options, args),
+        StoreCommand::Info => info(options),
+        StoreCommand::Export(args) => export(options, args),
+    }
+}
+
+fn sync(options: &Options, args: &SyncArgs) -> Result<(), Failure> {
+    let place = StorePlace::of(options)?;
+    let connect = connect_options(options)?;
+    let server = connect.url.to_string();
+    super::block_on(async {
+        let engine = SyncEngine::start(place.open_or_create()?);
+        engine.connect(connect)?;
+        let outcome = engine.wait_until_synced(Duration::from_millis(args.timeout)).await;
+        // What has arrived so far stays, whether or not it was everything.
+        engine.stop().await?;
+        Ok(outcome?)
+    })?;
+    let id = place.id.as_str();
+    let json = json!({ "storeId": id, "server": server, "connected": true, "synced": true });
+    output::result(options.format, &json, format_args!("store '{id}': synced"));
+    Ok(())
+}
+
+fn info(options: &Options) -> Result<(), Failure> {
+    let place = StorePlace::of(options)?;
+    let id = place.id.as_str();
+    let file = place.file();
+    if !file.exists() {
+        let json = json!({ "storeId": id, "exists": false });
+        let dir = place.dir.display();
+        output::result(options.format, &json, format_args!("store '{id}': not found in '{dir}'"));
+        return Ok(());
+    }
+    let mut local = place.open()?;
+    let count = count_entries(local.store());
+    let digest = local.store_mut().digest().to_string();
+    let json = json!({
+        "storeId": id,
+        "exists": true,
+        "entryCount": count,
+        "dbPath": file.display().to_string(),
+        "digest": digest,
+    });
+    let rows = [
+        ("store:", id.to_owned()),
+        ("entries:", count.to_string()),
+        ("db path:", file.display().to_string()),
+        ("digest:", digest),
+    ];
+    let lines: Vec<String> = rows.iter().map(|(name, value)| format!("{name:<13}{value}")).collect();
+    output::result(options.format, &json, lines.join("\n"));
+    Ok(())
+}
+
+/// All entries below Root but the trash, the lost and found, and what is in them.
+pub(super) fn count_entries(store: &DataStore) -> usize {
+    let inner = |item: Entry<'_>| item.inner_entries().filter(|entry| !entry.id().is_well_known());
+    let mut count = 0;
+    let mut rest: Vec<Entry<'_>> = inner(store.root_item()).collect();
+    while let Some(entry) = rest.pop() {
+        count += 1;
+        rest.extend(entry.inner_entries());
+    }
+    count
+}
+
+fn export(options: &Options, args: &ExportArgs) -> Result<(), Failure> {
+    let local = StorePlace::of(options)?.open()?;
+    let Some(path) = &args.output else {
+        return match write_export(local.store(), args.encoding, &mut std::io::stdout().lock()) {
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            done => Ok(done?),
+        };
+    };
+    let name = path.display().to_string();
+    let mut file = BufWriter::new(File::create(path)?);
+    write_export(local.store(), args.encoding, &mut file)?;
+    file.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
+    let form = if args.encoding == Encoding::Json { "json" } else { "binary" };
+    let json = json!({ "exported": true, "file": name, "format": form });
+    output::result(options.format, &json, format_args!("exported to '{name}'"));
+    Ok(())
+}
+
+fn write_export(store: &DataStore, encoding: Encoding, out: &mut dyn Write) -> std::io::Result<()> {
+    match encoding {
+        Encoding::Binary => out.write_all(&store.as_binary())?,
+        Encoding::Json => {
+            let mut buffered = BufWriter::new(out);
+            store.write_json(&mut buffered)?;
+            buffered.write_all(b"\n")?;
+            return buffered.flush();
+        }
+    }
+    out.flush()
+}

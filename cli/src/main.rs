@@ -1,0 +1,55 @@
+//! `sds`: stores at the command line. Every command opens the store's file, does one thing durably,
+//! and says what it did; exit codes are those of [`failure::Exit`].
+
+mod args;
+mod commands;
+mod entry_name;
+mod failure;
+mod open_store;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+use clap::error::ErrorKind;
+
+use args::Cli;
+use failure::Failure;
+
+fn main() -> ExitCode {
+    let cli = match args::parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => return report_usage(&error),
+    };
+    let format = cli.options.format;
+    match commands::run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::failure(format, &failure);
+            failure.exit().into()
+        }
+    }
+}
+
+/// Help and version go to stdout and are no failure; so does the help of a group that was named
+/// without a command.
+fn report_usage(error: &clap::Error) -> ExitCode {
+    let is_help = matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    );
+    if is_help {
+        output::line(error.render());
+        return ExitCode::SUCCESS;
+    }
+    output::error_line(error.render());
+    failure::Exit::Usage.into()
+}
+
+/// The whole help, for a call without arguments.
+fn help() -> Result<(), Failure> {
+    output::line(Cli::command().render_help());
+    Ok(())
+}
