@@ -9,7 +9,7 @@ use crate::entry_name::EntryName;
 
 /// Share a tree of items with other devices and people, offline too.
 #[derive(Debug, Parser)]
-#[command(name = "sds", version, arg_required_else_help = false)]
+#[command(name = "sds", version)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) options: Options,
@@ -54,14 +54,18 @@ pub(crate) enum Command {
     /// Share a folder among three peers through a relay, all on this machine
     Demo(DemoArgs),
     /// Create, read, move and delete entries
-    #[command(subcommand, arg_required_else_help = true)]
-    Entry(EntryCommand),
+    Entry(Group<EntryCommand>),
     /// Show the tree
-    #[command(subcommand, arg_required_else_help = true)]
-    Tree(TreeCommand),
+    Tree(Group<TreeCommand>),
     /// Sync, inspect and export a store
-    #[command(subcommand, arg_required_else_help = true)]
-    Store(StoreCommand),
+    Store(Group<StoreCommand>),
+}
+
+/// The commands of a group; none is a question for the group's help.
+#[derive(Debug, Args)]
+pub(crate) struct Group<C: Subcommand> {
+    #[command(subcommand)]
+    pub(crate) command: Option<C>,
 }
 
 #[derive(Debug, Args)]
@@ -226,6 +230,17 @@ pub(crate) enum Encoding {
 pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let matches = last_wins(Cli::command()).try_get_matches_from(args)?;
     Cli::from_arg_matches(&matches)
+}
+
+/// The help of the whole program, or of one of its groups.
+pub(crate) fn help(group: Option<&str>) -> String {
+    let mut cli = Cli::command();
+    cli.build();
+    let command = match group {
+        Some(name) => cli.find_subcommand_mut(name),
+        None => Some(&mut cli),
+    };
+    command.map(|command| command.render_help().to_string()).unwrap_or_default()
 }
 
 fn last_wins(command: clap::Command) -> clap::Command {

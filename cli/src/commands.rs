@@ -9,9 +9,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use sds_store::Timestamp;
 
-use crate::args::{Cli, Command};
+use crate::args::{self, Cli, Command, Group};
 use crate::failure::Failure;
 use crate::open_store::connect_options;
+use crate::output;
 
 /// Runs one command.
 pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
@@ -21,12 +22,21 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         connect_options(&options)?;
     }
     match cli.command {
-        None => crate::help(),
+        None => show_help(None),
         Some(Command::Demo(args)) => demo::run(&options, &args),
-        Some(Command::Entry(command)) => entry::run(&options, &command),
-        Some(Command::Tree(command)) => tree::run(&options, &command),
-        Some(Command::Store(command)) => store::run(&options, &command),
+        Some(Command::Entry(Group { command: Some(command) })) => entry::run(&options, &command),
+        Some(Command::Entry(_)) => show_help(Some("entry")),
+        Some(Command::Tree(Group { command: Some(command) })) => tree::run(&options, &command),
+        Some(Command::Tree(_)) => show_help(Some("tree")),
+        Some(Command::Store(Group { command: Some(command) })) => store::run(&options, &command),
+        Some(Command::Store(_)) => show_help(Some("store")),
     }
+}
+
+/// What a call without a command, or a group without one, asks for.
+fn show_help(group: Option<&str>) -> Result<(), Failure> {
+    output::line(args::help(group));
+    Ok(())
 }
 
 /// The present time.

@@ -10,11 +10,7 @@ mod output;
 
 use std::process::ExitCode;
 
-use clap::CommandFactory;
 use clap::error::ErrorKind;
-
-use args::Cli;
-use failure::Failure;
 
 fn main() -> ExitCode {
     let cli = match args::parse(std::env::args_os()) {
@@ -31,25 +27,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// Help and version go to stdout and are no failure; so does the help of a group that was named
-/// without a command.
+/// Help and version go to stdout and are no failure.
 fn report_usage(error: &clap::Error) -> ExitCode {
-    let is_help = matches!(
-        error.kind(),
-        ErrorKind::DisplayHelp
-            | ErrorKind::DisplayVersion
-            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
-    );
-    if is_help {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         output::line(error.render());
         return ExitCode::SUCCESS;
     }
     output::error_line(error.render());
     failure::Exit::Usage.into()
-}
-
-/// The whole help, for a call without arguments.
-fn help() -> Result<(), Failure> {
-    output::line(Cli::command().render_help());
-    Ok(())
 }

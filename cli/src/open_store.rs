@@ -49,7 +49,8 @@ impl StorePlace {
 pub(crate) fn connect_options(options: &Options) -> Result<ConnectOptions, Failure> {
     let url = options.server.as_deref();
     let url = url.ok_or_else(|| Failure::usage("no relay: give --server or set SDS_SERVER_URL"))?;
-    let url: RelayUrl = url.parse().map_err(|why| Failure::usage(format_args!("--server: {why}")))?;
+    let url: RelayUrl =
+        url.parse().map_err(|why| Failure::usage(format_args!("--server: {why}")))?;
     let token = options.token.clone();
     let token = token.ok_or_else(|| Failure::usage("no token: give --token or set SDS_TOKEN"))?;
     let mut connect = ConnectOptions::new(url, Token::from(token));

@@ -65,19 +65,20 @@ fn info(options: &Options) -> Result<(), Failure> {
         ("db path:", file.display().to_string()),
         ("digest:", digest),
     ];
-    let lines: Vec<String> = rows.iter().map(|(name, value)| format!("{name:<13}{value}")).collect();
+    let lines: Vec<String> =
+        rows.iter().map(|(name, value)| format!("{name:<13}{value}")).collect();
     output::result(options.format, &json, lines.join("\n"));
     Ok(())
 }
 
 /// All entries below Root but the trash, the lost and found, and what is in them.
 pub(super) fn count_entries(store: &DataStore) -> usize {
-    let inner = |item: Entry<'_>| item.inner_entries().filter(|entry| !entry.id().is_well_known());
     let mut count = 0;
-    let mut rest: Vec<Entry<'_>> = inner(store.root_item()).collect();
-    while let Some(entry) = rest.pop() {
-        count += 1;
-        rest.extend(entry.inner_entries());
+    let mut rest: Vec<Entry<'_>> = vec![store.root_item()];
+    while let Some(item) = rest.pop() {
+        let from = rest.len();
+        rest.extend(item.inner_entries().filter(|entry| !entry.id().is_well_known()));
+        count += rest.len() - from;
     }
     count
 }

@@ -1,7 +1,5 @@
 //! `sds tree`: the whole tree at a glance.
 
-use std::fmt::Write;
-
 use sds_store::{DataStore, Entry};
 use serde_json::{Value as Json, json};
 
@@ -45,8 +43,7 @@ pub(super) fn draw(item: Entry<'_>, depth: usize, mut line: impl FnMut(&str)) {
         let branch = if row.is_last { "└── " } else { "├── " };
         let mut text = format!("{}{branch}{}  {}", row.indent, row.entry.id(), row.entry.label());
         if let Some(target) = row.entry.target_id() {
-            // Writing to a string does not fail.
-            drop(write!(text, " → {target}"));
+            text += &format!(" → {target}");
         }
         line(&text);
         let indent = row.indent + if row.is_last { "    " } else { "│   " };

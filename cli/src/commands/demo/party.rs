@@ -161,9 +161,7 @@ impl Party {
             let count = rest.iter().take(BATCH_FILES).take_while(fits).count().max(1);
             let (batch, after) = rest.split_at(count);
             self.peers[0].engine.edit(|store| {
-                store.transact(|store| {
-                    batch.iter().try_for_each(|found| loader.add(store, found))
-                })
+                store.transact(|store| batch.iter().try_for_each(|found| loader.add(store, found)))
             })??;
             bar.inc(count as u64);
             rest = after;
@@ -191,7 +189,7 @@ impl Party {
         laptop.engine.wait_until_synced(PATIENCE).await?;
         let changes = laptop.engine.read(|store| store.changes_since(&Version::new()).len())?;
         let blobs = laptop.engine.read(|store| store.referenced_blobs().len())?;
-        let text = format!("{changes} changes and {blobs} blobs stored at the relay");
+        let text = format!("stored at the relay: {changes} changes, {blobs} large contents");
         stage.done(laptop.name, began, text);
         for name in &PEERS[1..] {
             let began = Instant::now();
@@ -297,7 +295,10 @@ impl Party {
         digests.push(newcomer.digest()?);
         newcomer.engine.stop().await?;
         relay.stop().await;
-        let text = format!("all stopped and opened again from disk, {} in all; a newcomer was served by the relay alone", size(bytes_on_disk));
+        let text = format!(
+            "all stopped and opened again from disk, {} in all; a newcomer was served by the relay alone",
+            size(bytes_on_disk)
+        );
         stage.done("restart", began, text);
         Ok(Standing { digests, entries, changes, bytes_on_disk })
     }
