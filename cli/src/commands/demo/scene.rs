@@ -25,17 +25,15 @@ impl Cast {
     /// Picks the entries, and makes those that the folder does not have.
     pub(super) fn choose(store: &mut DataStore) -> Result<Self, StoreError> {
         let entries = all_entries(store);
-        let mut folders = entries.iter().filter(|entry| is_folder(entry, EntryId::ROOT));
-        let mut top: [Option<EntryId>; 3] = [None; 3];
-        top.iter_mut().zip(&mut folders).for_each(|(place, entry)| *place = Some(entry.id()));
-        let mut texts = entries.iter().filter(|entry| is_prose(entry)).map(Entry::id);
+        let mut folders = preferred(entries.iter().filter(|entry| is_folder(entry))).into_iter();
+        let (first, second, third) = (folders.next(), folders.next(), folders.next());
+        let mut texts = preferred(entries.iter().filter(|entry| is_prose(entry))).into_iter();
         let (text, renamed) = (texts.next(), texts.next());
         store.transact(|store| {
             let mut folder = |known: Option<EntryId>, label| match known {
                 Some(known) => Ok(known),
                 None => new_item(store, EntryId::ROOT, FOLDER_TYPE, label),
             };
-            let [first, second, third] = top;
             let folders = [folder(first, "plans")?, folder(second, "archive")?];
             let doomed = folder(third, "drafts")?;
             let text = text.map_or_else(|| new_text(store, "notes.md"), Ok)?;
@@ -197,8 +195,23 @@ fn all_entries(store: &DataStore) -> Vec<Entry<'_>> {
     entries
 }
 
-fn is_folder(entry: &Entry<'_>, outer: EntryId) -> bool {
-    entry.outer_item_id() == Some(outer) && entry.is_item() && entry.mime_type() == FOLDER_TYPE
+/// Entries in the order in which they make good examples: what people read first, hidden ones last.
+fn preferred<'a>(entries: impl Iterator<Item = &'a Entry<'a>>) -> Vec<EntryId> {
+    let rank = |label: &str| match label {
+        hidden if hidden.starts_with('.') => 3,
+        readme if readme.to_ascii_lowercase().starts_with("readme") => 0,
+        prose if prose.ends_with(".md") || prose.ends_with(".txt") => 1,
+        _ => 2,
+    };
+    let mut ranked: Vec<_> = entries.map(|entry| (rank(&entry.label()), entry.id())).collect();
+    ranked.sort_by_key(|(rank, _)| *rank);
+    ranked.into_iter().map(|(_, id)| id).collect()
+}
+
+fn is_folder(entry: &Entry<'_>) -> bool {
+    entry.outer_item_id() == Some(EntryId::ROOT)
+        && entry.is_item()
+        && entry.mime_type() == FOLDER_TYPE
 }
 
 /// Whether the entry is a text worth showing, with room to type more: directly in Root, so that no
