@@ -62,7 +62,7 @@ impl Backlog {
             let (author, end) = (change.header().replica, change.header().end());
             version.advance(author, end);
             done.ready.push(place);
-            let until_end = (author, 0)..(author, end);
+            let until_end = place..(author, end);
             while let Some((key, _)) = blocked.range(until_end.clone()).next() {
                 let key = *key;
                 next.extend(blocked.remove(&key).unwrap_or_default());

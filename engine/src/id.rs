@@ -16,6 +16,9 @@ use crate::limits::COUNTER_MAX;
 pub struct ReplicaId(NonZeroU64);
 
 impl ReplicaId {
+    /// The greatest id there can be.
+    pub(crate) const MAX: Self = Self(NonZeroU64::MAX);
+
     /// The replica with this number, or `None` for zero, which names nobody.
     #[must_use]
     pub const fn new(number: u64) -> Option<Self> {

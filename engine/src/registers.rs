@@ -10,17 +10,18 @@
 //! Not here: where the entry is (`tree`), whether and where it shows (`display`).
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use smallvec::SmallVec;
 
 use crate::id::{EntryId, Life, OpId, Stamp};
-use crate::op::{IdRange, NewEntry};
-use crate::text::{Splice, Text};
+use crate::op::{NewEntry, Op};
+use crate::text::{Splice, Text, TextUndo};
 use crate::value::{Field, Value};
 
 /// One life in which somebody touched the entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct TouchedLife {
+pub(crate) struct TouchedLife {
     life: Life,
     /// The creation that counts: an item before any link, then the newest.
     creation: Option<Creation>,
@@ -33,14 +34,14 @@ struct Creation {
 }
 
 /// The winning value of a field.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Register {
     pub(crate) life: Life,
     pub(crate) stamp: Stamp,
     content: Content,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum Content {
     /// As it was set.
     Plain(Value),
@@ -62,21 +63,25 @@ impl Register {
         matches!(self.content, Content::Plain(Value::None))
     }
 
-    /// What replacing a range of UTF-16 units means in characters; `None` if the field holds no
-    /// text, `Some(None)` if the range does not fit the text.
-    pub(crate) fn resolve(&self, range: &std::ops::Range<usize>) -> Option<Option<Splice>> {
+    /// The length of the text in UTF-16 units, if the field holds one.
+    pub(crate) fn units(&self) -> Option<usize> {
         match &self.content {
-            Content::Spliced(text) => Some(text.resolve(range)),
-            Content::Plain(Value::Text(text)) => {
-                Some(Text::new(self.stamp.op(), text).resolve(range))
-            }
+            Content::Spliced(text) => Some(text.units()),
+            Content::Plain(Value::Text(text)) => Some(text.encode_utf16().count()),
             Content::Plain(_) => None,
         }
     }
 
+    /// What replacing a range of UTF-16 units means in characters; `None` if the field holds no text,
+    /// `Some(None)` if the range does not fit the text. A text that is asked for the first time is
+    /// taken apart.
+    pub(crate) fn resolve(&mut self, range: &Range<usize>) -> Option<Option<Splice>> {
+        Some(self.text_mut()?.resolve(range))
+    }
+
     fn text_mut(&mut self) -> Option<&mut Text> {
         if let Content::Plain(Value::Text(text)) = &self.content {
-            self.content = Content::Spliced(Text::new(self.stamp.op(), text));
+            self.content = Content::Spliced(Text::new(self.stamp, text));
         }
         match &mut self.content {
             Content::Spliced(text) => Some(text),
@@ -85,25 +90,150 @@ impl Register {
     }
 }
 
+/// How to take back what an op did to an entry.
+#[derive(Clone, Debug)]
+pub(crate) enum Undo {
+    /// The entry had never been named.
+    Unknown,
+    /// Which lives had been touched.
+    Touched(TouchedLives),
+    /// Everything, before a purge.
+    Whole(Box<EntryState>),
+    /// The winning value of a field.
+    Field(Field, Option<Box<Register>>),
+    /// An edit of the text in a field.
+    Text(Field, TextUndo),
+}
+
+/// Where undo records of a transaction go; nowhere for changes from elsewhere, which stay.
+#[derive(Debug, Default)]
+pub(crate) struct Journal(Option<Vec<(EntryId, Undo)>>);
+
+impl Journal {
+    /// A journal that keeps what it is told.
+    pub(crate) const fn recording() -> Self {
+        Self(Some(Vec::new()))
+    }
+
+    /// How many records there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, Vec::len)
+    }
+
+    /// Takes out the records from number `from` on, oldest first.
+    pub(crate) fn split_off(&mut self, from: usize) -> Vec<(EntryId, Undo)> {
+        self.0.as_mut().map(|records| records.split_off(from)).unwrap_or_default()
+    }
+
+    pub(crate) fn note(&mut self, entry: EntryId, undo: impl FnOnce() -> Undo) {
+        if let Some(records) = &mut self.0 {
+            records.push((entry, undo()));
+        }
+    }
+}
+
+type TouchedLives = SmallVec<[TouchedLife; 1]>;
+
 /// Everything about an entry but its place.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct EntryState {
     life: Life,
-    touched: SmallVec<[TouchedLife; 1]>,
+    touched: TouchedLives,
     fields: BTreeMap<Field, Register>,
 }
 
 impl EntryState {
+    /// Lets an op that names the entry take effect, but for its place.
+    pub(crate) fn apply(
+        &mut self,
+        entry: EntryId,
+        op: &Op,
+        stamp: Stamp,
+        clock: &impl Fn(OpId) -> Stamp,
+        journal: &mut Journal,
+    ) {
+        let Some((_, life)) = op.subject() else { return };
+        match op {
+            Op::Create { kind, .. } => self.create(entry, (life, *kind), stamp, journal),
+            _ => self.touch(entry, life, journal),
+        }
+        match op {
+            Op::Set { field, value, .. } => {
+                self.set(entry, life, stamp, (field, value), journal);
+            }
+            Op::Insert { field, set, origin, text, .. } => {
+                if let Some(content) = self.text_of(field, *set)
+                    && let Some(undo) = content.insert(*origin, stamp, text, clock)
+                {
+                    journal.note(entry, || Undo::Text(field.clone(), undo));
+                }
+            }
+            Op::Delete { field, set, ranges, .. } => {
+                let Some(content) = self.text_of(field, *set) else { return };
+                for range in ranges {
+                    content.delete(*range, clock, |undo| {
+                        journal.note(entry, || Undo::Text(field.clone(), undo()));
+                    });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Ends `life`, and drops whatever belonged to it or to an earlier one.
+    pub(crate) fn purge(&mut self, entry: EntryId, life: Life, journal: &mut Journal) {
+        let Some(next) = life.next().filter(|next| *next > self.life) else { return };
+        journal.note(entry, || Undo::Whole(Box::new(self.clone())));
+        self.life = next;
+        self.touched.retain(|touched| touched.life >= next);
+        self.fields.retain(|_, register| register.life >= next);
+    }
+
+    /// Takes an op's effect back, but for those that the caller does: making the entry known, and
+    /// editing a text.
+    pub(crate) fn take_back(&mut self, undo: Undo) {
+        match undo {
+            Undo::Touched(touched) => self.touched = touched,
+            Undo::Whole(state) => *self = *state,
+            Undo::Field(field, Some(register)) => {
+                self.fields.insert(field, *register);
+            }
+            Undo::Field(field, None) => {
+                self.fields.remove(&field);
+            }
+            Undo::Unknown | Undo::Text(..) => {}
+        }
+    }
+
+    /// Takes edits of a text back, the newest of which comes first.
+    pub(crate) fn take_back_text(
+        &mut self,
+        field: &Field,
+        edits: &[TextUndo],
+        clock: &impl Fn(OpId) -> Stamp,
+    ) {
+        if let Some(text) = self.fields.get_mut(field).and_then(Register::text_mut) {
+            text.take_back(edits, clock);
+        }
+    }
+
     /// Records that some op touched the entry in `life`.
-    pub(crate) fn touch(&mut self, life: Life) {
+    fn touch(&mut self, entry: EntryId, life: Life, journal: &mut Journal) {
         if let Some(at) = self.slot(life) {
+            journal.note(entry, || Undo::Touched(self.touched.clone()));
             self.touched.insert(at, TouchedLife { life, creation: None });
         }
     }
 
-    /// Records a creation.
-    pub(crate) fn create(&mut self, life: Life, kind: NewEntry, stamp: Stamp) {
-        self.touch(life);
+    fn create(
+        &mut self,
+        entry: EntryId,
+        (life, kind): (Life, NewEntry),
+        stamp: Stamp,
+        journal: &mut Journal,
+    ) {
+        journal.note(entry, || Undo::Touched(self.touched.clone()));
+        self.touch(entry, life, &mut Journal::default());
         let Some(touched) = self.touched.iter_mut().find(|touched| touched.life == life) else {
             return;
         };
@@ -114,20 +244,20 @@ impl EntryState {
         }
     }
 
-    /// Ends `life`, and drops whatever belonged to it or to an earlier one.
-    pub(crate) fn purge(&mut self, life: Life) {
-        let Some(next) = life.next().filter(|next| *next > self.life) else { return };
-        self.life = next;
-        self.touched.retain(|touched| touched.life >= next);
-        self.fields.retain(|_, register| register.life >= next);
-    }
-
     /// Sets a field, unless a greater (life, stamp) has.
-    pub(crate) fn set(&mut self, life: Life, stamp: Stamp, field: &Field, value: Value) {
+    fn set(
+        &mut self,
+        entry: EntryId,
+        life: Life,
+        stamp: Stamp,
+        (field, value): (&Field, &Value),
+        journal: &mut Journal,
+    ) {
         let known = self.fields.get(field).map(|register| (register.life, register.stamp));
         if life >= self.life && known.is_none_or(|known| known < (life, stamp)) {
-            let register = Register { life, stamp, content: Content::Plain(value) };
-            self.fields.insert(field.clone(), register);
+            let register = Register { life, stamp, content: Content::Plain(value.clone()) };
+            let before = self.fields.insert(field.clone(), register);
+            journal.note(entry, || Undo::Field(field.clone(), before.map(Box::new)));
         }
     }
 
@@ -135,28 +265,6 @@ impl EntryState {
     fn text_of(&mut self, field: &Field, set: OpId) -> Option<&mut Text> {
         let register = self.fields.get_mut(field)?;
         if register.stamp.op() == set { register.text_mut() } else { None }
-    }
-
-    /// Inserts characters into the text that `set` made; void if that text is gone.
-    pub(crate) fn insert_text(
-        &mut self,
-        (field, set): (&Field, OpId),
-        (origin, text): (Option<OpId>, &str),
-        stamp: Stamp,
-        stamp_of: impl Fn(OpId) -> Stamp,
-    ) {
-        if let Some(content) = self.text_of(field, set) {
-            content.insert(origin, stamp, text, stamp_of);
-        }
-    }
-
-    /// Deletes characters from the text that `set` made; void if that text is gone.
-    pub(crate) fn delete_text(&mut self, field: &Field, set: OpId, ranges: &[IdRange]) {
-        if let Some(content) = self.text_of(field, set) {
-            for range in ranges {
-                content.delete(*range);
-            }
-        }
     }
 
     /// The current life: how often the entry was purged.
@@ -180,6 +288,12 @@ impl EntryState {
         self.fields.get(field).filter(|register| register.life == self.life)
     }
 
+    /// The same, to be taken apart.
+    pub(crate) fn register_mut(&mut self, field: &Field) -> Option<&mut Register> {
+        let life = self.life;
+        self.fields.get_mut(field).filter(|register| register.life == life)
+    }
+
     /// The fields that hold something in the current life, in order.
     pub(crate) fn registers(&self) -> impl Iterator<Item = (&Field, &Register)> {
         self.fields.iter().filter(|(_, register)| register.life == self.life && !register.is_none())
@@ -196,13 +310,13 @@ impl EntryState {
     }
 
     /// Panics if R1 or R2 does not hold, or an invariant of a text.
-    pub(crate) fn assert_invariants(&self, entry: EntryId) {
+    pub(crate) fn assert_invariants(&self, entry: EntryId, clock: &impl Fn(OpId) -> Stamp) {
         assert!(self.touched.iter().all(|touched| touched.life >= self.life), "R1: {entry:?}");
         assert!(self.fields.values().all(|field| field.life >= self.life), "R1: {entry:?}");
         assert!(self.touched.is_sorted_by(|a, b| a.life < b.life), "R2: {entry:?}");
         for register in self.fields.values() {
             if let Content::Spliced(text) = &register.content {
-                text.assert_invariants();
+                text.assert_invariants(clock);
             }
         }
     }

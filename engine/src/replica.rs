@@ -11,12 +11,12 @@ use crate::change::Change;
 use crate::codec::{Patch, pack_snapshot, unpack_snapshot};
 use crate::digest::{Digest, DigestSum, hash_entry};
 use crate::display::{Display, Facts};
-use crate::edit::OpenChange;
 use crate::error::{DecodeError, IntegrateError};
 use crate::history::{History, Standing};
 use crate::id::{EntryId, OpId, ReplicaId, Stamp, Timestamp};
 use crate::op::{NewEntry, Op};
-use crate::registers::EntryState;
+use crate::registers::{EntryState, Journal, Undo};
+use crate::transaction::OpenChange;
 use crate::tree::{MoveKind, MoveOp, MoveTree};
 use crate::value::{Field, Value};
 use crate::version::Version;
@@ -53,6 +53,7 @@ pub struct Replica {
 pub(crate) struct Pending {
     pub(crate) moves: Vec<(Stamp, MoveOp)>,
     pub(crate) touched: BTreeSet<EntryId>,
+    pub(crate) journal: Journal,
 }
 
 impl Replica {
@@ -149,33 +150,18 @@ impl Replica {
 
     /// Lets one op take effect, but for its move, which waits in `pending`.
     pub(crate) fn apply_op(&mut self, stamp: Stamp, op: &Op, pending: &mut Pending) {
+        let journal = &mut pending.journal;
         if let Op::Purge { entries } = op {
             for (entry, life) in entries {
-                self.entries.entry(*entry).or_default().purge(*life);
+                state_of(&mut self.entries, *entry, journal).purge(*entry, *life, journal);
                 pending.touched.insert(*entry);
             }
         }
-        let Some((entry, life)) = op.subject() else { return };
-        let history = &self.history;
-        let state = self.entries.entry(entry).or_default();
-        state.touch(life);
+        let Some((entry, _)) = op.subject() else { return };
+        let clock = clock(&self.history, stamp);
+        let state = state_of(&mut self.entries, entry, journal);
+        state.apply(entry, op, stamp, &clock, journal);
         pending.touched.insert(entry);
-        match op {
-            Op::Create { kind, .. } => state.create(life, *kind, stamp),
-            Op::Set { field, value, .. } => state.set(life, stamp, field, value.clone()),
-            Op::Insert { field, set, origin, text, .. } => {
-                let stamp_of = |id: OpId| {
-                    if id.replica == stamp.replica && !history.version().has(id) {
-                        // A character of the transaction under way.
-                        return Stamp { counter: id.counter, ..stamp };
-                    }
-                    history.stamp(id)
-                };
-                state.insert_text((field, *set), (*origin, text), stamp, stamp_of);
-            }
-            Op::Delete { field, set, ranges, .. } => state.delete_text(field, *set, ranges),
-            _ => {}
-        }
         if let Some(op) = move_of(op) {
             pending.moves.push((stamp, op));
         }
@@ -324,9 +310,32 @@ impl Replica {
         self.tree.assert_invariants();
         self.display.assert_invariants(self.facts());
         for (entry, state) in &self.entries {
-            state.assert_invariants(*entry);
+            state.assert_invariants(*entry, &|id| self.history.stamp(id));
         }
     }
+}
+
+/// What knows the stamp of each character that is here: those in the log, and those of the change at
+/// `now`, whether it is in the log yet or not.
+pub(crate) fn clock(history: &History, now: Stamp) -> impl Fn(OpId) -> Stamp {
+    move |id| {
+        if id.replica == now.replica && !history.version().has(id) {
+            return Stamp { counter: id.counter, ..now };
+        }
+        history.stamp(id)
+    }
+}
+
+/// The state of an entry, which may be named here for the first time.
+fn state_of<'a>(
+    entries: &'a mut HashMap<EntryId, EntryState>,
+    entry: EntryId,
+    journal: &mut Journal,
+) -> &'a mut EntryState {
+    entries.entry(entry).or_insert_with(|| {
+        journal.note(entry, || Undo::Unknown);
+        EntryState::default()
+    })
 }
 
 fn move_of(op: &Op) -> Option<MoveOp> {

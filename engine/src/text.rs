@@ -5,49 +5,21 @@
 //! that origins never dangle.
 //!
 //! A run holds characters with consecutive ids, each of which has the one before as its origin; so
-//! stamps rise along a run, and one comparison with its first skips or stops at all of it.
+//! stamps rise along a run, and its first one decides whether it is skipped. Two runs that stand side
+//! by side and whose ids go on are one: had the second another origin, its author would have put it
+//! elsewhere.
 //!
-//! Invariants, checked by `assert_invariants`:
-//! - X1. No character id is in two runs.
-//! - X2. A visible run has as many characters as its length; a deleted one has none.
-//! - X3. No two neighbouring runs could be one.
-//!
-//! Cost: every operation walks the runs. Texts that were never spliced have no runs at all.
+//! Not here: where runs are kept and found (`tree`), which text is the one that counts (`registers`).
+
+mod run;
+mod tree;
 
 use std::ops::Range;
 
 use crate::id::{OpId, Stamp};
 use crate::op::IdRange;
-use crate::value::char_count;
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Run {
-    first: OpId,
-    len: u64,
-    /// The characters, or nothing when they were deleted.
-    text: String,
-    deleted: bool,
-}
-
-impl Run {
-    fn contains(&self, id: OpId) -> bool {
-        id.replica == self.first.replica
-            && (self.first.counter..self.first.counter + self.len).contains(&id.counter)
-    }
-
-    /// Cuts off what lies after the first `len` characters.
-    fn split_off(&mut self, len: u64) -> Self {
-        let text = self.text.split_off(byte_of_char(&self.text, len));
-        let rest = Self { first: self.first.plus(len), len: self.len - len, text, ..*self };
-        self.len = len;
-        rest
-    }
-
-    /// Whether `next` can be the end of this run: its ids go on and its state is the same.
-    fn continues_with(&self, next: &Self) -> bool {
-        self.first.plus(self.len) == next.first && self.deleted == next.deleted
-    }
-}
+use run::{Lengths, Run};
+use tree::RunTree;
 
 /// What a splice of a range of units means in characters.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,159 +30,177 @@ pub(crate) struct Splice {
     pub(crate) deleted: Vec<IdRange>,
 }
 
+/// How to take an edit of a text back.
+#[derive(Clone, Debug)]
+pub(crate) enum TextUndo {
+    /// These characters were inserted.
+    Inserted(IdRange),
+    /// These characters, which have consecutive ids, were deleted.
+    Deleted { first: OpId, text: String },
+}
+
 /// A text as characters that know their ids.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Text {
-    runs: Vec<Run>,
+    tree: RunTree,
 }
 
 impl Text {
-    /// The text that the `Set` with id `set` made.
-    pub(crate) fn new(set: OpId, text: &str) -> Self {
-        let mut runs = Vec::new();
-        if !text.is_empty() {
-            let len = char_count(text);
-            runs.push(Run { first: set, len, text: text.to_owned(), deleted: false });
-        }
-        Self { runs }
+    /// The text that the `Set` with stamp `set` made.
+    pub(crate) fn new(set: Stamp, text: &str) -> Self {
+        let mut tree = RunTree::new();
+        let clock = |id: OpId| Stamp { counter: id.counter, ..set };
+        tree.insert(tree.start(), set, text, &clock);
+        Self { tree }
     }
 
-    /// Puts characters after `origin`. `stamp` is that of the first; `stamp_of` knows every other.
+    /// Puts characters after `origin`. `stamp` is that of the first; `clock` knows every other.
     ///
-    /// Returns whether there was anything to do: an origin that is no character of this text makes
+    /// Returns what takes them back; nothing if there is no such origin in this text, which makes
     /// the insertion void.
     pub(crate) fn insert(
         &mut self,
         origin: Option<OpId>,
         stamp: Stamp,
         text: &str,
-        stamp_of: impl Fn(OpId) -> Stamp,
-    ) -> bool {
-        let Some(after) = self.index_after(origin) else { return false };
-        let skipped =
-            self.runs[after..].iter().take_while(|run| stamp_of(run.first) > stamp).count();
-        let at = after + skipped;
-        let len = char_count(text);
-        self.runs.insert(at, Run { first: stamp.op(), len, text: text.to_owned(), deleted: false });
-        // Around the new run, and where looking for the origin may have split one for nothing.
-        for at in [at + 1, at, after] {
-            self.join_with_previous(at);
-        }
-        true
+        clock: &impl Fn(OpId) -> Stamp,
+    ) -> Option<TextUndo> {
+        let after = match origin {
+            Some(origin) => self.tree.after(origin)?,
+            None => self.tree.start(),
+        };
+        let place = self.tree.skip_newer(after, stamp, clock);
+        let before = self.tree.shown().chars;
+        self.tree.insert(place, stamp, text, clock);
+        let len = (self.tree.shown().chars - before) as u64;
+        Some(TextUndo::Inserted(IdRange { first: stamp.op(), len }))
     }
 
-    /// Removes the characters in `range` that are in this text and visible.
-    pub(crate) fn delete(&mut self, range: IdRange) {
-        let end = range.first.counter.saturating_add(range.len);
-        let mut at = 0;
-        while let Some(run) = self.runs.get_mut(at) {
-            let run_end = run.first.counter + run.len;
-            let from = range.first.counter.max(run.first.counter);
-            let to = end.min(run_end);
-            if run.first.replica != range.first.replica || from >= to || run.deleted {
-                at += 1;
-                continue;
-            }
-            let (before, inside) = (from - run.first.counter, to - from);
-            if before > 0 {
-                let rest = run.split_off(before);
-                at += 1;
-                self.runs.insert(at, rest);
-            }
-            if self.runs[at].len > inside {
-                let rest = self.runs[at].split_off(inside);
-                self.runs.insert(at + 1, rest);
-            }
-            self.runs[at].deleted = true;
-            self.runs[at].text = String::new();
-            at += 1;
-        }
-        self.join_all();
+    /// Removes the characters in `range` that are in this text and visible, and hands over what takes
+    /// each piece back.
+    pub(crate) fn delete(
+        &mut self,
+        range: IdRange,
+        clock: &impl Fn(OpId) -> Stamp,
+        mut undo: impl FnMut(&dyn Fn() -> TextUndo),
+    ) {
+        self.tree.delete(range.first, range.len, clock, |first, text| {
+            undo(&|| TextUndo::Deleted { first, text: text.to_owned() });
+        });
     }
 
     /// The characters that a range of UTF-16 units means, or `None` if it does not lie on character
     /// boundaries inside the text.
     pub(crate) fn resolve(&self, range: &Range<usize>) -> Option<Splice> {
-        if range.start > range.end {
-            return None;
-        }
+        let mut left = range.end.checked_sub(range.start)?;
+        let start = self.tree.at_unit(range.start)?;
         let mut splice = Splice { origin: None, deleted: Vec::new() };
-        let mut unit = 0;
-        let (mut on_from, mut on_to) = (range.start == 0, range.end == 0);
-        for run in self.runs.iter().filter(|run| !run.deleted) {
-            for (nth, char) in (0..).zip(run.text.chars()) {
-                let id = run.first.plus(nth);
-                if unit < range.start {
-                    splice.origin = Some(id);
-                } else if unit < range.end {
-                    push_id(&mut splice.deleted, id);
-                }
-                unit += char.len_utf16();
-                on_from |= unit == range.start;
-                on_to |= unit == range.end;
-                if unit >= range.end && on_from {
-                    return on_to.then_some(splice);
-                }
-            }
+        if range.start > 0 {
+            splice.origin = self.tree.char_before(start);
         }
-        (on_from && on_to).then_some(splice)
+        let mut rest = self.tree.from(start).filter(|(run, _)| !run.is_deleted());
+        while left > 0 {
+            let (run, text) = rest.next()?;
+            let whole = run.units as usize;
+            let (units, len) = if whole <= left {
+                (whole, run.len)
+            } else {
+                (left, tree::chars_in_units(text, left)?)
+            };
+            left -= units;
+            push_range(&mut splice.deleted, IdRange { first: run.first, len: len.into() });
+        }
+        Some(splice)
     }
 
     /// The visible characters.
     pub(crate) fn visible(&self) -> String {
-        self.runs.iter().map(|run| run.text.as_str()).collect()
+        let mut visible = String::with_capacity(self.tree.shown().bytes);
+        visible.extend(self.tree.from(self.tree.start()).map(|(_, text)| text));
+        visible
     }
 
-    /// The place in `runs` right after `origin`, where a run may be put; splits the run around it.
-    fn index_after(&mut self, origin: Option<OpId>) -> Option<usize> {
-        let Some(origin) = origin else { return Some(0) };
-        let at = self.runs.iter().position(|run| run.contains(origin))?;
-        let before = origin.counter - self.runs[at].first.counter + 1;
-        if before < self.runs[at].len {
-            let rest = self.runs[at].split_off(before);
-            self.runs.insert(at + 1, rest);
-        }
-        Some(at + 1)
+    /// How many UTF-16 units show.
+    pub(crate) const fn units(&self) -> usize {
+        self.tree.shown().units
     }
 
-    fn join_all(&mut self) {
-        for at in (1..self.runs.len()).rev() {
-            self.join_with_previous(at);
-        }
-    }
-
-    fn join_with_previous(&mut self, at: usize) {
-        if at > 0 && at < self.runs.len() && self.runs[at - 1].continues_with(&self.runs[at]) {
-            let next = self.runs.remove(at);
-            self.runs[at - 1].len += next.len;
-            self.runs[at - 1].text.push_str(&next.text);
-        }
-    }
-
-    /// Panics if X1 to X3 do not hold.
-    pub(crate) fn assert_invariants(&self) {
-        for (at, run) in self.runs.iter().enumerate() {
-            assert!(run.len > 0, "X2: an empty run");
-            let visible = if run.deleted { 0 } else { run.len };
-            assert_eq!(char_count(&run.text), visible, "X2: {run:?}");
-            for other in &self.runs[at + 1..] {
-                assert!(!other.contains(run.first) && !run.contains(other.first), "X1: {run:?}");
-            }
-            if let Some(next) = self.runs.get(at + 1) {
-                assert!(!run.continues_with(next), "X3: {run:?} {next:?}");
+    /// Takes edits back, the newest of which comes first. Costs the size of the text.
+    pub(crate) fn take_back(&mut self, edits: &[TextUndo], clock: &impl Fn(OpId) -> Stamp) {
+        let runs = self.tree.from(self.tree.start());
+        let mut pieces: Vec<Piece> = runs.map(|(run, text)| Piece::new(run, text)).collect();
+        for edit in edits {
+            match edit {
+                TextUndo::Inserted(range) => {
+                    isolate(&mut pieces, *range);
+                    pieces.retain(|piece| !is_inside(&piece.run, *range));
+                }
+                TextUndo::Deleted { first, text } => restore(&mut pieces, *first, text),
             }
         }
+        let mut tree = RunTree::new();
+        for piece in &pieces {
+            tree.push(piece.run, &piece.text, clock);
+        }
+        self.tree = tree;
+    }
+
+    /// Panics if an invariant of the tree of runs does not hold.
+    pub(crate) fn assert_invariants(&self, clock: &impl Fn(OpId) -> Stamp) {
+        self.tree.assert_invariants(clock);
     }
 }
 
-fn push_id(ranges: &mut Vec<IdRange>, id: OpId) {
+/// A run with its text, outside the tree.
+struct Piece {
+    run: Run,
+    text: String,
+}
+
+impl Piece {
+    fn new(run: Run, text: &str) -> Self {
+        Self { run, text: text.to_owned() }
+    }
+}
+
+/// Cuts pieces so that none lies across an end of `range`.
+fn isolate(pieces: &mut Vec<Piece>, range: IdRange) {
+    for id in [range.first, range.first.plus(range.len)] {
+        let inside = |piece: &Piece| piece.run.contains(id) && piece.run.first != id;
+        let Some(at) = pieces.iter().position(inside) else { continue };
+        let piece = &mut pieces[at];
+        // Within a run, whose length fits.
+        let len = u32::try_from(id.counter - piece.run.first.counter).unwrap_or(u32::MAX);
+        let kept = if piece.run.is_deleted() { 0 } else { tree::prefix(&piece.text, len).len() };
+        let text = piece.text.split_off(kept);
+        let run = piece.run.split_off(len, Lengths::of(&piece.text));
+        pieces.insert(at + 1, Piece { run, text });
+    }
+}
+
+fn restore(pieces: &mut Vec<Piece>, first: OpId, text: &str) {
+    let range = IdRange { first, len: Lengths::of(text).chars as u64 };
+    isolate(pieces, range);
+    let mut rest = text;
+    for piece in pieces.iter_mut().filter(|piece| is_inside(&piece.run, range)) {
+        let mine = tree::prefix(rest, piece.run.len);
+        rest = &rest[mine.len()..];
+        piece.text = mine.to_owned();
+        piece.run.show(Lengths::of(mine));
+    }
+}
+
+fn is_inside(run: &Run, range: IdRange) -> bool {
+    run.first.replica == range.first.replica
+        && (range.first.counter..range.first.counter + range.len).contains(&run.first.counter)
+}
+
+fn push_range(ranges: &mut Vec<IdRange>, next: IdRange) {
     match ranges.last_mut() {
-        Some(range) if range.first.plus(range.len) == id => range.len += 1,
-        _ => ranges.push(IdRange { first: id, len: 1 }),
+        Some(range) if range.first.plus(range.len) == next.first => range.len += next.len,
+        _ => ranges.push(next),
     }
 }
 
-fn byte_of_char(text: &str, nth: u64) -> usize {
-    let nth = usize::try_from(nth).unwrap_or(usize::MAX);
-    text.char_indices().nth(nth).map_or(text.len(), |(at, _)| at)
-}
+#[cfg(test)]
+mod tests;

@@ -96,7 +96,10 @@ fn a_snapshot_restores_everything_under_another_replica() {
     let mut c = store(3);
     c.apply_remote_patch(&b.export_patch(&Version::new())).unwrap();
     assert_eq!(c.digest(), a.digest(), "a restored store hands on everything");
-    assert_eq!(code(DataStore::from_binary(ReplicaId::new(2).unwrap(), b"junk")), "malformed-patch");
+    assert_eq!(
+        code(DataStore::from_binary(ReplicaId::new(2).unwrap(), b"junk")),
+        "malformed-patch"
+    );
 }
 
 #[test]
@@ -360,10 +363,7 @@ fn json_has_the_documented_shape_and_order() {
     let json = json_of(&store);
     let first = &json["innerEntries"][0];
     let keys: Vec<&String> = first.as_object().unwrap().keys().collect();
-    assert_eq!(
-        keys,
-        ["Kind", "Id", "Label", "Type", "ValueKind", "Info", "innerEntries", "Value"]
-    );
+    assert_eq!(keys, ["Kind", "Id", "Label", "Type", "ValueKind", "Info", "innerEntries", "Value"]);
     assert_eq!(first["Value"], "<p>");
     assert_eq!(first["innerEntries"][0]["Value"], "AAE=");
     assert_eq!(first["innerEntries"][1]["Size"], 3_000);

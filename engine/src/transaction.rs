@@ -1,0 +1,302 @@
+//! Transactions: ops take effect one by one, can be taken back, and leave as one change.
+//!
+//! Invariants:
+//! - N1. While a transaction is open, its stamp is greater than any other here, since its Lamport time
+//!   is one more than that of everything seen; so its moves are the last in the log of moves.
+//! - N2. An id that was given out is never given out again: what is taken back leaves a gap.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::change::Change;
+use crate::error::{DecodeError, EditError};
+use crate::id::{EntryId, OpId, ReplicaId, Stamp};
+use crate::limits::{CHANGE_BYTES_MAX, COUNTER_MAX};
+use crate::op::{NewEntry, Op};
+use crate::registers::{EntryState, Journal, Undo};
+use crate::replica::{Pending, Replica, clock};
+use crate::value::Value;
+
+/// A transaction under way: its ops have taken effect and can be taken back.
+#[derive(Debug)]
+pub(crate) struct OpenChange {
+    start: u64,
+    next: u64,
+    lamport: u64,
+    ops: Vec<Op>,
+    /// How to take the ops back.
+    journal: Journal,
+    /// Where in the journal the transactions under way begin, outermost first.
+    marks: Vec<Mark>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    ops: usize,
+    next: u64,
+    journal: usize,
+}
+
+/// A transaction that has begun: to be given back to [`Replica::commit`] or [`Replica::roll_back`].
+#[must_use = "a transaction that is not ended stays open"]
+#[derive(Debug)]
+pub struct Transaction {
+    /// How many transactions are under way, this one included.
+    depth: usize,
+}
+
+/// Takes a transaction back when the closure that makes it fails or panics.
+struct Scope<'a> {
+    replica: &'a mut Replica,
+    transaction: Option<Transaction>,
+}
+
+impl Drop for Scope<'_> {
+    fn drop(&mut self) {
+        if let Some(transaction) = self.transaction.take() {
+            self.replica.roll_back(transaction);
+        }
+    }
+}
+
+impl Replica {
+    /// Runs several edits as one change: all of them happen, or none. Inside another transaction it
+    /// is a part of that one which can fail by itself.
+    ///
+    /// # Errors
+    /// What `edits` returns, or [`EditError::ChangeTooLarge`] for the whole. Either way the replica
+    /// is as before.
+    pub fn transact<T, E: From<EditError>>(
+        &mut self,
+        edits: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let transaction = self.begin();
+        let mut scope = Scope { replica: self, transaction: Some(transaction) };
+        let result = edits(scope.replica)?;
+        if let Some(transaction) = scope.transaction.take() {
+            scope.replica.commit(transaction)?;
+        }
+        Ok(result)
+    }
+
+    /// Begins a transaction, inside of the one under way if there is one. For callers that cannot
+    /// put their edits into a closure; [`Replica::transact`] cannot be left open by accident.
+    pub fn begin(&mut self) -> Transaction {
+        let start = self.version().next(self.id);
+        let lamport = self.history.next_lamport(self.id);
+        let skipped = &mut self.skipped;
+        let open = self.open.get_or_insert_with(|| {
+            let count = std::mem::take(skipped);
+            let ops = if count > 0 { vec![Op::Skip { count }] } else { Vec::new() };
+            let (journal, marks) = (Journal::recording(), Vec::new());
+            OpenChange { start, next: start + count, lamport, ops, journal, marks }
+        });
+        let mark = Mark { ops: open.ops.len(), next: open.next, journal: open.journal.len() };
+        open.marks.push(mark);
+        Transaction { depth: open.marks.len() }
+    }
+
+    /// Ends a transaction; the outermost becomes a change. Any that was begun inside it and not
+    /// ended is taken back.
+    ///
+    /// # Errors
+    /// [`EditError::ChangeTooLarge`] for the outermost, which is taken back then.
+    pub fn commit(&mut self, transaction: Transaction) -> Result<(), EditError> {
+        while self.depth() > transaction.depth {
+            self.roll_back_innermost();
+        }
+        if self.depth() < transaction.depth {
+            return Ok(());
+        }
+        if transaction.depth == 1 {
+            return self.commit_change();
+        }
+        if let Some(open) = &mut self.open {
+            open.marks.pop();
+        }
+        Ok(())
+    }
+
+    /// Takes back a transaction and any that was begun inside it. Ids that they gave out are never
+    /// given out again.
+    pub fn roll_back(&mut self, transaction: Transaction) {
+        while self.depth() >= transaction.depth {
+            self.roll_back_innermost();
+        }
+    }
+
+    /// Whether a transaction is under way.
+    #[must_use]
+    pub const fn is_in_transaction(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// The id that the next op gets.
+    pub(crate) fn next_id(&self) -> OpId {
+        let after_log = self.version().next(self.id) + self.skipped;
+        let counter = self.open.as_ref().map_or(after_log, |open| open.next);
+        OpId { replica: self.id, counter }
+    }
+
+    fn depth(&self) -> usize {
+        self.open.as_ref().map_or(0, |open| open.marks.len())
+    }
+
+    /// Adds an op to the transaction under way and lets it take effect.
+    pub(crate) fn push(&mut self, op: Op) -> Result<(), EditError> {
+        let Some(open) = &mut self.open else {
+            return self.transact(|replica| replica.push(op));
+        };
+        let span = op.span();
+        if open.next.checked_add(span).is_none_or(|next| next > COUNTER_MAX + 1) {
+            return Err(EditError::OutOfIds);
+        }
+        let stamp = Stamp { lamport: open.lamport, replica: self.id, counter: open.next };
+        open.next += span;
+        open.ops.push(op.clone());
+        let journal = std::mem::take(&mut open.journal);
+        let mut pending = Pending { journal, ..Pending::default() };
+        self.apply_op(stamp, &op, &mut pending);
+        let journal = std::mem::take(&mut pending.journal);
+        if let Some(open) = &mut self.open {
+            open.journal = journal;
+        }
+        self.settle(pending);
+        Ok(())
+    }
+
+    fn roll_back_innermost(&mut self) {
+        let Some(open) = &mut self.open else { return };
+        let Some(mark) = open.marks.pop() else { return };
+        let first = Stamp { lamport: open.lamport, replica: self.id, counter: mark.next };
+        let mut touched = self.tree.remove_from(first);
+        let records = open.journal.split_off(mark.journal);
+        touched.extend(records.iter().map(|(entry, _)| *entry));
+        take_back(&mut self.entries, records, &clock(&self.history, first));
+        open.ops.truncate(mark.ops);
+        let count = open.next - mark.next;
+        if count > 0 {
+            open.ops.push(Op::Skip { count });
+        }
+        if open.marks.is_empty() {
+            self.skipped = open.next - open.start;
+            self.open = None;
+        }
+        self.refresh(touched);
+    }
+
+    /// Makes a change of the outermost transaction.
+    fn commit_change(&mut self) -> Result<(), EditError> {
+        let Some(open) = &mut self.open else { return Ok(()) };
+        if open.ops.iter().all(|op| matches!(op, Op::Skip { .. })) {
+            self.skipped = open.next - open.start;
+            self.open = None;
+            return Ok(());
+        }
+        let deps = self.history.deps_of(self.id);
+        let deps = with_references(deps, &open.ops, self.id, |op| self.history.version().has(op));
+        match Change::new(self.id, open.start, deps, &open.ops) {
+            Ok(change) => {
+                self.history.append(&change);
+                self.open = None;
+                Ok(())
+            }
+            Err(DecodeError::TooLarge { .. }) => {
+                let bytes = open.ops.iter().map(op_bytes).sum::<usize>().max(CHANGE_BYTES_MAX + 1);
+                self.roll_back_innermost();
+                Err(EditError::ChangeTooLarge { bytes, max: CHANGE_BYTES_MAX })
+            }
+            Err(_) => {
+                self.roll_back_innermost();
+                Err(EditError::TooLong("the transaction"))
+            }
+        }
+    }
+}
+
+/// Takes back what the journal says, the newest first. Edits of one text in a row go together, since
+/// each group costs the size of the text.
+fn take_back(
+    entries: &mut HashMap<EntryId, EntryState>,
+    records: Vec<(EntryId, Undo)>,
+    clock: &impl Fn(OpId) -> Stamp,
+) {
+    let mut records = records.into_iter().rev().peekable();
+    while let Some((entry, undo)) = records.next() {
+        let Some(state) = entries.get_mut(&entry) else { continue };
+        match undo {
+            Undo::Unknown => {
+                entries.remove(&entry);
+            }
+            Undo::Text(field, edit) => {
+                let mut edits = vec![edit];
+                let is_same = |(next, undo): &(EntryId, Undo)| {
+                    *next == entry && matches!(undo, Undo::Text(other, _) if *other == field)
+                };
+                while let Some((_, Undo::Text(_, edit))) = records.next_if(is_same) {
+                    edits.push(edit);
+                }
+                state.take_back_text(&field, &edits, clock);
+            }
+            other => state.take_back(other),
+        }
+    }
+}
+
+/// The deps of a change, as its header promises them: the heads, and an op at or after every foreign
+/// one that the ops refer to. Entries count where they are known by their op: that makes their names
+/// short.
+fn with_references(
+    mut deps: BTreeMap<ReplicaId, u64>,
+    ops: &[Op],
+    author: ReplicaId,
+    has: impl Fn(OpId) -> bool,
+) -> Vec<OpId> {
+    let mut refer = |op: OpId| {
+        if op.replica != author && has(op) {
+            let known = deps.entry(op.replica).or_insert(op.counter);
+            *known = op.counter.max(*known);
+        }
+    };
+    for op in ops {
+        match op {
+            Op::Insert { set, origin, .. } => {
+                refer(*set);
+                origin.iter().for_each(|origin| refer(*origin));
+            }
+            Op::Delete { set, ranges, .. } => {
+                refer(*set);
+                ranges.iter().for_each(|range| refer(range.first.plus(range.len - 1)));
+            }
+            _ => {}
+        }
+        named_entries(op, |entry| entry.creator().into_iter().for_each(&mut refer));
+    }
+    deps.into_iter().map(|(replica, counter)| OpId { replica, counter }).collect()
+}
+
+fn named_entries(op: &Op, mut name: impl FnMut(EntryId)) {
+    if let Some((entry, _)) = op.subject() {
+        name(entry);
+    }
+    match op {
+        Op::Create { parent, kind, .. } => {
+            name(*parent);
+            if let NewEntry::Link { target } = kind {
+                name(*target);
+            }
+        }
+        Op::Move { parent, .. } | Op::Reorder { parent, .. } => name(*parent),
+        Op::Purge { entries } => entries.iter().for_each(|(entry, _)| name(*entry)),
+        _ => {}
+    }
+}
+
+/// Roughly how many bytes an op takes, for the message that says it is too many.
+fn op_bytes(op: &Op) -> usize {
+    match op {
+        Op::Set { value: Value::Text(text) | Value::Json(text), .. } => text.len(),
+        Op::Set { value: Value::Bytes(bytes), .. } => bytes.len(),
+        Op::Insert { text, .. } => text.len(),
+        _ => 32,
+    }
+}

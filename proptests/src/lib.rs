@@ -1,0 +1,23 @@
+//! A naive model of the store and the means to hold the real one against it.
+//!
+//! - [`model`]: what state a set of changes gives, straight from the merging rules.
+//! - [`story`]: a few replicas, their edits and what reaches whom.
+//! - [`edit`]: local edits at random, and what each promises.
+//! - [`adversarial`]: well-formed changes that no honest author would make.
+//! - [`fuzz`](mod@fuzz): the bodies of the fuzz targets.
+//! - [`view`]: what can be seen of a state, to compare replica and model.
+//! - [`pool`], [`dice`]: names, values and numbers to draw from.
+//! - [`check`](mod@check): how properties are run.
+//!
+//! The claims themselves are in `tests/`.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::unreachable))]
+
+pub mod adversarial;
+pub mod check;
+pub mod dice;
+pub mod edit;
+pub mod fuzz;
+pub mod model;
+pub mod pool;
+pub mod story;
+pub mod view;

@@ -1,0 +1,276 @@
+//! Stories of a few replicas: who edits what, what reaches whom, in which order and how often.
+//!
+//! A [`Step`] is a recipe of small numbers, so that any list of steps is a story. After each step
+//! the replica that it touched must be what the model makes of the changes that it got.
+
+use arbitrary::Arbitrary;
+use proptest::prelude::{Strategy, any, prop};
+use proptest::prop_oneof;
+use sds_engine::{Change, EditError, Patch, Replica, ReplicaId, Version};
+
+use crate::adversarial::Forgery;
+use crate::dice::Dice;
+use crate::edit::Edit;
+use crate::model::{History, Model};
+use crate::view::{View, assert_matches_model};
+
+/// The fewest and most replicas of a story.
+pub const PEERS: std::ops::RangeInclusive<usize> = 2..=5;
+
+/// Ids without any order between time, place in the cast and number.
+const CAST: [u64; 5] = [0x7a11, u64::MAX, 1, 0x0123_4567_89ab_cdef, 0x7a10];
+const FORGERS: [u64; 5] = [0xf001, 2, u64::MAX - 1, 0xf0f0_f0f0_f0f0_f0f0, 0x0fff_ffff];
+
+/// Something that happens. `at`, `from` and `to` pick a replica.
+#[derive(Clone, Debug, Arbitrary)]
+#[expect(missing_docs, reason = "the variants say it")]
+pub enum Step {
+    /// A local edit, legal or not.
+    Edit { at: u8, edit: Edit },
+    /// Several edits as one change. A part of them may be a transaction of its own that fails.
+    Transaction { at: u8, edits: Vec<Edit>, failing_part: Vec<Edit>, fails: bool },
+    /// A change that no honest author makes.
+    Forge { at: u8, forgery: Forgery },
+    /// Changes go from one replica to another.
+    Send { from: u8, to: u8, delivery: Delivery },
+    /// A replica is saved and loaded.
+    Reload { at: u8 },
+}
+
+/// Which changes arrive, and how.
+#[derive(Clone, Debug, Arbitrary)]
+pub enum Delivery {
+    /// What the other side lacks, as a patch.
+    Missing,
+    /// Everything, known or not.
+    Everything,
+    /// Any selection in any order, some twice, as one patch or as one for each change.
+    Some {
+        /// Decides the selection and the order.
+        seed: u64,
+        /// Whether each change comes by itself.
+        apart: bool,
+    },
+}
+
+impl Step {
+    /// Steps of honest replicas.
+    pub fn honest() -> impl Strategy<Value = Self> {
+        let edits = |most| prop::collection::vec(Edit::any(), 0..most);
+        let transaction = (any::<u8>(), edits(4), edits(2), prop::bool::weighted(0.3));
+        prop_oneof![
+            12 => (any::<u8>(), Edit::any()).prop_map(|(at, edit)| Self::Edit { at, edit }),
+            2 => transaction.prop_map(|(at, edits, failing_part, fails)| {
+                Self::Transaction { at, edits, failing_part, fails }
+            }),
+            6 => (any::<u8>(), any::<u8>(), Delivery::any())
+                .prop_map(|(from, to, delivery)| Self::Send { from, to, delivery }),
+            1 => any::<u8>().prop_map(|at| Self::Reload { at }),
+        ]
+    }
+
+    /// Steps with forged changes among them.
+    pub fn any() -> impl Strategy<Value = Self> {
+        let forged = (any::<u8>(), Forgery::any());
+        prop_oneof![
+            2 => Self::honest(),
+            1 => forged.prop_map(|(at, forgery)| Self::Forge { at, forgery }),
+        ]
+    }
+}
+
+impl Delivery {
+    fn any() -> impl Strategy<Value = Self> {
+        prop_oneof![
+            3 => prop::strategy::Just(Self::Missing),
+            1 => prop::strategy::Just(Self::Everything),
+            3 => (any::<u64>(), any::<bool>())
+                .prop_map(|(seed, apart)| Self::Some { seed, apart }),
+        ]
+    }
+}
+
+/// A replica, and every change that it made or got since it was loaded.
+#[derive(Debug)]
+struct Peer {
+    replica: Replica,
+    changes: Vec<Change>,
+    forger: ReplicaId,
+}
+
+/// A few replicas and what has become of them.
+#[derive(Debug)]
+pub struct Story {
+    peers: Vec<Peer>,
+}
+
+impl Story {
+    /// A story of `peers` replicas, which are still empty.
+    #[must_use]
+    pub fn new(peers: usize) -> Self {
+        let id = |number| ReplicaId::new(number).expect("the cast has no zero");
+        let cast = CAST.into_iter().zip(FORGERS).take(peers);
+        let peers = cast.map(|(own, forger)| Peer::new(Replica::new(id(own)), id(forger)));
+        Self { peers: peers.collect() }
+    }
+
+    /// Lets the steps happen, and panics when a replica is not what it should be.
+    #[must_use]
+    pub fn run(mut self, steps: &[Step]) -> Self {
+        for step in steps {
+            self.step(step);
+        }
+        self
+    }
+
+    /// Every change that any replica has, each once, by author.
+    #[must_use]
+    pub fn changes(&self) -> Vec<Change> {
+        let everything: Vec<Change> =
+            self.peers.iter().flat_map(|peer| peer.changes.iter().cloned()).collect();
+        History::of(&everything).integrated().cloned().collect()
+    }
+
+    /// Gives every replica every change, in an order of its own and some twice, and panics unless
+    /// all end up the same.
+    pub fn converge(mut self, seed: u64) {
+        let mut dice = Dice::new(seed);
+        let everything: Vec<Change> =
+            self.peers.iter().flat_map(|peer| peer.changes.iter().cloned()).collect();
+        for peer in &mut self.peers {
+            let mut changes = everything.clone();
+            dice.shuffle(&mut changes);
+            peer.receive(changes, dice.roll(2) == 0);
+            peer.reload();
+        }
+        let model = Model::of(&everything);
+        let expected = (View::of_model(&model), model.digest());
+        for peer in &mut self.peers {
+            let digest = *peer.replica.digest().as_bytes();
+            assert_eq!((View::of_replica(&peer.replica), digest), expected);
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        let cast = self.peers.len();
+        let place = |number: u8| usize::from(number) % cast;
+        match step {
+            Step::Edit { at, edit } => self.peers[place(*at)].edit(edit),
+            Step::Transaction { at, edits, failing_part, fails } => {
+                self.peers[place(*at)].transact(edits, failing_part, *fails);
+            }
+            Step::Forge { at, forgery } => self.peers[place(*at)].forge(forgery),
+            Step::Send { from, to, delivery } => {
+                let (from, to) = (place(*from), place(*to));
+                self.send(from, to, delivery);
+            }
+            Step::Reload { at } => self.peers[place(*at)].reload(),
+        }
+    }
+
+    fn send(&mut self, from: usize, to: usize, delivery: &Delivery) {
+        let sender = &self.peers[from];
+        let decoded = |since: &Version| {
+            let patch = Patch::decode(&sender.replica.export(since));
+            patch.expect("an export is a patch").into_changes()
+        };
+        let (changes, apart) = match delivery {
+            Delivery::Missing => (decoded(self.peers[to].replica.version()), false),
+            Delivery::Everything => (decoded(&Version::new()), false),
+            Delivery::Some { seed, apart } => (selection(&sender.changes, *seed), *apart),
+        };
+        self.peers[to].receive(changes, apart);
+    }
+}
+
+impl Peer {
+    const fn new(replica: Replica, forger: ReplicaId) -> Self {
+        Self { replica, changes: Vec::new(), forger }
+    }
+
+    fn edit(&mut self, edit: &Edit) {
+        let keeps_promises = Model::of(&self.changes).is_free_of_lives_to_come();
+        let before = self.replica.version().clone();
+        let made = edit.make(&mut self.replica, keeps_promises);
+        if made.is_err() {
+            assert_eq!(*self.replica.version(), before, "a refused edit makes no change");
+        }
+        self.take_note(&before);
+    }
+
+    fn transact(&mut self, edits: &[Edit], failing_part: &[Edit], fails: bool) {
+        let keeps_promises = Model::of(&self.changes).is_free_of_lives_to_come();
+        let before = self.replica.version().clone();
+        let result = self.replica.transact(|replica| {
+            for edit in edits {
+                // An edit that is refused takes nothing else back.
+                drop(edit.make(replica, keeps_promises));
+            }
+            let view = View::of_replica(replica);
+            let failed = replica.transact(|replica| {
+                for edit in failing_part {
+                    drop(edit.make(replica, keeps_promises));
+                }
+                Err::<(), _>(EditError::OutOfIds)
+            });
+            assert_eq!(failed, Err(EditError::OutOfIds));
+            assert_eq!(View::of_replica(replica), view, "a failed part leaves no trace");
+            if fails { Err(EditError::OutOfIds) } else { Ok(()) }
+        });
+        assert_eq!(result.is_err(), fails);
+        if fails {
+            assert_eq!(*self.replica.version(), before, "a failed transaction makes no change");
+        }
+        self.take_note(&before);
+    }
+
+    fn forge(&mut self, forgery: &Forgery) {
+        let history = History::of(&self.changes);
+        if let Some(change) = forgery.make(self.forger, &history) {
+            self.receive(vec![change], false);
+        }
+    }
+
+    fn receive(&mut self, changes: Vec<Change>, apart: bool) {
+        self.changes.extend(changes.iter().cloned());
+        let patches = if apart {
+            changes.into_iter().map(|change| vec![change]).collect()
+        } else {
+            vec![changes]
+        };
+        for changes in patches {
+            let patch = Patch::new(changes);
+            self.replica.integrate(patch).expect("nobody forks and little waits");
+        }
+        assert_matches_model(&mut self.replica, &self.changes);
+    }
+
+    /// What waits for others is not saved; whoever sent it will send it again.
+    fn reload(&mut self) {
+        let bytes = self.replica.snapshot();
+        let loaded = Replica::from_snapshot(self.replica.id(), &bytes);
+        self.replica = loaded.expect("a snapshot can be loaded");
+        let exported = Patch::decode(&self.replica.export(&Version::new()));
+        self.changes = exported.expect("an export is a patch").into_changes();
+        assert_matches_model(&mut self.replica, &self.changes);
+    }
+
+    /// Takes note of the change that a local edit has made since `before`.
+    fn take_note(&mut self, before: &Version) {
+        let made = Patch::decode(&self.replica.export(before)).expect("an export is a patch");
+        assert!(made.changes().len() <= 1, "a transaction is one change");
+        self.changes.extend(made.into_changes());
+        assert_matches_model(&mut self.replica, &self.changes);
+    }
+}
+
+fn selection(changes: &[Change], seed: u64) -> Vec<Change> {
+    let mut dice = Dice::new(seed);
+    let mut selection = Vec::new();
+    for change in changes {
+        let times = [0, 1, 1, 2][dice.roll(4)];
+        selection.extend(std::iter::repeat_n(change.clone(), times));
+    }
+    dice.shuffle(&mut selection);
+    selection
+}

@@ -1,0 +1,185 @@
+//! What a replica makes of changes that come early, twice, or in two versions.
+
+use sds_engine::limits::{BACKLOG_BYTES_MAX, BACKLOG_CHANGES_MAX, CHANGE_BYTES_MAX};
+use sds_engine::{
+    Change, EntryId, Field, IntegrateError, Life, Op, OpId, Patch, Replica, ReplicaId, Value,
+    Version,
+};
+use sds_proptests::dice::Dice;
+use sds_proptests::view::{View, assert_matches_model};
+
+#[test]
+fn early_changes_wait_for_what_they_build_on() {
+    let changes = chain(1, 4);
+    let mut bob = Replica::new(id(2));
+    for (count, change) in changes.iter().enumerate().skip(1).rev() {
+        let done = bob.integrate(Patch::new(vec![change.clone()])).unwrap();
+        assert_eq!((done.applied, done.known, done.waiting), (0, 0, 4 - count));
+        assert!(bob.version().is_empty() && bob.missing().contains(&op(1, count as u64 - 1)));
+        assert_matches_model(&mut bob, &changes[count..]);
+    }
+    let done = bob.integrate(Patch::new(vec![changes[0].clone()])).unwrap();
+    assert_eq!((done.applied, done.known, done.waiting), (4, 0, 0));
+    assert_eq!(bob.missing(), []);
+    assert_matches_model(&mut bob, &changes);
+}
+
+#[test]
+fn a_change_waits_for_each_of_its_deps() {
+    let (ann, cat) = (chain(1, 1), chain(3, 2));
+    let both = Change::new(id(2), 0, vec![op(1, 0), op(3, 1)], &[set(1)]).unwrap();
+    let mut dan = Replica::new(id(4));
+    let mut got = Vec::new();
+    for (change, applied) in [(&both, 0), (&cat[1], 0), (&ann[0], 1), (&cat[0], 3)] {
+        got.push(change.clone());
+        let done = dan.integrate(Patch::new(vec![change.clone()])).unwrap();
+        assert_eq!(done.applied, applied);
+        assert_matches_model(&mut dan, &got);
+    }
+}
+
+#[test]
+fn duplicates_change_nothing() {
+    let changes = chain(1, 3);
+    let mut bob = Replica::new(id(2));
+    bob.integrate(Patch::new(changes[..2].to_vec())).unwrap();
+    let digest = bob.digest();
+    let done = bob.integrate(Patch::new([&changes[..2], &changes[..2]].concat())).unwrap();
+    assert_eq!((done.applied, done.known, done.waiting), (0, 4, 0));
+    assert_eq!(bob.digest(), digest);
+
+    let early = Change::new(id(3), 1, vec![], &[set(9)]).unwrap();
+    for known in [0, 1] {
+        let done = bob.integrate(Patch::new(vec![early.clone()])).unwrap();
+        assert_eq!((done.applied, done.known, done.waiting), (0, known, 1));
+    }
+    assert_eq!(bob.digest(), digest);
+}
+
+#[test]
+fn a_second_version_of_a_change_is_refused_with_all_that_came_with_it() {
+    let changes = chain(1, 4);
+    let rival = |start, numbers: &[u64]| {
+        let ops: Vec<Op> = numbers.iter().map(|number| set(*number)).collect();
+        Change::new(id(1), start, vec![], &ops).unwrap()
+    };
+    // Known are 0 and 1 as integrated changes, 3 as one that waits.
+    let rivals = [
+        rival(0, &[77]),
+        rival(1, &[77]),
+        rival(0, &[0, 1]),
+        rival(1, &[1, 2]),
+        rival(3, &[77]),
+        rival(2, &[2, 3]),
+        rival(3, &[3, 4]),
+        Change::new(id(1), 1, vec![op(9, 0)], &[set(1)]).unwrap(),
+    ];
+    for rival in rivals {
+        let mut bob = Replica::new(id(2));
+        let known = [&changes[..2], &changes[3..]].concat();
+        bob.integrate(Patch::new(known.clone())).unwrap();
+        let before = (bob.digest(), View::of_replica(&bob), bob.missing());
+        for companions in [vec![], vec![changes[2].clone()], chain(5, 2)] {
+            let patch = [&companions[..], std::slice::from_ref(&rival)].concat();
+            let refused = bob.integrate(Patch::new(patch));
+            assert!(matches!(refused, Err(IntegrateError::Forked { .. })), "{refused:?} {rival:?}");
+            assert_eq!((bob.digest(), View::of_replica(&bob), bob.missing()), before);
+            assert_matches_model(&mut bob, &known);
+        }
+    }
+}
+
+#[test]
+fn two_versions_of_a_change_in_one_patch_are_refused() {
+    for start in [0, 1] {
+        let rivals = [1, 2].map(|n| Change::new(id(1), start, vec![], &[set(n)]).unwrap());
+        let mut bob = Replica::new(id(2));
+        let refused = bob.integrate(Patch::new(rivals.to_vec()));
+        assert!(matches!(refused, Err(IntegrateError::Forked { .. })), "{refused:?}");
+        assert_matches_model(&mut bob, &[]);
+    }
+}
+
+#[test]
+fn a_patch_may_come_in_any_order_however_long_it_is() {
+    let mut changes = chain(1, 500);
+    Dice::new(7).shuffle(&mut changes);
+    let mut bob = Replica::new(id(2));
+    let done = bob.integrate(Patch::new(changes.clone())).unwrap();
+    assert_eq!((done.applied, done.waiting), (500, 0));
+    assert_matches_model(&mut bob, &changes);
+}
+
+#[test]
+fn one_change_more_than_may_wait_is_refused() {
+    let early = chain(1, BACKLOG_CHANGES_MAX as u64 + 2).split_off(1);
+    let (last, fitting) = early.split_last().unwrap();
+    let mut bob = Replica::new(id(2));
+    let done = bob.integrate(Patch::new(fitting.to_vec())).unwrap();
+    assert_eq!(done.waiting, BACKLOG_CHANGES_MAX);
+    let refused = bob.integrate(Patch::new(vec![last.clone()]));
+    assert!(matches!(refused, Err(IntegrateError::BacklogFull { .. })), "{refused:?}");
+    assert_eq!(bob.version(), &Version::new());
+    let done = bob.integrate(Patch::new(chain(1, 1))).unwrap();
+    assert_eq!((done.applied, done.waiting), (BACKLOG_CHANGES_MAX + 1, 0));
+}
+
+#[test]
+fn what_makes_room_in_the_backlog_may_bring_what_would_not_fit_without() {
+    let early = chain(1, BACKLOG_CHANGES_MAX as u64 + 2).split_off(1);
+    let (last, fitting) = early.split_last().unwrap();
+    let mut bob = Replica::new(id(2));
+    assert_eq!(bob.integrate(Patch::new(fitting.to_vec())).unwrap().waiting, BACKLOG_CHANGES_MAX);
+    let release = vec![last.clone(), chain(1, 1).remove(0)];
+    let done = bob.integrate(Patch::new(release)).unwrap();
+    assert_eq!((done.applied, done.waiting), (BACKLOG_CHANGES_MAX + 2, 0));
+}
+
+#[test]
+fn one_byte_more_than_may_wait_is_refused() {
+    let large = |author, bytes: usize| {
+        let value = Value::Bytes(vec![0; bytes]);
+        let (entry, life, field) = (EntryId::ROOT, Life::FIRST, Field::Value);
+        Change::new(id(author), 1, vec![], &[Op::Set { entry, life, field, value }]).unwrap()
+    };
+    let head = large(9, CHANGE_BYTES_MAX - 64).bytes().len() - (CHANGE_BYTES_MAX - 64);
+    let quarter = BACKLOG_BYTES_MAX / 4;
+    let mut bob = Replica::new(id(2));
+    let fitting = (3..6).map(|author| large(author, quarter - head));
+    assert_eq!(bob.integrate(Patch::new(fitting.collect())).unwrap().waiting, 3);
+    let fills = large(7, quarter - head - 100);
+    assert_eq!(bob.integrate(Patch::new(vec![fills])).unwrap().waiting, 4);
+    let refused = bob.integrate(Patch::new(vec![large(8, 101)]));
+    assert!(matches!(refused, Err(IntegrateError::BacklogFull { .. })), "{refused:?}");
+    assert_eq!(bob.integrate(Patch::new(vec![large(8, 50)])).unwrap().waiting, 5);
+}
+
+#[test]
+fn nothing_comes_in_while_a_transaction_is_open() {
+    let mut bob = Replica::new(id(2));
+    let refused = bob.transact(|bob| {
+        assert!(bob.create_item(EntryId::ROOT, 0).is_ok());
+        Ok::<_, sds_engine::EditError>(bob.integrate(Patch::new(chain(1, 1))))
+    });
+    assert_eq!(refused, Ok(Err(IntegrateError::TransactionOpen)));
+    let own = Patch::decode(&bob.export(&Version::new())).unwrap().into_changes();
+    assert_matches_model(&mut bob, &own);
+}
+
+/// Changes of one author, of one counter each, each setting the label of Root.
+fn chain(author: u64, count: u64) -> Vec<Change> {
+    (0..count).map(|at| Change::new(id(author), at, vec![], &[set(at)]).unwrap()).collect()
+}
+
+fn set(number: u64) -> Op {
+    let value = Value::Int(number.cast_signed());
+    Op::Set { entry: EntryId::ROOT, life: Life::FIRST, field: Field::Label, value }
+}
+
+fn op(replica: u64, counter: u64) -> OpId {
+    OpId { replica: id(replica), counter }
+}
+
+fn id(number: u64) -> ReplicaId {
+    ReplicaId::new(number).unwrap()
+}

@@ -1,0 +1,226 @@
+//! The patch format, byte for byte: a patch with every kind of op and value, as it was first
+//! written. What was stored once must be readable for ever.
+//!
+//! A new form is a new format version with a golden file of its own beside the old one. While
+//! nothing was ever released, `SDS_BLESS=1 cargo test -p sds-proptests --test golden` writes the
+//! files again.
+
+use std::path::PathBuf;
+
+use sds_engine::{
+    BlobHash, BlobRef, Change, DecodeError, EntryId, Field, IdRange, Life, NewEntry, Op, OpId,
+    OrderKey, Patch, Replica, ReplicaId, Timestamp, Value,
+};
+use sds_proptests::model::Model;
+use sds_proptests::view::assert_matches_model;
+
+/// What one typed character takes as a patch, near the start of a history. The goal is 24.
+const KEYSTROKE_BYTES: usize = 28;
+
+const ANN: u64 = 0x1122_3344_5566_7788;
+const BOB: u64 = 0x99aa_bbcc_ddee_ff00;
+
+#[test]
+fn every_op_and_value_encodes_to_the_golden_bytes() {
+    let bytes = Patch::new(changes()).encode();
+    assert_golden("patch.v1.bin", &bytes);
+}
+
+#[test]
+fn the_golden_patch_decodes_to_every_op_and_value() {
+    let patch = Patch::decode(&golden("patch.v1.bin")).unwrap();
+    assert_eq!(patch.changes(), changes());
+}
+
+#[test]
+fn the_state_of_the_golden_patch_has_the_golden_digest() {
+    let model = Model::of(&changes());
+    assert_golden("digest.v1.bin", &model.digest());
+    let mut replica = Replica::new(id(1));
+    replica.integrate(Patch::new(changes())).unwrap();
+    assert_matches_model(&mut replica, &changes());
+    assert_eq!(replica.digest().as_bytes(), golden("digest.v1.bin").as_slice());
+}
+
+#[test]
+fn a_lone_keystroke_fits_in_its_bytes() {
+    let mut ann = Replica::new(id(ANN));
+    ann.set(EntryId::ROOT, Field::Value, Value::Text("a".into())).unwrap();
+    let before = ann.version().clone();
+    ann.splice(EntryId::ROOT, Field::Value, 1..1, "b").unwrap();
+    let keystroke = ann.export(&before);
+    assert!(keystroke.len() <= KEYSTROKE_BYTES, "{} bytes: {keystroke:02x?}", keystroke.len());
+}
+
+#[test]
+fn newer_formats_and_ops_are_errors_that_say_so() {
+    let mut newer = golden("patch.v1.bin");
+    newer[2] = 2;
+    assert_eq!(Patch::decode(&newer), Err(DecodeError::FormatTooNew { found: 2, newest: 1 }));
+
+    let skip = Change::new(id(ANN), 0, vec![], &[Op::Skip { count: 1 }]).unwrap();
+    let mut unknown = skip.bytes().to_vec();
+    let tag = unknown.len() - 2;
+    unknown[tag] = 12;
+    let expected = DecodeError::OpTooNew { replica: id(ANN), kind: 12 };
+    assert_eq!(Change::decode(&unknown), Err(expected));
+}
+
+/// Three changes: Ann's with every op, Bob's on top of it, Ann's on top of both.
+fn changes() -> Vec<Change> {
+    let seen_by_bob = vec![op(ANN, first_ops().iter().map(Op::span).sum::<u64>() - 1)];
+    let first = Change::new(id(ANN), 0, vec![], &first_ops()).unwrap();
+    let second = Change::new(id(BOB), 0, seen_by_bob, &second_ops()).unwrap();
+    let (next, seen) = (first.header().end(), vec![second.header().last()]);
+    let third = Change::new(id(ANN), next, seen, &third_ops()).unwrap();
+    vec![first, second, third]
+}
+
+fn first_ops() -> Vec<Op> {
+    let values = [
+        Value::None,
+        Value::Bool(false),
+        Value::Bool(true),
+        Value::Int(i64::MIN),
+        Value::Int(300),
+        Value::Float(-0.5),
+        Value::Text(String::new()),
+        Value::Bytes(vec![0, 0xff, 0x80]),
+        Value::Json("{\"a\":[null]}".into()),
+        Value::Blob(BlobRef { hash: BlobHash([7; 32]), size: 1 << 40, is_text: false }),
+        Value::Blob(BlobRef { hash: BlobHash([8; 32]), size: 0, is_text: true }),
+    ];
+    let kept = values.into_iter().enumerate().map(|(at, value)| Op::Set {
+        entry: own_item(),
+        life: Life::FIRST,
+        field: Field::Info(format!("k{at}").into()),
+        value,
+    });
+    let item = Op::Create {
+        entry: own_item(),
+        life: Life::FIRST,
+        kind: NewEntry::Item,
+        parent: EntryId::ROOT,
+        key: key(&[0x80]),
+    };
+    let link = Op::Create {
+        entry: foreign(),
+        life: Life::FIRST,
+        kind: NewEntry::Link { target: own_item() },
+        parent: EntryId::LOST_AND_FOUND,
+        key: key(&[0x80, 0x01]),
+    };
+    let label = Op::Set {
+        entry: own_item(),
+        life: Life::FIRST,
+        field: Field::Label,
+        value: Value::Text("a\u{e9}\u{4e2d}\u{1f600}".into()),
+    };
+    let mime = Op::Set {
+        entry: own_item(),
+        life: Life::FIRST,
+        field: Field::Type,
+        value: Value::Text("text/plain".into()),
+    };
+    [item, link, label, mime].into_iter().chain(kept).collect()
+}
+
+fn second_ops() -> Vec<Op> {
+    let (entry, life, field, set) = (own_item(), Life::FIRST, Field::Label, op(ANN, 2));
+    vec![
+        Op::Insert {
+            entry,
+            life,
+            field: field.clone(),
+            set,
+            origin: Some(op(ANN, 3)),
+            text: "x\u{1f680}".into(),
+        },
+        Op::Insert { entry, life, field: field.clone(), set, origin: None, text: "<".into() },
+        Op::Delete {
+            entry,
+            life,
+            field,
+            set,
+            ranges: vec![
+                IdRange { first: op(ANN, 2), len: 1 },
+                IdRange { first: op(BOB, 0), len: 2 },
+            ],
+        },
+        Op::Reorder { entry, life, parent: EntryId::ROOT, key: key(&[0x81; 64]) },
+        Op::Skip { count: 1000 },
+        Op::Purge { entries: vec![(foreign(), Life::FIRST), (other(), life_number(6))] },
+    ]
+}
+
+fn third_ops() -> Vec<Op> {
+    vec![
+        Op::Revive { entry: other(), life: life_number(7) },
+        Op::Move {
+            entry: own_item(),
+            life: Life::FIRST,
+            parent: other(),
+            key: key(&[1]),
+            trashed_at: None,
+        },
+        Op::Move {
+            entry: other(),
+            life: life_number(7),
+            parent: EntryId::TRASH,
+            key: key(&[0xfe, 1]),
+            trashed_at: Some(Timestamp::from_millis(-1)),
+        },
+        Op::Set {
+            entry: other(),
+            life: life_number(7),
+            field: Field::Value,
+            value: Value::Int(-1),
+        },
+    ]
+}
+
+fn own_item() -> EntryId {
+    EntryId::created_by(op(ANN, 0))
+}
+
+fn foreign() -> EntryId {
+    EntryId::from_bytes([0xf0; 16])
+}
+
+fn other() -> EntryId {
+    EntryId::created_by(op(0xdead_beef, 5))
+}
+
+fn life_number(number: u32) -> Life {
+    Life::new(number).unwrap()
+}
+
+fn key(bytes: &[u8]) -> OrderKey {
+    OrderKey::new(bytes).unwrap()
+}
+
+fn op(replica: u64, counter: u64) -> OpId {
+    OpId { replica: id(replica), counter }
+}
+
+fn id(number: u64) -> ReplicaId {
+    ReplicaId::new(number).unwrap()
+}
+
+fn assert_golden(name: &str, bytes: &[u8]) {
+    if std::env::var_os("SDS_BLESS").is_some() {
+        std::fs::write(path(name), bytes).unwrap();
+    }
+    let golden = golden(name);
+    let differs = golden.iter().zip(bytes).position(|(golden, now)| golden != now);
+    assert_eq!(differs, None, "{name}: the first byte that differs");
+    assert_eq!(golden.len(), bytes.len(), "{name}: the length");
+}
+
+fn golden(name: &str) -> Vec<u8> {
+    std::fs::read(path(name)).unwrap()
+}
+
+fn path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden").join(name)
+}

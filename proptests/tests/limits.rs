@@ -1,0 +1,163 @@
+//! At each bound of the format, and one past it.
+
+use sds_engine::limits::{CHANGE_BYTES_MAX, COUNTER_MAX, INFO_KEY_BYTES_MAX, ORDER_KEY_BYTES_MAX};
+use sds_engine::{
+    Change, DecodeError, EditError, EntryId, Field, IdRange, Life, NewEntry, Op, OpId, OrderKey,
+    Patch, Replica, ReplicaId, Value, Version,
+};
+use sds_proptests::model::Model;
+use sds_proptests::view::{View, assert_matches_model};
+
+#[test]
+fn a_change_may_be_as_large_as_the_format_says_and_no_larger() {
+    let mut ann = Replica::new(id(1));
+    let note = ann.create_item(EntryId::ROOT, 0).unwrap();
+    let before = (ann.version().clone(), View::of_replica(&ann));
+    let too_large = ann.set(note, Field::Value, Value::Bytes(vec![1; CHANGE_BYTES_MAX]));
+    assert!(matches!(too_large, Err(EditError::ChangeTooLarge { .. })), "{too_large:?}");
+    assert_eq!((ann.version().clone(), View::of_replica(&ann)), before);
+
+    // The first change after a failed transaction also accounts for the ids that it took.
+    ann.set(note, Field::Value, Value::None).unwrap();
+    let before = ann.version().clone();
+    ann.set(note, Field::Value, Value::Bytes(vec![1; CHANGE_BYTES_MAX - 64])).unwrap();
+    let made = Patch::decode(&ann.export(&before)).unwrap();
+    let spare = CHANGE_BYTES_MAX - made.changes()[0].bytes().len();
+    let largest = CHANGE_BYTES_MAX - 64 + spare;
+    ann.set(note, Field::Value, Value::Bytes(vec![1; largest])).unwrap();
+    let too_large = ann.set(note, Field::Value, Value::Bytes(vec![1; largest + 1]));
+    assert!(matches!(too_large, Err(EditError::ChangeTooLarge { .. })), "{too_large:?}");
+    let mut bob = Replica::new(id(2));
+    bob.integrate(Patch::decode(&ann.export(&Version::new())).unwrap()).unwrap();
+    assert_eq!(bob.digest(), ann.digest());
+    assert!(matches!(
+        Change::decode(&vec![0; CHANGE_BYTES_MAX + 1]),
+        Err(DecodeError::TooLarge { .. })
+    ));
+}
+
+#[test]
+fn counters_go_up_to_the_last_one() {
+    let fill = |count| Change::new(id(1), 0, vec![], &[Op::Skip { count }]);
+    assert!(fill(COUNTER_MAX + 2).is_err());
+    for (count, room) in [(COUNTER_MAX + 1, 0), (COUNTER_MAX, 1), (COUNTER_MAX - 2, 3)] {
+        let mut ann = Replica::new(id(1));
+        ann.integrate(Patch::new(vec![fill(count).unwrap()])).unwrap();
+        let text = |len: usize| Value::Text("x".repeat(len));
+        let before = ann.version().clone();
+        assert_eq!(ann.set(EntryId::ROOT, Field::Label, text(room + 1)), Err(EditError::OutOfIds));
+        assert_eq!(*ann.version(), before);
+        if room > 0 {
+            ann.set(EntryId::ROOT, Field::Label, text(room)).unwrap();
+        }
+        assert_eq!(ann.create_item(EntryId::ROOT, 0), Err(EditError::OutOfIds));
+        let changes = Patch::decode(&ann.export(&Version::new())).unwrap().into_changes();
+        assert_matches_model(&mut ann, &changes);
+    }
+}
+
+#[test]
+fn making_a_change_of_absurd_numbers_is_an_error() {
+    let huge = |count| Op::Skip { count };
+    for ops in [vec![huge(u64::MAX)], vec![huge(u64::MAX), huge(2)], vec![huge(1 << 63); 2]] {
+        for start in [0, 1, 1 << 63, u64::MAX] {
+            assert!(Change::new(id(1), start, vec![], &ops).is_err());
+        }
+    }
+    let own = EntryId::created_by(OpId { replica: id(1), counter: COUNTER_MAX });
+    for start in [COUNTER_MAX + 1, 1 << 63, u64::MAX] {
+        let revive = Op::Revive { entry: own, life: Life::FIRST };
+        assert!(Change::new(id(1), start, vec![], &[revive]).is_err());
+    }
+    let first = OpId { replica: id(1), counter: 0 };
+    let (entry, life, field, set) = (EntryId::ROOT, Life::FIRST, Field::Label, first);
+    for len in [0, 6, u64::MAX] {
+        let ranges = vec![IdRange { first, len }];
+        let delete = Op::Delete { entry, life, field: field.clone(), set, ranges };
+        assert!(Change::new(id(1), 5, vec![], &[delete]).is_err(), "{len}");
+    }
+}
+
+#[test]
+fn a_replica_can_be_edited_however_many_authors_it_heard_of() {
+    let changes = (1..=5_000).map(|author| {
+        let value = Value::Int(1);
+        let (entry, life, field) = (EntryId::ROOT, Life::FIRST, Field::Label);
+        Change::new(id(author), 0, vec![], &[Op::Set { entry, life, field, value }]).unwrap()
+    });
+    let mut bob = Replica::new(id(u64::MAX));
+    bob.integrate(Patch::new(changes.collect())).unwrap();
+    bob.create_item(EntryId::ROOT, 0).unwrap();
+    let mut cat = Replica::new(id(u64::MAX - 1));
+    cat.integrate(Patch::decode(&bob.export(&Version::new())).unwrap()).unwrap();
+    assert_eq!(cat.digest(), bob.digest());
+}
+
+#[test]
+fn the_last_life_of_an_entry_cannot_be_ended() {
+    let entry = EntryId::from_bytes([1; 16]);
+    let purge = |life| {
+        let entries = vec![(entry, Life::new(life).unwrap())];
+        Change::new(id(1), 0, vec![], &[Op::Purge { entries }])
+    };
+    let last = Life::LAST.number();
+    assert!(purge(last).is_err());
+    let purged = purge(last - 1).unwrap();
+    let mut bob = Replica::new(id(2));
+    bob.integrate(Patch::new(vec![purged])).unwrap();
+    bob.create_with_id(entry, NewEntry::Item, EntryId::ROOT, 0).unwrap();
+    assert_eq!(bob.purge(entry), Err(EditError::OutOfIds));
+    assert!(bob.is_alive(entry));
+    let changes = Patch::decode(&bob.export(&Version::new())).unwrap().into_changes();
+    assert_eq!(Model::of(&changes).life(entry), last);
+    assert_matches_model(&mut bob, &changes);
+}
+
+#[test]
+fn info_keys_have_one_byte_to_the_greatest_number_of_them() {
+    let mut ann = Replica::new(id(1));
+    for (len, fits) in
+        [(0, false), (1, true), (INFO_KEY_BYTES_MAX, true), (INFO_KEY_BYTES_MAX + 1, false)]
+    {
+        let field = Field::Info("k".repeat(len).into());
+        let set = ann.set(EntryId::ROOT, field.clone(), Value::Int(1));
+        assert_eq!(set.is_ok(), fits, "{len}");
+        let value = Value::Int(1);
+        let (entry, life) = (EntryId::ROOT, Life::FIRST);
+        let change = Change::new(id(2), 0, vec![], &[Op::Set { entry, life, field, value }]);
+        assert_eq!(change.is_ok(), fits, "{len}");
+    }
+}
+
+#[test]
+fn there_is_always_room_between_two_siblings() {
+    let longest = |last: u8| {
+        let mut bytes = [0x80; ORDER_KEY_BYTES_MAX];
+        bytes[ORDER_KEY_BYTES_MAX - 1] = last;
+        OrderKey::new(&bytes).unwrap()
+    };
+    // Neighbours without room between them: equal keys, and keys as long as can be.
+    let keys = [1, 1, 1, 2, 2, 3].map(longest);
+    let (parent, life, kind) = (EntryId::ROOT, Life::FIRST, NewEntry::Item);
+    let ops: Vec<Op> = (1..)
+        .zip(keys)
+        .map(|(n, key)| Op::Create { entry: EntryId::from_bytes([n; 16]), life, kind, parent, key })
+        .collect();
+    for index in 0..=8 {
+        let mut bob = Replica::new(id(2));
+        let crowd = Change::new(id(1), 0, vec![], &ops).unwrap();
+        bob.integrate(Patch::new(vec![crowd])).unwrap();
+        for _ in 0..40 {
+            let mut expected: Vec<_> = bob.children(EntryId::ROOT).collect();
+            let new = bob.create_item(EntryId::ROOT, index).unwrap();
+            expected.insert(index, new);
+            assert_eq!(bob.children(EntryId::ROOT).collect::<Vec<_>>(), expected);
+        }
+        let changes = Patch::decode(&bob.export(&Version::new())).unwrap().into_changes();
+        assert_matches_model(&mut bob, &changes);
+    }
+}
+
+fn id(number: u64) -> ReplicaId {
+    ReplicaId::new(number).unwrap()
+}

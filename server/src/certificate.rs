@@ -1,0 +1,156 @@
+//! The relay's certificate: from files, or self-signed and kept, so that its hash can be pinned.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, date_time_ymd};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+/// The names of the self-signed certificate and its key in the relay's folder.
+const CERTIFICATE_FILE: &str = "relay-certificate.der";
+const KEY_FILE: &str = "relay-key.der";
+
+/// Where the certificate comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CertificateSource {
+    /// Made at the first start, and kept in the relay's folder. Clients pin its hash.
+    SelfSigned,
+    /// From PEM files.
+    Files {
+        /// The certificate and those that vouch for it.
+        chain: PathBuf,
+        /// Its private key.
+        key: PathBuf,
+    },
+}
+
+/// Why there is no certificate. The operator can help.
+#[non_exhaustive]
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// A file cannot be read or written.
+    #[error("cannot use {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A file holds something else.
+    #[error("{} holds no {what}", path.display())]
+    NotPem {
+        /// The file.
+        path: PathBuf,
+        /// What was expected.
+        what: &'static str,
+    },
+    /// A certificate cannot be made.
+    #[error("a self-signed certificate cannot be made: {0}")]
+    Generate(#[from] rcgen::Error),
+}
+
+/// A certificate chain with its key.
+pub(crate) struct Identity {
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) key: PrivateKeyDer<'static>,
+}
+
+impl Identity {
+    /// Loads the certificate, or makes a self-signed one and keeps it in `folder`.
+    pub(crate) fn load(
+        source: &CertificateSource,
+        folder: &Path,
+    ) -> Result<Self, CertificateError> {
+        match source {
+            CertificateSource::SelfSigned => Self::self_signed(folder),
+            CertificateSource::Files { chain, key } => Self::from_files(chain, key),
+        }
+    }
+
+    fn from_files(chain: &Path, key: &Path) -> Result<Self, CertificateError> {
+        let not_pem = |path: &Path, what| CertificateError::NotPem { path: path.to_owned(), what };
+        let text = read(chain)?;
+        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+        let certificates = certificates.ok().filter(|chain| !chain.is_empty());
+        let certificates = certificates.ok_or_else(|| not_pem(chain, "certificate"))?;
+        let private = PrivateKeyDer::from_pem_slice(&read(key)?);
+        let private = private.map_err(|_| not_pem(key, "private key"))?;
+        Ok(Self { chain: certificates, key: private })
+    }
+
+    fn self_signed(folder: &Path) -> Result<Self, CertificateError> {
+        let (certificate, key) = (folder.join(CERTIFICATE_FILE), folder.join(KEY_FILE));
+        // The certificate is written last: where it is, its key is.
+        if !certificate.exists() {
+            let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+            let mut params = CertificateParams::new(vec!["localhost".to_owned()])?;
+            // Whoever pins the hash does not look at the dates.
+            params.not_before = date_time_ymd(2020, 1, 1);
+            params.not_after = date_time_ymd(2120, 1, 1);
+            let made = params.self_signed(&pair)?;
+            write_private(&key, &pair.serialize_der())?;
+            write_private(&certificate, made.der())?;
+        }
+        let key = PrivatePkcs8KeyDer::from(read(&key)?);
+        Ok(Self { chain: vec![read(&certificate)?.into()], key: key.into() })
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
+    fs::read(path).map_err(|source| CertificateError::Io { path: path.to_owned(), source })
+}
+
+/// Writes a file that only its owner can read, whole or not at all.
+fn write_private(path: &Path, content: &[u8]) -> Result<(), CertificateError> {
+    let draft = path.with_extension("new");
+    let written = (|| {
+        // A draft that a crash left behind may have other rights.
+        if draft.exists() {
+            fs::remove_file(&draft)?;
+        }
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(&draft)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&draft, path)
+    })();
+    written.map_err(|source| CertificateError::Io { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn a_self_signed_certificate_stays_the_same_and_its_key_private() {
+        let folder = TempDir::new().unwrap();
+        let first = Identity::load(&CertificateSource::SelfSigned, folder.path()).unwrap();
+        let second = Identity::load(&CertificateSource::SelfSigned, folder.path()).unwrap();
+        assert_eq!(first.chain, second.chain);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let key = fs::metadata(folder.path().join(KEY_FILE)).unwrap();
+            assert_eq!(key.permissions().mode() & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn files_without_a_certificate_are_typed_errors() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("chain.pem");
+        let source = CertificateSource::Files { chain: path.clone(), key: path.clone() };
+        let missing = Identity::load(&source, folder.path()).map(drop).unwrap_err();
+        assert!(matches!(missing, CertificateError::Io { .. }));
+        fs::write(&path, "no pem").unwrap();
+        let not_pem = Identity::load(&source, folder.path()).map(drop).unwrap_err();
+        assert!(matches!(not_pem, CertificateError::NotPem { .. }));
+    }
+}

@@ -1,0 +1,135 @@
+//! One client's connection: its streams, and what it has open.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use quinn::{Incoming, RecvStream, SendStream, VarInt};
+use sds_sync::limits::{BLOB_FRAME_BYTES_MAX, FIRST_FRAME_BYTES_MAX, OPEN_TIMEOUT};
+use sds_sync::transport::{FrameReceiver, FrameSender, StreamError};
+use sds_sync::{ClientFrame, RefusalCode, StoreId};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::access::Access;
+use crate::limits::{IDLE_CONNECTION_TIMEOUT, STOP_TIMEOUT};
+use crate::node::{Node, stopped};
+use crate::relay_session::Refusal;
+use crate::serve_blob::{BlobName, serve_get, serve_put};
+use crate::serve_store::{OpenRequest, serve_store};
+
+/// A client, and which stores it has open on its connection.
+pub(crate) struct Peer {
+    pub(crate) node: Arc<Node>,
+    /// One entry for each open stream; never more than a connection may have streams.
+    open: Mutex<Vec<OpenStore>>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct OpenStore {
+    store: StoreId,
+    may_write: bool,
+}
+
+/// An entry in the list of open stores, until it is dropped.
+pub(crate) struct Granted {
+    peer: Arc<Peer>,
+    entry: OpenStore,
+}
+
+impl Peer {
+    /// Notes that the client has `store` open, until the answer is dropped.
+    pub(crate) fn grant(self: &Arc<Self>, store: &StoreId, access: &Access) -> Granted {
+        let entry = OpenStore { store: store.clone(), may_write: access.may_write() };
+        self.open().push(entry.clone());
+        Granted { peer: Arc::clone(self), entry }
+    }
+
+    /// Whether the client may write to `store`; `None` if it has not opened it.
+    pub(crate) fn may_write(&self, store: &StoreId) -> Option<bool> {
+        let open = self.open();
+        open.iter().filter(|entry| entry.store == *store).map(|entry| entry.may_write).max()
+    }
+
+    fn open(&self) -> MutexGuard<'_, Vec<OpenStore>> {
+        // No code under this lock can leave the list half changed.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Granted {
+    fn drop(&mut self) {
+        let mut open = self.peer.open();
+        if let Some(index) = open.iter().position(|entry| *entry == self.entry) {
+            open.swap_remove(index);
+        }
+    }
+}
+
+/// Serves a connection until the client leaves or the relay stops.
+pub(crate) async fn serve(node: Arc<Node>, incoming: Incoming, mut stop: watch::Receiver<bool>) {
+    let Ok(Ok(connection)) = timeout(IDLE_CONNECTION_TIMEOUT, incoming).await else { return };
+    let peer = Arc::new(Peer { node, open: Mutex::default() });
+    let mut streams = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stopped(&mut stop) => break,
+            accepted = connection.accept_bi() => {
+                let Ok((send, receive)) = accepted else { return };
+                streams.spawn(serve_stream(Arc::clone(&peer), send, receive, stop.clone()));
+            }
+            Some(_) = streams.join_next() => {}
+            () = sleep(IDLE_CONNECTION_TIMEOUT), if streams.is_empty() => {
+                connection.close(VarInt::from_u32(0), b"idle");
+                return;
+            }
+        }
+    }
+    // Each stream tells its client that the relay stops; those that do not end are cut off.
+    let _all_ended =
+        timeout(STOP_TIMEOUT, async { while streams.join_next().await.is_some() {} }).await;
+    connection.close(VarInt::from_u32(0), b"shutting down");
+}
+
+/// Ends a stream with the reason.
+pub(crate) async fn refuse(mut sender: FrameSender, refusal: Refusal) {
+    if sender.send(&refusal.frame()).await.is_ok() {
+        // A client that does not take the reason is not waited for.
+        let _taken = timeout(OPEN_TIMEOUT, sender.finish()).await;
+    }
+}
+
+async fn serve_stream(
+    peer: Arc<Peer>,
+    send: SendStream,
+    receive: RecvStream,
+    stop: watch::Receiver<bool>,
+) {
+    let sender = FrameSender::new(send);
+    let mut receiver = FrameReceiver::new(receive, FIRST_FRAME_BYTES_MAX);
+    let Ok(first) = timeout(OPEN_TIMEOUT, receiver.next()).await else {
+        let message = "the first frame did not come in time";
+        return refuse(sender, Refusal::new(RefusalCode::Unexpected, message)).await;
+    };
+    match first {
+        Ok(Some(ClientFrame::Open { protocol, store, token, version })) => {
+            let request = OpenRequest { protocol, store, token, version };
+            serve_store(&peer, request, sender, receiver, stop).await;
+        }
+        Ok(Some(ClientFrame::PutBlob { store, hash, size })) => {
+            receiver.set_max(BLOB_FRAME_BYTES_MAX);
+            serve_put(&peer, BlobName { store, hash }, size, sender, receiver).await;
+        }
+        Ok(Some(ClientFrame::GetBlob { store, hash })) => {
+            serve_get(&peer, BlobName { store, hash }, sender).await;
+        }
+        Ok(Some(_)) => {
+            let message = "no stream begins with this frame";
+            refuse(sender, Refusal::new(RefusalCode::Unexpected, message)).await;
+        }
+        Err(StreamError::Frame(_)) => {
+            let message = "the first frame is not well formed, or too large";
+            refuse(sender, Refusal::new(RefusalCode::Malformed, message)).await;
+        }
+        Ok(None) | Err(_) => {}
+    }
+}

@@ -1,0 +1,156 @@
+//! The thread that writes the relay's file. One commit takes whatever all clients have sent
+//! meanwhile, and nobody hears of anything before it is durable.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use redb::WriteTransaction;
+use sds_engine::{BlobHash, Change};
+use sds_sync::database::Failure;
+use sds_sync::{StorageError, StoreId};
+use tokio::sync::oneshot;
+
+use crate::limits::GROUP_BYTES_GOAL;
+use crate::rooms::Rooms;
+use crate::store_log::{
+    Appended, StoreLog, StoredBlob, append, drop_upload, keep_upload, put_chunk,
+};
+
+/// What is to be written.
+enum Work {
+    Append { store: StoreId, changes: Vec<Change> },
+    PutChunk { upload: u64, index: u32, bytes: Bytes },
+    KeepUpload { store: StoreId, hash: BlobHash, blob: StoredBlob },
+    DropUpload { upload: u64 },
+}
+
+/// What became of the work, once it is durable.
+pub(crate) type Outcome = Result<Appended, StorageError>;
+
+/// Resolves to the outcome, or to an error if the writer has stopped.
+pub(crate) type Reply = oneshot::Receiver<Outcome>;
+
+enum Job {
+    Write(Work, oneshot::Sender<Outcome>),
+    Stop,
+}
+
+/// The way to the writer.
+#[derive(Clone, Debug)]
+pub(crate) struct LogWriter {
+    jobs: Sender<Job>,
+}
+
+impl LogWriter {
+    /// Starts the thread; what it commits is published in `rooms`.
+    pub(crate) fn spawn(log: Arc<StoreLog>, rooms: Arc<Rooms>) -> (Self, JoinHandle<()>) {
+        let (sender, jobs) = channel();
+        let thread = std::thread::spawn(move || run(&log, &rooms, &jobs));
+        (Self { jobs: sender }, thread)
+    }
+
+    /// Appends changes.
+    pub(crate) fn append(&self, store: StoreId, changes: Vec<Change>) -> Reply {
+        self.write(Work::Append { store, changes })
+    }
+
+    /// Keeps a chunk of an upload.
+    pub(crate) fn put_chunk(&self, upload: u64, index: u32, bytes: Bytes) -> Reply {
+        self.write(Work::PutChunk { upload, index, bytes })
+    }
+
+    /// Makes an upload visible as a blob of `store`.
+    pub(crate) fn keep_upload(&self, store: StoreId, hash: BlobHash, blob: StoredBlob) -> Reply {
+        self.write(Work::KeepUpload { store, hash, blob })
+    }
+
+    /// Forgets an upload, some time soon.
+    pub(crate) fn drop_upload(&self, upload: u64) {
+        // A writer that has stopped leaves it to the next start.
+        drop(self.write(Work::DropUpload { upload }));
+    }
+
+    /// Lets the writer end, after what was asked for before.
+    pub(crate) fn stop(&self) {
+        // If it has ended already, that is what was wanted.
+        let _ended = self.jobs.send(Job::Stop);
+    }
+
+    fn write(&self, work: Work) -> Reply {
+        let (sender, receiver) = oneshot::channel();
+        // If the writer has stopped, the sender is gone with the job, and the reply says so.
+        let _stopped = self.jobs.send(Job::Write(work, sender));
+        receiver
+    }
+}
+
+fn run(log: &StoreLog, rooms: &Rooms, jobs: &Receiver<Job>) {
+    let mut is_over = false;
+    while !is_over {
+        let mut group = Vec::new();
+        let mut size = 0;
+        let mut job = jobs.recv().unwrap_or(Job::Stop);
+        loop {
+            match job {
+                Job::Write(work, reply) => {
+                    size += work.size();
+                    group.push((work, reply));
+                }
+                Job::Stop => is_over = true,
+            }
+            if is_over || size > GROUP_BYTES_GOAL {
+                break;
+            }
+            let Ok(next) = jobs.try_recv() else { break };
+            job = next;
+        }
+        if !group.is_empty() {
+            commit(log, rooms, group);
+        }
+    }
+}
+
+fn commit(log: &StoreLog, rooms: &Rooms, group: Vec<(Work, oneshot::Sender<Outcome>)>) {
+    let outcomes = log.write(|write| {
+        group.iter().map(|(work, _)| work.run(write)).collect::<Result<Vec<_>, Failure>>()
+    });
+    match outcomes {
+        Ok(outcomes) => {
+            for ((work, reply), appended) in group.into_iter().zip(outcomes) {
+                if let Work::Append { store, .. } = &work {
+                    rooms.publish(store, appended.from, &appended.new);
+                }
+                // The client may have left meanwhile.
+                let _gone = reply.send(Ok(appended));
+            }
+        }
+        Err(error) => {
+            tracing::error!(code = error.code(), %error, "cannot write");
+            for (_, reply) in group {
+                let _gone = reply.send(Err(error.clone()));
+            }
+        }
+    }
+}
+
+impl Work {
+    fn run(&self, write: &WriteTransaction) -> Result<Appended, Failure> {
+        match self {
+            Self::Append { store, changes } => return append(write, store, changes),
+            Self::PutChunk { upload, index, bytes } => put_chunk(write, *upload, *index, bytes)?,
+            Self::KeepUpload { store, hash, blob } => keep_upload(write, store, *hash, *blob)?,
+            Self::DropUpload { upload } => drop_upload(write, *upload)?,
+        }
+        Ok(Appended::default())
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Self::Append { changes, .. } => changes.iter().map(|change| change.bytes().len()).sum(),
+            Self::PutChunk { bytes, .. } => bytes.len(),
+            Self::KeepUpload { .. } | Self::DropUpload { .. } => 0,
+        }
+    }
+}

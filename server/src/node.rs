@@ -1,0 +1,267 @@
+//! A relay as a value: start it, ask where it is, stop it.
+
+use std::fmt;
+use std::fs::DirBuilder;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use quinn::{Endpoint, VarInt};
+use sds_sync::transport::server_endpoint;
+use sds_sync::{CertificateHash, RelayUrl, StorageError, TransportError, UrlError};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::access::{Gate, Secret};
+use crate::certificate::{CertificateError, CertificateSource, Identity};
+use crate::connection::serve;
+use crate::limits::{CONNECTIONS_MAX, STOP_TIMEOUT};
+use crate::log_writer::LogWriter;
+use crate::rooms::Rooms;
+use crate::store_log::StoreLog;
+
+/// The name of the relay's file in its folder.
+const LOG_FILE: &str = "relay.redb";
+
+/// What a relay needs to know.
+#[derive(Clone, Debug)]
+pub struct RelayConfig {
+    /// What tokens are signed with.
+    pub secret: Secret,
+    /// Who must have given them, if anybody in particular.
+    pub issuer: Option<String>,
+    /// Where to listen; port 0 is any that is free.
+    pub listen: SocketAddr,
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// The certificate.
+    pub certificate: CertificateSource,
+}
+
+impl RelayConfig {
+    /// Any free port of this machine alone, with a self-signed certificate.
+    #[must_use]
+    pub fn new(secret: Secret, data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            secret,
+            issuer: None,
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            data_dir: data_dir.into(),
+            certificate: CertificateSource::SelfSigned,
+        }
+    }
+}
+
+/// Why a relay does not start. The operator can help.
+#[non_exhaustive]
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The folder cannot be made.
+    #[error("cannot use the data folder {}: {source}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The file cannot be opened.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// There is no certificate.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// The address is taken, or the certificate does not fit its key.
+    #[error("cannot listen on {listen}: {source}")]
+    Listen {
+        /// The address.
+        listen: SocketAddr,
+        /// Why.
+        source: TransportError,
+    },
+    /// The runtime is about to end.
+    #[error("the program is about to end")]
+    Ending,
+}
+
+/// What all connections share.
+pub(crate) struct Node {
+    pub(crate) gate: Gate,
+    pub(crate) rooms: Arc<Rooms>,
+    pub(crate) writer: LogWriter,
+    log: Arc<StoreLog>,
+    uploads: AtomicU64,
+}
+
+impl Node {
+    /// Reads from the file, off the threads that must not wait. `None` if that fails.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&StoreLog) -> Result<T, StorageError> + Send + 'static,
+    ) -> Option<T> {
+        let log = Arc::clone(&self.log);
+        match tokio::task::spawn_blocking(move || look(&log)).await {
+            Ok(Ok(value)) => Some(value),
+            Ok(Err(error)) => {
+                tracing::error!(code = error.code(), %error, "cannot read");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// A number that no upload had.
+    pub(crate) fn next_upload(&self) -> u64 {
+        self.uploads.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// A running relay. It ends with [`stop`](Self::stop); dropping it cuts all clients off.
+pub struct Relay {
+    endpoint: Endpoint,
+    local_addr: SocketAddr,
+    certificate_hash: CertificateHash,
+    url: RelayUrl,
+    stop: watch::Sender<bool>,
+    accepting: tokio::task::JoinHandle<()>,
+    log_writer: LogWriter,
+    writing: Option<JoinHandle<()>>,
+}
+
+impl Relay {
+    /// Starts a relay. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// If the folder, the file, the certificate or the address cannot be used.
+    pub async fn start(config: RelayConfig) -> Result<Self, StartError> {
+        let (listen, gate) = (config.listen, Gate::new(&config.secret, config.issuer.clone()));
+        let opened = tokio::task::spawn_blocking(move || open(&config)).await;
+        let (log, uploads, identity) = opened.map_err(|_| StartError::Ending)??;
+        let refused = |source| StartError::Listen { listen, source };
+        let certificate_hash = identity
+            .chain
+            .first()
+            .map_or(CertificateHash::of(&[]), |first| CertificateHash::of(first));
+        let endpoint = server_endpoint(listen, identity.chain, identity.key).map_err(refused)?;
+        let no_address = |error| refused(TransportError::Socket(Arc::new(error)));
+        let local_addr = endpoint.local_addr().map_err(no_address)?;
+        let url = url_of(local_addr, certificate_hash).map_err(|_| StartError::Ending)?;
+        let (log, rooms) = (Arc::new(log), Arc::new(Rooms::default()));
+        let (writer, writing) = LogWriter::spawn(Arc::clone(&log), Arc::clone(&rooms));
+        let log_writer = writer.clone();
+        let node = Node { gate, rooms, writer, log, uploads: AtomicU64::new(uploads) };
+        let (stop, stopped) = watch::channel(false);
+        let accepting = tokio::spawn(accept(Arc::new(node), endpoint.clone(), stopped));
+        let writing = Some(writing);
+        Ok(Self {
+            endpoint,
+            local_addr,
+            certificate_hash,
+            url,
+            stop,
+            accepting,
+            log_writer,
+            writing,
+        })
+    }
+
+    /// Where the relay listens.
+    #[must_use]
+    pub const fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// The hash of its certificate, for clients to pin.
+    #[must_use]
+    pub const fn certificate_hash(&self) -> CertificateHash {
+        self.certificate_hash
+    }
+
+    /// The URL with the pinned certificate. If the relay listens on all addresses, the URL is for
+    /// clients of the same machine.
+    #[must_use]
+    pub fn url(&self) -> RelayUrl {
+        self.url.clone()
+    }
+
+    /// Tells all clients that it stops, writes what they have sent, and closes the file.
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        // A task that panicked has ended too.
+        let _ended = (&mut self.accepting).await;
+        self.endpoint.close(VarInt::from_u32(0), b"shutting down");
+        let _idle = timeout(STOP_TIMEOUT, self.endpoint.wait_idle()).await;
+        self.log_writer.stop();
+        if let Some(writing) = self.writing.take() {
+            let _joined = tokio::task::spawn_blocking(move || writing.join()).await;
+        }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.accepting.abort();
+        self.log_writer.stop();
+    }
+}
+
+impl fmt::Debug for Relay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Relay").field("local_addr", &self.local_addr).finish_non_exhaustive()
+    }
+}
+
+fn open(config: &RelayConfig) -> Result<(StoreLog, u64, Identity), StartError> {
+    let folder = &config.data_dir;
+    create_private(folder).map_err(|source| StartError::Folder { path: folder.clone(), source })?;
+    let log = StoreLog::open(&folder.join(LOG_FILE))?;
+    let uploads = log.next_upload()?;
+    // With the file open no second relay can make another certificate at the same time.
+    let identity = Identity::load(&config.certificate, folder)?;
+    Ok((log, uploads, identity))
+}
+
+/// Makes the folder, if it is not there, for its owner alone: everybody's stores are in it.
+fn create_private(folder: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(folder)
+}
+
+fn url_of(address: SocketAddr, certificate: CertificateHash) -> Result<RelayUrl, UrlError> {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    RelayUrl::new(&ip.to_string(), address.port(), Some(certificate))
+}
+
+/// Returns when the relay has to stop.
+pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // Without a sender the relay is gone altogether.
+    let _closed = stop.wait_for(|stop| *stop).await;
+}
+
+async fn accept(node: Arc<Node>, endpoint: Endpoint, mut stop: watch::Receiver<bool>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stopped(&mut stop) => break,
+            Some(_) = connections.join_next() => {}
+            incoming = endpoint.accept() => {
+                let Some(incoming) = incoming else { break };
+                if connections.len() < CONNECTIONS_MAX {
+                    connections.spawn(serve(Arc::clone(&node), incoming, stop.clone()));
+                } else {
+                    incoming.refuse();
+                }
+            }
+        }
+    }
+    while connections.join_next().await.is_some() {}
+}

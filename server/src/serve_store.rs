@@ -1,0 +1,253 @@
+//! The loop that serves one open store on one stream.
+//!
+//! While an append is on its way to the disk nothing further is read from the client, so a client
+//! that sends faster than the disk writes waits in its own connection.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use sds_engine::Version;
+use sds_sync::limits::{FRAME_BYTES_MAX, PROTOCOL_VERSION};
+use sds_sync::transport::{FramePipe, FrameReceiver, FrameSender, Interest, Ready, StreamError};
+use sds_sync::{ClientFrame, RefusalCode, RelayFrame, StoreId, Token};
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use crate::access::{Access, AccessError};
+use crate::connection::{Peer, refuse};
+use crate::log_writer::{Outcome, Reply};
+use crate::node::{Node, stopped};
+use crate::relay::{Cursor, Next};
+use crate::relay_session::{Refusal, RelaySession};
+use crate::rooms::Member;
+
+/// How long to sleep at most before the clock is looked at again: clocks are set, machines
+/// suspended.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The first frame of a stream that opens a store.
+pub(crate) struct OpenRequest {
+    pub(crate) protocol: u16,
+    pub(crate) store: String,
+    pub(crate) token: Token,
+    pub(crate) version: bytes::Bytes,
+}
+
+const STORAGE_FAILED: Refusal =
+    Refusal::new(RefusalCode::StorageFailed, "the relay cannot read or write its file");
+const SHUTTING_DOWN: Refusal =
+    Refusal::new(RefusalCode::ShuttingDown, "the relay is about to stop; try again soon");
+const EXPIRED: Refusal = Refusal::new(RefusalCode::Unauthorized, "the token has expired");
+
+/// Serves a stream whose first frame asks for a store, until either side ends it.
+pub(crate) async fn serve_store(
+    peer: &Arc<Peer>,
+    request: OpenRequest,
+    sender: FrameSender,
+    mut receiver: FrameReceiver,
+    stop: watch::Receiver<bool>,
+) {
+    match admit(&peer.node, &request) {
+        Ok((store, access, version)) => {
+            tracing::info!(%store, subject = access.subject, scope = ?access.scope, "opened");
+            receiver.set_max(FRAME_BYTES_MAX);
+            let _granted = peer.grant(&store, &access);
+            let member = peer.node.rooms.enter(&store);
+            let pipe = FramePipe::new(sender, receiver);
+            match open_session(peer, &store, &access, version, &member).await {
+                Ok(session) => {
+                    let node = Arc::clone(&peer.node);
+                    let pending = None;
+                    let expires = access.expires;
+                    let room =
+                        Service { node, store, session, member, pipe, pending, expires, stop };
+                    room.run().await;
+                }
+                Err(refusal) => pipe.finish([refusal.frame()]).await,
+            }
+        }
+        Err(refusal) => {
+            tracing::info!(code = refusal.code.code(), "not opened");
+            refuse(sender, refusal).await;
+        }
+    }
+}
+
+/// Checks the request; says what it opens, what it allows, and what the client has.
+fn admit(node: &Node, request: &OpenRequest) -> Result<(StoreId, Access, Version), Refusal> {
+    if request.protocol > PROTOCOL_VERSION {
+        return Err(Refusal::new(RefusalCode::TooNew, "the protocol is newer than this relay"));
+    }
+    let malformed = |message| Refusal::new(RefusalCode::Malformed, message);
+    if request.protocol == 0 {
+        return Err(malformed("there is no protocol version 0"));
+    }
+    let access = node.gate.check(&request.token, &request.store, SystemTime::now());
+    let access = access.map_err(|error| match error {
+        AccessError::Forbidden => {
+            Refusal::new(RefusalCode::Forbidden, "the token is for another store")
+        }
+        _ => Refusal::new(RefusalCode::Unauthorized, "the token is not accepted"),
+    })?;
+    let store = StoreId::new(&request.store).map_err(|_| malformed("no valid store id"))?;
+    let version = Version::decode(&request.version).map_err(|_| malformed("no valid version"))?;
+    Ok((store, access, version))
+}
+
+async fn open_session(
+    peer: &Peer,
+    store: &StoreId,
+    access: &Access,
+    had: Version,
+    member: &Member,
+) -> Result<RelaySession, Refusal> {
+    let (id, known) = (store.clone(), had.clone());
+    let read = peer.node.read(move |log| {
+        let (position, end) = log.position_for(&id, &known)?;
+        Ok((log.version(&id)?, position, end))
+    });
+    let (version, position, end) = read.await.ok_or(STORAGE_FAILED)?;
+    member.note_end(end);
+    Ok(RelaySession::new(&version, access.may_write(), Cursor::new(had, position, end)))
+}
+
+struct Service {
+    node: Arc<Node>,
+    store: StoreId,
+    session: RelaySession,
+    member: Member,
+    pipe: FramePipe<RelayFrame, ClientFrame>,
+    pending: Option<Reply>,
+    expires: SystemTime,
+    stop: watch::Receiver<bool>,
+}
+
+/// What the service has to attend to next.
+enum Turn {
+    Stop,
+    Clock,
+    Pipe(Ready<ClientFrame>),
+    Appended(Option<Outcome>),
+    More,
+}
+
+impl Service {
+    async fn run(mut self) {
+        while !self.session.is_over() {
+            self.append_what_came();
+            self.read_log().await;
+            match self.next_turn().await {
+                Turn::Stop => self.session.refuse(SHUTTING_DOWN),
+                Turn::Clock if self.expires <= SystemTime::now() => self.session.refuse(EXPIRED),
+                Turn::Clock | Turn::More => {}
+                Turn::Pipe(Ready::Room(true)) => {
+                    if let Some(frame) = self.session.poll_transmit() {
+                        self.pipe.send(frame);
+                    }
+                }
+                // A client that does not read any more is not served.
+                Turn::Pipe(Ready::Room(false)) => return,
+                Turn::Pipe(Ready::Received(received)) => self.handle_received(received),
+                Turn::Appended(outcome) => {
+                    self.pending = None;
+                    self.handle_outcome(outcome);
+                }
+            }
+        }
+        self.settle().await;
+        let last: Vec<RelayFrame> = std::iter::from_fn(|| self.session.poll_transmit()).collect();
+        self.pipe.finish(last).await;
+    }
+
+    async fn next_turn(&mut self) -> Turn {
+        let interest = Interest {
+            in_room: self.session.has_transmit(),
+            in_frames: self.pending.is_none() && self.session.wants_frames(),
+        };
+        let left = self.expires.duration_since(SystemTime::now()).unwrap_or_default();
+        let is_reading = self.session.wants_log().is_some();
+        let appended = async {
+            match &mut self.pending {
+                Some(reply) => reply.await.ok(),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stopped(&mut self.stop) => Turn::Stop,
+            () = sleep(left.min(CLOCK_INTERVAL)) => Turn::Clock,
+            ready = self.pipe.ready(interest) => Turn::Pipe(ready),
+            outcome = appended => Turn::Appended(outcome),
+            () = self.member.changed(), if is_reading => Turn::More,
+        }
+    }
+
+    /// Hands over what has come in; all that has arrived goes into one append.
+    fn append_what_came(&mut self) {
+        if self.pending.is_some() {
+            return;
+        }
+        while self.session.wants_frames() {
+            let Some(received) = self.pipe.next_arrived() else { break };
+            self.handle_received(received);
+        }
+        if let Some(changes) = self.session.poll_append() {
+            self.pending = Some(self.node.writer.append(self.store.clone(), changes));
+        }
+    }
+
+    fn handle_received(&mut self, received: Result<Option<ClientFrame>, StreamError>) {
+        match received {
+            Ok(frame) => self.session.handle_frame(frame.unwrap_or(ClientFrame::Bye)),
+            Err(StreamError::Frame(error)) => {
+                tracing::info!(store = %self.store, %error, "malformed frame");
+                let message = "a frame is not well formed, or too large";
+                self.session.refuse(Refusal::new(RefusalCode::Malformed, message));
+            }
+            // Nobody is there any more to be told.
+            Err(_) => self.session.handle_frame(ClientFrame::Bye),
+        }
+    }
+
+    /// Reads on in the log until the client has something to be sent, or has everything.
+    async fn read_log(&mut self) {
+        while let Some(cursor) = self.session.wants_log() {
+            match self.member.next_for(cursor) {
+                Next::Nothing => return,
+                Next::Changes { from, changes } => self.session.handle_log(from, changes),
+                Next::OnDisk(from) => {
+                    let store = self.store.clone();
+                    let page = self.node.read(move |log| log.read(&store, from)).await;
+                    match page.filter(|page| !page.changes.is_empty()) {
+                        Some(page) => self.session.handle_log(from, page.changes),
+                        None => return self.session.refuse(STORAGE_FAILED),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Appends the client's last changes, so that a goodbye right after them loses none.
+    async fn settle(&mut self) {
+        if let Some(reply) = self.pending.take() {
+            let outcome = reply.await.ok();
+            self.handle_outcome(outcome);
+        }
+        if let Some(changes) = self.session.poll_append() {
+            let outcome = self.node.writer.append(self.store.clone(), changes).await.ok();
+            self.handle_outcome(outcome);
+        }
+    }
+
+    fn handle_outcome(&mut self, outcome: Option<Outcome>) {
+        match outcome {
+            Some(Ok(appended)) => {
+                if let Some(code) = appended.refused {
+                    tracing::warn!(store = %self.store, code = code.code(), "changes refused");
+                }
+                self.session.handle_appended(&appended);
+            }
+            Some(Err(_)) => self.session.refuse(STORAGE_FAILED),
+            None => self.session.refuse(SHUTTING_DOWN),
+        }
+    }
+}

@@ -1,0 +1,493 @@
+//! What a relay keeps: the log of each store, and its blobs, in one redb file.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `meta` | `format` (u16 LE) | the value |
+//! | `stores` | store id | its number |
+//! | `log` | store number, position from 0 without gaps | an encoded change |
+//! | `starts` | store number, replica, first counter | the change's position |
+//! | `versions` | store number, replica | the counter that comes next |
+//! | `blobs` | store number, SHA-256 | size in bytes, upload number |
+//! | `blob_chunks` | upload number, index from 0 without gaps | 1 MiB; the last one the rest |
+//!
+//! Invariants, which every transaction keeps:
+//! - G1. A store's changes follow each other without gaps for each replica, and each comes after
+//!   its deps.
+//! - G2. `starts` and `versions` say what `log` holds.
+//! - G3. A blob in `blobs` has all its bytes, and they are those of its name.
+//!
+//! Not here: the thread that groups commits (`log_writer`), who may do what (`access`).
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
+use sds_engine::{BlobHash, Change, ReplicaId, Version};
+use sds_sync::database::{Database, Failure, Missing};
+use sds_sync::limits::LOG_PAGE_BYTES_MAX;
+use sds_sync::{LogPage, RefusalCode, StorageError, StoreId};
+
+use crate::limits::STEP_CHANGES_MAX;
+
+const FORMAT: u16 = 1;
+
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+const STORES: TableDefinition<'_, &str, u64> = TableDefinition::new("stores");
+const LOG: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("log");
+const STARTS: TableDefinition<'_, (u64, u64, u64), u64> = TableDefinition::new("starts");
+const VERSIONS: TableDefinition<'_, (u64, u64), u64> = TableDefinition::new("versions");
+const BLOBS: TableDefinition<'_, (u64, &[u8; 32]), (u64, u64)> = TableDefinition::new("blobs");
+const BLOB_CHUNKS: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("blob_chunks");
+
+/// Where the bytes of a blob are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredBlob {
+    /// How many bytes it has.
+    pub size: u64,
+    /// The number that its chunks are kept under.
+    pub upload: u64,
+}
+
+/// What became of changes that a client sent. Not yet durable until the transaction is.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Appended {
+    /// The position of the first new change.
+    pub from: u64,
+    /// The new changes, in order.
+    pub new: Vec<Arc<[u8]>>,
+    /// What of the client's is in the log now: for each replica that it sent changes of.
+    pub stored: Version,
+    /// Why the rest was not taken, if something was wrong.
+    pub refused: Option<RefusalCode>,
+}
+
+/// The relay's file.
+#[derive(Debug)]
+pub struct StoreLog {
+    database: Database,
+}
+
+impl StoreLog {
+    /// Opens the file, or makes it, and clears away what uploads left behind that were cut off.
+    ///
+    /// # Errors
+    /// Any [`StorageError`].
+    pub fn open(path: &Path) -> Result<Self, StorageError> {
+        let database = Database::open(path, Missing::Create)?;
+        let is_blank = database.read(|read| Ok(read.list_tables()?.next().is_none()))?;
+        database.write(|write| {
+            if is_blank {
+                initialize(write)?;
+            }
+            check_format(write)?;
+            remove_abandoned_uploads(write)
+        })?;
+        Ok(Self { database })
+    }
+
+    /// What the log of `store` has.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn version(&self, store: &StoreId) -> Result<Version, StorageError> {
+        self.database.read(|read| {
+            let mut version = Version::new();
+            let Some(number) = number_of(read, store)? else { return Ok(version) };
+            for row in read.open_table(VERSIONS)?.range((number, 0)..=(number, u64::MAX))? {
+                let (key, next) = row?;
+                version.advance(replica(key.value().1)?, next.value());
+            }
+            Ok(version)
+        })
+    }
+
+    /// The position of the first change that somebody with `version` may lack, and the log's end.
+    ///
+    /// # Errors
+    /// If the log cannot be read.
+    pub fn position_for(
+        &self,
+        store: &StoreId,
+        version: &Version,
+    ) -> Result<(u64, u64), StorageError> {
+        self.database.read(|read| {
+            let Some(number) = number_of(read, store)? else { return Ok((0, 0)) };
+            let log = read.open_table(LOG)?;
+            let end = next_position(&log, number)?;
+            let starts = read.open_table(STARTS)?;
+            let mut first = end;
+            for row in read.open_table(VERSIONS)?.range((number, 0)..=(number, u64::MAX))? {
+                let (key, next) = row?;
+                let author = key.value().1;
+                let known = version.next(replica(author)?);
+                if known < next.value() {
+                    // The change that holds the first unknown counter.
+                    let mut until = starts.range((number, author, 0)..=(number, author, known))?;
+                    if let Some(row) = until.next_back() {
+                        first = first.min(row?.1.value());
+                    }
+                }
+            }
+            Ok((first, end))
+        })
+    }
+
+    /// A part of the log of `store` from position `from`.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn read(&self, store: &StoreId, from: u64) -> Result<LogPage, StorageError> {
+        self.database.read(|read| {
+            let mut page = LogPage::default();
+            let Some(number) = number_of(read, store)? else { return Ok(page) };
+            let mut size = 0;
+            for row in read.open_table(LOG)?.range((number, from)..=(number, u64::MAX))? {
+                let (key, change) = row?;
+                size += change.value().len();
+                let is_full = size > LOG_PAGE_BYTES_MAX || page.changes.len() >= STEP_CHANGES_MAX;
+                if is_full && !page.changes.is_empty() {
+                    page.next = Some(key.value().1);
+                    break;
+                }
+                page.changes.push(change.value().into());
+            }
+            Ok(page)
+        })
+    }
+
+    /// Where a blob of `store` is, if it is here.
+    ///
+    /// # Errors
+    /// If that cannot be read.
+    pub fn blob(
+        &self,
+        store: &StoreId,
+        hash: BlobHash,
+    ) -> Result<Option<StoredBlob>, StorageError> {
+        self.database.read(|read| {
+            let Some(number) = number_of(read, store)? else { return Ok(None) };
+            let found = read.open_table(BLOBS)?.get((number, &hash.0))?;
+            Ok(found.map(|found| {
+                let (size, upload) = found.value();
+                StoredBlob { size, upload }
+            }))
+        })
+    }
+
+    /// A chunk of an upload, if it is here.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn blob_chunk(&self, upload: u64, index: u32) -> Result<Option<Vec<u8>>, StorageError> {
+        self.database.read(|read| {
+            let found = read.open_table(BLOB_CHUNKS)?.get((upload, index))?;
+            Ok(found.map(|found| found.value().to_vec()))
+        })
+    }
+
+    /// The number for the next upload: greater than those of all that left bytes here.
+    ///
+    /// # Errors
+    /// If that cannot be read.
+    pub fn next_upload(&self) -> Result<u64, StorageError> {
+        self.database.read(|read| {
+            let last = read.open_table(BLOB_CHUNKS)?.last()?.map(|(key, _)| key.value().0);
+            let mut next = last.map_or(1, |last| last.saturating_add(1));
+            // Empty blobs have no chunks.
+            for row in read.open_table(BLOBS)?.iter()? {
+                next = next.max(row?.1.value().1.saturating_add(1));
+            }
+            Ok(next)
+        })
+    }
+
+    /// Does one durable transaction.
+    ///
+    /// # Errors
+    /// If it fails; then nothing has changed.
+    pub fn write<T>(
+        &self,
+        work: impl FnOnce(&WriteTransaction) -> Result<T, Failure>,
+    ) -> Result<T, StorageError> {
+        self.database.write(work)
+    }
+}
+
+/// Appends those of `changes` that are new, up to the first one that cannot be taken.
+///
+/// # Errors
+/// If the file cannot be read or written.
+pub fn append(
+    write: &WriteTransaction,
+    store: &StoreId,
+    changes: &[Change],
+) -> Result<Appended, Failure> {
+    let number = number_for(write, store)?;
+    let mut log = write.open_table(LOG)?;
+    let mut starts = write.open_table(STARTS)?;
+    let mut versions = write.open_table(VERSIONS)?;
+    let mut position = next_position(&log, number)?;
+    let mut appended = Appended { from: position, ..Appended::default() };
+    for change in changes {
+        let header = change.header();
+        let author = header.replica.as_u64();
+        let next = versions.get((number, author))?.map_or(0, |next| next.value());
+        if header.start < next {
+            let known = starts.get((number, author, header.start))?.map(|known| known.value());
+            let known = known.map(|position| log.get((number, position))).transpose()?.flatten();
+            if known.is_none_or(|known| known.value() != &**change.bytes()) {
+                appended.refused = Some(RefusalCode::Forked);
+                break;
+            }
+        } else {
+            let mut lacks = header.start > next;
+            for dep in &header.deps {
+                let next = versions.get((number, dep.replica.as_u64()))?;
+                lacks |= next.is_none_or(|next| next.value() <= dep.counter);
+            }
+            if lacks {
+                appended.refused = Some(RefusalCode::MissingDependency);
+                break;
+            }
+            log.insert((number, position), &**change.bytes())?;
+            starts.insert((number, author, header.start), position)?;
+            versions.insert((number, author), header.end())?;
+            appended.new.push(Arc::clone(change.bytes()));
+            position += 1;
+        }
+        appended.stored.advance(header.replica, header.end());
+    }
+    Ok(appended)
+}
+
+/// Keeps a chunk of an upload.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn put_chunk(
+    write: &WriteTransaction,
+    upload: u64,
+    index: u32,
+    bytes: &[u8],
+) -> Result<(), Failure> {
+    write.open_table(BLOB_CHUNKS)?.insert((upload, index), bytes)?;
+    Ok(())
+}
+
+/// Makes an upload visible as a blob of `store`; the caller has checked size and hash.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn keep_upload(
+    write: &WriteTransaction,
+    store: &StoreId,
+    hash: BlobHash,
+    blob: StoredBlob,
+) -> Result<(), Failure> {
+    let number = number_for(write, store)?;
+    let former = write
+        .open_table(BLOBS)?
+        .insert((number, &hash.0), (blob.size, blob.upload))?
+        .map(|former| former.value().1);
+    match former {
+        // The same blob came twice at a time; one copy will do.
+        Some(former) if former != blob.upload => drop_upload(write, former),
+        _ => Ok(()),
+    }
+}
+
+/// Forgets an upload that came to nothing.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn drop_upload(write: &WriteTransaction, upload: u64) -> Result<(), Failure> {
+    write.open_table(BLOB_CHUNKS)?.retain_in((upload, 0)..=(upload, u32::MAX), |_, _| false)?;
+    Ok(())
+}
+
+fn initialize(write: &WriteTransaction) -> Result<(), Failure> {
+    write.open_table(META)?.insert("format", FORMAT.to_le_bytes().as_slice())?;
+    write.open_table(STORES)?;
+    write.open_table(LOG)?;
+    write.open_table(STARTS)?;
+    write.open_table(VERSIONS)?;
+    write.open_table(BLOBS)?;
+    write.open_table(BLOB_CHUNKS)?;
+    Ok(())
+}
+
+fn check_format(write: &WriteTransaction) -> Result<(), Failure> {
+    let meta = write.open_table(META)?;
+    let format = meta.get("format")?.and_then(|bytes| bytes.value().try_into().ok());
+    match format.map(u16::from_le_bytes) {
+        Some(FORMAT) => Ok(()),
+        Some(newer) if newer > FORMAT => Err(Failure::TooNew),
+        _ => Err(Failure::Corrupt("no relay's file")),
+    }
+}
+
+fn remove_abandoned_uploads(write: &WriteTransaction) -> Result<(), Failure> {
+    let mut kept = std::collections::BTreeSet::new();
+    for row in write.open_table(BLOBS)?.iter()? {
+        kept.insert(row?.1.value().1);
+    }
+    write.open_table(BLOB_CHUNKS)?.retain(|(upload, _), _| kept.contains(&upload))?;
+    Ok(())
+}
+
+fn number_of(read: &ReadTransaction, store: &StoreId) -> Result<Option<u64>, Failure> {
+    Ok(read.open_table(STORES)?.get(store.as_str())?.map(|number| number.value()))
+}
+
+fn number_for(write: &WriteTransaction, store: &StoreId) -> Result<u64, Failure> {
+    let mut stores = write.open_table(STORES)?;
+    if let Some(number) = stores.get(store.as_str())? {
+        return Ok(number.value());
+    }
+    // Stores are never removed, so their count is a number that none has.
+    let number = redb::ReadableTableMetadata::len(&stores)?;
+    stores.insert(store.as_str(), number)?;
+    Ok(number)
+}
+
+fn next_position(
+    log: &impl ReadableTable<(u64, u64), &'static [u8]>,
+    number: u64,
+) -> Result<u64, Failure> {
+    let last = log.range((number, 0)..=(number, u64::MAX))?.next_back().transpose()?;
+    Ok(last.map_or(0, |(key, _)| key.value().1 + 1))
+}
+
+fn replica(number: u64) -> Result<ReplicaId, Failure> {
+    ReplicaId::new(number).ok_or(Failure::Corrupt("a replica without a number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use sds_engine::{Op, OpId};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn replica_id(number: u64) -> ReplicaId {
+        ReplicaId::new(number).unwrap()
+    }
+
+    fn change(author: u64, start: u64, deps: &[(u64, u64)], count: u64) -> Change {
+        let deps = deps
+            .iter()
+            .map(|(replica, counter)| OpId { replica: replica_id(*replica), counter: *counter });
+        let ops = [Op::Skip { count }];
+        Change::new(replica_id(author), start, deps.collect(), &ops).unwrap()
+    }
+
+    fn id() -> StoreId {
+        StoreId::new("s").unwrap()
+    }
+
+    fn open(folder: &TempDir) -> StoreLog {
+        StoreLog::open(&folder.path().join("relay.redb")).unwrap()
+    }
+
+    fn add(log: &StoreLog, store: &StoreId, changes: &[Change]) -> Appended {
+        log.write(|write| append(write, store, changes)).unwrap()
+    }
+
+    fn version(pairs: &[(u64, u64)]) -> Version {
+        let mut version = Version::new();
+        pairs.iter().for_each(|(replica, next)| version.advance(replica_id(*replica), *next));
+        version
+    }
+
+    #[test]
+    fn what_was_appended_survives_reopening() {
+        let folder = TempDir::new().unwrap();
+        let changes = [change(1, 0, &[], 2), change(2, 0, &[(1, 1)], 1)];
+        let appended = add(&open(&folder), &id(), &changes);
+        assert_eq!((appended.from, appended.new.len(), appended.refused), (0, 2, None));
+        let log = open(&folder);
+        assert_eq!(log.version(&id()).unwrap(), version(&[(1, 2), (2, 1)]));
+        assert_eq!(log.read(&id(), 1).unwrap().changes, [Arc::clone(changes[1].bytes())]);
+        assert_eq!(log.version(&StoreId::new("t").unwrap()).unwrap(), Version::new());
+        let other = add(&log, &StoreId::new("t").unwrap(), &changes);
+        assert_eq!((other.from, other.new.len()), (0, 2), "stores are apart");
+    }
+
+    #[test]
+    fn duplicates_are_acknowledged_and_not_kept_twice() {
+        let folder = TempDir::new().unwrap();
+        let log = open(&folder);
+        add(&log, &id(), &[change(1, 0, &[], 2)]);
+        let again = add(&log, &id(), &[change(1, 0, &[], 2), change(1, 2, &[], 1)]);
+        assert_eq!((again.from, again.new.len(), again.refused), (1, 1, None));
+        assert_eq!(again.stored, version(&[(1, 3)]));
+    }
+
+    #[test]
+    fn another_change_under_a_known_id_is_a_fork() {
+        let folder = TempDir::new().unwrap();
+        let log = open(&folder);
+        add(&log, &id(), &[change(1, 0, &[], 2), change(1, 2, &[], 2)]);
+        for fork in [change(1, 0, &[], 1), change(1, 1, &[], 1), change(1, 2, &[], 9)] {
+            let refused = add(&log, &id(), &[fork, change(3, 0, &[], 1)]);
+            assert_eq!(refused.refused, Some(RefusalCode::Forked));
+            assert_eq!((refused.new.len(), refused.stored), (0, Version::new()));
+        }
+    }
+
+    #[test]
+    fn changes_before_what_they_build_on_are_refused_and_those_before_them_kept() {
+        let folder = TempDir::new().unwrap();
+        let log = open(&folder);
+        for bad in [change(1, 5, &[], 1), change(2, 0, &[(1, 1)], 1), change(2, 0, &[(9, 0)], 1)] {
+            let refused = add(&log, &id(), &[change(1, 0, &[], 1), bad, change(4, 0, &[], 1)]);
+            assert_eq!(refused.refused, Some(RefusalCode::MissingDependency));
+            assert_eq!(refused.stored, version(&[(1, 1)]));
+        }
+        assert_eq!(log.version(&id()).unwrap(), version(&[(1, 1)]));
+    }
+
+    #[test]
+    fn the_position_is_where_the_first_lacking_change_is() {
+        let folder = TempDir::new().unwrap();
+        let log = open(&folder);
+        let changes = [
+            change(1, 0, &[], 1),
+            change(2, 0, &[], 3),
+            change(1, 1, &[], 1),
+            change(2, 3, &[], 1),
+        ];
+        add(&log, &id(), &changes);
+        let rows: [(&[(u64, u64)], u64); 6] = [
+            (&[], 0),
+            (&[(1, 1)], 1),
+            (&[(1, 1), (2, 3)], 2),
+            (&[(1, 2), (2, 3)], 3),
+            (&[(1, 2), (2, 2)], 1),
+            (&[(1, 2), (2, 4), (7, 1)], 4),
+        ];
+        for (known, position) in rows {
+            let found = log.position_for(&id(), &version(known)).unwrap();
+            assert_eq!(found, (position, 4), "{known:?}");
+        }
+    }
+
+    #[test]
+    fn uploads_that_were_cut_off_are_gone_after_reopening() {
+        let folder = TempDir::new().unwrap();
+        let log = open(&folder);
+        let hash = BlobHash([7; 32]);
+        let blob = StoredBlob { size: 2, upload: 1 };
+        log.write(|write| put_chunk(write, 1, 0, b"ab")).unwrap();
+        log.write(|write| put_chunk(write, 2, 0, b"cut off")).unwrap();
+        assert_eq!(log.blob(&id(), hash).unwrap(), None);
+        log.write(|write| keep_upload(write, &id(), hash, blob)).unwrap();
+        drop(log);
+        let log = open(&folder);
+        assert_eq!(log.blob(&id(), hash).unwrap(), Some(blob));
+        assert_eq!(log.blob_chunk(1, 0).unwrap().as_deref(), Some(b"ab".as_slice()));
+        assert_eq!(log.blob_chunk(2, 0).unwrap(), None);
+        assert_eq!(log.next_upload().unwrap(), 2);
+    }
+}

@@ -1,0 +1,365 @@
+//! What a relay answers, frame by frame: real QUIC on loopback.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use sds_engine::{Change, Op, OpId, Patch, ReplicaId, Version};
+use sds_server::{Grant, Relay, RelayConfig, Scope, Secret, mint};
+use sds_sync::limits::{BLOB_BYTES_MAX, BLOB_CHUNK_BYTES_MAX, FRAME_BYTES_MAX};
+use sds_sync::transport::{Connection, FrameReceiver, FrameSender, connect};
+use sds_sync::{ClientFrame, RefusalCode, RelayFrame, StoreId, Token, Trust};
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn secret() -> Secret {
+    Secret::new("a secret of more than thirty-two characters").unwrap()
+}
+
+fn token(store: &str, scope: Scope) -> Token {
+    let grant = Grant {
+        store: StoreId::new(store).unwrap(),
+        subject: "ann".to_owned(),
+        scope,
+        lifetime: Duration::from_secs(3_600),
+        issuer: None,
+    };
+    mint(&secret(), &grant, SystemTime::now()).unwrap()
+}
+
+async fn relay(folder: &TempDir) -> Relay {
+    Relay::start(RelayConfig::new(secret(), folder.path())).await.unwrap()
+}
+
+async fn client(relay: &Relay) -> Connection {
+    connect(&relay.url(), &Trust::of(&relay.url())).await.unwrap()
+}
+
+struct Stream {
+    sender: FrameSender,
+    receiver: FrameReceiver,
+}
+
+impl Stream {
+    async fn begin(connection: &Connection, first: ClientFrame) -> Self {
+        let (mut sender, receiver) = connection.open_stream().await.unwrap();
+        sender.send(&first).await.unwrap();
+        Self { sender, receiver }
+    }
+
+    async fn open(connection: &Connection, store: &str, scope: Scope, has: &[(u64, u64)]) -> Self {
+        let (store, token) = (store.to_owned(), token(store, scope));
+        let version = version(has).encode().into();
+        let open = ClientFrame::Open { protocol: 1, store, token, version };
+        let mut stream = Self::begin(connection, open).await;
+        assert!(matches!(stream.next().await, RelayFrame::Opened { .. }));
+        stream
+    }
+
+    async fn send(&mut self, changes: &[Change]) {
+        let patch = Patch::new(changes.to_vec()).encode().into();
+        self.sender.send(&ClientFrame::Changes { patch }).await.unwrap();
+    }
+
+    async fn next(&mut self) -> RelayFrame {
+        let next = timeout(PATIENCE, self.receiver.next()).await.expect("an answer in time");
+        next.unwrap().expect("a frame before the end")
+    }
+
+    async fn stored(&mut self) -> Version {
+        match self.next().await {
+            RelayFrame::Stored { version } => Version::decode(&version).unwrap(),
+            frame => panic!("not stored: {frame:?}"),
+        }
+    }
+
+    async fn changes(&mut self) -> Vec<Change> {
+        match self.next().await {
+            RelayFrame::Changes { patch } => Patch::decode(&patch).unwrap().into_changes(),
+            frame => panic!("no changes: {frame:?}"),
+        }
+    }
+
+    /// The stream ends with this refusal.
+    async fn refused(&mut self, expected: RefusalCode) {
+        match self.next().await {
+            RelayFrame::Refused { code, .. } => {
+                assert_eq!(RefusalCode::from_number(code), expected);
+            }
+            frame => panic!("not refused: {frame:?}"),
+        }
+        let end = timeout(PATIENCE, self.receiver.next::<RelayFrame>()).await.unwrap();
+        assert!(matches!(end, Ok(None)), "{end:?}");
+    }
+
+    /// Nothing comes for a while.
+    async fn is_silent(&mut self) {
+        let frame = timeout(Duration::from_millis(200), self.receiver.next::<RelayFrame>()).await;
+        assert!(frame.is_err(), "{frame:?}");
+    }
+}
+
+fn replica(number: u64) -> ReplicaId {
+    ReplicaId::new(number).unwrap()
+}
+
+fn change(author: u64, start: u64, deps: &[(u64, u64)]) -> Change {
+    sized_change(author, start, deps, 1)
+}
+
+fn sized_change(author: u64, start: u64, deps: &[(u64, u64)], count: u64) -> Change {
+    let dep =
+        |(author, counter): &(u64, u64)| OpId { replica: replica(*author), counter: *counter };
+    let deps = deps.iter().map(dep).collect();
+    Change::new(replica(author), start, deps, &[Op::Skip { count }]).unwrap()
+}
+
+fn version(pairs: &[(u64, u64)]) -> Version {
+    let mut version = Version::new();
+    pairs.iter().for_each(|(author, next)| version.advance(replica(*author), *next));
+    version
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_reach_the_others_of_the_store_but_neither_sender_nor_other_stores() {
+    let folder = TempDir::new().unwrap();
+    let relay = relay(&folder).await;
+    let (one, two) = (client(&relay).await, client(&relay).await);
+    let mut ann = Stream::open(&one, "s", Scope::Write, &[]).await;
+    let mut bob = Stream::open(&two, "s", Scope::Read, &[]).await;
+    let mut eve = Stream::open(&two, "t", Scope::Write, &[]).await;
+    let change = change(1, 0, &[]);
+    ann.send(std::slice::from_ref(&change)).await;
+    assert_eq!(ann.stored().await, version(&[(1, 1)]));
+    assert_eq!(bob.changes().await, [change]);
+    ann.is_silent().await;
+    eve.is_silent().await;
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn duplicates_are_acknowledged_and_forwarded_once() {
+    let folder = TempDir::new().unwrap();
+    let relay = relay(&folder).await;
+    let connection = client(&relay).await;
+    let mut ann = Stream::open(&connection, "s", Scope::Write, &[]).await;
+    let mut bob = Stream::open(&connection, "s", Scope::Write, &[]).await;
+    let first = change(1, 0, &[]);
+    for _ in 0..3 {
+        ann.send(std::slice::from_ref(&first)).await;
+        assert_eq!(ann.stored().await, version(&[(1, 1)]));
+    }
+    ann.send(&[first.clone(), change(1, 1, &[])]).await;
+    assert_eq!(ann.stored().await, version(&[(1, 2)]));
+    assert_eq!(bob.changes().await, [first]);
+    assert_eq!(bob.changes().await, [change(1, 1, &[])]);
+    bob.is_silent().await;
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_late_gets_only_what_it_lacks_in_causal_order() {
+    let folder = TempDir::new().unwrap();
+    let relay = relay(&folder).await;
+    let connection = client(&relay).await;
+    let mut ann = Stream::open(&connection, "s", Scope::Write, &[]).await;
+    let changes = [change(1, 0, &[]), change(2, 0, &[(1, 0)]), change(1, 1, &[(2, 0)])];
+    ann.send(&changes).await;
+    ann.stored().await;
+    let mut late = Stream::open(&connection, "s", Scope::Read, &[(1, 1)]).await;
+    assert_eq!(late.changes().await, changes[1..]);
+    late.is_silent().await;
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_taken_is_refused_and_never_acknowledged() {
+    let folder = TempDir::new().unwrap();
+    let relay = relay(&folder).await;
+    let connection = client(&relay).await;
+    let mut ann = Stream::open(&connection, "s", Scope::Write, &[]).await;
+    ann.send(&[change(1, 0, &[])]).await;
+    ann.stored().await;
+    let rows = [
+        (sized_change(1, 0, &[], 2), RefusalCode::Forked),
+        (change(1, 5, &[]), RefusalCode::MissingDependency),
+        (change(2, 0, &[(3, 0)]), RefusalCode::MissingDependency),
+    ];
+    for (change, expected) in rows {
+        let mut stream = Stream::open(&connection, "s", Scope::Write, &[(1, 1)]).await;
+        stream.send(&[change]).await;
+        stream.refused(expected).await;
+    }
+    let mut reader = Stream::open(&connection, "s", Scope::Read, &[(1, 1)]).await;
+    reader.send(&[change(2, 0, &[])]).await;
+    reader.refused(RefusalCode::ReadOnly).await;
+    ann.is_silent().await;
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_malformed_frame_ends_only_its_own_stream() {
+    let folder = TempDir::new().unwrap();
+    let relay = relay(&folder).await;
+    let connection = client(&relay).await;
+    let mut good = Stream::open(&connection, "s", Scope::Write, &[]).await;
+    let too_long = u32::try_from(FRAME_BYTES_MAX + 1).unwrap().to_le_bytes();
+    let rows: [&[u8]; 5] =
+        [&[1, 0, 0, 0, 99], &[0; 4], &[3, 0, 0, 0, 1, 9, 0], &[1, 0, 0, 0, 0], &too_long];
+    for bytes in rows {
+        let mut stream = Stream::open(&connection, "s", Scope::Write, &[]).await;
+        stream.sender.send_encoded(bytes.to_vec().into()).await.unwrap();
+        stream.refused(RefusalCode::Malformed).await;
+        let (mut sender, receiver) = connection.open_stream().await.unwrap();
+        sender.send_encoded(bytes.to_vec().into()).await.unwrap();
+        Stream { sender, receiver }.refused(RefusalCode::Malformed).await;
+    }
+    let mut patch = Stream::open(&connection, "s", Scope::Write, &[]).await;
+    let garbage = ClientFrame::Changes { patch: vec![7; 100].into() };
+    patch.sender.send(&garbage).await.unwrap();
+    patch.refused(RefusalCode::Malformed).await;
+    good.send(&[change(1, 0, &[])]).await;
+    assert_eq!(good.stored().await, version(&[(1, 1)]));
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn first_frames_that_open_nothing_are_refused() {
+    let folder = TempDir::new().unwrap();
+    let relay = relay(&folder).await;
+    let connection = client(&relay).await;
+    let open = |protocol, store: &str, token, version: &'static [u8]| ClientFrame::Open {
+        protocol,
+        store: store.to_owned(),
+        token,
+        version: version.into(),
+    };
+    let good = token("s", Scope::Write);
+    let chunk = ClientFrame::BlobChunk { bytes: vec![0; 70_000].into() };
+    let rows = [
+        (ClientFrame::Bye, RefusalCode::Unexpected),
+        (ClientFrame::Changes { patch: vec![].into() }, RefusalCode::Unexpected),
+        (chunk, RefusalCode::Malformed),
+        (open(2, "s", good.clone(), b""), RefusalCode::TooNew),
+        (open(0, "s", good.clone(), b""), RefusalCode::Malformed),
+        (open(1, "s", good.clone(), b"\xff"), RefusalCode::Malformed),
+        (open(1, "t", good.clone(), b""), RefusalCode::Forbidden),
+        (open(1, "s", Token::from("x".to_owned()), b""), RefusalCode::Unauthorized),
+    ];
+    for (frame, expected) in rows {
+        Stream::begin(&connection, frame).await.refused(expected).await;
+    }
+    relay.stop().await;
+}
+
+async fn put(connection: &Connection, hash: [u8; 32], size: u64, chunks: &[&[u8]]) -> Stream {
+    let put = ClientFrame::PutBlob { store: "s".to_owned(), hash, size };
+    let mut stream = Stream::begin(connection, put).await;
+    if !chunks.is_empty() {
+        assert_eq!(stream.next().await, RelayFrame::BlobWanted);
+    }
+    for chunk in chunks {
+        let chunk = ClientFrame::BlobChunk { bytes: chunk.to_vec().into() };
+        stream.sender.send(&chunk).await.unwrap();
+    }
+    stream
+}
+
+async fn get(connection: &Connection, hash: [u8; 32]) -> Stream {
+    let store = "s".to_owned();
+    Stream::begin(connection, ClientFrame::GetBlob { store, hash }).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blobs_are_taken_only_whole_and_true() {
+    let folder = TempDir::new().unwrap();
+    let relay = relay(&folder).await;
+    let connection = client(&relay).await;
+    let content = vec![5_u8; BLOB_CHUNK_BYTES_MAX + 10];
+    let size = content.len() as u64;
+    let hash: [u8; 32] = Sha256::digest(&content).into();
+    let (first, rest) = content.split_at(BLOB_CHUNK_BYTES_MAX);
+
+    put(&connection, hash, size, &[]).await.refused(RefusalCode::Unauthorized).await;
+    let reader = Stream::open(&connection, "s", Scope::Read, &[]).await;
+    put(&connection, hash, size, &[]).await.refused(RefusalCode::ReadOnly).await;
+    assert_eq!(get(&connection, hash).await.next().await, RelayFrame::BlobMissing);
+    let _writer = Stream::open(&connection, "s", Scope::Write, &[]).await;
+    put(&connection, hash, BLOB_BYTES_MAX + 1, &[]).await.refused(RefusalCode::TooLarge).await;
+    put(&connection, [9; 32], size, &[first, rest]).await.refused(RefusalCode::WrongHash).await;
+    put(&connection, hash, size, &[rest]).await.refused(RefusalCode::Malformed).await;
+    let too_much = [first, &content[..11]];
+    put(&connection, hash, size, &too_much).await.refused(RefusalCode::Malformed).await;
+    for name in [hash, [9; 32]] {
+        assert_eq!(get(&connection, name).await.next().await, RelayFrame::BlobMissing);
+    }
+
+    let mut stream = put(&connection, hash, size, &[first, rest]).await;
+    assert_eq!(stream.next().await, RelayFrame::BlobStored);
+    assert_eq!(put(&connection, hash, size, &[]).await.next().await, RelayFrame::BlobStored);
+    let mut found = get(&connection, hash).await;
+    assert_eq!(found.next().await, RelayFrame::BlobFound { size });
+    assert_eq!(found.next().await, RelayFrame::BlobChunk { bytes: first.to_vec().into() });
+    assert_eq!(found.next().await, RelayFrame::BlobChunk { bytes: rest.to_vec().into() });
+    let empty: [u8; 32] = Sha256::digest([]).into();
+    let mut nothing = put(&connection, empty, 0, &[]).await;
+    assert_eq!(nothing.next().await, RelayFrame::BlobWanted);
+    assert_eq!(nothing.next().await, RelayFrame::BlobStored);
+    drop(reader);
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_stops_says_so_and_loses_nothing_that_it_acknowledged() {
+    let folder = TempDir::new().unwrap();
+    let first = relay(&folder).await;
+    let connection = client(&first).await;
+    let mut ann = Stream::open(&connection, "s", Scope::Write, &[]).await;
+    ann.send(&[change(1, 0, &[])]).await;
+    ann.stored().await;
+    let stopping = tokio::spawn(first.stop());
+    ann.refused(RefusalCode::ShuttingDown).await;
+    stopping.await.unwrap();
+    let second = relay(&folder).await;
+    let connection = client(&second).await;
+    let mut late = Stream::open(&connection, "s", Scope::Read, &[]).await;
+    assert_eq!(late.changes().await, [change(1, 0, &[])]);
+    second.stop().await;
+}
+
+/// Goal: one client that does not read never delays the others.
+/// Method: more than all buffers between hold is sent past it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_read_delays_nobody() {
+    let folder = TempDir::new().unwrap();
+    let relay = relay(&folder).await;
+    let (one, two, three) = (client(&relay).await, client(&relay).await, client(&relay).await);
+    let mut ann = Stream::open(&one, "s", Scope::Write, &[]).await;
+    let mut slow = Stream::open(&two, "s", Scope::Read, &[]).await;
+    let mut bob = Stream::open(&three, "s", Scope::Read, &[]).await;
+    let large = Arc::new("x".repeat(900_000));
+    let mut start = 0;
+    for _ in 0..20 {
+        let set = Op::Set {
+            entry: sds_engine::EntryId::ROOT,
+            life: sds_engine::Life::FIRST,
+            field: sds_engine::Field::Label,
+            value: sds_engine::Value::Text(large.to_string()),
+        };
+        let change = Change::new(replica(1), start, Vec::new(), &[set]).unwrap();
+        start = change.header().end();
+        ann.send(std::slice::from_ref(&change)).await;
+        assert_eq!(ann.stored().await, version(&[(1, start)]));
+        assert_eq!(bob.changes().await, [change]);
+    }
+    let mut heard = 0;
+    while heard < start {
+        for change in slow.changes().await {
+            assert_eq!(change.header().start, heard);
+            heard = change.header().end();
+        }
+    }
+    relay.stop().await;
+}

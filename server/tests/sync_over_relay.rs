@@ -1,0 +1,325 @@
+//! Stores that are kept equal over a relay: real QUIC on loopback, real files.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use sds_server::{CertificateSource, Grant, Relay, RelayConfig, Scope, Secret, mint};
+use sds_store::{EntryId, ItemValue, StoreError};
+use sds_sync::{
+    CertificateHash, ConnectOptions, ConnectionState, LocalStore, RefusalCode, RelayUrl, StoreId,
+    SyncEngine, SyncError, Token, Trust,
+};
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn secret() -> Secret {
+    Secret::new("a secret of more than thirty-two characters").unwrap()
+}
+
+fn id(text: &str) -> StoreId {
+    StoreId::new(text).unwrap()
+}
+
+fn grant(store: &str, scope: Scope) -> Grant {
+    let lifetime = Duration::from_secs(3_600);
+    Grant { store: id(store), subject: "ann".to_owned(), scope, lifetime, issuer: None }
+}
+
+fn token(store: &str, scope: Scope) -> Token {
+    mint(&secret(), &grant(store, scope), SystemTime::now()).unwrap()
+}
+
+async fn relay(folder: &Path) -> Relay {
+    Relay::start(RelayConfig::new(secret(), folder)).await.unwrap()
+}
+
+fn engine(folder: &TempDir, store: &str) -> SyncEngine {
+    SyncEngine::start(LocalStore::open_or_create(folder.path(), &id(store)).unwrap())
+}
+
+fn folder() -> TempDir {
+    TempDir::new().unwrap()
+}
+
+fn add_item(engine: &SyncEngine, label: &str) -> EntryId {
+    let added = engine.edit(|store| {
+        store.transact(|store| {
+            let item = store.new_item_at(None, EntryId::ROOT, None)?;
+            store.set_label(item, label)?;
+            Ok::<_, StoreError>(item)
+        })
+    });
+    added.unwrap().unwrap()
+}
+
+fn labels(engine: &SyncEngine) -> Vec<String> {
+    let read = engine.read(|store| {
+        let root = store.root_item();
+        let items = root.inner_entries().filter(|entry| !entry.id().is_well_known());
+        let mut labels: Vec<String> = items.map(|item| item.label()).collect();
+        labels.sort();
+        labels
+    });
+    read.unwrap()
+}
+
+fn connect(engine: &SyncEngine, relay: &Relay, token: Token) {
+    engine.connect(ConnectOptions::new(relay.url(), token)).unwrap();
+}
+
+async fn synced(engine: &SyncEngine) {
+    engine.wait_until_synced(PATIENCE).await.unwrap();
+}
+
+/// Waits until `engine` shows `expected`; fails the test if it never does.
+async fn shows(engine: &SyncEngine, expected: &[&str]) {
+    let mut status = engine.watch_status();
+    let wait = async {
+        while labels(engine) != expected {
+            status.changed().await.unwrap();
+        }
+    };
+    let waited = tokio::time::timeout(PATIENCE, wait).await;
+    assert!(waited.is_ok(), "{:?}, not {expected:?}", labels(engine));
+}
+
+async fn reaches(engine: &SyncEngine, is_reached: impl Fn(&ConnectionState) -> bool) {
+    let mut status = engine.watch_status();
+    let wait = status.wait_for(|status| is_reached(&status.connection));
+    let waited = tokio::time::timeout(PATIENCE, wait).await;
+    assert!(waited.is_ok(), "{:?}", engine.status().connection);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn edits_travel_to_the_others_and_survive_a_restart_of_everything() {
+    let (home, ann_dir, bob_dir) = (folder(), folder(), folder());
+    let first = relay(home.path()).await;
+    let (ann, bob) = (engine(&ann_dir, "s"), engine(&bob_dir, "s"));
+    add_item(&ann, "made offline");
+    connect(&ann, &first, token("s", Scope::Write));
+    connect(&bob, &first, token("s", Scope::Write));
+    synced(&ann).await;
+    shows(&bob, &["made offline"]).await;
+    add_item(&bob, "from bob");
+    shows(&ann, &["from bob", "made offline"]).await;
+    synced(&bob).await;
+    let digest = |engine: &SyncEngine| engine.edit(|store| store.digest()).unwrap();
+    assert_eq!(digest(&ann), digest(&bob));
+    ann.stop().await.unwrap();
+    bob.stop().await.unwrap();
+    first.stop().await;
+
+    // Nobody else is online, and the relay is a new one on the old folder.
+    let second = relay(home.path()).await;
+    let late_dir = folder();
+    let late = engine(&late_dir, "s");
+    connect(&late, &second, token("s", Scope::Read));
+    synced(&late).await;
+    assert_eq!(labels(&late), ["from bob", "made offline"]);
+    let ann = engine(&ann_dir, "s");
+    assert_eq!(labels(&ann), ["from bob", "made offline"], "before any connection");
+    late.stop().await.unwrap();
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stores_on_one_relay_are_apart() {
+    let (home, ann_dir, bob_dir) = (folder(), folder(), folder());
+    let relay = relay(home.path()).await;
+    let (ann, bob) = (engine(&ann_dir, "a/b"), engine(&bob_dir, "a_b"));
+    connect(&ann, &relay, token("a/b", Scope::Write));
+    connect(&bob, &relay, token("a_b", Scope::Write));
+    add_item(&ann, "for a/b");
+    synced(&ann).await;
+    synced(&bob).await;
+    assert_eq!(labels(&bob), [""; 0]);
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_tokens_are_refused_for_good() {
+    let (home, dir) = (folder(), folder());
+    let relay = relay(home.path()).await;
+    let engine = engine(&dir, "s");
+    let other = Secret::new(&"x".repeat(32)).unwrap();
+    let foreign = mint(&other, &grant("s", Scope::Write), SystemTime::now()).unwrap();
+    let past = SystemTime::now() - Duration::from_secs(7_200);
+    let expired = mint(&secret(), &grant("s", Scope::Write), past).unwrap();
+    let rows = [
+        (Token::from(String::new()), RefusalCode::Unauthorized),
+        (Token::from("garbage".to_owned()), RefusalCode::Unauthorized),
+        (foreign, RefusalCode::Unauthorized),
+        (expired, RefusalCode::Unauthorized),
+        (token("t", Scope::Admin), RefusalCode::Forbidden),
+    ];
+    for (token, expected) in rows {
+        connect(&engine, &relay, token);
+        let refused = engine.wait_until_synced(PATIENCE).await.unwrap_err();
+        assert!(
+            matches!(refused, SyncError::Refused { code, .. } if code == expected),
+            "{refused}"
+        );
+        assert!(matches!(engine.status().connection, ConnectionState::Refused { .. }));
+    }
+    connect(&engine, &relay, token("s", Scope::Read));
+    synced(&engine).await;
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_receives_but_cannot_send() {
+    let (home, ann_dir, bob_dir) = (folder(), folder(), folder());
+    let relay = relay(home.path()).await;
+    let (ann, bob) = (engine(&ann_dir, "s"), engine(&bob_dir, "s"));
+    connect(&ann, &relay, token("s", Scope::Write));
+    connect(&bob, &relay, token("s", Scope::Read));
+    synced(&bob).await;
+    add_item(&ann, "news");
+    shows(&bob, &["news"]).await;
+    add_item(&bob, "kept here");
+    let refused = bob.wait_until_synced(PATIENCE).await.unwrap_err();
+    assert_eq!(refused.code(), "read-only");
+    // The change is not lost: with a better token it gets through.
+    connect(&bob, &relay, token("s", Scope::Write));
+    synced(&bob).await;
+    shows(&ann, &["kept here", "news"]).await;
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_expires_ends_the_session() {
+    let (home, dir) = (folder(), folder());
+    let relay = relay(home.path()).await;
+    let engine = engine(&dir, "s");
+    let short = Grant { lifetime: Duration::from_secs(2), ..grant("s", Scope::Write) };
+    connect(&engine, &relay, mint(&secret(), &short, SystemTime::now()).unwrap());
+    synced(&engine).await;
+    let is_unauthorized = |state: &ConnectionState| {
+        matches!(state, ConnectionState::Refused { code: RefusalCode::Unauthorized, .. })
+    };
+    reaches(&engine, is_unauthorized).await;
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_comes_back_after_the_relay_and_brings_what_was_edited_meanwhile() {
+    let (home, ann_dir, bob_dir) = (folder(), folder(), folder());
+    let first = relay(home.path()).await;
+    let (ann, bob) = (engine(&ann_dir, "s"), engine(&bob_dir, "s"));
+    connect(&ann, &first, token("s", Scope::Write));
+    synced(&ann).await;
+    let listen = first.local_addr();
+    first.stop().await;
+    reaches(&ann, |state| matches!(state, ConnectionState::WaitingToReconnect { .. })).await;
+    assert_eq!(ann.status().last_error, Some("shutting-down"));
+    add_item(&ann, "meanwhile");
+    let config = RelayConfig { listen, ..RelayConfig::new(secret(), home.path()) };
+    let second = Relay::start(config).await.unwrap();
+    synced(&ann).await;
+    connect(&bob, &second, token("s", Scope::Write));
+    shows(&bob, &["meanwhile"]).await;
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blobs_reach_those_who_lack_them_even_when_their_author_has_left() {
+    let (home, ann_dir, bob_dir) = (folder(), folder(), folder());
+    let relay = relay(home.path()).await;
+    let (ann, bob) = (engine(&ann_dir, "s"), engine(&bob_dir, "s"));
+    let content: Vec<u8> = (0..3_000_001_u32).map(|n| n.to_le_bytes()[1]).collect();
+    let item = add_item(&ann, "large");
+    ann.edit(|store| store.write_value(item, content.as_slice())).unwrap().unwrap();
+    connect(&ann, &relay, token("s", Scope::Write));
+    synced(&ann).await;
+    ann.stop().await.unwrap();
+
+    connect(&bob, &relay, token("s", Scope::Read));
+    synced(&bob).await;
+    bob.stop().await.unwrap();
+    relay.stop().await;
+    let bob = engine(&bob_dir, "s");
+    let blob = bob.read(|store| {
+        let item = store.entry_with_id(item).unwrap();
+        assert!(!matches!(item.value(), ItemValue::None));
+        store.blob(&item.blob_ref().unwrap().hash)
+    });
+    assert_eq!(blob.unwrap().as_deref(), Some(content.as_slice()), "kept on disk");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_trusted_relay_is_talked_to() {
+    let (home, dir) = (folder(), folder());
+    let relay = relay(home.path()).await;
+    let engine = engine(&dir, "s");
+    let pin = CertificateHash::from_bytes([7; 32]);
+    let url = RelayUrl::new("127.0.0.1", relay.local_addr().port(), Some(pin)).unwrap();
+    engine.connect(ConnectOptions::new(url, token("s", Scope::Write))).unwrap();
+    let refused = engine.wait_until_synced(Duration::from_secs(2)).await.unwrap_err();
+    assert_eq!(refused.code(), "sync-timed-out");
+    assert_eq!(engine.status().last_error, Some("untrusted-certificate"));
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_with_a_certificate_from_an_authority_is_trusted_by_its_file() {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+
+    let (home, dir) = (folder(), folder());
+    let mut authority = CertificateParams::new(Vec::<String>::new()).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let leaf = leaf.signed_by(&key, &authority).unwrap();
+    let path = |name: &str| home.path().join(name);
+    std::fs::write(path("ca.pem"), authority.pem()).unwrap();
+    std::fs::write(path("chain.pem"), leaf.pem()).unwrap();
+    std::fs::write(path("key.pem"), key.serialize_pem()).unwrap();
+
+    let files = CertificateSource::Files { chain: path("chain.pem"), key: path("key.pem") };
+    let config = RelayConfig { certificate: files, ..RelayConfig::new(secret(), home.path()) };
+    let relay = Relay::start(config).await.unwrap();
+    let engine = engine(&dir, "s");
+    let url = RelayUrl::new("127.0.0.1", relay.local_addr().port(), None).unwrap();
+    let options = ConnectOptions {
+        trust: Trust::CaFile(path("ca.pem")),
+        ..ConnectOptions::new(url, token("s", Scope::Write))
+    };
+    engine.connect(options).unwrap();
+    synced(&engine).await;
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_edits_of_many_replicas_become_equal_everywhere() {
+    const REPLICAS: usize = 4;
+    const EDITS: usize = 50;
+    let home = folder();
+    let relay = relay(home.path()).await;
+    let folders: Vec<TempDir> = (0..REPLICAS).map(|_| folder()).collect();
+    let engines: Vec<SyncEngine> = folders.iter().map(|folder| engine(folder, "s")).collect();
+    for engine in &engines {
+        connect(engine, &relay, token("s", Scope::Write));
+    }
+    for edit in 0..EDITS {
+        for (author, engine) in engines.iter().enumerate() {
+            add_item(engine, &format!("{edit} of {author}"));
+        }
+    }
+    for engine in &engines {
+        synced(engine).await;
+    }
+    let mut all: Vec<String> = (0..EDITS)
+        .flat_map(|edit| (0..REPLICAS).map(move |author| format!("{edit} of {author}")))
+        .collect();
+    all.sort();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    for engine in &engines {
+        shows(engine, &all).await;
+    }
+    let digests: Vec<_> =
+        engines.iter().map(|engine| engine.edit(|store| store.digest()).unwrap()).collect();
+    assert!(digests.windows(2).all(|pair| pair[0] == pair[1]));
+    relay.stop().await;
+}

@@ -1,0 +1,36 @@
+//! Keeps stores equal: on disk, and with a relay.
+//!
+//! - [`LocalStore`]: a store's file, loaded; for programs that edit, commit and end.
+//! - [`SyncEngine`]: the same for programs that go on running, with a connection to a relay.
+//! - [`ClientSession`]: the client's side of the protocol, without socket, clock or store.
+//! - [`ClientFrame`], [`RelayFrame`]: what travels; `docs/protocol.md` has their bytes.
+//! - [`Persistence`]: where a store is kept; [`RedbPersistence`] is its file.
+//! - [`transport`]: QUIC streams of frames, relay URLs, and whom to trust.
+//! - [`database`]: redb files as the relay opens them too.
+//! - [`limits`]: every bound.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::unreachable))]
+
+mod backoff;
+pub mod database;
+pub mod limits;
+mod local_store;
+mod message;
+mod outbox;
+mod persistence;
+mod random;
+mod session;
+mod store_id;
+mod sync_engine;
+pub mod transport;
+
+pub use backoff::Backoff;
+pub use local_store::LocalStore;
+pub use message::{ClientFrame, Frame, FrameBuffer, FrameError, RefusalCode, RelayFrame, Token};
+pub use outbox::Outbox;
+pub use persistence::{
+    Batch, LogPage, MemoryPersistence, Persistence, RedbPersistence, StorageError,
+};
+pub use session::{ClientEvent, ClientSession, Hello, PeerMisbehaved};
+pub use store_id::{InvalidStoreId, StoreId};
+pub use sync_engine::{ConnectOptions, ConnectionState, SyncEngine, SyncError, SyncStatus};
+pub use transport::{CertificateHash, RelayUrl, TransportError, Trust, UrlError};

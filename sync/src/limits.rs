@@ -1,0 +1,101 @@
+//! Every bound on what a peer, a file or a caller can make this crate hold.
+
+use std::time::Duration;
+
+use sds_engine::limits::CHANGE_BYTES_MAX;
+
+/// The protocol version that this program speaks; a greater one is refused.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// Bytes of the length before each frame.
+pub const FRAME_LENGTH_BYTES: usize = 4;
+
+/// What the fields around the largest payload of a frame may take, in bytes.
+pub const FRAME_OVERHEAD_BYTES_MAX: usize = 64 << 10;
+
+/// The greatest frame, in bytes: the greatest change, alone in its patch.
+pub const FRAME_BYTES_MAX: usize = CHANGE_BYTES_MAX + FRAME_OVERHEAD_BYTES_MAX;
+
+/// The greatest frame of a stream whose token was not checked yet, in bytes.
+pub const FIRST_FRAME_BYTES_MAX: usize = 64 << 10;
+
+/// The greatest frame of a stream that carries a blob, in bytes.
+pub const BLOB_FRAME_BYTES_MAX: usize = BLOB_CHUNK_BYTES_MAX + 64;
+
+/// Changes are sent in frames of about this size, in bytes; only a larger change makes a larger
+/// one.
+pub const PATCH_BYTES_GOAL: usize = 1 << 20;
+
+/// The greatest encoded version that opens a session, in bytes. A greater one is cut: naming less
+/// than one has costs duplicates, never data.
+pub const OPEN_VERSION_BYTES_MAX: usize = 32 << 10;
+
+/// The longest token, in bytes.
+pub const TOKEN_BYTES_MAX: usize = 8 << 10;
+
+/// The longest id of a store, in bytes. Every byte may take three in a file name.
+pub const STORE_ID_BYTES_MAX: usize = 80;
+
+/// The longest message that explains a refusal, in bytes.
+pub const REFUSAL_MESSAGE_BYTES_MAX: usize = 1_024;
+
+/// The greatest blob, in bytes.
+pub const BLOB_BYTES_MAX: u64 = 1 << 30;
+
+/// Blobs are stored and sent in pieces of this size, in bytes; only the last is smaller.
+pub const BLOB_CHUNK_BYTES_MAX: usize = 1 << 20;
+
+/// The most bytes of a log that are read from disk at a time; a larger change comes alone.
+pub const LOG_PAGE_BYTES_MAX: usize = 4 << 20;
+
+/// The most bytes of local changes that may wait for the disk before edits are refused.
+pub const UNSAVED_BYTES_MAX: usize = 256 << 20;
+
+/// The most bytes that are read from a stream at a time.
+pub const READ_BYTES_MAX: usize = 256 << 10;
+
+/// The most streams that one connection may have open: stores and blob transfers.
+pub const STREAMS_MAX: u32 = 64;
+
+/// How many frames may wait between the loop of a connection and each half of its stream.
+pub const FRAME_QUEUE_MAX: usize = 4;
+
+/// How long a file that another process has open is waited for.
+pub const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a connection attempt may take, for each address.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the other side may take to answer the first frame.
+pub const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often a quiet connection is proved alive.
+pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// When a connection without any sign of life counts as lost.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The first pause before a blob that the relay lacks is asked for again; it doubles.
+pub const BLOB_RETRY_MIN: Duration = Duration::from_millis(250);
+
+/// The last pause before a blob that the relay lacks is asked for again.
+pub const BLOB_RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// How long a stream or connection may take to close in good order.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The first ceiling of the pause before a new connection attempt.
+pub const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(250);
+
+/// The last ceiling of the pause before a new connection attempt.
+pub const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(30);
+
+const _: () = assert!(CHANGE_BYTES_MAX < FRAME_BYTES_MAX);
+const _: () = assert!(FRAME_BYTES_MAX <= u32::MAX as usize);
+const _: () = assert!(PATCH_BYTES_GOAL < FRAME_BYTES_MAX);
+const _: () = assert!(BLOB_CHUNK_BYTES_MAX < BLOB_FRAME_BYTES_MAX);
+const _: () = assert!(BLOB_FRAME_BYTES_MAX <= FRAME_BYTES_MAX);
+const _: () =
+    assert!(OPEN_VERSION_BYTES_MAX + TOKEN_BYTES_MAX + STORE_ID_BYTES_MAX < FIRST_FRAME_BYTES_MAX);
+const _: () = assert!(3 * STORE_ID_BYTES_MAX + ".sds".len() <= 255);
+const _: () = assert!(KEEP_ALIVE_INTERVAL.as_secs() < IDLE_TIMEOUT.as_secs());

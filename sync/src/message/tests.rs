@@ -1,0 +1,120 @@
+use super::*;
+
+fn token() -> Token {
+    Token::from("tok".to_owned())
+}
+
+fn bytes(data: &'static [u8]) -> Bytes {
+    Bytes::from_static(data)
+}
+
+fn check<F: Frame + PartialEq + fmt::Debug>(frame: &F, golden: &str) {
+    let encoded = frame.encode();
+    assert_eq!(hex::encode(&encoded), golden, "{frame:?}");
+    let mut buffer = FrameBuffer::new(FRAME_BYTES_MAX);
+    for byte in &encoded[..encoded.len() - 1] {
+        buffer.extend(&[*byte]);
+        assert_eq!(buffer.next_frame::<F>(), Ok(None), "not all bytes are there");
+    }
+    buffer.extend(&encoded[encoded.len() - 1..]);
+    assert_eq!(buffer.next_frame::<F>().unwrap().as_ref(), Some(frame));
+    assert!(buffer.is_empty());
+    for end in 1..encoded.len() - FRAME_LENGTH_BYTES {
+        let cut = &encoded[FRAME_LENGTH_BYTES..FRAME_LENGTH_BYTES + end];
+        assert!(F::decode(cut).is_err(), "cut at {end}: {frame:?}");
+    }
+    let mut longer = encoded[FRAME_LENGTH_BYTES..].to_vec();
+    longer.push(0);
+    assert!(F::decode(&longer).is_err(), "one byte more: {frame:?}");
+}
+
+#[test]
+fn the_bytes_of_client_frames_never_change() {
+    let store = || "s1".to_owned();
+    let open =
+        ClientFrame::Open { protocol: 1, store: store(), token: token(), version: bytes(&[7, 8]) };
+    check(&open, "0c000000000102733103746f6b020708");
+    check(&ClientFrame::Changes { patch: bytes(&[1, 2, 3]) }, "050000000103010203");
+    check(&ClientFrame::Bye, "0100000002");
+    let put = ClientFrame::PutBlob { store: store(), hash: [0xab; 32], size: 300 };
+    check(&put, &format!("2600000003027331{}ac02", "ab".repeat(32)));
+    let get = ClientFrame::GetBlob { store: store(), hash: [0xcd; 32] };
+    check(&get, &format!("2400000004027331{}", "cd".repeat(32)));
+    check(&ClientFrame::BlobChunk { bytes: bytes(&[9]) }, "03000000050109");
+}
+
+#[test]
+fn the_bytes_of_relay_frames_never_change() {
+    check(&RelayFrame::Opened { version: bytes(&[5]), writable: true }, "0400000000010501");
+    check(&RelayFrame::Changes { patch: bytes(&[1, 2]) }, "0400000001020102");
+    check(&RelayFrame::Stored { version: bytes(&[5]) }, "03000000020105");
+    check(&RelayFrame::refused(RefusalCode::Forbidden, "no"), "050000000302026e6f");
+    check(&RelayFrame::BlobWanted, "0100000004");
+    check(&RelayFrame::BlobStored, "0100000005");
+    check(&RelayFrame::BlobFound { size: 300 }, "0300000006ac02");
+    check(&RelayFrame::BlobMissing, "0100000007");
+    check(&RelayFrame::BlobChunk { bytes: bytes(&[9]) }, "03000000080109");
+}
+
+#[test]
+fn every_refusal_keeps_its_number() {
+    for number in 0..=u16::MAX {
+        assert_eq!(RefusalCode::from_number(number).number(), number);
+    }
+    assert_eq!(RefusalCode::from_number(14), RefusalCode::Unrecognized(14));
+    assert_eq!(RefusalCode::StorageFailed.number(), 13);
+}
+
+#[test]
+fn unknown_kinds_and_empty_frames_are_errors() {
+    assert_eq!(ClientFrame::decode(&[]), Err(FrameError::Empty));
+    assert_eq!(ClientFrame::decode(&[6]), Err(FrameError::UnknownKind { kind: 6 }));
+    assert_eq!(RelayFrame::decode(&[9]), Err(FrameError::UnknownKind { kind: 9 }));
+    assert_eq!(RelayFrame::decode(&[0xff; 9]), Err(FrameError::UnknownKind { kind: 0xff }));
+    assert_eq!(ClientFrame::decode(&[1, 0xff]), Err(FrameError::Malformed { kind: 1 }));
+}
+
+#[test]
+fn a_frame_at_the_bound_passes_and_one_byte_more_is_refused_by_its_length_alone() {
+    let frame = ClientFrame::BlobChunk { bytes: vec![0; 100].into() };
+    let encoded = frame.encode();
+    let size = encoded.len() - FRAME_LENGTH_BYTES;
+    let mut buffer = FrameBuffer::new(size);
+    buffer.extend(&encoded);
+    assert_eq!(buffer.next_frame(), Ok(Some(frame)));
+    let mut buffer = FrameBuffer::new(size - 1);
+    buffer.extend(&encoded[..FRAME_LENGTH_BYTES]);
+    let refused = buffer.next_frame::<ClientFrame>();
+    assert_eq!(refused, Err(FrameError::TooLarge { size, max: size - 1 }));
+    let mut buffer = FrameBuffer::new(FRAME_BYTES_MAX);
+    buffer.extend(&u32::MAX.to_le_bytes());
+    assert!(matches!(buffer.next_frame::<ClientFrame>(), Err(FrameError::TooLarge { .. })));
+}
+
+#[test]
+fn any_bytes_give_a_frame_or_an_error() {
+    // A linear congruential generator with a fixed seed: every run sees the same bytes.
+    let mut state = 1_u64;
+    for _ in 0..20_000 {
+        let mut noise = [0_u8; 24];
+        for byte in &mut noise {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            *byte = state.to_be_bytes()[0];
+        }
+        noise[0] %= 10;
+        let len = usize::from(noise[23] % 24);
+        drop(ClientFrame::decode(&noise[..len]));
+        drop(RelayFrame::decode(&noise[..len]));
+    }
+}
+
+#[test]
+fn a_token_never_shows() {
+    let frame = ClientFrame::Open {
+        protocol: 1,
+        store: "s".to_owned(),
+        token: Token::from("secret".to_owned()),
+        version: Bytes::new(),
+    };
+    assert!(!format!("{frame:?}").contains("secret"));
+}

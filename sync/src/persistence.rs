@@ -1,0 +1,164 @@
+//! Where a store is kept: a log of changes and the blobs that they refer to.
+//!
+//! The trait is small so that a test can stand in for the disk. Whatever [`Persistence::append`]
+//! has
+//! returned for is there after a crash; what it failed for is not there at all.
+//!
+//! Not here: which changes to keep (`local_store`), grouping of commits (`sync_engine`).
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sds_engine::{BlobHash, ReplicaId};
+
+use crate::store_id::StoreId;
+
+mod memory;
+mod redb;
+
+pub use memory::MemoryPersistence;
+pub use redb::RedbPersistence;
+
+/// A part of the log, in the order in which it was written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogPage {
+    /// Encoded changes, each after those it builds on.
+    pub changes: Vec<Arc<[u8]>>,
+    /// Where the next page begins; none at the end.
+    pub next: Option<u64>,
+}
+
+/// What one commit adds.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Encoded changes, each after those it builds on.
+    pub changes: Vec<Arc<[u8]>>,
+    /// Blobs; the caller has checked that the bytes are those of the hash.
+    pub blobs: Vec<(BlobHash, Arc<[u8]>)>,
+}
+
+impl Batch {
+    /// Whether there is nothing to add.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.blobs.is_empty()
+    }
+}
+
+/// A store's file, or what stands for it.
+pub trait Persistence: fmt::Debug + Send + 'static {
+    /// The store that is kept here.
+    fn store(&self) -> &StoreId;
+
+    /// The replica that writes here.
+    fn replica(&self) -> ReplicaId;
+
+    /// A part of the log from position `from`; zero is the start.
+    ///
+    /// # Errors
+    /// If the log cannot be read.
+    fn read_log(&self, from: u64) -> Result<LogPage, StorageError>;
+
+    /// The bytes of a blob, if they are here.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    fn read_blob(&self, hash: &BlobHash) -> Result<Option<Arc<[u8]>>, StorageError>;
+
+    /// Adds a batch, whole, and durably by the time it returns.
+    ///
+    /// # Errors
+    /// If it cannot be written; then nothing of it is here.
+    fn append(&mut self, batch: &Batch) -> Result<(), StorageError>;
+}
+
+/// Why a store's file cannot be used. The world is at fault; the file has not changed.
+#[non_exhaustive]
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StorageError {
+    /// There is no such store.
+    #[error("no store at {}: create it first, or check the id and the folder", path.display())]
+    NotFound {
+        /// The file looked for.
+        path: PathBuf,
+    },
+    /// Another process has the file open.
+    #[error("{} is in use by another process: close that, or try again later", path.display())]
+    Locked {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is damaged, or is no store's file.
+    #[error("{} is damaged or no store ({detail}): restore it from a backup or a relay", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        detail: &'static str,
+    },
+    /// The file was written by a newer program.
+    #[error("{} was written by a newer program: update this one", path.display())]
+    FormatTooNew {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file belongs to another store.
+    #[error("{} holds another store: it was renamed; give it back its name", path.display())]
+    WrongStore {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The disk is full.
+    #[error("no space left to write {}: free some and try again", path.display())]
+    Full {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The operating system refused.
+    #[error("cannot use {}: {source}; check that the disk is there and the rights are", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: Arc<io::Error>,
+    },
+    /// An earlier failure has closed the file.
+    #[error("{} was closed after a failure: open it again", path.display())]
+    Closed {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl StorageError {
+    /// The stable name of the reason.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NotFound { .. } => "store-not-found",
+            Self::Locked { .. } => "store-locked",
+            Self::Corrupt { .. } => "store-corrupt",
+            Self::FormatTooNew { .. } => "store-too-new",
+            Self::WrongStore { .. } => "wrong-store",
+            Self::Full { .. } => "disk-full",
+            Self::Io { .. } => "storage-failed",
+            Self::Closed { .. } => "storage-closed",
+        }
+    }
+
+    /// What the operating system said about `path`.
+    #[must_use]
+    pub fn from_io(path: &Path, error: io::Error) -> Self {
+        let path = path.to_owned();
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::NotFound { path },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { path },
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                Self::Corrupt { path, detail: "not a database" }
+            }
+            _ => Self::Io { path, source: Arc::new(error) },
+        }
+    }
+}

@@ -1,0 +1,165 @@
+use std::fs;
+use std::io::Write as _;
+
+use tempfile::TempDir;
+
+use super::*;
+
+fn replica(number: u64) -> ReplicaId {
+    ReplicaId::new(number).unwrap()
+}
+
+fn store(id: &str) -> StoreId {
+    StoreId::new(id).unwrap()
+}
+
+fn open(folder: &TempDir, id: &str) -> RedbPersistence {
+    RedbPersistence::open_or_create(folder.path(), &store(id), replica(7)).unwrap()
+}
+
+fn changes(texts: &[&str]) -> Batch {
+    let changes = texts.iter().map(|text| text.as_bytes().into()).collect();
+    Batch { changes, blobs: Vec::new() }
+}
+
+fn log(persistence: &impl Persistence) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut from = Some(0);
+    while let Some(at) = from {
+        let page = persistence.read_log(at).unwrap();
+        all.extend(page.changes.iter().map(|change| String::from_utf8(change.to_vec()).unwrap()));
+        from = page.next;
+    }
+    all
+}
+
+#[test]
+fn what_was_appended_is_there_after_reopening_and_the_replica_stays() {
+    let folder = TempDir::new().unwrap();
+    let mut first = open(&folder, "s");
+    first.append(&changes(&["a", "b"])).unwrap();
+    first.append(&changes(&["c"])).unwrap();
+    drop(first);
+    let second = RedbPersistence::open_or_create(folder.path(), &store("s"), replica(8)).unwrap();
+    assert_eq!(log(&second), ["a", "b", "c"]);
+    assert_eq!(second.replica(), replica(7));
+}
+
+#[test]
+fn a_long_log_comes_in_pages() {
+    let folder = TempDir::new().unwrap();
+    let mut persistence = open(&folder, "s");
+    let large = "x".repeat(LOG_PAGE_BYTES_MAX / 2);
+    persistence.append(&changes(&[&large, &large, "y", &large])).unwrap();
+    let first = persistence.read_log(0).unwrap();
+    assert_eq!((first.changes.len(), first.next), (2, Some(2)));
+    assert_eq!(log(&persistence).len(), 4);
+}
+
+#[test]
+fn stores_in_one_folder_are_apart() {
+    let folder = TempDir::new().unwrap();
+    let ids = ["a/b", "a_b", "A_B", "a%b"];
+    for id in ids {
+        open(&folder, id).append(&changes(&[id])).unwrap();
+    }
+    for id in ids {
+        assert_eq!(log(&open(&folder, id)), [id]);
+    }
+}
+
+#[test]
+fn blobs_come_back_whole() {
+    let folder = TempDir::new().unwrap();
+    let (small, large) = (BlobHash([1; 32]), BlobHash([2; 32]));
+    let content: Arc<[u8]> = vec![9; BLOB_CHUNK_BYTES_MAX + 1].into();
+    let blobs = vec![(small, Arc::from([])), (large, Arc::clone(&content))];
+    let mut persistence = open(&folder, "s");
+    persistence.append(&Batch { changes: Vec::new(), blobs: blobs.clone() }).unwrap();
+    persistence.append(&Batch { changes: Vec::new(), blobs }).unwrap();
+    drop(persistence);
+    let persistence = open(&folder, "s");
+    assert_eq!(persistence.read_blob(&small).unwrap(), Some(Arc::from([])));
+    assert_eq!(persistence.read_blob(&large).unwrap(), Some(content));
+    assert_eq!(persistence.read_blob(&BlobHash([3; 32])).unwrap(), None);
+}
+
+#[test]
+fn opening_what_is_not_there_creates_nothing() {
+    let folder = TempDir::new().unwrap();
+    let refused = RedbPersistence::open_existing(folder.path(), &store("s")).unwrap_err();
+    assert_eq!(refused.code(), "store-not-found");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_file_in_use_is_waited_for_and_then_reported() {
+    let folder = TempDir::new().unwrap();
+    let first = open(&folder, "s");
+    let started = std::time::Instant::now();
+    let refused = RedbPersistence::open_existing(folder.path(), &store("s")).unwrap_err();
+    assert_eq!(refused.code(), "store-locked");
+    assert!(started.elapsed() >= crate::limits::LOCK_PATIENCE);
+    let folder_path = folder.path().to_owned();
+    let waiting =
+        std::thread::spawn(move || RedbPersistence::open_existing(&folder_path, &store("s")));
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    drop(first);
+    assert!(waiting.join().unwrap().is_ok());
+}
+
+#[test]
+fn a_renamed_file_and_a_newer_format_are_refused() {
+    let folder = TempDir::new().unwrap();
+    drop(open(&folder, "a"));
+    fs::rename(folder.path().join("a.sds"), folder.path().join("b.sds")).unwrap();
+    let refused = RedbPersistence::open_existing(folder.path(), &store("b")).unwrap_err();
+    assert_eq!(refused.code(), "wrong-store");
+
+    let newer = open(&folder, "n");
+    let write_format = |write: &WriteTransaction| {
+        let bytes = (FORMAT + 1).to_le_bytes();
+        write.open_table(META)?.insert("format", bytes.as_slice())?;
+        Ok(())
+    };
+    newer.database.write(write_format).unwrap();
+    drop(newer);
+    let refused = RedbPersistence::open_existing(folder.path(), &store("n")).unwrap_err();
+    assert_eq!(refused.code(), "store-too-new");
+}
+
+/// Goal: no damage to a file ever panics or passes for a shorter log.
+/// Method: every kind of cut, and garbage, in place of a good file.
+#[test]
+fn damaged_files_are_typed_errors() {
+    let folder = TempDir::new().unwrap();
+    let mut good = open(&folder, "s");
+    let text = "x".repeat(1_000);
+    good.append(&changes(&[text.as_str(); 500])).unwrap();
+    drop(good);
+    let path = folder.path().join("s.sds");
+    let bytes = fs::read(&path).unwrap();
+    let cuts = [0, 1, 9, 100, 320, 4_096, bytes.len() / 2, bytes.len() - 4_096];
+    let mut damaged: Vec<Vec<u8>> = cuts.iter().map(|cut| bytes[..*cut].to_vec()).collect();
+    damaged.push(b"no database at all, but a text".repeat(1_000));
+    damaged.push(vec![0; bytes.len()]);
+    damaged.push(vec![0xff; bytes.len()]);
+    for content in damaged {
+        fs::File::create(&path).unwrap().write_all(&content).unwrap();
+        let opened = RedbPersistence::open_existing(folder.path(), &store("s"));
+        let error = opened.and_then(|file| file.read_log(0).map(drop)).unwrap_err();
+        assert_eq!(error.code(), "store-corrupt", "{} bytes: {error}", content.len());
+    }
+}
+
+#[test]
+fn a_file_of_another_kind_is_left_alone() {
+    let folder = TempDir::new().unwrap();
+    let other = TableDefinition::<'_, u64, u64>::new("other");
+    let database = Database::open(&folder.path().join("s.sds"), Missing::Create).unwrap();
+    database.write(|write| Ok(write.open_table(other).map(drop)?)).unwrap();
+    drop(database);
+    let refused =
+        RedbPersistence::open_or_create(folder.path(), &store("s"), replica(1)).unwrap_err();
+    assert_eq!(refused.code(), "store-corrupt");
+}

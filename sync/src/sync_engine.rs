@@ -1,0 +1,264 @@
+//! A store that is kept on disk and equal with a relay, for programs that go on running.
+//!
+//! Rules that hold whatever is killed when:
+//! - What was edited is on disk before it is sent.
+//! - What was received is on disk before it counts as synced.
+//! - A patch that cannot be taken in ends the connection and leaves the store untouched.
+//!
+//! Not here: the protocol (`session`), the file (`persistence`), and more than one process at one
+//! file.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use sds_store::DataStore;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::local_store::LocalStore;
+use crate::message::{RefusalCode, Token};
+use crate::persistence::StorageError;
+use crate::transport::{RelayUrl, Trust};
+
+mod blobs;
+mod driver;
+mod shared;
+mod status;
+mod writer;
+
+use shared::Shared;
+pub use status::{ConnectionState, SyncStatus};
+use writer::Writer;
+
+/// Where to connect, as whom, and whom to trust.
+#[derive(Clone, Debug)]
+pub struct ConnectOptions {
+    /// The relay.
+    pub url: RelayUrl,
+    /// Proof that the store may be opened.
+    pub token: Token,
+    /// Whom to believe to be the relay.
+    pub trust: Trust,
+}
+
+impl ConnectOptions {
+    /// Trusts the URL's pin if it has one, else the roots of the operating system.
+    #[must_use]
+    pub fn new(url: RelayUrl, token: Token) -> Self {
+        let trust = Trust::of(&url);
+        Self { url, token, trust }
+    }
+}
+
+/// Why something did not come about. The store is as it was.
+#[non_exhaustive]
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SyncError {
+    /// The disk fails.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The disk is so far behind that no further edit is taken.
+    #[error("the disk cannot keep up: wait until what was edited is written")]
+    DiskTooSlow,
+    /// The relay refuses.
+    #[error("the relay refuses ({code}): {message}")]
+    Refused {
+        /// Why.
+        code: RefusalCode,
+        /// Why, for a person.
+        message: String,
+    },
+    /// There are local changes, and the token does not allow to send any.
+    #[error("the token is read-only: local changes cannot be sent")]
+    ReadOnly,
+    /// It took too long.
+    #[error("not synced in time{}", hint(.last_error))]
+    TimedOut {
+        /// The code of the last failure of the connection, if there was one.
+        last_error: Option<&'static str>,
+    },
+    /// No connection is wanted.
+    #[error("not connected to a relay: connect first")]
+    NotConnected,
+    /// The engine has ended.
+    #[error("the sync engine has stopped")]
+    Stopped,
+}
+
+impl SyncError {
+    /// The stable name of the reason.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Storage(error) => error.code(),
+            Self::DiskTooSlow => "disk-too-slow",
+            Self::Refused { code, .. } => code.code(),
+            Self::ReadOnly => "read-only",
+            Self::TimedOut { .. } => "sync-timed-out",
+            Self::NotConnected => "not-connected",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// A store that is kept on disk, and with a relay if one is connected.
+pub struct SyncEngine {
+    shared: Arc<Shared>,
+    driver: Mutex<Option<Driver>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+struct Driver {
+    stop: watch::Sender<bool>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl SyncEngine {
+    /// Takes over a store. What was not committed of it is written now.
+    #[must_use]
+    pub fn start(local: LocalStore) -> Self {
+        let id = local.id().clone();
+        let (persisted, known) = (local.saved.clone(), local.saved);
+        let status = SyncStatus { local: known, persisted, ..SyncStatus::default() };
+        let (status, saved) = (watch::Sender::new(status), watch::Sender::new(0));
+        let (handle, writer) = Writer::spawn(local.persistence, status.clone(), saved.clone());
+        let shared = Shared::new(id, local.store, status, saved, handle);
+        let engine =
+            Self { shared: Arc::new(shared), driver: Mutex::new(None), writer: Some(writer) };
+        // Nobody else has the store yet, so nothing stands in the way.
+        let _captured = engine.edit(|_| ());
+        engine
+    }
+
+    /// Looks at the store.
+    ///
+    /// # Errors
+    /// [`SyncError::Stopped`] after a panic in an earlier edit.
+    pub fn read<T>(&self, look: impl FnOnce(&DataStore) -> T) -> Result<T, SyncError> {
+        self.shared.read(look)
+    }
+
+    /// Edits the store. What changed is written, and then sent, from now on by itself.
+    ///
+    /// # Errors
+    /// If the disk fails or is too far behind; then `work` was not called.
+    pub fn edit<T>(&self, work: impl FnOnce(&mut DataStore) -> T) -> Result<T, SyncError> {
+        self.shared.edit(work)
+    }
+
+    /// Waits until everything that is in the store is on disk.
+    ///
+    /// # Errors
+    /// If the disk fails. What was not written is kept, and tried again with the next edit or
+    /// flush.
+    pub async fn flush(&self) -> Result<(), SyncError> {
+        self.shared.flush().await
+    }
+
+    /// Connects to a relay, and again after each loss, until [`disconnect`](Self::disconnect) or a
+    /// refusal that is final. Replaces an earlier connection. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`SyncError::Stopped`] after a panic in an earlier edit.
+    pub fn connect(&self, options: ConnectOptions) -> Result<(), SyncError> {
+        self.shared.list_blobs()?;
+        let (stop, stopped) = watch::channel(false);
+        let shared = Arc::clone(&self.shared);
+        let former = self.take_driver();
+        let number = self.shared.next_driver(ConnectionState::Connecting);
+        let task = tokio::spawn(async move {
+            if let Some(former) = former {
+                former.end().await;
+            }
+            driver::run(shared, number, options, stopped).await;
+        });
+        *self.driver.lock().unwrap_or_else(PoisonError::into_inner) = Some(Driver { stop, task });
+        Ok(())
+    }
+
+    /// Leaves the relay. What it lacks stays on disk for the next connection.
+    pub async fn disconnect(&self) {
+        self.shared.next_driver(ConnectionState::Disconnected);
+        if let Some(driver) = self.take_driver() {
+            driver.end().await;
+        }
+    }
+
+    /// How far the store has come.
+    #[must_use]
+    pub fn status(&self) -> SyncStatus {
+        self.shared.status.borrow().clone()
+    }
+
+    /// How far the store has come, from now on. What is borrowed from the receiver must be let go
+    /// before the engine is asked for anything: until then no edit can come to its end.
+    #[must_use]
+    pub fn watch_status(&self) -> watch::Receiver<SyncStatus> {
+        self.shared.status.subscribe()
+    }
+
+    /// Waits until all that is in the store is on the relay's disk, and all that the relay had when
+    /// it opened the store is on this side's, with blobs.
+    ///
+    /// # Errors
+    /// If that takes longer than `limit`, or cannot happen without somebody's help.
+    pub async fn wait_until_synced(&self, limit: Duration) -> Result<(), SyncError> {
+        let mut status = self.watch_status();
+        let settled = status.wait_for(|status| status.outcome().is_some());
+        match timeout(limit, settled).await {
+            Ok(Ok(status)) => status.outcome().unwrap_or(Err(SyncError::Stopped)),
+            Ok(Err(_)) => Err(SyncError::Stopped),
+            Err(_) => Err(SyncError::TimedOut { last_error: self.status().last_error }),
+        }
+    }
+
+    /// Leaves the relay, writes what is not on disk yet, and closes the file.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub async fn stop(mut self) -> Result<(), SyncError> {
+        self.disconnect().await;
+        let flushed = self.shared.flush().await;
+        self.shared.stop_writer();
+        if let Some(writer) = self.writer.take() {
+            let joined = tokio::task::spawn_blocking(move || writer.join()).await;
+            if !matches!(joined, Ok(Ok(()))) {
+                return flushed.and(Err(SyncError::Stopped));
+            }
+        }
+        flushed
+    }
+
+    fn take_driver(&self) -> Option<Driver> {
+        self.driver.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for SyncEngine {
+    fn drop(&mut self) {
+        if let Some(driver) = self.take_driver() {
+            driver.task.abort();
+        }
+        self.shared.stop_writer();
+    }
+}
+
+impl fmt::Debug for SyncEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SyncEngine").field("store", &self.shared.id).finish_non_exhaustive()
+    }
+}
+
+impl Driver {
+    async fn end(self) {
+        // If nobody listens any more, the task is at its end.
+        let _listening = self.stop.send(true);
+        let _ended = self.task.await;
+    }
+}
+
+fn hint(last_error: &Option<&'static str>) -> String {
+    last_error.map_or_else(String::new, |code| format!(" (last failure: {code})"))
+}

@@ -1,0 +1,305 @@
+//! What the callers, the connection and the writer of one store share.
+//!
+//! Invariants:
+//! - E1. The writer was handed exactly the changes of `captured`, in an order in which each comes
+//!   after those it builds on: capturing happens under the lock that every edit holds.
+//! - E2. `blobs_to_fetch` lists blobs that the store refers to and does not hold; `blobs_to_send`
+//!   lists blobs that it holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::Bytes;
+use sds_engine::{BlobHash, ChangeHeader, Version};
+use sds_store::{DataStore, StoreError};
+use tokio::sync::{Notify, oneshot, watch};
+
+use super::SyncError;
+use super::status::{ConnectionState, SyncStatus};
+use super::writer::{Job, WriterGone, WriterHandle};
+use crate::limits::UNSAVED_BYTES_MAX;
+use crate::local_store::batch_since;
+use crate::persistence::Batch;
+use crate::store_id::StoreId;
+
+/// The store, and what has been passed on of it.
+pub(super) struct Core {
+    store: DataStore,
+    captured: Version,
+    blobs_to_send: BTreeMap<BlobHash, u64>,
+    blobs_to_fetch: BTreeMap<BlobHash, u64>,
+}
+
+/// Who made the changes that a store has gained.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Local,
+    Relay,
+}
+
+/// One open store.
+pub(super) struct Shared {
+    pub(super) id: StoreId,
+    pub(super) status: watch::Sender<SyncStatus>,
+    /// Counts the commits; to wait for the next one.
+    pub(super) saved: watch::Sender<u64>,
+    /// Rung when there is another blob to send or to fetch.
+    pub(super) blobs_changed: Notify,
+    core: Mutex<Core>,
+    writer: WriterHandle,
+    /// Which of the drivers, counted, speaks for the connection. Only changes with the status
+    /// locked.
+    speaker: AtomicU64,
+}
+
+/// A driver, by number.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct DriverNumber(u64);
+
+impl From<WriterGone> for SyncError {
+    fn from(_: WriterGone) -> Self {
+        Self::Stopped
+    }
+}
+
+impl Shared {
+    pub(super) fn new(
+        id: StoreId,
+        store: DataStore,
+        status: watch::Sender<SyncStatus>,
+        saved: watch::Sender<u64>,
+        writer: WriterHandle,
+    ) -> Self {
+        let captured = status.borrow().persisted.clone();
+        let core = Core {
+            store,
+            captured,
+            blobs_to_send: BTreeMap::new(),
+            blobs_to_fetch: BTreeMap::new(),
+        };
+        let core = Mutex::new(core);
+        let (blobs_changed, speaker) = (Notify::new(), AtomicU64::new(0));
+        Self { id, status, saved, blobs_changed, core, writer, speaker }
+    }
+
+    pub(super) fn read<T>(&self, look: impl FnOnce(&DataStore) -> T) -> Result<T, SyncError> {
+        Ok(look(&self.core()?.store))
+    }
+
+    pub(super) fn edit<T>(&self, work: impl FnOnce(&mut DataStore) -> T) -> Result<T, SyncError> {
+        let mut core = self.core()?;
+        if self.writer.unsaved_bytes() > UNSAVED_BYTES_MAX {
+            let failure = self.status.borrow().storage_error.clone();
+            return Err(failure.map_or(SyncError::DiskTooSlow, SyncError::Storage));
+        }
+        let value = work(&mut core.store);
+        self.capture(&mut core, Origin::Local)?;
+        Ok(value)
+    }
+
+    /// Takes a patch in, or leaves the store untouched; returns the changes that were new.
+    pub(super) fn apply(&self, patch: &[u8]) -> Result<Vec<Arc<[u8]>>, ApplyError> {
+        let mut core = self.core()?;
+        core.store.apply_remote_patch(patch)?;
+        Ok(self.capture(&mut core, Origin::Relay)?)
+    }
+
+    /// The durable changes that `version` lacks.
+    pub(super) fn durable_since(&self, version: &Version) -> Result<Vec<Arc<[u8]>>, SyncError> {
+        let mut changes = self.core()?.store.changes_since(version);
+        let status = self.status.borrow();
+        changes.retain(|change| {
+            let header = ChangeHeader::decode(change);
+            header.is_ok_and(|header| status.persisted.has(header.last()))
+        });
+        Ok(changes)
+    }
+
+    /// Waits until everything handed to the writer is on disk.
+    pub(super) async fn flush(&self) -> Result<(), SyncError> {
+        let (sender, receiver) = oneshot::channel();
+        self.writer.ask(Job::Flush(sender))?;
+        receiver.await.map_err(|_| SyncError::Stopped)?.map_err(SyncError::Storage)
+    }
+
+    /// Makes the writer write what waits, and end.
+    pub(super) fn stop_writer(&self) {
+        // If it has ended already, that is what was wanted.
+        let _ended = self.writer.ask(Job::Stop);
+    }
+
+    pub(super) fn is_disk_behind(&self) -> bool {
+        self.writer.unsaved_bytes() > UNSAVED_BYTES_MAX / 2
+    }
+
+    /// Forgets what the last relay had of the blobs: each is offered, or asked for, again.
+    pub(super) fn list_blobs(&self) -> Result<(), SyncError> {
+        let mut core = self.core()?;
+        core.blobs_to_send.clear();
+        core.blobs_to_fetch.clear();
+        for blob in core.store.referenced_blobs() {
+            core.note_blob(blob.hash, blob.size, Origin::Local);
+        }
+        self.publish_blobs(&core);
+        Ok(())
+    }
+
+    /// Forgets blobs that nothing refers to any more.
+    pub(super) fn forget_unreferenced_blobs(&self) -> Result<(), SyncError> {
+        let mut core = self.core()?;
+        let referenced: BTreeSet<BlobHash> =
+            core.store.referenced_blobs().iter().map(|blob| blob.hash).collect();
+        core.blobs_to_fetch.retain(|hash, _| referenced.contains(hash));
+        self.publish_blobs(&core);
+        Ok(())
+    }
+
+    pub(super) fn blobs_to_send(&self) -> Result<Vec<BlobHash>, SyncError> {
+        Ok(self.core()?.blobs_to_send.keys().copied().collect())
+    }
+
+    pub(super) fn blobs_to_fetch(&self) -> Result<Vec<(BlobHash, u64)>, SyncError> {
+        Ok(self.core()?.blobs_to_fetch.iter().map(|(hash, size)| (*hash, *size)).collect())
+    }
+
+    pub(super) fn blob(&self, hash: &BlobHash) -> Result<Option<Arc<[u8]>>, SyncError> {
+        self.read(|store| store.blob(hash))
+    }
+
+    /// Notes that the relay has a blob, or that there is no use in offering it.
+    pub(super) fn blob_sent(&self, hash: &BlobHash) -> Result<(), SyncError> {
+        let mut core = self.core()?;
+        core.blobs_to_send.remove(hash);
+        self.publish_blobs(&core);
+        Ok(())
+    }
+
+    /// Puts a blob on disk, then into the store. The bytes must be those of the hash.
+    pub(super) async fn blob_fetched(
+        &self,
+        hash: BlobHash,
+        bytes: Arc<[u8]>,
+    ) -> Result<(), SyncError> {
+        let blobs = vec![(hash, Arc::clone(&bytes))];
+        let batch = Batch { changes: Vec::new(), blobs };
+        self.writer.ask(Job::Append { batch, upto: Version::new() })?;
+        self.flush().await?;
+        let mut core = self.core()?;
+        core.store.add_blob(bytes);
+        core.blobs_to_fetch.remove(&hash);
+        self.publish_blobs(&core);
+        Ok(())
+    }
+
+    /// Makes a new driver speak for the connection; what earlier ones still say is not heard.
+    pub(super) fn next_driver(&self, connection: ConnectionState) -> DriverNumber {
+        let mut number = 0;
+        self.status.send_modify(|status| {
+            number = self.speaker.fetch_add(1, Ordering::Relaxed) + 1;
+            status.connection = connection;
+            status.last_error = None;
+        });
+        DriverNumber(number)
+    }
+
+    /// Changes the status on behalf of a driver; `change` says whether it did.
+    pub(super) fn report(
+        &self,
+        driver: DriverNumber,
+        change: impl FnOnce(&mut SyncStatus) -> bool,
+    ) {
+        self.status.send_if_modified(|status| {
+            self.speaker.load(Ordering::Relaxed) == driver.0 && change(status)
+        });
+    }
+
+    /// Tells what became of the connection, on behalf of a driver.
+    pub(super) fn report_connection(&self, driver: DriverNumber, state: ConnectionState) {
+        self.report(driver, |status| {
+            let is_new = status.connection != state;
+            status.connection = state;
+            is_new
+        });
+    }
+
+    /// Hands what the store has gained to the writer.
+    fn capture(&self, core: &mut Core, origin: Origin) -> Result<Vec<Arc<[u8]>>, SyncError> {
+        let gained = batch_since(&core.store, &core.captured);
+        if gained.unsaved.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut upto = Version::new();
+        let headers = gained.unsaved.changes.iter().flat_map(|bytes| ChangeHeader::decode(bytes));
+        headers.for_each(|header| upto.advance(header.replica, header.end()));
+        for blob in &gained.blobs {
+            core.note_blob(blob.hash, blob.size, origin);
+        }
+        core.captured.merge(&upto);
+        let changes = gained.unsaved.changes.clone();
+        self.status.send_modify(|status| {
+            status.local.merge(&upto);
+            status.blobs_to_send = core.blobs_to_send.len();
+            status.blobs_to_fetch = core.blobs_to_fetch.len();
+        });
+        if !gained.blobs.is_empty() {
+            self.blobs_changed.notify_one();
+        }
+        self.writer.ask(Job::Append { batch: gained.unsaved, upto })?;
+        Ok(changes)
+    }
+
+    fn publish_blobs(&self, core: &Core) {
+        let counts = (core.blobs_to_send.len(), core.blobs_to_fetch.len());
+        self.status.send_if_modified(|status| {
+            let is_new = (status.blobs_to_send, status.blobs_to_fetch) != counts;
+            (status.blobs_to_send, status.blobs_to_fetch) = counts;
+            is_new
+        });
+    }
+
+    /// The lock; an error after a panic of somebody who held it, for then nobody knows what is in
+    /// there, and what is on disk is the truth.
+    fn core(&self) -> Result<MutexGuard<'_, Core>, SyncError> {
+        self.core.lock().map_err(|_| SyncError::Stopped)
+    }
+}
+
+impl Core {
+    fn note_blob(&mut self, hash: BlobHash, size: u64, origin: Origin) {
+        if self.store.blob(&hash).is_none() {
+            self.blobs_to_fetch.insert(hash, size);
+        } else if origin == Origin::Local {
+            self.blobs_to_send.insert(hash, size);
+        }
+    }
+}
+
+/// Why a patch of the relay was not taken in. The store is as it was.
+#[derive(Debug)]
+pub(super) enum ApplyError {
+    Store(StoreError),
+    Sync(SyncError),
+}
+
+impl From<StoreError> for ApplyError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<SyncError> for ApplyError {
+    fn from(error: SyncError) -> Self {
+        Self::Sync(error)
+    }
+}
+
+/// [`Shared::apply`], off the threads that must not wait.
+pub(super) async fn apply_off_thread(
+    shared: &Arc<Shared>,
+    patch: Bytes,
+) -> Result<Vec<Arc<[u8]>>, ApplyError> {
+    let shared = Arc::clone(shared);
+    let applied = tokio::task::spawn_blocking(move || shared.apply(&patch)).await;
+    applied.unwrap_or(Err(ApplyError::Sync(SyncError::Stopped)))
+}

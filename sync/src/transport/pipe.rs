@@ -1,0 +1,131 @@
+//! A stream of frames with a task for each direction, so that one loop can serve both.
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::stream::{FrameReceiver, FrameSender, StreamError};
+use crate::limits::{CLOSE_TIMEOUT, FRAME_QUEUE_MAX};
+use crate::message::Frame;
+
+type Received<In> = Result<Option<In>, StreamError>;
+
+/// Frames out and in. Holds at most [`FRAME_QUEUE_MAX`] frames each way; both tasks end with it.
+#[derive(Debug)]
+pub struct FramePipe<Out, In> {
+    outgoing: Option<mpsc::Sender<Out>>,
+    incoming: mpsc::Receiver<Received<In>>,
+    sending: JoinSet<()>,
+    _receiving: JoinSet<()>,
+}
+
+impl<Out, In> FramePipe<Out, In>
+where
+    Out: Frame + Send + Sync + 'static,
+    In: Frame + Send + 'static,
+{
+    /// Takes over both halves of a stream. Needs a tokio runtime.
+    #[must_use]
+    pub fn new(sender: FrameSender, receiver: FrameReceiver) -> Self {
+        let (outgoing, to_send) = mpsc::channel(FRAME_QUEUE_MAX);
+        let (received, incoming) = mpsc::channel(FRAME_QUEUE_MAX);
+        let (mut sending, mut receiving) = (JoinSet::new(), JoinSet::new());
+        sending.spawn(send_all(sender, to_send));
+        receiving.spawn(receive_all(receiver, received));
+        Self { outgoing: Some(outgoing), incoming, sending, _receiving: receiving }
+    }
+
+    /// Waits for the first thing of interest. May be dropped while it waits; nothing is lost.
+    ///
+    /// Once the other side takes nothing further there is never room again.
+    pub async fn ready(&mut self, interest: Interest) -> Ready<In> {
+        let outgoing = self.outgoing.as_ref().filter(|_| interest.in_room);
+        let room = async {
+            match outgoing {
+                // The room that was found stays: nobody else sends on this channel.
+                Some(outgoing) => outgoing.reserve().await.is_ok(),
+                None => std::future::pending().await,
+            }
+        };
+        let has_room = tokio::select! {
+            has_room = room => has_room,
+            received = self.incoming.recv(), if interest.in_frames => {
+                return Ready::Received(received.unwrap_or(Ok(None)));
+            }
+        };
+        if !has_room {
+            self.outgoing = None;
+        }
+        Ready::Room(has_room)
+    }
+
+    /// A frame that has arrived already, if there is one.
+    pub fn next_arrived(&mut self) -> Option<Received<In>> {
+        self.incoming.try_recv().ok()
+    }
+
+    /// Hands a frame to the sending task, if there is room: after [`ready`](Self::ready) has said
+    /// so.
+    pub fn send(&self, frame: Out) {
+        if let Some(outgoing) = &self.outgoing {
+            // Without room the other side is gone, and so is the frame's use.
+            let _gone = outgoing.try_send(frame);
+        }
+    }
+
+    /// Sends some last frames, ends the stream, and waits a few seconds until they have arrived.
+    pub async fn finish(mut self, last: impl IntoIterator<Item = Out>) {
+        let outgoing = self.outgoing.take();
+        let ending = async move {
+            for frame in last {
+                if let Some(outgoing) = &outgoing
+                    && outgoing.send(frame).await.is_err()
+                {
+                    return;
+                }
+            }
+            drop(outgoing);
+            // A task that panicked has sent what it could.
+            let _sent = self.sending.join_next().await;
+        };
+        // Who does not listen any more will notice by itself.
+        let _in_time = timeout(CLOSE_TIMEOUT, ending).await;
+    }
+}
+
+/// What one would like to do with a pipe.
+#[derive(Clone, Copy, Debug)]
+pub struct Interest {
+    /// To send a frame.
+    pub in_room: bool,
+    /// To receive one.
+    pub in_frames: bool,
+}
+
+/// What a pipe is ready for.
+#[derive(Debug)]
+pub enum Ready<In> {
+    /// A frame can be sent; or, if false, none ever again.
+    Room(bool),
+    /// What the other side said; `None` at the end of the stream.
+    Received(Received<In>),
+}
+
+async fn send_all<Out: Frame>(mut sender: FrameSender, mut frames: mpsc::Receiver<Out>) {
+    while let Some(frame) = frames.recv().await {
+        if sender.send(&frame).await.is_err() {
+            return;
+        }
+    }
+    sender.finish().await;
+}
+
+async fn receive_all<In: Frame>(mut receiver: FrameReceiver, frames: mpsc::Sender<Received<In>>) {
+    loop {
+        let received = receiver.next().await;
+        let is_last = !matches!(received, Ok(Some(_)));
+        if frames.send(received).await.is_err() || is_last {
+            return;
+        }
+    }
+}

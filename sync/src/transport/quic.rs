@@ -1,0 +1,122 @@
+//! QUIC endpoints with TLS 1.3, for clients and for relays.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{ClientConfig, Endpoint, IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::time::timeout;
+
+use super::stream::{FrameReceiver, FrameSender, StreamError};
+use super::trust::client_config;
+use super::{ALPN, RelayUrl, TransportError, Trust};
+use crate::limits::{
+    CLOSE_TIMEOUT, CONNECT_TIMEOUT, FRAME_BYTES_MAX, IDLE_TIMEOUT, KEEP_ALIVE_INTERVAL, STREAMS_MAX,
+};
+
+/// A connection to a relay.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    endpoint: Endpoint,
+    connection: quinn::Connection,
+}
+
+/// Connects to the relay at `url`, if `trust` accepts it; tries its addresses in turn.
+///
+/// # Errors
+/// If none of the addresses leads to a trusted relay: the last failure.
+pub async fn connect(url: &RelayUrl, trust: &Trust) -> Result<Connection, TransportError> {
+    let trust = trust.clone();
+    let tls = tokio::task::spawn_blocking(move || client_config(&trust));
+    let tls = tls.await.map_err(|_| TransportError::TimedOut)??;
+    let crypto = QuicClientConfig::try_from(tls)
+        .map_err(|_| TransportError::Tls(Arc::new(rustls::Error::HandshakeNotComplete)))?;
+    let mut config = ClientConfig::new(Arc::new(crypto));
+    config.transport_config(transport_config(0));
+    let no_address = || TransportError::NoAddress { host: url.host().to_owned() };
+    let addresses =
+        tokio::net::lookup_host((url.host(), url.port())).await.map_err(|_| no_address())?;
+    let mut outcome = Err(no_address());
+    for address in addresses {
+        outcome = connect_to(address, url.host(), config.clone()).await;
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
+}
+
+impl Connection {
+    /// Opens a stream of frames.
+    ///
+    /// # Errors
+    /// If the connection is gone.
+    pub async fn open_stream(&self) -> Result<(FrameSender, FrameReceiver), StreamError> {
+        let (send, receive) = self
+            .connection
+            .open_bi()
+            .await
+            .map_err(|error| StreamError::Transport(error.into()))?;
+        Ok((FrameSender::new(send), FrameReceiver::new(receive, FRAME_BYTES_MAX)))
+    }
+
+    /// Closes the connection and waits until the other side knows, or a few seconds.
+    pub async fn close(self) {
+        self.connection.close(VarInt::from_u32(0), b"bye");
+        // The other side may be gone; it will notice by itself.
+        let _idle = timeout(CLOSE_TIMEOUT, self.endpoint.wait_idle()).await;
+    }
+}
+
+/// An endpoint that takes connections of clients.
+///
+/// # Errors
+/// If the key does not fit the certificate, or the address is taken.
+pub fn server_endpoint(
+    listen: SocketAddr,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<Endpoint, TransportError> {
+    let failed = |error| TransportError::Tls(Arc::new(error));
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
+        .map_err(failed)?;
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    let crypto =
+        QuicServerConfig::try_from(tls).map_err(|_| failed(rustls::Error::HandshakeNotComplete))?;
+    let mut config = ServerConfig::with_crypto(Arc::new(crypto));
+    config.transport_config(transport_config(STREAMS_MAX));
+    Endpoint::server(config, listen).map_err(|error| TransportError::Socket(Arc::new(error)))
+}
+
+async fn connect_to(
+    address: SocketAddr,
+    host: &str,
+    config: ClientConfig,
+) -> Result<Connection, TransportError> {
+    let any = match address {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let endpoint =
+        Endpoint::client(any).map_err(|error| TransportError::Socket(Arc::new(error)))?;
+    let connecting = endpoint
+        .connect_with(config, address, host)
+        .map_err(|_| TransportError::NoAddress { host: host.to_owned() })?;
+    let connection =
+        timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| TransportError::TimedOut)??;
+    Ok(Connection { endpoint, connection })
+}
+
+fn transport_config(streams: u32) -> Arc<TransportConfig> {
+    let mut config = TransportConfig::default();
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(streams))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .keep_alive_interval(Some(KEEP_ALIVE_INTERVAL))
+        .max_idle_timeout(IdleTimeout::try_from(IDLE_TIMEOUT).ok());
+    Arc::new(config)
+}
