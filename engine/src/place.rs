@@ -63,10 +63,15 @@ impl Replica {
             .cloned()
             .collect();
         let index = index.min(others.len());
+        // A placeholder has no place of its own; giving it one would revive it.
+        let is_placeholder = |(_, child): &Sibling| !self.is_alive(*child);
+        let least = others[..index].iter().rposition(is_placeholder).map_or(0, |at| at + 1);
+        let most = others[index..].iter().position(is_placeholder);
+        let most = most.map_or(others.len(), |at| index + at);
         let mut width = 1;
         loop {
-            let from = index.saturating_sub(width - 1);
-            let to = (index + width).min(others.len());
+            let from = index.saturating_sub(width - 1).max(least);
+            let to = (index + width).min(most);
             let lo = from.checked_sub(1).map(|before| &others[before].0);
             let hi = others.get(to).map(|(key, _)| key);
             let first = OrderKey::between(lo, hi, self.next_id());
@@ -81,7 +86,7 @@ impl Replica {
                 }
                 return Ok(keys[gap].clone());
             }
-            if lo.is_none() && hi.is_none() {
+            if (from, to) == (least, most) {
                 // 2^24 siblings and more do not fit one run.
                 return Err(EditError::OutOfIds);
             }

@@ -297,4 +297,29 @@ fn a_snapshot_gives_the_same_replica() {
         let cut = Replica::from_snapshot(ReplicaId::new(2).unwrap(), &bytes[..end]);
         assert!(cut.is_err(), "cut at {end}");
     }
+    let longer = [bytes.as_slice(), &[0]].concat();
+    assert!(Replica::from_snapshot(ReplicaId::new(2).unwrap(), &longer).is_err());
+}
+
+#[test]
+fn making_room_among_rescued_entries_revives_no_placeholder() {
+    let (mut a, mut b) = (replica(1), replica(2));
+    let targets: Vec<EntryId> = (0..3).map(|_| a.create_item(EntryId::ROOT, END).unwrap()).collect();
+    meet(&mut a, &mut b);
+    for target in &targets {
+        a.purge(*target).unwrap();
+        b.create_link(*target, EntryId::ROOT, END).unwrap();
+    }
+    meet(&mut a, &mut b);
+    let lost = EntryId::LOST_AND_FOUND;
+    assert_eq!(children(&a, lost), targets, "placeholders");
+    // Always into the gap that the last two leave, until its keys have no room left.
+    let mut at = 1;
+    for turn in 0..200 {
+        a.create_item(lost, at).unwrap();
+        at += turn % 2;
+    }
+    meet(&mut a, &mut b);
+    assert!(targets.iter().all(|target| !a.is_alive(*target)));
+    assert_eq!(a.child_count(lost), 203);
 }

@@ -4,7 +4,7 @@
 use std::io::{Read, Write};
 
 use flate2::Compression;
-use flate2::read::GzDecoder;
+use flate2::bufread::GzDecoder;
 use flate2::write::GzEncoder;
 
 use crate::error::DecodeError;
@@ -26,11 +26,14 @@ pub(crate) fn unpack_snapshot(bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
     }
     let mut patch = Vec::new();
     let mut decoder = GzDecoder::new(bytes).take(SNAPSHOT_BYTES_MAX + 1);
-    match decoder.read_to_end(&mut patch) {
-        Err(_) => Err(DecodeError::WrongChecksum),
-        Ok(_) if patch.len() as u64 > SNAPSHOT_BYTES_MAX => {
-            Err(DecodeError::TooLarge { what: "the snapshot", max: SNAPSHOT_BYTES_MAX })
-        }
-        Ok(_) => Ok(patch),
+    decoder.read_to_end(&mut patch).map_err(|_| DecodeError::WrongChecksum)?;
+    if patch.len() as u64 > SNAPSHOT_BYTES_MAX {
+        return Err(DecodeError::TooLarge { what: "the snapshot", max: SNAPSHOT_BYTES_MAX });
     }
+    let rest = decoder.into_inner().into_inner();
+    if !rest.is_empty() {
+        let at = bytes.len() - rest.len();
+        return Err(DecodeError::Malformed { at, what: "bytes after the end" });
+    }
+    Ok(patch)
 }
