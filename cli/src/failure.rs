@@ -94,7 +94,7 @@ impl From<SyncError> for Failure {
             SyncError::Refused { code: RefusalCode::Forbidden, .. } | SyncError::ReadOnly => {
                 Exit::Forbidden
             }
-            SyncError::TimedOut { .. } | SyncError::NotConnected { .. } => Exit::Network,
+            SyncError::TimedOut { .. } | SyncError::NotConnected => Exit::Network,
             _ => Exit::General,
         };
         Self::new(exit, error)

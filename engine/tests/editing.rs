@@ -304,7 +304,8 @@ fn a_snapshot_gives_the_same_replica() {
 #[test]
 fn making_room_among_rescued_entries_revives_no_placeholder() {
     let (mut a, mut b) = (replica(1), replica(2));
-    let targets: Vec<EntryId> = (0..3).map(|_| a.create_item(EntryId::ROOT, END).unwrap()).collect();
+    let targets: Vec<EntryId> =
+        (0..3).map(|_| a.create_item(EntryId::ROOT, END).unwrap()).collect();
     meet(&mut a, &mut b);
     for target in &targets {
         a.purge(*target).unwrap();

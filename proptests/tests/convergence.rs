@@ -73,17 +73,17 @@ fn ids_of_a_failed_transaction_are_never_given_again() {
 
 #[test]
 fn a_transaction_is_one_change_that_shows_as_a_whole() {
-    let (mut ann, mut bob) = (Replica::new(id(1)), Replica::new(id(2)));
-    let made = ann.transact(|ann| {
-        let item = ann.create_item(EntryId::ROOT, 0)?;
-        ann.set(item, Field::Label, Value::Text("draft".into()))?;
-        ann.splice(item, Field::Label, 0..1, "D")?;
+    let (mut desk, mut phone) = (Replica::new(id(1)), Replica::new(id(2)));
+    let made = desk.transact(|desk| {
+        let item = desk.create_item(EntryId::ROOT, 0)?;
+        desk.set(item, Field::Label, Value::Text("draft".into()))?;
+        desk.splice(item, Field::Label, 0..1, "D")?;
         Ok::<_, EditError>(item)
     });
     let item = made.unwrap();
-    assert_eq!(exported(&ann).changes().len(), 1);
-    bob.integrate(exported(&ann)).unwrap();
-    assert_eq!(bob.value(item, &Field::Label), Value::Text("Draft".into()));
+    assert_eq!(exported(&desk).changes().len(), 1);
+    phone.integrate(exported(&desk)).unwrap();
+    assert_eq!(phone.value(item, &Field::Label), Value::Text("Draft".into()));
 }
 
 fn edited(edits: &[Edit]) -> Replica {

@@ -11,26 +11,26 @@ use sds_proptests::view::{View, assert_matches_model};
 #[test]
 fn early_changes_wait_for_what_they_build_on() {
     let changes = chain(1, 4);
-    let mut bob = Replica::new(id(2));
+    let mut phone = Replica::new(id(2));
     for (count, change) in changes.iter().enumerate().skip(1).rev() {
-        let done = bob.integrate(Patch::new(vec![change.clone()])).unwrap();
+        let done = phone.integrate(Patch::new(vec![change.clone()])).unwrap();
         assert_eq!((done.applied, done.known, done.waiting), (0, 0, 4 - count));
-        assert!(bob.version().is_empty() && bob.missing().contains(&op(1, count as u64 - 1)));
-        assert_matches_model(&mut bob, &changes[count..]);
+        assert!(phone.version().is_empty() && phone.missing().contains(&op(1, count as u64 - 1)));
+        assert_matches_model(&mut phone, &changes[count..]);
     }
-    let done = bob.integrate(Patch::new(vec![changes[0].clone()])).unwrap();
+    let done = phone.integrate(Patch::new(vec![changes[0].clone()])).unwrap();
     assert_eq!((done.applied, done.known, done.waiting), (4, 0, 0));
-    assert_eq!(bob.missing(), []);
-    assert_matches_model(&mut bob, &changes);
+    assert_eq!(phone.missing(), []);
+    assert_matches_model(&mut phone, &changes);
 }
 
 #[test]
 fn a_change_waits_for_each_of_its_deps() {
-    let (ann, cat) = (chain(1, 1), chain(3, 2));
+    let (desk, cat) = (chain(1, 1), chain(3, 2));
     let both = Change::new(id(2), 0, vec![op(1, 0), op(3, 1)], &[set(1)]).unwrap();
     let mut dan = Replica::new(id(4));
     let mut got = Vec::new();
-    for (change, applied) in [(&both, 0), (&cat[1], 0), (&ann[0], 1), (&cat[0], 3)] {
+    for (change, applied) in [(&both, 0), (&cat[1], 0), (&desk[0], 1), (&cat[0], 3)] {
         got.push(change.clone());
         let done = dan.integrate(Patch::new(vec![change.clone()])).unwrap();
         assert_eq!(done.applied, applied);
@@ -41,19 +41,19 @@ fn a_change_waits_for_each_of_its_deps() {
 #[test]
 fn duplicates_change_nothing() {
     let changes = chain(1, 3);
-    let mut bob = Replica::new(id(2));
-    bob.integrate(Patch::new(changes[..2].to_vec())).unwrap();
-    let digest = bob.digest();
-    let done = bob.integrate(Patch::new([&changes[..2], &changes[..2]].concat())).unwrap();
+    let mut phone = Replica::new(id(2));
+    phone.integrate(Patch::new(changes[..2].to_vec())).unwrap();
+    let digest = phone.digest();
+    let done = phone.integrate(Patch::new([&changes[..2], &changes[..2]].concat())).unwrap();
     assert_eq!((done.applied, done.known, done.waiting), (0, 4, 0));
-    assert_eq!(bob.digest(), digest);
+    assert_eq!(phone.digest(), digest);
 
     let early = Change::new(id(3), 1, vec![], &[set(9)]).unwrap();
     for known in [0, 1] {
-        let done = bob.integrate(Patch::new(vec![early.clone()])).unwrap();
+        let done = phone.integrate(Patch::new(vec![early.clone()])).unwrap();
         assert_eq!((done.applied, done.known, done.waiting), (0, known, 1));
     }
-    assert_eq!(bob.digest(), digest);
+    assert_eq!(phone.digest(), digest);
 }
 
 #[test]
@@ -75,16 +75,16 @@ fn a_second_version_of_a_change_is_refused_with_all_that_came_with_it() {
         Change::new(id(1), 1, vec![op(9, 0)], &[set(1)]).unwrap(),
     ];
     for rival in rivals {
-        let mut bob = Replica::new(id(2));
+        let mut phone = Replica::new(id(2));
         let known = [&changes[..2], &changes[3..]].concat();
-        bob.integrate(Patch::new(known.clone())).unwrap();
-        let before = (bob.digest(), View::of_replica(&bob), bob.missing());
+        phone.integrate(Patch::new(known.clone())).unwrap();
+        let before = (phone.digest(), View::of_replica(&phone), phone.missing());
         for companions in [vec![], vec![changes[2].clone()], chain(5, 2)] {
             let patch = [&companions[..], std::slice::from_ref(&rival)].concat();
-            let refused = bob.integrate(Patch::new(patch));
+            let refused = phone.integrate(Patch::new(patch));
             assert!(matches!(refused, Err(IntegrateError::Forked { .. })), "{refused:?} {rival:?}");
-            assert_eq!((bob.digest(), View::of_replica(&bob), bob.missing()), before);
-            assert_matches_model(&mut bob, &known);
+            assert_eq!((phone.digest(), View::of_replica(&phone), phone.missing()), before);
+            assert_matches_model(&mut phone, &known);
         }
     }
 }
@@ -93,10 +93,10 @@ fn a_second_version_of_a_change_is_refused_with_all_that_came_with_it() {
 fn two_versions_of_a_change_in_one_patch_are_refused() {
     for start in [0, 1] {
         let rivals = [1, 2].map(|n| Change::new(id(1), start, vec![], &[set(n)]).unwrap());
-        let mut bob = Replica::new(id(2));
-        let refused = bob.integrate(Patch::new(rivals.to_vec()));
+        let mut phone = Replica::new(id(2));
+        let refused = phone.integrate(Patch::new(rivals.to_vec()));
         assert!(matches!(refused, Err(IntegrateError::Forked { .. })), "{refused:?}");
-        assert_matches_model(&mut bob, &[]);
+        assert_matches_model(&mut phone, &[]);
     }
 }
 
@@ -104,23 +104,23 @@ fn two_versions_of_a_change_in_one_patch_are_refused() {
 fn a_patch_may_come_in_any_order_however_long_it_is() {
     let mut changes = chain(1, 500);
     Dice::new(7).shuffle(&mut changes);
-    let mut bob = Replica::new(id(2));
-    let done = bob.integrate(Patch::new(changes.clone())).unwrap();
+    let mut phone = Replica::new(id(2));
+    let done = phone.integrate(Patch::new(changes.clone())).unwrap();
     assert_eq!((done.applied, done.waiting), (500, 0));
-    assert_matches_model(&mut bob, &changes);
+    assert_matches_model(&mut phone, &changes);
 }
 
 #[test]
 fn one_change_more_than_may_wait_is_refused() {
     let early = chain(1, BACKLOG_CHANGES_MAX as u64 + 2).split_off(1);
     let (last, fitting) = early.split_last().unwrap();
-    let mut bob = Replica::new(id(2));
-    let done = bob.integrate(Patch::new(fitting.to_vec())).unwrap();
+    let mut phone = Replica::new(id(2));
+    let done = phone.integrate(Patch::new(fitting.to_vec())).unwrap();
     assert_eq!(done.waiting, BACKLOG_CHANGES_MAX);
-    let refused = bob.integrate(Patch::new(vec![last.clone()]));
+    let refused = phone.integrate(Patch::new(vec![last.clone()]));
     assert!(matches!(refused, Err(IntegrateError::BacklogFull { .. })), "{refused:?}");
-    assert_eq!(bob.version(), &Version::new());
-    let done = bob.integrate(Patch::new(chain(1, 1))).unwrap();
+    assert_eq!(phone.version(), &Version::new());
+    let done = phone.integrate(Patch::new(chain(1, 1))).unwrap();
     assert_eq!((done.applied, done.waiting), (BACKLOG_CHANGES_MAX + 1, 0));
 }
 
@@ -128,10 +128,10 @@ fn one_change_more_than_may_wait_is_refused() {
 fn what_makes_room_in_the_backlog_may_bring_what_would_not_fit_without() {
     let early = chain(1, BACKLOG_CHANGES_MAX as u64 + 2).split_off(1);
     let (last, fitting) = early.split_last().unwrap();
-    let mut bob = Replica::new(id(2));
-    assert_eq!(bob.integrate(Patch::new(fitting.to_vec())).unwrap().waiting, BACKLOG_CHANGES_MAX);
+    let mut phone = Replica::new(id(2));
+    assert_eq!(phone.integrate(Patch::new(fitting.to_vec())).unwrap().waiting, BACKLOG_CHANGES_MAX);
     let release = vec![last.clone(), chain(1, 1).remove(0)];
-    let done = bob.integrate(Patch::new(release)).unwrap();
+    let done = phone.integrate(Patch::new(release)).unwrap();
     assert_eq!((done.applied, done.waiting), (BACKLOG_CHANGES_MAX + 2, 0));
 }
 
@@ -144,26 +144,26 @@ fn one_byte_more_than_may_wait_is_refused() {
     };
     let head = large(9, CHANGE_BYTES_MAX - 64).bytes().len() - (CHANGE_BYTES_MAX - 64);
     let quarter = BACKLOG_BYTES_MAX / 4;
-    let mut bob = Replica::new(id(2));
+    let mut phone = Replica::new(id(2));
     let fitting = (3..6).map(|author| large(author, quarter - head));
-    assert_eq!(bob.integrate(Patch::new(fitting.collect())).unwrap().waiting, 3);
+    assert_eq!(phone.integrate(Patch::new(fitting.collect())).unwrap().waiting, 3);
     let fills = large(7, quarter - head - 100);
-    assert_eq!(bob.integrate(Patch::new(vec![fills])).unwrap().waiting, 4);
-    let refused = bob.integrate(Patch::new(vec![large(8, 101)]));
+    assert_eq!(phone.integrate(Patch::new(vec![fills])).unwrap().waiting, 4);
+    let refused = phone.integrate(Patch::new(vec![large(8, 101)]));
     assert!(matches!(refused, Err(IntegrateError::BacklogFull { .. })), "{refused:?}");
-    assert_eq!(bob.integrate(Patch::new(vec![large(8, 50)])).unwrap().waiting, 5);
+    assert_eq!(phone.integrate(Patch::new(vec![large(8, 50)])).unwrap().waiting, 5);
 }
 
 #[test]
 fn nothing_comes_in_while_a_transaction_is_open() {
-    let mut bob = Replica::new(id(2));
-    let refused = bob.transact(|bob| {
-        assert!(bob.create_item(EntryId::ROOT, 0).is_ok());
-        Ok::<_, sds_engine::EditError>(bob.integrate(Patch::new(chain(1, 1))))
+    let mut phone = Replica::new(id(2));
+    let refused = phone.transact(|phone| {
+        assert!(phone.create_item(EntryId::ROOT, 0).is_ok());
+        Ok::<_, sds_engine::EditError>(phone.integrate(Patch::new(chain(1, 1))))
     });
     assert_eq!(refused, Ok(Err(IntegrateError::TransactionOpen)));
-    let own = Patch::decode(&bob.export(&Version::new())).unwrap().into_changes();
-    assert_matches_model(&mut bob, &own);
+    let own = Patch::decode(&phone.export(&Version::new())).unwrap().into_changes();
+    assert_matches_model(&mut phone, &own);
 }
 
 /// Changes of one author, of one counter each, each setting the label of Root.

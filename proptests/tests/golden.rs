@@ -8,8 +8,8 @@
 use std::path::PathBuf;
 
 use sds_engine::{
-    BlobHash, BlobRef, Change, DecodeError, EntryId, Field, IdRange, Life, NewEntry, Op, OpId,
-    OrderKey, Patch, Replica, ReplicaId, Timestamp, Value,
+    BlobHash, BlobRef, Change, DecodeError, EditError, EntryId, Field, IdRange, Life, NewEntry, Op,
+    OpId, OrderKey, Patch, Replica, ReplicaId, Timestamp, Value, Version,
 };
 use sds_proptests::model::Model;
 use sds_proptests::view::assert_matches_model;
@@ -17,8 +17,8 @@ use sds_proptests::view::assert_matches_model;
 /// What one typed character takes as a patch, near the start of a history. The goal is 24.
 const KEYSTROKE_BYTES: usize = 28;
 
-const ANN: u64 = 0x1122_3344_5566_7788;
-const BOB: u64 = 0x99aa_bbcc_ddee_ff00;
+const DESK: u64 = 0x1122_3344_5566_7788;
+const PHONE: u64 = 0x99aa_bbcc_ddee_ff00;
 
 #[test]
 fn every_op_and_value_encodes_to_the_golden_bytes() {
@@ -43,12 +43,30 @@ fn the_state_of_the_golden_patch_has_the_golden_digest() {
 }
 
 #[test]
+fn the_worked_example_is_true() {
+    let mut replica = Replica::new(id(0x0102_0304_0506_0708));
+    let item = replica.transact(|replica| {
+        let item = replica.create_item(EntryId::ROOT, usize::MAX)?;
+        replica.set(item, Field::Label, Value::Text("Hi".into()))?;
+        Ok::<_, EditError>(item)
+    });
+    assert_eq!(item.unwrap().to_string(), "01020304-0506-8070-a000-000000000000");
+    // The bytes in docs/format.md.
+    let expected = [
+        0x53, 0x44, 0x01, 0x22, 0x08, 0x07, 0x06, 0x05, 0x04, 0x03, 0x02, 0x01, 0x00, 0x03, 0x00,
+        0x01, 0x04, 0x00, 0x01, 0x0a, 0x43, 0x3c, 0xad, 0x11, 0xd7, 0x7c, 0xa2, 0x00, 0x00, 0x01,
+        0x06, 0x04, 0x02, 0x00, 0x05, 0x02, 0x48, 0x69, 0x5c, 0xa6, 0xa4, 0xe1,
+    ];
+    assert_eq!(replica.export(&Version::new()), expected);
+}
+
+#[test]
 fn a_lone_keystroke_fits_in_its_bytes() {
-    let mut ann = Replica::new(id(ANN));
-    ann.set(EntryId::ROOT, Field::Value, Value::Text("a".into())).unwrap();
-    let before = ann.version().clone();
-    ann.splice(EntryId::ROOT, Field::Value, 1..1, "b").unwrap();
-    let keystroke = ann.export(&before);
+    let mut desk = Replica::new(id(DESK));
+    desk.set(EntryId::ROOT, Field::Value, Value::Text("a".into())).unwrap();
+    let before = desk.version().clone();
+    desk.splice(EntryId::ROOT, Field::Value, 1..1, "b").unwrap();
+    let keystroke = desk.export(&before);
     assert!(keystroke.len() <= KEYSTROKE_BYTES, "{} bytes: {keystroke:02x?}", keystroke.len());
 }
 
@@ -58,21 +76,21 @@ fn newer_formats_and_ops_are_errors_that_say_so() {
     newer[2] = 2;
     assert_eq!(Patch::decode(&newer), Err(DecodeError::FormatTooNew { found: 2, newest: 1 }));
 
-    let skip = Change::new(id(ANN), 0, vec![], &[Op::Skip { count: 1 }]).unwrap();
+    let skip = Change::new(id(DESK), 0, vec![], &[Op::Skip { count: 1 }]).unwrap();
     let mut unknown = skip.bytes().to_vec();
     let tag = unknown.len() - 2;
     unknown[tag] = 12;
-    let expected = DecodeError::OpTooNew { replica: id(ANN), kind: 12 };
+    let expected = DecodeError::OpTooNew { replica: id(DESK), kind: 12 };
     assert_eq!(Change::decode(&unknown), Err(expected));
 }
 
-/// Three changes: Ann's with every op, Bob's on top of it, Ann's on top of both.
+/// Three changes: The desk's with every op, The phone's on top of it, The desk's on top of both.
 fn changes() -> Vec<Change> {
-    let seen_by_bob = vec![op(ANN, first_ops().iter().map(Op::span).sum::<u64>() - 1)];
-    let first = Change::new(id(ANN), 0, vec![], &first_ops()).unwrap();
-    let second = Change::new(id(BOB), 0, seen_by_bob, &second_ops()).unwrap();
+    let seen_by_bob = vec![op(DESK, first_ops().iter().map(Op::span).sum::<u64>() - 1)];
+    let first = Change::new(id(DESK), 0, vec![], &first_ops()).unwrap();
+    let second = Change::new(id(PHONE), 0, seen_by_bob, &second_ops()).unwrap();
     let (next, seen) = (first.header().end(), vec![second.header().last()]);
-    let third = Change::new(id(ANN), next, seen, &third_ops()).unwrap();
+    let third = Change::new(id(DESK), next, seen, &third_ops()).unwrap();
     vec![first, second, third]
 }
 
@@ -126,14 +144,14 @@ fn first_ops() -> Vec<Op> {
 }
 
 fn second_ops() -> Vec<Op> {
-    let (entry, life, field, set) = (own_item(), Life::FIRST, Field::Label, op(ANN, 2));
+    let (entry, life, field, set) = (own_item(), Life::FIRST, Field::Label, op(DESK, 2));
     vec![
         Op::Insert {
             entry,
             life,
             field: field.clone(),
             set,
-            origin: Some(op(ANN, 3)),
+            origin: Some(op(DESK, 3)),
             text: "x\u{1f680}".into(),
         },
         Op::Insert { entry, life, field: field.clone(), set, origin: None, text: "<".into() },
@@ -143,8 +161,8 @@ fn second_ops() -> Vec<Op> {
             field,
             set,
             ranges: vec![
-                IdRange { first: op(ANN, 2), len: 1 },
-                IdRange { first: op(BOB, 0), len: 2 },
+                IdRange { first: op(DESK, 2), len: 1 },
+                IdRange { first: op(PHONE, 0), len: 2 },
             ],
         },
         Op::Reorder { entry, life, parent: EntryId::ROOT, key: key(&[0x81; 64]) },
@@ -180,7 +198,7 @@ fn third_ops() -> Vec<Op> {
 }
 
 fn own_item() -> EntryId {
-    EntryId::created_by(op(ANN, 0))
+    EntryId::created_by(op(DESK, 0))
 }
 
 fn foreign() -> EntryId {

@@ -10,26 +10,26 @@ use sds_proptests::view::{View, assert_matches_model};
 
 #[test]
 fn a_change_may_be_as_large_as_the_format_says_and_no_larger() {
-    let mut ann = Replica::new(id(1));
-    let note = ann.create_item(EntryId::ROOT, 0).unwrap();
-    let before = (ann.version().clone(), View::of_replica(&ann));
-    let too_large = ann.set(note, Field::Value, Value::Bytes(vec![1; CHANGE_BYTES_MAX]));
+    let mut desk = Replica::new(id(1));
+    let note = desk.create_item(EntryId::ROOT, 0).unwrap();
+    let before = (desk.version().clone(), View::of_replica(&desk));
+    let too_large = desk.set(note, Field::Value, Value::Bytes(vec![1; CHANGE_BYTES_MAX]));
     assert!(matches!(too_large, Err(EditError::ChangeTooLarge { .. })), "{too_large:?}");
-    assert_eq!((ann.version().clone(), View::of_replica(&ann)), before);
+    assert_eq!((desk.version().clone(), View::of_replica(&desk)), before);
 
     // The first change after a failed transaction also accounts for the ids that it took.
-    ann.set(note, Field::Value, Value::None).unwrap();
-    let before = ann.version().clone();
-    ann.set(note, Field::Value, Value::Bytes(vec![1; CHANGE_BYTES_MAX - 64])).unwrap();
-    let made = Patch::decode(&ann.export(&before)).unwrap();
+    desk.set(note, Field::Value, Value::None).unwrap();
+    let before = desk.version().clone();
+    desk.set(note, Field::Value, Value::Bytes(vec![1; CHANGE_BYTES_MAX - 64])).unwrap();
+    let made = Patch::decode(&desk.export(&before)).unwrap();
     let spare = CHANGE_BYTES_MAX - made.changes()[0].bytes().len();
     let largest = CHANGE_BYTES_MAX - 64 + spare;
-    ann.set(note, Field::Value, Value::Bytes(vec![1; largest])).unwrap();
-    let too_large = ann.set(note, Field::Value, Value::Bytes(vec![1; largest + 1]));
+    desk.set(note, Field::Value, Value::Bytes(vec![1; largest])).unwrap();
+    let too_large = desk.set(note, Field::Value, Value::Bytes(vec![1; largest + 1]));
     assert!(matches!(too_large, Err(EditError::ChangeTooLarge { .. })), "{too_large:?}");
-    let mut bob = Replica::new(id(2));
-    bob.integrate(Patch::decode(&ann.export(&Version::new())).unwrap()).unwrap();
-    assert_eq!(bob.digest(), ann.digest());
+    let mut phone = Replica::new(id(2));
+    phone.integrate(Patch::decode(&desk.export(&Version::new())).unwrap()).unwrap();
+    assert_eq!(phone.digest(), desk.digest());
     assert!(matches!(
         Change::decode(&vec![0; CHANGE_BYTES_MAX + 1]),
         Err(DecodeError::TooLarge { .. })
@@ -41,18 +41,18 @@ fn counters_go_up_to_the_last_one() {
     let fill = |count| Change::new(id(1), 0, vec![], &[Op::Skip { count }]);
     assert!(fill(COUNTER_MAX + 2).is_err());
     for (count, room) in [(COUNTER_MAX + 1, 0), (COUNTER_MAX, 1), (COUNTER_MAX - 2, 3)] {
-        let mut ann = Replica::new(id(1));
-        ann.integrate(Patch::new(vec![fill(count).unwrap()])).unwrap();
+        let mut desk = Replica::new(id(1));
+        desk.integrate(Patch::new(vec![fill(count).unwrap()])).unwrap();
         let text = |len: usize| Value::Text("x".repeat(len));
-        let before = ann.version().clone();
-        assert_eq!(ann.set(EntryId::ROOT, Field::Label, text(room + 1)), Err(EditError::OutOfIds));
-        assert_eq!(*ann.version(), before);
+        let before = desk.version().clone();
+        assert_eq!(desk.set(EntryId::ROOT, Field::Label, text(room + 1)), Err(EditError::OutOfIds));
+        assert_eq!(*desk.version(), before);
         if room > 0 {
-            ann.set(EntryId::ROOT, Field::Label, text(room)).unwrap();
+            desk.set(EntryId::ROOT, Field::Label, text(room)).unwrap();
         }
-        assert_eq!(ann.create_item(EntryId::ROOT, 0), Err(EditError::OutOfIds));
-        let changes = Patch::decode(&ann.export(&Version::new())).unwrap().into_changes();
-        assert_matches_model(&mut ann, &changes);
+        assert_eq!(desk.create_item(EntryId::ROOT, 0), Err(EditError::OutOfIds));
+        let changes = Patch::decode(&desk.export(&Version::new())).unwrap().into_changes();
+        assert_matches_model(&mut desk, &changes);
     }
 }
 
@@ -85,12 +85,12 @@ fn a_replica_can_be_edited_however_many_authors_it_heard_of() {
         let (entry, life, field) = (EntryId::ROOT, Life::FIRST, Field::Label);
         Change::new(id(author), 0, vec![], &[Op::Set { entry, life, field, value }]).unwrap()
     });
-    let mut bob = Replica::new(id(u64::MAX));
-    bob.integrate(Patch::new(changes.collect())).unwrap();
-    bob.create_item(EntryId::ROOT, 0).unwrap();
+    let mut phone = Replica::new(id(u64::MAX));
+    phone.integrate(Patch::new(changes.collect())).unwrap();
+    phone.create_item(EntryId::ROOT, 0).unwrap();
     let mut cat = Replica::new(id(u64::MAX - 1));
-    cat.integrate(Patch::decode(&bob.export(&Version::new())).unwrap()).unwrap();
-    assert_eq!(cat.digest(), bob.digest());
+    cat.integrate(Patch::decode(&phone.export(&Version::new())).unwrap()).unwrap();
+    assert_eq!(cat.digest(), phone.digest());
 }
 
 #[test]
@@ -103,24 +103,24 @@ fn the_last_life_of_an_entry_cannot_be_ended() {
     let last = Life::LAST.number();
     assert!(purge(last).is_err());
     let purged = purge(last - 1).unwrap();
-    let mut bob = Replica::new(id(2));
-    bob.integrate(Patch::new(vec![purged])).unwrap();
-    bob.create_with_id(entry, NewEntry::Item, EntryId::ROOT, 0).unwrap();
-    assert_eq!(bob.purge(entry), Err(EditError::OutOfIds));
-    assert!(bob.is_alive(entry));
-    let changes = Patch::decode(&bob.export(&Version::new())).unwrap().into_changes();
+    let mut phone = Replica::new(id(2));
+    phone.integrate(Patch::new(vec![purged])).unwrap();
+    phone.create_with_id(entry, NewEntry::Item, EntryId::ROOT, 0).unwrap();
+    assert_eq!(phone.purge(entry), Err(EditError::OutOfIds));
+    assert!(phone.is_alive(entry));
+    let changes = Patch::decode(&phone.export(&Version::new())).unwrap().into_changes();
     assert_eq!(Model::of(&changes).life(entry), last);
-    assert_matches_model(&mut bob, &changes);
+    assert_matches_model(&mut phone, &changes);
 }
 
 #[test]
 fn info_keys_have_one_byte_to_the_greatest_number_of_them() {
-    let mut ann = Replica::new(id(1));
+    let mut desk = Replica::new(id(1));
     for (len, fits) in
         [(0, false), (1, true), (INFO_KEY_BYTES_MAX, true), (INFO_KEY_BYTES_MAX + 1, false)]
     {
         let field = Field::Info("k".repeat(len).into());
-        let set = ann.set(EntryId::ROOT, field.clone(), Value::Int(1));
+        let set = desk.set(EntryId::ROOT, field.clone(), Value::Int(1));
         assert_eq!(set.is_ok(), fits, "{len}");
         let value = Value::Int(1);
         let (entry, life) = (EntryId::ROOT, Life::FIRST);
@@ -144,17 +144,17 @@ fn there_is_always_room_between_two_siblings() {
         .map(|(n, key)| Op::Create { entry: EntryId::from_bytes([n; 16]), life, kind, parent, key })
         .collect();
     for index in 0..=8 {
-        let mut bob = Replica::new(id(2));
+        let mut phone = Replica::new(id(2));
         let crowd = Change::new(id(1), 0, vec![], &ops).unwrap();
-        bob.integrate(Patch::new(vec![crowd])).unwrap();
+        phone.integrate(Patch::new(vec![crowd])).unwrap();
         for _ in 0..40 {
-            let mut expected: Vec<_> = bob.children(EntryId::ROOT).collect();
-            let new = bob.create_item(EntryId::ROOT, index).unwrap();
+            let mut expected: Vec<_> = phone.children(EntryId::ROOT).collect();
+            let new = phone.create_item(EntryId::ROOT, index).unwrap();
             expected.insert(index, new);
-            assert_eq!(bob.children(EntryId::ROOT).collect::<Vec<_>>(), expected);
+            assert_eq!(phone.children(EntryId::ROOT).collect::<Vec<_>>(), expected);
         }
-        let changes = Patch::decode(&bob.export(&Version::new())).unwrap().into_changes();
-        assert_matches_model(&mut bob, &changes);
+        let changes = Patch::decode(&phone.export(&Version::new())).unwrap().into_changes();
+        assert_matches_model(&mut phone, &changes);
     }
 }
 

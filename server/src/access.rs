@@ -241,7 +241,7 @@ mod tests {
     fn grant() -> Grant {
         Grant {
             store: StoreId::new("s").unwrap(),
-            subject: "ann".to_owned(),
+            subject: "desk".to_owned(),
             scope: Scope::Write,
             lifetime: DAY,
             issuer: None,
@@ -267,7 +267,7 @@ mod tests {
         let token = mint(&secret(), &grant(), now).unwrap();
         let gate = Gate::new(&secret(), None);
         let access = gate.check(&token, "s", now).unwrap();
-        assert_eq!((access.subject.as_str(), access.scope), ("ann", Scope::Write));
+        assert_eq!((access.subject.as_str(), access.scope), ("desk", Scope::Write));
         assert!(access.may_write());
         assert_eq!(gate.check(&token, "s", now + DAY), Err(AccessError::Unauthorized));
         assert_eq!(gate.check(&token, "t", now), Err(AccessError::Forbidden));
@@ -279,8 +279,8 @@ mod tests {
         let gate = Gate::new(&secret(), None);
         let other = Secret::new(&"x".repeat(32)).unwrap();
         let foreign = mint(&other, &grant(), now).unwrap();
-        // {"alg":"none","typ":"JWT"} . {"sub":"ann","aud":"s","scope":"write","exp":99999999999}
-        let unsigned = "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.eyJzdWIiOiJhbm4iLCJhdWQiOiJzIiwic2NvcGUiOiJ3cml0ZSIsImV4cCI6OTk5OTk5OTk5OTl9.";
+        // {"alg":"none","typ":"JWT"} . {"sub":"desk","aud":"s","scope":"write","exp":99999999999}
+        let unsigned = "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.eyJzdWIiOiJkZXNrIiwiYXVkIjoicyIsInNjb3BlIjoid3JpdGUiLCJleHAiOjk5OTk5OTk5OTk5fQ.";
         for token in ["", "x", "a.b.c", unsigned, foreign.reveal(), &"x".repeat(9_000)] {
             let checked = gate.check(&Token::from(token.to_owned()), "s", now);
             assert_eq!(checked, Err(AccessError::Unauthorized), "{token}");
@@ -291,12 +291,12 @@ mod tests {
     fn claims_that_are_missing_or_of_another_kind_are_unauthorized() {
         let now = SystemTime::now();
         let gate = Gate::new(&secret(), None);
-        let good = r#"{"sub":"ann","aud":"s","scope":"read","exp":99999999999}"#;
+        let good = r#"{"sub":"desk","aud":"s","scope":"read","exp":99999999999}"#;
         let rows = [
             (good.to_owned(), true),
             (good.replace(r#""s""#, r#"["s"]"#), false),
-            (good.replace(r#""sub":"ann","#, ""), false),
-            (good.replace("ann", ""), false),
+            (good.replace(r#""sub":"desk","#, ""), false),
+            (good.replace("desk", ""), false),
             (good.replace("read", "superuser"), false),
             (good.replace(r#""scope":"read","#, ""), false),
             (good.replace(r#","exp":99999999999"#, ""), false),

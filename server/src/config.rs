@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn tokens_are_for_admins_and_ninety_days_unless_said_otherwise() {
-        let words = ["sds-relay", "token", "--store", "s", "--sub", "ann"];
+        let words = ["sds-relay", "token", "--store", "s", "--sub", "desk"];
         let line = CommandLine::try_parse_from(words).unwrap();
         let Some(Command::Token(args)) = line.command else { panic!("no token command") };
         let grant = args.to_grant(Some(""));

@@ -194,14 +194,14 @@ mod tests {
     #[test]
     fn a_client_hears_others_but_not_itself() {
         let mut room = Room::new(0);
-        let mut ann = Cursor::new(version(&[]), 0, 0);
-        let mut bob = Cursor::new(version(&[]), 0, 0);
+        let mut desk = Cursor::new(version(&[]), 0, 0);
+        let mut phone = Cursor::new(version(&[]), 0, 0);
         let note = change(1, 0);
-        ann.note_sent(&ChangeHeader::decode(&note).unwrap());
+        desk.note_sent(&ChangeHeader::decode(&note).unwrap());
         room.publish(0, &[note, change(2, 0)]);
-        assert_eq!(hear(&room, &mut ann), [(2, 0)]);
-        assert_eq!(hear(&room, &mut bob), [(1, 0), (2, 0)]);
-        assert_eq!(hear(&room, &mut bob), []);
+        assert_eq!(hear(&room, &mut desk), [(2, 0)]);
+        assert_eq!(hear(&room, &mut phone), [(1, 0), (2, 0)]);
+        assert_eq!(hear(&room, &mut phone), []);
         room.assert_invariants();
     }
 

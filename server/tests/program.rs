@@ -35,7 +35,7 @@ fn start(folder: &Path) -> (Child, RelayUrl) {
 }
 
 fn token() -> Token {
-    let printed = output(&["token", "--store", "s", "--sub", "ann", "--scope", "write"]).stdout;
+    let printed = output(&["token", "--store", "s", "--sub", "desk", "--scope", "write"]).stdout;
     Token::from(String::from_utf8(printed).unwrap().trim().to_owned())
 }
 
@@ -49,7 +49,7 @@ async fn engine(folder: &TempDir, url: &RelayUrl) -> SyncEngine {
 
 #[test]
 fn bad_usage_is_2_and_a_weak_secret_1() {
-    let token = ["token", "--store", "s", "--sub", "ann"];
+    let token = ["token", "--store", "s", "--sub", "desk"];
     assert_eq!(output(&token).status.code(), Some(0));
     for bad in [["--expires-in", "3x"], ["--scope", "root"], ["--expires-in", "0d"]] {
         assert_eq!(output(&[token.as_slice(), &bad].concat()).status.code(), Some(2), "{bad:?}");
@@ -66,17 +66,17 @@ async fn what_was_acknowledged_survives_the_death_of_the_relay() {
     let (home, ann_dir, bob_dir) =
         (TempDir::new().unwrap(), TempDir::new().unwrap(), TempDir::new().unwrap());
     let (mut first, url) = start(home.path());
-    let ann = engine(&ann_dir, &url).await;
-    let item = ann.edit(|store| store.new_item_at(None, EntryId::ROOT, None)).unwrap().unwrap();
-    ann.wait_until_synced(PATIENCE).await.unwrap();
+    let desk = engine(&ann_dir, &url).await;
+    let item = desk.edit(|store| store.new_item_at(None, EntryId::ROOT, None)).unwrap().unwrap();
+    desk.wait_until_synced(PATIENCE).await.unwrap();
     first.kill().unwrap();
     first.wait().unwrap();
-    drop(ann);
+    drop(desk);
 
     let (mut second, again) = start(home.path());
     assert_eq!(again.pin(), url.pin(), "the certificate stays");
-    let bob = engine(&bob_dir, &again).await;
-    assert!(bob.read(|store| store.entry_with_id(item).is_some()).unwrap());
+    let phone = engine(&bob_dir, &again).await;
+    assert!(phone.read(|store| store.entry_with_id(item).is_some()).unwrap());
     let terminated = Command::new("kill").arg(second.id().to_string()).status().unwrap();
     assert!(terminated.success());
     assert_eq!(second.wait().unwrap().code(), Some(0));

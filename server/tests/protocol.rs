@@ -21,7 +21,7 @@ fn secret() -> Secret {
 fn token(store: &str, scope: Scope) -> Token {
     let grant = Grant {
         store: StoreId::new(store).unwrap(),
-        subject: "ann".to_owned(),
+        subject: "desk".to_owned(),
         scope,
         lifetime: Duration::from_secs(3_600),
         issuer: None,
@@ -127,14 +127,14 @@ async fn changes_reach_the_others_of_the_store_but_neither_sender_nor_other_stor
     let folder = TempDir::new().unwrap();
     let relay = relay(&folder).await;
     let (one, two) = (client(&relay).await, client(&relay).await);
-    let mut ann = Stream::open(&one, "s", Scope::Write, &[]).await;
-    let mut bob = Stream::open(&two, "s", Scope::Read, &[]).await;
+    let mut desk = Stream::open(&one, "s", Scope::Write, &[]).await;
+    let mut phone = Stream::open(&two, "s", Scope::Read, &[]).await;
     let mut eve = Stream::open(&two, "t", Scope::Write, &[]).await;
     let change = change(1, 0, &[]);
-    ann.send(std::slice::from_ref(&change)).await;
-    assert_eq!(ann.stored().await, version(&[(1, 1)]));
-    assert_eq!(bob.changes().await, [change]);
-    ann.is_silent().await;
+    desk.send(std::slice::from_ref(&change)).await;
+    assert_eq!(desk.stored().await, version(&[(1, 1)]));
+    assert_eq!(phone.changes().await, [change]);
+    desk.is_silent().await;
     eve.is_silent().await;
     relay.stop().await;
 }
@@ -144,18 +144,18 @@ async fn duplicates_are_acknowledged_and_forwarded_once() {
     let folder = TempDir::new().unwrap();
     let relay = relay(&folder).await;
     let connection = client(&relay).await;
-    let mut ann = Stream::open(&connection, "s", Scope::Write, &[]).await;
-    let mut bob = Stream::open(&connection, "s", Scope::Write, &[]).await;
+    let mut desk = Stream::open(&connection, "s", Scope::Write, &[]).await;
+    let mut phone = Stream::open(&connection, "s", Scope::Write, &[]).await;
     let first = change(1, 0, &[]);
     for _ in 0..3 {
-        ann.send(std::slice::from_ref(&first)).await;
-        assert_eq!(ann.stored().await, version(&[(1, 1)]));
+        desk.send(std::slice::from_ref(&first)).await;
+        assert_eq!(desk.stored().await, version(&[(1, 1)]));
     }
-    ann.send(&[first.clone(), change(1, 1, &[])]).await;
-    assert_eq!(ann.stored().await, version(&[(1, 2)]));
-    assert_eq!(bob.changes().await, [first]);
-    assert_eq!(bob.changes().await, [change(1, 1, &[])]);
-    bob.is_silent().await;
+    desk.send(&[first.clone(), change(1, 1, &[])]).await;
+    assert_eq!(desk.stored().await, version(&[(1, 2)]));
+    assert_eq!(phone.changes().await, [first]);
+    assert_eq!(phone.changes().await, [change(1, 1, &[])]);
+    phone.is_silent().await;
     relay.stop().await;
 }
 
@@ -164,10 +164,10 @@ async fn who_comes_late_gets_only_what_it_lacks_in_causal_order() {
     let folder = TempDir::new().unwrap();
     let relay = relay(&folder).await;
     let connection = client(&relay).await;
-    let mut ann = Stream::open(&connection, "s", Scope::Write, &[]).await;
+    let mut desk = Stream::open(&connection, "s", Scope::Write, &[]).await;
     let changes = [change(1, 0, &[]), change(2, 0, &[(1, 0)]), change(1, 1, &[(2, 0)])];
-    ann.send(&changes).await;
-    ann.stored().await;
+    desk.send(&changes).await;
+    desk.stored().await;
     let mut late = Stream::open(&connection, "s", Scope::Read, &[(1, 1)]).await;
     assert_eq!(late.changes().await, changes[1..]);
     late.is_silent().await;
@@ -179,9 +179,9 @@ async fn what_cannot_be_taken_is_refused_and_never_acknowledged() {
     let folder = TempDir::new().unwrap();
     let relay = relay(&folder).await;
     let connection = client(&relay).await;
-    let mut ann = Stream::open(&connection, "s", Scope::Write, &[]).await;
-    ann.send(&[change(1, 0, &[])]).await;
-    ann.stored().await;
+    let mut desk = Stream::open(&connection, "s", Scope::Write, &[]).await;
+    desk.send(&[change(1, 0, &[])]).await;
+    desk.stored().await;
     let rows = [
         (sized_change(1, 0, &[], 2), RefusalCode::Forked),
         (change(1, 5, &[]), RefusalCode::MissingDependency),
@@ -195,7 +195,7 @@ async fn what_cannot_be_taken_is_refused_and_never_acknowledged() {
     let mut reader = Stream::open(&connection, "s", Scope::Read, &[(1, 1)]).await;
     reader.send(&[change(2, 0, &[])]).await;
     reader.refused(RefusalCode::ReadOnly).await;
-    ann.is_silent().await;
+    desk.is_silent().await;
     relay.stop().await;
 }
 
@@ -316,11 +316,11 @@ async fn a_relay_that_stops_says_so_and_loses_nothing_that_it_acknowledged() {
     let folder = TempDir::new().unwrap();
     let first = relay(&folder).await;
     let connection = client(&first).await;
-    let mut ann = Stream::open(&connection, "s", Scope::Write, &[]).await;
-    ann.send(&[change(1, 0, &[])]).await;
-    ann.stored().await;
+    let mut desk = Stream::open(&connection, "s", Scope::Write, &[]).await;
+    desk.send(&[change(1, 0, &[])]).await;
+    desk.stored().await;
     let stopping = tokio::spawn(first.stop());
-    ann.refused(RefusalCode::ShuttingDown).await;
+    desk.refused(RefusalCode::ShuttingDown).await;
     stopping.await.unwrap();
     let second = relay(&folder).await;
     let connection = client(&second).await;
@@ -336,9 +336,9 @@ async fn a_client_that_does_not_read_delays_nobody() {
     let folder = TempDir::new().unwrap();
     let relay = relay(&folder).await;
     let (one, two, three) = (client(&relay).await, client(&relay).await, client(&relay).await);
-    let mut ann = Stream::open(&one, "s", Scope::Write, &[]).await;
+    let mut desk = Stream::open(&one, "s", Scope::Write, &[]).await;
     let mut slow = Stream::open(&two, "s", Scope::Read, &[]).await;
-    let mut bob = Stream::open(&three, "s", Scope::Read, &[]).await;
+    let mut phone = Stream::open(&three, "s", Scope::Read, &[]).await;
     let large = Arc::new("x".repeat(900_000));
     let mut start = 0;
     for _ in 0..20 {
@@ -350,9 +350,9 @@ async fn a_client_that_does_not_read_delays_nobody() {
         };
         let change = Change::new(replica(1), start, Vec::new(), &[set]).unwrap();
         start = change.header().end();
-        ann.send(std::slice::from_ref(&change)).await;
-        assert_eq!(ann.stored().await, version(&[(1, start)]));
-        assert_eq!(bob.changes().await, [change]);
+        desk.send(std::slice::from_ref(&change)).await;
+        assert_eq!(desk.stored().await, version(&[(1, start)]));
+        assert_eq!(phone.changes().await, [change]);
     }
     let mut heard = 0;
     while heard < start {

@@ -188,19 +188,19 @@ fn settle(home: &mut Home, devices: &mut [&mut Device]) {
 
 #[test]
 fn both_sides_get_what_they_lack_and_then_hear_of_each_edit() {
-    let (mut home, mut ann, mut bob) = (Home::default(), Device::default(), Device::default());
-    ann.edit(1, 10);
-    bob.edit(2, 10);
-    ann.connect();
-    bob.connect();
-    settle(&mut home, &mut [&mut ann, &mut bob]);
-    ann.edit(1, 10);
-    bob.edit(2, 10);
-    settle(&mut home, &mut [&mut ann, &mut bob]);
-    assert_eq!((&ann.version, &bob.version), (&home.version, &home.version));
+    let (mut home, mut desk, mut phone) = (Home::default(), Device::default(), Device::default());
+    desk.edit(1, 10);
+    phone.edit(2, 10);
+    desk.connect();
+    phone.connect();
+    settle(&mut home, &mut [&mut desk, &mut phone]);
+    desk.edit(1, 10);
+    phone.edit(2, 10);
+    settle(&mut home, &mut [&mut desk, &mut phone]);
+    assert_eq!((&desk.version, &phone.version), (&home.version, &home.version));
     let stored = |device: &Device| device.link.as_ref().unwrap().client.stored().clone();
-    assert_eq!((stored(&ann), stored(&bob)), (home.version.clone(), home.version.clone()));
-    assert_eq!((ann.sent_changes, bob.sent_changes), (2, 2), "nothing goes back");
+    assert_eq!((stored(&desk), stored(&phone)), (home.version.clone(), home.version.clone()));
+    assert_eq!((desk.sent_changes, phone.sent_changes), (2, 2), "nothing goes back");
 }
 
 /// Goal: after a loss at any point only what the relay lacks is sent again.
@@ -208,44 +208,45 @@ fn both_sides_get_what_they_lack_and_then_hear_of_each_edit() {
 #[test]
 fn after_a_loss_only_what_is_missing_is_sent_again() {
     for cut in 0..40 {
-        let (mut home, mut ann, mut bob) = (Home::default(), Device::default(), Device::default());
-        bob.connect();
+        let (mut home, mut desk, mut phone) =
+            (Home::default(), Device::default(), Device::default());
+        phone.connect();
         for _ in 0..6 {
-            ann.edit(1, 600_000);
+            desk.edit(1, 600_000);
         }
-        ann.connect();
+        desk.connect();
         for _ in 0..cut {
-            ann.step(&mut home);
+            desk.step(&mut home);
         }
-        ann.link = None;
-        let lacking = ann.log.len() - home.log.len();
-        ann.edit(1, 10);
-        ann.connect();
-        settle(&mut home, &mut [&mut ann, &mut bob]);
-        assert_eq!(ann.sent_changes, lacking + 1, "cut after {cut} steps");
-        assert_eq!(home.log.len(), ann.log.len());
-        assert_eq!(bob.version, ann.version);
+        desk.link = None;
+        let lacking = desk.log.len() - home.log.len();
+        desk.edit(1, 10);
+        desk.connect();
+        settle(&mut home, &mut [&mut desk, &mut phone]);
+        assert_eq!(desk.sent_changes, lacking + 1, "cut after {cut} steps");
+        assert_eq!(home.log.len(), desk.log.len());
+        assert_eq!(phone.version, desk.version);
     }
 }
 
 #[test]
 fn a_large_export_goes_in_several_frames_and_a_large_change_alone() {
-    let (mut home, mut ann) = (Home::default(), Device::default());
+    let (mut home, mut desk) = (Home::default(), Device::default());
     for size in [400_000, 400_000, 400_000, 3_000_000, 10] {
-        ann.edit(1, size);
+        desk.edit(1, size);
     }
-    ann.connect();
-    settle(&mut home, &mut [&mut ann]);
-    assert_eq!(home.version, ann.version);
+    desk.connect();
+    settle(&mut home, &mut [&mut desk]);
+    assert_eq!(home.version, desk.version);
     let mut frames = Vec::new();
     let mut again =
-        Device { log: ann.log.clone(), version: ann.version.clone(), ..Device::default() };
+        Device { log: desk.log.clone(), version: desk.version.clone(), ..Device::default() };
     again.connect();
     let link = again.link.as_mut().unwrap();
     link.client.poll_transmit().unwrap();
     let opened = RelayFrame::Opened { version: Version::new().encode().into(), writable: true };
     link.client.handle_frame(opened).unwrap();
-    link.client.handle_durable(&ann.log).unwrap();
+    link.client.handle_durable(&desk.log).unwrap();
     while let Some(ClientFrame::Changes { patch }) = link.client.poll_transmit() {
         frames.push(Patch::decode(&patch).unwrap().changes().len());
     }

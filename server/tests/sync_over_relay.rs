@@ -23,7 +23,7 @@ fn id(text: &str) -> StoreId {
 
 fn grant(store: &str, scope: Scope) -> Grant {
     let lifetime = Duration::from_secs(3_600);
-    Grant { store: id(store), subject: "ann".to_owned(), scope, lifetime, issuer: None }
+    Grant { store: id(store), subject: "desk".to_owned(), scope, lifetime, issuer: None }
 }
 
 fn token(store: &str, scope: Scope) -> Token {
@@ -95,19 +95,19 @@ async fn reaches(engine: &SyncEngine, is_reached: impl Fn(&ConnectionState) -> b
 async fn edits_travel_to_the_others_and_survive_a_restart_of_everything() {
     let (home, ann_dir, bob_dir) = (folder(), folder(), folder());
     let first = relay(home.path()).await;
-    let (ann, bob) = (engine(&ann_dir, "s"), engine(&bob_dir, "s"));
-    add_item(&ann, "made offline");
-    connect(&ann, &first, token("s", Scope::Write));
-    connect(&bob, &first, token("s", Scope::Write));
-    synced(&ann).await;
-    shows(&bob, &["made offline"]).await;
-    add_item(&bob, "from bob");
-    shows(&ann, &["from bob", "made offline"]).await;
-    synced(&bob).await;
+    let (desk, phone) = (engine(&ann_dir, "s"), engine(&bob_dir, "s"));
+    add_item(&desk, "made offline");
+    connect(&desk, &first, token("s", Scope::Write));
+    connect(&phone, &first, token("s", Scope::Write));
+    synced(&desk).await;
+    shows(&phone, &["made offline"]).await;
+    add_item(&phone, "from phone");
+    shows(&desk, &["from phone", "made offline"]).await;
+    synced(&phone).await;
     let digest = |engine: &SyncEngine| engine.edit(|store| store.digest()).unwrap();
-    assert_eq!(digest(&ann), digest(&bob));
-    ann.stop().await.unwrap();
-    bob.stop().await.unwrap();
+    assert_eq!(digest(&desk), digest(&phone));
+    desk.stop().await.unwrap();
+    phone.stop().await.unwrap();
     first.stop().await;
 
     // Nobody else is online, and the relay is a new one on the old folder.
@@ -116,9 +116,9 @@ async fn edits_travel_to_the_others_and_survive_a_restart_of_everything() {
     let late = engine(&late_dir, "s");
     connect(&late, &second, token("s", Scope::Read));
     synced(&late).await;
-    assert_eq!(labels(&late), ["from bob", "made offline"]);
-    let ann = engine(&ann_dir, "s");
-    assert_eq!(labels(&ann), ["from bob", "made offline"], "before any connection");
+    assert_eq!(labels(&late), ["from phone", "made offline"]);
+    let desk = engine(&ann_dir, "s");
+    assert_eq!(labels(&desk), ["from phone", "made offline"], "before any connection");
     late.stop().await.unwrap();
     second.stop().await;
 }
@@ -127,13 +127,13 @@ async fn edits_travel_to_the_others_and_survive_a_restart_of_everything() {
 async fn stores_on_one_relay_are_apart() {
     let (home, ann_dir, bob_dir) = (folder(), folder(), folder());
     let relay = relay(home.path()).await;
-    let (ann, bob) = (engine(&ann_dir, "a/b"), engine(&bob_dir, "a_b"));
-    connect(&ann, &relay, token("a/b", Scope::Write));
-    connect(&bob, &relay, token("a_b", Scope::Write));
-    add_item(&ann, "for a/b");
-    synced(&ann).await;
-    synced(&bob).await;
-    assert_eq!(labels(&bob), [""; 0]);
+    let (desk, phone) = (engine(&ann_dir, "a/b"), engine(&bob_dir, "a_b"));
+    connect(&desk, &relay, token("a/b", Scope::Write));
+    connect(&phone, &relay, token("a_b", Scope::Write));
+    add_item(&desk, "for a/b");
+    synced(&desk).await;
+    synced(&phone).await;
+    assert_eq!(labels(&phone), [""; 0]);
     relay.stop().await;
 }
 
@@ -171,19 +171,19 @@ async fn bad_tokens_are_refused_for_good() {
 async fn a_reader_receives_but_cannot_send() {
     let (home, ann_dir, bob_dir) = (folder(), folder(), folder());
     let relay = relay(home.path()).await;
-    let (ann, bob) = (engine(&ann_dir, "s"), engine(&bob_dir, "s"));
-    connect(&ann, &relay, token("s", Scope::Write));
-    connect(&bob, &relay, token("s", Scope::Read));
-    synced(&bob).await;
-    add_item(&ann, "news");
-    shows(&bob, &["news"]).await;
-    add_item(&bob, "kept here");
-    let refused = bob.wait_until_synced(PATIENCE).await.unwrap_err();
+    let (desk, phone) = (engine(&ann_dir, "s"), engine(&bob_dir, "s"));
+    connect(&desk, &relay, token("s", Scope::Write));
+    connect(&phone, &relay, token("s", Scope::Read));
+    synced(&phone).await;
+    add_item(&desk, "news");
+    shows(&phone, &["news"]).await;
+    add_item(&phone, "kept here");
+    let refused = phone.wait_until_synced(PATIENCE).await.unwrap_err();
     assert_eq!(refused.code(), "read-only");
     // The change is not lost: with a better token it gets through.
-    connect(&bob, &relay, token("s", Scope::Write));
-    synced(&bob).await;
-    shows(&ann, &["kept here", "news"]).await;
+    connect(&phone, &relay, token("s", Scope::Write));
+    synced(&phone).await;
+    shows(&desk, &["kept here", "news"]).await;
     relay.stop().await;
 }
 
@@ -206,19 +206,19 @@ async fn a_token_that_expires_ends_the_session() {
 async fn a_client_comes_back_after_the_relay_and_brings_what_was_edited_meanwhile() {
     let (home, ann_dir, bob_dir) = (folder(), folder(), folder());
     let first = relay(home.path()).await;
-    let (ann, bob) = (engine(&ann_dir, "s"), engine(&bob_dir, "s"));
-    connect(&ann, &first, token("s", Scope::Write));
-    synced(&ann).await;
+    let (desk, phone) = (engine(&ann_dir, "s"), engine(&bob_dir, "s"));
+    connect(&desk, &first, token("s", Scope::Write));
+    synced(&desk).await;
     let listen = first.local_addr();
     first.stop().await;
-    reaches(&ann, |state| matches!(state, ConnectionState::WaitingToReconnect { .. })).await;
-    assert_eq!(ann.status().last_error, Some("shutting-down"));
-    add_item(&ann, "meanwhile");
+    reaches(&desk, |state| matches!(state, ConnectionState::WaitingToReconnect { .. })).await;
+    assert_eq!(desk.status().last_error, Some("shutting-down"));
+    add_item(&desk, "meanwhile");
     let config = RelayConfig { listen, ..RelayConfig::new(secret(), home.path()) };
     let second = Relay::start(config).await.unwrap();
-    synced(&ann).await;
-    connect(&bob, &second, token("s", Scope::Write));
-    shows(&bob, &["meanwhile"]).await;
+    synced(&desk).await;
+    connect(&phone, &second, token("s", Scope::Write));
+    shows(&phone, &["meanwhile"]).await;
     second.stop().await;
 }
 
@@ -226,20 +226,20 @@ async fn a_client_comes_back_after_the_relay_and_brings_what_was_edited_meanwhil
 async fn blobs_reach_those_who_lack_them_even_when_their_author_has_left() {
     let (home, ann_dir, bob_dir) = (folder(), folder(), folder());
     let relay = relay(home.path()).await;
-    let (ann, bob) = (engine(&ann_dir, "s"), engine(&bob_dir, "s"));
+    let (desk, phone) = (engine(&ann_dir, "s"), engine(&bob_dir, "s"));
     let content: Vec<u8> = (0..3_000_001_u32).map(|n| n.to_le_bytes()[1]).collect();
-    let item = add_item(&ann, "large");
-    ann.edit(|store| store.write_value(item, content.as_slice())).unwrap().unwrap();
-    connect(&ann, &relay, token("s", Scope::Write));
-    synced(&ann).await;
-    ann.stop().await.unwrap();
+    let item = add_item(&desk, "large");
+    desk.edit(|store| store.write_value(item, content.as_slice())).unwrap().unwrap();
+    connect(&desk, &relay, token("s", Scope::Write));
+    synced(&desk).await;
+    desk.stop().await.unwrap();
 
-    connect(&bob, &relay, token("s", Scope::Read));
-    synced(&bob).await;
-    bob.stop().await.unwrap();
+    connect(&phone, &relay, token("s", Scope::Read));
+    synced(&phone).await;
+    phone.stop().await.unwrap();
     relay.stop().await;
-    let bob = engine(&bob_dir, "s");
-    let blob = bob.read(|store| {
+    let phone = engine(&bob_dir, "s");
+    let blob = phone.read(|store| {
         let item = store.entry_with_id(item).unwrap();
         assert!(!matches!(item.value(), ItemValue::None));
         store.blob(&item.blob_ref().unwrap().hash)
