@@ -13,12 +13,15 @@
 //! Cost: an update is O(log n) for each entry that changed, plus the children of an entry that
 //! became or ceased to be a live item, plus the depth of each link whose target is not alive.
 
+mod siblings;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::id::EntryId;
 use crate::op::NewEntry;
 use crate::registers::EntryState;
 use crate::tree::{MoveTree, OrderKey};
+pub(crate) use siblings::{Sibling, Siblings};
 
 /// Where an entry shows: its container, and its place there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,9 +29,6 @@ pub(crate) struct Shown {
     pub(crate) parent: EntryId,
     pub(crate) key: OrderKey,
 }
-
-/// An entry among those in one container: its place, then its id, which breaks ties.
-pub(crate) type Sibling = (OrderKey, EntryId);
 
 /// What decides what shows: lives and kinds, and the tree of moves.
 #[derive(Clone, Copy, Debug)]
@@ -79,7 +79,7 @@ impl Facts<'_> {
 #[derive(Clone, Debug)]
 pub(crate) struct Display {
     shown: HashMap<EntryId, Shown>,
-    children: HashMap<EntryId, BTreeSet<Sibling>>,
+    children: HashMap<EntryId, Siblings>,
     /// The live items.
     containers: HashSet<EntryId>,
     /// Live links, by target.
@@ -130,17 +130,9 @@ impl Display {
         self.shown.get(&entry)
     }
 
-    /// The entries shown in `parent` with their keys, in order.
-    pub(crate) fn children(
-        &self,
-        parent: EntryId,
-    ) -> impl DoubleEndedIterator<Item = &Sibling> + Clone {
-        self.children.get(&parent).into_iter().flatten()
-    }
-
-    /// How many entries show in `parent`.
-    pub(crate) fn child_count(&self, parent: EntryId) -> usize {
-        self.children.get(&parent).map_or(0, BTreeSet::len)
+    /// The entries shown in `parent`, in order; none if there are none.
+    pub(crate) fn children(&self, parent: EntryId) -> Option<&Siblings> {
+        self.children.get(&parent)
     }
 
     /// Every entry that shows but Root, in no particular order.
@@ -228,7 +220,7 @@ impl Display {
             }
         }
         if let Some(place) = place {
-            let siblings = self.children.entry(place.parent).or_default();
+            let siblings = self.children.entry(place.parent).or_insert_with(Siblings::new);
             siblings.insert((place.key.clone(), entry));
             self.shown.insert(entry, place);
         }
@@ -242,7 +234,9 @@ impl Display {
         }
         for (entry, place) in &self.shown {
             assert!(self.is_at_or_above(EntryId::ROOT, *entry), "D2: {entry:?}");
-            assert!(self.children(place.parent).any(|(_, child)| child == entry), "D3: {entry:?}");
+            let sibling = (place.key.clone(), *entry);
+            let siblings = self.children(place.parent).expect("D3: a child's parent has children");
+            assert!(siblings.index_of(&sibling).is_some(), "D3: {entry:?}");
             if facts.is_alive(*entry) {
                 assert_eq!(*place, facts.place(*entry), "D1: {entry:?}");
             } else {
@@ -251,7 +245,8 @@ impl Display {
                 assert!(is_needed, "D1: {entry:?} is a placeholder for nothing");
             }
         }
-        let listed: usize = self.children.values().map(BTreeSet::len).sum();
+        self.children.values().for_each(Siblings::assert_invariants);
+        let listed: usize = self.children.values().map(Siblings::len).sum();
         assert_eq!(listed, self.shown.len(), "D3: an entry is listed twice");
         for (link, target) in &self.targets {
             assert_eq!(facts.link_target(*link), Some(*target), "D3: {link:?}");

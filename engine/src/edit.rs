@@ -234,7 +234,7 @@ impl Replica {
     /// Moves an entry that only shows in Lost and Found into it, at the index where it shows.
     fn pin(&mut self, entry: EntryId) -> Result<(), EditError> {
         let parent = EntryId::LOST_AND_FOUND;
-        let index = self.children(parent).take_while(|child| *child != entry).count();
+        let index = self.index_of(entry).unwrap_or(usize::MAX);
         let key = self.make_place(parent, index, Some(entry))?;
         let life = self.life(entry);
         self.push(Op::Move { entry, life, parent, key, trashed_at: None })

@@ -3,12 +3,41 @@
 //! Where a gap is full, as few neighbours as it takes get new keys in the same change: so keys stay
 //! short however often something is inserted at one place.
 
-use crate::display::Sibling;
+use crate::display::{Sibling, Siblings};
 use crate::error::EditError;
 use crate::id::EntryId;
 use crate::op::Op;
 use crate::replica::Replica;
 use crate::tree::OrderKey;
+
+/// The siblings among which an entry is to go: those that show in a container, without the entry.
+struct Others<'a> {
+    siblings: Option<&'a Siblings>,
+    /// Where the entry itself is among them.
+    left_out: Option<usize>,
+}
+
+impl Others<'_> {
+    fn len(&self) -> usize {
+        let len = self.siblings.map_or(0, Siblings::len);
+        len - usize::from(self.left_out.is_some())
+    }
+
+    fn at(&self, index: usize) -> Option<&Sibling> {
+        let is_behind = self.left_out.is_some_and(|left_out| index >= left_out);
+        self.siblings?.at(index + usize::from(is_behind))
+    }
+
+    fn before(&self, index: usize) -> Option<&Sibling> {
+        self.at(index.checked_sub(1)?)
+    }
+}
+
+/// New keys for siblings, and one for the gap among them.
+struct Room {
+    key: OrderKey,
+    moved: Vec<(EntryId, OrderKey)>,
+}
 
 impl Replica {
     /// A key for an entry that is to stand at `index` among the children of `parent`, not counting
@@ -19,78 +48,63 @@ impl Replica {
         index: usize,
         moving: Option<EntryId>,
     ) -> Result<OrderKey, EditError> {
-        let (lo, hi) = self.neighbours(parent, index, moving);
-        let (lo_key, hi_key) = (lo.as_ref().map(|(key, _)| key), hi.as_ref().map(|(key, _)| key));
-        if let Some((key, child)) = &lo
+        let others = self.others(parent, moving);
+        let index = index.min(others.len());
+        let (lo, hi) = (others.before(index), others.at(index));
+        let (lo_key, hi_key) = (lo.map(|(key, _)| key), hi.map(|(key, _)| key));
+        if let Some((key, child)) = lo
             && self.is_own_place(*child)
             && let Some(next) = key.following(hi_key)
         {
             return Ok(next);
         }
-        match OrderKey::between(lo_key, hi_key, self.next_id()) {
-            Some(key) => Ok(key),
-            None => self.make_room(parent, index, moving),
+        if let Some(key) = OrderKey::between(lo_key, hi_key, self.next_id()) {
+            return Ok(key);
         }
+        let room = self.find_room(&others, index).ok_or(EditError::OutOfIds)?;
+        for (child, key) in room.moved {
+            self.put_again(child, parent, key)?;
+        }
+        Ok(room.key)
     }
 
-    /// The children of `parent` between which an entry is to go, with their keys.
-    fn neighbours(
-        &self,
-        parent: EntryId,
-        index: usize,
-        moving: Option<EntryId>,
-    ) -> (Option<Sibling>, Option<Sibling>) {
-        let mut others =
-            self.display.children(parent).filter(|(_, child)| Some(*child) != moving).cloned();
-        if index >= self.child_count(parent) {
-            return (others.next_back(), None);
-        }
-        let lo = index.checked_sub(1).and_then(|before| others.nth(before));
-        (lo, others.next())
+    fn others(&self, parent: EntryId, moving: Option<EntryId>) -> Others<'_> {
+        let inside = moving.filter(|entry| self.parent(*entry) == Some(parent));
+        let left_out = inside.and_then(|entry| self.index_of(entry));
+        Others { siblings: self.display.children(parent), left_out }
     }
 
-    /// Gives new keys to as few neighbours of a full gap as it takes, and returns one for the gap.
-    fn make_room(
-        &mut self,
-        parent: EntryId,
-        index: usize,
-        moving: Option<EntryId>,
-    ) -> Result<OrderKey, EditError> {
-        let others: Vec<Sibling> = self
-            .display
-            .children(parent)
-            .filter(|(_, child)| Some(*child) != moving)
-            .cloned()
-            .collect();
-        let index = index.min(others.len());
+    /// New keys for as few neighbours of a full gap as it takes; nothing if all siblings together do
+    /// not fit one run of 2^24 keys.
+    fn find_room(&self, others: &Others<'_>, index: usize) -> Option<Room> {
         // A placeholder has no place of its own; giving it one would revive it.
-        let is_placeholder = |(_, child): &Sibling| !self.is_alive(*child);
-        let least = others[..index].iter().rposition(is_placeholder).map_or(0, |at| at + 1);
-        let most = others[index..].iter().position(is_placeholder);
-        let most = most.map_or(others.len(), |at| index + at);
-        let mut width = 1;
+        let may_move =
+            |sibling: Option<&Sibling>| sibling.is_some_and(|(_, id)| self.is_alive(*id));
+        let (mut from, mut to) = (index, index);
+        let mut step = 1;
         loop {
-            let from = index.saturating_sub(width - 1).max(least);
-            let to = (index + width).min(most);
-            let lo = from.checked_sub(1).map(|before| &others[before].0);
-            let hi = others.get(to).map(|(key, _)| key);
+            let before = (from, to);
+            // The right neighbour first: it may have the left one's key.
+            while to < index + step && may_move(others.at(to)) {
+                to += 1;
+            }
+            while from + step > index + 1 && may_move(others.before(from)) {
+                from -= 1;
+            }
+            let (lo, hi) = (others.before(from), others.at(to));
+            let (lo, hi) = (lo.map(|(key, _)| key), hi.map(|(key, _)| key));
             let first = OrderKey::between(lo, hi, self.next_id());
-            let keys: Vec<OrderKey> =
-                std::iter::successors(first, |key| key.following(hi)).take(to - from + 1).collect();
+            let keys = std::iter::successors(first, |key| key.following(hi));
+            let mut keys: Vec<OrderKey> = keys.take(to - from + 1).collect();
             if keys.len() == to - from + 1 {
-                let gap = index - from;
-                let children = others[from..to].iter().map(|(_, child)| *child);
-                let free = (0..).zip(&keys).filter(|(at, _)| *at != gap).map(|(_, key)| key);
-                for (child, key) in children.zip(free) {
-                    self.put_again(child, parent, key.clone())?;
-                }
-                return Ok(keys[gap].clone());
+                let key = keys.remove(index - from);
+                let children = (from..to).filter_map(|at| others.at(at)).map(|(_, child)| *child);
+                return Some(Room { key, moved: children.zip(keys).collect() });
             }
-            if (from, to) == (least, most) {
-                // 2^24 siblings and more do not fit one run.
-                return Err(EditError::OutOfIds);
+            if before == (from, to) {
+                return None;
             }
-            width *= 2;
+            step *= 2;
         }
     }
 

@@ -10,7 +10,7 @@ use crate::backlog::{Backlog, Place, overlapping};
 use crate::change::Change;
 use crate::codec::{Patch, pack_snapshot, unpack_snapshot};
 use crate::digest::{Digest, DigestSum, hash_entry};
-use crate::display::{Display, Facts};
+use crate::display::{Display, Facts, Siblings};
 use crate::error::{DecodeError, IntegrateError};
 use crate::history::{History, Standing};
 use crate::id::{EntryId, OpId, ReplicaId, Stamp, Timestamp};
@@ -252,14 +252,31 @@ impl Replica {
     }
 
     /// The entries shown in `parent`, in order.
-    pub fn children(&self, parent: EntryId) -> impl DoubleEndedIterator<Item = EntryId> + Clone {
-        self.display.children(parent).map(|(_, entry)| *entry)
+    pub fn children(
+        &self,
+        parent: EntryId,
+    ) -> impl DoubleEndedIterator<Item = EntryId> + Clone + '_ {
+        let siblings = self.display.children(parent).map(Siblings::iter);
+        siblings.into_iter().flatten().map(|(_, entry)| *entry)
     }
 
     /// How many entries show in `parent`.
     #[must_use]
     pub fn child_count(&self, parent: EntryId) -> usize {
-        self.display.child_count(parent)
+        self.display.children(parent).map_or(0, Siblings::len)
+    }
+
+    /// The entry shown at `index` in `parent`. O(log n).
+    #[must_use]
+    pub fn child_at(&self, parent: EntryId, index: usize) -> Option<EntryId> {
+        self.display.children(parent)?.at(index).map(|(_, entry)| *entry)
+    }
+
+    /// Where the entry shows among its siblings; none for Root and for what does not show. O(log n).
+    #[must_use]
+    pub fn index_of(&self, entry: EntryId) -> Option<usize> {
+        let place = self.display.place(entry)?;
+        self.display.children(place.parent)?.index_of(&(place.key.clone(), entry))
     }
 
     /// The live links whose target is `target`, in order of id.

@@ -54,7 +54,13 @@ fn entries_stand_where_they_were_put() {
     a.move_to(first, root, 4).unwrap();
     assert_eq!(children(&a, root), [trash, lost, x, y, first, z], "the final index");
     a.move_to(trash, root, END).unwrap();
-    assert_eq!(children(&a, root), [lost, x, y, first, z, trash]);
+    let order = [lost, x, y, first, z, trash];
+    assert_eq!(children(&a, root), order);
+    for (index, entry) in order.into_iter().enumerate() {
+        assert_eq!(a.child_at(root, index), Some(entry));
+        assert_eq!(a.index_of(entry), Some(index));
+    }
+    assert_eq!((a.child_at(root, 6), a.index_of(root)), (None, None));
     a.move_to(z, x, 9).unwrap();
     assert_eq!(children(&a, x), [z]);
     a.assert_invariants();

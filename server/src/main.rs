@@ -1,7 +1,7 @@
 //! The relay as a program: `sds-relay` runs it, `sds-relay token` makes a token.
 
 use std::error::Error;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -35,7 +35,11 @@ fn print_token(args: &TokenArgs, issuer: Option<&str>) -> Result<(), Box<dyn Err
 
 fn run(args: &ServeArgs) -> Result<(), Box<dyn Error>> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
     let secret = secret_from_environment().map_err(|weak| format!("SDS_JWT_SECRET: {weak}"))?;
     let config =
         args.to_config(secret).map_err(|error| format!("the host {}: {error}", args.host))?;
