@@ -107,25 +107,30 @@ impl Change {
         deps: Vec<OpId>,
         ops: &[Op],
     ) -> Result<Self, DecodeError> {
-        let span = ops.iter().map(Op::span).fold(0, u64::saturating_add);
-        let header = ChangeHeader { replica, start, span, deps };
         let malformed = |what| DecodeError::Malformed { at: 0, what };
+        let span = ops.iter().map(Op::span).fold(0, u64::saturating_add);
         if start.checked_add(span).is_none_or(|end| end > COUNTER_MAX + 1) {
             return Err(malformed("counters out of range"));
         }
-        let mut writer = Writer::new();
-        header.write(&mut writer);
-        let mut counter = start;
-        for op in ops {
-            encode_op(&mut writer, &header, counter, op);
-            counter += op.span();
-        }
-        // What leaves here is read back by the rules that every receiver applies.
-        let change = Self::decode(writer.as_slice())?;
-        if change.header != header || change.ops != ops {
+        let made = Self::assemble(ChangeHeader { replica, start, span, deps }, ops.to_vec());
+        let change = Self::decode(&made.bytes)?;
+        if change != made {
             return Err(malformed("ops that this header cannot carry"));
         }
         Ok(change)
+    }
+
+    /// Makes a change of what is known to be well formed but for its size: local edits check what
+    /// they are given.
+    pub(crate) fn assemble(header: ChangeHeader, ops: Vec<Op>) -> Self {
+        let mut writer = Writer::new();
+        header.write(&mut writer);
+        let mut counter = header.start;
+        for op in &ops {
+            encode_op(&mut writer, &header, counter, op);
+            counter += op.span();
+        }
+        Self { header, ops, bytes: writer.as_slice().into() }
     }
 
     /// Reads a change.

@@ -3,8 +3,9 @@
 //! The sum modulo 2^256 of a blake3 for each entry that any op has named, so that it costs only the
 //! entries that changed since it was last asked for. `docs/format.md` gives the bytes.
 
-use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+
+use hashbrown::{HashMap, HashSet};
 
 use crate::codec::{Writer, write_value};
 use crate::id::{EntryId, Stamp};
@@ -42,7 +43,7 @@ impl fmt::Debug for Digest {
 pub(crate) struct DigestSum {
     sum: [u64; 4],
     hashes: HashMap<EntryId, [u64; 4]>,
-    dirty: BTreeSet<EntryId>,
+    dirty: HashSet<EntryId>,
 }
 
 impl DigestSum {

@@ -15,7 +15,9 @@
 
 mod siblings;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
+
+use hashbrown::{HashMap, HashSet};
 
 use crate::id::EntryId;
 use crate::op::NewEntry;

@@ -40,6 +40,8 @@ pub(crate) struct History {
     logs: BTreeMap<ReplicaId, Vec<LoggedChange>>,
     version: Version,
     heads: BTreeMap<ReplicaId, u64>,
+    /// The greatest Lamport time of all.
+    newest: u64,
 }
 
 impl History {
@@ -59,6 +61,7 @@ impl History {
     pub(crate) fn append(&mut self, change: &Change) -> u64 {
         let header = change.header();
         let lamport = self.lamport_on(header);
+        self.newest = lamport.max(self.newest);
         for dep in &header.deps {
             if self.heads.get(&dep.replica) == Some(&dep.counter) {
                 self.heads.remove(&dep.replica);
@@ -72,14 +75,9 @@ impl History {
         lamport
     }
 
-    /// The Lamport time of the next change of `replica`.
-    pub(crate) fn next_lamport(&self, replica: ReplicaId) -> u64 {
-        let own = self.logs.get(&replica).and_then(|log| log.last()).map(|last| last.lamport);
-        let heads = self
-            .heads
-            .iter()
-            .map(|(replica, counter)| self.lamport(OpId { replica: *replica, counter: *counter }));
-        1 + heads.chain(own).max().unwrap_or(0)
+    /// The Lamport time of a change made on top of everything here.
+    pub(crate) const fn next_lamport(&self) -> u64 {
+        self.newest + 1
     }
 
     /// What `replica` has seen of others: the last ops of the changes that no other builds on.
@@ -144,6 +142,7 @@ impl History {
             built_on.extend(change.header().deps.iter().map(|dep| (dep.replica, dep.counter)));
         }
         assert_eq!(replay.version, self.version, "H1");
+        assert_eq!(replay.newest, self.newest, "H2");
         for (replica, counter) in &self.heads {
             assert_eq!(self.version.next(*replica), counter + 1, "H3: only a last op is a head");
             assert!(!built_on.contains(&(*replica, *counter)), "H3: {replica:?}@{counter}");

@@ -143,7 +143,8 @@ pub(crate) struct EntryState {
 }
 
 impl EntryState {
-    /// Lets an op that names the entry take effect, but for its place.
+    /// Lets an op that names the entry take effect, but for its place. Returns whether the entry's
+    /// life or kind may have changed.
     pub(crate) fn apply(
         &mut self,
         entry: EntryId,
@@ -151,12 +152,15 @@ impl EntryState {
         stamp: Stamp,
         clock: &impl Fn(OpId) -> Stamp,
         journal: &mut Journal,
-    ) {
-        let Some((_, life)) = op.subject() else { return };
-        match op {
-            Op::Create { kind, .. } => self.create(entry, (life, *kind), stamp, journal),
+    ) -> bool {
+        let Some((_, life)) = op.subject() else { return false };
+        let is_changed = match op {
+            Op::Create { kind, .. } => {
+                self.create(entry, (life, *kind), stamp, journal);
+                true
+            }
             _ => self.touch(entry, life, journal),
-        }
+        };
         match op {
             Op::Set { field, value, .. } => {
                 self.set(entry, life, stamp, (field, value), journal);
@@ -169,8 +173,8 @@ impl EntryState {
                 }
             }
             Op::Delete { field, set, ranges, .. } => {
-                let Some(content) = self.text_of(field, *set) else { return };
                 for range in ranges {
+                    let Some(content) = self.text_of(field, *set) else { break };
                     content.delete(*range, clock, |undo| {
                         journal.note(entry, || Undo::Text(field.clone(), undo()));
                     });
@@ -178,6 +182,7 @@ impl EntryState {
             }
             _ => {}
         }
+        is_changed
     }
 
     /// Ends `life`, and drops whatever belonged to it or to an earlier one.
@@ -217,12 +222,12 @@ impl EntryState {
         }
     }
 
-    /// Records that some op touched the entry in `life`.
-    fn touch(&mut self, entry: EntryId, life: Life, journal: &mut Journal) {
-        if let Some(at) = self.slot(life) {
-            journal.note(entry, || Undo::Touched(self.touched.clone()));
-            self.touched.insert(at, TouchedLife { life, creation: None });
-        }
+    /// Records that some op touched the entry in `life`; returns whether that is new.
+    fn touch(&mut self, entry: EntryId, life: Life, journal: &mut Journal) -> bool {
+        let Some(at) = self.slot(life) else { return false };
+        journal.note(entry, || Undo::Touched(self.touched.clone()));
+        self.touched.insert(at, TouchedLife { life, creation: None });
+        true
     }
 
     fn create(

@@ -3,8 +3,10 @@
 //! The state is a pure function of the set of integrated changes; in which order they arrive makes
 //! no difference. Reading is here; editing is in `edit`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use hashbrown::HashMap;
 
 use crate::backlog::{Backlog, Place, overlapping};
 use crate::change::Change;
@@ -52,7 +54,8 @@ pub struct Replica {
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
     pub(crate) moves: Vec<(Stamp, MoveOp)>,
-    pub(crate) touched: BTreeSet<EntryId>,
+    /// Entries whose life or kind may have changed.
+    pub(crate) changed: BTreeSet<EntryId>,
     pub(crate) journal: Journal,
 }
 
@@ -148,20 +151,22 @@ impl Replica {
         }
     }
 
-    /// Lets one op take effect, but for its move, which waits in `pending`.
+    /// Lets one op take effect, but for its move and for what shows, which wait in `pending`.
     pub(crate) fn apply_op(&mut self, stamp: Stamp, op: &Op, pending: &mut Pending) {
         let journal = &mut pending.journal;
         if let Op::Purge { entries } = op {
             for (entry, life) in entries {
                 state_of(&mut self.entries, *entry, journal).purge(*entry, *life, journal);
-                pending.touched.insert(*entry);
+                pending.changed.insert(*entry);
             }
         }
         let Some((entry, _)) = op.subject() else { return };
         let clock = clock(&self.history, stamp);
         let state = state_of(&mut self.entries, entry, journal);
-        state.apply(entry, op, stamp, &clock, journal);
-        pending.touched.insert(entry);
+        if state.apply(entry, op, stamp, &clock, journal) {
+            pending.changed.insert(entry);
+        }
+        self.digest.mark(entry);
         if let Some(op) = move_of(op) {
             pending.moves.push((stamp, op));
         }
@@ -169,17 +174,20 @@ impl Replica {
 
     /// Does what a batch of ops left to be done: replays moves, updates what shows.
     pub(crate) fn settle(&mut self, pending: Pending) {
-        let mut touched = pending.touched;
-        touched.extend(self.tree.integrate(pending.moves));
-        self.refresh(touched);
+        let mut changed = pending.changed;
+        changed.extend(self.tree.integrate(pending.moves));
+        self.refresh(changed);
     }
 
-    /// Brings display and digest up to date with entries that changed.
-    pub(crate) fn refresh(&mut self, touched: BTreeSet<EntryId>) {
-        for entry in &touched {
+    /// Brings display and digest up to date with entries whose life, kind or placement has changed.
+    pub(crate) fn refresh(&mut self, changed: BTreeSet<EntryId>) {
+        if changed.is_empty() {
+            return;
+        }
+        for entry in &changed {
             self.digest.mark(*entry);
         }
-        self.display.update(touched, Facts { entries: &self.entries, tree: &self.tree });
+        self.display.update(changed, Facts { entries: &self.entries, tree: &self.tree });
     }
 
     /// The id under which this copy is edited.

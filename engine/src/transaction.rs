@@ -5,16 +5,17 @@
 //!   is one more than that of everything seen; so its moves are the last in the log of moves.
 //! - N2. An id that was given out is never given out again: what is taken back leaves a gap.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use crate::change::Change;
-use crate::error::{DecodeError, EditError};
+use hashbrown::HashMap;
+
+use crate::change::{Change, ChangeHeader};
+use crate::error::EditError;
 use crate::id::{EntryId, OpId, ReplicaId, Stamp};
 use crate::limits::{CHANGE_BYTES_MAX, COUNTER_MAX};
 use crate::op::{NewEntry, Op};
 use crate::registers::{EntryState, Journal, Undo};
 use crate::replica::{Pending, Replica, clock};
-use crate::value::Value;
 
 /// A transaction under way: its ops have taken effect and can be taken back.
 #[derive(Debug)]
@@ -82,7 +83,7 @@ impl Replica {
     /// put their edits into a closure; [`Replica::transact`] cannot be left open by accident.
     pub fn begin(&mut self) -> Transaction {
         let start = self.version().next(self.id);
-        let lamport = self.history.next_lamport(self.id);
+        let lamport = self.history.next_lamport();
         let skipped = &mut self.skipped;
         let open = self.open.get_or_insert_with(|| {
             let count = std::mem::take(skipped);
@@ -194,22 +195,24 @@ impl Replica {
         }
         let deps = self.history.deps_of(self.id);
         let deps = with_references(deps, &open.ops, self.id, |op| self.history.version().has(op));
-        match Change::new(self.id, open.start, deps, &open.ops) {
-            Ok(change) => {
-                self.history.append(&change);
-                self.open = None;
-                Ok(())
-            }
-            Err(DecodeError::TooLarge { .. }) => {
-                let bytes = open.ops.iter().map(op_bytes).sum::<usize>().max(CHANGE_BYTES_MAX + 1);
-                self.roll_back_innermost();
-                Err(EditError::ChangeTooLarge { bytes, max: CHANGE_BYTES_MAX })
-            }
-            Err(_) => {
-                self.roll_back_innermost();
-                Err(EditError::TooLong("the transaction"))
-            }
+        let ops = std::mem::take(&mut open.ops);
+        let header = ChangeHeader {
+            replica: self.id,
+            start: open.start,
+            span: open.next - open.start,
+            deps,
+        };
+        let change = Change::assemble(header, ops);
+        let bytes = change.bytes().len();
+        if bytes > CHANGE_BYTES_MAX {
+            self.roll_back_innermost();
+            return Err(EditError::ChangeTooLarge { bytes, max: CHANGE_BYTES_MAX });
         }
+        // In pairs: what leaves here is what every receiver reads.
+        debug_assert_eq!(Change::decode(change.bytes()).as_ref(), Ok(&change));
+        self.history.append(&change);
+        self.open = None;
+        Ok(())
     }
 }
 
@@ -288,15 +291,5 @@ fn named_entries(op: &Op, mut name: impl FnMut(EntryId)) {
         Op::Move { parent, .. } | Op::Reorder { parent, .. } => name(*parent),
         Op::Purge { entries } => entries.iter().for_each(|(entry, _)| name(*entry)),
         _ => {}
-    }
-}
-
-/// Roughly how many bytes an op takes, for the message that says it is too many.
-fn op_bytes(op: &Op) -> usize {
-    match op {
-        Op::Set { value: Value::Text(text) | Value::Json(text), .. } => text.len(),
-        Op::Set { value: Value::Bytes(bytes), .. } => bytes.len(),
-        Op::Insert { text, .. } => text.len(),
-        _ => 32,
     }
 }

@@ -17,7 +17,9 @@
 
 mod order_key;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+
+use hashbrown::HashMap;
 
 use crate::id::{EntryId, Life, Stamp, Timestamp};
 pub use order_key::OrderKey;
