@@ -8,7 +8,7 @@ use crate::error::EditError;
 use crate::id::EntryId;
 use crate::op::Op;
 use crate::replica::Replica;
-use crate::tree::OrderKey;
+use crate::tree::{OrderKey, SPREAD_HEAD_MAX};
 
 /// The siblings among which an entry is to go: those that show in a container, without the entry.
 struct Others<'a> {
@@ -32,6 +32,9 @@ impl Others<'_> {
         self.at(index.checked_sub(1)?)
     }
 }
+
+/// The prefix that very many siblings may have together: that of a place in a run of one's own.
+const HEAD_MAX_OF_MANY: usize = 10;
 
 /// New keys for siblings, and one for the gap among them.
 struct Room {
@@ -74,13 +77,18 @@ impl Replica {
         Others { siblings: self.display.children(parent), left_out }
     }
 
-    /// New keys for as few neighbours of a full gap as it takes; nothing if all siblings together do
-    /// not fit one run of 2^24 keys.
+    /// New keys for as few neighbours of a full gap as it takes; nothing if all siblings together are
+    /// too many for that.
+    ///
+    /// The more neighbours it takes, the shorter keys it asks for: so the next time that many are
+    /// needed is the further away (after Bender, Cole, Demaine, Farach-Colton, Zito 2002, "Two
+    /// simplified algorithms for maintaining order in a list").
     fn find_room(&self, others: &Others<'_>, index: usize) -> Option<Room> {
         // A placeholder has no place of its own; giving it one would revive it.
         let may_move =
             |sibling: Option<&Sibling>| sibling.is_some_and(|(_, id)| self.is_alive(*id));
         let (mut from, mut to) = (index, index);
+        let mut head_max = SPREAD_HEAD_MAX;
         let mut step = 1;
         loop {
             let before = (from, to);
@@ -91,20 +99,21 @@ impl Replica {
             while from + step > index + 1 && may_move(others.before(from)) {
                 from -= 1;
             }
+            let is_all = before == (from, to);
             let (lo, hi) = (others.before(from), others.at(to));
-            let (lo, hi) = (lo.map(|(key, _)| key), hi.map(|(key, _)| key));
-            let first = OrderKey::between(lo, hi, self.next_id());
-            let keys = std::iter::successors(first, |key| key.following(hi));
-            let mut keys: Vec<OrderKey> = keys.take(to - from + 1).collect();
-            if keys.len() == to - from + 1 {
+            let ends = (lo.map(|(key, _)| key), hi.map(|(key, _)| key));
+            let head_max_here = if is_all { SPREAD_HEAD_MAX } else { head_max };
+            let keys = OrderKey::spread(ends, to - from + 1, self.next_id(), head_max_here);
+            if let Some(mut keys) = keys {
                 let key = keys.remove(index - from);
                 let children = (from..to).filter_map(|at| others.at(at)).map(|(_, child)| *child);
                 return Some(Room { key, moved: children.zip(keys).collect() });
             }
-            if before == (from, to) {
+            if is_all {
                 return None;
             }
             step *= 2;
+            head_max = head_max.saturating_sub(2).max(HEAD_MAX_OF_MANY);
         }
     }
 

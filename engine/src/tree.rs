@@ -23,6 +23,7 @@ use hashbrown::HashMap;
 
 use crate::id::{EntryId, Life, Stamp, Timestamp};
 pub use order_key::OrderKey;
+pub(crate) use order_key::SPREAD_HEAD_MAX;
 
 /// Where an entry was put: one unit, so that a container and a place in it never mix.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -21,6 +21,9 @@ const TAG_BYTES: usize = 6;
 const NUMBER_BYTES: usize = 3;
 const NUMBER_MAX: u32 = 0x00ff_ffff;
 
+/// The longest gap prefix with which a key made by [`OrderKey::spread`] is not longer than the goal.
+pub(crate) const SPREAD_HEAD_MAX: usize = ORDER_KEY_BYTES_GOAL - TAG_BYTES - 2 * NUMBER_BYTES;
+
 /// Place of an entry among its siblings: 1 to 64 bytes that neither begin with `0xff` nor end with
 /// zero, so that there is always room before and after.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,6 +85,28 @@ impl OrderKey {
         }
         head.extend_from_slice(&tag(run));
         Some(Self::assemble(&head, 1))
+    }
+
+    /// Keys for `count` siblings between two neighbours, far apart, so that more go between any two;
+    /// or `None` where the gap begins only after `head_max` bytes.
+    pub(crate) fn spread(
+        (lo, hi): (Option<&Self>, Option<&Self>),
+        count: usize,
+        run: OpId,
+        head_max: usize,
+    ) -> Option<Vec<Self>> {
+        let head = gap(lo.map(Self::as_bytes), hi.map(Self::as_bytes))?;
+        let count = u32::try_from(count).ok().filter(|count| *count < NUMBER_MAX)?;
+        if head.len() > head_max {
+            return None;
+        }
+        let step = NUMBER_MAX / (count + 1);
+        let tag = tag(run);
+        let key = |nth: u32| {
+            let [_, place @ ..] = (nth * step).to_be_bytes();
+            Self::assemble(&[head.as_slice(), &place, &tag].concat(), 1)
+        };
+        Some((1..=count).map(key).collect())
     }
 
     fn assemble(head: &[u8], number: u32) -> Self {
@@ -173,6 +198,21 @@ mod tests {
                     prop_assert!(hi.is_none_or(|hi| key < *hi), "{key:?} {hi:?}");
                     prop_assert_eq!(OrderKey::new(key.as_bytes()), Some(key.clone()));
                 }
+            }
+        }
+
+        #[test]
+        fn spread_keys_are_in_order_between_their_neighbours(a in any_key(), b in any_key(), n in 1usize..70) {
+            let (lo, hi) = if a < b { (a, b) } else { (b, a) };
+            for ends in [(None, Some(&hi)), (Some(&lo), None), (Some(&lo), Some(&hi)), (None, None)] {
+                if ends.0.is_some() && ends.0 == ends.1 { continue; }
+                let Some(keys) = OrderKey::spread(ends, n, run(1, 0), SPREAD_HEAD_MAX) else { continue };
+                prop_assert_eq!(keys.len(), n);
+                prop_assert!(keys.is_sorted_by(|a, b| a < b));
+                prop_assert!(ends.0.is_none_or(|lo| *lo < keys[0]));
+                prop_assert!(ends.1.is_none_or(|hi| keys[n - 1] < *hi));
+                prop_assert!(keys.iter().all(|key| key.as_bytes().len() <= ORDER_KEY_BYTES_GOAL));
+                prop_assert!(keys.iter().all(|key| OrderKey::new(key.as_bytes()).is_some()));
             }
         }
 
