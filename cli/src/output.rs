@@ -26,6 +26,19 @@ pub(crate) fn result(format: Format, json: &Json, text: impl fmt::Display) {
     }
 }
 
+/// A label as part of a line: what would break the line, or drive the terminal, is shown escaped.
+pub(crate) fn label(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for char in text.chars() {
+        if char.is_control() {
+            shown.extend(char.escape_default());
+        } else {
+            shown.push(char);
+        }
+    }
+    shown
+}
+
 /// Prints a failed command's message.
 pub(crate) fn failure(format: Format, failure: &Failure) {
     match format {
@@ -41,4 +54,15 @@ fn print(out: &mut dyn Write, text: fmt::Arguments<'_>) {
     let text = text.to_string();
     // Nobody is left to tell when the output is closed.
     drop(writeln!(out, "{}", text.trim_end_matches('\n')));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_cannot_break_a_line_or_drive_the_terminal() {
+        assert_eq!(label("naïve 😀"), "naïve 😀");
+        assert_eq!(label("a\nb\x1b[31m\u{9b}"), "a\\nb\\u{1b}[31m\\u{9b}");
+    }
 }

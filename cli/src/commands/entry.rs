@@ -155,6 +155,7 @@ fn columns(row: &Json) -> String {
     let cells: Vec<String> = selected
         .iter()
         .filter_map(|(name, absent)| row.get(*name).map(|value| text_of(value, absent)))
+        .map(|cell| output::label(&cell))
         .collect();
     cells.join("  ")
 }

@@ -41,7 +41,8 @@ pub(super) fn draw(item: Entry<'_>, depth: usize, mut line: impl FnMut(&str)) {
     push_inner(&mut rest, item, String::new(), depth);
     while let Some(row) = rest.pop() {
         let branch = if row.is_last { "└── " } else { "├── " };
-        let mut text = format!("{}{branch}{}  {}", row.indent, row.entry.id(), row.entry.label());
+        let label = output::label(&row.entry.label());
+        let mut text = format!("{}{branch}{}  {label}", row.indent, row.entry.id());
         if let Some(target) = row.entry.target_id() {
             text += &format!(" → {target}");
         }

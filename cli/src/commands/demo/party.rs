@@ -10,9 +10,10 @@ use sds_sync::{ConnectOptions, LocalStore, RelayUrl, StoreId, SyncEngine, Token}
 
 use super::folder::{Folder, Loader};
 use super::scene::{Cast, Edits, outline};
-use super::stage::{Stage, size};
+use super::stage::{Stage, counted, size};
 use crate::commands::store::count_entries;
 use crate::failure::{Exit, Failure};
+use crate::output;
 
 /// The peers, in the order in which they act.
 const PEERS: [&str; 3] = ["laptop", "phone", "tablet"];
@@ -168,15 +169,12 @@ impl Party {
         }
         self.peers[0].engine.flush().await?;
         bar.finish_and_clear();
-        let what = format!(
-            "{} files in {} folders, {}",
-            folder.files() - loader.left_out.len(),
-            folder.folders(),
-            size(loader.bytes)
-        );
+        let files = counted(folder.files() - loader.left_out.len(), ["file", "files"]);
+        let folders = counted(folder.folders(), ["folder", "folders"]);
+        let what = format!("{files} in {folders}, {}", size(loader.bytes));
         stage.done("reading", began, what);
         for why in folder.left_out.iter().chain(&loader.left_out) {
-            stage.say(format_args!("            left out {why}"));
+            stage.say(format_args!("            left out {}", output::label(why)));
         }
         Ok(())
     }
@@ -189,7 +187,9 @@ impl Party {
         laptop.engine.wait_until_synced(PATIENCE).await?;
         let changes = laptop.engine.read(|store| store.changes_since(&Version::new()).len())?;
         let blobs = laptop.engine.read(|store| store.referenced_blobs().len())?;
-        let text = format!("stored at the relay: {changes} changes, {blobs} large contents");
+        let changes = counted(changes, ["change", "changes"]);
+        let blobs = counted(blobs, ["blob", "blobs"]);
+        let text = format!("stored at the relay: {changes}, {blobs}");
         stage.done(laptop.name, began, text);
         for name in &PEERS[1..] {
             let began = Instant::now();
@@ -198,7 +198,7 @@ impl Party {
             self.peers.push(peer);
             self.agree().await?;
             let count = self.peers[0].engine.read(count_entries)?;
-            stage.done(name, began, format!("{count} entries received"));
+            stage.done(name, began, format!("received {}", counted(count, ["entry", "entries"])));
         }
         Ok(())
     }

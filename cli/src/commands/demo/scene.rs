@@ -7,6 +7,7 @@ use sds_store::{DataStore, Entry, EntryId, ItemValue, StoreError, ValueKind};
 
 use super::folder::{FOLDER_TYPE, new_item};
 use crate::commands::now;
+use crate::output;
 
 /// The entries that all peers edit at once: real ones where the folder has them.
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +81,8 @@ impl Edits {
             store.change_value(cast.text, range..range, &typed)?;
             self.typed.push(typed);
             let [first, second] = cast.folders;
-            let folders = format!("'{}' and '{}'", label_of(store, first), label_of(store, second));
+            let name_of = |id| output::label(&label_of(store, id));
+            let folders = format!("'{}' and '{}'", name_of(first), name_of(second));
             Ok(match nth {
                 0 => {
                     store.move_entry_to(first, second, None)?;
@@ -139,7 +141,7 @@ pub(super) fn outline(store: &DataStore, cast: &Cast) -> Vec<String> {
     let mut lines = Vec::new();
     let mut rest = vec![(store.root_item(), 0)];
     while let Some((entry, depth)) = rest.pop() {
-        let label = if depth == 0 { "root".to_owned() } else { entry.label() };
+        let label = if depth == 0 { "root".to_owned() } else { output::label(&entry.label()) };
         lines.push(format!("{}{label}{}", "  ".repeat(depth), snippet(&entry, cast.text)));
         let inner = entry.inner_entries().rev().filter(|inner| shown.contains(&inner.id()));
         rest.extend(inner.map(|inner| (inner, depth + 1)));

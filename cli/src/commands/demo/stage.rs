@@ -47,3 +47,8 @@ impl Stage {
 pub(super) fn size(bytes: u64) -> impl fmt::Display {
     indicatif::HumanBytes(bytes)
 }
+
+/// A number of things, in words: `[one, several]` names them.
+pub(super) fn counted(count: usize, [one, several]: [&str; 2]) -> String {
+    format!("{count} {}", if count == 1 { one } else { several })
+}
