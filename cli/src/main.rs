@@ -7,6 +7,7 @@ mod entry_name;
 mod failure;
 mod open_store;
 mod output;
+mod write_file;
 
 use std::process::ExitCode;
 

@@ -220,6 +220,10 @@ fn an_export_is_written_to_a_file_or_to_stdout() {
     let done = shell.notes(&["store", "export", "--encoding", "binary", "--output", path]);
     assert_eq!(done.line(), format!("exported to '{path}'"));
     assert_eq!(std::fs::read(&file).unwrap()[..2], [0x1f, 0x8b]);
+    let own = shell.path().join("stores/notes.sds");
+    let refused = shell.notes(&["store", "export", "--output", own.to_str().unwrap()]);
+    assert_eq!(refused.code, 2, "{}", refused.err);
+    assert_eq!(shell.notes(&["store", "export"]).json(), json, "the store is still there");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -15,6 +16,7 @@ use crate::entry_name::EntryName;
 use crate::failure::{Exit, Failure};
 use crate::open_store::StorePlace;
 use crate::output;
+use crate::write_file::write_file;
 
 pub(super) fn run(options: &Options, command: &EntryCommand) -> Result<(), Failure> {
     let place = StorePlace::of(options)?;
@@ -109,16 +111,16 @@ fn get(format: Format, store: &DataStore, args: &GetArgs) -> Result<(), Failure>
 }
 
 fn write_value(entry: &Entry<'_>, path: &Path) -> Result<(), Failure> {
-    match entry.value() {
-        ItemValue::Text(text) => fs::write(path, text)?,
-        ItemValue::Bytes(bytes) => fs::write(path, bytes)?,
+    let bytes: Arc<[u8]> = match entry.value() {
+        ItemValue::Text(text) => text.into_bytes().into(),
+        ItemValue::Bytes(bytes) => bytes,
         ItemValue::None => return Err(Failure::not_found("the entry has no value")),
         ItemValue::Pending(_) => {
             let why = "the value has not been fetched yet: run 'sds store sync'";
             return Err(Failure::not_found(why));
         }
-    }
-    Ok(())
+    };
+    Ok(write_file(path, |out| out.write_all(&bytes))?)
 }
 
 fn list(format: Format, store: &DataStore, args: &ListArgs) -> Result<(), Failure> {

@@ -1,17 +1,18 @@
 //! `sds store`: sync, inspect and export a store.
 
-use std::fs::File;
+use std::fs;
 use std::io::{BufWriter, Write};
 use std::time::Duration;
 
 use sds_store::{DataStore, Entry};
-use sds_sync::SyncEngine;
+use sds_sync::{LocalStore, StorageError, SyncEngine};
 use serde_json::json;
 
 use crate::args::{Encoding, ExportArgs, Options, StoreCommand, SyncArgs};
 use crate::failure::Failure;
 use crate::open_store::{StorePlace, connect_options};
 use crate::output;
+use crate::write_file::write_file;
 
 pub(super) fn run(options: &Options, command: &StoreCommand) -> Result<(), Failure> {
     match command {
@@ -43,13 +44,16 @@ fn info(options: &Options) -> Result<(), Failure> {
     let place = StorePlace::of(options)?;
     let id = place.id.as_str();
     let file = place.file();
-    if !file.exists() {
-        let json = json!({ "storeId": id, "exists": false });
-        let dir = place.dir.display();
-        output::result(options.format, &json, format_args!("store '{id}': not found in '{dir}'"));
-        return Ok(());
-    }
-    let mut local = place.open()?;
+    let mut local = match LocalStore::open_existing(&place.dir, &place.id) {
+        Ok(local) => local,
+        Err(StorageError::NotFound { .. }) => {
+            let json = json!({ "storeId": id, "exists": false });
+            let text = format!("store '{id}': not found in '{}'", place.dir.display());
+            output::result(options.format, &json, text);
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
+    };
     let count = count_entries(local.store());
     let digest = local.store_mut().digest().to_string();
     let json = json!({
@@ -84,7 +88,8 @@ pub(super) fn count_entries(store: &DataStore) -> usize {
 }
 
 fn export(options: &Options, args: &ExportArgs) -> Result<(), Failure> {
-    let local = StorePlace::of(options)?.open()?;
+    let place = StorePlace::of(options)?;
+    let local = place.open()?;
     let Some(path) = &args.output else {
         return match write_export(local.store(), args.encoding, &mut std::io::stdout().lock()) {
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
@@ -92,9 +97,12 @@ fn export(options: &Options, args: &ExportArgs) -> Result<(), Failure> {
         };
     };
     let name = path.display().to_string();
-    let mut file = BufWriter::new(File::create(path)?);
-    write_export(local.store(), args.encoding, &mut file)?;
-    file.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
+    if fs::canonicalize(path)
+        .is_ok_and(|path| fs::canonicalize(place.file()).is_ok_and(|own| own == path))
+    {
+        return Err(Failure::usage(format_args!("--output: '{name}' is the store's own file")));
+    }
+    write_file(path, |out| write_export(local.store(), args.encoding, out))?;
     let form = if args.encoding == Encoding::Json { "json" } else { "binary" };
     let json = json!({ "exported": true, "file": name, "format": form });
     output::result(options.format, &json, format_args!("exported to '{name}'"));
