@@ -5,21 +5,29 @@
 //! trees", section 3). Simpler (last move wins, no redo) was rejected: concurrent moves can then
 //! form a cycle. A batch of moves undoes and redoes once.
 //!
+//! An entry that no move ever named as a container is a leaf: whether its moves take effect depends on
+//! itself alone, and no other move depends on them. So a late move of a leaf replays that entry's moves
+//! and nothing else. "Has no children now" would not do: a move without effect may get one when an
+//! older move arrives.
+//!
 //! Dead entries stay in the tree as hidden nodes: forgetting their moves makes replicas diverge.
 //!
 //! Invariants, checked by `assert_invariants`:
 //! - T1. Following parents from any entry ends: at Root, or at an entry that was never placed.
 //! - T2. Each logged move remembers the placement that was there before it, if it took effect.
 //! - T3. `inside` lists exactly the placed entries, by parent.
+//! - T4. `moves` lists exactly the stamps of the log, by entry; every parent in the log is in `parents`.
 //!
-//! Cost: a move is O(depth), or O(1) for an entry with nothing inside, plus an undo and a redo of each newer move in the log.
+//! Cost: a move is O(depth), or O(1) for an entry with nothing inside. A late one adds an undo and a
+//! redo of each newer move in the log; that of a leaf, of each move of the same entry.
 //! Not here: who is shown where (`display`), which keys siblings get (`edit`).
 
 mod order_key;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
+use smallvec::SmallVec;
 
 use crate::id::{EntryId, Life, Stamp, Timestamp};
 pub use order_key::OrderKey;
@@ -71,13 +79,22 @@ pub(crate) struct MoveTree {
     placements: HashMap<EntryId, Placement>,
     inside: HashMap<EntryId, BTreeSet<EntryId>>,
     log: BTreeMap<Stamp, LoggedMove>,
+    /// The moves of each entry, in order.
+    moves: HashMap<EntryId, SmallVec<[Stamp; 1]>>,
+    /// Every entry that some move, effective or not, named as a container.
+    parents: HashSet<EntryId>,
 }
 
 impl MoveTree {
     /// The tree of an empty store: Trash and Lost and Found in Root.
     pub(crate) fn new() -> Self {
-        let mut tree =
-            Self { placements: HashMap::new(), inside: HashMap::new(), log: BTreeMap::new() };
+        let mut tree = Self {
+            placements: HashMap::new(),
+            inside: HashMap::new(),
+            log: BTreeMap::new(),
+            moves: HashMap::new(),
+            parents: HashSet::new(),
+        };
         for entry in [EntryId::TRASH, EntryId::LOST_AND_FOUND] {
             let key = OrderKey::well_known(entry);
             let parent = EntryId::ROOT;
@@ -90,17 +107,22 @@ impl MoveTree {
     /// Lets moves take effect, each at its turn in stamp order, and returns the entries whose
     /// placement may differ afterwards.
     pub(crate) fn integrate(&mut self, mut moves: Vec<(Stamp, MoveOp)>) -> BTreeSet<EntryId> {
-        let mut touched = BTreeSet::new();
         moves.sort_by_key(|(stamp, _)| *stamp);
-        let Some((first, _)) = moves.first() else { return touched };
-        let mut redo = self.undo_from(*first);
-        for (stamp, op) in moves {
-            redo.insert(stamp, op);
+        self.parents.extend(moves.iter().map(|(_, op)| op.parent));
+        let mut touched: BTreeSet<EntryId> = moves.iter().map(|(_, op)| op.entry).collect();
+        let newest = self.log.last_key_value().map(|(stamp, _)| *stamp);
+        let late = moves.partition_point(|(stamp, _)| Some(*stamp) < newest);
+        let newer = moves.split_off(late);
+        if moves.iter().all(|(_, op)| !self.parents.contains(&op.entry)) {
+            for (stamp, op) in moves {
+                self.insert_leaf_move(stamp, op);
+            }
+        } else {
+            touched.extend(self.insert_late_moves(moves));
         }
-        for (stamp, op) in redo {
-            touched.insert(op.entry);
-            let replaced = self.take_effect(stamp, &op);
-            self.log.insert(stamp, LoggedMove { op, replaced });
+        for (stamp, op) in newer {
+            self.list(op.entry, stamp);
+            self.append(stamp, op);
         }
         touched
     }
@@ -108,7 +130,16 @@ impl MoveTree {
     /// Takes back every move at or after `stamp`, as if it had never been, and returns the entries
     /// that were moved.
     pub(crate) fn remove_from(&mut self, stamp: Stamp) -> BTreeSet<EntryId> {
-        self.undo_from(stamp).into_values().map(|op| op.entry).collect()
+        let removed = self.undo_from(stamp);
+        for op in removed.values() {
+            if let Some(stamps) = self.moves.get_mut(&op.entry) {
+                stamps.retain(|listed| *listed < stamp);
+                if stamps.is_empty() {
+                    self.moves.remove(&op.entry);
+                }
+            }
+        }
+        removed.into_values().map(|op| op.entry).collect()
     }
 
     /// Where `entry` was put last, by the moves that took effect.
@@ -134,6 +165,54 @@ impl MoveTree {
             next = self.placements.get(&at).map(|place| place.parent);
         }
         false
+    }
+
+    /// Undoes every move from the first of these on, and redoes them with these among them.
+    fn insert_late_moves(&mut self, moves: Vec<(Stamp, MoveOp)>) -> BTreeSet<EntryId> {
+        let Some((first, _)) = moves.first() else { return BTreeSet::new() };
+        let mut redo = self.undo_from(*first);
+        for (stamp, op) in moves {
+            self.list(op.entry, stamp);
+            redo.insert(stamp, op);
+        }
+        let touched = redo.values().map(|op| op.entry).collect();
+        for (stamp, op) in redo {
+            self.append(stamp, op);
+        }
+        touched
+    }
+
+    /// Lets a late move of a leaf take effect at its turn among the leaf's own moves.
+    fn insert_leaf_move(&mut self, stamp: Stamp, op: MoveOp) {
+        let entry = op.entry;
+        let at = self.list(entry, stamp);
+        self.log.insert(stamp, LoggedMove { op, replaced: None });
+        let stamps = self.moves.get(&entry).cloned().unwrap_or_default();
+        for stamp in stamps[at..].iter().rev() {
+            let logged = self.log.get_mut(stamp);
+            if let Some(replaced) = logged.and_then(|logged| logged.replaced.take()) {
+                self.put(entry, replaced);
+            }
+        }
+        for stamp in &stamps[at..] {
+            if let Some(op) = self.log.get(stamp).map(|logged| logged.op.clone()) {
+                self.append(*stamp, op);
+            }
+        }
+    }
+
+    /// Lets a move take effect on top of what is, and logs it.
+    fn append(&mut self, stamp: Stamp, op: MoveOp) {
+        let replaced = self.take_effect(stamp, &op);
+        self.log.insert(stamp, LoggedMove { op, replaced });
+    }
+
+    /// Notes that `entry` has a move with this stamp, and returns how many older ones it has.
+    fn list(&mut self, entry: EntryId, stamp: Stamp) -> usize {
+        let stamps = self.moves.entry(entry).or_default();
+        let at = stamps.partition_point(|listed| *listed < stamp);
+        stamps.insert(at, stamp);
+        at
     }
 
     fn undo_from(&mut self, stamp: Stamp) -> BTreeMap<Stamp, MoveOp> {
@@ -206,6 +285,13 @@ impl MoveTree {
         }
         let listed: usize = self.inside.values().map(BTreeSet::len).sum();
         assert_eq!(listed, self.placements.len(), "T3: entries listed twice");
+        for (stamp, logged) in &self.log {
+            let stamps = self.moves.get(&logged.op.entry).expect("T4: an entry has its moves");
+            assert!(stamps.contains(stamp) && stamps.is_sorted(), "T4: {stamp:?}");
+            assert!(self.parents.contains(&logged.op.parent), "T4: {stamp:?}");
+        }
+        let listed: usize = self.moves.values().map(SmallVec::len).sum();
+        assert_eq!(listed, self.log.len(), "T4: moves listed that are not there");
         let mut replay = Self::new();
         let moves = self.log.iter().map(|(stamp, logged)| (*stamp, logged.op.clone())).collect();
         replay.integrate(moves);
@@ -257,15 +343,35 @@ mod tests {
 
     #[test]
     fn a_reordering_does_not_pull_an_entry_back() {
-        let mut reorder = into(3, 1, EntryId::ROOT);
+        let mut reorder = into(4, 1, EntryId::ROOT);
         reorder.1.kind = MoveKind::Within;
         let tree = tree_of(vec![
             into(1, 1, EntryId::ROOT),
-            into(1, 2, EntryId::ROOT),
+            into(2, 2, EntryId::ROOT),
             reorder,
-            into(2, 1, entry(2)),
+            into(3, 1, entry(2)),
         ]);
         assert_eq!(tree.placement(entry(1)).unwrap().parent, entry(2));
+    }
+
+    #[test]
+    fn a_late_move_of_a_leaf_takes_effect_among_its_own() {
+        let moves = || {
+            vec![
+                into(1, 1, EntryId::ROOT),
+                into(2, 9, EntryId::ROOT),
+                into(3, 9, entry(1)),
+                into(4, 9, EntryId::TRASH),
+                into(5, 1, EntryId::TRASH),
+            ]
+        };
+        let in_order = tree_of(moves());
+        for late in 1..5 {
+            let mut others = moves();
+            let last = others.remove(late);
+            others.push(last);
+            assert_eq!(tree_of(others).placements, in_order.placements, "move {late} last");
+        }
     }
 
     #[test]
