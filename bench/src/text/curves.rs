@@ -1,0 +1,182 @@
+//! What an edit costs as the text grows.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::board::{Board, Row, Target};
+use crate::engines::automerge::Automerge;
+use crate::engines::cola::Cola;
+use crate::engines::diamond::Diamond;
+use crate::engines::loro::Loro;
+use crate::engines::sds::SdsText;
+use crate::engines::yrs::Yrs;
+use crate::engines::{Engine, Logged, Stored, Text, jumprope};
+use crate::measure::{Climber, Dice, Lap, Settings, climb, lap, timed};
+use crate::traces::Splice;
+
+const TYPED: Row = Row::new("characters typed at the end", "ns", Target::Shown);
+const TYPED_BACKWARDS: Row = Row::new("characters inserted at the start", "ns", Target::Shown);
+const RANDOM: Row = Row::new("characters inserted and deleted anywhere", "ns", Target::Shown);
+const RANDOM_LOADED: Row = Row::new("... loaded and read", "ns", Target::Shown);
+const RANDOM_MERGED: Row = Row::new("... merged as one patch and read", "ns", Target::Shown);
+const SAME_PLACE: Row =
+    Row::new("replicas that insert at one place, each patch applied", "ns", Target::Shown);
+
+/// The splice that is made when the text has so many characters.
+type Next = fn(&mut Dice, usize) -> Splice;
+
+fn typed(_: &mut Dice, len: usize) -> Splice {
+    Splice::ascii(len, 0, "x")
+}
+
+fn typed_backwards(_: &mut Dice, _: usize) -> Splice {
+    Splice::ascii(0, 0, "x")
+}
+
+fn random(dice: &mut Dice, len: usize) -> Splice {
+    if len > 0 && dice.below(4) == 0 {
+        Splice::ascii(dice.below(len), 1, "")
+    } else {
+        Splice::ascii(dice.below(len + 1), 0, "x")
+    }
+}
+
+pub(super) fn run(settings: &Settings, board: &mut Board) {
+    for (row, next) in [(TYPED, typed as Next), (TYPED_BACKWARDS, typed_backwards)] {
+        let climbers = settings.engines.iter().filter_map(|engine| {
+            Some(match engine {
+                Engine::Sds => local::<SdsText>(settings, row, next),
+                Engine::Loro => local::<Loro>(settings, row, next),
+                Engine::Yrs => local::<Yrs>(settings, row, next),
+                Engine::Automerge => local::<Automerge>(settings, row, next),
+                Engine::DiamondTypes => local::<Diamond>(settings, row, next),
+                Engine::Cola => local::<Cola<true>>(settings, row, next),
+                Engine::Jumprope => local::<jumprope::Rope>(settings, row, next),
+                Engine::ColaPositions => return None,
+            })
+        });
+        climb(settings, &[row], &settings.curve_sizes(), climbers.collect(), board);
+    }
+    let climbers = settings.engines.iter().filter_map(|engine| {
+        Some(match engine {
+            Engine::Sds => logged::<SdsText>(settings),
+            Engine::Loro => logged::<Loro>(settings),
+            Engine::Yrs => logged::<Yrs>(settings),
+            Engine::Automerge => logged::<Automerge>(settings),
+            Engine::DiamondTypes => logged::<Diamond>(settings),
+            Engine::Cola => stored::<Cola<true>>(settings),
+            Engine::Jumprope => local::<jumprope::Rope>(settings, RANDOM, random),
+            Engine::ColaPositions => return None,
+        })
+    });
+    let rows = [RANDOM, RANDOM_LOADED, RANDOM_MERGED];
+    climb(settings, &rows, &settings.curve_sizes(), climbers.collect(), board);
+    same_place(settings, board);
+}
+
+fn local<E: Text>(settings: &Settings, row: Row, next: Next) -> Climber<'_> {
+    Climber::new(E::ENGINE, move |size| Ok(vec![(row, edit::<E>(settings.budget, size, next)?.0)]))
+}
+
+fn stored<E: Stored>(settings: &Settings) -> Climber<'_> {
+    Climber::new(E::ENGINE, move |size| {
+        let (edited, mut text) = edit::<E>(settings.budget, size, random)?;
+        let mut results = vec![(RANDOM, edited)];
+        if edited != Lap::Stopped {
+            results.push((RANDOM_LOADED, load(&mut text)?));
+        }
+        Ok(results)
+    })
+}
+
+fn logged<E: Logged>(settings: &Settings) -> Climber<'_> {
+    Climber::new(E::ENGINE, move |size| {
+        let (edited, mut text) = edit::<E>(settings.budget, size, random)?;
+        let mut results = vec![(RANDOM, edited)];
+        if edited != Lap::Stopped {
+            results.push((RANDOM_LOADED, load(&mut text)?));
+            results.push((RANDOM_MERGED, merge(&mut text)?));
+        }
+        Ok(results)
+    })
+}
+
+fn edit<E: Text>(budget: Duration, size: usize, next: Next) -> Result<(Lap, E)> {
+    let mut dice = Dice::new(3);
+    let mut len = 0;
+    let edits: Vec<Splice> = (0..size)
+        .map(|_| {
+            let splice = next(&mut dice, len);
+            len = len + splice.inserted.len() - splice.deleted.chars();
+            splice
+        })
+        .collect();
+    let mut text = E::new();
+    let lap = lap(budget, &edits, |splice| text.edit(std::slice::from_ref(splice)))?;
+    if lap != Lap::Stopped {
+        ensure!(text.text()?.len() == len, "a text of a wrong length");
+    }
+    Ok((lap, text))
+}
+
+fn load<E: Stored>(text: &mut E) -> Result<Lap> {
+    let file = text.save()?;
+    let (loaded, time) = timed(|| E::load(&file, 2).and_then(|mut text| Ok((text.text()?, text))));
+    ensure!(loaded?.0 == text.text()?, "another text was loaded");
+    Ok(Lap::Finished(time))
+}
+
+fn merge<E: Logged>(text: &mut E) -> Result<Lap> {
+    let history = text.history()?;
+    let (merged, time) = timed(|| -> Result<_> {
+        let mut reader = E::blank(2)?;
+        reader.receive(&[&history])?;
+        Ok((reader.text()?, reader))
+    });
+    ensure!(merged?.0 == text.text()?, "another text was merged");
+    Ok(Lap::Finished(time))
+}
+
+/// Many replicas of one short text insert at the same place, not knowing of each other.
+fn same_place(settings: &Settings, board: &mut Board) {
+    let climbers = settings.engines.iter().filter_map(|engine| {
+        Some(match engine {
+            Engine::Sds => rivals::<SdsText>(settings),
+            Engine::Loro => rivals::<Loro>(settings),
+            Engine::Yrs => rivals::<Yrs>(settings),
+            Engine::Automerge => rivals::<Automerge>(settings),
+            Engine::DiamondTypes => rivals::<Diamond>(settings),
+            Engine::Cola => rivals::<Cola<true>>(settings),
+            Engine::ColaPositions | Engine::Jumprope => return None,
+        })
+    });
+    let sizes: Vec<usize> = [100, 1_000, 10_000]
+        .into_iter()
+        .filter(|size| *size <= settings.size(10_000, 1_000))
+        .collect();
+    climb(settings, &[SAME_PLACE], &sizes, climbers.collect(), board);
+}
+
+fn rivals<E: Text>(settings: &Settings) -> Climber<'_> {
+    Climber::new(E::ENGINE, move |size| {
+        let mut base = E::new();
+        base.record();
+        base.edit(&[Splice::ascii(0, 0, "[]")])?;
+        drop(base.message()?);
+        let mut reader = base.fork(2)?;
+        let mut messages = Vec::with_capacity(size);
+        for number in 0..size as u64 {
+            let mut rival = base.fork(number + 3)?;
+            rival.record();
+            rival.edit(&[Splice::ascii(1, 0, "x")])?;
+            messages.push(rival.message()?);
+        }
+        let lap = lap(settings.budget, &messages, |message| reader.receive(&[message]))?;
+        if lap != Lap::Stopped {
+            let expected = format!("[{}]", "x".repeat(size));
+            ensure!(reader.text()? == expected, "a wrong text");
+        }
+        Ok(vec![(SAME_PLACE, lap)])
+    })
+}
