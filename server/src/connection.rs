@@ -2,13 +2,15 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use quinn::{Incoming, RecvStream, SendStream, VarInt};
-use sds_sync::limits::{BLOB_FRAME_BYTES_MAX, FIRST_FRAME_BYTES_MAX, OPEN_TIMEOUT};
+use quinn::{Connection, Incoming, RecvStream, SendStream, VarInt};
+use sds_sync::limits::{
+    BLOB_FRAME_BYTES_MAX, CONNECTION_WINDOW_BYTES, FIRST_FRAME_BYTES_MAX, OPEN_TIMEOUT,
+};
 use sds_sync::transport::{FrameReceiver, FrameSender, StreamError};
 use sds_sync::{ClientFrame, RefusalCode, StoreId};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::access::Access;
 use crate::limits::{IDLE_CONNECTION_TIMEOUT, STOP_TIMEOUT};
@@ -20,8 +22,15 @@ use crate::serve_store::{OpenRequest, serve_store};
 /// A client, and which stores it has open on its connection.
 pub(crate) struct Peer {
     pub(crate) node: Arc<Node>,
+    connection: Connection,
+    open: Mutex<OpenStores>,
+}
+
+struct OpenStores {
     /// One entry for each open stream; never more than a connection may have streams.
-    open: Mutex<Vec<OpenStore>>,
+    entries: Vec<OpenStore>,
+    /// Since when there has been none.
+    idle_since: Instant,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -37,20 +46,35 @@ pub(crate) struct Granted {
 }
 
 impl Peer {
-    /// Notes that the client has `store` open, until the answer is dropped.
+    fn new(node: Arc<Node>, connection: Connection) -> Self {
+        let open = OpenStores { entries: Vec::new(), idle_since: Instant::now() };
+        Self { node, connection, open: Mutex::new(open) }
+    }
+
+    /// Notes that the client has `store` open, until the answer is dropped. From now on the client
+    /// may send faster.
     pub(crate) fn grant(self: &Arc<Self>, store: &StoreId, access: &Access) -> Granted {
         let entry = OpenStore { store: store.clone(), may_write: access.may_write() };
-        self.open().push(entry.clone());
+        self.open().entries.push(entry.clone());
+        self.connection.set_receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES));
         Granted { peer: Arc::clone(self), entry }
     }
 
     /// Whether the client may write to `store`; `None` if it has not opened it.
     pub(crate) fn may_write(&self, store: &StoreId) -> Option<bool> {
         let open = self.open();
-        open.iter().filter(|entry| entry.store == *store).map(|entry| entry.may_write).max()
+        let entries = open.entries.iter().filter(|entry| entry.store == *store);
+        entries.map(|entry| entry.may_write).max()
     }
 
-    fn open(&self) -> MutexGuard<'_, Vec<OpenStore>> {
+    /// When the connection will have been without an open store for too long.
+    fn idle_deadline(&self) -> Instant {
+        let open = self.open();
+        let since = if open.entries.is_empty() { open.idle_since } else { Instant::now() };
+        since + IDLE_CONNECTION_TIMEOUT
+    }
+
+    fn open(&self) -> MutexGuard<'_, OpenStores> {
         // No code under this lock can leave the list half changed.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -59,32 +83,44 @@ impl Peer {
 impl Drop for Granted {
     fn drop(&mut self) {
         let mut open = self.peer.open();
-        if let Some(index) = open.iter().position(|entry| *entry == self.entry) {
-            open.swap_remove(index);
+        if let Some(index) = open.entries.iter().position(|entry| *entry == self.entry) {
+            open.entries.swap_remove(index);
+            open.idle_since = Instant::now();
         }
     }
 }
 
-/// Serves a connection until the client leaves or the relay stops.
-pub(crate) async fn serve(node: Arc<Node>, incoming: Incoming, mut stop: watch::Receiver<bool>) {
-    let Ok(Ok(connection)) = timeout(IDLE_CONNECTION_TIMEOUT, incoming).await else { return };
-    let peer = Arc::new(Peer { node, open: Mutex::default() });
+/// Shakes hands. `None` if the client does not, or not in time.
+pub(crate) async fn shake_hands(incoming: Incoming) -> Option<Connection> {
+    timeout(IDLE_CONNECTION_TIMEOUT, incoming).await.ok()?.ok()
+}
+
+/// Serves a connection until the client leaves, opens nothing, or the relay stops.
+pub(crate) async fn serve(
+    node: Arc<Node>,
+    connection: Connection,
+    mut stop: watch::Receiver<bool>,
+) {
+    let peer = Arc::new(Peer::new(node, connection.clone()));
     let mut streams = JoinSet::new();
     loop {
+        let idle_deadline = peer.idle_deadline();
+        if idle_deadline <= Instant::now() {
+            connection.close(VarInt::from_u32(0), b"idle");
+            return;
+        }
         tokio::select! {
             () = stopped(&mut stop) => break,
             accepted = connection.accept_bi() => {
-                let Ok((send, receive)) = accepted else { return };
+                let Ok((send, receive)) = accepted else { break };
                 streams.spawn(serve_stream(Arc::clone(&peer), send, receive, stop.clone()));
             }
             Some(_) = streams.join_next() => {}
-            () = sleep(IDLE_CONNECTION_TIMEOUT), if streams.is_empty() => {
-                connection.close(VarInt::from_u32(0), b"idle");
-                return;
-            }
+            () = sleep_until(idle_deadline) => {}
         }
     }
-    // Each stream tells its client that the relay stops; those that do not end are cut off.
+    // If the relay stops, each stream tells its client so; if the client has left, each takes in
+    // what came before. Those that do not end are cut off.
     let _all_ended =
         timeout(STOP_TIMEOUT, async { while streams.join_next().await.is_some() {} }).await;
     connection.close(VarInt::from_u32(0), b"shutting down");

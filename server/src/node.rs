@@ -18,8 +18,8 @@ use tokio::time::timeout;
 
 use crate::access::{Gate, Secret};
 use crate::certificate::{CertificateError, CertificateSource, Identity};
-use crate::connection::serve;
-use crate::limits::{CONNECTIONS_MAX, STOP_TIMEOUT};
+use crate::connection::{serve, shake_hands};
+use crate::limits::{CONNECTIONS_MAX, STOP_TIMEOUT, UNPROVED_HANDSHAKES_MAX};
 use crate::log_writer::LogWriter;
 use crate::rooms::Rooms;
 use crate::store_log::StoreLog;
@@ -248,20 +248,32 @@ pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 async fn accept(node: Arc<Node>, endpoint: Endpoint, mut stop: watch::Receiver<bool>) {
-    let mut connections = JoinSet::new();
+    let (mut handshakes, mut connections) = (JoinSet::new(), JoinSet::new());
     loop {
         tokio::select! {
             () = stopped(&mut stop) => break,
             Some(_) = connections.join_next() => {}
+            Some(shaken) = handshakes.join_next() => {
+                if let Ok(Some(connection)) = shaken {
+                    connections.spawn(serve(Arc::clone(&node), connection, stop.clone()));
+                }
+            }
             incoming = endpoint.accept() => {
                 let Some(incoming) = incoming else { break };
-                if connections.len() < CONNECTIONS_MAX {
-                    connections.spawn(serve(Arc::clone(&node), incoming, stop.clone()));
-                } else {
+                if connections.len() + handshakes.len() >= CONNECTIONS_MAX {
                     incoming.refuse();
+                } else if handshakes.len() >= UNPROVED_HANDSHAKES_MAX
+                    && !incoming.remote_address_validated()
+                {
+                    // Only who has proved its address already cannot be asked to.
+                    let _asked = incoming.retry();
+                } else {
+                    handshakes.spawn(shake_hands(incoming));
                 }
             }
         }
     }
+    // Who has not even shaken hands is not waited for.
+    drop(handshakes);
     while connections.join_next().await.is_some() {}
 }

@@ -7,9 +7,10 @@
 use std::sync::Arc;
 
 use sds_engine::{Change, DecodeError, Patch, Version};
+use sds_sync::limits::{PATCH_BYTES_MAX, PATCH_CHANGES_MAX};
 use sds_sync::{ClientFrame, Outbox, RefusalCode, RelayFrame};
 
-use crate::limits::APPEND_BYTES_GOAL;
+use crate::limits::{APPEND_BYTES_GOAL, APPEND_CHANGES_MAX};
 use crate::relay::Cursor;
 use crate::store_log::Appended;
 
@@ -74,16 +75,9 @@ impl RelaySession {
             return;
         }
         match frame {
-            ClientFrame::Changes { patch } if self.writable => match Patch::decode(&patch) {
-                Ok(patch) => self.take_changes(patch.into_changes()),
-                Err(DecodeError::FormatTooNew { .. } | DecodeError::OpTooNew { .. }) => {
-                    let message = "the change is newer than this relay";
-                    self.refuse(Refusal::new(RefusalCode::TooNew, message));
-                }
-                Err(_) => {
-                    let message = "the patch is not well formed";
-                    self.refuse(Refusal::new(RefusalCode::Malformed, message));
-                }
+            ClientFrame::Changes { patch } if self.writable => match decode_bounded(&patch) {
+                Ok(changes) => self.take_changes(changes),
+                Err(refusal) => self.refuse(refusal),
             },
             ClientFrame::Changes { .. } => {
                 self.refuse(Refusal::new(RefusalCode::ReadOnly, "the token is read-only"));
@@ -102,6 +96,7 @@ impl RelaySession {
         let message = match appended.refused {
             None => return,
             Some(RefusalCode::Forked) => "another change with this id is known",
+            Some(RefusalCode::StorageFailed) => "the relay cannot read or write its file",
             Some(_) => "the change builds on others that were not sent",
         };
         let code = appended.refused.unwrap_or(RefusalCode::Malformed);
@@ -166,7 +161,9 @@ impl RelaySession {
     /// Whether more frames can be taken in before the next append.
     #[must_use]
     pub const fn wants_frames(&self) -> bool {
-        !self.is_over && self.to_append_bytes < APPEND_BYTES_GOAL
+        !self.is_over
+            && self.to_append_bytes < APPEND_BYTES_GOAL
+            && self.to_append.len() + PATCH_CHANGES_MAX <= APPEND_CHANGES_MAX
     }
 
     /// Whether the session has ended, but for frames that are still to be sent.
@@ -178,8 +175,96 @@ impl RelaySession {
     fn take_changes(&mut self, changes: Vec<Change>) {
         for change in changes {
             self.cursor.note_sent(change.header());
-            self.to_append_bytes += change.bytes().len();
+            self.to_append_bytes += memory_of(&change);
             self.to_append.push(change);
         }
+    }
+}
+
+/// About what a decoded change takes in memory, in bytes: much more than its encoding if it is
+/// small.
+pub(crate) fn memory_of(change: &Change) -> usize {
+    change.bytes().len() + size_of::<Change>() + size_of_val(change.ops())
+}
+
+/// The changes of a patch. One of many changes that is larger than any client makes is refused
+/// before it is decoded, for that would take many times its size.
+fn decode_bounded(patch: &[u8]) -> Result<Vec<Change>, Refusal> {
+    let refusal = |error| match error {
+        DecodeError::FormatTooNew { .. } | DecodeError::OpTooNew { .. } => {
+            Refusal::new(RefusalCode::TooNew, "the change is newer than this relay")
+        }
+        _ => Refusal::new(RefusalCode::Malformed, "the patch is not well formed"),
+    };
+    let count = Patch::count(patch).map_err(refusal)?;
+    if count > PATCH_CHANGES_MAX || (count > 1 && patch.len() > PATCH_BYTES_MAX) {
+        return Err(Refusal::new(RefusalCode::TooLarge, "too many changes in one frame"));
+    }
+    Ok(Patch::decode(patch).map_err(refusal)?.into_changes())
+}
+
+#[cfg(test)]
+mod tests {
+    use sds_engine::{EntryId, Field, Life, Op, ReplicaId, Value};
+
+    use super::*;
+
+    fn session() -> RelaySession {
+        RelaySession::new(&Version::new(), true, Cursor::new(Version::new(), 0, 0))
+    }
+
+    fn small(count: usize) -> Vec<Change> {
+        let author = ReplicaId::new(1).unwrap();
+        let change = |start| Change::new(author, start, vec![], &[Op::Skip { count: 1 }]).unwrap();
+        (0..count as u64).map(change).collect()
+    }
+
+    fn large(count: usize) -> Vec<Change> {
+        let text = "x".repeat(PATCH_BYTES_MAX);
+        let set = Op::Set {
+            entry: EntryId::ROOT,
+            life: Life::FIRST,
+            field: Field::Label,
+            value: Value::Text(text),
+        };
+        let author = ReplicaId::new(1).unwrap();
+        let change =
+            |start| Change::new(author, start, vec![], std::slice::from_ref(&set)).unwrap();
+        (0..count as u64).map(change).collect()
+    }
+
+    #[test]
+    fn only_a_single_change_may_be_large() {
+        let check = |changes: Vec<Change>, is_taken: bool| {
+            let mut session = session();
+            let count = changes.len();
+            let patch = Patch::new(changes).encode().into();
+            session.handle_frame(ClientFrame::Changes { patch });
+            assert_eq!(session.is_over(), !is_taken);
+            let taken = session.poll_append().map_or(0, |changes| changes.len());
+            assert_eq!(taken, if is_taken { count } else { 0 });
+        };
+        check(large(1), true);
+        check(large(2), false);
+        check(small(PATCH_CHANGES_MAX), true);
+        check(small(PATCH_CHANGES_MAX + 1), false);
+    }
+
+    #[test]
+    fn an_append_is_bounded_by_count_and_by_what_it_takes_in_memory() {
+        let mut session = session();
+        let mut frames = 0;
+        while session.wants_frames() {
+            let patch = Patch::new(small(PATCH_CHANGES_MAX)).encode().into();
+            session.handle_frame(ClientFrame::Changes { patch });
+            frames += 1;
+            assert!(frames < 100);
+        }
+        let changes = session.poll_append().unwrap();
+        assert!(changes.len() <= APPEND_CHANGES_MAX);
+        assert!(session.wants_frames(), "the next append begins empty");
+        let memory: usize = changes.iter().map(memory_of).sum();
+        let encoded: usize = changes.iter().map(|change| change.bytes().len()).sum();
+        assert!(memory > encoded + changes.len() * size_of::<Op>());
     }
 }

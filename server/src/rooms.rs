@@ -1,27 +1,46 @@
 //! The rooms of the stores that somebody has open, shared by all connections.
 //!
 //! A room lives from its first member to its last, so a store that nobody has open costs no memory.
+//!
+//! Whoever appends waits for its turn: of each store only so much is on its way to the disk at a
+//! time, so that one store with much to write does not keep the others waiting. Small appends
+//! together fit into one turn, and so into one commit.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sds_sync::StoreId;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use crate::limits::{APPEND_BYTES_GOAL, GROUP_BYTES_GOAL};
 use crate::relay::{Cursor, Next, Room};
 
-#[derive(Debug, Default)]
+/// Turns are counted in steps of this many bytes.
+const TURN_BYTES: usize = 1 << 10;
+
+#[derive(Debug)]
 struct Entry {
     room: Room,
     members: usize,
     /// The end of the log; its receivers wake when it moves.
     end: watch::Sender<u64>,
+    /// What this store may have on its way to the disk.
+    turns: Arc<Semaphore>,
 }
 
 /// All rooms.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Rooms {
     rooms: Mutex<HashMap<StoreId, Entry>>,
+    /// What all stores together may have on their way to the disk.
+    turns: Arc<Semaphore>,
+}
+
+/// Leave to append, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct AppendTurn {
+    _of_store: Option<OwnedSemaphorePermit>,
+    _of_all: Option<OwnedSemaphorePermit>,
 }
 
 /// Membership in a room, until it is dropped.
@@ -30,6 +49,21 @@ pub(crate) struct Member {
     rooms: Arc<Rooms>,
     store: StoreId,
     end: watch::Receiver<u64>,
+    turns: Arc<Semaphore>,
+}
+
+impl Default for Entry {
+    fn default() -> Self {
+        let turns = Arc::new(Semaphore::new(APPEND_BYTES_GOAL / TURN_BYTES));
+        Self { room: Room::default(), members: 0, end: watch::Sender::default(), turns }
+    }
+}
+
+impl Default for Rooms {
+    fn default() -> Self {
+        let turns = Arc::new(Semaphore::new(GROUP_BYTES_GOAL / TURN_BYTES));
+        Self { rooms: Mutex::default(), turns }
+    }
 }
 
 impl Rooms {
@@ -38,7 +72,8 @@ impl Rooms {
         let mut rooms = self.lock();
         let entry = rooms.entry(store.clone()).or_default();
         entry.members += 1;
-        Member { rooms: Arc::clone(self), store: store.clone(), end: entry.end.subscribe() }
+        let (end, turns) = (entry.end.subscribe(), Arc::clone(&entry.turns));
+        Member { rooms: Arc::clone(self), store: store.clone(), end, turns }
     }
 
     /// Publishes changes that are durable, in the order of their positions.
@@ -78,6 +113,20 @@ impl Member {
             .map_or(Next::Nothing, |entry| entry.room.next_for(cursor))
     }
 
+    /// Waits for leave to append changes that take `bytes` of memory, in the order of asking.
+    pub(crate) fn turn(&self, bytes: usize) -> impl Future<Output = AppendTurn> + Send + use<> {
+        let (store, all) = (Arc::clone(&self.turns), Arc::clone(&self.rooms.turns));
+        // A single change may be larger than any turn; it takes a whole one.
+        let steps = u32::try_from(bytes.min(APPEND_BYTES_GOAL).div_ceil(TURN_BYTES));
+        let steps = steps.unwrap_or(u32::MAX).max(1);
+        async move {
+            // Nobody closes a semaphore, so nobody goes without leave.
+            let of_store = store.acquire_many_owned(steps).await.ok();
+            let of_all = all.acquire_many_owned(steps).await.ok();
+            AppendTurn { _of_store: of_store, _of_all: of_all }
+        }
+    }
+
     /// Waits until there is more to hear than at the last call.
     pub(crate) async fn changed(&mut self) {
         if self.end.changed().await.is_err() {
@@ -101,6 +150,10 @@ impl Drop for Member {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
     use super::*;
 
     #[test]
@@ -115,5 +168,30 @@ mod tests {
         assert_eq!(rooms.lock().len(), 1);
         drop(second);
         assert!(rooms.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_store_with_much_to_write_waits_for_itself_and_not_before_others() {
+        let rooms = Arc::new(Rooms::default());
+        let busy = rooms.enter(&StoreId::new("busy").unwrap());
+        let other = rooms.enter(&StoreId::new("other").unwrap());
+        let first = busy.turn(usize::MAX).await;
+        let mut second = std::pin::pin!(busy.turn(1));
+        let brief = Duration::from_millis(50);
+        assert!(timeout(brief, &mut second).await.is_err(), "there is one turn at a time");
+        drop(other.turn(APPEND_BYTES_GOAL).await);
+        drop(first);
+        drop(second.await);
+    }
+
+    #[tokio::test]
+    async fn small_appends_of_a_store_share_a_turn() {
+        let rooms = Arc::new(Rooms::default());
+        let member = rooms.enter(&StoreId::new("s").unwrap());
+        let mut turns = Vec::new();
+        for _ in 0..APPEND_BYTES_GOAL / TURN_BYTES {
+            turns.push(member.turn(1).await);
+        }
+        assert!(timeout(Duration::from_millis(50), member.turn(1)).await.is_err());
     }
 }

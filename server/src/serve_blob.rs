@@ -1,27 +1,28 @@
 //! Blobs in and out, one a stream. Nothing of a blob is visible before its hash was checked.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use sds_engine::BlobHash;
 use sds_sync::limits::{BLOB_BYTES_MAX, BLOB_CHUNK_BYTES_MAX};
-use sds_sync::transport::{FrameReceiver, FrameSender};
+use sds_sync::transport::{FrameReceiver, FrameSender, StreamError};
 use sds_sync::{ClientFrame, RefusalCode, RelayFrame, StoreId};
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
 use crate::connection::{Peer, refuse};
+use crate::limits::chunk_timeout;
 use crate::log_writer::LogWriter;
 use crate::node::Node;
 use crate::relay_session::Refusal;
 use crate::store_log::StoredBlob;
 
-/// How long a client may take for one chunk.
-const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
-
 const STORAGE_FAILED: Refusal =
     Refusal::new(RefusalCode::StorageFailed, "the relay cannot read or write its file");
+const TOO_SLOW: Refusal =
+    Refusal::new(RefusalCode::Busy, "the bytes of the blob came too slowly; try again later");
+const BROKEN_OFF: Refusal =
+    Refusal::new(RefusalCode::Unexpected, "the stream ended before the last byte of the blob");
 const NOT_OPEN: Refusal =
     Refusal::new(RefusalCode::Unauthorized, "the store is not open on this connection");
 
@@ -136,15 +137,13 @@ async fn find(
 /// The next chunk: a whole one, or all that is left.
 async fn next_chunk(receiver: &mut FrameReceiver, left: u64) -> Result<Bytes, Option<Refusal>> {
     let malformed = Refusal::new(RefusalCode::Malformed, "no chunk of the size that is due");
-    let frame = timeout(CHUNK_TIMEOUT, receiver.next()).await.map_err(|_| None)?;
+    let due = left.min(BLOB_CHUNK_BYTES_MAX as u64);
+    let frame = timeout(chunk_timeout(due), receiver.next()).await.map_err(|_| TOO_SLOW)?;
     match frame {
-        Ok(Some(ClientFrame::BlobChunk { bytes }))
-            if bytes.len() as u64 == left.min(BLOB_CHUNK_BYTES_MAX as u64) =>
-        {
-            Ok(bytes)
-        }
-        Ok(Some(_)) | Err(sds_sync::transport::StreamError::Frame(_)) => Err(Some(malformed)),
-        Ok(None) | Err(_) => Err(None),
+        Ok(Some(ClientFrame::BlobChunk { bytes })) if bytes.len() as u64 == due => Ok(bytes),
+        Ok(Some(_)) | Err(StreamError::Frame(_)) => Err(Some(malformed)),
+        Ok(None) => Err(Some(BROKEN_OFF)),
+        Err(_) => Err(None),
     }
 }
 

@@ -3,10 +3,11 @@
 //! While an append is on its way to the disk nothing further is read from the client, so a client
 //! that sends faster than the disk writes waits in its own connection.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use sds_engine::Version;
+use sds_engine::{Change, Version};
 use sds_sync::limits::{FRAME_BYTES_MAX, PROTOCOL_VERSION};
 use sds_sync::transport::{FramePipe, FrameReceiver, FrameSender, Interest, Ready, StreamError};
 use sds_sync::{ClientFrame, RefusalCode, RelayFrame, StoreId, Token};
@@ -15,10 +16,10 @@ use tokio::time::sleep;
 
 use crate::access::{Access, AccessError};
 use crate::connection::{Peer, refuse};
-use crate::log_writer::{Outcome, Reply};
+use crate::log_writer::Outcome;
 use crate::node::{Node, stopped};
 use crate::relay::{Cursor, Next};
-use crate::relay_session::{Refusal, RelaySession};
+use crate::relay_session::{Refusal, RelaySession, memory_of};
 use crate::rooms::Member;
 
 /// How long to sleep at most before the clock is looked at again: clocks are set, machines
@@ -111,13 +112,16 @@ async fn open_session(
     Ok(RelaySession::new(&version, access.may_write(), Cursor::new(had, position, end)))
 }
 
+/// An append that waits for its turn or is on its way to the disk. `None` if the relay stops.
+type Append = Pin<Box<dyn Future<Output = Option<Outcome>> + Send>>;
+
 struct Service {
     node: Arc<Node>,
     store: StoreId,
     session: RelaySession,
     member: Member,
     pipe: FramePipe<RelayFrame, ClientFrame>,
-    pending: Option<Reply>,
+    pending: Option<Append>,
     expires: SystemTime,
     stop: watch::Receiver<bool>,
 }
@@ -145,8 +149,8 @@ impl Service {
                         self.pipe.send(frame);
                     }
                 }
-                // A client that does not read any more is not served.
-                Turn::Pipe(Ready::Room(false)) => return,
+                // A client that has left reads nothing further; what it sent before is still taken.
+                Turn::Pipe(Ready::Room(false)) => {}
                 Turn::Pipe(Ready::Received(received)) => self.handle_received(received),
                 Turn::Appended(outcome) => {
                     self.pending = None;
@@ -168,7 +172,7 @@ impl Service {
         let is_reading = self.session.wants_log().is_some();
         let appended = async {
             match &mut self.pending {
-                Some(reply) => reply.await.ok(),
+                Some(append) => append.await,
                 None => std::future::pending().await,
             }
         };
@@ -191,7 +195,7 @@ impl Service {
             self.handle_received(received);
         }
         if let Some(changes) = self.session.poll_append() {
-            self.pending = Some(self.node.writer.append(self.store.clone(), changes));
+            self.pending = Some(self.append(changes));
         }
     }
 
@@ -228,14 +232,24 @@ impl Service {
 
     /// Appends the client's last changes, so that a goodbye right after them loses none.
     async fn settle(&mut self) {
-        if let Some(reply) = self.pending.take() {
-            let outcome = reply.await.ok();
+        if let Some(append) = self.pending.take() {
+            let outcome = append.await;
             self.handle_outcome(outcome);
         }
         if let Some(changes) = self.session.poll_append() {
-            let outcome = self.node.writer.append(self.store.clone(), changes).await.ok();
+            let outcome = self.append(changes).await;
             self.handle_outcome(outcome);
         }
+    }
+
+    /// Hands changes to the writer when it is their turn.
+    fn append(&self, changes: Vec<Change>) -> Append {
+        let turn = self.member.turn(changes.iter().map(memory_of).sum());
+        let (writer, store) = (self.node.writer.clone(), self.store.clone());
+        Box::pin(async move {
+            let _turn = turn.await;
+            writer.append(store, changes).await.ok()
+        })
     }
 
     fn handle_outcome(&mut self, outcome: Option<Outcome>) {

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `meta` | `format` (u16 LE) | the value |
 //! | `stores` | store id | its number |
-//! | `log` | store number, position from 0 without gaps | an encoded change |
+//! | `log` | store number, position from 0 without gaps | an encoded change, and its checksum |
 //! | `starts` | store number, replica, first counter | the change's position |
 //! | `versions` | store number, replica | the counter that comes next |
 //! | `blobs` | store number, SHA-256 | size in bytes, upload number |
@@ -14,7 +14,7 @@
 //! - G1. A store's changes follow each other without gaps for each replica, and each comes after
 //!   its deps.
 //! - G2. `starts` and `versions` say what `log` holds.
-//! - G3. A blob in `blobs` has all its bytes, and they are those of its name.
+//! - G3. A blob in `blobs` has all its bytes, and they are those of its name. It stays where it is.
 //!
 //! Not here: the thread that groups commits (`log_writer`), who may do what (`access`).
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
@@ -24,8 +24,9 @@ use std::sync::Arc;
 
 use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 use sds_engine::{BlobHash, Change, ReplicaId, Version};
-use sds_sync::database::{Database, Failure, Missing};
+use sds_sync::database::{Database, Failure};
 use sds_sync::limits::LOG_PAGE_BYTES_MAX;
+use sds_sync::log_value::{seal, unseal};
 use sds_sync::{LogPage, RefusalCode, StorageError, StoreId};
 
 use crate::limits::STEP_CHANGES_MAX;
@@ -74,12 +75,8 @@ impl StoreLog {
     /// # Errors
     /// Any [`StorageError`].
     pub fn open(path: &Path) -> Result<Self, StorageError> {
-        let database = Database::open(path, Missing::Create)?;
-        let is_blank = database.read(|read| Ok(read.list_tables()?.next().is_none()))?;
+        let database = Database::open_or_create(path, initialize)?;
         database.write(|write| {
-            if is_blank {
-                initialize(write)?;
-            }
             check_format(write)?;
             remove_abandoned_uploads(write)
         })?;
@@ -143,14 +140,15 @@ impl StoreLog {
             let Some(number) = number_of(read, store)? else { return Ok(page) };
             let mut size = 0;
             for row in read.open_table(LOG)?.range((number, from)..=(number, u64::MAX))? {
-                let (key, change) = row?;
-                size += change.value().len();
+                let (key, value) = row?;
+                let change = unseal(value.value())?;
+                size += change.len();
                 let is_full = size > LOG_PAGE_BYTES_MAX || page.changes.len() >= STEP_CHANGES_MAX;
                 if is_full && !page.changes.is_empty() {
                     page.next = Some(key.value().1);
                     break;
                 }
-                page.changes.push(change.value().into());
+                page.changes.push(change.into());
             }
             Ok(page)
         })
@@ -236,8 +234,13 @@ pub fn append(
         if header.start < next {
             let known = starts.get((number, author, header.start))?.map(|known| known.value());
             let known = known.map(|position| log.get((number, position))).transpose()?.flatten();
-            if known.is_none_or(|known| known.value() != &**change.bytes()) {
-                appended.refused = Some(RefusalCode::Forked);
+            let known = known.as_ref().map(|known| unseal(known.value()));
+            if !matches!(known, Some(Ok(known)) if known == &**change.bytes()) {
+                // Damage is no reason to fail the others of this transaction, nor a fork.
+                let is_damaged = matches!(known, Some(Err(_)));
+                let code =
+                    if is_damaged { RefusalCode::StorageFailed } else { RefusalCode::Forked };
+                appended.refused = Some(code);
                 break;
             }
         } else {
@@ -250,7 +253,7 @@ pub fn append(
                 appended.refused = Some(RefusalCode::MissingDependency);
                 break;
             }
-            log.insert((number, position), &**change.bytes())?;
+            log.insert((number, position), seal(change.bytes()).as_slice())?;
             starts.insert((number, author, header.start), position)?;
             versions.insert((number, author), header.end())?;
             appended.new.push(Arc::clone(change.bytes()));
@@ -275,7 +278,8 @@ pub fn put_chunk(
     Ok(())
 }
 
-/// Makes an upload visible as a blob of `store`; the caller has checked size and hash.
+/// Makes an upload visible as a blob of `store`, or forgets it if the blob is there already; the
+/// caller has checked size and hash.
 ///
 /// # Errors
 /// If the file cannot be written.
@@ -286,15 +290,15 @@ pub fn keep_upload(
     blob: StoredBlob,
 ) -> Result<(), Failure> {
     let number = number_for(write, store)?;
-    let former = write
-        .open_table(BLOBS)?
-        .insert((number, &hash.0), (blob.size, blob.upload))?
-        .map(|former| former.value().1);
+    let mut blobs = write.open_table(BLOBS)?;
+    let former = blobs.get((number, &hash.0))?.map(|former| former.value().1);
     match former {
-        // The same blob came twice at a time; one copy will do.
-        Some(former) if former != blob.upload => drop_upload(write, former),
-        _ => Ok(()),
+        // The same blob came twice at a time. Somebody may be reading the former one.
+        Some(former) if former != blob.upload => return drop_upload(write, blob.upload),
+        _ => {}
     }
+    blobs.insert((number, &hash.0), (blob.size, blob.upload))?;
+    Ok(())
 }
 
 /// Forgets an upload that came to nothing.
@@ -489,5 +493,42 @@ mod tests {
         assert_eq!(log.blob_chunk(1, 0).unwrap().as_deref(), Some(b"ab".as_slice()));
         assert_eq!(log.blob_chunk(2, 0).unwrap(), None);
         assert_eq!(log.next_upload().unwrap(), 2);
+    }
+
+    #[test]
+    fn a_second_upload_of_a_blob_leaves_the_first_in_its_place() {
+        let folder = TempDir::new().unwrap();
+        let log = open(&folder);
+        let hash = BlobHash([7; 32]);
+        for upload in [1, 2] {
+            log.write(|write| put_chunk(write, upload, 0, b"ab")).unwrap();
+        }
+        for upload in [1, 2, 1] {
+            let blob = StoredBlob { size: 2, upload };
+            log.write(|write| keep_upload(write, &id(), hash, blob)).unwrap();
+        }
+        assert_eq!(log.blob(&id(), hash).unwrap(), Some(StoredBlob { size: 2, upload: 1 }));
+        assert_eq!(log.blob_chunk(1, 0).unwrap().as_deref(), Some(b"ab".as_slice()));
+        assert_eq!(log.blob_chunk(2, 0).unwrap(), None);
+    }
+
+    #[test]
+    fn a_damaged_change_is_not_handed_out_and_not_taken_for_a_fork() {
+        let folder = TempDir::new().unwrap();
+        let log = open(&folder);
+        let changes = [change(1, 0, &[], 2), change(2, 0, &[], 1)];
+        add(&log, &id(), &changes);
+        log.write(|write| {
+            let other = change(1, 0, &[], 3);
+            let mut damaged = seal(changes[0].bytes());
+            damaged[..other.bytes().len()].copy_from_slice(other.bytes());
+            write.open_table(LOG)?.insert((0, 0), damaged.as_slice())?;
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(log.read(&id(), 0).unwrap_err().code(), "store-corrupt");
+        assert_eq!(log.read(&id(), 1).unwrap().changes.len(), 1);
+        let again = add(&log, &id(), &changes);
+        assert_eq!(again.refused, Some(RefusalCode::StorageFailed));
     }
 }

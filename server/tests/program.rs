@@ -25,13 +25,26 @@ fn output(words: &[&str]) -> Output {
 
 /// Starts a relay on a free port, and reads its URL from the one line that it prints.
 fn start(folder: &Path) -> (Child, RelayUrl) {
-    let mut command = program();
+    spawn(program(), folder)
+}
+
+fn spawn(mut command: Command, folder: &Path) -> (Child, RelayUrl) {
     command.args(["--port", "0", "--data-dir"]).arg(folder).stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let url = line.split_whitespace().last().unwrap().parse().unwrap();
     (child, url)
+}
+
+/// Lets a process write files of so many bytes, or of any length.
+#[cfg(target_os = "linux")]
+fn limit_files(child: &Child, bytes: Option<u64>) {
+    let limit = bytes.map_or("unlimited".to_owned(), |bytes| bytes.to_string());
+    let process = format!("--pid={}", child.id());
+    let mut prlimit = Command::new("prlimit");
+    prlimit.args([process, format!("--fsize={limit}:unlimited")]);
+    assert!(prlimit.status().unwrap().success());
 }
 
 fn token() -> Token {
@@ -80,4 +93,40 @@ async fn what_was_acknowledged_survives_the_death_of_the_relay() {
     let terminated = Command::new("kill").arg(second.id().to_string()).status().unwrap();
     assert!(terminated.success());
     assert_eq!(second.wait().unwrap().code(), Some(0));
+}
+
+/// Goal: a relay whose disk was full goes on by itself when there is space again.
+/// Method: a bound on the length of its file, taken away while it runs.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_whose_disk_was_full_goes_on_when_there_is_space_again() {
+    let (home, folder) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let mut command = Command::new("sh");
+    // Past the bound a write is to fail, not to kill.
+    command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_sds-relay")]);
+    command.env("SDS_JWT_SECRET", SECRET).env_remove("SDS_ISSUER").stderr(Stdio::null());
+    let (mut relay, url) = spawn(command, home.path());
+    let id = StoreId::new("s").unwrap();
+    let engine = SyncEngine::start(LocalStore::open_or_create(folder.path(), &id).unwrap());
+    engine.connect(ConnectOptions::new(url, token())).unwrap();
+    engine.wait_until_synced(PATIENCE).await.unwrap();
+
+    let length = std::fs::metadata(home.path().join("relay.redb")).unwrap().len();
+    limit_files(&relay, Some(length));
+    for _ in 0..200 {
+        let added = engine.edit(|store| {
+            let item = store.new_item_at(None, EntryId::ROOT, None)?;
+            store.write_value(item, "x".repeat(8_000).as_str())
+        });
+        added.unwrap().unwrap();
+    }
+    let mut status = engine.watch_status();
+    let refused = status.wait_for(|status| status.last_error == Some("relay-storage-failed"));
+    assert!(tokio::time::timeout(PATIENCE, refused).await.is_ok(), "{:?}", engine.status());
+
+    limit_files(&relay, None);
+    engine.wait_until_synced(PATIENCE).await.unwrap();
+    engine.stop().await.unwrap();
+    relay.kill().unwrap();
+    relay.wait().unwrap();
 }

@@ -1,15 +1,19 @@
 //! What a relay answers, frame by frame: real QUIC on loopback.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use sds_engine::{Change, Op, OpId, Patch, ReplicaId, Version};
+use sds_server::limits::{IDLE_CONNECTION_TIMEOUT, UNPROVED_HANDSHAKES_MAX};
 use sds_server::{Grant, Relay, RelayConfig, Scope, Secret, mint};
 use sds_sync::limits::{BLOB_BYTES_MAX, BLOB_CHUNK_BYTES_MAX, FRAME_BYTES_MAX};
 use sds_sync::transport::{Connection, FrameReceiver, FrameSender, connect};
-use sds_sync::{ClientFrame, RefusalCode, RelayFrame, StoreId, Token, Trust};
+use sds_sync::{ClientFrame, RefusalCode, RelayFrame, RelayUrl, StoreId, Token, Trust};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
+use tokio::net::UdpSocket;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -290,6 +294,11 @@ async fn blobs_are_taken_only_whole_and_true() {
     put(&connection, hash, BLOB_BYTES_MAX + 1, &[]).await.refused(RefusalCode::TooLarge).await;
     put(&connection, [9; 32], size, &[first, rest]).await.refused(RefusalCode::WrongHash).await;
     put(&connection, hash, size, &[rest]).await.refused(RefusalCode::Malformed).await;
+    let mut broken_off = put(&connection, hash, size, &[first]).await;
+    let sender =
+        std::mem::replace(&mut broken_off.sender, connection.open_stream().await.unwrap().0);
+    sender.finish().await;
+    broken_off.refused(RefusalCode::Unexpected).await;
     let too_much = [first, &content[..11]];
     put(&connection, hash, size, &too_much).await.refused(RefusalCode::Malformed).await;
     for name in [hash, [9; 32]] {
@@ -329,6 +338,34 @@ async fn a_relay_that_stops_says_so_and_loses_nothing_that_it_acknowledged() {
     second.stop().await;
 }
 
+/// Goal: what the relay's side of the connection has received is stored even if the client closes it
+/// at once, without waiting for any answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_arrived_before_the_connection_closed_is_stored() {
+    const COUNT: u64 = 400;
+    let folder = TempDir::new().unwrap();
+    let relay = relay(&folder).await;
+    for author in 1..=20 {
+        let leaving = client(&relay).await;
+        let mut stream = Stream::open(&leaving, "s", Scope::Write, &[]).await;
+        // Several frames, so that the first is on its way to the disk while others wait.
+        for first in (0..COUNT).step_by(20) {
+            let changes = (first..first + 20).map(|start| change(author, start, &[]));
+            stream.send(&changes.collect::<Vec<_>>()).await;
+        }
+        stream.sender.finish().await;
+        leaving.close().await;
+    }
+    // Each closed connection may need a moment for its last commit.
+    let watching = client(&relay).await;
+    let mut watcher = Stream::open(&watching, "s", Scope::Read, &[]).await;
+    let mut heard = 0;
+    while heard < 20 * COUNT {
+        heard += watcher.changes().await.len() as u64;
+    }
+    relay.stop().await;
+}
+
 /// Goal: one client that does not read never delays the others.
 /// Method: more than all buffers between hold is sent past it.
 #[tokio::test(flavor = "multi_thread")]
@@ -361,5 +398,82 @@ async fn a_client_that_does_not_read_delays_nobody() {
             heard = change.header().end();
         }
     }
+    relay.stop().await;
+}
+
+/// First packets of `count` clients that will never answer.
+async fn first_packets(relay: &Relay, count: usize) -> Vec<Vec<u8>> {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let port = socket.local_addr().unwrap().port();
+    let url = RelayUrl::new("127.0.0.1", port, relay.url().pin()).unwrap();
+    let mut clients = JoinSet::new();
+    for _ in 0..count {
+        let url = url.clone();
+        clients.spawn(async move { drop(connect(&url, &Trust::of(&url)).await) });
+    }
+    let mut packets = BTreeMap::new();
+    let mut buffer = [0; 2_000];
+    while packets.len() < count {
+        let size = timeout(PATIENCE, socket.recv(&mut buffer)).await.unwrap().unwrap();
+        // What follows the version is the id that tells clients apart; 20 bytes are its most.
+        packets.entry(buffer[5..26].to_vec()).or_insert_with(|| buffer[..size].to_vec());
+    }
+    packets.into_values().collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_shake_hands_does_not_delay_the_stop() {
+    let folder = TempDir::new().unwrap();
+    let relay = relay(&folder).await;
+    let packets = first_packets(&relay, 1).await;
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.send_to(&packets[0], relay.local_addr()).await.unwrap();
+    timeout(PATIENCE, socket.recv(&mut [0; 2_000])).await.unwrap().unwrap();
+    let stopped = timeout(Duration::from_secs(9), relay.stop()).await;
+    assert!(stopped.is_ok(), "the stop takes longer than supervisors wait");
+}
+
+/// Goal: packets with forged addresses keep nobody out.
+/// Method: more clients than may shake hands unproved send one packet and fall silent.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_while_many_shake_hands_has_to_prove_its_address() {
+    let folder = TempDir::new().unwrap();
+    let relay = relay(&folder).await;
+    let packets = first_packets(&relay, UNPROVED_HANDSHAKES_MAX + 4).await;
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    for packet in &packets {
+        socket.send_to(packet, relay.local_addr()).await.unwrap();
+    }
+    let mut buffer = [0; 2_000];
+    let mut retries = 0;
+    while retries < 4 {
+        timeout(PATIENCE, socket.recv(&mut buffer)).await.expect("a retry in time").unwrap();
+        retries += usize::from(buffer[0] & 0xf0 == 0xf0);
+    }
+    let connection = client(&relay).await;
+    Stream::open(&connection, "s", Scope::Read, &[]).await;
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_without_an_open_store_is_closed_however_busy_it_is() {
+    let folder = TempDir::new().unwrap();
+    let relay = relay(&folder).await;
+    let (stranger, known) = (client(&relay).await, client(&relay).await);
+    let mut desk = Stream::open(&known, "s", Scope::Write, &[]).await;
+    let get = || async {
+        let (mut sender, mut receiver) = stranger.open_stream().await?;
+        sender.send(&ClientFrame::GetBlob { store: "s".to_owned(), hash: [1; 32] }).await?;
+        receiver.next::<RelayFrame>().await
+    };
+    let busy = async {
+        while get().await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    };
+    let closed = timeout(IDLE_CONNECTION_TIMEOUT + Duration::from_secs(10), busy).await;
+    assert!(closed.is_ok(), "the stranger is served for ever");
+    desk.send(&[change(1, 0, &[])]).await;
+    assert_eq!(desk.stored().await, version(&[(1, 1)]));
     relay.stop().await;
 }

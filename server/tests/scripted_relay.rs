@@ -8,11 +8,14 @@ use quinn::Endpoint;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use sds_engine::{BlobHash, ReplicaId, Version};
 use sds_store::{DataStore, EntryId};
-use sds_sync::limits::FRAME_BYTES_MAX;
-use sds_sync::transport::{FrameReceiver, FrameSender, server_endpoint};
+use sds_sync::limits::{
+    BLOB_FRAME_BYTES_MAX, CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, STRANGER_WINDOW_BYTES,
+};
+use sds_sync::transport::{Connection, FrameReceiver, FrameSender, connect, server_endpoint};
 use sds_sync::{
     Batch, CertificateHash, ClientFrame, ConnectOptions, LocalStore, LogPage, MemoryPersistence,
-    Persistence, RelayFrame, RelayUrl, StorageError, StoreId, SyncEngine, Token,
+    Persistence, RefusalCode, RelayFrame, RelayUrl, StorageError, StoreId, SyncEngine, Token,
+    Trust,
 };
 use tokio::time::timeout;
 
@@ -47,6 +50,15 @@ impl ScriptedRelay {
         sender.send(&opened).await.unwrap();
         (connection, sender, receiver)
     }
+}
+
+/// The next stream of a connection, which has to be for a blob.
+async fn blob_stream(connection: &quinn::Connection) -> (FrameSender, FrameReceiver) {
+    let (send, receive) = timeout(PATIENCE, connection.accept_bi()).await.unwrap().unwrap();
+    let mut receiver = FrameReceiver::new(receive, BLOB_FRAME_BYTES_MAX);
+    let first = timeout(PATIENCE, receiver.next()).await.unwrap().unwrap();
+    assert!(matches!(first, Some(ClientFrame::PutBlob { .. })), "{first:?}");
+    (FrameSender::new(send), receiver)
 }
 
 fn memory() -> MemoryPersistence {
@@ -148,4 +160,83 @@ async fn what_is_not_on_disk_is_not_sent() {
     sender.send(&RelayFrame::Stored { version: stored }).await.unwrap();
     engine.wait_until_synced(PATIENCE).await.unwrap();
     engine.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_whose_transfer_broke_off_is_sent_again_on_the_same_connection() {
+    let relay = ScriptedRelay::start();
+    let engine = connected(memory(), &relay);
+    let content = vec![7_u8; 20_000];
+    let added = engine.edit(|store| {
+        let item = add_item(store);
+        store.write_value(item, content.as_slice())
+    });
+    added.unwrap().unwrap();
+    let (connection, mut sender, _receiver) = relay.open().await;
+    let stored = engine.status().local.encode().into();
+    let answers = [
+        RelayFrame::BlobWanted,
+        RelayFrame::refused(RefusalCode::Busy, "later"),
+        RelayFrame::refused(RefusalCode::Unexpected, "later"),
+        RelayFrame::refused(RefusalCode::StorageFailed, "later"),
+    ];
+    for answer in answers {
+        let (mut out, _in) = blob_stream(&connection).await;
+        out.send(&answer).await.unwrap();
+        drop(out);
+    }
+    let (mut out, _in) = blob_stream(&connection).await;
+    out.send(&RelayFrame::BlobStored).await.unwrap();
+    sender.send(&RelayFrame::Stored { version: stored }).await.unwrap();
+    engine.wait_until_synced(PATIENCE).await.unwrap();
+    engine.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_waits_until_the_relay_has_taken_in_what_it_sent() {
+    let relay = ScriptedRelay::start();
+    let engine = connected(memory(), &relay);
+    let (connection, sender, mut receiver) = relay.open().await;
+    let stopping = tokio::spawn(engine.stop());
+    let last = timeout(PATIENCE, receiver.next()).await.unwrap().unwrap();
+    assert_eq!(last, Some(ClientFrame::Bye));
+    let end = timeout(PATIENCE, receiver.next::<ClientFrame>()).await.unwrap();
+    assert!(matches!(end, Ok(None)), "{end:?}");
+    let early = timeout(Duration::from_millis(300), connection.closed()).await;
+    assert!(early.is_err(), "{early:?}");
+    sender.finish().await;
+    timeout(PATIENCE, connection.closed()).await.unwrap();
+    stopping.await.unwrap().unwrap();
+}
+
+/// How many bytes a client gets rid of on some streams that nobody reads.
+async fn sent_unread(connection: &Connection) -> usize {
+    const PIECE: usize = 16 << 10;
+    let mut sent = 0;
+    for _ in 0..16 {
+        let (mut sender, receiver) = connection.open_stream().await.unwrap();
+        let brief = Duration::from_millis(100);
+        while let Ok(taken) = timeout(brief, sender.send_encoded(vec![0; PIECE].into())).await {
+            taken.unwrap();
+            sent += PIECE;
+        }
+        std::mem::forget((sender, receiver));
+    }
+    sent
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_has_little_under_way_and_who_opened_a_store_has_more() {
+    let relay = ScriptedRelay::start();
+    let accepting = async { relay.endpoint.accept().await.unwrap().await.unwrap() };
+    let trust = Trust::of(&relay.url);
+    let (connection, accepted) = tokio::join!(connect(&relay.url, &trust), accepting);
+    let connection = connection.unwrap();
+    let stranger = sent_unread(&connection).await;
+    assert!(stranger <= STRANGER_WINDOW_BYTES as usize, "{stranger}");
+    accepted.set_receive_window(quinn::VarInt::from_u32(CONNECTION_WINDOW_BYTES));
+    let known = stranger + sent_unread(&connection).await;
+    assert!(known > 2 * STRANGER_WINDOW_BYTES as usize, "{known}");
+    assert!(known <= CONNECTION_WINDOW_BYTES as usize, "{known}");
+    assert_eq!(accepted.max_datagram_size(), None, "datagrams are not taken");
 }

@@ -2,37 +2,36 @@
 //!
 //! Every write transaction is durable when its commit returns, and leaves the file so that it opens
 //! at once after a crash. redb trusts a file that was closed well and may panic over one that was
-//! damaged since; here that is an error like any other.
+//! damaged since; here that is an error like any other. After a failure of the disk redb refuses all
+//! further work; here the next use opens the file again.
+//!
+//! Invariant D1: under its own name there is never a file that was not made whole.
 
 use std::fmt;
-use std::fs::File;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use redb::{Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
 
 use crate::limits::LOCK_PATIENCE;
 use crate::persistence::StorageError;
+use crate::random;
 
 /// How often a file that another process has open is tried again.
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 
-/// Whether a missing file is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Missing {
-    /// It is made, and its folder.
-    Create,
-    /// It is an error.
-    Refuse,
-}
+/// How old a temporary file is that nobody is still making.
+const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// An open redb file.
 pub struct Database {
-    redb: redb::Database,
+    /// None after a failure of the disk, until the next use opens the file again.
+    redb: RwLock<Option<redb::Database>>,
     path: PathBuf,
 }
 
@@ -47,6 +46,8 @@ pub enum Failure {
     TooNew,
     /// The file belongs to another store.
     WrongStore,
+    /// Another process wrote to the file while it was closed after a failure.
+    Changed,
 }
 
 impl<E: Into<redb::Error>> From<E> for Failure {
@@ -60,14 +61,25 @@ impl Database {
     ///
     /// # Errors
     /// Any [`StorageError`].
-    pub fn open(path: &Path, missing: Missing) -> Result<Self, StorageError> {
-        let deadline = Instant::now() + LOCK_PATIENCE;
-        loop {
-            match Self::try_open(path, missing) {
-                Err(StorageError::Locked { .. }) if Instant::now() < deadline => sleep(LOCK_RETRY),
-                outcome => return outcome,
-            }
+    pub fn open(path: &Path) -> Result<Self, StorageError> {
+        let redb = RwLock::new(Some(open_patiently(path)?));
+        Ok(Self { redb, path: path.to_owned() })
+    }
+
+    /// Opens a file like [`open`](Self::open), or makes it, and its folder, with what `initialize`
+    /// puts into it.
+    ///
+    /// # Errors
+    /// Any [`StorageError`]; and what `initialize` fails with, then there is no file.
+    pub fn open_or_create(
+        path: &Path,
+        initialize: impl FnOnce(&WriteTransaction) -> Result<(), Failure>,
+    ) -> Result<Self, StorageError> {
+        let is_there = path.try_exists().map_err(|error| StorageError::from_io(path, error))?;
+        if !is_there {
+            create(path, initialize)?;
         }
+        Self::open(path)
     }
 
     /// Does one durable write transaction.
@@ -78,14 +90,7 @@ impl Database {
         &self,
         work: impl FnOnce(&WriteTransaction) -> Result<T, Failure>,
     ) -> Result<T, StorageError> {
-        self.run(|redb| {
-            let mut transaction = redb.begin_write()?;
-            transaction.set_durability(Durability::Immediate).map_err(redb::Error::from)?;
-            transaction.set_quick_repair(true);
-            let value = work(&transaction)?;
-            transaction.commit()?;
-            Ok(value)
-        })
+        self.run(|redb| write(redb, work))
     }
 
     /// Reads a consistent state.
@@ -105,30 +110,41 @@ impl Database {
         &self.path
     }
 
-    fn try_open(path: &Path, missing: Missing) -> Result<Self, StorageError> {
-        let builder = redb::Database::builder();
-        let is_new = missing == Missing::Create && !path.exists();
-        if is_new && let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)
-                .map_err(|error| StorageError::from_io(folder, error))?;
-        }
-        let redb = guarded(path, || {
-            Ok(match missing {
-                Missing::Create => builder.create(path),
-                Missing::Refuse => builder.open(path),
-            }?)
-        })?;
-        if is_new {
-            sync_folder(path)?;
-        }
-        Ok(Self { redb, path: path.to_owned() })
-    }
-
+    /// Does `work`; after a failure of the disk the next one gets a file that was opened anew.
     fn run<T>(
         &self,
         work: impl FnOnce(&redb::Database) -> Result<T, Failure>,
     ) -> Result<T, StorageError> {
-        guarded(&self.path, || work(&self.redb))
+        let outcome = {
+            let redb = self.opened()?;
+            guarded(&self.path, || match &*redb {
+                Some(redb) => work(redb),
+                None => Err(redb::Error::DatabaseClosed.into()),
+            })
+        };
+        if let Err(
+            StorageError::Full { .. } | StorageError::Io { .. } | StorageError::Closed { .. },
+        ) = &outcome
+        {
+            let broken = self.redb.write().unwrap_or_else(PoisonError::into_inner).take();
+            // It may find its file in any state.
+            let _closed = catch_unwind(AssertUnwindSafe(|| drop(broken)));
+        }
+        outcome
+    }
+
+    /// The open file, which nobody closes as long as this is held.
+    fn opened(&self) -> Result<RwLockReadGuard<'_, Option<redb::Database>>, StorageError> {
+        let redb = self.redb.read().unwrap_or_else(PoisonError::into_inner);
+        if redb.is_some() {
+            return Ok(redb);
+        }
+        drop(redb);
+        let mut redb = self.redb.write().unwrap_or_else(PoisonError::into_inner);
+        if redb.is_none() {
+            *redb = Some(open_patiently(&self.path)?);
+        }
+        Ok(RwLockWriteGuard::downgrade(redb))
     }
 }
 
@@ -136,6 +152,107 @@ impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Database").field(&self.path).finish()
     }
+}
+
+fn open_patiently(path: &Path) -> Result<redb::Database, StorageError> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match guarded(path, || Ok(redb::Database::builder().open(path)?)) {
+            Err(StorageError::Locked { .. }) if Instant::now() < deadline => sleep(LOCK_RETRY),
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Makes a file whole, and only then gives it its name (D1). If somebody else was faster, theirs
+/// stays.
+fn create(
+    path: &Path,
+    initialize: impl FnOnce(&WriteTransaction) -> Result<(), Failure>,
+) -> Result<(), StorageError> {
+    let folder = folder_of(path).unwrap_or(path);
+    fs::create_dir_all(folder).map_err(|error| StorageError::from_io(folder, error))?;
+    remove_leftovers(path);
+    let temporary = temporary_name(path);
+    let made = guarded(path, || {
+        let redb = redb::Database::builder().create(&temporary)?;
+        write(&redb, initialize)
+    });
+    let named = made.and_then(|()| {
+        give_name(&temporary, path).map_err(|error| StorageError::from_io(path, error))
+    });
+    // Either it has its name now, or it is not wanted; a leftover does no harm.
+    let _removed = fs::remove_file(&temporary);
+    named?;
+    sync_folder(path)
+}
+
+/// Gives a file its name unless there is a file of that name.
+fn give_name(temporary: &Path, path: &Path) -> io::Result<()> {
+    match fs::hard_link(temporary, path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        // What a file system without hard links says is not the same everywhere.
+        Err(error)
+            if !matches!(
+                error.kind(),
+                ErrorKind::NotFound
+                    | ErrorKind::StorageFull
+                    | ErrorKind::QuotaExceeded
+                    | ErrorKind::ReadOnlyFilesystem
+            ) =>
+        {
+            if path.try_exists()? {
+                Ok(())
+            } else {
+                fs::rename(temporary, path)
+            }
+        }
+        outcome => outcome,
+    }
+}
+
+fn temporary_name(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{:016x}.new", random::number()));
+    name.into()
+}
+
+/// Removes what makers of this file left behind that were killed a day ago or earlier.
+fn remove_leftovers(path: &Path) {
+    let prefix = path.file_name().map(|name| format!("{}.", name.to_string_lossy()));
+    let (Some(folder), Some(prefix)) = (folder_of(path), prefix) else { return };
+    // They do no harm, so neither does a failure here.
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let random = name.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix(".new"));
+        let is_ours = random.is_some_and(|digits| {
+            digits.len() == 16 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+        });
+        let made = entry.metadata().and_then(|metadata| metadata.modified()).ok();
+        let age = made.and_then(|made| SystemTime::now().duration_since(made).ok());
+        if is_ours && age.is_some_and(|age| age > LEFTOVER_AGE) {
+            let _removed = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// The folder of a file, also of one that is named without.
+fn folder_of(path: &Path) -> Option<&Path> {
+    path.parent().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
+}
+
+/// One durable transaction.
+fn write<T>(
+    redb: &redb::Database,
+    work: impl FnOnce(&WriteTransaction) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let mut transaction = redb.begin_write()?;
+    transaction.set_durability(Durability::Immediate).map_err(redb::Error::from)?;
+    transaction.set_quick_repair(true);
+    let value = work(&transaction)?;
+    transaction.commit()?;
+    Ok(value)
 }
 
 /// Runs `work`; a panic in it means that redb met bytes that it never wrote.
@@ -155,6 +272,7 @@ fn meaning(path: &Path, failure: Failure) -> StorageError {
         Failure::Corrupt(detail) => return corrupt(path, detail),
         Failure::TooNew => return StorageError::FormatTooNew { path: path.to_owned() },
         Failure::WrongStore => return StorageError::WrongStore { path: path.to_owned() },
+        Failure::Changed => return StorageError::Closed { path: path.to_owned() },
         Failure::Redb(error) => error,
     };
     match error {
@@ -185,12 +303,89 @@ fn corrupt(path: &Path, detail: &'static str) -> StorageError {
 
 /// Makes the name of a new file durable, not only its content.
 fn sync_folder(path: &Path) -> Result<(), StorageError> {
-    let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) else {
-        return Ok(());
-    };
-    if cfg!(unix) {
+    if cfg!(unix)
+        && let Some(folder) = folder_of(path)
+    {
         let synced = File::open(folder).and_then(|folder| folder.sync_all());
         synced.map_err(|error| StorageError::from_io(folder, error))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use redb::TableDefinition;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const TABLE: TableDefinition<'_, u64, u64> = TableDefinition::new("t");
+
+    fn names(folder: &TempDir) -> Vec<String> {
+        let entries = fs::read_dir(folder.path()).unwrap().map(Result::unwrap);
+        entries.map(|entry| entry.file_name().into_string().unwrap()).collect()
+    }
+
+    fn put(write: &WriteTransaction, value: u64) -> Result<(), Failure> {
+        write.open_table(TABLE)?.insert(0, value)?;
+        Ok(())
+    }
+
+    fn value(database: &Database) -> u64 {
+        let look = |read: &ReadTransaction| Ok(read.open_table(TABLE)?.get(0)?.unwrap().value());
+        database.read(look).unwrap()
+    }
+
+    #[test]
+    fn a_file_has_its_name_only_when_it_is_whole() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("f");
+        let failed = Database::open_or_create(&path, |_| {
+            assert!(!path.exists());
+            Err(Failure::Corrupt("a failure"))
+        });
+        assert_eq!(failed.unwrap_err().code(), "store-corrupt");
+        assert_eq!(names(&folder), [""; 0]);
+        let made = Database::open_or_create(&path, |write| put(write, 7)).unwrap();
+        assert_eq!((value(&made), names(&folder)), (7, vec!["f".to_owned()]));
+    }
+
+    #[test]
+    fn of_many_who_make_a_file_one_wins_and_all_get_its() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("f");
+        let start = Barrier::new(4);
+        let make = |number| {
+            start.wait();
+            value(&Database::open_or_create(&path, |write| put(write, number)).unwrap())
+        };
+        let found: Vec<u64> = std::thread::scope(|scope| {
+            let make = &make;
+            let makers: Vec<_> = (0..4).map(|number| scope.spawn(move || make(number))).collect();
+            makers.into_iter().map(|maker| maker.join().unwrap()).collect()
+        });
+        assert!(found.iter().all(|number| *number == found[0]), "{found:?}");
+        assert_eq!(names(&folder), ["f"]);
+    }
+
+    #[test]
+    fn old_leftovers_are_removed_and_nothing_else_is() {
+        let folder = TempDir::new().unwrap();
+        let old = SystemTime::now() - 2 * LEFTOVER_AGE;
+        let rows = [
+            ("f.0123456789abcdef.new", old, false),
+            ("f.fedcba9876543210.new", SystemTime::now(), true),
+            ("f.notes.new", old, true),
+            ("g.0123456789abcdef.new", old, true),
+        ];
+        for (name, time, _) in rows {
+            File::create(folder.path().join(name)).unwrap().set_modified(time).unwrap();
+        }
+        drop(Database::open_or_create(&folder.path().join("f"), |write| put(write, 1)).unwrap());
+        for (name, _, stays) in rows {
+            assert_eq!(folder.path().join(name).exists(), stays, "{name}");
+        }
+    }
 }

@@ -6,7 +6,7 @@
 //! - [`ClientFrame`], [`RelayFrame`]: what travels; `docs/protocol.md` has their bytes.
 //! - [`Persistence`]: where a store is kept; [`RedbPersistence`] is its file.
 //! - [`transport`]: QUIC streams of frames, relay URLs, and whom to trust.
-//! - [`database`]: redb files as the relay opens them too.
+//! - [`database`], [`log_value`]: redb files and what is in their logs, as the relay has them too.
 //! - [`limits`]: every bound.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::unreachable))]
 
@@ -14,6 +14,7 @@ mod backoff;
 pub mod database;
 pub mod limits;
 mod local_store;
+pub mod log_value;
 mod message;
 mod outbox;
 mod persistence;

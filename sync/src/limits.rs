@@ -26,6 +26,12 @@ pub const BLOB_FRAME_BYTES_MAX: usize = BLOB_CHUNK_BYTES_MAX + 64;
 /// one.
 pub const PATCH_BYTES_GOAL: usize = 1 << 20;
 
+/// The most changes in one frame.
+pub const PATCH_CHANGES_MAX: usize = 4_096;
+
+/// The greatest frame of several changes, in bytes: the goal, and what goes around each change.
+pub const PATCH_BYTES_MAX: usize = PATCH_BYTES_GOAL + FRAME_OVERHEAD_BYTES_MAX;
+
 /// The greatest encoded version that opens a session, in bytes. A greater one is cut: naming less
 /// than one has costs duplicates, never data.
 pub const OPEN_VERSION_BYTES_MAX: usize = 32 << 10;
@@ -57,6 +63,15 @@ pub const READ_BYTES_MAX: usize = 256 << 10;
 /// The most streams that one connection may have open: stores and blob transfers.
 pub const STREAMS_MAX: u32 = 64;
 
+/// The most bytes that one stream may have on its way before they are read.
+pub const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+
+/// The same for all streams of a connection together, and for what one side sends.
+pub const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+
+/// The same for all streams of a client that has opened no store yet.
+pub const STRANGER_WINDOW_BYTES: u32 = 256 << 10;
+
 /// How many frames may wait between the loop of a connection and each half of its stream.
 pub const FRAME_QUEUE_MAX: usize = 4;
 
@@ -65,6 +80,9 @@ pub const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a connection attempt may take, for each address.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long an address of a relay may take before the next one is tried beside it.
+pub const CONNECT_LEAD: Duration = Duration::from_millis(250);
 
 /// How long the other side may take to answer the first frame.
 pub const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -92,10 +110,14 @@ pub const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(30);
 
 const _: () = assert!(CHANGE_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX <= u32::MAX as usize);
-const _: () = assert!(PATCH_BYTES_GOAL < FRAME_BYTES_MAX);
+const _: () = assert!(PATCH_BYTES_MAX < FRAME_BYTES_MAX);
+const _: () = assert!(PATCH_CHANGES_MAX * size_of::<u64>() < FRAME_OVERHEAD_BYTES_MAX);
 const _: () = assert!(BLOB_CHUNK_BYTES_MAX < BLOB_FRAME_BYTES_MAX);
 const _: () = assert!(BLOB_FRAME_BYTES_MAX <= FRAME_BYTES_MAX);
 const _: () =
     assert!(OPEN_VERSION_BYTES_MAX + TOKEN_BYTES_MAX + STORE_ID_BYTES_MAX < FIRST_FRAME_BYTES_MAX);
+const _: () = assert!(FIRST_FRAME_BYTES_MAX <= STRANGER_WINDOW_BYTES as usize);
+const _: () = assert!(STRANGER_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
+const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
 const _: () = assert!(3 * STORE_ID_BYTES_MAX + ".sds".len() <= 255);
 const _: () = assert!(KEEP_ALIVE_INTERVAL.as_secs() < IDLE_TIMEOUT.as_secs());

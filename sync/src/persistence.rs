@@ -124,8 +124,8 @@ pub enum StorageError {
         /// What the operating system said.
         source: Arc<io::Error>,
     },
-    /// An earlier failure has closed the file.
-    #[error("{} was closed after a failure: open it again", path.display())]
+    /// A failure has closed the file. If it stays so, another process has written to it since.
+    #[error("{} was closed after a failure: try again, or open it anew", path.display())]
     Closed {
         /// The file.
         path: PathBuf,

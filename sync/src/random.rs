@@ -18,7 +18,8 @@ pub(crate) fn jitter() -> u32 {
     u32::try_from(number() >> 32).unwrap_or_default()
 }
 
-fn number() -> u64 {
+/// Any number.
+pub(crate) fn number() -> u64 {
     // The second source has its own seed from the system; it is for systems that refuse the first.
     getrandom::u64().unwrap_or_else(|_| RandomState::new().hash_one(std::time::SystemTime::now()))
 }

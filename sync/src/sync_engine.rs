@@ -9,7 +9,7 @@
 //! file.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -163,25 +163,35 @@ impl SyncEngine {
     /// # Errors
     /// [`SyncError::Stopped`] after a panic in an earlier edit.
     pub fn connect(&self, options: ConnectOptions) -> Result<(), SyncError> {
-        self.shared.list_blobs()?;
+        self.shared.read(|_| ())?;
         let (stop, stopped) = watch::channel(false);
         let shared = Arc::clone(&self.shared);
-        let former = self.take_driver();
+        // Held over all of it, so that of two callers one comes after the other.
+        let mut driver = self.driver();
+        let former = driver.take();
         let number = self.shared.next_driver(ConnectionState::Connecting);
         let task = tokio::spawn(async move {
             if let Some(former) = former {
                 former.end().await;
             }
-            driver::run(shared, number, options, stopped).await;
+            // Only now nobody strikes off what the former relay has.
+            match shared.list_blobs() {
+                Ok(()) => driver::run(shared, number, options, stopped).await,
+                Err(_) => shared.report_connection(number, ConnectionState::Disconnected),
+            }
         });
-        *self.driver.lock().unwrap_or_else(PoisonError::into_inner) = Some(Driver { stop, task });
+        *driver = Some(Driver { stop, task });
         Ok(())
     }
 
     /// Leaves the relay. What it lacks stays on disk for the next connection.
     pub async fn disconnect(&self) {
-        self.shared.next_driver(ConnectionState::Disconnected);
-        if let Some(driver) = self.take_driver() {
+        let former = {
+            let mut driver = self.driver();
+            self.shared.next_driver(ConnectionState::Disconnected);
+            driver.take()
+        };
+        if let Some(driver) = former {
             driver.end().await;
         }
     }
@@ -231,14 +241,15 @@ impl SyncEngine {
         flushed
     }
 
-    fn take_driver(&self) -> Option<Driver> {
-        self.driver.lock().unwrap_or_else(PoisonError::into_inner).take()
+    fn driver(&self) -> MutexGuard<'_, Option<Driver>> {
+        self.driver.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for SyncEngine {
     fn drop(&mut self) {
-        if let Some(driver) = self.take_driver() {
+        let driver = self.driver().take();
+        if let Some(driver) = driver {
             driver.task.abort();
         }
         self.shared.stop_writer();
@@ -261,4 +272,47 @@ impl Driver {
 
 fn hint(last_error: &Option<&'static str>) -> String {
     last_error.map_or_else(String::new, |code| format!(" (last failure: {code})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use sds_engine::ReplicaId;
+    use sds_store::EntryId;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::persistence::MemoryPersistence;
+    use crate::store_id::StoreId;
+
+    /// Goal: a blob that the former relay has is offered to the next one, whenever it got there.
+    /// Method: in place of the former driver, one that notes the blob as sent while it is ended.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_the_former_relay_still_takes_is_offered_to_the_next_one_too() {
+        let (id, replica) = (StoreId::new("s").unwrap(), ReplicaId::new(7).unwrap());
+        let memory = MemoryPersistence::new(id, replica);
+        let engine = SyncEngine::start(LocalStore::load(memory).unwrap());
+        let add_blob = |store: &mut DataStore| {
+            let item = store.new_item_at(None, EntryId::ROOT, None)?;
+            store.write_value(item, [7_u8; 50_000].as_slice())
+        };
+        engine.edit(add_blob).unwrap().unwrap();
+        let blob = engine.shared.blobs_to_send().unwrap()[0];
+        let (stop, mut stopped) = watch::channel(false);
+        let (sent, is_sent) = oneshot::channel();
+        let shared = Arc::clone(&engine.shared);
+        let task = tokio::spawn(async move {
+            stopped.wait_for(|stop| *stop).await.unwrap();
+            shared.blob_sent(&blob).unwrap();
+            sent.send(()).unwrap();
+        });
+        *engine.driver() = Some(Driver { stop, task });
+
+        let nowhere = "quic://127.0.0.1:1".parse().unwrap();
+        engine.connect(ConnectOptions::new(nowhere, Token::from("any".to_owned()))).unwrap();
+        is_sent.await.unwrap();
+        let mut status = engine.watch_status();
+        let listed = status.wait_for(|status| status.blobs_to_send == 1);
+        assert!(timeout(Duration::from_secs(5), listed).await.is_ok());
+        assert_eq!(engine.shared.blobs_to_send().unwrap(), [blob]);
+    }
 }

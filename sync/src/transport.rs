@@ -14,6 +14,7 @@ use rustls::pki_types::ServerName;
 
 mod pipe;
 mod quic;
+mod race;
 mod stream;
 mod trust;
 

@@ -232,21 +232,22 @@ impl<T: Tree> Run<T> {
         }
         // Until then, what is to be sent was edited here.
         let history = tree.message()?;
-        let mut receive = |messages: &[Vec<u8>]| {
-            lap_changes(&self.settings, messages, |message| tree.receive(message))
-        };
         let (first, others) = messages.split_at(1);
         let (next, leaves) = others.split_at(LATE_MOVES - 1);
-        let laps = [receive(first)?, receive(next)?, receive(leaves)?];
-        let [Lap::Finished(first), Lap::Finished(next), Lap::Finished(leaf)] = laps else {
-            self.stop(board, &rows);
-            return Ok(());
-        };
+        let mut times = Vec::new();
+        for messages in [first, next, leaves] {
+            let lap = lap_changes(&self.settings, messages, |message| tree.receive(message))?;
+            let Lap::Finished(time) = lap else {
+                self.stop(board, &rows);
+                return Ok(());
+            };
+            times.push(time);
+        }
         late.receive(&history)?;
         check_same(&tree, &late, &nodes)?;
-        self.record(board, LATE_FIRST, millis(first));
-        self.record(board, LATE_NEXT, micros_each(next, LATE_MOVES - 1) / 1e3);
-        self.record(board, LATE_LEAF, micros_each(leaf, SPARE));
+        self.record(board, LATE_FIRST, millis(times[0]));
+        self.record(board, LATE_NEXT, micros_each(times[1], LATE_MOVES - 1) / 1e3);
+        self.record(board, LATE_LEAF, micros_each(times[2], SPARE));
         Ok(())
     }
 

@@ -41,6 +41,24 @@ impl Patch {
         Ok(Self { changes })
     }
 
+    /// How many changes a patch claims to hold, without looking inside: cheap enough to decide
+    /// whether it is worth decoding.
+    ///
+    /// # Errors
+    /// If the bytes are no patch, or their checksum is wrong.
+    pub fn count(bytes: &[u8]) -> Result<usize, DecodeError> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        let mut reader = Reader::new(checked_body(bytes)?);
+        let mut count = 0;
+        while !reader.is_empty() {
+            reader.sized()?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
     /// A patch of these changes.
     #[must_use]
     pub const fn new(changes: Vec<Change>) -> Self {

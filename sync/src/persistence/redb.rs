@@ -3,9 +3,12 @@
 //! | table | key | value |
 //! |---|---|---|
 //! | `meta` | `format` (u16 LE), `store` (UTF-8), `replica` (u64 LE) | the value |
-//! | `log` | u64, from 0 without gaps | an encoded change |
+//! | `log` | u64, from 0 without gaps | an encoded change, and its checksum (`log_value`) |
 //! | `blobs` | SHA-256 | size in bytes (u64) |
 //! | `blob_chunks` | SHA-256, u32 from 0 without gaps | 1 MiB; the last one the rest |
+//!
+//! Invariant R1: what was written here since opening, and nothing else, is behind what was loaded;
+//! also if a failure made it necessary to open the file again.
 //!
 //! Not here: whether changes are well formed; the log gives back what was put in.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
@@ -13,12 +16,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::{ReadTransaction, ReadableTable, TableDefinition, TableHandle, WriteTransaction};
+use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, TableHandle, WriteTransaction};
 use sds_engine::{BlobHash, ReplicaId};
 
 use super::{Batch, LogPage, Persistence, StorageError};
-use crate::database::{Database, Failure, Missing};
+use crate::database::{Database, Failure};
 use crate::limits::{BLOB_BYTES_MAX, BLOB_CHUNK_BYTES_MAX, LOG_PAGE_BYTES_MAX};
+use crate::log_value::{seal, unseal};
 use crate::store_id::StoreId;
 
 const FORMAT: u16 = 1;
@@ -35,6 +39,8 @@ pub struct RedbPersistence {
     database: Database,
     store: StoreId,
     replica: ReplicaId,
+    /// Where the log ended when it was last known. The file may be opened anew after a failure.
+    end: u64,
 }
 
 impl RedbPersistence {
@@ -47,11 +53,8 @@ impl RedbPersistence {
         store: &StoreId,
         fresh: ReplicaId,
     ) -> Result<Self, StorageError> {
-        let database = Database::open(&folder.join(store.file_name()), Missing::Create)?;
-        let is_blank = database.read(|read| Ok(read.list_tables()?.next().is_none()))?;
-        if is_blank {
-            database.write(|write| initialize(write, store, fresh))?;
-        }
+        let path = folder.join(store.file_name());
+        let database = Database::open_or_create(&path, |write| initialize(write, store, fresh))?;
         Self::check(database, store)
     }
 
@@ -64,12 +67,15 @@ impl RedbPersistence {
         if !path.exists() {
             return Err(StorageError::NotFound { path });
         }
-        Self::check(Database::open(&path, Missing::Refuse)?, store)
+        Self::check(Database::open(&path)?, store)
     }
 
     fn check(database: Database, store: &StoreId) -> Result<Self, StorageError> {
-        let replica = database.read(|read| check_meta(read, store))?;
-        Ok(Self { database, store: store.clone(), replica })
+        let (replica, end) = database.read(|read| {
+            let replica = check_meta(read, store)?;
+            Ok((replica, end_of(&read.open_table(LOG)?)?))
+        })?;
+        Ok(Self { database, store: store.clone(), replica, end })
     }
 }
 
@@ -87,13 +93,14 @@ impl Persistence for RedbPersistence {
             let mut page = LogPage::default();
             let mut size = 0;
             for row in read.open_table(LOG)?.range(from..)? {
-                let (seq, change) = row?;
-                size += change.value().len();
+                let (seq, value) = row?;
+                let change = unseal(value.value())?;
+                size += change.len();
                 if !page.changes.is_empty() && size > LOG_PAGE_BYTES_MAX {
                     page.next = Some(seq.value());
                     break;
                 }
-                page.changes.push(change.value().into());
+                page.changes.push(change.into());
             }
             Ok(page)
         })
@@ -119,16 +126,46 @@ impl Persistence for RedbPersistence {
     }
 
     fn append(&mut self, batch: &Batch) -> Result<(), StorageError> {
-        self.database.write(|write| {
+        let known_end = self.end;
+        self.end = self.database.write(|write| {
             write_blobs(write, &batch.blobs)?;
-            let mut log = write.open_table(LOG)?;
-            let end = log.last()?.map_or(0, |(last, _)| last.value() + 1);
-            for (seq, change) in (end..).zip(&batch.changes) {
-                log.insert(seq, &**change)?;
-            }
-            Ok(())
-        })
+            append_changes(&mut write.open_table(LOG)?, known_end, &batch.changes)
+        })?;
+        Ok(())
     }
+}
+
+/// Appends changes behind `known_end`, and says where the log ends then.
+///
+/// A commit that failed may have reached the disk all the same: what is there already of these is
+/// not written twice. Anything else there was written by somebody else.
+fn append_changes(
+    log: &mut Table<'_, u64, &'static [u8]>,
+    known_end: u64,
+    changes: &[Arc<[u8]>],
+) -> Result<u64, Failure> {
+    let end = end_of(log)?;
+    let mut seq = known_end;
+    for change in changes {
+        let value = seal(change);
+        if seq < end {
+            let is_there = log.get(seq)?.is_some_and(|there| there.value() == value);
+            if !is_there {
+                return Err(Failure::Changed);
+            }
+        } else {
+            log.insert(seq, value.as_slice())?;
+        }
+        seq += 1;
+    }
+    if seq < end || known_end > end {
+        return Err(Failure::Changed);
+    }
+    Ok(seq)
+}
+
+fn end_of(log: &impl ReadableTable<u64, &'static [u8]>) -> Result<u64, Failure> {
+    Ok(log.last()?.map_or(0, |(last, _)| last.value() + 1))
 }
 
 fn initialize(write: &WriteTransaction, store: &StoreId, fresh: ReplicaId) -> Result<(), Failure> {

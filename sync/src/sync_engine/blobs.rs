@@ -2,7 +2,8 @@
 //! missing.
 //!
 //! One at a time: the next one waits for the last. A blob that the relay lacks is asked for again
-//! and again, for whoever has it may bring it at any time.
+//! and again, for whoever has it may bring it at any time. So is one whose transfer broke off; only
+//! what would fail again in the same way is set aside for the rest of the connection.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,15 +26,32 @@ use crate::transport::{Connection, FrameReceiver, FrameSender, StreamError};
 enum BlobError {
     /// The connection is no good any more, or the engine has stopped; another will try.
     Over,
-    /// The relay refused this blob.
+    /// This transfer broke off, or the relay refused it for now; the same may succeed later.
+    Passing(&'static str),
+    /// The relay will never take or give this blob.
     Refused(RefusalCode),
     /// The relay broke the protocol, or sent other bytes than those of the hash.
     Misbehaved(&'static str),
 }
 
 impl From<StreamError> for BlobError {
-    fn from(_: StreamError) -> Self {
-        Self::Over
+    fn from(error: StreamError) -> Self {
+        match error {
+            StreamError::Transport(_) => Self::Over,
+            StreamError::CutOff => Self::Passing(error.code()),
+            StreamError::Frame(_) => Self::Misbehaved(error.code()),
+        }
+    }
+}
+
+impl From<RefusalCode> for BlobError {
+    fn from(code: RefusalCode) -> Self {
+        match code {
+            RefusalCode::TooLarge | RefusalCode::WrongHash | RefusalCode::ReadOnly => {
+                Self::Refused(code)
+            }
+            code => Self::Passing(code.code()),
+        }
     }
 }
 
@@ -47,6 +65,7 @@ impl From<SyncError> for BlobError {
 #[derive(Default)]
 struct Round {
     is_missing_some: bool,
+    has_failed_some: bool,
 }
 
 /// Transfers blobs until the connection or the engine ends.
@@ -55,7 +74,7 @@ pub(super) async fn transfer(shared: Arc<Shared>, connection: Connection, writab
     let mut pause = BLOB_RETRY_MIN;
     while let Ok(round) = transfers.round().await {
         let changed = transfers.shared.blobs_changed.notified();
-        if round.is_missing_some {
+        if round.is_missing_some || round.has_failed_some {
             if timeout(pause, changed).await.is_err() {
                 pause = Duration::min(pause * 2, BLOB_RETRY_MAX);
             }
@@ -81,14 +100,14 @@ impl Transfers {
             for hash in self.shared.blobs_to_send()? {
                 if !self.set_aside.contains(&hash) {
                     let sent = self.send(hash).await;
-                    self.settle(hash, sent)?;
+                    self.settle(hash, sent, &mut round)?;
                 }
             }
         }
         for (hash, size) in self.shared.blobs_to_fetch()? {
             if size <= BLOB_BYTES_MAX && !self.set_aside.contains(&hash) {
                 let fetched = self.fetch(hash, size).await;
-                let is_here = self.settle(hash, fetched)?.unwrap_or(true);
+                let is_here = self.settle(hash, fetched, &mut round)?.unwrap_or(true);
                 round.is_missing_some |= !is_here;
             }
         }
@@ -103,16 +122,22 @@ impl Transfers {
         &mut self,
         hash: BlobHash,
         outcome: Result<T, BlobError>,
+        round: &mut Round,
     ) -> Result<Option<T>, BlobError> {
-        let code = match outcome {
+        let (code, is_passing) = match outcome {
             Ok(value) => return Ok(Some(value)),
             Err(BlobError::Over) => return Err(BlobError::Over),
-            Err(BlobError::Refused(code)) => code.code(),
-            Err(BlobError::Misbehaved(what)) => what,
+            Err(BlobError::Passing(code)) => (code, true),
+            Err(BlobError::Refused(code)) => (code.code(), false),
+            Err(BlobError::Misbehaved(what)) => (what, false),
         };
-        tracing::warn!(%hash, code, "a blob was not transferred");
+        tracing::warn!(%hash, code, is_passing, "a blob was not transferred");
         self.shared.status.send_modify(|status| status.last_error = Some(code));
-        self.set_aside.insert(hash);
+        if is_passing {
+            round.has_failed_some = true;
+        } else {
+            self.set_aside.insert(hash);
+        }
         Ok(None)
     }
 
@@ -179,10 +204,7 @@ impl Transfers {
 /// The relay's next frame, unless it refuses.
 async fn answer(receiver: &mut FrameReceiver) -> Result<RelayFrame, BlobError> {
     match receiver.next().await? {
-        Some(RelayFrame::Refused { code, .. }) => match RefusalCode::from_number(code) {
-            RefusalCode::Busy | RefusalCode::ShuttingDown => Err(BlobError::Over),
-            code => Err(BlobError::Refused(code)),
-        },
+        Some(RelayFrame::Refused { code, .. }) => Err(RefusalCode::from_number(code).into()),
         Some(
             frame @ (RelayFrame::BlobWanted
             | RelayFrame::BlobStored
@@ -191,7 +213,7 @@ async fn answer(receiver: &mut FrameReceiver) -> Result<RelayFrame, BlobError> {
             | RelayFrame::BlobChunk { .. }),
         ) => Ok(frame),
         Some(_) => Err(BlobError::Misbehaved("malformed-frame")),
-        None => Err(BlobError::Over),
+        None => Err(BlobError::Passing(StreamError::CutOff.code())),
     }
 }
 

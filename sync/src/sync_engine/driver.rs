@@ -281,11 +281,13 @@ impl Link {
         });
     }
 
-    /// Says goodbye, after what was handed over before.
+    /// Says goodbye, after what was handed over before, and stays until the relay has taken it in:
+    /// a connection that is closed earlier takes with it what the relay has not read yet.
     async fn close(mut self) {
+        self.blobs.shutdown().await;
         self.session.handle_close();
         let goodbye: Vec<ClientFrame> =
             std::iter::from_fn(|| self.session.poll_transmit()).collect();
-        self.pipe.finish(goodbye).await;
+        self.pipe.close(goodbye).await;
     }
 }

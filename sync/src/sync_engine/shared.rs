@@ -3,15 +3,15 @@
 //! Invariants:
 //! - E1. The writer was handed exactly the changes of `captured`, in an order in which each comes
 //!   after those it builds on: capturing happens under the lock that every edit holds.
-//! - E2. `blobs_to_fetch` lists blobs that the store refers to and does not hold; `blobs_to_send`
-//!   lists blobs that it holds.
+//! - E2. `blobs_to_fetch` lists blobs that the state refers to, not only some change, and that the
+//!   store does not hold; `blobs_to_send` lists blobs that it holds.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
-use sds_engine::{BlobHash, ChangeHeader, Version};
+use sds_engine::{BlobHash, BlobRef, ChangeHeader, Version};
 use sds_store::{DataStore, StoreError};
 use tokio::sync::{Notify, oneshot, watch};
 
@@ -137,10 +137,9 @@ impl Shared {
     pub(super) fn list_blobs(&self) -> Result<(), SyncError> {
         let mut core = self.core()?;
         core.blobs_to_send.clear();
-        core.blobs_to_fetch.clear();
-        for blob in core.store.referenced_blobs() {
-            core.note_blob(blob.hash, blob.size, Origin::Local);
-        }
+        let referenced = core.store.referenced_blobs();
+        core.note_blobs_to_send(referenced);
+        core.list_blobs_to_fetch();
         self.publish_blobs(&core);
         Ok(())
     }
@@ -148,9 +147,7 @@ impl Shared {
     /// Forgets blobs that nothing refers to any more.
     pub(super) fn forget_unreferenced_blobs(&self) -> Result<(), SyncError> {
         let mut core = self.core()?;
-        let referenced: BTreeSet<BlobHash> =
-            core.store.referenced_blobs().iter().map(|blob| blob.hash).collect();
-        core.blobs_to_fetch.retain(|hash, _| referenced.contains(hash));
+        core.list_blobs_to_fetch();
         self.publish_blobs(&core);
         Ok(())
     }
@@ -232,8 +229,12 @@ impl Shared {
         let mut upto = Version::new();
         let headers = gained.unsaved.changes.iter().flat_map(|bytes| ChangeHeader::decode(bytes));
         headers.for_each(|header| upto.advance(header.replica, header.end()));
-        for blob in &gained.blobs {
-            core.note_blob(blob.hash, blob.size, origin);
+        // Looking at the whole state is worth it only if the list can have changed.
+        if !gained.blobs.is_empty() || !core.blobs_to_fetch.is_empty() {
+            core.list_blobs_to_fetch();
+        }
+        if origin == Origin::Local {
+            core.note_blobs_to_send(gained.blobs.iter().copied());
         }
         core.captured.merge(&upto);
         let changes = gained.unsaved.changes.clone();
@@ -266,12 +267,16 @@ impl Shared {
 }
 
 impl Core {
-    fn note_blob(&mut self, hash: BlobHash, size: u64, origin: Origin) {
-        if self.store.blob(&hash).is_none() {
-            self.blobs_to_fetch.insert(hash, size);
-        } else if origin == Origin::Local {
-            self.blobs_to_send.insert(hash, size);
-        }
+    fn note_blobs_to_send(&mut self, blobs: impl IntoIterator<Item = BlobRef>) {
+        let held = blobs.into_iter().filter(|blob| self.store.blob(&blob.hash).is_some());
+        self.blobs_to_send.extend(held.map(|blob| (blob.hash, blob.size)));
+    }
+
+    /// Lists what the state refers to now, so that nobody fetches what was overwritten (E2).
+    fn list_blobs_to_fetch(&mut self) {
+        let referenced = self.store.referenced_blobs().into_iter();
+        let missing = referenced.filter(|blob| self.store.blob(&blob.hash).is_none());
+        self.blobs_to_fetch = missing.map(|blob| (blob.hash, blob.size)).collect();
     }
 }
 
@@ -302,4 +307,53 @@ pub(super) async fn apply_off_thread(
     let shared = Arc::clone(shared);
     let applied = tokio::task::spawn_blocking(move || shared.apply(&patch)).await;
     applied.unwrap_or(Err(ApplyError::Sync(SyncError::Stopped)))
+}
+
+#[cfg(test)]
+mod tests {
+    use sds_engine::ReplicaId;
+    use sds_store::EntryId;
+
+    use super::super::writer::Writer;
+    use super::*;
+    use crate::persistence::MemoryPersistence;
+
+    fn replica(number: u64) -> ReplicaId {
+        ReplicaId::new(number).unwrap()
+    }
+
+    fn shared() -> Shared {
+        let id = StoreId::new("s").unwrap();
+        let (status, saved) = (watch::Sender::default(), watch::Sender::default());
+        let memory = Box::new(MemoryPersistence::new(id.clone(), replica(2)));
+        let (writer, _thread) = Writer::spawn(memory, status.clone(), saved.clone());
+        Shared::new(id, DataStore::new(replica(2)), status, saved, writer)
+    }
+
+    /// Fifty thousand bytes, which are kept as a blob.
+    fn content(byte: u8) -> Vec<u8> {
+        vec![byte; 50_000]
+    }
+
+    #[test]
+    fn only_blobs_that_the_state_refers_to_are_fetched() {
+        let shared = shared();
+        let mut author = DataStore::new(replica(1));
+        let item = author.new_item_at(None, EntryId::ROOT, None).unwrap();
+        let mut seen = Version::new();
+        let mut pass_on = |author: &DataStore| {
+            shared.apply(&author.export_patch(&seen)).unwrap();
+            seen = author.version().clone();
+            let hashes = shared.blobs_to_fetch().unwrap();
+            assert_eq!(shared.status.borrow().blobs_to_fetch, hashes.len());
+            hashes.iter().map(|(hash, _)| *hash).collect::<Vec<_>>()
+        };
+        (0..9).for_each(|byte| author.write_value(item, content(byte).as_slice()).unwrap());
+        let current = |author: &DataStore| author.entry_with_id(item).unwrap().blob_ref().unwrap();
+        assert_eq!(pass_on(&author), [current(&author).hash]);
+        author.write_value(item, content(99).as_slice()).unwrap();
+        assert_eq!(pass_on(&author), [current(&author).hash], "overwritten while it was awaited");
+        author.write_value(item, "no blob").unwrap();
+        assert_eq!(pass_on(&author), []);
+    }
 }

@@ -75,21 +75,21 @@ where
 
     /// Sends some last frames, ends the stream, and waits a few seconds until they have arrived.
     pub async fn finish(mut self, last: impl IntoIterator<Item = Out>) {
-        let outgoing = self.outgoing.take();
-        let ending = async move {
-            for frame in last {
-                if let Some(outgoing) = &outgoing
-                    && outgoing.send(frame).await.is_err()
-                {
-                    return;
-                }
-            }
-            drop(outgoing);
-            // A task that panicked has sent what it could.
-            let _sent = self.sending.join_next().await;
-        };
+        let ending = send_last(self.outgoing.take(), self.sending, last);
         // Who does not listen any more will notice by itself.
         let _in_time = timeout(CLOSE_TIMEOUT, ending).await;
+    }
+
+    /// Like [`finish`](Self::finish), and also waits until the other side has ended the stream:
+    /// then it has not only received everything but done with it what it will. What it still says
+    /// is passed over.
+    pub async fn close(mut self, last: impl IntoIterator<Item = Out>) {
+        let ending = send_last(self.outgoing.take(), self.sending, last);
+        let incoming = &mut self.incoming;
+        // The other side may be waiting for room itself, so both happen at the same time.
+        let draining = async { while let Some(Ok(Some(_))) = incoming.recv().await {} };
+        // Who does not answer any more will notice by itself.
+        let _in_time = timeout(CLOSE_TIMEOUT, async { tokio::join!(ending, draining) }).await;
     }
 }
 
@@ -109,6 +109,24 @@ pub enum Ready<In> {
     Room(bool),
     /// What the other side said; `None` at the end of the stream.
     Received(Received<In>),
+}
+
+/// Hands the last frames to the sending task, and waits until it has ended the stream.
+async fn send_last<Out>(
+    outgoing: Option<mpsc::Sender<Out>>,
+    mut sending: JoinSet<()>,
+    last: impl IntoIterator<Item = Out>,
+) {
+    for frame in last {
+        if let Some(outgoing) = &outgoing
+            && outgoing.send(frame).await.is_err()
+        {
+            return;
+        }
+    }
+    drop(outgoing);
+    // A task that panicked has sent what it could.
+    let _sent = sending.join_next().await;
 }
 
 async fn send_all<Out: Frame>(mut sender: FrameSender, mut frames: mpsc::Receiver<Out>) {

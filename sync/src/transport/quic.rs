@@ -8,11 +8,13 @@ use quinn::{ClientConfig, Endpoint, IdleTimeout, ServerConfig, TransportConfig, 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::time::timeout;
 
+use super::race::{interleave, race};
 use super::stream::{FrameReceiver, FrameSender, StreamError};
 use super::trust::client_config;
 use super::{ALPN, RelayUrl, TransportError, Trust};
 use crate::limits::{
-    CLOSE_TIMEOUT, CONNECT_TIMEOUT, FRAME_BYTES_MAX, IDLE_TIMEOUT, KEEP_ALIVE_INTERVAL, STREAMS_MAX,
+    CLOSE_TIMEOUT, CONNECT_TIMEOUT, CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, IDLE_TIMEOUT,
+    KEEP_ALIVE_INTERVAL, STRANGER_WINDOW_BYTES, STREAM_WINDOW_BYTES, STREAMS_MAX,
 };
 
 /// A connection to a relay.
@@ -22,10 +24,11 @@ pub struct Connection {
     connection: quinn::Connection,
 }
 
-/// Connects to the relay at `url`, if `trust` accepts it; tries its addresses in turn.
+/// Connects to the relay at `url`, if `trust` accepts it: at whichever of its addresses answers
+/// first.
 ///
 /// # Errors
-/// If none of the addresses leads to a trusted relay: the last failure.
+/// If none of the addresses leads to a trusted relay: why, as far as one of them has told.
 pub async fn connect(url: &RelayUrl, trust: &Trust) -> Result<Connection, TransportError> {
     let trust = trust.clone();
     let tls = tokio::task::spawn_blocking(move || client_config(&trust));
@@ -33,18 +36,12 @@ pub async fn connect(url: &RelayUrl, trust: &Trust) -> Result<Connection, Transp
     let crypto = QuicClientConfig::try_from(tls)
         .map_err(|_| TransportError::Tls(Arc::new(rustls::Error::HandshakeNotComplete)))?;
     let mut config = ClientConfig::new(Arc::new(crypto));
-    config.transport_config(transport_config(0));
+    config.transport_config(transport_config(0, CONNECTION_WINDOW_BYTES));
     let no_address = || TransportError::NoAddress { host: url.host().to_owned() };
     let addresses =
         tokio::net::lookup_host((url.host(), url.port())).await.map_err(|_| no_address())?;
-    let mut outcome = Err(no_address());
-    for address in addresses {
-        outcome = connect_to(address, url.host(), config.clone()).await;
-        if outcome.is_ok() {
-            break;
-        }
-    }
-    outcome
+    let attempt = |address| connect_to(address, url.host().to_owned(), config.clone());
+    race(interleave(addresses), attempt, no_address()).await
 }
 
 impl Connection {
@@ -69,7 +66,8 @@ impl Connection {
     }
 }
 
-/// An endpoint that takes connections of clients.
+/// An endpoint that takes connections of clients. Each may have little under way until its window
+/// is widened.
 ///
 /// # Errors
 /// If the key does not fit the certificate, or the address is taken.
@@ -88,13 +86,13 @@ pub fn server_endpoint(
     let crypto =
         QuicServerConfig::try_from(tls).map_err(|_| failed(rustls::Error::HandshakeNotComplete))?;
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
-    config.transport_config(transport_config(STREAMS_MAX));
+    config.transport_config(transport_config(STREAMS_MAX, STRANGER_WINDOW_BYTES));
     Endpoint::server(config, listen).map_err(|error| TransportError::Socket(Arc::new(error)))
 }
 
 async fn connect_to(
     address: SocketAddr,
-    host: &str,
+    host: String,
     config: ClientConfig,
 ) -> Result<Connection, TransportError> {
     let any = match address {
@@ -104,18 +102,22 @@ async fn connect_to(
     let endpoint =
         Endpoint::client(any).map_err(|error| TransportError::Socket(Arc::new(error)))?;
     let connecting = endpoint
-        .connect_with(config, address, host)
-        .map_err(|_| TransportError::NoAddress { host: host.to_owned() })?;
+        .connect_with(config, address, &host)
+        .map_err(|_| TransportError::NoAddress { host })?;
     let connection =
         timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| TransportError::TimedOut)??;
     Ok(Connection { endpoint, connection })
 }
 
-fn transport_config(streams: u32) -> Arc<TransportConfig> {
+fn transport_config(streams: u32, window: u32) -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(streams))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(window))
+        .send_window(CONNECTION_WINDOW_BYTES.into())
+        .datagram_receive_buffer_size(None)
         .keep_alive_interval(Some(KEEP_ALIVE_INTERVAL))
         .max_idle_timeout(IdleTimeout::try_from(IDLE_TIMEOUT).ok());
     Arc::new(config)

@@ -156,10 +156,68 @@ fn damaged_files_are_typed_errors() {
 fn a_file_of_another_kind_is_left_alone() {
     let folder = TempDir::new().unwrap();
     let other = TableDefinition::<'_, u64, u64>::new("other");
-    let database = Database::open(&folder.path().join("s.sds"), Missing::Create).unwrap();
-    database.write(|write| Ok(write.open_table(other).map(drop)?)).unwrap();
+    let path = folder.path().join("s.sds");
+    let make = |write: &WriteTransaction| Ok(write.open_table(other).map(drop)?);
+    let database = Database::open_or_create(&path, make).unwrap();
     drop(database);
     let refused =
         RedbPersistence::open_or_create(folder.path(), &store("s"), replica(1)).unwrap_err();
     assert_eq!(refused.code(), "store-corrupt");
+}
+
+#[test]
+fn a_change_that_has_changed_on_disk_is_damage() {
+    let folder = TempDir::new().unwrap();
+    let mut file = open(&folder, "s");
+    file.append(&changes(&["abcdefghij"])).unwrap();
+    drop(file);
+    let path = folder.path().join("s.sds");
+    let mut bytes = fs::read(&path).unwrap();
+    let places: Vec<usize> =
+        (0..bytes.len() - 10).filter(|at| &bytes[*at..*at + 10] == b"abcdefghij").collect();
+    assert!(!places.is_empty());
+    places.iter().for_each(|at| bytes[at + 3] = b'X');
+    fs::write(&path, bytes).unwrap();
+    let opened = RedbPersistence::open_existing(folder.path(), &store("s"));
+    let error = opened.and_then(|file| file.read_log(0).map(drop)).unwrap_err();
+    assert_eq!(error.code(), "store-corrupt");
+}
+
+#[test]
+fn after_a_failure_the_file_is_opened_anew_and_goes_on() {
+    let folder = TempDir::new().unwrap();
+    let mut file = open(&folder, "s");
+    file.append(&changes(&["a"])).unwrap();
+    let failed = file.database.write(|write| {
+        write.open_table(LOG)?.insert(9, b"lost".as_slice())?;
+        Err::<(), _>(Failure::Redb(redb::Error::PreviousIo))
+    });
+    assert_eq!(failed.unwrap_err().code(), "storage-closed");
+    file.append(&changes(&["b"])).unwrap();
+    assert_eq!(log(&file), ["a", "b"]);
+}
+
+#[test]
+fn a_commit_that_failed_and_is_there_all_the_same_is_not_written_twice() {
+    let folder = TempDir::new().unwrap();
+    let mut file = open(&folder, "s");
+    file.append(&changes(&["a"])).unwrap();
+    file.append(&changes(&["b", "c"])).unwrap();
+    file.end = 1;
+    file.append(&changes(&["b", "c", "d"])).unwrap();
+    assert_eq!(log(&file), ["a", "b", "c", "d"]);
+}
+
+#[test]
+fn what_another_process_has_written_meanwhile_is_not_mixed_with_ours() {
+    let folder = TempDir::new().unwrap();
+    let mut file = open(&folder, "s");
+    file.append(&changes(&["a", "theirs"])).unwrap();
+    for (end, ours) in [(1, &["ours"] as &[&str]), (1, &[]), (3, &["ours"])] {
+        file.end = end;
+        let blobs = vec![(BlobHash([1; 32]), Arc::from(*b"x"))];
+        let batch = Batch { blobs, ..changes(ours) };
+        assert_eq!(file.append(&batch).unwrap_err().code(), "storage-closed");
+    }
+    assert_eq!(log(&file), ["a", "theirs"]);
 }
