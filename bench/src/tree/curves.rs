@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 
 use super::OPS_A_CHANGE;
-use super::plan::{Model, Shape, create, make_moves, walk};
+use super::plan::{Among, Model, Shape, create, make_moves, walk};
 use crate::board::{Board, Row, Target};
 use crate::engines::loro::LoroNodes;
 use crate::engines::sds::SdsTree;
@@ -99,7 +99,7 @@ fn moved<T: Tree>(settings: &Settings) -> Climber<'_> {
         let nodes = create(&mut tree, &model)?;
         let mut other = T::load(&tree.save()?, 2)?;
         drop(tree.message()?);
-        let moves = model.random_moves(size, 0, 11);
+        let moves = model.random_moves(size, &Among::all_of(MOVING, 0), 11);
         let lap = lap(settings.budget, moves.chunks(OPS_A_CHANGE / 10), |moves| {
             make_moves(&mut tree, &nodes, moves)
         })?;

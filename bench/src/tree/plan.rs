@@ -3,6 +3,7 @@
 //! Nodes are numbers. Node 0 is at the top and all others are below it.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 
 use anyhow::{Result, ensure};
 
@@ -34,6 +35,25 @@ pub(super) enum Shape {
     Random,
     /// Each under the one before it.
     Chain,
+    /// [`FOLDERS`] under node 0, all others in any of these.
+    Folders,
+}
+
+/// How many nodes of [`Shape::Folders`] have children, from node 1 on.
+pub(super) const FOLDERS: usize = 100;
+
+/// Which nodes random moves take, and into which they put them.
+#[derive(Clone, Debug)]
+pub(super) struct Among {
+    pub(super) nodes: Range<usize>,
+    pub(super) parents: Range<usize>,
+}
+
+impl Among {
+    /// Any into any, but for the last `spare` ones of so many.
+    pub(super) const fn all_of(nodes: usize, spare: usize) -> Self {
+        Self { nodes: 1..nodes - spare, parents: 0..nodes - spare }
+    }
 }
 
 impl Model {
@@ -46,6 +66,8 @@ impl Model {
                 Shape::Flat => 0,
                 Shape::Random => dice.below(node.min(nodes - spare)),
                 Shape::Chain => node - 1,
+                Shape::Folders if node <= FOLDERS => 0,
+                Shape::Folders => 1 + dice.below(FOLDERS),
             };
             model.parents.push(parent);
             model.children.push(Vec::new());
@@ -54,13 +76,14 @@ impl Model {
         model
     }
 
-    /// Any nodes moved anywhere they can go; the last `spare` nodes are never moved, nor moved into.
-    pub(super) fn random_moves(&mut self, count: usize, spare: usize, seed: u64) -> Vec<Move> {
+    /// Nodes moved to any place where they can go, and so moved in this model.
+    pub(super) fn random_moves(&mut self, count: usize, among: &Among, seed: u64) -> Vec<Move> {
+        let Among { nodes, parents } = among;
         let mut dice = Dice::new(seed);
-        let nodes = self.parents.len() - spare;
         let mut moves = Vec::with_capacity(count);
         while moves.len() < count {
-            let (node, parent) = (1 + dice.below(nodes - 1), dice.below(nodes));
+            let node = nodes.start + dice.below(nodes.len());
+            let parent = parents.start + dice.below(parents.len());
             if self.is_at_or_above(node, parent) {
                 continue;
             }
@@ -165,7 +188,7 @@ mod tests {
     #[test]
     fn random_moves_keep_the_model_a_tree() {
         let mut model = Model::of(Shape::Random, 50, 5);
-        let moves = model.random_moves(500, 5, 9);
+        let moves = model.random_moves(500, &Among::all_of(50, 5), 9);
         assert!(moves.iter().all(|step| step.node < 45 && step.parent < 45));
         for node in 0..50 {
             assert!(model.is_at_or_above(0, node));
@@ -185,7 +208,7 @@ mod tests {
         let mut tree = T::new(1);
         let nodes = create(&mut tree, &model).unwrap();
         model.check(&tree, &nodes).unwrap();
-        let moves = model.random_moves(300, 0, 5);
+        let moves = model.random_moves(300, &Among::all_of(60, 0), 5);
         make_moves(&mut tree, &nodes, &moves).unwrap();
         model.check(&tree, &nodes).unwrap();
         assert_eq!(walk(&tree), 60);

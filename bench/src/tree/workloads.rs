@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use anyhow::{Result, ensure};
 
 use super::OPS_A_CHANGE;
-use super::plan::{Model, Move, Shape, check_same, create_some, make_moves, walk};
+use super::plan::{Among, FOLDERS, Model, Move, Shape, check_same, create_some, make_moves, walk};
 use crate::board::{Board, Row, Target};
 use crate::engines::loro::LoroNodes;
 use crate::engines::sds::SdsTree;
@@ -46,8 +46,8 @@ pub(super) fn run(settings: &Settings, board: &mut Board) {
     }
     if settings.wants(&[LATE_FIRST, LATE_NEXT, LATE_LEAF]) {
         for nodes in [few, entries] {
-            let name = format!("{entries} moves of {nodes}");
-            turns(settings, &name, (nodes, Shape::Random), Run::late, Run::late, board);
+            let name = format!("after {entries} moves of {nodes}");
+            turns(settings, &name, (nodes, Shape::Folders), Run::late, Run::late, board);
         }
     }
     if settings.wants(&[CONCURRENT]) {
@@ -135,6 +135,11 @@ impl<T: Tree> Run<T> {
         }
     }
 
+    /// Any nodes but the spare ones.
+    fn any(&self) -> Among {
+        Among::all_of(self.model.len(), SPARE)
+    }
+
     /// The tree of the model with its nodes, unless the budget runs out.
     fn base(&mut self, board: &mut Board, rows: &[Row]) -> Result<Option<Base<T>>> {
         let mut tree = T::new(1);
@@ -184,7 +189,7 @@ impl<T: Tree> Run<T> {
         let Some((mut tree, nodes, _)) = self.base(board, &rows)? else { return Ok(()) };
         let mut other = Self::other(&mut tree, 2)?;
         let mut model = self.model.clone();
-        let moves = model.random_moves(self.settings.size(100_000, 5_000), SPARE, 5);
+        let moves = model.random_moves(self.settings.size(100_000, 5_000), &self.any(), 5);
         let lap = lap_changes(&self.settings, moves.chunks(OPS_A_CHANGE), |moves| {
             make_moves(&mut tree, &nodes, moves)
         })?;
@@ -205,7 +210,9 @@ impl<T: Tree> Run<T> {
         Ok(())
     }
 
-    /// Moves made before a long history, arriving after it.
+    /// Moves of folders and then of leaves, made before a long history of moves from folder to
+    /// folder, arriving after it. Entries that are moved anywhere make deep trees, in which each late
+    /// move takes loro some ten times as long: too long for any budget.
     fn late(&mut self, board: &mut Board) -> Result<()> {
         let rows = [LATE_FIRST, LATE_NEXT, LATE_LEAF];
         let Some((mut tree, nodes, _)) = self.base(board, &rows)? else { return Ok(()) };
@@ -217,12 +224,15 @@ impl<T: Tree> Run<T> {
             messages.push(late.message()?);
             Ok(())
         };
-        model.random_moves(LATE_MOVES, SPARE, 6).chunks(1).try_for_each(&mut send)?;
+        let folders = 1..FOLDERS + 1;
+        let among = Among { nodes: folders.clone(), parents: folders.clone() };
+        model.random_moves(LATE_MOVES, &among, 6).chunks(1).try_for_each(&mut send)?;
         let leaves = self.model.len() - SPARE..self.model.len();
-        leaves.map(|node| Move { node, parent: 0, index: 0 }).try_for_each(|step| send(&[step]))?;
+        leaves.map(|node| Move { node, parent: 1, index: 0 }).try_for_each(|step| send(&[step]))?;
 
         let count = self.settings.size(100_000, 5_000);
-        let moves = self.model.clone().random_moves(count, SPARE, 7);
+        let among = Among { nodes: FOLDERS + 1..self.model.len() - SPARE, parents: folders };
+        let moves = self.model.clone().random_moves(count, &among, 7);
         let lap = lap_changes(&self.settings, moves.chunks(OPS_A_CHANGE), |moves| {
             make_moves(&mut tree, &nodes, moves)
         })?;
@@ -254,9 +264,9 @@ impl<T: Tree> Run<T> {
     fn concurrent(&mut self, board: &mut Board) -> Result<()> {
         let Some((mut tree, nodes, _)) = self.base(board, &[CONCURRENT])? else { return Ok(()) };
         let mut other = Self::other(&mut tree, 2)?;
-        let mut messages = Vec::new();
+        let (mut messages, any) = (Vec::new(), self.any());
         for (tree, seed) in [(&mut tree, 8), (&mut other, 9)] {
-            let moves = self.model.clone().random_moves(self.model.len(), SPARE, seed);
+            let moves = self.model.clone().random_moves(self.model.len(), &any, seed);
             moves.chunks(OPS_A_CHANGE).try_for_each(|moves| make_moves(tree, &nodes, moves))?;
             messages.push(tree.message()?);
         }
