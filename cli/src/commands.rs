@@ -11,16 +11,14 @@ use sds_store::Timestamp;
 
 use crate::args::{self, Cli, Command, Group};
 use crate::failure::Failure;
-use crate::open_store::connect_options;
+use crate::open_store::relay_url;
 use crate::output;
 
 /// Runs one command.
 pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
     let options = cli.options;
-    if options.server.is_some() && options.token.is_some() {
-        // A wrong address is a mistake in any command, not only in those that connect.
-        connect_options(&options)?;
-    }
+    // A wrong address is a mistake in any command, not only in those that connect.
+    relay_url(&options)?;
     match cli.command {
         None => show_help(None),
         Some(Command::Demo(args)) => demo::run(&options, &args),

@@ -45,12 +45,16 @@ impl StorePlace {
     }
 }
 
+/// The relay that the options name, if they name one.
+pub(crate) fn relay_url(options: &Options) -> Result<Option<RelayUrl>, Failure> {
+    let url = options.server.as_deref().map(str::parse::<RelayUrl>).transpose();
+    url.map_err(|why| Failure::usage(format_args!("--server: {why}")))
+}
+
 /// How to reach the relay that the options name.
 pub(crate) fn connect_options(options: &Options) -> Result<ConnectOptions, Failure> {
-    let url = options.server.as_deref();
+    let url = relay_url(options)?;
     let url = url.ok_or_else(|| Failure::usage("no relay: give --server or set SDS_SERVER_URL"))?;
-    let url: RelayUrl =
-        url.parse().map_err(|why| Failure::usage(format_args!("--server: {why}")))?;
     let token = options.token.clone();
     let token = token.ok_or_else(|| Failure::usage("no token: give --token or set SDS_TOKEN"))?;
     let mut connect = ConnectOptions::new(url, Token::from(token));

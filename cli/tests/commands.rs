@@ -89,7 +89,8 @@ fn help_and_version_are_no_errors() {
 #[test]
 fn wrong_usage_exits_with_2_and_says_what_is_wrong() {
     let shell = Shell::new();
-    let rows: [(&[&str], &str); 10] = [
+    let rows: [(&[&str], &str); 11] = [
+        (&["--store", "a", "--server", "ws://x", "entry", "list"], "--server"),
         (&["nonsense"], "nonsense"),
         (&["entry", "nonsense"], "nonsense"),
         (&["--format", "xml", "entry", "list"], "--format"),
