@@ -6,12 +6,13 @@
 //! - B3. No two waiting changes of one replica share a counter.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use crate::change::Change;
 use crate::error::IntegrateError;
 use crate::id::{OpId, ReplicaId};
 use crate::limits::{BACKLOG_BYTES_MAX, BACKLOG_CHANGES_MAX};
-use crate::version::Version;
+use crate::version::Ahead;
 
 /// Where a change begins: its author and first counter.
 pub(crate) type Place = (ReplicaId, u64);
@@ -33,42 +34,48 @@ pub(crate) struct Arrangement {
     pub(crate) ready: Vec<Place>,
     /// The changes that have to wait, or to wait for something else than before.
     pub(crate) blocked: Vec<(Place, OpId)>,
+    /// Waiting changes that came again and were integrated as a part of something larger.
+    pub(crate) obsolete: BTreeSet<Place>,
 }
 
 impl Backlog {
-    /// Works out what becomes ready when the `fresh` changes, none of which is here, arrive on top of
-    /// `version`. Changes nothing. O(log n) for each change involved.
+    /// Works out what becomes ready when the `fresh` changes, none of which is here, arrive after
+    /// `ahead` was reached. Changes nothing. O(log n) for each change involved.
     ///
     /// # Errors
     /// If more would wait afterwards than may.
     pub(crate) fn arrange(
         &self,
         fresh: &BTreeMap<Place, Change>,
-        version: &Version,
+        ahead: &mut Ahead<'_>,
     ) -> Result<Arrangement, IntegrateError> {
-        let mut version = version.clone();
         let mut blocked: BTreeMap<Place, Vec<Place>> = BTreeMap::new();
         let mut released: BTreeSet<Place> = BTreeSet::new();
         let mut done = Arrangement::default();
         let mut next: Vec<Place> = fresh.keys().rev().copied().collect();
+        for (author, reached) in ahead.advanced() {
+            next.extend(self.released_by((author, 0)..(author, reached), &mut released));
+            let obsolete = self.waiting.range((author, 0)..(author, reached));
+            done.obsolete.extend(obsolete.map(|(place, _)| *place));
+        }
+        next.retain(|place| !done.obsolete.contains(place));
         while let Some(place) = next.pop() {
             let Some(change) = fresh.get(&place).or_else(|| self.waiting.get(&place)) else {
                 continue;
             };
-            if let Some(missing) = first_missing(change, &version) {
+            if let Some(missing) = first_missing(change, ahead) {
                 blocked.entry((missing.replica, missing.counter)).or_default().push(place);
                 continue;
             }
             let (author, end) = (change.header().replica, change.header().end());
-            version.advance(author, end);
+            ahead.advance(author, end);
             done.ready.push(place);
             let until_end = place..(author, end);
             while let Some((key, _)) = blocked.range(until_end.clone()).next() {
                 let key = *key;
                 next.extend(blocked.remove(&key).unwrap_or_default());
             }
-            let waited = self.waiting_for.range(until_end).flat_map(|(_, places)| places);
-            next.extend(waited.filter(|place| released.insert(**place)));
+            next.extend(self.released_by(until_end, &mut released));
         }
         done.blocked = blocked
             .into_iter()
@@ -76,8 +83,15 @@ impl Backlog {
                 places.into_iter().map(move |place| (place, OpId { replica, counter }))
             })
             .collect();
+        released.extend(&done.obsolete);
         self.check_room(fresh, &released, &done)?;
         Ok(done)
+    }
+
+    /// The waiting changes that waited for an op in the range.
+    fn released_by(&self, range: Range<Place>, released: &mut BTreeSet<Place>) -> Vec<Place> {
+        let waited = self.waiting_for.range(range).flat_map(|(_, places)| places);
+        waited.filter(|place| released.insert(**place)).copied().collect()
     }
 
     fn check_room(
@@ -126,6 +140,18 @@ impl Backlog {
         Some(change)
     }
 
+    /// The waiting changes of an author that share a counter with the range.
+    pub(crate) fn overlapping(
+        &self,
+        author: ReplicaId,
+        range: Range<u64>,
+    ) -> impl Iterator<Item = &Change> {
+        let before = self.waiting.range((author, 0)..(author, range.start)).next_back();
+        let before = before.filter(|(_, change)| change.header().end() > range.start);
+        let inside = self.waiting.range((author, range.start)..(author, range.end));
+        before.into_iter().chain(inside).map(|(_, change)| change)
+    }
+
     /// The waiting changes.
     pub(crate) const fn changes(&self) -> &BTreeMap<Place, Change> {
         &self.waiting
@@ -160,23 +186,11 @@ impl Backlog {
     }
 }
 
-/// The change among `changes` that shares a counter with `change`, if there is one. No two of them
-/// share a counter with each other.
-pub(crate) fn overlapping<'a>(
-    changes: &'a BTreeMap<Place, Change>,
-    change: &Change,
-) -> Option<&'a Change> {
+/// What a change waits for: its author's previous op, or one of its deps.
+fn first_missing(change: &Change, ahead: &Ahead<'_>) -> Option<OpId> {
     let header = change.header();
-    let (_, before) =
-        changes.range((header.replica, 0)..(header.replica, header.end())).next_back()?;
-    (before.header().end() > header.start).then_some(before)
-}
-
-/// What a change waits for on top of `version`: its author's previous op, or one of its deps.
-fn first_missing(change: &Change, version: &Version) -> Option<OpId> {
-    let header = change.header();
-    if header.start > version.next(header.replica) {
+    if header.start > ahead.next(header.replica) {
         return Some(OpId { replica: header.replica, counter: header.start - 1 });
     }
-    header.deps.iter().find(|dep| !version.has(**dep)).copied()
+    header.deps.iter().find(|dep| !ahead.has(**dep)).copied()
 }

@@ -1,16 +1,17 @@
 //! One transaction as everybody sees it.
 //!
-//! A change is applied whole or not at all. It is encoded once, when it is committed; the same bytes
-//! go to the log, to disk and over the wire. Its header can be read without its ops, so that a relay
-//! can order, deduplicate and select changes that it does not understand.
+//! A change is applied whole or not at all, and has one form: the same ops on the same header are
+//! the same bytes, whoever encodes them. Its header can be read without its ops, so that a relay can
+//! order, deduplicate and select changes that it does not understand.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::codec::{Reader, Writer, decode_ops, encode_op};
+use crate::codec::{OpReader, OpWriter, Reader, Scope, Writer};
 use crate::error::DecodeError;
 use crate::id::{OpId, ReplicaId};
-use crate::limits::{CHANGE_BYTES_MAX, COUNTER_MAX};
-use crate::op::Op;
+use crate::limits::{CHANGE_BYTES_MAX, CHANGE_OPS_MAX, COUNTER_MAX};
+use crate::op::{Op, join_runs};
 
 /// Who made a change, on top of what, and which counters it takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,13 +23,18 @@ pub struct ChangeHeader {
     /// How many counters the ops take, at least one.
     pub span: u64,
     /// What the author had seen of others, in order of replica: the newest changes that no other
-    /// one seen builds on, and for every foreign replica that the ops refer to, an op at or after
-    /// the newest one referred to.
+    /// one seen builds on, and for every foreign replica that a text edit refers to, an op at or
+    /// after the newest one referred to.
     ///
     /// So a reference can be checked against the header alone, without walking the history. The
     /// author's own previous change is implied.
     pub deps: Vec<OpId>,
 }
+
+/// Flags beside the span: whether deps follow, and whether the change is a single op.
+const HAS_DEPS: u64 = 1;
+const IS_ALONE: u64 = 2;
+const FLAG_BITS: u32 = 2;
 
 impl ChangeHeader {
     /// Reads the header at the start of a change's bytes.
@@ -36,7 +42,7 @@ impl ChangeHeader {
     /// # Errors
     /// If the bytes do not begin with a header.
     pub fn decode(change: &[u8]) -> Result<Self, DecodeError> {
-        Self::read(&mut Reader::new(change))
+        Self::read(&mut Reader::new(change)).map(|(header, _)| header)
     }
 
     /// Counter after the last op.
@@ -51,39 +57,86 @@ impl ChangeHeader {
         OpId { replica: self.replica, counter: self.end() - 1 }
     }
 
-    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+    /// The header, and whether a single op follows.
+    fn read(reader: &mut Reader<'_>) -> Result<(Self, bool), DecodeError> {
         let replica = reader.replica()?;
         let start = reader.varint()?;
-        let span = reader.varint()?;
+        let head = reader.varint()?;
+        let span = head >> FLAG_BITS;
         if span == 0 || start.checked_add(span).is_none_or(|end| end > COUNTER_MAX + 1) {
             return Err(reader.malformed("counters out of range"));
         }
-        let count = reader.count(9)?;
+        let count = if head & HAS_DEPS == 0 { 0 } else { reader.count(9)? };
         let mut deps: Vec<OpId> = Vec::with_capacity(count);
         for _ in 0..count {
-            let dep = OpId { replica: reader.replica()?, counter: reader.varint()? };
-            if dep.replica == replica || deps.last().is_some_and(|last| last.replica >= dep.replica)
-            {
-                return Err(reader.malformed("deps not in order"));
-            }
-            if dep.counter > COUNTER_MAX {
-                return Err(reader.malformed("counters out of range"));
-            }
-            deps.push(dep);
+            deps.push(OpId { replica: reader.replica()?, counter: reader.varint()? });
         }
-        Ok(Self { replica, start, span, deps })
+        if let Some(fault) = deps_fault(&deps, replica) {
+            return Err(reader.malformed(fault));
+        }
+        Ok((Self { replica, start, span, deps }, head & IS_ALONE != 0))
     }
 
-    fn write(&self, writer: &mut Writer) {
+    fn write(&self, writer: &mut Writer, is_alone: bool) {
         writer.replica(self.replica);
         writer.varint(self.start);
-        writer.varint(self.span);
-        writer.count(self.deps.len());
+        let flag = |is_set: bool, flag: u64| if is_set { flag } else { 0 };
+        let flags = flag(!self.deps.is_empty(), HAS_DEPS) | flag(is_alone, IS_ALONE);
+        writer.varint(self.span << FLAG_BITS | flags);
+        if !self.deps.is_empty() {
+            writer.count(self.deps.len());
+        }
         for dep in &self.deps {
             writer.replica(dep.replica);
             writer.varint(dep.counter);
         }
     }
+
+    const fn scope(&self) -> Scope<'_> {
+        Scope { author: self.replica, others: self.deps.as_slice(), is_bounded: true }
+    }
+}
+
+/// What is wrong with the deps of a change of `author`, if anything.
+pub(crate) fn deps_fault(deps: &[OpId], author: ReplicaId) -> Option<&'static str> {
+    if deps.iter().any(|dep| dep.replica == author)
+        || !deps.is_sorted_by(|a, b| a.replica < b.replica)
+    {
+        return Some("deps not in order");
+    }
+    let is_far = |dep: &OpId| dep.counter > COUNTER_MAX;
+    deps.iter().any(is_far).then_some("counters out of range")
+}
+
+/// The deps of a change: those that it names by itself, and an op at or after every foreign one that
+/// its ops refer to.
+pub(crate) fn full_deps(
+    named: &[OpId],
+    references: impl Iterator<Item = OpId>,
+    author: ReplicaId,
+) -> Vec<OpId> {
+    let mut deps = named.to_vec();
+    for op in references.filter(|op| op.replica != author) {
+        match deps.binary_search_by_key(&op.replica, |dep| dep.replica) {
+            Ok(at) => deps[at].counter = deps[at].counter.max(op.counter),
+            Err(at) => deps.insert(at, op),
+        }
+    }
+    deps
+}
+
+/// The deps that [`full_deps`] would not find by itself.
+pub(crate) fn named_deps(deps: &[OpId], references: impl Iterator<Item = OpId>) -> Vec<OpId> {
+    if deps.is_empty() {
+        return Vec::new();
+    }
+    let mut newest: BTreeMap<ReplicaId, u64> = BTreeMap::new();
+    for op in references {
+        let known = newest.entry(op.replica).or_insert(op.counter);
+        *known = op.counter.max(*known);
+    }
+    let is_named = |dep: &&OpId| newest.get(&dep.replica) != Some(&dep.counter);
+    deps.iter().filter(is_named).copied().collect()
 }
 
 /// A transaction: its header, its ops, and both as bytes. Cheap to clone but for the ops.
@@ -97,7 +150,8 @@ pub struct Change {
 }
 
 impl Change {
-    /// Makes a change of ops, as their author would.
+    /// Makes a change of ops, as their author would. Ops that go on where the one before ended, as
+    /// typing does, become one.
     ///
     /// # Errors
     /// If the change is not well formed: [`DecodeError::Malformed`] or [`DecodeError::TooLarge`].
@@ -112,7 +166,11 @@ impl Change {
         if start.checked_add(span).is_none_or(|end| end > COUNTER_MAX + 1) {
             return Err(malformed("counters out of range"));
         }
-        let made = Self::assemble(ChangeHeader { replica, start, span, deps }, ops.to_vec());
+        if let Some(fault) = ops.iter().find_map(Op::fault) {
+            return Err(malformed(fault));
+        }
+        let ops = join_runs(ops.to_vec(), OpId { replica, counter: start });
+        let made = Self::encoded(ChangeHeader { replica, start, span, deps }, ops);
         let change = Self::decode(&made.bytes)?;
         if change != made {
             return Err(malformed("ops that this header cannot carry"));
@@ -123,14 +181,18 @@ impl Change {
     /// Makes a change of what is known to be well formed but for its size: local edits check what
     /// they are given.
     pub(crate) fn assemble(header: ChangeHeader, ops: Vec<Op>) -> Self {
-        let mut writer = Writer::new();
-        header.write(&mut writer);
-        let mut counter = header.start;
-        for op in &ops {
-            encode_op(&mut writer, &header, counter, op);
-            counter += op.span();
-        }
-        Self { header, ops, bytes: writer.as_slice().into() }
+        let change = Self::encoded(header, ops);
+        // In pairs: what leaves here is what every receiver reads.
+        debug_assert!(
+            change.bytes.len() > CHANGE_BYTES_MAX
+                || Self::decode(&change.bytes).as_ref() == Ok(&change)
+        );
+        change
+    }
+
+    fn encoded(header: ChangeHeader, ops: Vec<Op>) -> Self {
+        let bytes = encode(&header, &ops).into_bytes().into();
+        Self { header, ops, bytes }
     }
 
     /// Reads a change.
@@ -138,12 +200,26 @@ impl Change {
     /// # Errors
     /// If the bytes are not one well-formed change.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let max = CHANGE_BYTES_MAX as u64;
         if bytes.len() > CHANGE_BYTES_MAX {
-            return Err(DecodeError::TooLarge { what: "the change", max: CHANGE_BYTES_MAX as u64 });
+            return Err(DecodeError::TooLarge { what: "the change", max });
         }
         let mut reader = Reader::new(bytes);
-        let header = ChangeHeader::read(&mut reader)?;
-        let ops = decode_ops(&mut reader, &header)?;
+        let (header, is_alone) = ChangeHeader::read(&mut reader)?;
+        let alone = is_alone.then_some(header.span);
+        let mut ops = Vec::new();
+        let mut at = header.start;
+        let mut op_reader = OpReader::new(reader, header.scope(), alone);
+        while at < header.end() {
+            let op = op_reader.op(at)?;
+            at = match at.checked_add(op.span()) {
+                Some(next) if next <= header.end() && ops.len() < CHANGE_OPS_MAX => next,
+                _ => return Err(reader_error("more ops than the header counts")),
+            };
+            ops.push(op);
+        }
+        op_reader.into_source().finish()?;
+        check_form(&header, &ops, bytes)?;
         Ok(Self { header, ops, bytes: bytes.into() })
     }
 
@@ -157,6 +233,10 @@ impl Change {
     #[must_use]
     pub fn ops(&self) -> &[Op] {
         &self.ops
+    }
+
+    pub(crate) fn into_parts(self) -> (ChangeHeader, Vec<Op>) {
+        (self.header, self.ops)
     }
 
     /// The ops in order, each with the counter that it starts at.
@@ -174,4 +254,37 @@ impl Change {
     pub const fn bytes(&self) -> &Arc<[u8]> {
         &self.bytes
     }
+}
+
+/// The bytes of a change.
+pub(crate) fn encode(header: &ChangeHeader, ops: &[Op]) -> Writer {
+    let is_alone = ops.len() == 1;
+    let mut writer = Writer::new();
+    header.write(&mut writer, is_alone);
+    let mut ops_writer = OpWriter::new(writer, header.scope(), is_alone);
+    let mut counter = header.start;
+    for op in ops {
+        ops_writer.op(counter, op);
+        counter = counter.saturating_add(op.span());
+    }
+    ops_writer.into_sink()
+}
+
+/// Checks that what was read has no other form: that it is written as the same bytes.
+fn check_form(header: &ChangeHeader, ops: &[Op], bytes: &[u8]) -> Result<(), DecodeError> {
+    let mut at = OpId { replica: header.replica, counter: header.start };
+    for (op, next) in ops.iter().zip(ops.iter().skip(1)) {
+        at = at.plus(op.span());
+        if op.is_continued_by(next, at) {
+            return Err(reader_error("a run in two pieces"));
+        }
+    }
+    if encode(header, ops).as_slice() != bytes {
+        return Err(reader_error("another form of a change"));
+    }
+    Ok(())
+}
+
+const fn reader_error(what: &'static str) -> DecodeError {
+    DecodeError::Malformed { at: 0, what }
 }

@@ -1,16 +1,21 @@
 //! Bytes in and out. Reading is total: any bytes give a value or a [`DecodeError`](crate::error::DecodeError), and nothing is
 //! allocated that the bytes left could not fill.
 //!
-//! The layout is written down in `docs/format.md` and pinned by a golden file.
+//! The layout is written down in `docs/format.md` and pinned by golden files.
 
+mod block;
+mod columns;
 mod ops;
 mod patch;
 mod reader;
 mod snapshot;
 mod writer;
 
-pub(crate) use ops::{decode_ops, encode_op, write_value};
+pub(crate) use block::{decode_block, encode_block};
+use columns::{Column, Sink, Source};
+pub(crate) use ops::{OpReader, OpWriter, Scope, value_kind, write_content};
 pub use patch::Patch;
+pub(crate) use patch::{Section, pack_sections};
 pub(crate) use reader::Reader;
 pub(crate) use snapshot::{pack_snapshot, unpack_snapshot};
 pub(crate) use writer::Writer;

@@ -7,7 +7,7 @@ use std::fmt;
 
 use hashbrown::{HashMap, HashSet};
 
-use crate::codec::{Writer, write_value};
+use crate::codec::{Writer, value_kind, write_content};
 use crate::id::{EntryId, Stamp};
 use crate::op::NewEntry;
 use crate::registers::{EntryState, Register};
@@ -136,7 +136,9 @@ fn write_register(writer: &mut Writer, field: &Field, register: &Register) {
     }
     write_stamp(writer, register.stamp);
     let mut value = Writer::new();
-    write_value(&mut value, &register.value());
+    let content = register.value();
+    value.byte(value_kind(&content));
+    write_content(&mut value, &content);
     write_sized(writer, value.as_slice());
 }
 

@@ -178,9 +178,9 @@ impl Replica {
         };
         let life = self.life(entry);
         self.transact(|replica| {
-            if !splice.deleted.is_empty() {
-                let (field, ranges) = (field.clone(), splice.deleted);
-                replica.push(Op::Delete { entry, life, field, set, ranges })?;
+            for range in splice.deleted {
+                let (field, backwards) = (field.clone(), false);
+                replica.push(Op::Delete { entry, life, field, set, range, backwards })?;
             }
             if !text.is_empty() {
                 let (origin, text) = (splice.origin, text.to_owned());

@@ -127,6 +127,12 @@ pub enum EditError {
         /// The bound, in bytes.
         max: usize,
     },
+    /// The transaction has more ops than one change may have.
+    #[error("the transaction has more than {max} ops")]
+    TooManyOps {
+        /// The bound.
+        max: usize,
+    },
     /// Every id of this replica is used up, or every life of the entry.
     #[error("out of ids")]
     OutOfIds,

@@ -1,43 +1,37 @@
-//! The log of integrated changes: who made what, when, and the bytes to pass on.
+//! The log of integrated changes: who made what and when, in runs, with the boundaries of changes
+//! beside them.
+//!
+//! A change is not kept as bytes: it has one form, so that it is encoded again when somebody asks for
+//! it. Older runs are sealed into blocks, which are columns of bytes and are sent as they are.
 //!
 //! Invariants, checked by `assert_invariants`:
 //! - H1. The changes of a replica follow each other without gaps, from counter zero.
 //! - H2. A change's Lamport time is one more than the greatest among its deps and its author's
 //!   previous change.
-//! - H3. `heads` are the last ops of exactly the changes that no other change builds on.
+//! - H3. `heads` are last ops of replicas, and any other last op is built on by some change.
+//! - H4. The log of an author, blocks and tail, has exactly the counters that its pieces have.
 //!
-//! Cost: finding the change of an op is a binary search; an export costs what it returns.
+//! Cost: appending is O(1) amortised; finding the change of an op is a binary search; an export costs
+//! what it returns, and the blocks that it begins or ends in.
+
+mod author_log;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::change::{Change, ChangeHeader};
+use hashbrown::HashMap;
+
+use crate::batch::{Batch, Deps, Edit, OpWalk, Span};
+use crate::change::Change;
 use crate::id::{OpId, ReplicaId, Stamp};
 use crate::version::Version;
-
-#[derive(Clone, Debug)]
-struct LoggedChange {
-    start: u64,
-    end: u64,
-    lamport: u64,
-    bytes: Arc<[u8]>,
-}
-
-/// How a change that arrives relates to those already here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
-    /// Nothing of it is here.
-    New,
-    /// This very change is here.
-    Known,
-    /// Another change is here under its ids.
-    Forked,
-}
+use author_log::{AuthorLog, Piece};
 
 /// All integrated changes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History {
-    logs: BTreeMap<ReplicaId, Vec<LoggedChange>>,
+    places: HashMap<ReplicaId, usize>,
+    logs: Vec<AuthorLog>,
     version: Version,
     heads: BTreeMap<ReplicaId, u64>,
     /// The greatest Lamport time of all.
@@ -45,34 +39,47 @@ pub(crate) struct History {
 }
 
 impl History {
-    /// How a change relates to the log.
-    pub(crate) fn standing(&self, change: &Change) -> Standing {
-        let header = change.header();
-        if header.start >= self.version.next(header.replica) {
-            return Standing::New;
+    /// Notes who made changes and when. They must be ready; their ops are to be added with
+    /// [`History::push_op`] or [`History::push_block`].
+    pub(crate) fn append(&mut self, author: ReplicaId, start: u64, span: &Span, ops: &mut OpWalk<'_>) {
+        let end = start + span.total();
+        let mut times = Times::new(self, author, start, span);
+        for dep in &span.deps {
+            times.see(start, *dep);
         }
-        match self.logged(OpId { replica: header.replica, counter: header.start }) {
-            Some(logged) if logged.bytes == *change.bytes() => Standing::Known,
-            _ => Standing::Forked,
+        ops.edits_until(end, |edit| times.see_edit(edit));
+        let (pieces, covered) = times.finish();
+        for replica in covered {
+            self.heads.remove(&replica);
         }
+        self.heads.insert(author, end - 1);
+        self.version.advance(author, end);
+        let log = self.log_mut(author);
+        for piece in pieces {
+            log.push_piece(piece);
+        }
+        log.push_links(start, &span.deps);
+        self.newest = log.newest().max(self.newest);
     }
 
-    /// Adds a change that is ready, and returns its Lamport time.
-    pub(crate) fn append(&mut self, change: &Change) -> u64 {
-        let header = change.header();
-        let lamport = self.lamport_on(header);
-        self.newest = lamport.max(self.newest);
-        for dep in &header.deps {
-            if self.heads.get(&dep.replica) == Some(&dep.counter) {
-                self.heads.remove(&dep.replica);
-            }
-        }
-        self.heads.insert(header.replica, header.last().counter);
-        self.version.advance(header.replica, header.end());
-        let (start, end, bytes) = (header.start, header.end(), change.bytes().clone());
-        let log = self.logs.entry(header.replica).or_default();
-        log.push(LoggedChange { start, end, lamport, bytes });
-        lamport
+    /// Adds an op to the log of its author, where the log ends.
+    pub(crate) fn push_op(&mut self, author: ReplicaId, op: crate::op::Op) {
+        self.log_mut(author).push_op(author, op);
+    }
+
+    /// Adds changes to the log of their author as the block that they came in.
+    pub(crate) fn push_block(&mut self, author: ReplicaId, range: (u64, u64), block: Arc<[u8]>) {
+        self.log_mut(author).push_block(author, range, block);
+    }
+
+    /// Whether a block is long enough to be kept as it is.
+    pub(crate) fn keeps(block: &[u8]) -> bool {
+        AuthorLog::keeps(block.len())
+    }
+
+    /// To be called when all ops of appended changes are there.
+    pub(crate) fn seal_if_long(&mut self, author: ReplicaId) {
+        self.log_mut(author).seal_if_long(author);
     }
 
     /// The Lamport time of a change made on top of everything here.
@@ -81,15 +88,14 @@ impl History {
     }
 
     /// What `replica` has seen of others: the last ops of the changes that no other builds on.
-    pub(crate) fn deps_of(&self, replica: ReplicaId) -> BTreeMap<ReplicaId, u64> {
-        let mut deps = self.heads.clone();
-        deps.remove(&replica);
-        deps
+    pub(crate) fn deps_of(&self, replica: ReplicaId) -> Deps {
+        let others = self.heads.iter().filter(|(head, _)| **head != replica);
+        others.map(|(replica, counter)| OpId { replica: *replica, counter: *counter }).collect()
     }
 
     /// The Lamport time of the change that holds `op`; zero if it is not here.
     pub(crate) fn lamport(&self, op: OpId) -> u64 {
-        self.logged(op).map_or(0, |logged| logged.lamport)
+        self.log(op.replica).and_then(|log| log.lamport(op.counter)).unwrap_or_default()
     }
 
     /// The stamp of an op that is here.
@@ -102,54 +108,166 @@ impl History {
         &self.version
     }
 
+    /// How many changes of `author` there are from counter `from` on.
+    pub(crate) fn change_count(&self, author: ReplicaId, from: u64) -> u64 {
+        self.log(author).map_or(0, |log| log.change_count(from))
+    }
+
+    /// The changes of `author` from one counter to another; none if no change begins or ends there.
+    pub(crate) fn batch(&self, author: ReplicaId, from: u64, to: u64) -> Option<Batch> {
+        let log = self.log(author)?;
+        let spans = log.spans(from, to)?;
+        Some(Batch { author, start: from, spans, ops: log.ops(author, from, to) })
+    }
+
+    /// The changes of `author` from the counter `from` on, as blocks.
+    pub(crate) fn blocks(&self, author: ReplicaId, from: u64) -> Vec<Arc<[u8]>> {
+        self.log(author).map_or_else(Vec::new, |log| log.blocks(author, from))
+    }
+
+    /// The authors of changes that `since` lacks, in order, with the counter from which on.
+    pub(crate) fn newer_than(&self, since: &Version) -> Vec<(ReplicaId, u64)> {
+        let mut newer = Vec::new();
+        for (replica, next) in self.version.iter() {
+            let known = since.next(replica);
+            if known < next {
+                let first = self.log(replica).and_then(|log| log.start_of_change(known));
+                newer.push((replica, first.unwrap_or(known)));
+            }
+        }
+        newer
+    }
+
     /// The changes that `since` lacks, in an order in which each can be integrated at once.
-    pub(crate) fn since(&self, since: &Version) -> Vec<&Arc<[u8]>> {
+    pub(crate) fn since(&self, since: &Version) -> Vec<Change> {
         let mut missing = Vec::new();
-        for (replica, log) in &self.logs {
-            let known = log.partition_point(|change| change.end <= since.next(*replica));
-            let newer = log.iter().skip(known);
-            missing.extend(newer.map(|change| (change.lamport, *replica, change)));
+        for (author, from) in self.newer_than(since) {
+            let batch = self.batch(author, from, self.version.next(author));
+            for change in batch.into_iter().flat_map(Batch::into_changes) {
+                missing.push((self.lamport(change.header().last()), author, change));
+            }
         }
         // Whatever a change builds on has a smaller Lamport time.
-        missing.sort_by_key(|(lamport, replica, change)| (*lamport, *replica, change.start));
-        missing.into_iter().map(|(_, _, change)| &change.bytes).collect()
+        missing.sort_by_key(|(lamport, author, change)| (*lamport, *author, change.header().start));
+        missing.into_iter().map(|(_, _, change)| change).collect()
     }
 
-    fn lamport_on(&self, header: &ChangeHeader) -> u64 {
-        let log = self.logs.get(&header.replica);
-        let own = log.and_then(|log| log.last()).map(|last| last.lamport);
-        let deps = header.deps.iter().map(|dep| self.lamport(*dep));
-        1 + deps.chain(own).max().unwrap_or(0)
+    fn log(&self, author: ReplicaId) -> Option<&AuthorLog> {
+        self.logs.get(*self.places.get(&author)?)
     }
 
-    fn logged(&self, op: OpId) -> Option<&LoggedChange> {
-        let log = self.logs.get(&op.replica)?;
-        let at = log.partition_point(|change| change.end <= op.counter);
-        log.get(at).filter(|change| change.start <= op.counter)
+    fn log_mut(&mut self, author: ReplicaId) -> &mut AuthorLog {
+        let place = *self.places.entry(author).or_insert_with(|| {
+            self.logs.push(AuthorLog::default());
+            self.logs.len() - 1
+        });
+        &mut self.logs[place]
     }
 
-    /// Panics if H1 to H3 do not hold.
+    /// Panics if H1 to H4 do not hold.
     pub(crate) fn assert_invariants(&self) {
-        let mut replay = Self::default();
         let mut built_on = BTreeSet::new();
-        for bytes in self.since(&Version::new()) {
-            let change = Change::decode(bytes).expect("H1: a logged change is well formed");
+        let (mut seen, mut newest) = (Version::new(), 0);
+        for change in self.since(&Version::new()) {
             let header = change.header();
-            assert_eq!(replay.version.next(header.replica), header.start, "H1: {header:?}");
-            assert!(header.deps.iter().all(|dep| replay.version.has(*dep)), "H2: {header:?}");
-            let lamport = replay.append(&change);
-            assert_eq!(lamport, self.lamport(change.header().last()), "H2");
-            built_on.extend(change.header().deps.iter().map(|dep| (dep.replica, dep.counter)));
+            assert_eq!(seen.next(header.replica), header.start, "H1: {header:?}");
+            assert!(header.deps.iter().all(|dep| seen.has(*dep)), "H2: {header:?}");
+            let previous = header.start.checked_sub(1);
+            let previous = previous.map(|counter| OpId { counter, ..header.last() });
+            let deps = header.deps.iter().chain(&previous).map(|dep| self.lamport(*dep));
+            let expected = 1 + deps.max().unwrap_or_default();
+            for counter in [header.start, header.last().counter] {
+                assert_eq!(self.lamport(OpId { counter, ..header.last() }), expected, "H2");
+            }
+            newest = expected.max(newest);
+            seen.advance(header.replica, header.end());
+            built_on.extend(header.deps.iter().map(|dep| (dep.replica, dep.counter)));
         }
-        assert_eq!(replay.version, self.version, "H1");
-        assert_eq!(replay.newest, self.newest, "H2");
+        assert_eq!(seen, self.version, "H1");
+        assert_eq!(newest, self.newest, "H2");
         for (replica, counter) in &self.heads {
             assert_eq!(self.version.next(*replica), counter + 1, "H3: only a last op is a head");
-            assert!(!built_on.contains(&(*replica, *counter)), "H3: {replica:?}@{counter}");
         }
         for (replica, next) in self.version.iter() {
             let is_head = self.heads.contains_key(&replica);
             assert!(is_head || built_on.contains(&(replica, next - 1)), "H3: {replica:?} is lost");
+            let log = self.log(replica).expect("H4: an author has a log");
+            log.assert_invariants(replica, next);
         }
+    }
+}
+
+/// Finds out the Lamport times of changes of one length, in a row.
+struct Times<'a> {
+    history: &'a History,
+    start: u64,
+    len: u64,
+    end: u64,
+    /// What is known so far; the last piece goes on to the end.
+    pieces: Vec<Piece>,
+    /// The replicas whose last op the changes build on.
+    covered: Vec<ReplicaId>,
+}
+
+impl<'a> Times<'a> {
+    fn new(history: &'a History, author: ReplicaId, start: u64, span: &Span) -> Self {
+        let own = history.log(author).map_or(0, AuthorLog::newest);
+        let piece = Piece { start, lamport: own + 1, len: span.len, count: span.count };
+        let end = start + span.total();
+        Self { history, start, len: span.len, end, pieces: vec![piece], covered: Vec::new() }
+    }
+
+    /// Notes what a part of an op refers to, which may go through many changes.
+    fn see_edit(&mut self, edit: &Edit<'_>) {
+        let references = edit.references();
+        // Times rise along an author's ops: the last one deleted has the greatest.
+        let is_news = references.iter().flatten().any(|op| self.is_news(edit.from, *op));
+        if !is_news {
+            return references.iter().flatten().for_each(|op| self.cover(*op));
+        }
+        let mut from = edit.from;
+        while from < edit.to {
+            let change = (from - self.start) / self.len;
+            let to = edit.to.min(self.start + (change + 1) * self.len);
+            let part = edit.part(from, to);
+            part.references().iter().flatten().for_each(|op| self.see(from, *op));
+            from = to;
+        }
+    }
+
+    fn cover(&mut self, op: OpId) {
+        if self.history.heads.get(&op.replica) == Some(&op.counter) {
+            self.covered.push(op.replica);
+        }
+    }
+
+    /// Whether `op` is as new as the change with the counter `at` is known to be.
+    fn is_news(&self, at: u64, op: OpId) -> bool {
+        let Some(piece) = self.pieces.last() else { return false };
+        self.history.lamport(op) >= piece.lamport + (at - piece.start) / self.len
+    }
+
+    /// Notes that the change with the counter `at` builds on `op`.
+    fn see(&mut self, at: u64, op: OpId) {
+        self.cover(op);
+        if !self.is_news(at, op) {
+            return;
+        }
+        let seen = self.history.lamport(op);
+        let Some(piece) = self.pieces.last_mut() else { return };
+        let before = (at - piece.start) / self.len;
+        // The author had seen something newer than its own changes: its time jumps.
+        let start = piece.start + before * self.len;
+        let count = piece.count - before;
+        piece.count = before;
+        if before == 0 {
+            self.pieces.pop();
+        }
+        self.pieces.push(Piece { start, lamport: seen + 1, len: self.len, count });
+    }
+
+    fn finish(self) -> (Vec<Piece>, Vec<ReplicaId>) {
+        debug_assert!(self.pieces.last().is_some_and(|piece| piece.end() == self.end));
+        (self.pieces, self.covered)
     }
 }

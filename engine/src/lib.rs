@@ -34,6 +34,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::unreachable))]
 
 mod backlog;
+mod batch;
 mod change;
 mod codec;
 mod digest;
@@ -42,6 +43,7 @@ mod edit;
 mod error;
 mod history;
 mod id;
+mod integration;
 pub mod limits;
 mod op;
 mod place;

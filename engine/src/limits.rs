@@ -8,6 +8,15 @@ pub const COUNTER_MAX: u64 = (1 << 56) - 1;
 /// The greatest change, in encoded bytes; a transaction that grows past it fails as a whole.
 pub const CHANGE_BYTES_MAX: usize = 16 << 20;
 
+/// The most ops of one change, which bounds what a change of tiny ops takes in memory.
+pub const CHANGE_OPS_MAX: usize = 1 << 20;
+
+/// The most changes that one block of a patch may hold.
+pub const BLOCK_CHANGES_MAX: u64 = 1 << 16;
+
+/// The most ops that one block of a patch may hold: those of the greatest change, and more.
+pub const BLOCK_OPS_MAX: usize = 2 * CHANGE_OPS_MAX;
+
 /// The longest order key, in bytes.
 pub const ORDER_KEY_BYTES_MAX: usize = 64;
 

@@ -1,9 +1,12 @@
 //! Every edit that can exist.
 
+mod runs;
+
 use crate::id::{EntryId, Life, OpId, Timestamp};
 use crate::limits::INFO_KEY_BYTES_MAX;
 use crate::tree::OrderKey;
 use crate::value::{Field, Value, char_count};
+pub(crate) use runs::{join_runs, push_joined};
 
 /// What an entry is created as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +98,7 @@ pub enum Op {
         /// The characters, at least one.
         text: String,
     },
-    /// Characters leave a text.
+    /// Characters leave a text; each takes a counter, in the order in which they were deleted.
     Delete {
         /// The entry.
         entry: EntryId,
@@ -105,8 +108,10 @@ pub enum Op {
         field: Field,
         /// The `Set` that made the text; if another has replaced it, the edit is void.
         set: OpId,
-        /// The characters, at least one range.
-        ranges: Vec<IdRange>,
+        /// The characters, at least one.
+        range: IdRange,
+        /// Whether the last of them went first, as with the backspace key. Not for a lone one.
+        backwards: bool,
     },
     /// Ends a life of each of the entries, for good.
     Purge {
@@ -128,12 +133,14 @@ pub enum Op {
 }
 
 impl Op {
-    /// How many counters the op takes: one for each character it inserts, at least one.
+    /// How many counters the op takes: one for each character that it inserts or deletes, at least
+    /// one.
     #[must_use]
     pub fn span(&self) -> u64 {
         match self {
             Self::Set { value, .. } => value.span(),
             Self::Insert { text, .. } => char_count(text),
+            Self::Delete { range, .. } => range.len,
             Self::Skip { count } => *count,
             _ => 1,
         }
@@ -152,6 +159,45 @@ impl Op {
             | Self::Revive { entry, life } => Some((*entry, *life)),
             Self::Purge { .. } | Self::Skip { .. } => None,
         }
+    }
+
+    /// The text that the op edits: entry, life, field, and the `Set` that made it.
+    pub(crate) fn edited_text(&self) -> Option<(EntryId, Life, &Field, OpId)> {
+        match self {
+            Self::Insert { entry, life, field, set, .. }
+            | Self::Delete { entry, life, field, set, .. } => Some((*entry, *life, field, *set)),
+            _ => None,
+        }
+    }
+
+    /// The newest op of each kind of reference that the author must have seen: a text edit refers to
+    /// the `Set` and to characters.
+    pub(crate) fn references(&self) -> impl Iterator<Item = OpId> {
+        let references = match self {
+            Self::Insert { set, origin, .. } => [Some(*set), *origin],
+            // A deletion of nothing is malformed.
+            Self::Delete { set, range, .. } => {
+                [Some(*set), range.len.checked_sub(1).map(|more| range.first.plus(more))]
+            }
+            _ => [None, None],
+        };
+        references.into_iter().flatten()
+    }
+
+    /// More bytes than the op takes in a change, but for the names of replicas.
+    pub(crate) fn size_bound(&self) -> usize {
+        const PARTS: usize = 128;
+        PARTS
+            + match self {
+                Self::Set { field, value, .. } => field.size() + value.size(),
+                Self::Insert { field, text, .. } => field.size() + text.len(),
+                Self::Delete { field, .. } => field.size(),
+                Self::Purge { entries } => entries.len() * 40,
+                Self::Create { key, .. } | Self::Move { key, .. } | Self::Reorder { key, .. } => {
+                    key.as_bytes().len()
+                }
+                Self::Revive { .. } | Self::Skip { .. } => 0,
+            }
     }
 
     /// What MERGING's rules forbid in an op by itself, whoever looks at it.
@@ -177,7 +223,10 @@ impl Op {
                 Some("time of deletion outside the trash")
             }
             Self::Insert { text, .. } if text.is_empty() => Some("insertion of nothing"),
-            Self::Delete { ranges, .. } if ranges.is_empty() => Some("deletion of nothing"),
+            Self::Delete { range: IdRange { len: 0, .. }, .. } => Some("deletion of nothing"),
+            Self::Delete { range: IdRange { len: 1, .. }, backwards: true, .. } => {
+                Some("one character deleted backwards")
+            }
             Self::Purge { entries } if entries.is_empty() => Some("purge of nothing"),
             Self::Purge { entries } => entries
                 .iter()

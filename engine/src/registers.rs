@@ -172,9 +172,8 @@ impl EntryState {
                     journal.note(entry, || Undo::Text(field.clone(), undo));
                 }
             }
-            Op::Delete { field, set, ranges, .. } => {
-                for range in ranges {
-                    let Some(content) = self.text_of(field, *set) else { break };
+            Op::Delete { field, set, range, .. } => {
+                if let Some(content) = self.text_of(field, *set) {
                     content.delete(*range, clock, |undo| {
                         journal.note(entry, || Undo::Text(field.clone(), undo()));
                     });

@@ -3,19 +3,21 @@
 //! The state is a pure function of the set of integrated changes; in which order they arrive makes
 //! no difference. Reading is here; editing is in `edit`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use crate::backlog::{Backlog, Place, overlapping};
+use crate::backlog::{Backlog, Place};
+use crate::batch::{Batch, Deps, OpWalk, Span, to_usize};
 use crate::change::Change;
-use crate::codec::{Patch, pack_snapshot, unpack_snapshot};
+use crate::codec::{Patch, pack_sections, pack_snapshot, unpack_snapshot};
 use crate::digest::{Digest, DigestSum, hash_entry};
 use crate::display::{Display, Facts, Siblings};
 use crate::error::{DecodeError, IntegrateError};
-use crate::history::{History, Standing};
+use crate::history::History;
 use crate::id::{EntryId, OpId, ReplicaId, Stamp, Timestamp};
+use crate::integration::{Arrival, Plan, Step, plan};
 use crate::op::{NewEntry, Op};
 use crate::registers::{EntryState, Journal, Undo};
 use crate::transaction::OpenChange;
@@ -32,6 +34,9 @@ pub struct Integrated {
     pub known: usize,
     /// Changes that wait for others after this patch.
     pub waiting: usize,
+    /// Parts of the patch with ops of a newer program, which were passed over: their authors stand
+    /// still here until a newer program asks for them again. See [`Patch::newer`].
+    pub newer: usize,
 }
 
 /// One copy of the tree. See the crate's documentation for how to use it.
@@ -101,12 +106,15 @@ impl Replica {
         if self.open.is_some() {
             return Err(IntegrateError::TransactionOpen);
         }
-        let arrived = patch.changes().len();
-        let mut fresh = self.unknown_changes(patch)?;
-        let known = arrived - fresh.len();
-        let arrangement = self.backlog.arrange(&fresh, self.version())?;
-        let applied = arrangement.ready.len();
+        let Plan { arrivals, steps, mut fresh, arrangement, known, newer } =
+            plan(patch, &self.history, &self.backlog)?;
+        let mut applied: u64 = arrivals.iter().map(|arrival| arrival.batch.change_count()).sum();
+        applied += arrangement.ready.len() as u64;
+        for place in &arrangement.obsolete {
+            drop(self.backlog.remove(*place));
+        }
         let mut pending = Pending::default();
+        self.apply_arrivals(arrivals, &steps, &mut pending);
         let mut take = |place: &Place| fresh.remove(place).or_else(|| self.backlog.remove(*place));
         let ready: Vec<Change> = arrangement.ready.iter().filter_map(&mut take).collect();
         for (place, missing) in &arrangement.blocked {
@@ -114,40 +122,35 @@ impl Replica {
                 self.backlog.insert(change, *missing);
             }
         }
-        for change in &ready {
-            self.apply(change, &mut pending);
+        for change in ready {
+            let batch = Batch::of_change(change);
+            let to = batch.end();
+            let arrival = Arrival { batch, block: None };
+            self.apply_arrivals(vec![arrival], &[Step { arrival: 0, to }], &mut pending);
         }
         self.settle(pending);
-        Ok(Integrated { applied, known, waiting: self.backlog.changes().len() })
+        let waiting = self.backlog.changes().len();
+        Ok(Integrated { applied: to_usize(applied), known: to_usize(known), waiting, newer })
     }
 
-    /// The changes of a patch that are not here, neither integrated nor waiting; refuses a patch
-    /// that contradicts what is here or itself.
-    fn unknown_changes(&self, patch: Patch) -> Result<BTreeMap<Place, Change>, IntegrateError> {
-        let mut fresh = BTreeMap::new();
-        for change in patch.into_changes() {
-            let forked = IntegrateError::Forked { at: change.header().last() };
-            let rivals =
-                [overlapping(self.backlog.changes(), &change), overlapping(&fresh, &change)];
-            if rivals.iter().flatten().any(|rival| rival.bytes() != change.bytes()) {
-                return Err(forked);
-            }
-            match self.history.standing(&change) {
-                Standing::Forked => return Err(forked),
-                Standing::New if rivals.iter().all(Option::is_none) => {
-                    fresh.insert((change.header().replica, change.header().start), change);
-                }
-                Standing::New | Standing::Known => {}
-            }
+    /// Lets changes take effect, step by step, and adds them to the log.
+    fn apply_arrivals(&mut self, arrivals: Vec<Arrival>, steps: &[Step], pending: &mut Pending) {
+        let mut readers: Vec<_> =
+            arrivals.iter().map(|arrival| BatchReader::new(&arrival.batch)).collect();
+        for step in steps {
+            readers[step.arrival].apply_until(step.to, self, pending);
         }
-        Ok(fresh)
-    }
-
-    fn apply(&mut self, change: &Change, pending: &mut Pending) {
-        let lamport = self.history.append(change);
-        for (id, op) in change.numbered_ops() {
-            let stamp = Stamp { lamport, replica: id.replica, counter: id.counter };
-            self.apply_op(stamp, op, pending);
+        for Arrival { batch, block } in arrivals {
+            let (author, range) = (batch.author, (batch.start, batch.end()));
+            match block {
+                Some(block) if History::keeps(&block) => {
+                    self.history.push_block(author, range, block);
+                }
+                _ => batch.ops.into_iter().for_each(|op| self.history.push_op(author, op)),
+            }
+            if range.0 < range.1 {
+                self.history.seal_if_long(author);
+            }
         }
     }
 
@@ -205,13 +208,21 @@ impl Replica {
     /// The changes that `since` lacks, encoded, in an order in which each can be integrated at once.
     #[must_use]
     pub fn changes_since(&self, since: &Version) -> Vec<Arc<[u8]>> {
-        self.history.since(since).into_iter().cloned().collect()
+        self.history.since(since).iter().map(|change| change.bytes().clone()).collect()
     }
 
-    /// A patch with exactly the changes that `since` lacks.
+    /// A patch with exactly the changes that `since` lacks: by themselves if they are few, otherwise
+    /// in blocks.
     #[must_use]
     pub fn export(&self, since: &Version) -> Vec<u8> {
-        Patch::pack(self.history.since(since).into_iter().map(|bytes| &**bytes))
+        let newer = self.history.newer_than(since);
+        let count = |(author, from): &(ReplicaId, u64)| self.history.change_count(*author, *from);
+        if newer.iter().map(count).sum::<u64>() < BLOCK_CHANGES_MIN {
+            return Patch::pack(self.history.since(since).iter().map(|change| &**change.bytes()));
+        }
+        let blocks = newer.iter().flat_map(|(author, from)| self.history.blocks(*author, *from));
+        let blocks: Vec<Arc<[u8]>> = blocks.collect();
+        pack_sections(blocks.iter().map(|block| (true, &**block)))
     }
 
     /// Everything, compressed, for [`Replica::from_snapshot`].
@@ -337,6 +348,76 @@ impl Replica {
         for (entry, state) in &self.entries {
             state.assert_invariants(*entry, &|id| self.history.stamp(id));
         }
+    }
+}
+
+/// The fewest changes that are sent in blocks.
+const BLOCK_CHANGES_MIN: u64 = if cfg!(any(test, feature = "small-nodes")) { 3 } else { 8 };
+
+/// Goes through a batch as its changes take effect.
+struct BatchReader<'a> {
+    batch: &'a Batch,
+    /// Where in the batch: the next span, the next op, and the first counters of both.
+    span: usize,
+    span_start: u64,
+    op: usize,
+    op_start: u64,
+    at: u64,
+    walk: OpWalk<'a>,
+}
+
+impl<'a> BatchReader<'a> {
+    fn new(batch: &'a Batch) -> Self {
+        let at = batch.start;
+        let walk = OpWalk::new(batch);
+        Self { batch, span: 0, span_start: at, op: 0, op_start: at, at, walk }
+    }
+
+    /// Lets the changes before the counter `to` take effect.
+    fn apply_until(&mut self, to: u64, replica: &mut Replica, pending: &mut Pending) {
+        while let Some(span) = self.batch.spans.get(self.span).filter(|_| self.span_start < to) {
+            let end = to.min(self.span_start + span.total());
+            let from = self.span_start;
+            let deps = if self.at == from { span.deps.clone() } else { Deps::new() };
+            let count = (end - self.at) / span.len;
+            let part = Span { len: span.len, count, deps };
+            replica.history.append(self.batch.author, self.at, &part, &mut self.walk);
+            self.apply_ops(end, replica, pending);
+            if end < from + span.total() {
+                return;
+            }
+            (self.span, self.span_start) = (self.span + 1, end);
+        }
+    }
+
+    fn apply_ops(&mut self, to: u64, replica: &mut Replica, pending: &mut Pending) {
+        while let Some(op) = self.batch.ops.get(self.op).filter(|_| self.at < to) {
+            let end = self.op_start + op.span();
+            let stamp = replica.history.stamp(self.batch.id(self.at));
+            if self.at == self.op_start && end <= to {
+                replica.apply_op(stamp, op, pending);
+            } else {
+                replica.apply_op(stamp, &self.part(op, to), pending);
+            }
+            self.at = end.min(to);
+            if end <= to {
+                (self.op, self.op_start) = (self.op + 1, end);
+            }
+        }
+    }
+
+    /// The part of an op from here to the counter `to`.
+    fn part(&self, op: &Op, to: u64) -> Op {
+        let mut part = op.clone();
+        let mut start = self.batch.id(self.op_start);
+        if self.at > self.op_start {
+            part = part.split_off(self.at - self.op_start, start);
+            start.counter = self.at;
+        }
+        if to - self.at < part.span() {
+            drop(part.split_off(to - self.at, start));
+        }
+        part
     }
 }
 

@@ -5,15 +5,14 @@
 //!   is one more than that of everything seen; so its moves are the last in the log of moves.
 //! - N2. An id that was given out is never given out again: what is taken back leaves a gap.
 
-use std::collections::BTreeMap;
-
 use hashbrown::HashMap;
 
-use crate::change::{Change, ChangeHeader};
+use crate::batch::{Batch, Deps, OpWalk, Span};
+use crate::change::{ChangeHeader, encode, full_deps, named_deps};
 use crate::error::EditError;
-use crate::id::{EntryId, OpId, ReplicaId, Stamp};
-use crate::limits::{CHANGE_BYTES_MAX, COUNTER_MAX};
-use crate::op::{NewEntry, Op};
+use crate::id::{EntryId, OpId, Stamp};
+use crate::limits::{CHANGE_BYTES_MAX, CHANGE_OPS_MAX, COUNTER_MAX};
+use crate::op::{Op, join_runs};
 use crate::registers::{EntryState, Journal, Undo};
 use crate::replica::{Pending, Replica, clock};
 
@@ -193,25 +192,50 @@ impl Replica {
             self.open = None;
             return Ok(());
         }
-        let deps = self.history.deps_of(self.id);
-        let deps = with_references(deps, &open.ops, self.id, |op| self.history.version().has(op));
-        let ops = std::mem::take(&mut open.ops);
-        let header = ChangeHeader {
-            replica: self.id,
-            start: open.start,
-            span: open.next - open.start,
-            deps,
-        };
-        let change = Change::assemble(header, ops);
-        let bytes = change.bytes().len();
-        if bytes > CHANGE_BYTES_MAX {
+        let (start, span) = (open.start, open.next - open.start);
+        let ops = join_runs(std::mem::take(&mut open.ops), self.own(start));
+        let heads = self.history.deps_of(self.id);
+        let deps = full_deps(&heads, ops.iter().flat_map(Op::references), self.id);
+        if let Err(error) = self.check_size(start, span, &deps, &ops) {
             self.roll_back_innermost();
+            return Err(error);
+        }
+        let deps = Deps::from_vec(named_deps(&deps, ops.iter().flat_map(Op::references)));
+        let spans = vec![Span { len: span, count: 1, deps }];
+        let batch = Batch { author: self.id, start, spans, ops };
+        self.history.append(self.id, start, &batch.spans[0], &mut OpWalk::new(&batch));
+        batch.ops.into_iter().for_each(|op| self.history.push_op(self.id, op));
+        self.history.seal_if_long(self.id);
+        self.open = None;
+        Ok(())
+    }
+
+    const fn own(&self, counter: u64) -> OpId {
+        OpId { replica: self.id, counter }
+    }
+
+    /// Whether the ops are few and small enough for one change. Encodes them only if they may not be.
+    fn check_size(
+        &self,
+        start: u64,
+        span: u64,
+        deps: &[OpId],
+        ops: &[Op],
+    ) -> Result<(), EditError> {
+        const HEADER_BYTES: usize = 64;
+        const DEP_BYTES: usize = 24;
+        if ops.len() > CHANGE_OPS_MAX {
+            return Err(EditError::TooManyOps { max: CHANGE_OPS_MAX });
+        }
+        let bound: usize = ops.iter().map(Op::size_bound).sum();
+        if bound + HEADER_BYTES + deps.len() * DEP_BYTES <= CHANGE_BYTES_MAX {
+            return Ok(());
+        }
+        let header = ChangeHeader { replica: self.id, start, span, deps: deps.to_vec() };
+        let bytes = encode(&header, ops).as_slice().len();
+        if bytes > CHANGE_BYTES_MAX {
             return Err(EditError::ChangeTooLarge { bytes, max: CHANGE_BYTES_MAX });
         }
-        // In pairs: what leaves here is what every receiver reads.
-        debug_assert_eq!(Change::decode(change.bytes()).as_ref(), Ok(&change));
-        self.history.append(&change);
-        self.open = None;
         Ok(())
     }
 }
@@ -242,54 +266,5 @@ fn take_back(
             }
             other => state.take_back(other),
         }
-    }
-}
-
-/// The deps of a change, as its header promises them: the heads, and an op at or after every foreign
-/// one that the ops refer to. Entries count where they are known by their op: that makes their names
-/// short.
-fn with_references(
-    mut deps: BTreeMap<ReplicaId, u64>,
-    ops: &[Op],
-    author: ReplicaId,
-    has: impl Fn(OpId) -> bool,
-) -> Vec<OpId> {
-    let mut refer = |op: OpId| {
-        if op.replica != author && has(op) {
-            let known = deps.entry(op.replica).or_insert(op.counter);
-            *known = op.counter.max(*known);
-        }
-    };
-    for op in ops {
-        match op {
-            Op::Insert { set, origin, .. } => {
-                refer(*set);
-                origin.iter().for_each(|origin| refer(*origin));
-            }
-            Op::Delete { set, ranges, .. } => {
-                refer(*set);
-                ranges.iter().for_each(|range| refer(range.first.plus(range.len - 1)));
-            }
-            _ => {}
-        }
-        named_entries(op, |entry| entry.creator().into_iter().for_each(&mut refer));
-    }
-    deps.into_iter().map(|(replica, counter)| OpId { replica, counter }).collect()
-}
-
-fn named_entries(op: &Op, mut name: impl FnMut(EntryId)) {
-    if let Some((entry, _)) = op.subject() {
-        name(entry);
-    }
-    match op {
-        Op::Create { parent, kind, .. } => {
-            name(*parent);
-            if let NewEntry::Link { target } = kind {
-                name(*target);
-            }
-        }
-        Op::Move { parent, .. } | Op::Reorder { parent, .. } => name(*parent),
-        Op::Purge { entries } => entries.iter().for_each(|(entry, _)| name(*entry)),
-        _ => {}
     }
 }

@@ -16,6 +16,16 @@ pub enum Field {
     Info(Box<str>),
 }
 
+impl Field {
+    /// How many bytes the field's own key has.
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            Self::Info(key) => key.len(),
+            _ => 0,
+        }
+    }
+}
+
 impl fmt::Debug for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -78,6 +88,16 @@ pub enum Value {
 }
 
 impl Value {
+    /// How many bytes the value's content has, about.
+    pub(crate) const fn size(&self) -> usize {
+        match self {
+            Self::Text(text) | Self::Json(text) => text.len(),
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Blob(_) => size_of::<BlobRef>(),
+            Self::None | Self::Bool(_) | Self::Int(_) | Self::Float(_) => 0,
+        }
+    }
+
     /// How many counters setting this value takes: one for each character of a text, at least one.
     pub(crate) fn span(&self) -> u64 {
         match self {
@@ -106,5 +126,6 @@ impl Eq for Value {}
 
 /// Number of Unicode scalar values.
 pub(crate) fn char_count(text: &str) -> u64 {
-    text.chars().count() as u64
+    // Most texts are ASCII, where bytes are characters.
+    (if text.is_ascii() { text.len() } else { text.chars().count() }) as u64
 }

@@ -107,6 +107,40 @@ impl Version {
     }
 }
 
+/// A version, and what it will be once something planned has happened. Costs what is planned.
+#[derive(Debug)]
+pub(crate) struct Ahead<'a> {
+    version: &'a Version,
+    advanced: BTreeMap<ReplicaId, u64>,
+}
+
+impl<'a> Ahead<'a> {
+    pub(crate) const fn of(version: &'a Version) -> Self {
+        Self { version, advanced: BTreeMap::new() }
+    }
+
+    /// Plans that the ops of `replica` below `next` will be there.
+    pub(crate) fn advance(&mut self, replica: ReplicaId, next: u64) {
+        self.advanced.insert(replica, next);
+    }
+
+    /// The counter that will come next for `replica`.
+    pub(crate) fn next(&self, replica: ReplicaId) -> u64 {
+        let advanced = self.advanced.get(&replica);
+        advanced.copied().unwrap_or_else(|| self.version.next(replica))
+    }
+
+    /// Whether `op` will be there.
+    pub(crate) fn has(&self, op: OpId) -> bool {
+        op.counter < self.next(op.replica)
+    }
+
+    /// The replicas of which ops will be there that are not yet, with the counter that comes next.
+    pub(crate) fn advanced(&self) -> Vec<(ReplicaId, u64)> {
+        self.advanced.iter().map(|(replica, next)| (*replica, *next)).collect()
+    }
+}
+
 impl fmt::Debug for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.iter()).finish()

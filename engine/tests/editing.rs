@@ -83,13 +83,13 @@ fn a_gap_takes_a_thousand_entries_with_short_keys() {
     let mut b = replica(2);
     meet(&mut a, &mut b);
     let patch = Patch::decode(&a.export(&sds_engine::Version::new())).unwrap();
-    let longest =
-        patch.changes().iter().flat_map(|change| change.ops()).filter_map(|op| match op {
-            sds_engine::Op::Create { key, .. } | sds_engine::Op::Reorder { key, .. } => {
-                Some(key.as_bytes().len())
-            }
-            _ => None,
-        });
+    let changes = patch.into_changes();
+    let longest = changes.iter().flat_map(sds_engine::Change::ops).filter_map(|op| match op {
+        sds_engine::Op::Create { key, .. } | sds_engine::Op::Reorder { key, .. } => {
+            Some(key.as_bytes().len())
+        }
+        _ => None,
+    });
     assert!(longest.max().unwrap() <= 32);
 }
 

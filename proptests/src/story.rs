@@ -4,7 +4,7 @@
 //! the replica that it touched must be what the model makes of the changes that it got.
 
 use arbitrary::Arbitrary;
-use proptest::prelude::{Strategy, any, prop};
+use proptest::prelude::{Just, Strategy, any, prop};
 use proptest::prop_oneof;
 use sds_engine::{Change, EditError, Patch, Replica, ReplicaId, Version};
 
@@ -44,13 +44,35 @@ pub enum Delivery {
     Missing,
     /// Everything, known or not.
     Everything,
-    /// Any selection in any order, some twice, as one patch or as one for each change.
+    /// Any selection in any order, some twice.
     Some {
         /// Decides the selection and the order.
         seed: u64,
-        /// Whether each change comes by itself.
-        apart: bool,
+        /// In which packages.
+        packages: Packages,
     },
+    /// What one author made from some change on, as blocks.
+    Stretch {
+        /// Decides the author and the change.
+        seed: u64,
+    },
+}
+
+/// In which packages changes arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Arbitrary)]
+pub enum Packages {
+    /// Each change by itself.
+    Apart,
+    /// All in one patch.
+    Together,
+    /// All in one patch, in blocks.
+    InBlocks,
+}
+
+impl Packages {
+    fn any() -> impl Strategy<Value = Self> {
+        prop_oneof![Just(Self::Apart), Just(Self::Together), Just(Self::InBlocks)]
+    }
 }
 
 impl Step {
@@ -82,10 +104,11 @@ impl Step {
 impl Delivery {
     fn any() -> impl Strategy<Value = Self> {
         prop_oneof![
-            3 => prop::strategy::Just(Self::Missing),
-            1 => prop::strategy::Just(Self::Everything),
-            3 => (any::<u64>(), any::<bool>())
-                .prop_map(|(seed, apart)| Self::Some { seed, apart }),
+            3 => Just(Self::Missing),
+            1 => Just(Self::Everything),
+            3 => (any::<u64>(), Packages::any())
+                .prop_map(|(seed, packages)| Self::Some { seed, packages }),
+            1 => any::<u64>().prop_map(|seed| Self::Stretch { seed }),
         ]
     }
 }
@@ -140,7 +163,8 @@ impl Story {
         for peer in &mut self.peers {
             let mut changes = everything.clone();
             dice.shuffle(&mut changes);
-            peer.receive(changes, dice.roll(2) == 0);
+            let packages = [Packages::Apart, Packages::Together, Packages::InBlocks];
+            peer.receive(changes, packages[dice.roll(3)]);
             peer.reload();
         }
         let model = Model::of(&everything);
@@ -170,16 +194,28 @@ impl Story {
 
     fn send(&mut self, from: usize, to: usize, delivery: &Delivery) {
         let sender = &self.peers[from];
-        let decoded = |since: &Version| {
+        let exported = |since: &Version| {
             let patch = Patch::decode(&sender.replica.export(since));
-            patch.expect("an export is a patch").into_changes()
+            patch.expect("an export is a patch")
         };
-        let (changes, apart) = match delivery {
-            Delivery::Missing => (decoded(self.peers[to].replica.version()), false),
-            Delivery::Everything => (decoded(&Version::new()), false),
-            Delivery::Some { seed, apart } => (selection(&sender.changes, *seed), *apart),
-        };
-        self.peers[to].receive(changes, apart);
+        match delivery {
+            Delivery::Missing => {
+                let patch = exported(self.peers[to].replica.version());
+                self.peers[to].take_in(patch);
+            }
+            Delivery::Everything => {
+                let patch = exported(&Version::new());
+                self.peers[to].take_in(patch);
+            }
+            Delivery::Some { seed, packages } => {
+                let changes = selection(&sender.changes, *seed);
+                self.peers[to].receive(changes, *packages);
+            }
+            Delivery::Stretch { seed } => {
+                let changes = stretch(&sender.changes, *seed);
+                self.peers[to].receive(changes, Packages::InBlocks);
+            }
+        }
     }
 }
 
@@ -227,21 +263,30 @@ impl Peer {
     fn forge(&mut self, forgery: &Forgery) {
         let history = History::of(&self.changes);
         if let Some(change) = forgery.make(self.forger, &history) {
-            self.receive(vec![change], false);
+            self.receive(vec![change], Packages::Together);
         }
     }
 
-    fn receive(&mut self, changes: Vec<Change>, apart: bool) {
-        self.changes.extend(changes.iter().cloned());
-        let patches = if apart {
-            changes.into_iter().map(|change| vec![change]).collect()
-        } else {
-            vec![changes]
+    fn receive(&mut self, changes: Vec<Change>, packages: Packages) {
+        let patches = match packages {
+            Packages::Apart => {
+                changes.into_iter().map(|change| Patch::new(vec![change])).collect()
+            }
+            Packages::Together => vec![Patch::new(changes)],
+            Packages::InBlocks => vec![Patch::in_blocks(changes)],
         };
-        for changes in patches {
-            let patch = Patch::new(changes);
+        for patch in patches {
+            let bytes = patch.encode();
+            assert_eq!(Patch::decode(&bytes).as_ref(), Ok(&patch), "a patch can be read");
+            self.changes.extend(patch.changes());
             self.replica.integrate(patch).expect("nobody forks and little waits");
         }
+        assert_matches_model(&mut self.replica, &self.changes);
+    }
+
+    fn take_in(&mut self, patch: Patch) {
+        self.changes.extend(patch.changes());
+        self.replica.integrate(patch).expect("nobody forks and nothing is missing");
         assert_matches_model(&mut self.replica, &self.changes);
     }
 
@@ -258,10 +303,25 @@ impl Peer {
     /// Takes note of the change that a local edit has made since `before`.
     fn take_note(&mut self, before: &Version) {
         let made = Patch::decode(&self.replica.export(before)).expect("an export is a patch");
-        assert!(made.changes().len() <= 1, "a transaction is one change");
-        self.changes.extend(made.into_changes());
+        let made = made.into_changes();
+        assert!(made.len() <= 1, "a transaction is one change");
+        self.changes.extend(made);
         assert_matches_model(&mut self.replica, &self.changes);
     }
+}
+
+/// Some of one author's changes, in order and without gaps.
+fn stretch(changes: &[Change], seed: u64) -> Vec<Change> {
+    let mut dice = Dice::new(seed);
+    let history = History::of(changes);
+    let all: Vec<&Change> = history.integrated().collect();
+    let Some(first) = all.get(dice.roll(all.len().max(1))) else { return Vec::new() };
+    let author = first.header().replica;
+    let same = |change: &&&Change| {
+        change.header().replica == author && change.header().start >= first.header().start
+    };
+    let len = 1 + dice.roll(all.len());
+    all.iter().filter(same).take(len).map(|change| (*change).clone()).collect()
 }
 
 fn selection(changes: &[Change], seed: u64) -> Vec<Change> {

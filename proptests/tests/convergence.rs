@@ -81,7 +81,7 @@ fn a_transaction_is_one_change_that_shows_as_a_whole() {
         Ok::<_, EditError>(item)
     });
     let item = made.unwrap();
-    assert_eq!(exported(&desk).changes().len(), 1);
+    assert_eq!(exported(&desk).changes().count(), 1);
     phone.integrate(exported(&desk)).unwrap();
     assert_eq!(phone.value(item, &Field::Label), Value::Text("Draft".into()));
 }

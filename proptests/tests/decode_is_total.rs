@@ -161,7 +161,8 @@ fn a_change_holds_the_ops_that_it_was_made_of_or_is_an_error() {
         life,
         field: field.clone(),
         set: own,
-        ranges: vec![IdRange { first, len: 1 }],
+        range: IdRange { first, len: 1 },
+        backwards: false,
     };
     for op in [insert(stranger, None), insert(own, Some(stranger)), delete(stranger), trash] {
         if let Ok(change) = Change::new(id(1), 5, vec![], std::slice::from_ref(&op)) {

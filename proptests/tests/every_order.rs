@@ -198,8 +198,8 @@ impl Past {
     fn delete(&self, first: Character, len: u64) -> Option<Op> {
         let (entry, life, field) = (A, self.life(A), Field::Label);
         let (set, characters) = self.text()?;
-        let ranges = vec![IdRange { first: pick(&characters, &first)?, len }];
-        Some(Op::Delete { entry, life, field, set, ranges })
+        let range = IdRange { first: pick(&characters, &first)?, len };
+        Some(Op::Delete { entry, life, field, set, range, backwards: false })
     }
 
     /// The `Set` whose text A shows, and the characters ever inserted, oldest first.

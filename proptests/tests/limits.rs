@@ -22,7 +22,7 @@ fn a_change_may_be_as_large_as_the_format_says_and_no_larger() {
     let before = desk.version().clone();
     desk.set(note, Field::Value, Value::Bytes(vec![1; CHANGE_BYTES_MAX - 64])).unwrap();
     let made = Patch::decode(&desk.export(&before)).unwrap();
-    let spare = CHANGE_BYTES_MAX - made.changes()[0].bytes().len();
+    let spare = CHANGE_BYTES_MAX - made.into_changes()[0].bytes().len();
     let largest = CHANGE_BYTES_MAX - 64 + spare;
     desk.set(note, Field::Value, Value::Bytes(vec![1; largest])).unwrap();
     let too_large = desk.set(note, Field::Value, Value::Bytes(vec![1; largest + 1]));
@@ -72,8 +72,8 @@ fn making_a_change_of_absurd_numbers_is_an_error() {
     let first = OpId { replica: id(1), counter: 0 };
     let (entry, life, field, set) = (EntryId::ROOT, Life::FIRST, Field::Label, first);
     for len in [0, 6, u64::MAX] {
-        let ranges = vec![IdRange { first, len }];
-        let delete = Op::Delete { entry, life, field: field.clone(), set, ranges };
+        let (range, backwards) = (IdRange { first, len }, false);
+        let delete = Op::Delete { entry, life, field: field.clone(), set, range, backwards };
         assert!(Change::new(id(1), 5, vec![], &[delete]).is_err(), "{len}");
     }
 }

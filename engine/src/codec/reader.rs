@@ -11,7 +11,7 @@ pub(crate) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) const fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes, len: bytes.len() }
     }
 
@@ -62,12 +62,26 @@ impl<'a> Reader<'a> {
     /// A number of things of at least `size` bytes each, of which the rest can hold that many.
     pub(crate) fn count(&mut self, size: usize) -> Result<usize, DecodeError> {
         let count = self.varint()?;
+        self.fits(count, size)
+    }
+
+    /// The number, if the rest can hold that many things of at least `size` bytes each.
+    pub(crate) fn fits(&self, count: u64, size: usize) -> Result<usize, DecodeError> {
         match usize::try_from(count) {
             Ok(count) if count.checked_mul(size).is_some_and(|len| len <= self.rest.len()) => {
                 Ok(count)
             }
             _ => Err(self.truncated()),
         }
+    }
+
+    /// UTF-8 text of so many characters.
+    pub(crate) fn chars(&mut self, count: u64) -> Result<&'a str, DecodeError> {
+        let count = self.fits(count, 1)?;
+        let (ascii, _) = self.rest.split_at(count);
+        let len = if ascii.is_ascii() { Some(count) } else { chars_len(self.rest, count) };
+        let bytes = self.bytes(len.ok_or_else(|| self.truncated())?)?;
+        std::str::from_utf8(bytes).map_err(|_| self.malformed("text that is not UTF-8"))
     }
 
     /// Bytes behind their length.
@@ -107,6 +121,17 @@ impl<'a> Reader<'a> {
     pub(crate) fn malformed(&self, what: &'static str) -> DecodeError {
         DecodeError::Malformed { at: self.position(), what }
     }
+}
+
+/// How many bytes the first `count` characters take, if all of them are there and each first byte
+/// tells the truth.
+fn chars_len(bytes: &[u8], count: usize) -> Option<usize> {
+    let mut len = 0_usize;
+    for _ in 0..count {
+        // How many ones a character's first byte begins with is how many bytes it has.
+        len += bytes.get(len)?.leading_ones().max(1) as usize;
+    }
+    (len <= bytes.len()).then_some(len)
 }
 
 #[cfg(test)]

@@ -87,6 +87,21 @@ impl OrderKey {
         Some(Self::assemble(&head, 1))
     }
 
+    /// The first key of the run that begins at `run`, between neighbours that share `head`.
+    pub(crate) fn first_of_run(head: &[u8], run: OpId) -> Option<Self> {
+        if head.len() > ORDER_KEY_BYTES_MAX {
+            return None;
+        }
+        Self::new(Self::assemble(&[head, &tag(run)].concat(), 1).as_bytes())
+    }
+
+    /// What stands before the tag, if this is the first key of the run that begins at `run`.
+    pub(crate) fn head_of_run(&self, run: OpId) -> Option<&[u8]> {
+        let (head, number) = self.0.split_last_chunk::<NUMBER_BYTES>()?;
+        let (head, found) = head.split_last_chunk::<TAG_BYTES>()?;
+        (*number == [0, 0, 1] && *found == tag(run)).then_some(head)
+    }
+
     /// Keys for `count` siblings between two neighbours, far apart, so that more go between any two;
     /// or `None` where the gap begins only after `head_max` bytes.
     pub(crate) fn spread(

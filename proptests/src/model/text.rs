@@ -28,16 +28,14 @@ pub(crate) fn visible(
             {
                 insert(&mut text, *stamp, *origin, new);
             }
-            Op::Delete { entry: of, field: at, set: on, ranges, .. }
+            Op::Delete { entry: of, field: at, set: on, range, .. }
                 if *of == entry && at == field && *on == set.op() =>
             {
                 for character in &mut text {
                     let id = character.stamp.op();
-                    character.deleted |= ranges.iter().any(|range| {
-                        id.replica == range.first.replica
-                            && id.counter >= range.first.counter
-                            && id.counter - range.first.counter < range.len
-                    });
+                    character.deleted |= id.replica == range.first.replica
+                        && id.counter >= range.first.counter
+                        && id.counter - range.first.counter < range.len;
                 }
             }
             _ => {}

@@ -1,0 +1,389 @@
+//! Consecutive changes of one author, as runs: how changes are kept in the log and travel in
+//! numbers.
+//!
+//! Where one change ends and the next begins is kept beside the ops, so that a paragraph typed with a
+//! change for each character is one op and one line of boundaries. Of a change's deps only those are
+//! kept that its ops do not tell (`full_deps`).
+//!
+//! Invariants, checked by `assert_invariants`:
+//! - C1. The spans and the ops take the same counters.
+//! - C2. Only the first change of a span names deps of its own.
+//! - C3. The ops are in their one form: none continues the one before.
+
+use std::collections::VecDeque;
+
+use smallvec::SmallVec;
+
+use crate::change::{Change, ChangeHeader, deps_fault, full_deps, named_deps};
+use crate::id::{OpId, ReplicaId};
+use crate::limits::{BLOCK_CHANGES_MAX, BLOCK_OPS_MAX};
+use crate::op::{Op, join_runs, push_joined};
+
+/// Deps that a change names by itself.
+pub(crate) type Deps = SmallVec<[OpId; 1]>;
+
+/// Changes of the same length in a row, of which only the first names deps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    /// How many counters each change takes.
+    pub(crate) len: u64,
+    /// How many changes there are.
+    pub(crate) count: u64,
+    pub(crate) deps: Deps,
+}
+
+impl Span {
+    /// How many counters the changes take together.
+    pub(crate) const fn total(&self) -> u64 {
+        self.len * self.count
+    }
+}
+
+/// Adds a span behind others, to the last of which it may belong.
+pub(crate) fn push_span(spans: &mut Vec<Span>, span: Span) {
+    match spans.last_mut() {
+        Some(last) if last.len == span.len && span.deps.is_empty() => last.count += span.count,
+        _ => spans.push(span),
+    }
+}
+
+/// Some changes of one author, without gaps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Batch {
+    pub(crate) author: ReplicaId,
+    pub(crate) start: u64,
+    pub(crate) spans: Vec<Span>,
+    pub(crate) ops: Vec<Op>,
+}
+
+impl Batch {
+    pub(crate) fn of_change(change: Change) -> Self {
+        let (header, ops) = change.into_parts();
+        let named = named_deps(&header.deps, ops.iter().flat_map(Op::references));
+        let span = Span { len: header.span, count: 1, deps: Deps::from_vec(named) };
+        Self { author: header.replica, start: header.start, spans: vec![span], ops }
+    }
+
+    /// The counter after the last change.
+    pub(crate) fn end(&self) -> u64 {
+        self.start + self.spans.iter().map(Span::total).sum::<u64>()
+    }
+
+    /// How many changes there are.
+    pub(crate) fn change_count(&self) -> u64 {
+        self.spans.iter().map(|span| span.count).sum()
+    }
+
+    /// The id of the op with this counter.
+    pub(crate) const fn id(&self, counter: u64) -> OpId {
+        OpId { replica: self.author, counter }
+    }
+
+    /// Whether `next` goes on where this batch ends, and there is room for it in one block.
+    pub(crate) fn can_take(&self, next: &Self) -> bool {
+        (self.author, self.end()) == (next.author, next.start)
+            && self.change_count() + next.change_count() <= BLOCK_CHANGES_MAX
+            && self.ops.len() + next.ops.len() <= BLOCK_OPS_MAX
+    }
+
+    /// Takes in what goes on where this batch ends.
+    pub(crate) fn take(&mut self, next: Self) {
+        let mut at = self.id(self.end());
+        next.spans.into_iter().for_each(|span| push_span(&mut self.spans, span));
+        next.ops.into_iter().for_each(|op| push_joined(&mut self.ops, op, &mut at));
+    }
+
+    /// Cuts off the changes from `at` on; nothing if no change begins there.
+    pub(crate) fn split_off(&mut self, at: u64) -> Option<Self> {
+        let spans = split_spans(&mut self.spans, at.checked_sub(self.start)?)?;
+        let first = self.id(self.start);
+        let ops = split_ops(&mut self.ops, first, at);
+        Some(Self { author: self.author, start: at, spans, ops })
+    }
+
+    /// The changes one by one.
+    pub(crate) fn into_changes(self) -> impl Iterator<Item = Change> {
+        let mut at = OpId { replica: self.author, counter: self.start };
+        let mut ops = OpQueue::new(self.ops, at);
+        let lone = self.spans.into_iter().flat_map(|span| {
+            let first = std::iter::once(span.deps);
+            let deps = first.chain(std::iter::repeat_with(Deps::new));
+            deps.map(move |deps| (span.len, deps)).take(to_usize(span.count))
+        });
+        lone.map(move |(len, named)| {
+            let end = at.counter + len;
+            let mut mine = Vec::new();
+            while let Some((_, op)) = ops.next_until(end) {
+                mine.push(op);
+            }
+            let mine = join_runs(mine, at);
+            let references = mine.iter().flat_map(Op::references);
+            let deps = full_deps(&named, references, at.replica);
+            let header =
+                ChangeHeader { replica: at.replica, start: at.counter, span: len, deps };
+            at.counter = end;
+            Change::assemble(header, mine)
+        })
+    }
+
+    /// Whether the changes are the same, however they are cut.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let ops = |batch: &Self| join_runs(batch.ops.clone(), batch.id(batch.start));
+        let spans = |batch: &Self| {
+            let mut spans = Vec::new();
+            batch.spans.iter().cloned().for_each(|span| push_span(&mut spans, span));
+            spans
+        };
+        (self.author, self.start) == (other.author, other.start)
+            && spans(self) == spans(other)
+            && ops(self) == ops(other)
+    }
+
+    /// What is wrong with the batch although its ops could be read, if anything.
+    pub(crate) fn fault(&self) -> Option<&'static str> {
+        let total = self.spans.iter().try_fold(0_u64, |sum, span| {
+            let total = span.len.checked_mul(span.count).filter(|total| *total > 0)?;
+            sum.checked_add(total)
+        });
+        let ops = self.ops.iter().map(Op::span).try_fold(0_u64, u64::checked_add);
+        if total.is_none() || total != ops {
+            return Some("changes and ops take different counters");
+        }
+        if let Some(fault) =
+            self.spans.iter().find_map(|span| deps_fault(&span.deps, self.author))
+        {
+            return Some(fault);
+        }
+        self.cut_op_fault().or_else(|| self.dep_fault())
+    }
+
+    /// Only runs of typing and deleting go on from one change to the next.
+    fn cut_op_fault(&self) -> Option<&'static str> {
+        let mut at = self.start;
+        let mut bounds = Boundaries::new(self);
+        for op in &self.ops {
+            let end = at + op.span();
+            let is_cut = op.edited_text().is_none() && bounds.end_of_change_at(at) < end;
+            if is_cut {
+                return Some("an op in two changes");
+            }
+            at = end;
+        }
+        None
+    }
+
+    /// A dep that a change names must cover what its ops refer to.
+    fn dep_fault(&self) -> Option<&'static str> {
+        let mut at = self.start;
+        let mut walk = OpWalk::new(self);
+        for span in &self.spans {
+            let end = at + span.len;
+            let mut is_covered = true;
+            walk.references_until(end, |op| {
+                let mut named = span.deps.iter().filter(|dep| dep.replica == op.replica);
+                is_covered &= named.all(|dep| op.counter <= dep.counter);
+            });
+            if !is_covered {
+                return Some("reference to an op not seen");
+            }
+            at += span.total();
+            walk.references_until(at, |_| {});
+        }
+        None
+    }
+
+    /// Panics if C1 to C3 do not hold.
+    pub(crate) fn assert_invariants(&self) {
+        assert_eq!(self.fault(), None, "C1");
+        let total: u64 = self.ops.iter().map(Op::span).sum();
+        assert_eq!(self.start + total, self.end(), "C1");
+        let joined = join_runs(self.ops.clone(), self.id(self.start));
+        assert_eq!(joined, self.ops, "C3");
+    }
+}
+
+/// Ops that are taken from the front, as far as a counter.
+#[derive(Debug)]
+pub(crate) struct OpQueue {
+    ops: VecDeque<Op>,
+    at: OpId,
+}
+
+impl OpQueue {
+    pub(crate) fn new(ops: Vec<Op>, at: OpId) -> Self {
+        Self { ops: ops.into(), at }
+    }
+
+    /// The next op, or as much of it as there is before `end`, with its first counter.
+    pub(crate) fn next_until(&mut self, end: u64) -> Option<(OpId, Op)> {
+        let at = self.at;
+        if at.counter >= end {
+            return None;
+        }
+        let mut op = self.ops.pop_front()?;
+        let span = op.span();
+        if span > end - at.counter {
+            self.ops.push_front(op.split_off(end - at.counter, at));
+            self.at.counter = end;
+        } else {
+            self.at.counter += span;
+        }
+        Some((at, op))
+    }
+}
+
+/// Walks over ops without taking them apart.
+#[derive(Clone, Debug)]
+pub(crate) struct OpWalk<'a> {
+    ops: std::slice::Iter<'a, Op>,
+    author: ReplicaId,
+    /// The op under way, with its first counter.
+    op: Option<(u64, &'a Op)>,
+    at: u64,
+    next: u64,
+}
+
+impl<'a> OpWalk<'a> {
+    pub(crate) fn new(batch: &'a Batch) -> Self {
+        let (author, at) = (batch.author, batch.start);
+        Self { ops: batch.ops.iter(), author, op: None, at, next: at }
+    }
+
+    /// Hands over the foreign ops that are referred to before the counter `end`, from where the walk
+    /// stands, and goes there. Of the characters that a part of an op deletes it is the one with the
+    /// highest counter.
+    pub(crate) fn references_until(&mut self, end: u64, mut each: impl FnMut(OpId)) {
+        self.edits_until(end, |edit| edit.references().iter().flatten().for_each(|op| each(*op)));
+    }
+
+    /// Hands over the parts of ops before the counter `end` that refer to foreign ops, from where the
+    /// walk stands, and goes there.
+    pub(crate) fn edits_until(&mut self, end: u64, mut each: impl FnMut(&Edit<'_>)) {
+        while self.at < end {
+            if self.at == self.next || self.op.is_none() {
+                let Some(op) = self.ops.next() else { return };
+                self.op = Some((self.next, op));
+                self.next += op.span();
+            }
+            let Some((first, op)) = self.op else { return };
+            let to = self.next.min(end);
+            let edit = Edit { author: self.author, first, op, from: self.at, to };
+            if edit.references() != [None, None] {
+                each(&edit);
+            }
+            self.at = to;
+        }
+    }
+}
+
+/// A part of an op.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Edit<'a> {
+    author: ReplicaId,
+    /// The first counter of the op.
+    first: u64,
+    op: &'a Op,
+    /// The counters of the part.
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+}
+
+impl Edit<'_> {
+    /// The counters `from` to `to` of it.
+    pub(crate) const fn part(&self, from: u64, to: u64) -> Self {
+        Self { from, to, ..*self }
+    }
+
+    /// The foreign ops that the part refers to, by the highest counter of those deleted.
+    pub(crate) fn references(&self) -> [Option<OpId>; 2] {
+        let references = match self.op {
+            Op::Insert { set, origin, .. } => {
+                [Some(*set), origin.filter(|_| self.from == self.first)]
+            }
+            Op::Delete { set, range, backwards, .. } => {
+                let highest = if *backwards {
+                    range.len - 1 - (self.from - self.first)
+                } else {
+                    self.to - 1 - self.first
+                };
+                [Some(*set), Some(range.first.plus(highest))]
+            }
+            _ => [None, None],
+        };
+        references.map(|op| op.filter(|op| op.replica != self.author))
+    }
+}
+
+/// Finds where changes end.
+#[derive(Debug)]
+struct Boundaries<'a> {
+    spans: std::slice::Iter<'a, Span>,
+    at: u64,
+    end: u64,
+    len: u64,
+}
+
+impl<'a> Boundaries<'a> {
+    fn new(batch: &'a Batch) -> Self {
+        Self { spans: batch.spans.iter(), at: batch.start, end: batch.start, len: 1 }
+    }
+
+    /// Where the change with this counter ends; counters may only rise from call to call.
+    fn end_of_change_at(&mut self, counter: u64) -> u64 {
+        while counter >= self.end {
+            let Some(span) = self.spans.next() else { return u64::MAX };
+            (self.at, self.len) = (self.end, span.len);
+            self.end += span.total();
+        }
+        self.at + ((counter - self.at) / self.len + 1) * self.len
+    }
+}
+
+/// Cuts spans after so many counters; nothing if that is inside a change.
+pub(crate) fn split_spans(spans: &mut Vec<Span>, counters: u64) -> Option<Vec<Span>> {
+    let mut before = 0;
+    let at = spans.iter().position(|span| {
+        let is_here = counters < before + span.total();
+        if !is_here {
+            before += span.total();
+        }
+        is_here
+    });
+    let Some(at) = at else { return (counters == before).then(Vec::new) };
+    let inside = counters - before;
+    if !inside.is_multiple_of(spans[at].len) {
+        return None;
+    }
+    if inside == 0 {
+        return Some(spans.split_off(at));
+    }
+    let mut rest = spans.split_off(at + 1);
+    let span = &mut spans[at];
+    let kept = inside / span.len;
+    rest.insert(0, Span { len: span.len, count: span.count - kept, deps: Deps::new() });
+    span.count = kept;
+    Some(rest)
+}
+
+/// Cuts ops, the first of which is `first`, at a counter.
+pub(crate) fn split_ops(ops: &mut Vec<Op>, first: OpId, at: u64) -> Vec<Op> {
+    let mut here = first;
+    for index in 0..ops.len() {
+        let span = ops[index].span();
+        if at < here.counter + span {
+            let inside = at - here.counter;
+            if inside == 0 {
+                return ops.split_off(index);
+            }
+            let mut rest = ops.split_off(index + 1);
+            rest.insert(0, ops[index].split_off(inside, here));
+            return rest;
+        }
+        here = here.plus(span);
+    }
+    Vec::new()
+}
+
+pub(crate) fn to_usize(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,108 @@
+//! Values as bytes: what kind it is goes with the field, then its content.
+
+use super::super::{Column, Reader, Sink, Source, Writer};
+use super::names::{NameReader, NameWriter};
+use crate::error::DecodeError;
+use crate::value::{BlobHash, BlobRef, Field, Value};
+
+/// The number of the value's kind.
+pub(crate) const fn value_kind(value: &Value) -> u8 {
+    match value {
+        Value::None => 0,
+        Value::Bool(false) => 1,
+        Value::Bool(true) => 2,
+        Value::Int(_) => 3,
+        Value::Float(_) => 4,
+        Value::Text(_) => 5,
+        Value::Bytes(_) => 6,
+        Value::Json(_) => 7,
+        Value::Blob(BlobRef { is_text: false, .. }) => 8,
+        Value::Blob(BlobRef { is_text: true, .. }) => 9,
+    }
+}
+
+/// Writes what a value holds. The digest hashes the same bytes.
+pub(crate) fn write_content(writer: &mut Writer, value: &Value) {
+    match value {
+        Value::None | Value::Bool(_) => {}
+        Value::Int(number) => writer.signed(*number),
+        Value::Float(number) => writer.raw(&number.to_bits().to_le_bytes()),
+        Value::Text(text) | Value::Json(text) => writer.text(text),
+        Value::Bytes(bytes) => writer.sized(bytes),
+        Value::Blob(blob) => {
+            writer.raw(&blob.hash.0);
+            writer.varint(blob.size);
+        }
+    }
+}
+
+fn read_content(reader: &mut Reader<'_>, kind: u8) -> Result<Value, DecodeError> {
+    Ok(match kind {
+        0 => Value::None,
+        1 => Value::Bool(false),
+        2 => Value::Bool(true),
+        3 => Value::Int(reader.signed()?),
+        4 => Value::Float(f64::from_bits(u64::from_le_bytes(reader.array()?))),
+        5 => Value::Text(reader.text()?.to_owned()),
+        6 => Value::Bytes(reader.sized()?.to_vec()),
+        7 => Value::Json(reader.text()?.to_owned()),
+        8 | 9 => Value::Blob(BlobRef {
+            hash: BlobHash(reader.array()?),
+            size: reader.varint()?,
+            is_text: kind == 9,
+        }),
+        _ => return Err(reader.malformed("unknown kind of value")),
+    })
+}
+
+const FIELD_BITS: u32 = 2;
+
+pub(super) const fn field_number(field: &Field) -> u8 {
+    match field {
+        Field::Label => 0,
+        Field::Type => 1,
+        Field::Value => 2,
+        Field::Info(_) => 3,
+    }
+}
+
+impl<S: Sink> NameWriter<'_, S> {
+    /// A field, with a number that shares its byte.
+    pub(super) fn field(&mut self, field: &Field, number: u64) {
+        let writer = self.sink.to(Column::Field);
+        writer.varint(number << FIELD_BITS | u64::from(field_number(field)));
+        if let Field::Info(key) = field {
+            writer.text(key);
+        }
+    }
+
+    /// A field and its new value.
+    pub(super) fn value(&mut self, field: &Field, value: &Value) {
+        self.field(field, value_kind(value).into());
+        let column = if matches!(value, Value::Text(_)) { Column::Text } else { Column::Value };
+        write_content(self.sink.to(column), value);
+    }
+}
+
+impl<'b, S: Source<'b>> NameReader<'_, S> {
+    /// A field, and the number that shares its byte.
+    pub(super) fn field(&mut self) -> Result<(Field, u64), DecodeError> {
+        let reader = self.source.from(Column::Field);
+        let number = reader.varint()?;
+        let field = match number & ((1 << FIELD_BITS) - 1) {
+            0 => Field::Label,
+            1 => Field::Type,
+            2 => Field::Value,
+            _ => Field::Info(reader.text()?.into()),
+        };
+        Ok((field, number >> FIELD_BITS))
+    }
+
+    /// A field and its new value.
+    pub(super) fn value(&mut self) -> Result<(Field, Value), DecodeError> {
+        let (field, kind) = self.field()?;
+        let kind = u8::try_from(kind).unwrap_or(u8::MAX);
+        let column = if kind == 5 { Column::Text } else { Column::Value };
+        Ok((field, read_content(self.source.from(column), kind)?))
+    }
+}

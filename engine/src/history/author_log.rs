@@ -1,0 +1,303 @@
+//! The changes of one author: when they were made, what they build on, and their ops.
+
+use std::sync::Arc;
+
+use crate::batch::{Batch, Deps, Span, push_span, split_ops};
+use crate::codec::{decode_block, encode_block};
+use crate::id::{OpId, ReplicaId};
+use crate::limits::BLOCK_CHANGES_MAX;
+use crate::op::{Op, push_joined};
+
+/// How many ops there are before they are sealed into a block. Few make tests see many blocks.
+const SEAL_OPS: usize = if cfg!(any(test, feature = "small-nodes")) { 4 } else { 512 };
+/// A block that comes from elsewhere is kept as it is if it has at least so many bytes.
+const KEPT_BLOCK_BYTES: usize = if cfg!(any(test, feature = "small-nodes")) { 24 } else { 1_024 };
+
+/// Changes of one length in a row whose times rise by one each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub(super) start: u64,
+    /// The time of the first of them.
+    pub(super) lamport: u64,
+    /// How many counters each takes.
+    pub(super) len: u64,
+    pub(super) count: u64,
+}
+
+impl Piece {
+    pub(super) const fn end(&self) -> u64 {
+        self.start + self.len * self.count
+    }
+
+    /// The number of the change that has a counter.
+    const fn change_at(&self, counter: u64) -> u64 {
+        (counter - self.start) / self.len
+    }
+
+    const fn continues(&self, last: &Self) -> bool {
+        self.len == last.len && self.lamport == last.lamport + last.count
+    }
+}
+
+/// Changes as a block of bytes.
+#[derive(Clone, Debug)]
+struct Sealed {
+    start: u64,
+    end: u64,
+    block: Arc<[u8]>,
+}
+
+/// The log of one author.
+#[derive(Clone, Debug, Default)]
+pub(super) struct AuthorLog {
+    pieces: Vec<Piece>,
+    /// The deps that changes name by themselves, by the first counter of the change.
+    links: Vec<(u64, OpId)>,
+    sealed: Vec<Sealed>,
+    /// The ops that no block has yet, from `tail_start` on.
+    tail: Vec<Op>,
+    tail_start: u64,
+    /// The first counter of each op of the tail.
+    tail_starts: Vec<u64>,
+    tail_end: u64,
+}
+
+impl AuthorLog {
+    pub(super) fn push_piece(&mut self, piece: Piece) {
+        match self.pieces.last_mut() {
+            Some(last) if piece.continues(last) => last.count += piece.count,
+            _ => self.pieces.push(piece),
+        }
+    }
+
+    pub(super) fn push_links(&mut self, start: u64, deps: &[OpId]) {
+        self.links.extend(deps.iter().map(|dep| (start, *dep)));
+    }
+
+    pub(super) fn push_op(&mut self, author: ReplicaId, op: Op) {
+        let mut at = OpId { replica: author, counter: self.tail_end };
+        let before = self.tail.len();
+        let span = op.span();
+        push_joined(&mut self.tail, op, &mut at);
+        self.tail_end += span;
+        if let (true, Some(last)) = (self.tail.len() > before, self.tail.last()) {
+            self.tail_starts.push(self.tail_end - last.span());
+        }
+    }
+
+    /// Takes in a block, which begins where the log ends.
+    pub(super) fn push_block(&mut self, author: ReplicaId, (start, end): (u64, u64), block: Arc<[u8]>) {
+        self.seal(author);
+        self.sealed.push(Sealed { start, end, block });
+        (self.tail_start, self.tail_end) = (end, end);
+    }
+
+    /// Whether a block of so many bytes is kept rather than taken apart.
+    pub(super) const fn keeps(bytes: usize) -> bool {
+        bytes >= KEPT_BLOCK_BYTES
+    }
+
+    pub(super) fn seal_if_long(&mut self, author: ReplicaId) {
+        if self.tail.len() >= SEAL_OPS {
+            self.seal(author);
+        }
+    }
+
+    fn seal(&mut self, author: ReplicaId) {
+        for (start, end, block) in self.tail_blocks(author, self.tail_start) {
+            self.sealed.push(Sealed { start, end, block });
+        }
+        self.tail = Vec::new();
+        self.tail_starts = Vec::new();
+        self.tail_start = self.tail_end;
+    }
+
+    /// The part of the tail from a change's first counter on, in blocks.
+    fn tail_blocks(&self, author: ReplicaId, from: u64) -> Vec<(u64, u64, Arc<[u8]>)> {
+        let Some(spans) = self.spans(from, self.tail_end).filter(|spans| !spans.is_empty()) else {
+            return Vec::new();
+        };
+        let ops = self.tail_ops(author, from, self.tail_end);
+        blocks_of(Batch { author, start: from, spans, ops })
+    }
+
+    /// The Lamport time of the newest change.
+    pub(super) fn newest(&self) -> u64 {
+        self.pieces.last().map_or(0, |last| last.lamport + last.count - 1)
+    }
+
+    /// The Lamport time of the change that has a counter.
+    pub(super) fn lamport(&self, counter: u64) -> Option<u64> {
+        let piece = self.piece_at(counter)?;
+        Some(piece.lamport + piece.change_at(counter))
+    }
+
+    /// The first counter of the change that has a counter.
+    pub(super) fn start_of_change(&self, counter: u64) -> Option<u64> {
+        let piece = self.piece_at(counter)?;
+        Some(piece.start + piece.change_at(counter) * piece.len)
+    }
+
+    /// How many changes there are from a counter on.
+    pub(super) fn change_count(&self, from: u64) -> u64 {
+        let first = self.pieces.partition_point(|piece| piece.end() <= from);
+        let Some(piece) = self.pieces.get(first) else { return 0 };
+        let before = if from > piece.start { piece.change_at(from) } else { 0 };
+        self.pieces.iter().skip(first).map(|piece| piece.count).sum::<u64>() - before
+    }
+
+    /// The changes from one counter to another; nothing if no change begins or ends there.
+    pub(super) fn spans(&self, from: u64, to: u64) -> Option<Vec<Span>> {
+        if from >= to {
+            return (from == to).then(Vec::new);
+        }
+        let first = self.pieces.partition_point(|piece| piece.end() <= from);
+        let last = self.pieces.partition_point(|piece| piece.start < to);
+        let mut spans = Vec::new();
+        for piece in self.pieces.get(first..last)? {
+            self.push_spans_of(piece, (from, to), &mut spans)?;
+        }
+        Some(spans)
+    }
+
+    /// Adds the part of a piece that lies in the range, cut where a change names deps.
+    fn push_spans_of(&self, piece: &Piece, (from, to): (u64, u64), spans: &mut Vec<Span>) -> Option<()> {
+        let (mut at, end) = (from.max(piece.start), to.min(piece.end()));
+        let is_boundary = |counter: u64| (counter - piece.start).is_multiple_of(piece.len);
+        if !is_boundary(at) || !is_boundary(end) {
+            return None;
+        }
+        let mut next = self.links.partition_point(|(start, _)| *start < at);
+        while at < end {
+            let mut deps = Deps::new();
+            while let Some((_, dep)) = self.links.get(next).filter(|(start, _)| *start == at) {
+                deps.push(*dep);
+                next += 1;
+            }
+            let until = self.links.get(next).map_or(end, |(start, _)| end.min(*start));
+            push_span(spans, Span { len: piece.len, count: (until - at) / piece.len, deps });
+            at = until;
+        }
+        Some(())
+    }
+
+    /// The ops from one counter to another.
+    pub(super) fn ops(&self, author: ReplicaId, from: u64, to: u64) -> Vec<Op> {
+        if from >= self.tail_start {
+            return self.tail_ops(author, from, to);
+        }
+        let mut ops = Vec::new();
+        let mut at = OpId { replica: author, counter: from };
+        let first = self.sealed.partition_point(|sealed| sealed.end <= from);
+        for sealed in self.sealed.iter().skip(first).take_while(|sealed| sealed.start < to) {
+            let part = sealed.ops(author, from.max(sealed.start), to.min(sealed.end));
+            part.into_iter().for_each(|op| push_joined(&mut ops, op, &mut at));
+        }
+        if to > self.tail_start {
+            let part = self.tail_ops(author, self.tail_start, to);
+            part.into_iter().for_each(|op| push_joined(&mut ops, op, &mut at));
+        }
+        ops
+    }
+
+    fn tail_ops(&self, author: ReplicaId, from: u64, to: u64) -> Vec<Op> {
+        let first = self.tail_starts.partition_point(|start| *start <= from).saturating_sub(1);
+        let last = self.tail_starts.partition_point(|start| *start < to);
+        let Some(start) = self.tail_starts.get(first).filter(|_| from < to) else {
+            return Vec::new();
+        };
+        let whole = self.tail.get(first..last).unwrap_or_default();
+        cut(whole.to_vec(), OpId { replica: author, counter: *start }, from, to)
+    }
+
+    /// The changes from the first counter of one on, as blocks.
+    pub(super) fn blocks(&self, author: ReplicaId, from: u64) -> Vec<Arc<[u8]>> {
+        let first = self.sealed.partition_point(|sealed| sealed.end <= from);
+        let mut blocks = Vec::new();
+        for sealed in self.sealed.iter().skip(first) {
+            if sealed.start >= from {
+                blocks.push(sealed.block.clone());
+            } else if let Some(spans) = self.spans(from, sealed.end) {
+                let ops = sealed.ops(author, from, sealed.end);
+                let part = Batch { author, start: from, spans, ops };
+                blocks.extend(blocks_of(part).into_iter().map(|(_, _, block)| block));
+            }
+        }
+        let tail = self.tail_blocks(author, from.max(self.tail_start));
+        blocks.extend(tail.into_iter().map(|(_, _, block)| block));
+        blocks
+    }
+
+    fn piece_at(&self, counter: u64) -> Option<&Piece> {
+        // Most questions are about what is new.
+        if let Some(last) = self.pieces.last().filter(|last| last.start <= counter) {
+            return (counter < last.end()).then_some(last);
+        }
+        let after = self.pieces.partition_point(|piece| piece.start <= counter);
+        self.pieces.get(after.checked_sub(1)?)
+    }
+
+    /// Panics if the log is not that of an author whose next counter is `next`.
+    pub(super) fn assert_invariants(&self, author: ReplicaId, next: u64) {
+        let mut at = 0;
+        for piece in &self.pieces {
+            assert_eq!(piece.start, at, "H1: {author:?}");
+            assert!(piece.count > 0 && piece.len > 0, "H1: {piece:?}");
+            at = piece.end();
+        }
+        assert_eq!(at, next, "H1: {author:?}");
+        let mut at = 0;
+        for sealed in &self.sealed {
+            let batch = decode_block(&sealed.block).expect("H4: a block can be read");
+            assert_eq!((batch.author, batch.start, batch.end()), (author, at, sealed.end), "H4");
+            batch.assert_invariants();
+            at = sealed.end;
+        }
+        assert_eq!((at, self.tail_end), (self.tail_start, next), "H4");
+        for (op, start) in self.tail.iter().zip(&self.tail_starts) {
+            assert_eq!(*start, at, "H4");
+            at += op.span();
+        }
+        assert_eq!((at, self.tail.len()), (next, self.tail_starts.len()), "H4");
+        assert!(self.links.is_sorted_by_key(|(start, _)| *start), "H4");
+    }
+}
+
+impl Sealed {
+    fn ops(&self, author: ReplicaId, from: u64, to: u64) -> Vec<Op> {
+        // H4: what is in the log could be read when it came.
+        let ops = decode_block(&self.block).map(|batch| batch.ops).unwrap_or_default();
+        cut(ops, OpId { replica: author, counter: self.start }, from, to)
+    }
+}
+
+/// Of ops that begin at `first`, those from one counter to another.
+fn cut(mut ops: Vec<Op>, first: OpId, from: u64, to: u64) -> Vec<Op> {
+    drop(split_ops(&mut ops, first, to));
+    split_ops(&mut ops, first, from)
+}
+
+/// A batch as blocks, each of which holds no more changes than it may, with its range.
+fn blocks_of(batch: Batch) -> Vec<(u64, u64, Arc<[u8]>)> {
+    let mut blocks = Vec::new();
+    let mut rest = Some(batch);
+    while let Some(mut batch) = rest.take() {
+        rest = end_of_block(&batch.spans, batch.start).and_then(|end| batch.split_off(end));
+        let range = (batch.start, batch.end());
+        blocks.push((range.0, range.1, encode_block(&batch).into()));
+    }
+    blocks
+}
+
+/// Where a block that begins with these changes must end, if it cannot hold all of them.
+fn end_of_block(spans: &[Span], start: u64) -> Option<u64> {
+    let (mut end, mut room) = (start, BLOCK_CHANGES_MAX);
+    for span in spans {
+        if span.count > room {
+            return Some(end + span.len * room);
+        }
+        room -= span.count;
+        end += span.total();
+    }
+    None
+}

@@ -1,0 +1,338 @@
+//! What a patch brings: which of it is new, and in which order it can take effect.
+//!
+//! Everything is found out before anything happens, so that a patch is taken in whole or not at all.
+//! Blocks are taken as they are, and in parts only where something else must come in between; what
+//! has to wait is taken apart into single changes for the backlog.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use crate::backlog::{Arrangement, Backlog, Place};
+use crate::batch::{Batch, OpWalk};
+use crate::change::Change;
+use crate::codec::{Patch, Section};
+use crate::error::IntegrateError;
+use crate::history::History;
+use crate::id::{OpId, ReplicaId};
+use crate::limits::BACKLOG_CHANGES_MAX;
+use crate::version::Ahead;
+
+/// Changes that arrived and are not here yet.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    pub(crate) batch: Batch,
+    /// The bytes that the batch came in, if it is still all of them.
+    pub(crate) block: Option<Arc<[u8]>>,
+}
+
+/// A part of an arrival whose turn it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Step {
+    /// Which arrival.
+    pub(crate) arrival: usize,
+    /// The counter up to which its changes take effect.
+    pub(crate) to: u64,
+}
+
+/// What a patch leads to.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// What is new and ready, by author and counter.
+    pub(crate) arrivals: Vec<Arrival>,
+    pub(crate) steps: Vec<Step>,
+    /// What is new and was not ready at once.
+    pub(crate) fresh: BTreeMap<Place, Change>,
+    pub(crate) arrangement: Arrangement,
+    /// How many changes were here already.
+    pub(crate) known: u64,
+    /// How many parts of the patch are newer than this program.
+    pub(crate) newer: usize,
+}
+
+/// Works out what a patch leads to. Changes nothing.
+///
+/// # Errors
+/// If a change contradicts one that is here or in the patch, or too many would have to wait.
+pub(crate) fn plan(
+    patch: Patch,
+    history: &History,
+    backlog: &Backlog,
+) -> Result<Plan, IntegrateError> {
+    let newer = patch.newer().count();
+    let mut arrivals: Vec<Arrival> =
+        patch.into_sections().into_iter().filter_map(Arrival::of).collect();
+    arrivals.sort_by_key(|arrival| (arrival.batch.author, arrival.batch.start));
+    let (mut arrivals, known) = drop_known(arrivals, history, backlog)?;
+    let mut ahead = Ahead::of(history.version());
+    let steps = Planner::new(&arrivals).run(&mut ahead);
+    let (fresh, waiting) = take_blocked(&mut arrivals, &ahead, backlog)?;
+    let arrangement = if fresh.is_empty() && backlog.changes().is_empty() {
+        Arrangement::default()
+    } else {
+        backlog.arrange(&fresh, &mut ahead)?
+    };
+    Ok(Plan { arrivals, steps, fresh, arrangement, known: known + waiting, newer })
+}
+
+impl Arrival {
+    fn of(section: Section) -> Option<Self> {
+        match section {
+            Section::Change(change) => {
+                Some(Self { batch: Batch::of_change(change), block: None })
+            }
+            Section::Block(batch, bytes) => Some(Self { batch, block: Some(bytes) }),
+            Section::Newer { .. } => None,
+        }
+    }
+}
+
+/// Drops what is here already, or comes twice. Arrivals are in order of author and counter.
+fn drop_known(
+    arrivals: Vec<Arrival>,
+    history: &History,
+    backlog: &Backlog,
+) -> Result<(Vec<Arrival>, u64), IntegrateError> {
+    let mut fresh: Vec<Arrival> = Vec::with_capacity(arrivals.len());
+    let mut known = 0;
+    for arrival in arrivals {
+        let author = arrival.batch.author;
+        let next = history.version().next(author);
+        let logged = |batch: &Batch| history.batch(author, batch.start, batch.end());
+        let Some(arrival) = drop_covered(arrival, next, logged, &mut known)? else { continue };
+        let mut rest = Some(arrival);
+        while let Some(arrival) = rest.take() {
+            let start = arrival.batch.start;
+            let before = fresh.iter().rev().map(|before| &before.batch);
+            let before = before.take_while(|before| before.author == author);
+            let Some(before) = before.filter(|batch| batch.start <= start).find(|batch| start < batch.end())
+            else {
+                rest = Some(arrival);
+                break;
+            };
+            let twice = |batch: &Batch| part_of(before, batch.start, batch.end());
+            rest = drop_covered(arrival, before.end(), twice, &mut known)?;
+        }
+        let Some(arrival) = rest else { continue };
+        check_against_backlog(&arrival.batch, backlog)?;
+        fresh.push(arrival);
+    }
+    Ok((fresh, known))
+}
+
+/// Drops the changes of an arrival below `end`, which must be those that `there` gives.
+fn drop_covered(
+    mut arrival: Arrival,
+    end: u64,
+    there: impl FnOnce(&Batch) -> Option<Batch>,
+    known: &mut u64,
+) -> Result<Option<Arrival>, IntegrateError> {
+    let batch = &mut arrival.batch;
+    if batch.start >= end {
+        return Ok(Some(arrival));
+    }
+    let forked = IntegrateError::Forked { at: batch.id(batch.start) };
+    let rest = if batch.end() > end {
+        Some(batch.split_off(end).ok_or_else(|| forked.clone())?)
+    } else {
+        None
+    };
+    if !there(batch).is_some_and(|there| there.is_same(batch)) {
+        return Err(forked);
+    }
+    *known += batch.change_count();
+    Ok(rest.map(|batch| Arrival { batch, block: None }))
+}
+
+fn part_of(batch: &Batch, from: u64, to: u64) -> Option<Batch> {
+    let mut part = batch.clone();
+    if to < part.end() {
+        part.split_off(to)?;
+    }
+    if from > part.start { part.split_off(from) } else { Some(part) }
+}
+
+fn check_against_backlog(batch: &Batch, backlog: &Backlog) -> Result<(), IntegrateError> {
+    for waiting in backlog.overlapping(batch.author, batch.start..batch.end()) {
+        let header = waiting.header();
+        let (from, to) = (header.start.max(batch.start), header.end().min(batch.end()));
+        let waiting = Batch::of_change(waiting.clone());
+        let is_same = (from, to) == (waiting.start, waiting.end())
+            && part_of(batch, from, to).is_some_and(|part| part.is_same(&waiting));
+        if !is_same {
+            return Err(IntegrateError::Forked { at: batch.id(from) });
+        }
+    }
+    Ok(())
+}
+
+/// Takes what is not ready out of the arrivals, as single changes, and counts those that were
+/// waiting already.
+fn take_blocked(
+    arrivals: &mut Vec<Arrival>,
+    ahead: &Ahead<'_>,
+    backlog: &Backlog,
+) -> Result<(BTreeMap<Place, Change>, u64), IntegrateError> {
+    let (mut fresh, mut known) = (BTreeMap::new(), 0);
+    for arrival in arrivals.iter_mut() {
+        let batch = &mut arrival.batch;
+        let reached = ahead.next(batch.author);
+        if reached >= batch.end() {
+            continue;
+        }
+        let blocked = if reached > batch.start { batch.split_off(reached) } else { None };
+        let blocked = blocked.unwrap_or_else(|| {
+            let nothing = Batch { spans: Vec::new(), ops: Vec::new(), ..*batch };
+            std::mem::replace(batch, nothing)
+        });
+        arrival.block = None;
+        for change in blocked.into_changes() {
+            let place = (change.header().replica, change.header().start);
+            if backlog.changes().contains_key(&place) {
+                known += 1;
+            } else {
+                fresh.insert(place, change);
+            }
+            // More can be released by what waits here, but not more than may wait.
+            if fresh.len() > 2 * BACKLOG_CHANGES_MAX {
+                let (changes, bytes) = (fresh.len(), 0);
+                return Err(IntegrateError::BacklogFull { changes, bytes });
+            }
+        }
+    }
+    Ok((fresh, known))
+}
+
+/// Finds an order in which each change comes after what it builds on.
+struct Planner<'a> {
+    streams: Vec<Stream<'a>>,
+    by_author: BTreeMap<ReplicaId, usize>,
+    /// Streams that wait for an op of an author, by the op's counter.
+    waiting: BTreeMap<ReplicaId, Vec<(u64, usize)>>,
+    steps: Vec<Step>,
+}
+
+/// The arrivals of one author, one after the other.
+struct Stream<'a> {
+    author: ReplicaId,
+    arrivals: VecDeque<(usize, &'a Batch)>,
+    cursor: Option<Cursor<'a>>,
+}
+
+/// A place in a batch.
+struct Cursor<'a> {
+    span: usize,
+    /// The counter at which the span begins.
+    span_start: u64,
+    /// How far everything is ready.
+    at: u64,
+    walk: OpWalk<'a>,
+}
+
+impl<'a> Planner<'a> {
+    fn new(arrivals: &'a [Arrival]) -> Self {
+        let mut planner = Self {
+            streams: Vec::new(),
+            by_author: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            steps: Vec::new(),
+        };
+        for (number, arrival) in arrivals.iter().enumerate() {
+            let author = arrival.batch.author;
+            if planner.streams.last().is_none_or(|last| last.author != author) {
+                planner.by_author.insert(author, planner.streams.len());
+                planner.streams.push(Stream { author, arrivals: VecDeque::new(), cursor: None });
+            }
+            if let Some(stream) = planner.streams.last_mut() {
+                stream.arrivals.push_back((number, &arrival.batch));
+            }
+        }
+        planner
+    }
+
+    fn run(mut self, ahead: &mut Ahead<'_>) -> Vec<Step> {
+        let mut next: Vec<usize> = (0..self.streams.len()).rev().collect();
+        while let Some(number) = next.pop() {
+            let author = self.streams[number].author;
+            if let Some(missing) = self.streams[number].go(ahead, &mut self.steps) {
+                if self.by_author.contains_key(&missing.replica) {
+                    let waiting = self.waiting.entry(missing.replica).or_default();
+                    waiting.push((missing.counter, number));
+                }
+            }
+            let reached = ahead.next(author);
+            if let Some(waiting) = self.waiting.get_mut(&author) {
+                waiting.retain(|(counter, waiter)| {
+                    let is_here = *counter < reached;
+                    if is_here {
+                        next.push(*waiter);
+                    }
+                    !is_here
+                });
+            }
+        }
+        self.steps
+    }
+}
+
+impl Stream<'_> {
+    /// Goes as far as everything is there, and returns the op that is missing for the next change.
+    fn go(&mut self, ahead: &mut Ahead<'_>, steps: &mut Vec<Step>) -> Option<OpId> {
+        while let Some((arrival, batch)) = self.arrivals.front() {
+            let reached = ahead.next(self.author);
+            if batch.start > reached && self.cursor.is_none() {
+                return Some(OpId { replica: self.author, counter: batch.start - 1 });
+            }
+            let cursor = self.cursor.get_or_insert_with(|| Cursor::new(batch));
+            let missing = cursor.go(batch, ahead);
+            if cursor.at > reached {
+                ahead.advance(self.author, cursor.at);
+                steps.push(Step { arrival: *arrival, to: cursor.at });
+            }
+            if missing.is_some() {
+                return missing;
+            }
+            self.cursor = None;
+            self.arrivals.pop_front();
+        }
+        None
+    }
+}
+
+impl<'a> Cursor<'a> {
+    fn new(batch: &'a Batch) -> Self {
+        let start = batch.start;
+        Self { span: 0, span_start: start, at: start, walk: OpWalk::new(batch) }
+    }
+
+    fn go(&mut self, batch: &Batch, ahead: &Ahead<'_>) -> Option<OpId> {
+        while let Some(span) = batch.spans.get(self.span) {
+            if self.at == self.span_start
+                && let Some(missing) = span.deps.iter().find(|dep| !ahead.has(**dep))
+            {
+                return Some(*missing);
+            }
+            let end = self.span_start + span.total();
+            let mut missing = None;
+            let mut walk = self.walk.clone();
+            let mut last = None;
+            walk.edits_until(end, |edit| {
+                for op in edit.references().into_iter().flatten() {
+                    // Neighbours mostly refer to the same text.
+                    if missing.is_none() && last != Some(op) && !ahead.has(op) {
+                        missing = Some((edit.from, op));
+                    }
+                    last = Some(op);
+                }
+            });
+            if let Some((at, op)) = missing {
+                let before = (at - self.span_start) / span.len;
+                self.at = self.span_start + before * span.len;
+                self.walk.edits_until(self.at, |_| {});
+                return Some(op);
+            }
+            (self.walk, self.at, self.span_start) = (walk, end, end);
+            self.span += 1;
+        }
+        None
+    }
+}
