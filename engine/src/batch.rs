@@ -119,8 +119,7 @@ impl Batch {
             let mine = join_runs(mine, at);
             let references = mine.iter().flat_map(Op::references);
             let deps = full_deps(&named, references, at.replica);
-            let header =
-                ChangeHeader { replica: at.replica, start: at.counter, span: len, deps };
+            let header = ChangeHeader { replica: at.replica, start: at.counter, span: len, deps };
             at.counter = end;
             Change::assemble(header, mine)
         })
@@ -149,8 +148,7 @@ impl Batch {
         if total.is_none() || total != ops {
             return Some("changes and ops take different counters");
         }
-        if let Some(fault) =
-            self.spans.iter().find_map(|span| deps_fault(&span.deps, self.author))
+        if let Some(fault) = self.spans.iter().find_map(|span| deps_fault(&span.deps, self.author))
         {
             return Some(fault);
         }

@@ -41,7 +41,13 @@ pub(crate) struct History {
 impl History {
     /// Notes who made changes and when. They must be ready; their ops are to be added with
     /// [`History::push_op`] or [`History::push_block`].
-    pub(crate) fn append(&mut self, author: ReplicaId, start: u64, span: &Span, ops: &mut OpWalk<'_>) {
+    pub(crate) fn append(
+        &mut self,
+        author: ReplicaId,
+        start: u64,
+        span: &Span,
+        ops: &mut OpWalk<'_>,
+    ) {
         let end = start + span.total();
         let mut times = Times::new(self, author, start, span);
         for dep in &span.deps {

@@ -77,9 +77,7 @@ pub(crate) fn plan(
 impl Arrival {
     fn of(section: Section) -> Option<Self> {
         match section {
-            Section::Change(change) => {
-                Some(Self { batch: Batch::of_change(change), block: None })
-            }
+            Section::Change(change) => Some(Self { batch: Batch::of_change(change), block: None }),
             Section::Block(batch, bytes) => Some(Self { batch, block: Some(bytes) }),
             Section::Newer { .. } => None,
         }
@@ -104,7 +102,8 @@ fn drop_known(
             let start = arrival.batch.start;
             let before = fresh.iter().rev().map(|before| &before.batch);
             let before = before.take_while(|before| before.author == author);
-            let Some(before) = before.filter(|batch| batch.start <= start).find(|batch| start < batch.end())
+            let Some(before) =
+                before.filter(|batch| batch.start <= start).find(|batch| start < batch.end())
             else {
                 rest = Some(arrival);
                 break;

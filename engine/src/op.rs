@@ -3,7 +3,7 @@
 mod runs;
 
 use crate::id::{EntryId, Life, OpId, Timestamp};
-use crate::limits::INFO_KEY_BYTES_MAX;
+use crate::limits::{COUNTER_MAX, INFO_KEY_BYTES_MAX};
 use crate::tree::OrderKey;
 use crate::value::{Field, Value, char_count};
 pub(crate) use runs::{join_runs, push_joined};
@@ -223,7 +223,17 @@ impl Op {
                 Some("time of deletion outside the trash")
             }
             Self::Insert { text, .. } if text.is_empty() => Some("insertion of nothing"),
+            Self::Insert { set, origin, .. }
+                if is_beyond(*set, 1) || origin.is_some_and(|origin| is_beyond(origin, 1)) =>
+            {
+                Some("counters out of range")
+            }
             Self::Delete { range: IdRange { len: 0, .. }, .. } => Some("deletion of nothing"),
+            Self::Delete { set, range, .. }
+                if is_beyond(*set, 1) || is_beyond(range.first, range.len) =>
+            {
+                Some("counters out of range")
+            }
             Self::Delete { range: IdRange { len: 1, .. }, backwards: true, .. } => {
                 Some("one character deleted backwards")
             }
@@ -239,6 +249,11 @@ impl Op {
             _ => None,
         }
     }
+}
+
+/// Whether the `len` counters from `op` on go beyond the last one.
+fn is_beyond(op: OpId, len: u64) -> bool {
+    op.counter.checked_add(len).is_none_or(|end| end > COUNTER_MAX + 1)
 }
 
 fn field_fault(field: &Field) -> Option<&'static str> {

@@ -269,9 +269,7 @@ impl Peer {
 
     fn receive(&mut self, changes: Vec<Change>, packages: Packages) {
         let patches = match packages {
-            Packages::Apart => {
-                changes.into_iter().map(|change| Patch::new(vec![change])).collect()
-            }
+            Packages::Apart => changes.into_iter().map(|change| Patch::new(vec![change])).collect(),
             Packages::Together => vec![Patch::new(changes)],
             Packages::InBlocks => vec![Patch::in_blocks(changes)],
         };

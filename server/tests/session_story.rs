@@ -103,7 +103,7 @@ impl Device {
         link.client.assert_invariants();
         if let Some(frame) = link.client.poll_transmit() {
             if let ClientFrame::Changes { patch } = &frame {
-                self.sent_changes += Patch::decode(patch).unwrap().changes().len();
+                self.sent_changes += Patch::decode(patch).unwrap().changes().count();
             }
             link.to_relay.push_back(frame);
             return true;
@@ -248,7 +248,7 @@ fn a_large_export_goes_in_several_frames_and_a_large_change_alone() {
     link.client.handle_frame(opened).unwrap();
     link.client.handle_durable(&desk.log).unwrap();
     while let Some(ClientFrame::Changes { patch }) = link.client.poll_transmit() {
-        frames.push(Patch::decode(&patch).unwrap().changes().len());
+        frames.push(Patch::decode(&patch).unwrap().changes().count());
     }
     assert_eq!(frames, [2, 1, 1, 1]);
 }

@@ -342,7 +342,7 @@ fn patches_that_cannot_be_read_change_nothing() {
         assert!(at == 0 || b.apply_remote_patch(&patch[..at]).is_err(), "cut at {at}");
     }
     let mut newer = patch.clone();
-    newer[2] = 2;
+    newer[1] = 2;
     assert_eq!(code(b.apply_remote_patch(&newer)), "format-too-new");
     assert!(b.version().is_empty());
     assert_eq!(b.apply_remote_patch(&patch).unwrap().applied, 1);

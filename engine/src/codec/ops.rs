@@ -27,10 +27,12 @@ const DELETE: u8 = 8;
 const PURGE: u8 = 9;
 const REVIVE: u8 = 10;
 const SKIP: u8 = 11;
-/// An insertion right behind the author's previous op, which goes on where that one ended.
-const TYPE: u8 = 12;
 /// A deletion of characters from the last to the first.
-const DELETE_BACK: u8 = 13;
+const DELETE_BACK: u8 = 12;
+/// The same three where the cursor is.
+const TYPE: u8 = 13;
+const ERASE: u8 = 14;
+const ERASE_BACK: u8 = 15;
 
 const KIND_BITS: u8 = 0x1f;
 /// Set when the op's life is not the first, and so is written.
@@ -112,24 +114,21 @@ impl<'a, S: Sink> OpWriter<'a, S> {
     }
 
     fn text_op(&mut self, op: &Op) {
-        let previous = self.names.previous_op();
-        match op {
-            Op::Insert { origin, text, .. } => {
-                let is_typed = origin.is_some() && *origin == previous;
-                self.edited_text(if is_typed { TYPE } else { INSERT }, op);
-                if !is_typed {
-                    self.names.reference(*origin);
-                }
-                self.length(op.span());
-                self.names.sink.to(Column::Text).raw(text.as_bytes());
-            }
-            Op::Delete { range, backwards, .. } => {
-                self.edited_text(if *backwards { DELETE_BACK } else { DELETE }, op);
-                self.names.reference(Some(range.first));
-                self.length(range.len);
-            }
-            _ => {}
+        let is_here = self.names.place_of(op) == self.names.cursor();
+        let kind = match op {
+            Op::Delete { backwards: true, .. } => [DELETE_BACK, ERASE_BACK],
+            Op::Delete { .. } => [DELETE, ERASE],
+            _ => [INSERT, TYPE],
+        };
+        self.edited_text(kind[usize::from(is_here)], op);
+        if !is_here {
+            self.names.reference(self.names.place_of(op));
         }
+        self.length(op.span());
+        if let Op::Insert { text, .. } = op {
+            self.names.sink.to(Column::Text).raw(text.as_bytes());
+        }
+        self.names.move_cursor(op);
     }
 
     fn tag(&mut self, tag: u8) {
@@ -170,9 +169,10 @@ impl<'a, S: Sink> OpWriter<'a, S> {
 
     fn edited_text(&mut self, kind: u8, op: &Op) {
         let Some((entry, life, field, set)) = op.edited_text() else { return };
-        let is_same = self.text.as_ref().is_some_and(|last| {
-            (last.0, last.1, last.3) == (entry, life, set) && last.2 == *field
-        });
+        let is_same = self
+            .text
+            .as_ref()
+            .is_some_and(|last| (last.0, last.1, last.3) == (entry, life, set) && last.2 == *field);
         if is_same {
             return self.tag(kind | IS_IMPLIED);
         }
@@ -210,7 +210,7 @@ impl<'a, 'b, S: Source<'b>> OpReader<'a, S> {
         self.names.at = at;
         let tag = self.column(Column::Tag).byte()?;
         let kind = tag & KIND_BITS;
-        if !(CREATE_ITEM..=DELETE_BACK).contains(&kind) {
+        if !(CREATE_ITEM..=ERASE_BACK).contains(&kind) {
             return Err(DecodeError::OpTooNew { replica: self.names.author(), kind });
         }
         if tag & LEFT_SIDE != 0 {
@@ -222,7 +222,9 @@ impl<'a, 'b, S: Source<'b>> OpReader<'a, S> {
             PURGE | SKIP if tag != kind => Err(self.malformed("flags of an op without entry")),
             PURGE => self.purge(),
             SKIP => Ok(Op::Skip { count: self.number()? }),
-            INSERT | TYPE | DELETE | DELETE_BACK => self.text_op(kind, life, is_implied),
+            INSERT | DELETE | DELETE_BACK | TYPE | ERASE | ERASE_BACK => {
+                self.text_op(kind, life, is_implied)
+            }
             CREATE_ITEM | CREATE_LINK if is_implied => {
                 let entry = self.names.created_here();
                 self.create(kind, entry, life)
@@ -285,25 +287,35 @@ impl<'a, 'b, S: Source<'b>> OpReader<'a, S> {
         let Some((entry, life, field, set)) = self.text.clone() else {
             return Err(self.malformed("a text that is not named"));
         };
-        if matches!(kind, DELETE | DELETE_BACK) {
-            let first = self.names.reference()?;
-            let first = first.ok_or_else(|| self.malformed("range without a start"))?;
-            let len = self.length()?;
-            let last = len.checked_sub(1).and_then(|more| first.counter.checked_add(more));
-            if !last.is_some_and(|counter| self.names.may_refer_to(OpId { counter, ..first })) {
-                return Err(self.malformed("range of characters not seen"));
-            }
-            let range = IdRange { first, len };
-            return Ok(Op::Delete { entry, life, field, set, range, backwards: kind == DELETE_BACK });
-        }
-        let origin =
-            if kind == TYPE { self.names.previous_op() } else { self.names.reference()? };
-        if kind == TYPE && origin.is_none() {
-            return Err(self.malformed("typing that goes on from nothing"));
-        }
+        let is_here = matches!(kind, TYPE | ERASE | ERASE_BACK);
+        let place = if is_here { self.names.cursor() } else { self.names.reference()? };
         let len = self.length()?;
-        let text = self.column(Column::Text).chars(len)?.to_owned();
-        Ok(Op::Insert { entry, life, field, set, origin, text })
+        let op = if matches!(kind, INSERT | TYPE) {
+            let text = self.column(Column::Text).chars(len)?.to_owned();
+            Op::Insert { entry, life, field, set, origin: place, text }
+        } else {
+            let backwards = matches!(kind, DELETE_BACK | ERASE_BACK);
+            let range = self.range(place, len, backwards)?;
+            Op::Delete { entry, life, field, set, range, backwards }
+        };
+        self.names.move_cursor(&op);
+        Ok(op)
+    }
+
+    /// The characters that a deletion of `len` after or, backwards, up to a place means.
+    fn range(
+        &mut self,
+        place: Option<OpId>,
+        len: u64,
+        backwards: bool,
+    ) -> Result<IdRange, DecodeError> {
+        let range = place.zip(len.checked_sub(1)).and_then(|(place, more)| {
+            let first = if backwards { place.counter.checked_sub(more)? } else { place.counter };
+            let last = OpId { counter: first.checked_add(more)?, ..place };
+            let first = OpId { counter: first, ..place };
+            self.names.may_refer_to(last).then_some(IdRange { first, len })
+        });
+        range.ok_or_else(|| self.malformed("range of characters not seen"))
     }
 
     fn purge(&mut self) -> Result<Op, DecodeError> {

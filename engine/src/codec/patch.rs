@@ -25,7 +25,11 @@ pub(crate) enum Section {
     Change(Change),
     Block(Batch, Arc<[u8]>),
     /// A change or block with an op of a newer program, by its first op.
-    Newer { first: OpId, is_block: bool, bytes: Arc<[u8]> },
+    Newer {
+        first: OpId,
+        is_block: bool,
+        bytes: Arc<[u8]>,
+    },
 }
 
 /// Changes that were read and found well formed, and can be looked at before they are integrated.
@@ -132,9 +136,7 @@ impl Patch {
 }
 
 /// Packs encoded changes and blocks; each comes with whether it is a block.
-pub(crate) fn pack_sections<'a>(
-    sections: impl IntoIterator<Item = (bool, &'a [u8])>,
-) -> Vec<u8> {
+pub(crate) fn pack_sections<'a>(sections: impl IntoIterator<Item = (bool, &'a [u8])>) -> Vec<u8> {
     let mut sections = sections.into_iter().peekable();
     let mut writer = Writer::new();
     writer.byte(MAGIC);

@@ -86,7 +86,12 @@ impl AuthorLog {
     }
 
     /// Takes in a block, which begins where the log ends.
-    pub(super) fn push_block(&mut self, author: ReplicaId, (start, end): (u64, u64), block: Arc<[u8]>) {
+    pub(super) fn push_block(
+        &mut self,
+        author: ReplicaId,
+        (start, end): (u64, u64),
+        block: Arc<[u8]>,
+    ) {
         self.seal(author);
         self.sealed.push(Sealed { start, end, block });
         (self.tail_start, self.tail_end) = (end, end);
@@ -161,7 +166,12 @@ impl AuthorLog {
     }
 
     /// Adds the part of a piece that lies in the range, cut where a change names deps.
-    fn push_spans_of(&self, piece: &Piece, (from, to): (u64, u64), spans: &mut Vec<Span>) -> Option<()> {
+    fn push_spans_of(
+        &self,
+        piece: &Piece,
+        (from, to): (u64, u64),
+        spans: &mut Vec<Span>,
+    ) -> Option<()> {
         let (mut at, end) = (from.max(piece.start), to.min(piece.end()));
         let is_boundary = |counter: u64| (counter - piece.start).is_multiple_of(piece.len);
         if !is_boundary(at) || !is_boundary(end) {

@@ -18,8 +18,7 @@ impl Op {
         }
         match (&mut *self, &mut next) {
             (Self::Insert { text, .. }, Self::Insert { origin, text: more, .. })
-                if at.counter > 0
-                    && *origin == Some(OpId { counter: at.counter - 1, ..at }) =>
+                if at.counter > 0 && *origin == Some(OpId { counter: at.counter - 1, ..at }) =>
             {
                 text.push_str(more);
                 None
@@ -188,7 +187,14 @@ mod tests {
 
     fn delete(first: u64, len: u64, backwards: bool) -> Op {
         let (entry, life, field) = (EntryId::ROOT, Life::FIRST, Field::Value);
-        Op::Delete { entry, life, field, set: id(0), range: IdRange { first: id(first), len }, backwards }
+        Op::Delete {
+            entry,
+            life,
+            field,
+            set: id(0),
+            range: IdRange { first: id(first), len },
+            backwards,
+        }
     }
 
     fn insert(origin: u64, text: &str) -> Op {

@@ -6,6 +6,7 @@ use super::super::{Column, Sink, Source};
 use crate::error::DecodeError;
 use crate::id::{EntryId, OpId, ReplicaId};
 use crate::limits::COUNTER_MAX;
+use crate::op::Op;
 use crate::tree::OrderKey;
 use crate::value::Field;
 
@@ -52,13 +53,15 @@ struct Recent {
     entry: Option<EntryId>,
     parent: Option<EntryId>,
     key: Option<OrderKey>,
+    /// The character before the cursor, as far as can be told from ids; see [`cursor_after`].
+    cursor: Option<Option<OpId>>,
     /// The counter named last of each other replica.
     counters: SmallVec<[u64; 2]>,
 }
 
 impl Recent {
     fn new() -> Self {
-        Self { entry: None, parent: None, key: None, counters: SmallVec::new() }
+        Self { entry: None, parent: None, key: None, cursor: None, counters: SmallVec::new() }
     }
 
     const fn entry(&mut self, column: Column) -> &mut Option<EntryId> {
@@ -66,6 +69,18 @@ impl Recent {
             Column::Parent => &mut self.parent,
             _ => &mut self.entry,
         }
+    }
+
+    /// The character before the cursor; at first the author's previous op.
+    fn cursor(&self, scope: &Scope<'_>, at: u64) -> Option<OpId> {
+        let previous = || Some(OpId { replica: scope.author, counter: at.checked_sub(1)? });
+        self.cursor.unwrap_or_else(previous)
+    }
+
+    /// The counter from which the distance to one of the author's own is taken.
+    fn own_base(&self, scope: &Scope<'_>, at: u64) -> u64 {
+        let cursor = self.cursor(scope, at).filter(|cursor| cursor.replica == scope.author);
+        cursor.map_or(at, |cursor| cursor.counter)
     }
 
     /// The counter from which the distance to the next one of another replica is taken.
@@ -96,9 +111,23 @@ impl<'a, S: Sink> NameWriter<'a, S> {
         self.sink
     }
 
-    /// The author's op or character right before.
-    pub(super) fn previous_op(&self) -> Option<OpId> {
-        previous_op(&self.scope, self.at)
+    /// The character before the cursor.
+    pub(super) fn cursor(&self) -> Option<OpId> {
+        self.recent.cursor(&self.scope, self.at)
+    }
+
+    /// Where an edit of a text takes place: its origin, or the first character that it deletes.
+    pub(super) const fn place_of(&self, op: &Op) -> Option<OpId> {
+        match op {
+            Op::Insert { origin, .. } => *origin,
+            Op::Delete { range, backwards: true, .. } => Some(range.first.plus(range.len - 1)),
+            Op::Delete { range, .. } => Some(range.first),
+            _ => None,
+        }
+    }
+
+    pub(super) fn move_cursor(&mut self, op: &Op) {
+        self.recent.cursor = Some(cursor_after(op, &self.scope, self.at));
     }
 
     /// The entry that this op creates, if it creates one.
@@ -139,7 +168,11 @@ impl<'a, S: Sink> NameWriter<'a, S> {
                 self.distance(column, number, op.counter);
             }
             // Its own, unless the op is malformed; then the numbers do not matter.
-            None => self.sink.to(column).varint(self.at.saturating_sub(op.counter) << 1),
+            None => {
+                let base = self.recent.own_base(&self.scope, self.at);
+                let distance = zigzag(base.wrapping_sub(op.counter).cast_signed());
+                self.sink.to(column).varint(distance.wrapping_add(1) << 1);
+            }
         }
     }
 
@@ -206,8 +239,12 @@ impl<'a, 'b, S: Source<'b>> NameReader<'a, S> {
         self.scope.author
     }
 
-    pub(super) fn previous_op(&self) -> Option<OpId> {
-        previous_op(&self.scope, self.at)
+    pub(super) fn cursor(&self) -> Option<OpId> {
+        self.recent.cursor(&self.scope, self.at)
+    }
+
+    pub(super) fn move_cursor(&mut self, op: &Op) {
+        self.recent.cursor = Some(cursor_after(op, &self.scope, self.at));
     }
 
     pub(super) fn created_here(&self) -> EntryId {
@@ -230,9 +267,7 @@ impl<'a, 'b, S: Source<'b>> NameReader<'a, S> {
                 let op = self.distance(column, number)?;
                 self.created_by(column, op)
             }
-            _ if number == ENTRY_RAW => {
-                Ok(EntryId::from_bytes(self.source.from(column).array()?))
-            }
+            _ if number == ENTRY_RAW => Ok(EntryId::from_bytes(self.source.from(column).array()?)),
             _ => {
                 let place = usize::try_from(number - 1).unwrap_or(usize::MAX);
                 let known = WELL_KNOWN.get(place).copied();
@@ -248,9 +283,9 @@ impl<'a, 'b, S: Source<'b>> NameReader<'a, S> {
         let head = self.source.from(column).varint()?;
         let op = match (head & 1, head >> 1) {
             (0, 0) => return Ok(None),
-            (0, back) => {
-                let counter = self.at.checked_sub(back);
-                let counter = counter.ok_or_else(|| self.malformed(column, "too far back"))?;
+            (0, distance) => {
+                let base = self.recent.own_base(&self.scope, self.at);
+                let counter = base.wrapping_sub(unzigzag(distance - 1).cast_unsigned());
                 OpId { replica: self.author(), counter }
             }
             (_, number) => self.distance(column, number)?,
@@ -270,9 +305,9 @@ impl<'a, 'b, S: Source<'b>> NameReader<'a, S> {
         let others = self.scope.others.iter();
         op.counter <= COUNTER_MAX
             && (!self.scope.is_bounded
-                || others.clone().any(|other| {
-                    other.replica == op.replica && op.counter <= other.counter
-                }))
+                || others
+                    .clone()
+                    .any(|other| other.replica == op.replica && op.counter <= other.counter))
     }
 
     pub(super) fn text(&mut self, entry: EntryId) -> Result<(Field, OpId), DecodeError> {
@@ -340,8 +375,23 @@ impl<'a, 'b, S: Source<'b>> NameReader<'a, S> {
     }
 }
 
-fn previous_op(scope: &Scope<'_>, at: u64) -> Option<OpId> {
-    Some(OpId { replica: scope.author, counter: at.checked_sub(1)? })
+/// The character before the cursor after an edit whose first counter is `at`: the last one typed,
+/// or the one with the id before those deleted, which mostly stood there.
+fn cursor_after(op: &Op, scope: &Scope<'_>, at: u64) -> Option<OpId> {
+    match op {
+        Op::Delete { range, .. } => {
+            Some(OpId { counter: range.first.counter.checked_sub(1)?, ..range.first })
+        }
+        _ => Some(OpId { replica: scope.author, counter: at + op.span() - 1 }),
+    }
+}
+
+const fn zigzag(number: i64) -> u64 {
+    ((number << 1) ^ (number >> 63)).cast_unsigned()
+}
+
+const fn unzigzag(number: u64) -> i64 {
+    (number >> 1).cast_signed() ^ -(number & 1).cast_signed()
 }
 
 /// How far behind its entry's creation, by the same replica, a text was set; if that is near.
