@@ -8,11 +8,12 @@
 use std::ops::Range;
 
 use crate::error::EditError;
-use crate::id::{EntryId, Life, Timestamp};
+use crate::id::{EntryId, Life, OpId, Timestamp};
 use crate::limits::{COUNTER_MAX, INFO_KEY_BYTES_MAX};
 use crate::op::{NewEntry, Op};
 use crate::registers::EntryState;
 use crate::replica::Replica;
+use crate::text::Splice;
 use crate::value::{Field, Value};
 
 impl Replica {
@@ -177,17 +178,28 @@ impl Replica {
             return Err(EditError::OutOfRange { from: range.start, to: range.end, len });
         };
         let life = self.life(entry);
-        self.transact(|replica| {
-            for range in splice.deleted {
-                let (field, backwards) = (field.clone(), false);
-                replica.push(Op::Delete { entry, life, field, set, range, backwards })?;
-            }
-            if !text.is_empty() {
-                let (origin, text) = (splice.origin, text.to_owned());
-                replica.push(Op::Insert { entry, life, field, set, origin, text })?;
-            }
-            Ok(())
-        })
+        if let ([], false) | ([_], true) = (splice.deleted.as_slice(), text.is_empty()) {
+            // A single op needs no transaction.
+            return self.push_splice((entry, life, field, set), splice, text);
+        }
+        self.transact(|replica| replica.push_splice((entry, life, field, set), splice, text))
+    }
+
+    fn push_splice(
+        &mut self,
+        (entry, life, field, set): (EntryId, Life, Field, OpId),
+        splice: Splice,
+        text: &str,
+    ) -> Result<(), EditError> {
+        for range in splice.deleted {
+            let (field, backwards) = (field.clone(), false);
+            self.push(Op::Delete { entry, life, field, set, range, backwards })?;
+        }
+        if !text.is_empty() {
+            let (origin, text) = (splice.origin, text.to_owned());
+            self.push(Op::Insert { entry, life, field, set, origin, text })?;
+        }
+        Ok(())
     }
 
     /// Puts a shown entry into a shown item that is not inside it.

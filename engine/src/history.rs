@@ -68,6 +68,22 @@ impl History {
         self.newest = log.newest().max(self.newest);
     }
 
+    /// Notes that a change was made here, on top of everything. Its ops are to be added.
+    pub(crate) fn append_own(&mut self, first: OpId, len: u64, deps: &[OpId]) {
+        let lamport = self.next_lamport();
+        let author = first.replica;
+        let log = self.log_mut(author);
+        log.push_piece(Piece { start: first.counter, lamport, len, count: 1 });
+        log.push_links(first.counter, deps);
+        let end = first.counter + len;
+        if self.heads.len() > 1 || !self.heads.contains_key(&author) {
+            self.heads.clear();
+        }
+        self.heads.insert(author, end - 1);
+        self.version.advance(author, end);
+        self.newest = lamport;
+    }
+
     /// Adds an op to the log of its author, where the log ends.
     pub(crate) fn push_op(&mut self, author: ReplicaId, op: crate::op::Op) {
         self.log_mut(author).push_op(author, op);

@@ -7,7 +7,7 @@
 
 use hashbrown::HashMap;
 
-use crate::batch::{Batch, Deps, OpWalk, Span};
+use crate::batch::Deps;
 use crate::change::{ChangeHeader, encode, full_deps, named_deps};
 use crate::error::EditError;
 use crate::id::{EntryId, OpId, Stamp};
@@ -143,9 +143,7 @@ impl Replica {
 
     /// Adds an op to the transaction under way and lets it take effect.
     pub(crate) fn push(&mut self, op: Op) -> Result<(), EditError> {
-        let Some(open) = &mut self.open else {
-            return self.transact(|replica| replica.push(op));
-        };
+        let Some(open) = &mut self.open else { return self.push_alone(op) };
         let span = op.span();
         if open.next.checked_add(span).is_none_or(|next| next > COUNTER_MAX + 1) {
             return Err(EditError::OutOfIds);
@@ -162,6 +160,44 @@ impl Replica {
         }
         self.settle(pending);
         Ok(())
+    }
+
+    /// Makes a change of a single op, which needs nothing to take it back.
+    fn push_alone(&mut self, op: Op) -> Result<(), EditError> {
+        if self.skipped > 0 {
+            // The gap is an op as well.
+            return self.transact(|replica| replica.push(op));
+        }
+        let (id, span) = (self.next_id(), op.span());
+        if id.counter.checked_add(span).is_none_or(|next| next > COUNTER_MAX + 1) {
+            return Err(EditError::OutOfIds);
+        }
+        let ops = std::slice::from_ref(&op);
+        let deps = self.named_deps_of(ops);
+        if let Err(error) = self.check_size(id.counter, span, &deps, ops) {
+            self.skipped = span;
+            return Err(error);
+        }
+        let lamport = self.history.next_lamport();
+        let mut pending = Pending::default();
+        let stamp = Stamp { lamport, replica: id.replica, counter: id.counter };
+        self.apply_op(stamp, &op, &mut pending);
+        self.settle(pending);
+        self.history.append_own(id, span, &deps);
+        self.history.push_op(self.id, op);
+        self.history.seal_if_long(self.id);
+        Ok(())
+    }
+
+    /// The deps that a change of these ops names by itself.
+    fn named_deps_of(&self, ops: &[Op]) -> Deps {
+        let heads = self.history.deps_of(self.id);
+        if heads.is_empty() {
+            return heads;
+        }
+        let references = || ops.iter().flat_map(Op::references);
+        let deps = full_deps(&heads, references(), self.id);
+        Deps::from_vec(named_deps(&deps, references()))
     }
 
     fn roll_back_innermost(&mut self) {
@@ -193,25 +229,18 @@ impl Replica {
             return Ok(());
         }
         let (start, span) = (open.start, open.next - open.start);
-        let ops = join_runs(std::mem::take(&mut open.ops), self.own(start));
-        let heads = self.history.deps_of(self.id);
-        let deps = full_deps(&heads, ops.iter().flat_map(Op::references), self.id);
+        let first = OpId { replica: self.id, counter: start };
+        let ops = join_runs(std::mem::take(&mut open.ops), first);
+        let deps = self.named_deps_of(&ops);
         if let Err(error) = self.check_size(start, span, &deps, &ops) {
             self.roll_back_innermost();
             return Err(error);
         }
-        let deps = Deps::from_vec(named_deps(&deps, ops.iter().flat_map(Op::references)));
-        let spans = vec![Span { len: span, count: 1, deps }];
-        let batch = Batch { author: self.id, start, spans, ops };
-        self.history.append(self.id, start, &batch.spans[0], &mut OpWalk::new(&batch));
-        batch.ops.into_iter().for_each(|op| self.history.push_op(self.id, op));
+        self.history.append_own(first, span, &deps);
+        ops.into_iter().for_each(|op| self.history.push_op(self.id, op));
         self.history.seal_if_long(self.id);
         self.open = None;
         Ok(())
-    }
-
-    const fn own(&self, counter: u64) -> OpId {
-        OpId { replica: self.id, counter }
     }
 
     /// Whether the ops are few and small enough for one change. Encodes them only if they may not be.
@@ -219,7 +248,7 @@ impl Replica {
         &self,
         start: u64,
         span: u64,
-        deps: &[OpId],
+        named: &[OpId],
         ops: &[Op],
     ) -> Result<(), EditError> {
         const HEADER_BYTES: usize = 64;
@@ -228,10 +257,11 @@ impl Replica {
             return Err(EditError::TooManyOps { max: CHANGE_OPS_MAX });
         }
         let bound: usize = ops.iter().map(Op::size_bound).sum();
-        if bound + HEADER_BYTES + deps.len() * DEP_BYTES <= CHANGE_BYTES_MAX {
+        if bound + HEADER_BYTES + named.len() * DEP_BYTES <= CHANGE_BYTES_MAX {
             return Ok(());
         }
-        let header = ChangeHeader { replica: self.id, start, span, deps: deps.to_vec() };
+        let deps = full_deps(named, ops.iter().flat_map(Op::references), self.id);
+        let header = ChangeHeader { replica: self.id, start, span, deps };
         let bytes = encode(&header, ops).as_slice().len();
         if bytes > CHANGE_BYTES_MAX {
             return Err(EditError::ChangeTooLarge { bytes, max: CHANGE_BYTES_MAX });
