@@ -12,7 +12,7 @@ pub const CHANGE_BYTES_MAX: usize = 16 << 20;
 pub const CHANGE_OPS_MAX: usize = 1 << 20;
 
 /// The most changes that one block of a patch may hold.
-pub const BLOCK_CHANGES_MAX: u64 = 1 << 16;
+pub const BLOCK_CHANGES_MAX: u64 = 1 << 20;
 
 /// The most ops that one block of a patch may hold: those of the greatest change, and more.
 pub const BLOCK_OPS_MAX: usize = 2 * CHANGE_OPS_MAX;

@@ -33,6 +33,16 @@ fn the_golden_patch_decodes_to_every_op_and_value() {
 }
 
 #[test]
+fn the_same_changes_in_blocks_encode_to_the_golden_bytes() {
+    let bytes = Patch::in_blocks(changes()).encode();
+    assert_golden("block.v1.bin", &bytes);
+    let patch = Patch::decode(&golden("block.v1.bin")).unwrap();
+    let mut found = patch.into_changes();
+    found.sort_by_key(|change| (change.header().start > 0, change.header().replica));
+    assert_eq!(found, changes());
+}
+
+#[test]
 fn the_state_of_the_golden_patch_has_the_golden_digest() {
     let model = Model::of(&changes());
     assert_golden("digest.v1.bin", &model.digest());
