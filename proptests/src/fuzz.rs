@@ -1,8 +1,10 @@
 //! The bodies of the fuzz targets: any bytes, read as what a test takes.
 
 use arbitrary::{Arbitrary, Unstructured};
+use sds_engine::{Change, Patch, Replica, ReplicaId, Version};
 
 use crate::story::{PEERS, Step, Story};
+use crate::view::assert_matches_model;
 
 /// More steps make a story slow without making it tell more.
 const STEPS_MAX: usize = 64;
@@ -24,4 +26,63 @@ pub fn story(data: &[u8]) -> Option<(usize, u64, Vec<Step>)> {
         steps.push(Step::arbitrary(&mut bytes).ok()?);
     }
     Some((peers, seed, steps))
+}
+
+/// The model takes time that grows with the square of what it is given.
+const MODEL_CHANGES_MAX: usize = 64;
+
+/// Panics unless the bytes, with a checksum that fits, are refused or decoded and taken in. The first
+/// byte says as what they are read.
+pub fn decoding(data: &[u8]) {
+    let Some((kind, bytes)) = data.split_first() else { return };
+    match kind % 3 {
+        0 => {
+            let patch = with_checksum(bytes);
+            take_in(&patch);
+        }
+        1 => {
+            if let Ok(change) = Change::decode(bytes) {
+                assert_eq!(&**change.bytes(), bytes);
+                take_in(&Patch::new(vec![change]).encode());
+            }
+        }
+        _ => {
+            if let Ok(version) = Version::decode(bytes) {
+                assert!(bytes.is_empty() || version.encode() == bytes, "a version has one form");
+            }
+        }
+    }
+}
+
+/// The bytes with the checksum that makes a patch of them, if they are one otherwise.
+#[must_use]
+pub fn with_checksum(content: &[u8]) -> Vec<u8> {
+    let checksum = blake3::hash(content);
+    [content, &checksum.as_bytes()[..CHECKSUM_BYTES]].concat()
+}
+
+/// How many bytes of checksum end a patch.
+pub const CHECKSUM_BYTES: usize = 4;
+
+fn take_in(bytes: &[u8]) {
+    let Ok(patch) = Patch::decode(bytes) else { return };
+    assert_eq!(patch.encode(), bytes, "a patch is written as it was read");
+    let mut replica = Replica::new(ReplicaId::new(u64::MAX).expect("not zero"));
+    if Patch::count(bytes).is_ok_and(|count| count > MODEL_CHANGES_MAX) {
+        drop(replica.integrate(patch));
+        replica.assert_invariants();
+        return;
+    }
+    let changes = patch.clone().into_changes();
+    if replica.integrate(patch.clone()).is_ok() {
+        assert_matches_model(&mut replica, &changes);
+        let known = replica.integrate(patch).expect("what is known is no contradiction");
+        assert_eq!(known.applied, 0, "what is known changes nothing");
+        let mut other = Replica::new(ReplicaId::new(u64::MAX - 1).expect("not zero"));
+        let copy = Patch::decode(&replica.export(&Version::new())).expect("an export is a patch");
+        other.integrate(copy).expect("an export can be taken in");
+        assert_eq!(other.digest(), replica.digest());
+    } else {
+        assert!(replica.version().is_empty(), "what is refused changes nothing");
+    }
 }

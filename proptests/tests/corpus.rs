@@ -1,22 +1,35 @@
 //! Every input that the fuzzer found worth keeping still passes. See `fuzz/README.md`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sds_proptests::check::report;
 use sds_proptests::fuzz;
 
 #[test]
 fn stories_of_the_corpus_converge() {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/convergence");
-    let mut files: Vec<_> =
-        std::fs::read_dir(corpus).unwrap().map(|file| file.unwrap().path()).collect();
-    files.sort();
-    assert!(!files.is_empty(), "the corpus is not where it was");
-    for file in &files {
-        let bytes = std::fs::read(file).unwrap();
+    for (file, bytes) in corpus("convergence") {
         if let Err(panic) = std::panic::catch_unwind(|| fuzz::convergence(&bytes)) {
             report(&format!("{}: {:#?}", file.display(), fuzz::story(&bytes)));
             std::panic::resume_unwind(panic);
         }
     }
+}
+
+#[test]
+fn bytes_of_the_corpus_are_refused_or_taken_in() {
+    for (file, bytes) in corpus("decoding") {
+        if let Err(panic) = std::panic::catch_unwind(|| fuzz::decoding(&bytes)) {
+            report(&format!("{}", file.display()));
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
+    let mut files: Vec<_> =
+        std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
+    files.sort();
+    assert!(!files.is_empty(), "the corpus is not where it was");
+    files.into_iter().map(|file| (file.clone(), std::fs::read(file).unwrap())).collect()
 }

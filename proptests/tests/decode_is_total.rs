@@ -8,10 +8,9 @@ use sds_engine::{
 };
 use sds_proptests::check::check;
 use sds_proptests::dice::Dice;
+use sds_proptests::fuzz::{self, CHECKSUM_BYTES};
 use sds_proptests::story::{Step, Story};
 use sds_proptests::view::assert_matches_model;
-
-const CHECKSUM_BYTES: usize = 4;
 
 #[test]
 fn damaged_patches_are_errors_or_patches_of_the_same_bytes() {
@@ -26,6 +25,22 @@ fn damaged_patches_are_errors_or_patches_of_the_same_bytes() {
             assert_one_form(&damaged);
             repair_checksum(&mut damaged);
             assert_one_form(&damaged);
+        }
+    });
+}
+
+#[test]
+fn damaged_blocks_are_refused_or_taken_in() {
+    let inputs = (prop::collection::vec(Step::any(), 1..25), any::<u64>());
+    check(128, &inputs, |(steps, seed)| {
+        let story = Story::new(2).run(&steps);
+        let patch = Patch::in_blocks(story.changes()).encode();
+        let mut dice = Dice::new(seed);
+        for _ in 0..16 {
+            let mut damaged = patch[..patch.len() - CHECKSUM_BYTES].to_vec();
+            damage(&mut damaged, &mut dice);
+            damaged.insert(0, 0);
+            fuzz::decoding(&damaged);
         }
     });
 }
