@@ -191,7 +191,7 @@ impl Change {
     }
 
     fn encoded(header: ChangeHeader, ops: Vec<Op>) -> Self {
-        let bytes = encode(&header, &ops).into_bytes().into();
+        let bytes = encode(&header, &ops, Writer::new()).into_bytes().into();
         Self { header, ops, bytes }
     }
 
@@ -256,10 +256,9 @@ impl Change {
     }
 }
 
-/// The bytes of a change.
-pub(crate) fn encode(header: &ChangeHeader, ops: &[Op]) -> Writer {
+/// Adds the bytes of a change.
+pub(crate) fn encode(header: &ChangeHeader, ops: &[Op], mut writer: Writer) -> Writer {
     let is_alone = ops.len() == 1;
-    let mut writer = Writer::new();
     header.write(&mut writer, is_alone);
     let mut ops_writer = OpWriter::new(writer, header.scope(), is_alone);
     let mut counter = header.start;
@@ -279,7 +278,7 @@ fn check_form(header: &ChangeHeader, ops: &[Op], bytes: &[u8]) -> Result<(), Dec
             return Err(reader_error("a run in two pieces"));
         }
     }
-    if encode(header, ops).as_slice() != bytes {
+    if encode(header, ops, Writer::with_capacity(bytes.len())).as_slice() != bytes {
         return Err(reader_error("another form of a change"));
     }
     Ok(())

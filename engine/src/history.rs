@@ -20,10 +20,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use smallvec::{SmallVec, smallvec};
 
 use crate::batch::{Batch, Deps, Edit, OpWalk, Span};
-use crate::change::Change;
+use crate::change::{Change, ChangeHeader, full_deps};
 use crate::id::{OpId, ReplicaId, Stamp};
+use crate::op::Op;
 use crate::version::Version;
 use author_log::{AuthorLog, Piece};
 
@@ -85,7 +87,7 @@ impl History {
     }
 
     /// Adds an op to the log of its author, where the log ends.
-    pub(crate) fn push_op(&mut self, author: ReplicaId, op: crate::op::Op) {
+    pub(crate) fn push_op(&mut self, author: ReplicaId, op: Op) {
         self.log_mut(author).push_op(author, op);
     }
 
@@ -140,6 +142,15 @@ impl History {
         let log = self.log(author)?;
         let spans = log.spans(from, to)?;
         Some(Batch { author, start: from, spans, ops: log.ops(author, from, to) })
+    }
+
+    /// The newest change of `author`, if it begins at `from`.
+    pub(crate) fn lone_change(&self, author: ReplicaId, from: u64) -> Option<(ChangeHeader, Vec<Op>)> {
+        let log = self.log(author)?;
+        let (span, named) = log.last_change(from)?;
+        let ops = log.ops(author, from, from + span);
+        let deps = full_deps(&named, ops.iter().flat_map(Op::references), author);
+        Some((ChangeHeader { replica: author, start: from, span, deps }, ops))
     }
 
     /// The changes of `author` from the counter `from` on, as blocks.
@@ -219,6 +230,8 @@ impl History {
     }
 }
 
+type Pieces = SmallVec<[Piece; 1]>;
+
 /// Finds out the Lamport times of changes of one length, in a row.
 struct Times<'a> {
     history: &'a History,
@@ -226,9 +239,9 @@ struct Times<'a> {
     len: u64,
     end: u64,
     /// What is known so far; the last piece goes on to the end.
-    pieces: Vec<Piece>,
+    pieces: Pieces,
     /// The replicas whose last op the changes build on.
-    covered: Vec<ReplicaId>,
+    covered: SmallVec<[ReplicaId; 1]>,
 }
 
 impl<'a> Times<'a> {
@@ -236,7 +249,7 @@ impl<'a> Times<'a> {
         let own = history.log(author).map_or(0, AuthorLog::newest);
         let piece = Piece { start, lamport: own + 1, len: span.len, count: span.count };
         let end = start + span.total();
-        Self { history, start, len: span.len, end, pieces: vec![piece], covered: Vec::new() }
+        Self { history, start, len: span.len, end, pieces: smallvec![piece], covered: SmallVec::new() }
     }
 
     /// Notes what a part of an op refers to, which may go through many changes.
@@ -288,7 +301,7 @@ impl<'a> Times<'a> {
         self.pieces.push(Piece { start, lamport: seen + 1, len: self.len, count });
     }
 
-    fn finish(self) -> (Vec<Piece>, Vec<ReplicaId>) {
+    fn finish(self) -> (Pieces, SmallVec<[ReplicaId; 1]>) {
         debug_assert!(self.pieces.last().is_some_and(|piece| piece.end() == self.end));
         (self.pieces, self.covered)
     }

@@ -106,6 +106,10 @@ impl Replica {
         if self.open.is_some() {
             return Err(IntegrateError::TransactionOpen);
         }
+        let patch = match self.lone_and_ready(patch) {
+            Ok(batch) => return Ok(self.integrate_alone(batch)),
+            Err(patch) => patch,
+        };
         let Plan { arrivals, steps, mut fresh, arrangement, known, newer } =
             plan(patch, &self.history, &self.backlog)?;
         let mut applied: u64 = arrivals.iter().map(|arrival| arrival.batch.change_count()).sum();
@@ -131,6 +135,27 @@ impl Replica {
         self.settle(pending);
         let waiting = self.backlog.changes().len();
         Ok(Integrated { applied: to_usize(applied), known: to_usize(known), waiting, newer })
+    }
+
+    /// The only change of a patch, if nothing stands in its way, as is mostly so; else the patch.
+    fn lone_and_ready(&self, patch: Patch) -> Result<Batch, Patch> {
+        let Some(header) = patch.lone_change().filter(|_| self.backlog.changes().is_empty()) else {
+            return Err(patch);
+        };
+        let version = self.history.version();
+        let is_ready = version.next(header.replica) == header.start
+            && header.deps.iter().all(|dep| version.has(*dep));
+        if is_ready { patch.into_lone_change().map(Batch::of_change) } else { Err(patch) }
+    }
+
+    fn integrate_alone(&mut self, batch: Batch) -> Integrated {
+        let mut pending = Pending::default();
+        BatchReader::new(&batch).apply_until(batch.end(), self, &mut pending);
+        let author = batch.author;
+        batch.ops.into_iter().for_each(|op| self.history.push_op(author, op));
+        self.history.seal_if_long(author);
+        self.settle(pending);
+        Integrated { applied: 1, ..Integrated::default() }
     }
 
     /// Lets changes take effect, step by step, and adds them to the log.
@@ -216,6 +241,11 @@ impl Replica {
     #[must_use]
     pub fn export(&self, since: &Version) -> Vec<u8> {
         let newer = self.history.newer_than(since);
+        if let [(author, from)] = newer[..]
+            && let Some((header, ops)) = self.history.lone_change(author, from)
+        {
+            return Patch::pack_lone(&header, &ops);
+        }
         let count = |(author, from): &(ReplicaId, u64)| self.history.change_count(*author, *from);
         if newer.iter().map(count).sum::<u64>() < BLOCK_CHANGES_MIN {
             return Patch::pack(self.history.since(since).iter().map(|change| &**change.bytes()));

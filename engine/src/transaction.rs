@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 
 use crate::batch::Deps;
 use crate::change::{ChangeHeader, encode, full_deps, named_deps};
+use crate::codec::Writer;
 use crate::error::EditError;
 use crate::id::{EntryId, OpId, Stamp};
 use crate::limits::{CHANGE_BYTES_MAX, CHANGE_OPS_MAX, COUNTER_MAX};
@@ -262,7 +263,7 @@ impl Replica {
         }
         let deps = full_deps(named, ops.iter().flat_map(Op::references), self.id);
         let header = ChangeHeader { replica: self.id, start, span, deps };
-        let bytes = encode(&header, ops).as_slice().len();
+        let bytes = encode(&header, ops, Writer::new()).as_slice().len();
         if bytes > CHANGE_BYTES_MAX {
             return Err(EditError::ChangeTooLarge { bytes, max: CHANGE_BYTES_MAX });
         }

@@ -290,6 +290,9 @@ impl<'a, 'b, S: Source<'b>> OpReader<'a, S> {
         let is_here = matches!(kind, TYPE | ERASE | ERASE_BACK);
         let place = if is_here { self.names.cursor() } else { self.names.reference()? };
         let len = self.length()?;
+        if len == 0 {
+            return Err(self.malformed("an edit of no characters"));
+        }
         let op = if matches!(kind, INSERT | TYPE) {
             let text = self.column(Column::Text).chars(len)?.to_owned();
             Op::Insert { entry, life, field, set, origin: place, text }

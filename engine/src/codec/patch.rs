@@ -6,10 +6,11 @@ use std::sync::Arc;
 use super::block::{count_changes, decode_block, encode_block, first_of_block};
 use super::{Reader, Writer};
 use crate::batch::{Batch, to_usize};
-use crate::change::{Change, ChangeHeader};
+use crate::change::{Change, ChangeHeader, encode};
 use crate::error::DecodeError;
 use crate::id::OpId;
 use crate::limits::CHANGE_BYTES_MAX;
+use crate::op::Op;
 
 const MAGIC: u8 = 0xda;
 const FORMAT: u8 = 1;
@@ -18,6 +19,9 @@ const IS_SINGLE: u8 = 0x80;
 const CHECKSUM_BYTES: usize = 4;
 /// The low bit of a section's head says whether it is a block.
 const IS_BLOCK: u64 = 1;
+
+/// Room for a keystroke and more.
+const LONE_BYTES: usize = 64;
 
 /// A part of a patch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,6 +134,32 @@ impl Patch {
         pack_sections(changes.into_iter().map(|change| (false, change)))
     }
 
+    /// The header of the change, if the patch is a single one.
+    pub(crate) fn lone_change(&self) -> Option<&ChangeHeader> {
+        match self.sections.as_slice() {
+            [Section::Change(change)] => Some(change.header()),
+            _ => None,
+        }
+    }
+
+    /// The change, if the patch is a single one.
+    pub(crate) fn into_lone_change(mut self) -> Result<Change, Self> {
+        match self.sections.pop() {
+            Some(Section::Change(change)) if self.sections.is_empty() => Ok(change),
+            last => {
+                self.sections.extend(last);
+                Err(self)
+            }
+        }
+    }
+
+    /// A patch of a single change that is known to be well formed.
+    pub(crate) fn pack_lone(header: &ChangeHeader, ops: &[Op]) -> Vec<u8> {
+        let mut writer = Writer::with_capacity(LONE_BYTES);
+        writer.raw(&[MAGIC, FORMAT | IS_SINGLE]);
+        finish(encode(header, ops, writer))
+    }
+
     pub(crate) fn into_sections(self) -> Vec<Section> {
         self.sections
     }
@@ -154,6 +184,11 @@ pub(crate) fn pack_sections<'a>(sections: impl IntoIterator<Item = (bool, &'a [u
             }
         }
     }
+    finish(writer)
+}
+
+/// Adds the checksum.
+fn finish(mut writer: Writer) -> Vec<u8> {
     let checksum = checksum(writer.as_slice());
     writer.raw(&checksum);
     writer.into_bytes()

@@ -12,6 +12,10 @@ impl Writer {
         Self { bytes: Vec::new() }
     }
 
+    pub(crate) fn with_capacity(bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes) }
+    }
+
     pub(crate) fn byte(&mut self, byte: u8) {
         self.bytes.push(byte);
     }

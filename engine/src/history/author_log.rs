@@ -143,6 +143,17 @@ impl AuthorLog {
         Some(piece.start + piece.change_at(counter) * piece.len)
     }
 
+    /// The length of the newest change, if it begins at a counter, and the deps that it names.
+    pub(super) fn last_change(&self, start: u64) -> Option<(u64, Deps)> {
+        let last = self.pieces.last()?;
+        if last.end() != start + last.len {
+            return None;
+        }
+        // The links of a change are the last ones of the log if it has any.
+        let first = self.links.iter().rposition(|(of, _)| *of != start).map_or(0, |at| at + 1);
+        Some((last.len, self.links[first..].iter().map(|(_, dep)| *dep).collect()))
+    }
+
     /// How many changes there are from a counter on.
     pub(super) fn change_count(&self, from: u64) -> u64 {
         let first = self.pieces.partition_point(|piece| piece.end() <= from);
