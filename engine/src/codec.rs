@@ -5,10 +5,12 @@
 
 mod block;
 mod columns;
+mod keys;
 mod ops;
 mod patch;
 mod reader;
 mod snapshot;
+mod state;
 mod writer;
 
 pub(crate) use block::{decode_block, encode_block};
@@ -18,4 +20,5 @@ pub use patch::Patch;
 pub(crate) use patch::{Section, pack_sections};
 pub(crate) use reader::Reader;
 pub(crate) use snapshot::{pack_snapshot, unpack_snapshot};
+pub(crate) use state::{StateReader, encode_state};
 pub(crate) use writer::Writer;

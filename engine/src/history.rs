@@ -4,12 +4,15 @@
 //! A change is not kept as bytes: it has one form, so that it is encoded again when somebody asks for
 //! it. Older runs are sealed into blocks, which are columns of bytes and are sent as they are.
 //!
+//! History can be cut: then the ops are gone, while who made what and when stays for good.
+//!
 //! Invariants, checked by `assert_invariants`:
 //! - H1. The changes of a replica follow each other without gaps, from counter zero.
 //! - H2. A change's Lamport time is one more than the greatest among its deps and its author's
 //!   previous change.
 //! - H3. `heads` are last ops of replicas, and any other last op is built on by some change.
-//! - H4. The log of an author, blocks and tail, has exactly the counters that its pieces have.
+//! - H4. The log of an author, blocks and tail, has exactly the counters of its pieces from where it
+//!   was cut.
 //!
 //! Cost: appending is O(1) amortised; finding the change of an op is a binary search; an export costs
 //! what it returns, and the blocks that it begins or ends in.
@@ -26,8 +29,9 @@ use crate::batch::{Batch, Deps, Edit, OpWalk, Span};
 use crate::change::{Change, ChangeHeader, full_deps};
 use crate::id::{OpId, ReplicaId, Stamp};
 use crate::op::Op;
+use crate::state::{Piece, Times};
 use crate::version::Version;
-use author_log::{AuthorLog, Piece};
+use author_log::AuthorLog;
 
 /// All integrated changes.
 #[derive(Clone, Debug, Default)]
@@ -51,7 +55,7 @@ impl History {
         ops: &mut OpWalk<'_>,
     ) {
         let end = start + span.total();
-        let mut times = Times::new(self, author, start, span);
+        let mut times = Timing::new(self, author, start, span);
         for dep in &span.deps {
             times.see(start, *dep);
         }
@@ -106,6 +110,63 @@ impl History {
         self.log_mut(author).seal_if_long(author);
     }
 
+    /// Drops all ops.
+    pub(crate) fn cut(&mut self) {
+        self.logs.iter_mut().for_each(AuthorLog::cut);
+    }
+
+    /// Takes over who made what and when from a state.
+    pub(crate) fn join(&mut self, times: &[Times]) {
+        for one in times {
+            let log = self.log_mut(one.author);
+            log.join(&one.pieces);
+            let (newest, end) = (log.newest(), log.pieces().last().map_or(0, Piece::end));
+            self.newest = newest.max(self.newest);
+            self.version.advance(one.author, end);
+        }
+        // A head is the last op of its author; what it covers stays covered.
+        let is_head_there = |author: ReplicaId, counter: u64| {
+            let one = times.binary_search_by_key(&author, |one| one.author).ok();
+            let one = one.and_then(|at| times.get(at)).filter(|one| one.is_head);
+            one.is_some_and(|one| one.pieces.last().is_some_and(|last| last.end() == counter + 1))
+        };
+        for (author, next) in self.version.iter() {
+            if is_head_there(author, next - 1) {
+                self.heads.insert(author, next - 1);
+            }
+        }
+        self.heads.retain(|author, counter| self.version.next(*author) == *counter + 1);
+    }
+
+    /// An op under the id of which this history and a state have different changes.
+    pub(crate) fn fork_with(&self, times: &[Times]) -> Option<OpId> {
+        let forks = times.iter().filter_map(|one| {
+            let log = self.log(one.author)?;
+            let end = one.pieces.last()?.end().min(self.version.next(one.author));
+            let counter = end.checked_sub(1)?;
+            let at = one.pieces.partition_point(|piece| piece.end() <= counter);
+            let piece = one.pieces.get(at)?;
+            let there = piece.lamport + piece.change_at(counter);
+            let is_same = log.lamport(counter) == Some(there);
+            (!is_same).then_some(OpId { replica: one.author, counter })
+        });
+        forks.into_iter().next()
+    }
+
+    /// Who made what and when, in order of author.
+    pub(crate) fn times(&self) -> Vec<Times> {
+        let times = |(author, _): (ReplicaId, u64)| {
+            let pieces = self.log(author)?.pieces().to_vec();
+            Some(Times { author, pieces, is_head: self.heads.contains_key(&author) })
+        };
+        self.version.iter().filter_map(times).collect()
+    }
+
+    /// The counter of an author below which the ops are gone.
+    pub(crate) fn floor(&self, author: ReplicaId) -> u64 {
+        self.log(author).map_or(0, AuthorLog::floor)
+    }
+
     /// The Lamport time of a change made on top of everything here.
     pub(crate) const fn next_lamport(&self) -> u64 {
         self.newest + 1
@@ -145,7 +206,11 @@ impl History {
     }
 
     /// The newest change of `author`, if it begins at `from`.
-    pub(crate) fn lone_change(&self, author: ReplicaId, from: u64) -> Option<(ChangeHeader, Vec<Op>)> {
+    pub(crate) fn lone_change(
+        &self,
+        author: ReplicaId,
+        from: u64,
+    ) -> Option<(ChangeHeader, Vec<Op>)> {
         let log = self.log(author)?;
         let (span, named) = log.last_change(from)?;
         let ops = log.ops(author, from, from + span);
@@ -201,7 +266,16 @@ impl History {
     pub(crate) fn assert_invariants(&self) {
         let mut built_on = BTreeSet::new();
         let (mut seen, mut newest) = (Version::new(), 0);
-        for change in self.since(&Version::new()) {
+        for (author, _) in self.version.iter() {
+            seen.advance(author, self.floor(author));
+            newest =
+                newest.max(self.lamport(OpId {
+                    replica: author,
+                    counter: self.floor(author).saturating_sub(1),
+                }));
+        }
+        let is_cut = !seen.is_empty();
+        for change in self.since(&seen.clone()) {
             let header = change.header();
             assert_eq!(seen.next(header.replica), header.start, "H1: {header:?}");
             assert!(header.deps.iter().all(|dep| seen.has(*dep)), "H2: {header:?}");
@@ -217,13 +291,14 @@ impl History {
             built_on.extend(header.deps.iter().map(|dep| (dep.replica, dep.counter)));
         }
         assert_eq!(seen, self.version, "H1");
-        assert_eq!(newest, self.newest, "H2");
+        assert!(newest == self.newest || is_cut && newest < self.newest, "H2");
         for (replica, counter) in &self.heads {
             assert_eq!(self.version.next(*replica), counter + 1, "H3: only a last op is a head");
         }
         for (replica, next) in self.version.iter() {
             let is_head = self.heads.contains_key(&replica);
-            assert!(is_head || built_on.contains(&(replica, next - 1)), "H3: {replica:?} is lost");
+            let is_covered = is_cut || built_on.contains(&(replica, next - 1));
+            assert!(is_head || is_covered, "H3: {replica:?} is lost");
             let log = self.log(replica).expect("H4: an author has a log");
             log.assert_invariants(replica, next);
         }
@@ -233,7 +308,7 @@ impl History {
 type Pieces = SmallVec<[Piece; 1]>;
 
 /// Finds out the Lamport times of changes of one length, in a row.
-struct Times<'a> {
+struct Timing<'a> {
     history: &'a History,
     start: u64,
     len: u64,
@@ -244,12 +319,19 @@ struct Times<'a> {
     covered: SmallVec<[ReplicaId; 1]>,
 }
 
-impl<'a> Times<'a> {
+impl<'a> Timing<'a> {
     fn new(history: &'a History, author: ReplicaId, start: u64, span: &Span) -> Self {
         let own = history.log(author).map_or(0, AuthorLog::newest);
         let piece = Piece { start, lamport: own + 1, len: span.len, count: span.count };
         let end = start + span.total();
-        Self { history, start, len: span.len, end, pieces: smallvec![piece], covered: SmallVec::new() }
+        Self {
+            history,
+            start,
+            len: span.len,
+            end,
+            pieces: smallvec![piece],
+            covered: SmallVec::new(),
+        }
     }
 
     /// Notes what a part of an op refers to, which may go through many changes.

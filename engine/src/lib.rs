@@ -49,6 +49,7 @@ mod op;
 mod place;
 mod registers;
 mod replica;
+mod state;
 mod text;
 mod transaction;
 mod tree;

@@ -80,8 +80,7 @@ impl<'a> Reader<'a> {
         let count = self.fits(count, 1)?;
         let (ascii, _) = self.rest.split_at(count);
         let len = if ascii.is_ascii() { Some(count) } else { chars_len(self.rest, count) };
-        let bytes = self.bytes(len.ok_or_else(|| self.truncated())?)?;
-        std::str::from_utf8(bytes).map_err(|_| self.malformed("text that is not UTF-8"))
+        self.utf8(len.ok_or_else(|| self.truncated())?)
     }
 
     /// Bytes behind their length.
@@ -92,7 +91,13 @@ impl<'a> Reader<'a> {
 
     /// UTF-8 text behind its length in bytes.
     pub(crate) fn text(&mut self) -> Result<&'a str, DecodeError> {
-        let bytes = self.sized()?;
+        let len = self.count(1)?;
+        self.utf8(len)
+    }
+
+    /// UTF-8 text of so many bytes.
+    pub(crate) fn utf8(&mut self, len: usize) -> Result<&'a str, DecodeError> {
+        let bytes = self.bytes(len)?;
         std::str::from_utf8(bytes).map_err(|_| self.malformed("text that is not UTF-8"))
     }
 

@@ -7,37 +7,12 @@ use crate::codec::{decode_block, encode_block};
 use crate::id::{OpId, ReplicaId};
 use crate::limits::BLOCK_CHANGES_MAX;
 use crate::op::{Op, push_joined};
+use crate::state::Piece;
 
 /// How many ops there are before they are sealed into a block. Few make tests see many blocks.
 const SEAL_OPS: usize = if cfg!(any(test, feature = "small-nodes")) { 4 } else { 512 };
 /// A block that comes from elsewhere is kept as it is if it has at least so many bytes.
 const KEPT_BLOCK_BYTES: usize = if cfg!(any(test, feature = "small-nodes")) { 24 } else { 1_024 };
-
-/// Changes of one length in a row whose times rise by one each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Piece {
-    pub(super) start: u64,
-    /// The time of the first of them.
-    pub(super) lamport: u64,
-    /// How many counters each takes.
-    pub(super) len: u64,
-    pub(super) count: u64,
-}
-
-impl Piece {
-    pub(super) const fn end(&self) -> u64 {
-        self.start + self.len * self.count
-    }
-
-    /// The number of the change that has a counter.
-    const fn change_at(&self, counter: u64) -> u64 {
-        (counter - self.start) / self.len
-    }
-
-    const fn continues(&self, last: &Self) -> bool {
-        self.len == last.len && self.lamport == last.lamport + last.count
-    }
-}
 
 /// Changes as a block of bytes.
 #[derive(Clone, Debug)]
@@ -53,6 +28,8 @@ pub(super) struct AuthorLog {
     pieces: Vec<Piece>,
     /// The deps that changes name by themselves, by the first counter of the change.
     links: Vec<(u64, OpId)>,
+    /// The counter below which the ops are gone.
+    floor: u64,
     sealed: Vec<Sealed>,
     /// The ops that no block has yet, from `tail_start` on.
     tail: Vec<Op>,
@@ -95,6 +72,33 @@ impl AuthorLog {
         self.seal(author);
         self.sealed.push(Sealed { start, end, block });
         (self.tail_start, self.tail_end) = (end, end);
+    }
+
+    /// Drops all ops, but not when they were made.
+    pub(super) fn cut(&mut self) {
+        self.floor = self.tail_end;
+        self.tail_start = self.tail_end;
+        (self.links, self.sealed) = (Vec::new(), Vec::new());
+        (self.tail, self.tail_starts) = (Vec::new(), Vec::new());
+    }
+
+    /// Takes over the times of changes that are known without their ops, if they are more than here.
+    pub(super) fn join(&mut self, pieces: &[Piece]) {
+        let end = pieces.last().map_or(0, Piece::end);
+        if end > self.tail_end {
+            self.pieces = pieces.to_vec();
+            self.tail_end = end;
+            self.cut();
+        }
+    }
+
+    /// The counter below which the ops are gone.
+    pub(super) const fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    pub(super) fn pieces(&self) -> &[Piece] {
+        &self.pieces
     }
 
     /// Whether a block of so many bytes is kept rather than taken apart.
@@ -162,9 +166,10 @@ impl AuthorLog {
         self.pieces.iter().skip(first).map(|piece| piece.count).sum::<u64>() - before
     }
 
-    /// The changes from one counter to another; nothing if no change begins or ends there.
+    /// The changes from one counter to another; nothing if no change begins or ends there, or their
+    /// ops are gone.
     pub(super) fn spans(&self, from: u64, to: u64) -> Option<Vec<Span>> {
-        if from >= to {
+        if from >= to || from < self.floor {
             return (from == to).then(Vec::new);
         }
         let first = self.pieces.partition_point(|piece| piece.end() <= from);
@@ -267,7 +272,7 @@ impl AuthorLog {
             at = piece.end();
         }
         assert_eq!(at, next, "H1: {author:?}");
-        let mut at = 0;
+        let mut at = self.floor;
         for sealed in &self.sealed {
             let batch = decode_block(&sealed.block).expect("H4: a block can be read");
             assert_eq!((batch.author, batch.start, batch.end()), (author, at, sealed.end), "H4");

@@ -76,6 +76,11 @@ impl OrderKey {
         hi.is_none_or(|hi| next < *hi).then_some(next)
     }
 
+    /// The next key of the run that this key looks like being of.
+    pub(crate) fn successor(&self) -> Option<Self> {
+        self.following(None)
+    }
+
     /// A key between two neighbours that begins a run of its own, or `None` where there is no room
     /// for one of at most [`ORDER_KEY_BYTES_GOAL`] bytes.
     pub(crate) fn between(lo: Option<&Self>, hi: Option<&Self>, run: OpId) -> Option<Self> {

@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 
+use super::super::keys::{read_key, write_key};
 use super::super::{Column, Sink, Source};
 use crate::error::DecodeError;
 use crate::id::{EntryId, OpId, ReplicaId};
@@ -33,11 +34,6 @@ const ENTRY_OWN: u64 = 1;
 const ENTRY_OTHER: u64 = 2;
 const ENTRY_AGAIN: u64 = 3;
 const ENTRY_RAW: u64 = 0;
-
-/// The same for an order key.
-const KEY_RAW: u64 = 0;
-const KEY_FRESH: u64 = 1;
-const KEY_NEXT: u64 = 2;
 
 const CODE_BITS: u32 = 2;
 const CODE_MASK: u64 = (1 << CODE_BITS) - 1;
@@ -189,19 +185,9 @@ impl<'a, S: Sink> NameWriter<'a, S> {
 
     /// The place of an entry among its siblings.
     pub(super) fn key(&mut self, key: &OrderKey) {
-        let run = OpId { replica: self.scope.author, counter: self.at };
+        let op = OpId { replica: self.scope.author, counter: self.at };
         let last = self.recent.key.replace(key.clone());
-        let column = Column::Key;
-        if last.as_ref().and_then(|last| last.following(None)).as_ref() == Some(key) {
-            return self.coded(column, KEY_NEXT, 0);
-        }
-        if let Some(head) = key.head_of_run(run) {
-            self.coded(column, KEY_FRESH, head.len() as u64);
-            return self.sink.to(column).raw(head);
-        }
-        let shared = last.map_or(0, |last| shared_prefix(&last, key));
-        self.coded(column, KEY_RAW, shared as u64);
-        self.sink.to(column).sized(key.as_bytes().get(shared..).unwrap_or_default());
+        write_key(self.sink.to(Column::Key), last.as_ref(), op, key);
     }
 
     fn coded(&mut self, column: Column, code: u64, number: u64) {
@@ -326,27 +312,9 @@ impl<'a, 'b, S: Source<'b>> NameReader<'a, S> {
     }
 
     pub(super) fn key(&mut self) -> Result<OrderKey, DecodeError> {
-        let column = Column::Key;
-        let head = self.source.from(column).varint()?;
-        let number = head >> CODE_BITS;
+        let op = OpId { replica: self.scope.author, counter: self.at };
         let last = self.recent.key.take();
-        let key = match head & CODE_MASK {
-            KEY_NEXT if number == 0 => last.and_then(|last| last.following(None)),
-            KEY_FRESH => {
-                let reader = self.source.from(column);
-                let len = reader.fits(number, 1)?;
-                let run = OpId { replica: self.scope.author, counter: self.at };
-                OrderKey::first_of_run(reader.bytes(len)?, run)
-            }
-            KEY_RAW => {
-                let rest = self.source.from(column).sized()?;
-                let shared = usize::try_from(number).unwrap_or(usize::MAX);
-                let last = last.as_ref().map(OrderKey::as_bytes).unwrap_or_default();
-                last.get(..shared).and_then(|shared| OrderKey::new(&[shared, rest].concat()))
-            }
-            _ => None,
-        };
-        let key = key.ok_or_else(|| self.malformed(column, "order key without room beside it"))?;
+        let key = read_key(self.source.from(Column::Key), last.as_ref(), op)?;
         self.recent.key = Some(key.clone());
         Ok(key)
     }
@@ -399,8 +367,4 @@ fn set_distance(entry: EntryId, set: OpId) -> Option<u64> {
     let creator = entry.creator().filter(|creator| creator.replica == set.replica)?;
     let distance = set.counter.checked_sub(creator.counter)?;
     (1..=SET_DISTANCE_MAX).contains(&distance).then_some(distance)
-}
-
-fn shared_prefix(a: &OrderKey, b: &OrderKey) -> usize {
-    a.as_bytes().iter().zip(b.as_bytes()).take_while(|(a, b)| a == b).count()
 }

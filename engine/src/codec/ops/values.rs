@@ -36,7 +36,8 @@ pub(crate) fn write_content(writer: &mut Writer, value: &Value) {
     }
 }
 
-fn read_content(reader: &mut Reader<'_>, kind: u8) -> Result<Value, DecodeError> {
+/// Reads what a value of this kind holds.
+pub(crate) fn read_content(reader: &mut Reader<'_>, kind: u8) -> Result<Value, DecodeError> {
     Ok(match kind {
         0 => Value::None,
         1 => Value::Bool(false),
