@@ -13,6 +13,7 @@ use crate::limits::{COUNTER_MAX, INFO_KEY_BYTES_MAX};
 use crate::op::{NewEntry, Op};
 use crate::registers::EntryState;
 use crate::replica::Replica;
+use crate::text::TextUnit;
 use crate::value::{Field, Value};
 
 impl Replica {
@@ -168,18 +169,46 @@ impl Replica {
         range: Range<usize>,
         text: &str,
     ) -> Result<(), EditError> {
+        self.splice_by(entry, field, range, TextUnit::Utf16, text)
+    }
+
+    /// The same for a range that counts another unit. O(log n) and what it deletes and inserts; O(1)
+    /// where the last edit of the text was.
+    ///
+    /// ```
+    /// use sds_engine::{EntryId, Field, Replica, ReplicaId, TextUnit, Value};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut desk = Replica::new(ReplicaId::new(1).ok_or("zero")?);
+    /// desk.set(EntryId::ROOT, Field::Label, Value::Text("naïve".into()))?;
+    /// desk.splice_by(EntryId::ROOT, Field::Label, 2..3, TextUnit::Chars, "i")?;
+    /// assert_eq!(desk.value(EntryId::ROOT, &Field::Label), Value::Text("naive".into()));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`Replica::splice`].
+    pub fn splice_by(
+        &mut self,
+        entry: EntryId,
+        field: Field,
+        range: Range<usize>,
+        unit: TextUnit,
+        text: &str,
+    ) -> Result<(), EditError> {
         self.require_shown(entry)?;
         let register = self.entries.get_mut(&entry).and_then(|state| state.register_mut(&field));
         let register = register.ok_or(EditError::NotText(entry))?;
         let set = register.stamp.op();
-        let Some(splice) = register.resolve(&range).ok_or(EditError::NotText(entry))? else {
-            let len = register.units().unwrap_or_default();
+        let Some(splice) = register.resolve(&range, unit).ok_or(EditError::NotText(entry))? else {
+            let len = register.text().map_or(0, |text| text.lengths().in_unit(unit));
             return Err(EditError::OutOfRange { from: range.start, to: range.end, len });
         };
         let life = self.life(entry);
         self.transact(|replica| {
             if !splice.deleted.is_empty() {
-                let (field, ranges) = (field.clone(), splice.deleted);
+                let (field, ranges) = (field.clone(), splice.deleted.into_vec());
                 replica.push(Op::Delete { entry, life, field, set, ranges })?;
             }
             if !text.is_empty() {

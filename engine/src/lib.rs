@@ -60,6 +60,7 @@ pub use error::{DecodeError, EditError, IntegrateError};
 pub use id::{EntryId, Life, NotAnEntryId, OpId, ReplicaId, Stamp, Timestamp};
 pub use op::{IdRange, NewEntry, Op};
 pub use replica::{Integrated, Replica};
+pub use text::{Side, TextUnit};
 pub use transaction::Transaction;
 pub use tree::OrderKey;
 pub use value::{BlobHash, BlobRef, Field, Value};

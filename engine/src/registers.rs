@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 
 use crate::id::{EntryId, Life, OpId, Stamp};
 use crate::op::{NewEntry, Op};
-use crate::text::{Splice, Text, TextUndo};
+use crate::text::{Lengths, Splice, Text, TextUndo, TextUnit};
 use crate::value::{Field, Value};
 
 /// One life in which somebody touched the entry.
@@ -46,7 +46,7 @@ enum Content {
     /// As it was set.
     Plain(Value),
     /// A text that was spliced since.
-    Spliced(Text),
+    Spliced(Box<Text>),
 }
 
 impl Register {
@@ -63,29 +63,54 @@ impl Register {
         matches!(self.content, Content::Plain(Value::None))
     }
 
-    /// The length of the text in UTF-16 units, if the field holds one.
-    pub(crate) fn units(&self) -> Option<usize> {
+    /// The text that the field holds, if it holds one.
+    pub(crate) fn text(&self) -> Option<TextContent<'_>> {
         match &self.content {
-            Content::Spliced(text) => Some(text.units()),
-            Content::Plain(Value::Text(text)) => Some(text.encode_utf16().count()),
+            Content::Spliced(text) => Some(TextContent::Spliced(text)),
+            Content::Plain(Value::Text(text)) => Some(TextContent::Plain(text)),
             Content::Plain(_) => None,
         }
     }
 
-    /// What replacing a range of UTF-16 units means in characters; `None` if the field holds no text,
+    /// What replacing a range of positions means in characters; `None` if the field holds no text,
     /// `Some(None)` if the range does not fit the text. A text that is asked for the first time is
     /// taken apart.
-    pub(crate) fn resolve(&mut self, range: &Range<usize>) -> Option<Option<Splice>> {
-        Some(self.text_mut()?.resolve(range))
+    #[inline]
+    pub(crate) fn resolve(
+        &mut self,
+        range: &Range<usize>,
+        unit: TextUnit,
+    ) -> Option<Option<Splice>> {
+        Some(self.text_mut()?.resolve(range, unit))
     }
 
+    #[inline]
     fn text_mut(&mut self) -> Option<&mut Text> {
         if let Content::Plain(Value::Text(text)) = &self.content {
-            self.content = Content::Spliced(Text::new(self.stamp, text));
+            self.content = Content::Spliced(Box::new(Text::new(self.stamp.op(), text)));
         }
         match &mut self.content {
             Content::Spliced(text) => Some(text),
             Content::Plain(_) => None,
+        }
+    }
+}
+
+/// A text as a register holds it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum TextContent<'a> {
+    /// As it was set.
+    Plain(&'a str),
+    /// Spliced since.
+    Spliced(&'a Text),
+}
+
+impl TextContent<'_> {
+    /// How long the text is. Costs the text if it was never spliced.
+    pub(crate) fn lengths(self) -> Lengths {
+        match self {
+            Self::Plain(text) => Lengths::of(text),
+            Self::Spliced(text) => text.shown(),
         }
     }
 }
@@ -175,7 +200,7 @@ impl EntryState {
             Op::Delete { field, set, ranges, .. } => {
                 for range in ranges {
                     let Some(content) = self.text_of(field, *set) else { break };
-                    content.delete(*range, clock, |undo| {
+                    content.delete(*range, |undo| {
                         journal.note(entry, || Undo::Text(field.clone(), undo()));
                     });
                 }
@@ -211,14 +236,9 @@ impl EntryState {
     }
 
     /// Takes edits of a text back, the newest of which comes first.
-    pub(crate) fn take_back_text(
-        &mut self,
-        field: &Field,
-        edits: &[TextUndo],
-        clock: &impl Fn(OpId) -> Stamp,
-    ) {
+    pub(crate) fn take_back_text(&mut self, field: &Field, edits: &[TextUndo]) {
         if let Some(text) = self.fields.get_mut(field).and_then(Register::text_mut) {
-            text.take_back(edits, clock);
+            text.take_back(edits);
         }
     }
 

@@ -1,0 +1,211 @@
+//! The place of the last edit, where the next one is likely to be.
+
+use std::ops::Range;
+
+use super::{CharId, FIRST_LEAF, Lengths, NONE, Run, RunTree, Side, Spot, TextUnit};
+use crate::id::{OpId, Stamp};
+use crate::op::IdRange;
+use crate::text::{IdRanges, push_range};
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cursor {
+    /// The run, or the end of a leaf.
+    pub(super) spot: Spot,
+    /// How much shows before that; none if it was found by an id.
+    pub(super) at: Option<Lengths>,
+    /// By how much more the leaf shows than the nodes above it know.
+    pub(super) pending: Lengths,
+    /// A stamp than which the character after the run is older, if that is known.
+    pub(super) newer: Option<Stamp>,
+}
+
+impl Cursor {
+    /// At the start of a text.
+    pub(super) const START: Self = Self {
+        spot: Spot { leaf: FIRST_LEAF, run: 0, byte: 0 },
+        at: Some(Lengths::ZERO),
+        pending: Lengths::ZERO,
+        newer: None,
+    };
+
+    /// Goes on to the next run, which is `shown` further on.
+    #[inline]
+    pub(super) fn step(&mut self, shown: Lengths) {
+        self.spot.run += 1;
+        self.spot.byte += shown.bytes;
+        self.at = self.at.map(|at| at + shown);
+        self.newer = None;
+    }
+
+    /// Goes back to the run before, of which `shown` shows.
+    #[inline]
+    pub(super) fn step_back(&mut self, shown: Lengths) {
+        self.spot.run -= 1;
+        self.spot.byte -= shown.bytes;
+        self.at = self.at.map(|at| at - shown);
+        self.newer = None;
+    }
+
+    /// Stays with the character that it was behind while a run before it, or its own, is cut in two.
+    pub(super) fn follow_cut(&mut self, run: usize, kept: Lengths) {
+        if self.spot.run == run {
+            self.step(kept);
+        } else {
+            self.spot.run += 1;
+        }
+    }
+}
+
+impl RunTree {
+    /// Moves the cursor to the run of the visible character that ends at a position. Returns how much
+    /// of the run shows before the position; none if no character ends there.
+    #[inline]
+    pub(in crate::text) fn seek(&mut self, position: usize, unit: TextUnit) -> Option<Lengths> {
+        if position == 0 || position > self.shown.in_unit(unit) {
+            return None;
+        }
+        if !self.seek_in_leaf(position, unit) {
+            self.flush();
+            let found = self.find(position, unit, Side::Before)?;
+            self.cursor.spot = found.spot;
+            self.cursor.at = Some(found.at);
+            self.cursor.newer = None;
+            return Some(found.cut);
+        }
+        let run = self.leaves[self.cursor.spot.leaf as usize].runs[self.cursor.spot.run];
+        let left = position - self.cursor.at?.in_unit(unit);
+        if run.is_ascii() {
+            return Some(Lengths::ascii(left));
+        }
+        run.cut(self.run_text(self.cursor.spot), left, unit)
+    }
+
+    /// The same, if the character is in the cursor's leaf. Whether it was.
+    #[inline]
+    fn seek_in_leaf(&mut self, position: usize, unit: TextUnit) -> bool {
+        let runs = &self.leaves[self.cursor.spot.leaf as usize].runs;
+        let Some(mut at) = self.cursor.at else { return false };
+        while position <= at.in_unit(unit) {
+            let Some(before) = self.cursor.spot.run.checked_sub(1) else { return false };
+            let shown = runs[before].lengths();
+            self.cursor.step_back(shown);
+            at -= shown;
+        }
+        loop {
+            let Some(run) = runs.get(self.cursor.spot.run) else { return false };
+            let shown = run.lengths();
+            if position - at.in_unit(unit) <= shown.in_unit(unit) {
+                return true;
+            }
+            self.cursor.step(shown);
+            at += shown;
+        }
+    }
+
+    /// Moves the cursor to the start of the text.
+    pub(in crate::text) fn seek_start(&mut self) {
+        self.go_to(FIRST_LEAF, 0);
+    }
+
+    /// Moves the cursor to the run of a character; returns which one of the run it is. None if it is
+    /// not in this text.
+    #[inline]
+    pub(in crate::text) fn seek_char(&mut self, op: OpId) -> Option<u32> {
+        if let Some(run) = self.run(self.cursor.spot) {
+            let last = run.first.plus(run.len - 1);
+            if self.authors.is(last, op) {
+                return Some(run.len - 1);
+            }
+        }
+        let id = self.authors.find(op)?;
+        self.seek_id(id)
+    }
+
+    /// The same, by the short form of its id.
+    #[inline]
+    pub(super) fn seek_id(&mut self, id: CharId) -> Option<u32> {
+        if let Some(run) = self.run(self.cursor.spot)
+            && run.contains(id)
+        {
+            return Some(run.offset_of(id));
+        }
+        self.build_index();
+        let (leaf, number) = self.locate(id)?;
+        self.go_to(leaf, number);
+        self.run(self.cursor.spot).map(|run| run.offset_of(id))
+    }
+
+    /// Moves the cursor to a run, or to the end of a leaf.
+    pub(super) fn go_to(&mut self, leaf: u32, run: usize) {
+        if self.cursor.spot.leaf != leaf {
+            self.flush();
+            let at = (leaf == FIRST_LEAF).then_some(Lengths::ZERO);
+            let spot = Spot { leaf, run: 0, byte: 0 };
+            self.cursor = Cursor { spot, at, pending: Lengths::ZERO, newer: None };
+        }
+        let runs = &self.leaves[leaf as usize].runs;
+        while self.cursor.spot.run > run {
+            self.cursor.step_back(runs[self.cursor.spot.run - 1].lengths());
+        }
+        while self.cursor.spot.run < run {
+            self.cursor.step(runs[self.cursor.spot.run].lengths());
+        }
+    }
+
+    /// The id of a character of the cursor's run.
+    #[inline]
+    pub(in crate::text) fn char_here(&self, offset: u32) -> Option<OpId> {
+        self.run(self.cursor.spot).map(|run| self.authors.op(run.first.plus(offset)))
+    }
+
+    /// The visible characters in a range, which begins `cut` into the cursor's run or, without that,
+    /// at the start of the text. None if the range ends inside a character or after the text.
+    #[inline]
+    pub(in crate::text) fn visible_chars(
+        &self,
+        cut: Option<Lengths>,
+        mut left: usize,
+        unit: TextUnit,
+    ) -> Option<IdRanges> {
+        let mut ranges = IdRanges::new();
+        let mut spot = if cut.is_some() { self.cursor.spot } else { Cursor::START.spot };
+        let mut from = cut.unwrap_or(Lengths::ZERO);
+        while left > 0 {
+            let Some(run) = self.run(spot) else {
+                let leaf = self.leaves[spot.leaf as usize].next;
+                if leaf == NONE {
+                    return None;
+                }
+                (spot, from) = (Spot { leaf, run: 0, byte: 0 }, Lengths::ZERO);
+                continue;
+            };
+            let shown = run.lengths();
+            let rest = shown - from;
+            if rest.in_unit(unit) > 0 {
+                let upto = left.min(rest.in_unit(unit));
+                let to = self.cut_here(spot, run, from.in_unit(unit) + upto, unit)?;
+                left -= upto;
+                push_range(&mut ranges, self.id_range(run, from.chars..to.chars));
+            }
+            spot = Spot { run: spot.run + 1, byte: spot.byte + shown.bytes, ..spot };
+            from = Lengths::ZERO;
+        }
+        Some(ranges)
+    }
+
+    #[inline]
+    fn cut_here(&self, spot: Spot, run: &Run, count: usize, unit: TextUnit) -> Option<Lengths> {
+        if run.is_ascii() {
+            return Some(Lengths::ascii(count));
+        }
+        run.cut(self.run_text(spot), count, unit)
+    }
+
+    #[inline]
+    fn id_range(&self, run: &Run, chars: Range<usize>) -> IdRange {
+        // Within a run, whose length fits.
+        let from = u32::try_from(chars.start).unwrap_or(u32::MAX);
+        let first = self.authors.op(run.first.plus(from));
+        IdRange { first, len: (chars.end - chars.start) as u64 }
+    }
+}
