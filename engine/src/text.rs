@@ -85,6 +85,11 @@ impl Text {
         text: &str,
         clock: &impl Fn(OpId) -> Stamp,
     ) -> Option<TextUndo> {
+        if let Some(origin) = origin
+            && let Some(len) = self.tree.extend(origin, stamp, text)
+        {
+            return Some(TextUndo::Inserted(IdRange { first: stamp.op(), len }));
+        }
         let offset = match origin {
             Some(origin) => self.tree.seek_char(origin)? + 1,
             None => {
@@ -110,15 +115,28 @@ impl Text {
     /// boundaries inside the text. O(1) where the last edit was.
     #[inline]
     pub(crate) fn resolve(&mut self, range: &Range<usize>, unit: TextUnit) -> Option<Splice> {
-        let len = range.end.checked_sub(range.start)?;
+        if range.start > range.end {
+            return None;
+        }
+        if let Some((origin, chars)) = self.tree.range_at_tip(range, unit) {
+            let mut deleted = IdRanges::new();
+            if chars.len > 0 {
+                deleted.push(chars);
+            }
+            return Some(Splice { origin: Some(origin), deleted });
+        }
+        self.resolve_anywhere(range, unit)
+    }
+
+    fn resolve_anywhere(&mut self, range: &Range<usize>, unit: TextUnit) -> Option<Splice> {
         if range.start == 0 {
-            let deleted = self.tree.visible_chars(None, len, unit)?;
+            let deleted = self.tree.visible_chars(None, range, unit)?;
             return Some(Splice { origin: None, deleted });
         }
         let cut = self.tree.seek(range.start, unit)?;
         // A run's characters are counted in 32 bits, and at least one is before the position.
         let origin = self.tree.char_here(u32::try_from(cut.chars - 1).ok()?);
-        let deleted = self.tree.visible_chars(Some(cut), len, unit)?;
+        let deleted = self.tree.visible_chars(Some(cut), range, unit)?;
         Some(Splice { origin, deleted })
     }
 

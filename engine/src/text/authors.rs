@@ -38,6 +38,12 @@ impl CharId {
         Self(self.0 + u64::from(by))
     }
 
+    /// The id `by` places earlier, which has to be in the same era.
+    #[inline]
+    pub(super) fn minus(self, by: u32) -> Self {
+        Self(self.0 - u64::from(by))
+    }
+
     /// How many places it is later than `first`; a huge number if it is earlier.
     #[inline]
     pub(super) const fn distance_from(self, first: Self) -> u64 {

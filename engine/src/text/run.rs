@@ -106,6 +106,24 @@ impl Run {
         self.units += next.units;
     }
 
+    /// Takes in `len` characters before the first of a deleted run; whether it can be that long.
+    #[inline]
+    pub(super) fn extend_back(&mut self, len: u32) -> bool {
+        let Some(sum) = self.len.checked_add(len).filter(|_| !self.first.begins_era()) else {
+            return false;
+        };
+        (self.first, self.len) = (self.first.minus(len), sum);
+        true
+    }
+
+    /// Cuts the last `len` characters, which are ASCII, off a longer run.
+    #[inline]
+    pub(super) const fn shorten_ascii(&mut self, len: u32) {
+        self.len -= len;
+        self.bytes -= len as u16;
+        self.units -= len as u16;
+    }
+
     /// Cuts the run after `len` characters, of which `kept` shows, and returns the rest.
     pub(super) fn split_off(&mut self, len: u32, kept: Lengths) -> Self {
         let (bytes, units) = (kept.bytes as u16, kept.units as u16);

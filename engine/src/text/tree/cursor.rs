@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{CharId, FIRST_LEAF, Lengths, NONE, Run, RunTree, Side, Spot, TextUnit};
+use super::{CharId, FIRST_LEAF, Lengths, Run, RunTree, Side, Spot, TextUnit};
 use crate::id::{OpId, Stamp};
 use crate::op::IdRange;
 use crate::text::{IdRanges, push_range};
@@ -15,7 +15,20 @@ pub(super) struct Cursor {
     pub(super) at: Option<Lengths>,
     /// By how much more the leaf shows than the nodes above it know.
     pub(super) pending: Lengths,
-    /// A stamp than which the character after the run is older, if that is known.
+    /// The end of the cursor's run, if the last edit was there.
+    pub(super) tip: Option<Tip>,
+}
+
+/// The end of a visible run, where somebody types.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tip {
+    /// The last character.
+    pub(super) last: OpId,
+    /// Where in the leaf's text it ends.
+    pub(super) byte: usize,
+    /// How much shows up to its end, if that is known.
+    pub(super) at: Option<Lengths>,
+    /// A stamp than which whatever comes next is older, if that is known.
     pub(super) newer: Option<Stamp>,
 }
 
@@ -25,7 +38,7 @@ impl Cursor {
         spot: Spot { leaf: FIRST_LEAF, run: 0, byte: 0 },
         at: Some(Lengths::ZERO),
         pending: Lengths::ZERO,
-        newer: None,
+        tip: None,
     };
 
     /// Goes on to the next run, which is `shown` further on.
@@ -34,7 +47,7 @@ impl Cursor {
         self.spot.run += 1;
         self.spot.byte += shown.bytes;
         self.at = self.at.map(|at| at + shown);
-        self.newer = None;
+        self.tip = None;
     }
 
     /// Goes back to the run before, of which `shown` shows.
@@ -43,7 +56,7 @@ impl Cursor {
         self.spot.run -= 1;
         self.spot.byte -= shown.bytes;
         self.at = self.at.map(|at| at - shown);
-        self.newer = None;
+        self.tip = None;
     }
 
     /// Stays with the character that it was behind while a run before it, or its own, is cut in two.
@@ -69,7 +82,7 @@ impl RunTree {
             let found = self.find(position, unit, Side::Before)?;
             self.cursor.spot = found.spot;
             self.cursor.at = Some(found.at);
-            self.cursor.newer = None;
+            self.cursor.tip = None;
             return Some(found.cut);
         }
         let run = self.leaves[self.cursor.spot.leaf as usize].runs[self.cursor.spot.run];
@@ -111,12 +124,6 @@ impl RunTree {
     /// not in this text.
     #[inline]
     pub(in crate::text) fn seek_char(&mut self, op: OpId) -> Option<u32> {
-        if let Some(run) = self.run(self.cursor.spot) {
-            let last = run.first.plus(run.len - 1);
-            if self.authors.is(last, op) {
-                return Some(run.len - 1);
-            }
-        }
         let id = self.authors.find(op)?;
         self.seek_id(id)
     }
@@ -128,6 +135,14 @@ impl RunTree {
             && run.contains(id)
         {
             return Some(run.offset_of(id));
+        }
+        // Deleting forwards, and going over what was deleted, ends in one of the next runs.
+        let Spot { leaf, run, .. } = self.cursor.spot;
+        let next = self.leaves[leaf as usize].runs.iter().enumerate().skip(run + 1).take(2);
+        if let Some((run, found)) = next.into_iter().find(|(_, run)| run.contains(id)) {
+            let offset = found.offset_of(id);
+            self.go_to(leaf, run);
+            return Some(offset);
         }
         self.build_index();
         let (leaf, number) = self.locate(id)?;
@@ -141,7 +156,7 @@ impl RunTree {
             self.flush();
             let at = (leaf == FIRST_LEAF).then_some(Lengths::ZERO);
             let spot = Spot { leaf, run: 0, byte: 0 };
-            self.cursor = Cursor { spot, at, pending: Lengths::ZERO, newer: None };
+            self.cursor = Cursor { spot, at, pending: Lengths::ZERO, tip: None };
         }
         let runs = &self.leaves[leaf as usize].runs;
         while self.cursor.spot.run > run {
@@ -158,25 +173,46 @@ impl RunTree {
         self.run(self.cursor.spot).map(|run| self.authors.op(run.first.plus(offset)))
     }
 
+    /// What a range of positions is, if it is at the end of the cursor's run: the character before it,
+    /// and those in it. The usual case of typing and of deleting backwards.
+    #[inline]
+    pub(in crate::text) fn range_at_tip(
+        &self,
+        range: &Range<usize>,
+        unit: TextUnit,
+    ) -> Option<(OpId, IdRange)> {
+        let tip = self.cursor.tip.as_ref()?;
+        if tip.at?.in_unit(unit) != range.end {
+            return None;
+        }
+        let len = (range.end - range.start) as u64;
+        if len > 0 {
+            let run = self.run(self.cursor.spot)?;
+            if !run.is_ascii() || len >= u64::from(run.len) {
+                return None;
+            }
+        }
+        let before = OpId { counter: tip.last.counter - len, ..tip.last };
+        Some((before, IdRange { first: before.plus(1), len }))
+    }
+
     /// The visible characters in a range, which begins `cut` into the cursor's run or, without that,
     /// at the start of the text. None if the range ends inside a character or after the text.
-    #[inline]
     pub(in crate::text) fn visible_chars(
         &self,
         cut: Option<Lengths>,
-        mut left: usize,
+        range: &Range<usize>,
         unit: TextUnit,
     ) -> Option<IdRanges> {
         let mut ranges = IdRanges::new();
+        let mut left = range.end - range.start;
         let mut spot = if cut.is_some() { self.cursor.spot } else { Cursor::START.spot };
         let mut from = cut.unwrap_or(Lengths::ZERO);
         while left > 0 {
             let Some(run) = self.run(spot) else {
-                let leaf = self.leaves[spot.leaf as usize].next;
-                if leaf == NONE {
-                    return None;
-                }
-                (spot, from) = (Spot { leaf, run: 0, byte: 0 }, Lengths::ZERO);
+                // There may be many leaves of which nothing shows.
+                spot = self.find(range.end - left, unit, Side::After)?.spot;
+                from = Lengths::ZERO;
                 continue;
             };
             let shown = run.lengths();

@@ -3,6 +3,7 @@
 
 use smallvec::SmallVec;
 
+use super::cursor::Tip;
 use super::{Authors, LEAF_BYTES, Lengths, Run, RunTree};
 use crate::id::{OpId, Stamp};
 
@@ -21,7 +22,8 @@ impl RunTree {
             return self.skip_runs(self.cursor.spot.run, offset, stamp, clock);
         };
         if offset == run.len {
-            if self.cursor.newer.is_some_and(|newer| newer <= stamp) {
+            let newer = self.cursor.tip.as_ref().and_then(|tip| tip.newer);
+            if newer.is_some_and(|newer| newer <= stamp) {
                 return offset;
             }
         } else if clock(self.authors.op(run.first.plus(offset))) < stamp {
@@ -81,12 +83,7 @@ impl RunTree {
 
     /// Puts new characters at a place in the cursor's run. They take consecutive ids from that of
     /// `stamp` on, and none is older than that. Returns how many they are.
-    #[inline]
     pub(in crate::text) fn insert(&mut self, mut offset: u32, stamp: Stamp, text: &str) -> u64 {
-        if let Some(len) = self.extend_run(offset, stamp.op(), text) {
-            self.cursor.newer = Some(stamp);
-            return len;
-        }
         let (mut first, mut rest) = (stamp.op(), text);
         while !rest.is_empty() {
             let mut piece = &rest[..rest.floor_char_boundary(LEAF_BYTES)];
@@ -102,37 +99,55 @@ impl RunTree {
             first = first.plus(lengths.chars as u64);
             offset = self.run(self.cursor.spot).map_or(0, |run| run.len);
         }
-        self.cursor.newer = Some(stamp);
+        self.set_tip(Some(stamp));
         first.counter - stamp.counter
     }
 
-    /// Typing that goes on: puts characters behind the cursor's run, if their ids go on, too, and there
-    /// is room. Returns how many they are.
+    /// Notes that the last edit was at the end of the cursor's run.
+    fn set_tip(&mut self, newer: Option<Stamp>) {
+        let cursor = &self.cursor;
+        self.cursor.tip = self.run(cursor.spot).filter(|run| !run.is_deleted()).map(|run| Tip {
+            last: self.authors.op(run.first.plus(run.len - 1)),
+            byte: cursor.spot.byte + run.lengths().bytes,
+            at: cursor.at.map(|at| at + run.lengths()),
+            newer,
+        });
+    }
+
+    /// Typing that goes on: puts characters behind the cursor's run, if the last ones went there, their
+    /// ids go on, and there is room. Returns how many they are.
     #[inline]
-    fn extend_run(&mut self, offset: u32, first: OpId, text: &str) -> Option<u64> {
+    pub(in crate::text) fn extend(
+        &mut self,
+        origin: OpId,
+        stamp: Stamp,
+        text: &str,
+    ) -> Option<u64> {
+        let tip = self.cursor.tip.as_mut()?;
+        let goes_on = tip.last == origin
+            && origin.plus(1) == stamp.op()
+            && tip.newer.is_some_and(|newer| newer <= stamp);
         let spot = self.cursor.spot;
         let leaf = &mut self.leaves[spot.leaf as usize];
-        let run = leaf.runs.get_mut(spot.run)?;
-        let id = run.end();
-        let goes_on = offset == run.len
-            && !run.is_deleted()
-            && !id.begins_era()
-            && self.authors.is(id, first)
-            && self.authors.end_of(id) == id;
         if !goes_on || leaf.text.len() + text.len() > LEAF_BYTES {
             return None;
         }
-        let added = Run::visible(id, Lengths::of(text));
-        if u64::from(added.len) > Authors::room(id) || run.len.checked_add(added.len).is_none() {
+        let run = leaf.runs.get_mut(spot.run)?;
+        let (id, added) = (run.end(), Lengths::of(text));
+        let len = added.chars as u64;
+        let is_last = !id.begins_era() && self.authors.end_of(id) == id;
+        if !is_last || len > Authors::room(id) || u64::from(run.len) + len > u32::MAX.into() {
             return None;
         }
-        let byte = spot.byte + run.lengths().bytes;
-        run.join(&added);
-        leaf.insert_text(byte, text);
-        self.authors.reach(id.plus(added.len - 1));
-        self.shown += added.lengths();
-        self.cursor.pending += added.lengths();
-        Some(added.len.into())
+        run.join(&Run::visible(id, added));
+        leaf.insert_text(tip.byte, text);
+        tip.last.counter += len;
+        tip.byte += added.bytes;
+        tip.at = tip.at.map(|at| at + added);
+        self.authors.reach(id.plus(added.chars as u32 - 1));
+        self.shown += added;
+        self.cursor.pending += added;
+        Some(len)
     }
 
     /// Puts a run at a place in the cursor's run, and the cursor on it.
@@ -190,17 +205,8 @@ impl RunTree {
         len: u64,
         mut gone: impl FnMut(OpId, &str),
     ) {
-        // Most deletions are of what was typed last.
-        if let Some(run) = self.run(self.cursor.spot)
-            && len <= u64::from(run.len)
-        {
-            let from = run.len - len as u32;
-            if self.authors.is(run.first.plus(from), first) {
-                if !run.is_deleted() {
-                    self.delete_here(from, run.len, &mut gone);
-                }
-                return;
-            }
+        if self.shorten(first, len, &mut gone) {
+            return;
         }
         for (mut from, to) in self.authors.ranges(first, len) {
             while from < to {
@@ -217,6 +223,35 @@ impl RunTree {
                 from = upto;
             }
         }
+    }
+
+    /// Deleting backwards that goes on: deletes the last characters of the cursor's run, if they are
+    /// ASCII, some are left, and what comes next is a deleted run that they continue with.
+    #[inline]
+    fn shorten(&mut self, first: OpId, len: u64, gone: &mut impl FnMut(OpId, &str)) -> bool {
+        let Some(tip) = self.cursor.tip.as_mut() else { return false };
+        let spot = self.cursor.spot;
+        let leaf = &mut self.leaves[spot.leaf as usize];
+        let [run, next, ..] = &mut leaf.runs[spot.run..] else { return false };
+        let is_tail = first.plus(len - 1) == tip.last && len < u64::from(run.len);
+        if !is_tail || !run.is_ascii() || !next.is_deleted() || next.first != run.end() {
+            return false;
+        }
+        let (len, gone_text) = (len as usize, tip.byte - len as usize..tip.byte);
+        if !next.extend_back(len as u32) {
+            return false;
+        }
+        gone(first, &leaf.text[gone_text.clone()]);
+        leaf.text.drain(gone_text);
+        run.shorten_ascii(len as u32);
+        let shown = Lengths::ascii(len);
+        tip.last.counter -= len as u64;
+        tip.byte -= len;
+        tip.at = tip.at.map(|at| at - shown);
+        tip.newer = None;
+        self.shown -= shown;
+        self.cursor.pending -= shown;
+        true
     }
 
     /// Deletes some characters of the cursor's run, which is visible.
@@ -257,9 +292,12 @@ impl RunTree {
         leaf.replace_runs(start, end, &runs);
         // Of the run before, if that took this one in, nothing shows.
         self.cursor.spot.run = start;
-        self.cursor.newer = None;
         self.shown -= upto - kept;
         self.cursor.pending -= upto - kept;
+        self.cursor.tip = None;
         self.split_if_full();
+        if from > 0 && tail.len == 0 {
+            self.set_tip(None);
+        }
     }
 }

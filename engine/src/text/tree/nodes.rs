@@ -159,7 +159,7 @@ impl RunTree {
                 byte: self.cursor.spot.byte - byte,
             };
         }
-        self.cursor.newer = None;
+        self.cursor.tip = None;
         let (parent, oldest, moved) = (rest.parent, rest.oldest, rest.shown());
         let stays = here.shown();
         self.leaves.push(rest);
