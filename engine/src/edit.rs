@@ -201,7 +201,8 @@ impl Replica {
         let register = self.entries.get_mut(&entry).and_then(|state| state.register_mut(&field));
         let register = register.ok_or(EditError::NotText(entry))?;
         let set = register.stamp.op();
-        let Some(splice) = register.resolve(&range, unit).ok_or(EditError::NotText(entry))? else {
+        let splice = register.resolve(&range, unit, !text.is_empty());
+        let Some(splice) = splice.ok_or(EditError::NotText(entry))? else {
             let len = register.text().map_or(0, |text| text.lengths().in_unit(unit));
             return Err(EditError::OutOfRange { from: range.start, to: range.end, len });
         };

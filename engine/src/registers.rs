@@ -73,15 +73,16 @@ impl Register {
     }
 
     /// What replacing a range of positions means in characters; `None` if the field holds no text,
-    /// `Some(None)` if the range does not fit the text. A text that is asked for the first time is
-    /// taken apart.
+    /// `Some(None)` if the range does not fit the text. `inserts`: something goes into its place. A
+    /// text that is asked for the first time is taken apart.
     #[inline]
     pub(crate) fn resolve(
         &mut self,
         range: &Range<usize>,
         unit: TextUnit,
+        inserts: bool,
     ) -> Option<Option<Splice>> {
-        Some(self.text_mut()?.resolve(range, unit))
+        Some(self.text_mut()?.resolve(range, unit, inserts))
     }
 
     #[inline]

@@ -112,9 +112,15 @@ impl Text {
     }
 
     /// The characters that a range of positions means, or `None` if it does not lie on character
-    /// boundaries inside the text. O(1) where the last edit was.
+    /// boundaries inside the text. O(1) where the last edit was. The origin is not looked for where
+    /// nothing is inserted in the place of what is deleted.
     #[inline]
-    pub(crate) fn resolve(&mut self, range: &Range<usize>, unit: TextUnit) -> Option<Splice> {
+    pub(crate) fn resolve(
+        &mut self,
+        range: &Range<usize>,
+        unit: TextUnit,
+        inserts: bool,
+    ) -> Option<Splice> {
         if range.start > range.end {
             return None;
         }
@@ -125,19 +131,25 @@ impl Text {
             }
             return Some(Splice { origin: Some(origin), deleted });
         }
-        self.resolve_anywhere(range, unit)
+        self.resolve_anywhere(range, unit, inserts)
     }
 
-    fn resolve_anywhere(&mut self, range: &Range<usize>, unit: TextUnit) -> Option<Splice> {
-        if range.start == 0 {
-            let deleted = self.tree.visible_chars(None, range, unit)?;
-            return Some(Splice { origin: None, deleted });
+    fn resolve_anywhere(
+        &mut self,
+        range: &Range<usize>,
+        unit: TextUnit,
+        inserts: bool,
+    ) -> Option<Splice> {
+        let mut splice = Splice { origin: None, deleted: IdRanges::new() };
+        if range.start > 0 && (inserts || range.is_empty()) {
+            let cut = self.tree.seek(range.start, unit, Side::Before)?;
+            // A run's characters are counted in 32 bits, and at least one is before the position.
+            splice.origin = self.tree.char_here(u32::try_from(cut.chars - 1).ok()?);
         }
-        let cut = self.tree.seek(range.start, unit)?;
-        // A run's characters are counted in 32 bits, and at least one is before the position.
-        let origin = self.tree.char_here(u32::try_from(cut.chars - 1).ok()?);
-        let deleted = self.tree.visible_chars(Some(cut), range, unit)?;
-        Some(Splice { origin, deleted })
+        if !range.is_empty() {
+            splice.deleted = self.tree.chars_in(range, unit)?;
+        }
+        Some(splice)
     }
 
     /// The visible characters.

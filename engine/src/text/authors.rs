@@ -129,13 +129,6 @@ impl Authors {
         OpId { replica, counter: (era << ERA_BITS) | (id.0 % ERA_LEN) }
     }
 
-    /// Whether `id` is the short form of `op`.
-    #[inline]
-    pub(super) fn is(&self, id: CharId, op: OpId) -> bool {
-        op.counter % ERA_LEN == id.0 % ERA_LEN
-            && self.list.get(id.author()).is_some_and(|author| author.name == Name::of(op))
-    }
-
     /// The ranges of short forms that may be in use among `len` ids from `first` on.
     pub(super) fn ranges(&self, first: OpId, len: u64) -> Vec<(CharId, CharId)> {
         let last = first.counter.saturating_add(len - 1);

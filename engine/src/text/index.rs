@@ -49,60 +49,74 @@ impl Index {
     /// The leaf of a character, if it is here at all.
     #[inline]
     pub(super) fn leaf_of(&self, id: CharId) -> u32 {
-        let Some((chunk, at)) = self.piece_before(id) else { return 0 };
-        let chunk = &self.chunks[chunk];
-        if id.is_of_author_of(chunk.keys[at]) { chunk.leaves[at] } else { 0 }
+        self.piece(self.piece_before(id), id).1
     }
 
     /// Where the piece that `id` is in ends.
     pub(super) fn piece_end(&self, id: CharId) -> CharId {
-        let Some((chunk, at)) = self.piece_before(id) else {
-            return self.heads.first().copied().unwrap_or(CharId::MAX);
-        };
-        let next = self.chunks[chunk].keys.get(at + 1);
-        next.or_else(|| self.heads.get(chunk + 1)).copied().unwrap_or(CharId::MAX)
+        self.piece(self.piece_before(id), id).0
     }
 
     /// Says that the characters `ids` are in `leaf`. `are_last`: their author has none after them.
     pub(super) fn assign(&mut self, ids: Range<CharId>, leaf: u32, are_last: bool) {
-        if are_last && self.leaf_of(ids.start) == leaf {
+        let before = self.piece_before(ids.start);
+        let (next, known) = self.piece(before, ids.start);
+        if next < ids.end {
+            self.remove_between(&ids);
+            self.assign(ids, leaf, are_last);
             return;
         }
-        let after = if are_last { leaf } else { self.leaf_of(ids.end) };
-        self.remove_between(&ids);
-        self.set(ids.start, leaf);
-        if after != leaf {
-            self.set(ids.end, after);
+        if known == leaf {
+            return;
+        }
+        let keeps_rest = !are_last && ids.end < next;
+        let rest = keeps_rest.then_some((ids.end, known));
+        match before {
+            Some((number, at)) if self.chunks[number].keys[at] == ids.start => {
+                self.chunks[number].leaves[at] = leaf;
+                self.insert(number, at + 1, None, rest);
+            }
+            Some((number, at)) => self.insert(number, at + 1, Some((ids.start, leaf)), rest),
+            None => self.insert(0, 0, Some((ids.start, leaf)), rest),
         }
     }
 
-    /// Lets a piece that reaches to the next key begin at `key`.
-    fn set(&mut self, key: CharId, leaf: u32) {
-        let before = self.piece_before(key);
-        if let Some((number, at)) = before
-            && self.chunks[number].keys[at] == key
-        {
-            self.chunks[number].leaves[at] = leaf;
-        } else if self.leaf_of(key) != leaf {
-            let (number, at) = before.map_or((0, 0), |(number, at)| (number, at + 1));
-            self.insert(number, at, (key, leaf));
-        }
+    /// Of the piece that `id` is in, given the key before that: where it ends, and its leaf.
+    #[inline]
+    fn piece(&self, before: Option<(usize, usize)>, id: CharId) -> (CharId, u32) {
+        let Some((number, at)) = before else {
+            return (self.heads.first().copied().unwrap_or(CharId::MAX), 0);
+        };
+        let chunk = &self.chunks[number];
+        let next = chunk.keys.get(at + 1).or_else(|| self.heads.get(number + 1));
+        let leaf = if id.is_of_author_of(chunk.keys[at]) { chunk.leaves[at] } else { 0 };
+        (next.copied().unwrap_or(CharId::MAX), leaf)
     }
 
-    fn insert(&mut self, number: usize, at: usize, (key, leaf): (CharId, u32)) {
+    /// Puts up to two pieces in, which follow each other.
+    fn insert(
+        &mut self,
+        number: usize,
+        at: usize,
+        first: Option<(CharId, u32)>,
+        second: Option<(CharId, u32)>,
+    ) {
         if self.chunks.is_empty() {
-            return self.push(key, leaf);
+            first.into_iter().chain(second).for_each(|(key, leaf)| self.push(key, leaf));
+            return;
         }
         let chunk = &mut self.chunks[number];
-        chunk.insert(at, key, leaf);
+        for (key, leaf) in second.into_iter().chain(first) {
+            chunk.insert(at, key, leaf);
+        }
         if at == 0 {
-            self.heads[number] = key;
+            self.heads[number] = chunk.keys[0];
         }
         if chunk.keys.len() <= CHUNK {
             return;
         }
         // Ids mostly come in rising order: then the full chunk stays full.
-        let cut = if at == CHUNK { CHUNK } else { CHUNK / 2 };
+        let cut = if at >= CHUNK - 1 { CHUNK } else { CHUNK / 2 };
         let rest = chunk.split_off(cut);
         self.heads.insert(number + 1, rest.keys[0]);
         self.chunks.insert(number + 1, rest);

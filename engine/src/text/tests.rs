@@ -166,7 +166,7 @@ proptest! {
         }
         for (from, len) in ranges {
             let range = from..from + len;
-            prop_assert_eq!(pair.text.resolve(&range, TextUnit::Utf16), pair.list.resolve(&range), "{:?}", range);
+            prop_assert_eq!(pair.text.resolve(&range, TextUnit::Utf16, true), pair.list.resolve(&range), "{:?}", range);
         }
     }
 
@@ -207,7 +207,7 @@ fn a_long_text_makes_a_tree_of_many_levels_and_typing_extends_runs() {
 fn ranges_that_end_inside_a_character_or_past_the_end_do_not_resolve() {
     let mut pair = Pair::new("a😀b");
     for range in [2..2, 1..2, 0..5, 5..5, 9..9] {
-        assert_eq!(pair.text.resolve(&range, TextUnit::Utf16), None, "{range:?}");
+        assert_eq!(pair.text.resolve(&range, TextUnit::Utf16, true), None, "{range:?}");
     }
-    assert!(pair.text.resolve(&(1..3), TextUnit::Utf16).is_some());
+    assert!(pair.text.resolve(&(1..3), TextUnit::Utf16, true).is_some());
 }

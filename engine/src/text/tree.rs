@@ -42,7 +42,7 @@ use nodes::{Child, Inner, Leaf};
 
 /// The most runs, and the most bytes of text, of a leaf; the most children of an inner node. Small
 /// ones make tests see many levels.
-const LEAF_RUNS: usize = if cfg!(any(test, feature = "small-nodes")) { 4 } else { 64 };
+const LEAF_RUNS: usize = if cfg!(any(test, feature = "small-nodes")) { 4 } else { 32 };
 const LEAF_BYTES: usize = if cfg!(any(test, feature = "small-nodes")) { 16 } else { 1_024 };
 const FAN_OUT: usize = if cfg!(any(test, feature = "small-nodes")) { 3 } else { 16 };
 

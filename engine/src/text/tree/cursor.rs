@@ -2,10 +2,13 @@
 
 use std::ops::Range;
 
-use super::{CharId, FIRST_LEAF, Lengths, Run, RunTree, Side, Spot, TextUnit};
+use super::{CharId, FIRST_LEAF, Lengths, Run, RunTree, Side, Spot, TextUnit, reaches};
 use crate::id::{OpId, Stamp};
 use crate::op::IdRange;
 use crate::text::{IdRanges, push_range};
+
+/// How many runs to go from the cursor before taking the way through the nodes above.
+const NEAR: usize = 8;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cursor {
@@ -70,22 +73,25 @@ impl Cursor {
 }
 
 impl RunTree {
-    /// Moves the cursor to the run of the visible character that ends at a position. Returns how much
-    /// of the run shows before the position; none if no character ends there.
+    /// Moves the cursor to the run of the visible character on one side of a position. Returns how much
+    /// of the run shows before the position; none if there is no such character, or the position is
+    /// inside of one.
     #[inline]
-    pub(in crate::text) fn seek(&mut self, position: usize, unit: TextUnit) -> Option<Lengths> {
-        if position == 0 || position > self.shown.in_unit(unit) {
-            return None;
-        }
-        if !self.seek_in_leaf(position, unit) {
+    pub(in crate::text) fn seek(
+        &mut self,
+        position: usize,
+        unit: TextUnit,
+        side: Side,
+    ) -> Option<Lengths> {
+        if !self.seek_near(position, unit, side) {
             self.flush();
-            let found = self.find(position, unit, Side::Before)?;
+            let found = self.find(position, unit, side)?;
             self.cursor.spot = found.spot;
             self.cursor.at = Some(found.at);
             self.cursor.tip = None;
             return Some(found.cut);
         }
-        let run = self.leaves[self.cursor.spot.leaf as usize].runs[self.cursor.spot.run];
+        let run = self.run(self.cursor.spot)?;
         let left = position - self.cursor.at?.in_unit(unit);
         if run.is_ascii() {
             return Some(Lengths::ascii(left));
@@ -93,26 +99,37 @@ impl RunTree {
         run.cut(self.run_text(self.cursor.spot), left, unit)
     }
 
-    /// The same, if the character is in the cursor's leaf. Whether it was.
+    /// The same, if the character is a few runs away in the cursor's leaf. Whether it was.
     #[inline]
-    fn seek_in_leaf(&mut self, position: usize, unit: TextUnit) -> bool {
+    fn seek_near(&mut self, position: usize, unit: TextUnit, side: Side) -> bool {
         let runs = &self.leaves[self.cursor.spot.leaf as usize].runs;
         let Some(mut at) = self.cursor.at else { return false };
-        while position <= at.in_unit(unit) {
-            let Some(before) = self.cursor.spot.run.checked_sub(1) else { return false };
-            let shown = runs[before].lengths();
-            self.cursor.step_back(shown);
-            at -= shown;
-        }
-        loop {
-            let Some(run) = runs.get(self.cursor.spot.run) else { return false };
-            let shown = run.lengths();
-            if position - at.in_unit(unit) <= shown.in_unit(unit) {
+        let Spot { mut run, mut byte, leaf } = self.cursor.spot;
+        for _ in 0..NEAR {
+            let start = at.in_unit(unit);
+            let is_behind = match side {
+                Side::Before => start < position,
+                Side::After => start <= position,
+            };
+            if !is_behind {
+                let Some(before) = run.checked_sub(1) else { return false };
+                let shown = runs[before].lengths();
+                (run, byte, at) = (before, byte - shown.bytes, at - shown);
+                continue;
+            }
+            let Some(here) = runs.get(run) else { return false };
+            let shown = here.lengths();
+            if reaches(shown.in_unit(unit), position - start, side) {
+                if run != self.cursor.spot.run {
+                    self.cursor.spot = Spot { leaf, run, byte };
+                    self.cursor.at = Some(at);
+                    self.cursor.tip = None;
+                }
                 return true;
             }
-            self.cursor.step(shown);
-            at += shown;
+            (run, byte, at) = (run + 1, byte + shown.bytes, at + shown);
         }
+        false
     }
 
     /// Moves the cursor to the start of the text.
@@ -136,13 +153,17 @@ impl RunTree {
         {
             return Some(run.offset_of(id));
         }
-        // Deleting forwards, and going over what was deleted, ends in one of the next runs.
+        // After a deletion the next run, or the one before, is likely.
         let Spot { leaf, run, .. } = self.cursor.spot;
-        let next = self.leaves[leaf as usize].runs.iter().enumerate().skip(run + 1).take(2);
-        if let Some((run, found)) = next.into_iter().find(|(_, run)| run.contains(id)) {
-            let offset = found.offset_of(id);
-            self.go_to(leaf, run);
-            return Some(offset);
+        let near = run.saturating_sub(1)..run + 3;
+        for (run, found) in
+            near.clone().zip(self.leaves[leaf as usize].runs.iter().skip(near.start))
+        {
+            if found.contains(id) {
+                let offset = found.offset_of(id);
+                self.go_to(leaf, run);
+                return Some(offset);
+            }
         }
         self.build_index();
         let (leaf, number) = self.locate(id)?;
@@ -152,19 +173,20 @@ impl RunTree {
 
     /// Moves the cursor to a run, or to the end of a leaf.
     pub(super) fn go_to(&mut self, leaf: u32, run: usize) {
-        if self.cursor.spot.leaf != leaf {
-            self.flush();
-            let at = (leaf == FIRST_LEAF).then_some(Lengths::ZERO);
-            let spot = Spot { leaf, run: 0, byte: 0 };
-            self.cursor = Cursor { spot, at, pending: Lengths::ZERO, tip: None };
-        }
         let runs = &self.leaves[leaf as usize].runs;
-        while self.cursor.spot.run > run {
-            self.cursor.step_back(runs[self.cursor.spot.run - 1].lengths());
+        if self.cursor.spot.leaf == leaf {
+            while self.cursor.spot.run > run {
+                self.cursor.step_back(runs[self.cursor.spot.run - 1].lengths());
+            }
+            while self.cursor.spot.run < run {
+                self.cursor.step(runs[self.cursor.spot.run].lengths());
+            }
+            return;
         }
-        while self.cursor.spot.run < run {
-            self.cursor.step(runs[self.cursor.spot.run].lengths());
-        }
+        let byte = runs[..run].iter().map(|run| run.lengths().bytes).sum();
+        self.flush();
+        let at = (leaf == FIRST_LEAF && byte == 0).then_some(Lengths::ZERO);
+        self.cursor = Cursor { spot: Spot { leaf, run, byte }, at, ..Cursor::START };
     }
 
     /// The id of a character of the cursor's run.
@@ -196,37 +218,37 @@ impl RunTree {
         Some((before, IdRange { first: before.plus(1), len }))
     }
 
-    /// The visible characters in a range, which begins `cut` into the cursor's run or, without that,
-    /// at the start of the text. None if the range ends inside a character or after the text.
-    pub(in crate::text) fn visible_chars(
-        &self,
-        cut: Option<Lengths>,
+    /// The visible characters in a range that is not empty. Moves the cursor to the first of them. None
+    /// if the range ends inside a character or after the text.
+    pub(in crate::text) fn chars_in(
+        &mut self,
         range: &Range<usize>,
         unit: TextUnit,
     ) -> Option<IdRanges> {
+        let mut from = self.seek(range.start, unit, Side::After)?;
+        let mut spot = self.cursor.spot;
         let mut ranges = IdRanges::new();
         let mut left = range.end - range.start;
-        let mut spot = if cut.is_some() { self.cursor.spot } else { Cursor::START.spot };
-        let mut from = cut.unwrap_or(Lengths::ZERO);
-        while left > 0 {
+        loop {
             let Some(run) = self.run(spot) else {
                 // There may be many leaves of which nothing shows.
                 spot = self.find(range.end - left, unit, Side::After)?.spot;
-                from = Lengths::ZERO;
                 continue;
             };
             let shown = run.lengths();
-            let rest = shown - from;
-            if rest.in_unit(unit) > 0 {
-                let upto = left.min(rest.in_unit(unit));
+            let rest = (shown - from).in_unit(unit);
+            if rest > 0 {
+                let upto = left.min(rest);
                 let to = self.cut_here(spot, run, from.in_unit(unit) + upto, unit)?;
                 left -= upto;
                 push_range(&mut ranges, self.id_range(run, from.chars..to.chars));
+                if left == 0 {
+                    return Some(ranges);
+                }
             }
             spot = Spot { run: spot.run + 1, byte: spot.byte + shown.bytes, ..spot };
             from = Lengths::ZERO;
         }
-        Some(ranges)
     }
 
     #[inline]

@@ -208,6 +208,17 @@ impl RunTree {
         if self.shorten(first, len, &mut gone) {
             return;
         }
+        if let Some(id) = self.authors.find(first)
+            && let Some(run) = self.run(self.cursor.spot)
+            && run.contains(id)
+            && id.distance_from(run.first) + len <= u64::from(run.len)
+        {
+            if !run.is_deleted() {
+                let offset = run.offset_of(id);
+                self.delete_here(offset, offset + len as u32, &mut gone);
+            }
+            return;
+        }
         for (mut from, to) in self.authors.ranges(first, len) {
             while from < to {
                 let Some(offset) = self.seek_id(from) else {

@@ -111,11 +111,15 @@ impl Leaf {
 
 impl RunTree {
     /// Splits the cursor's leaf, and what comes of it, until no leaf is over its size.
+    #[inline]
     pub(super) fn split_if_full(&mut self) {
-        let leaf = self.cursor.spot.leaf;
-        if !self.leaves[leaf as usize].is_over_full() {
-            return;
+        if self.leaves[self.cursor.spot.leaf as usize].is_over_full() {
+            self.split(self.cursor.spot.leaf);
         }
+    }
+
+    #[cold]
+    fn split(&mut self, leaf: u32) {
         self.flush();
         let mut full = vec![leaf];
         while let Some(leaf) = full.pop() {
