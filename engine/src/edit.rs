@@ -14,6 +14,7 @@ use crate::op::{NewEntry, Op};
 use crate::registers::EntryState;
 use crate::replica::Replica;
 use crate::text::TextUnit;
+use crate::text_slice::out_of_range;
 use crate::value::{Field, Value};
 
 impl Replica {
@@ -203,8 +204,8 @@ impl Replica {
         let set = register.stamp.op();
         let splice = register.resolve(&range, unit, !text.is_empty());
         let Some(splice) = splice.ok_or(EditError::NotText(entry))? else {
-            let len = register.text().map_or(0, |text| text.lengths().in_unit(unit));
-            return Err(EditError::OutOfRange { from: range.start, to: range.end, len });
+            let text = register.text().ok_or(EditError::NotText(entry))?;
+            return Err(out_of_range(text, &range, unit));
         };
         let life = self.life(entry);
         self.transact(|replica| {

@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 
 use crate::id::{EntryId, Life, OpId, Stamp};
 use crate::op::{NewEntry, Op};
-use crate::text::{Lengths, Splice, Text, TextUndo, TextUnit};
+use crate::text::{Splice, Text, TextContent, TextForm, TextUndo, TextUnit};
 use crate::value::{Field, Value};
 
 /// One life in which somebody touched the entry.
@@ -65,11 +65,12 @@ impl Register {
 
     /// The text that the field holds, if it holds one.
     pub(crate) fn text(&self) -> Option<TextContent<'_>> {
-        match &self.content {
-            Content::Spliced(text) => Some(TextContent::Spliced(text)),
-            Content::Plain(Value::Text(text)) => Some(TextContent::Plain(text)),
-            Content::Plain(_) => None,
-        }
+        let form = match &self.content {
+            Content::Spliced(text) => TextForm::Spliced(text),
+            Content::Plain(Value::Text(text)) => TextForm::Plain(text),
+            Content::Plain(_) => return None,
+        };
+        Some(TextContent { set: self.stamp.op(), form })
     }
 
     /// What replacing a range of positions means in characters; `None` if the field holds no text,
@@ -93,25 +94,6 @@ impl Register {
         match &mut self.content {
             Content::Spliced(text) => Some(text),
             Content::Plain(_) => None,
-        }
-    }
-}
-
-/// A text as a register holds it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum TextContent<'a> {
-    /// As it was set.
-    Plain(&'a str),
-    /// Spliced since.
-    Spliced(&'a Text),
-}
-
-impl TextContent<'_> {
-    /// How long the text is. Costs the text if it was never spliced.
-    pub(crate) fn lengths(self) -> Lengths {
-        match self {
-            Self::Plain(text) => Lengths::of(text),
-            Self::Spliced(text) => text.shown(),
         }
     }
 }

@@ -10,10 +10,11 @@
 //! elsewhere. For the same reason a whole run goes in at once: what is behind its first character is
 //! older than that, and so than the others.
 //!
-//! Not here: where runs are kept and found (`tree`), short names for ids (`authors`, `index`), which
-//! text is the one that counts (`registers`).
+//! Not here: where runs are kept and found (`tree`), short names for ids (`authors`), where an id is
+//! (`index`), texts that were never spliced (`content`), which text counts (`registers`).
 
 mod authors;
+mod content;
 mod index;
 mod lengths;
 mod run;
@@ -26,6 +27,8 @@ use smallvec::SmallVec;
 
 use crate::id::{OpId, Stamp};
 use crate::op::IdRange;
+pub use content::TextChunks;
+pub(crate) use content::{TextContent, TextForm};
 pub(crate) use lengths::Lengths;
 pub use lengths::TextUnit;
 use tree::RunTree;

@@ -15,7 +15,7 @@ struct Part {
 impl Text {
     /// Takes edits back, the newest of which comes first. Costs the size of the text.
     pub(crate) fn take_back(&mut self, edits: &[TextUndo]) {
-        let mut parts: Vec<Part> = self.tree.pieces().map(Part::new).collect();
+        let mut parts: Vec<Part> = self.pieces().map(Part::new).collect();
         for edit in edits {
             match edit {
                 TextUndo::Inserted(range) => {

@@ -1,7 +1,7 @@
 //! Whether everything that the tree says of itself is true.
 
 use super::nodes::NEWEST;
-use super::{Child, FAN_OUT, FIRST_LEAF, LEAF_BYTES, LEAF_RUNS, Lengths, NONE, RunTree};
+use super::{Child, FAN_OUT, FIRST_LEAF, LEAF_BYTES, LEAF_RUNS, Lengths, NONE, RunTree, Spot};
 use crate::id::{OpId, Stamp};
 
 impl RunTree {
@@ -22,6 +22,7 @@ impl RunTree {
         assert_eq!(root.shown, self.shown, "B2: the whole");
         assert_eq!(below, in_order, "B6: the chain is in another order than the tree");
         self.assert_cursor(&in_order);
+        self.assert_tip(clock);
     }
 
     fn assert_leaf(&self, leaf: u32, clock: &impl Fn(OpId) -> Stamp) {
@@ -86,5 +87,25 @@ impl RunTree {
             before.fold(Lengths::ZERO, |shown, leaf| shown + self.leaves[*leaf as usize].shown());
         assert_eq!(self.before_leaf(spot.leaf), before, "B2: before {spot:?}");
         assert!(self.cursor.at.is_none_or(|at| at == before + within), "B8: {:?}", self.cursor);
+    }
+
+    fn assert_tip(&self, clock: &impl Fn(OpId) -> Stamp) {
+        let cursor = self.cursor;
+        let Some(tip) = cursor.tip else { return };
+        let run = self.run(cursor.spot).expect("B8: a tip is the end of a run");
+        assert!(!run.is_deleted(), "B8: {tip:?}");
+        assert_eq!(tip.last, self.authors.op(run.first.plus(run.len - 1)), "B8: {tip:?}");
+        assert_eq!(tip.byte, cursor.spot.byte + run.lengths().bytes, "B8: {tip:?}");
+        assert_eq!(tip.at, cursor.at.map(|at| at + run.lengths()), "B8: {tip:?}");
+        let mut spot = Spot { run: cursor.spot.run + 1, ..cursor.spot };
+        while self.run(spot).is_none() {
+            let leaf = self.leaves[spot.leaf as usize].next;
+            if leaf == NONE {
+                return;
+            }
+            spot = Spot { leaf, run: 0, byte: 0 };
+        }
+        let next = self.run(spot).map(|run| clock(self.authors.op(run.first)));
+        assert!(tip.newer.is_none_or(|newer| next < Some(newer)), "B8: {tip:?}");
     }
 }
