@@ -122,6 +122,20 @@ impl Authors {
         self.list[id.author()].end
     }
 
+    /// Notes that the text has `len` more characters from `id` on. Whether they are the last that their
+    /// author has in this text, and of one era; if not, nothing is noted.
+    #[inline]
+    pub(super) fn extend(&mut self, id: CharId, len: u32) -> bool {
+        let fits = !id.begins_era() && u64::from(len) <= Self::room(id);
+        match self.list.get_mut(id.author()) {
+            Some(author) if fits && author.end == id => {
+                author.end = id.plus(len);
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// The id behind its short form.
     #[inline]
     pub(super) fn op(&self, id: CharId) -> OpId {

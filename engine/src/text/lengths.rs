@@ -37,9 +37,10 @@ impl Lengths {
         Self { bytes: len, chars: len, units: len }
     }
 
+    #[inline]
     pub(crate) fn of(text: &str) -> Self {
-        // Most texts are ASCII, where all three are the same.
-        if text.is_ascii() {
+        // Most texts are ASCII, where all three are the same; a single byte always is.
+        if text.len() == 1 || text.is_ascii() {
             return Self::ascii(text.len());
         }
         let chars = text.chars().count();

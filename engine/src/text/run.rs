@@ -106,6 +106,13 @@ impl Run {
         self.units += next.units;
     }
 
+    /// Cuts the first `len` characters, which are ASCII, off a longer run.
+    #[inline]
+    pub(super) fn shorten_front_ascii(&mut self, len: u32) {
+        self.first = self.first.plus(len);
+        self.shorten_ascii(len);
+    }
+
     /// Takes in `len` characters before the first of a deleted run; whether it can be that long.
     #[inline]
     pub(super) fn extend_back(&mut self, len: u32) -> bool {

@@ -134,20 +134,18 @@ impl RunTree {
         }
         let run = leaf.runs.get_mut(spot.run)?;
         let (id, added) = (run.end(), Lengths::of(text));
-        let len = added.chars as u64;
-        let is_last = !id.begins_era() && self.authors.end_of(id) == id;
-        if !is_last || len > Authors::room(id) || u64::from(run.len) + len > u32::MAX.into() {
+        let len = added.chars as u32;
+        if run.len.checked_add(len).is_none() || !self.authors.extend(id, len) {
             return None;
         }
         run.join(&Run::visible(id, added));
         leaf.insert_text(tip.byte, text);
-        tip.last.counter += len;
+        tip.last.counter += u64::from(len);
         tip.byte += added.bytes;
         tip.at = tip.at.map(|at| at + added);
-        self.authors.reach(id.plus(added.chars as u32 - 1));
         self.shown += added;
         self.cursor.pending += added;
-        Some(len)
+        Some(len.into())
     }
 
     /// Puts a run at a place in the cursor's run, and the cursor on it.
@@ -213,8 +211,8 @@ impl RunTree {
             && run.contains(id)
             && id.distance_from(run.first) + len <= u64::from(run.len)
         {
-            if !run.is_deleted() {
-                let offset = run.offset_of(id);
+            let offset = run.offset_of(id);
+            if !run.is_deleted() && !self.shorten_front(offset, first, len as u32, &mut gone) {
                 self.delete_here(offset, offset + len as u32, &mut gone);
             }
             return;
@@ -262,6 +260,36 @@ impl RunTree {
         tip.newer = None;
         self.shown -= shown;
         self.cursor.pending -= shown;
+        true
+    }
+
+    /// Deleting forwards that goes on: deletes the first characters of the cursor's run, if they are
+    /// ASCII, some are left, and the run before is a deleted one that goes on with them.
+    #[inline]
+    fn shorten_front(
+        &mut self,
+        offset: u32,
+        first: OpId,
+        len: u32,
+        gone: &mut impl FnMut(OpId, &str),
+    ) -> bool {
+        let spot = self.cursor.spot;
+        let leaf = &mut self.leaves[spot.leaf as usize];
+        let Some(before) = spot.run.checked_sub(1) else { return false };
+        let [before, run, ..] = &mut leaf.runs[before..] else { return false };
+        let deleted = Run::deleted(run.first, len);
+        if offset > 0 || len >= run.len || !run.is_ascii() || !before.continues_with(&deleted) {
+            return false;
+        }
+        before.join(&deleted);
+        run.shorten_front_ascii(len);
+        let shown = Lengths::ascii(len as usize);
+        let gone_text = spot.byte..spot.byte + shown.bytes;
+        gone(first, &leaf.text[gone_text.clone()]);
+        leaf.text.drain(gone_text);
+        self.shown -= shown;
+        self.cursor.pending -= shown;
+        self.cursor.tip = None;
         true
     }
 

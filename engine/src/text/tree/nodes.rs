@@ -59,7 +59,7 @@ impl Leaf {
     pub(super) fn insert_text(&mut self, byte: usize, text: &str) {
         let spare = self.text.capacity() - self.text.len();
         if spare < text.len() {
-            self.text.reserve_exact(text.len().max(self.text.len() / 8).max(8));
+            self.text.reserve_exact(text.len().max(self.text.len() / 4).max(16));
         }
         self.text.insert_str(byte, text);
     }
@@ -76,7 +76,7 @@ impl Leaf {
         let more = &runs[common..];
         let spare = self.runs.capacity() - self.runs.len();
         if spare < more.len() {
-            self.runs.reserve_exact(more.len().max(self.runs.len() / 8).max(2));
+            self.runs.reserve_exact(more.len().max(self.runs.len() / 4).max(4));
         }
         match more {
             [] => {}
