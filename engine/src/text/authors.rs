@@ -10,6 +10,7 @@
 //! - A2. Past a few authors, each is in the map under its name.
 
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 
 use crate::id::{OpId, ReplicaId};
 
@@ -144,10 +145,10 @@ impl Authors {
     }
 
     /// The ranges of short forms that may be in use among `len` ids from `first` on.
-    pub(super) fn ranges(&self, first: OpId, len: u64) -> Vec<(CharId, CharId)> {
+    pub(super) fn ranges(&self, first: OpId, len: u64) -> SmallVec<[(CharId, CharId); 2]> {
         let last = first.counter.saturating_add(len - 1);
         let eras = first.counter >> ERA_BITS..=last >> ERA_BITS;
-        let mut ranges = Vec::new();
+        let mut ranges = SmallVec::new();
         for (at, author) in (0..).zip(&self.list) {
             let Name { replica, era } = author.name;
             if replica != first.replica || !eras.contains(&era) {

@@ -1,5 +1,9 @@
 //! A tree from a list of runs and back, and the index when it is needed.
 
+use std::ops::Range;
+
+use smallvec::SmallVec;
+
 use super::cursor::Cursor;
 use super::{
     Authors, CharId, Child, FAN_OUT, FIRST_LEAF, Index, LEAF_BYTES, LEAF_RUNS, Leaf, Lengths, NONE,
@@ -121,7 +125,8 @@ impl RunTree {
             return;
         }
         let runs = &self.leaves[leaf as usize].runs;
-        let mut spans: Vec<_> = runs.iter().map(|run| run.first..run.end()).collect();
+        let spans = runs.iter().map(|run| run.first..run.end());
+        let mut spans: SmallVec<[Range<CharId>; LEAF_RUNS]> = spans.collect();
         spans.sort_unstable_by_key(|ids| ids.start);
         spans.dedup_by(|next, ids| {
             let goes_on = ids.end == next.start && !next.start.begins_era();

@@ -1,5 +1,7 @@
 //! Leaves and inner nodes: what they know of each other, and how they split.
 
+use smallvec::SmallVec;
+
 use super::{FAN_OUT, LEAF_BYTES, LEAF_RUNS, Lengths, NONE, Run, RunTree};
 use crate::id::{OpId, ReplicaId, Stamp};
 
@@ -76,7 +78,10 @@ impl Leaf {
         let more = &runs[common..];
         let spare = self.runs.capacity() - self.runs.len();
         if spare < more.len() {
-            self.runs.reserve_exact(more.len().max(self.runs.len() / 4).max(4));
+            // Room for one run too many, with which the leaf is split.
+            let most = (LEAF_RUNS + 1).saturating_sub(self.runs.len());
+            let some = (self.runs.len() / 4).max(4).min(most);
+            self.runs.reserve_exact(more.len().max(some));
         }
         match more {
             [] => {}
@@ -121,7 +126,7 @@ impl RunTree {
     #[cold]
     fn split(&mut self, leaf: u32) {
         self.flush();
-        let mut full = vec![leaf];
+        let mut full: SmallVec<[u32; 8]> = SmallVec::from_slice(&[leaf]);
         while let Some(leaf) = full.pop() {
             if self.leaves[leaf as usize].is_over_full() {
                 full.extend([leaf, self.split_leaf(leaf)]);
