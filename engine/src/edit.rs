@@ -13,7 +13,8 @@ use crate::limits::{COUNTER_MAX, INFO_KEY_BYTES_MAX};
 use crate::op::{NewEntry, Op};
 use crate::registers::EntryState;
 use crate::replica::Replica;
-use crate::text::Splice;
+use crate::text::{Splice, TextUnit};
+use crate::text_slice::out_of_range;
 use crate::value::{Field, Value};
 
 impl Replica {
@@ -169,13 +170,42 @@ impl Replica {
         range: Range<usize>,
         text: &str,
     ) -> Result<(), EditError> {
+        self.splice_by(entry, field, range, TextUnit::Utf16, text)
+    }
+
+    /// The same for a range that counts another unit. O(log n) and what it deletes and inserts; O(1)
+    /// where the last edit of the text was.
+    ///
+    /// ```
+    /// use sds_engine::{EntryId, Field, Replica, ReplicaId, TextUnit, Value};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut desk = Replica::new(ReplicaId::new(1).ok_or("zero")?);
+    /// desk.set(EntryId::ROOT, Field::Label, Value::Text("naïve".into()))?;
+    /// desk.splice_by(EntryId::ROOT, Field::Label, 2..3, TextUnit::Chars, "i")?;
+    /// assert_eq!(desk.value(EntryId::ROOT, &Field::Label), Value::Text("naive".into()));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`Replica::splice`].
+    pub fn splice_by(
+        &mut self,
+        entry: EntryId,
+        field: Field,
+        range: Range<usize>,
+        unit: TextUnit,
+        text: &str,
+    ) -> Result<(), EditError> {
         self.require_shown(entry)?;
         let register = self.entries.get_mut(&entry).and_then(|state| state.register_mut(&field));
         let register = register.ok_or(EditError::NotText(entry))?;
         let set = register.stamp.op();
-        let Some(splice) = register.resolve(&range).ok_or(EditError::NotText(entry))? else {
-            let len = register.units().unwrap_or_default();
-            return Err(EditError::OutOfRange { from: range.start, to: range.end, len });
+        let splice = register.resolve(&range, unit, !text.is_empty());
+        let Some(splice) = splice.ok_or(EditError::NotText(entry))? else {
+            let text = register.text().ok_or(EditError::NotText(entry))?;
+            return Err(out_of_range(text, &range, unit));
         };
         let life = self.life(entry);
         if let ([], false) | ([_], true) = (splice.deleted.as_slice(), text.is_empty()) {

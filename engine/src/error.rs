@@ -107,13 +107,13 @@ pub enum EditError {
     #[error("the field of entry {0} holds no text")]
     NotText(EntryId),
     /// The range does not lie on character boundaries inside the text.
-    #[error("range {from}..{to} (UTF-16 units) does not fit a text of {len}")]
+    #[error("range {from}..{to} does not fit a text of length {len}, or divides a character")]
     OutOfRange {
-        /// First unit of the range.
+        /// Where the range starts, in the unit of the call (UTF-16 where it names none).
         from: usize,
-        /// Unit after the range.
+        /// Where it ends.
         to: usize,
-        /// Length of the text in UTF-16 units.
+        /// Length of the text, in the same unit.
         len: usize,
     },
     /// An argument that the format cannot carry.

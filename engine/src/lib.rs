@@ -33,6 +33,7 @@
 //! arguments. What merging decides is laid down in `docs/merging.md`, the bytes in `docs/format.md`.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::unreachable))]
 
+mod anchor;
 mod backlog;
 mod batch;
 mod change;
@@ -51,11 +52,13 @@ mod registers;
 mod replica;
 mod state;
 mod text;
+mod text_slice;
 mod transaction;
 mod tree;
 mod value;
 mod version;
 
+pub use anchor::Anchor;
 pub use change::{Change, ChangeHeader};
 pub use codec::Patch;
 pub use digest::Digest;
@@ -63,6 +66,8 @@ pub use error::{DecodeError, EditError, IntegrateError};
 pub use id::{EntryId, Life, NotAnEntryId, OpId, ReplicaId, Stamp, Timestamp};
 pub use op::{IdRange, NewEntry, Op};
 pub use replica::{Integrated, Replica};
+pub use text::{Side, TextChunks, TextUnit};
+pub use text_slice::TextSlice;
 pub use transaction::Transaction;
 pub use tree::OrderKey;
 pub use value::{BlobHash, BlobRef, Field, Value};

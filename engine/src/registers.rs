@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 
 use crate::id::{EntryId, Life, OpId, Stamp};
 use crate::op::{NewEntry, Op};
-use crate::text::{Splice, Text, TextUndo};
+use crate::text::{Splice, Text, TextContent, TextForm, TextUndo, TextUnit};
 use crate::value::{Field, Value};
 
 /// One life in which somebody touched the entry.
@@ -46,7 +46,7 @@ enum Content {
     /// As it was set.
     Plain(Value),
     /// A text that was spliced since.
-    Spliced(Text),
+    Spliced(Box<Text>),
 }
 
 impl Register {
@@ -63,25 +63,33 @@ impl Register {
         matches!(self.content, Content::Plain(Value::None))
     }
 
-    /// The length of the text in UTF-16 units, if the field holds one.
-    pub(crate) fn units(&self) -> Option<usize> {
-        match &self.content {
-            Content::Spliced(text) => Some(text.units()),
-            Content::Plain(Value::Text(text)) => Some(text.encode_utf16().count()),
-            Content::Plain(_) => None,
-        }
+    /// The text that the field holds, if it holds one.
+    pub(crate) fn text(&self) -> Option<TextContent<'_>> {
+        let form = match &self.content {
+            Content::Spliced(text) => TextForm::Spliced(text),
+            Content::Plain(Value::Text(text)) => TextForm::Plain(text),
+            Content::Plain(_) => return None,
+        };
+        Some(TextContent { set: self.stamp.op(), form })
     }
 
-    /// What replacing a range of UTF-16 units means in characters; `None` if the field holds no text,
-    /// `Some(None)` if the range does not fit the text. A text that is asked for the first time is
-    /// taken apart.
-    pub(crate) fn resolve(&mut self, range: &Range<usize>) -> Option<Option<Splice>> {
-        Some(self.text_mut()?.resolve(range))
+    /// What replacing a range of positions means in characters; `None` if the field holds no text,
+    /// `Some(None)` if the range does not fit the text. `inserts`: something goes into its place. A
+    /// text that is asked for the first time is taken apart.
+    #[inline]
+    pub(crate) fn resolve(
+        &mut self,
+        range: &Range<usize>,
+        unit: TextUnit,
+        inserts: bool,
+    ) -> Option<Option<Splice>> {
+        Some(self.text_mut()?.resolve(range, unit, inserts))
     }
 
+    #[inline]
     fn text_mut(&mut self) -> Option<&mut Text> {
         if let Content::Plain(Value::Text(text)) = &self.content {
-            self.content = Content::Spliced(Text::new(self.stamp, text));
+            self.content = Content::Spliced(Box::new(Text::new(self.stamp.op(), text)));
         }
         match &mut self.content {
             Content::Spliced(text) => Some(text),
@@ -174,7 +182,7 @@ impl EntryState {
             }
             Op::Delete { field, set, range, .. } => {
                 if let Some(content) = self.text_of(field, *set) {
-                    content.delete(*range, clock, |undo| {
+                    content.delete(*range, |undo| {
                         journal.note(entry, || Undo::Text(field.clone(), undo()));
                     });
                 }
@@ -210,14 +218,9 @@ impl EntryState {
     }
 
     /// Takes edits of a text back, the newest of which comes first.
-    pub(crate) fn take_back_text(
-        &mut self,
-        field: &Field,
-        edits: &[TextUndo],
-        clock: &impl Fn(OpId) -> Stamp,
-    ) {
+    pub(crate) fn take_back_text(&mut self, field: &Field, edits: &[TextUndo]) {
         if let Some(text) = self.fields.get_mut(field).and_then(Register::text_mut) {
-            text.take_back(edits, clock);
+            text.take_back(edits);
         }
     }
 

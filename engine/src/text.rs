@@ -7,27 +7,45 @@
 //! A run holds characters with consecutive ids, each of which has the one before as its origin; so
 //! stamps rise along a run, and its first one decides whether it is skipped. Two runs that stand side
 //! by side and whose ids go on are one: had the second another origin, its author would have put it
-//! elsewhere.
+//! elsewhere. For the same reason a whole run goes in at once: what is behind its first character is
+//! older than that, and so than the others.
 //!
-//! Not here: where runs are kept and found (`tree`), which text is the one that counts (`registers`).
+//! Not here: where runs are kept and found (`tree`), short names for ids (`authors`), where an id is
+//! (`index`), texts that were never spliced (`content`), which text counts (`registers`).
 
+mod authors;
+mod content;
+mod index;
+mod lengths;
 mod run;
+mod take_back;
 mod tree;
 
 use std::ops::Range;
 
+use smallvec::SmallVec;
+
 use crate::id::{OpId, Stamp};
 use crate::op::IdRange;
-use run::{Lengths, Run};
+pub use content::TextChunks;
+pub(crate) use content::{TextContent, TextForm};
+pub(crate) use lengths::Lengths;
+pub use lengths::TextUnit;
 use tree::RunTree;
+pub use tree::Side;
+pub(crate) use tree::{CharPosition, Chunks, Seam};
+pub(crate) use tree::{Fate, Piece};
 
-/// What a splice of a range of units means in characters.
-#[derive(Debug, PartialEq, Eq)]
+/// Characters, as few ranges of ids as possible. One range is by far the most usual.
+pub(crate) type IdRanges = SmallVec<[IdRange; 1]>;
+
+/// What a splice of a range of positions means in characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Splice {
     /// The character before the range; none at the start.
     pub(crate) origin: Option<OpId>,
     /// The visible characters in the range.
-    pub(crate) deleted: Vec<IdRange>,
+    pub(crate) deleted: IdRanges,
 }
 
 /// How to take an edit of a text back.
@@ -46,18 +64,23 @@ pub(crate) struct Text {
 }
 
 impl Text {
-    /// The text that the `Set` with stamp `set` made.
-    pub(crate) fn new(set: Stamp, text: &str) -> Self {
-        let mut tree = RunTree::new();
-        let clock = |id: OpId| Stamp { counter: id.counter, ..set };
-        tree.insert(tree.start(), set, text, &clock);
-        Self { tree }
+    /// The text that the `Set` `set` made.
+    pub(crate) fn new(set: OpId, text: &str) -> Self {
+        Self::from_pieces([Piece { first: set, fate: Fate::Visible(text) }])
     }
 
-    /// Puts characters after `origin`. `stamp` is that of the first; `clock` knows every other.
+    /// The text of which these are all characters, in order. O(n); what only edits need is built at the
+    /// first edit.
+    pub(crate) fn from_pieces<'a>(pieces: impl IntoIterator<Item = Piece<'a>>) -> Self {
+        Self { tree: RunTree::from_pieces(pieces) }
+    }
+
+    /// Puts characters after `origin`. `stamp` is that of the first; `clock` knows that of every
+    /// character here.
     ///
     /// Returns what takes them back; nothing if there is no such origin in this text, which makes
     /// the insertion void.
+    #[inline]
     pub(crate) fn insert(
         &mut self,
         origin: Option<OpId>,
@@ -65,50 +88,69 @@ impl Text {
         text: &str,
         clock: &impl Fn(OpId) -> Stamp,
     ) -> Option<TextUndo> {
-        let after = match origin {
-            Some(origin) => self.tree.after(origin)?,
-            None => self.tree.start(),
+        if let Some(origin) = origin
+            && let Some(len) = self.tree.extend(origin, stamp, text)
+        {
+            return Some(TextUndo::Inserted(IdRange { first: stamp.op(), len }));
+        }
+        let offset = match origin {
+            Some(origin) => self.tree.seek_char(origin)? + 1,
+            None => {
+                self.tree.seek_start();
+                0
+            }
         };
-        let place = self.tree.skip_newer(after, stamp, clock);
-        let before = self.tree.shown().chars;
-        self.tree.insert(place, stamp, text, clock);
-        let len = (self.tree.shown().chars - before) as u64;
+        let offset = self.tree.skip_newer(offset, stamp, clock);
+        let len = self.tree.insert(offset, stamp, text);
         Some(TextUndo::Inserted(IdRange { first: stamp.op(), len }))
     }
 
     /// Removes the characters in `range` that are in this text and visible, and hands over what takes
     /// each piece back.
-    pub(crate) fn delete(
-        &mut self,
-        range: IdRange,
-        clock: &impl Fn(OpId) -> Stamp,
-        mut undo: impl FnMut(&dyn Fn() -> TextUndo),
-    ) {
-        self.tree.delete(range.first, range.len, clock, |first, text| {
+    #[inline]
+    pub(crate) fn delete(&mut self, range: IdRange, mut undo: impl FnMut(&dyn Fn() -> TextUndo)) {
+        self.tree.delete(range.first, range.len, |first, text| {
             undo(&|| TextUndo::Deleted { first, text: text.to_owned() });
         });
     }
 
-    /// The characters that a range of UTF-16 units means, or `None` if it does not lie on character
-    /// boundaries inside the text.
-    pub(crate) fn resolve(&self, range: &Range<usize>) -> Option<Splice> {
-        let mut left = range.end.checked_sub(range.start)?;
-        let start = self.tree.at_unit(range.start)?;
-        let mut splice = Splice { origin: None, deleted: Vec::new() };
-        if range.start > 0 {
-            splice.origin = self.tree.char_before(start);
+    /// The characters that a range of positions means, or `None` if it does not lie on character
+    /// boundaries inside the text. O(1) where the last edit was. The origin is not looked for where
+    /// nothing is inserted in the place of what is deleted.
+    #[inline]
+    pub(crate) fn resolve(
+        &mut self,
+        range: &Range<usize>,
+        unit: TextUnit,
+        inserts: bool,
+    ) -> Option<Splice> {
+        if range.start > range.end {
+            return None;
         }
-        let mut rest = self.tree.from(start).filter(|(run, _)| !run.is_deleted());
-        while left > 0 {
-            let (run, text) = rest.next()?;
-            let whole = run.units as usize;
-            let (units, len) = if whole <= left {
-                (whole, run.len)
-            } else {
-                (left, tree::chars_in_units(text, left)?)
-            };
-            left -= units;
-            push_range(&mut splice.deleted, IdRange { first: run.first, len: len.into() });
+        if let Some((origin, chars)) = self.tree.range_at_tip(range, unit) {
+            let mut deleted = IdRanges::new();
+            if chars.len > 0 {
+                deleted.push(chars);
+            }
+            return Some(Splice { origin: Some(origin), deleted });
+        }
+        self.resolve_anywhere(range, unit, inserts)
+    }
+
+    fn resolve_anywhere(
+        &mut self,
+        range: &Range<usize>,
+        unit: TextUnit,
+        inserts: bool,
+    ) -> Option<Splice> {
+        let mut splice = Splice { origin: None, deleted: IdRanges::new() };
+        if range.start > 0 && (inserts || range.is_empty()) {
+            let cut = self.tree.seek(range.start, unit, Side::Before)?;
+            // A run's characters are counted in 32 bits, and at least one is before the position.
+            splice.origin = self.tree.char_here(u32::try_from(cut.chars - 1).ok()?);
+        }
+        if !range.is_empty() {
+            splice.deleted = self.tree.chars_in(range, unit)?;
         }
         Some(splice)
     }
@@ -116,33 +158,55 @@ impl Text {
     /// The visible characters.
     pub(crate) fn visible(&self) -> String {
         let mut visible = String::with_capacity(self.tree.shown().bytes);
-        visible.extend(self.tree.from(self.tree.start()).map(|(_, text)| text));
+        visible.extend(self.chunks(self.seam(0, TextUnit::Utf8).unwrap_or(self.end()), self.end()));
         visible
     }
 
-    /// How many UTF-16 units show.
-    pub(crate) const fn units(&self) -> usize {
-        self.tree.shown().units
+    /// All characters, in order: what [`Text::from_pieces`] takes.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
+        self.tree.pieces()
     }
 
-    /// Takes edits back, the newest of which comes first. Costs the size of the text.
-    pub(crate) fn take_back(&mut self, edits: &[TextUndo], clock: &impl Fn(OpId) -> Stamp) {
-        let runs = self.tree.from(self.tree.start());
-        let mut pieces: Vec<Piece> = runs.map(|(run, text)| Piece::new(run, text)).collect();
-        for edit in edits {
-            match edit {
-                TextUndo::Inserted(range) => {
-                    isolate(&mut pieces, *range);
-                    pieces.retain(|piece| !is_inside(&piece.run, *range));
-                }
-                TextUndo::Deleted { first, text } => restore(&mut pieces, *first, text),
-            }
-        }
-        let mut tree = RunTree::new();
-        for piece in &pieces {
-            tree.push(piece.run, &piece.text, clock);
-        }
-        self.tree = tree;
+    /// How much shows.
+    #[inline]
+    pub(crate) const fn shown(&self) -> Lengths {
+        self.tree.shown()
+    }
+
+    /// The place at a position, if it is between two characters. O(log n).
+    pub(crate) fn seam(&self, position: usize, unit: TextUnit) -> Option<Seam> {
+        self.tree.seam(position, unit)
+    }
+
+    /// The place behind everything.
+    pub(crate) fn end(&self) -> Seam {
+        self.tree.end()
+    }
+
+    /// What shows between two places, in pieces.
+    pub(crate) const fn chunks(&self, from: Seam, to: Seam) -> Chunks<'_> {
+        self.tree.chunks(from, to)
+    }
+
+    /// A position in every unit, if it is between two characters. O(log n).
+    pub(crate) fn measure(&self, position: usize, unit: TextUnit) -> Option<Lengths> {
+        self.tree.measure(position, unit)
+    }
+
+    /// The character beside a position, none at the text's edge; `None` if the position is not between
+    /// two characters. O(log n).
+    pub(crate) fn char_beside(
+        &self,
+        position: usize,
+        unit: TextUnit,
+        side: Side,
+    ) -> Option<Option<OpId>> {
+        self.tree.char_beside(position, unit, side)
+    }
+
+    /// Where a character is, or was before it was deleted. O(log n) once the text has been edited.
+    pub(crate) fn position_of(&self, id: OpId) -> Option<CharPosition> {
+        self.tree.position_of(id)
     }
 
     /// Panics if an invariant of the tree of runs does not hold.
@@ -151,51 +215,9 @@ impl Text {
     }
 }
 
-/// A run with its text, outside the tree.
-struct Piece {
-    run: Run,
-    text: String,
-}
-
-impl Piece {
-    fn new(run: Run, text: &str) -> Self {
-        Self { run, text: text.to_owned() }
-    }
-}
-
-/// Cuts pieces so that none lies across an end of `range`.
-fn isolate(pieces: &mut Vec<Piece>, range: IdRange) {
-    for id in [range.first, range.first.plus(range.len)] {
-        let inside = |piece: &Piece| piece.run.contains(id) && piece.run.first != id;
-        let Some(at) = pieces.iter().position(inside) else { continue };
-        let piece = &mut pieces[at];
-        // Within a run, whose length fits.
-        let len = u32::try_from(id.counter - piece.run.first.counter).unwrap_or(u32::MAX);
-        let kept = if piece.run.is_deleted() { 0 } else { tree::prefix(&piece.text, len).len() };
-        let text = piece.text.split_off(kept);
-        let run = piece.run.split_off(len, Lengths::of(&piece.text));
-        pieces.insert(at + 1, Piece { run, text });
-    }
-}
-
-fn restore(pieces: &mut Vec<Piece>, first: OpId, text: &str) {
-    let range = IdRange { first, len: Lengths::of(text).chars as u64 };
-    isolate(pieces, range);
-    let mut rest = text;
-    for piece in pieces.iter_mut().filter(|piece| is_inside(&piece.run, range)) {
-        let mine = tree::prefix(rest, piece.run.len);
-        rest = &rest[mine.len()..];
-        piece.text = mine.to_owned();
-        piece.run.show(Lengths::of(mine));
-    }
-}
-
-fn is_inside(run: &Run, range: IdRange) -> bool {
-    run.first.replica == range.first.replica
-        && (range.first.counter..range.first.counter + range.len).contains(&run.first.counter)
-}
-
-fn push_range(ranges: &mut Vec<IdRange>, next: IdRange) {
+/// Adds a range, to the last one if it goes on there.
+#[inline]
+pub(crate) fn push_range(ranges: &mut IdRanges, next: IdRange) {
     match ranges.last_mut() {
         Some(range) if range.first.plus(range.len) == next.first => range.len += next.len,
         _ => ranges.push(next),

@@ -15,7 +15,7 @@ use crate::id::{EntryId, OpId, Stamp};
 use crate::limits::{CHANGE_BYTES_MAX, CHANGE_OPS_MAX, COUNTER_MAX};
 use crate::op::{Op, join_runs};
 use crate::registers::{EntryState, Journal, Undo};
-use crate::replica::{Pending, Replica, clock};
+use crate::replica::{Pending, Replica};
 
 /// A transaction under way: its ops have taken effect and can be taken back.
 #[derive(Debug)]
@@ -208,7 +208,7 @@ impl Replica {
         let mut touched = self.tree.remove_from(first);
         let records = open.journal.split_off(mark.journal);
         touched.extend(records.iter().map(|(entry, _)| *entry));
-        take_back(&mut self.entries, records, &clock(&self.history, first));
+        take_back(&mut self.entries, records);
         open.ops.truncate(mark.ops);
         let count = open.next - mark.next;
         if count > 0 {
@@ -273,11 +273,7 @@ impl Replica {
 
 /// Takes back what the journal says, the newest first. Edits of one text in a row go together, since
 /// each group costs the size of the text.
-fn take_back(
-    entries: &mut HashMap<EntryId, EntryState>,
-    records: Vec<(EntryId, Undo)>,
-    clock: &impl Fn(OpId) -> Stamp,
-) {
+fn take_back(entries: &mut HashMap<EntryId, EntryState>, records: Vec<(EntryId, Undo)>) {
     let mut records = records.into_iter().rev().peekable();
     while let Some((entry, undo)) = records.next() {
         let Some(state) = entries.get_mut(&entry) else { continue };
@@ -293,7 +289,7 @@ fn take_back(
                 while let Some((_, Undo::Text(_, edit))) = records.next_if(is_same) {
                     edits.push(edit);
                 }
-                state.take_back_text(&field, &edits, clock);
+                state.take_back_text(&field, &edits);
             }
             other => state.take_back(other),
         }

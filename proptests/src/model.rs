@@ -21,6 +21,7 @@ pub use lives::Kind;
 use lives::Lives;
 use sds_engine::{Change, EntryId, Field, Op, Stamp, Timestamp, Value};
 use shown::Shown;
+pub use text::Character;
 pub use tree::Placement;
 
 /// The state that a set of changes gives.
@@ -132,11 +133,21 @@ impl Model {
         let (stamp, value) = self.winning_set(entry, field)?;
         let value = match value {
             Value::Text(initial) => {
-                Value::Text(text::visible(&self.ops, stamp, entry, field, initial))
+                let text = text::characters(&self.ops, stamp, entry, field, initial);
+                let shown = text.iter().filter(|character| !character.deleted);
+                Value::Text(shown.map(|character| character.content).collect())
             }
             other => other.clone(),
         };
         Some((stamp, value))
+    }
+
+    /// Every character of the text in a field, deleted ones too, in order; none if it holds no text.
+    #[must_use]
+    pub fn characters(&self, entry: EntryId, field: &Field) -> Option<Vec<Character>> {
+        let (stamp, value) = self.winning_set(entry, field)?;
+        let Value::Text(initial) = value else { return None };
+        Some(text::characters(&self.ops, stamp, entry, field, initial))
     }
 
     /// The fields that any op ever set, in order.

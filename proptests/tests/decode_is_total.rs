@@ -3,8 +3,8 @@
 
 use proptest::prelude::{any, prop};
 use sds_engine::{
-    Change, DecodeError, EntryId, Field, IdRange, Life, NewEntry, Op, OpId, OrderKey, Patch,
-    Replica, ReplicaId, Timestamp, Version,
+    Anchor, Change, DecodeError, EntryId, Field, IdRange, Life, NewEntry, Op, OpId, OrderKey,
+    Patch, Replica, ReplicaId, Timestamp, Version,
 };
 use sds_proptests::check::check;
 use sds_proptests::dice::Dice;
@@ -64,6 +64,20 @@ fn damaged_changes_are_errors_or_changes_of_the_same_bytes_and_can_be_integrated
             if replica.integrate(Patch::new(damaged.clone())).is_ok() {
                 assert_matches_model(&mut replica, &damaged);
             }
+        }
+    });
+}
+
+#[test]
+fn any_bytes_are_an_anchor_or_an_error() {
+    // The form's first bytes are tried often, so that what comes after them is, too.
+    let head = prop::collection::vec(0u8..5, 2);
+    let inputs = (any::<bool>(), head, prop::collection::vec(any::<u8>(), 0..60));
+    check(4000, &inputs, |(is_raw, head, rest)| {
+        let mut bytes = if is_raw { Vec::new() } else { [head, vec![7; 16], vec![1]].concat() };
+        bytes.extend(rest);
+        if let Ok(anchor) = Anchor::decode(&bytes) {
+            assert_eq!(anchor.encode(), bytes);
         }
     });
 }

@@ -1,116 +1,141 @@
 //! Characters with consecutive ids that stand together and share a fate.
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "a run's text fits a leaf, and a part of a run is shorter than the run"
+)]
 
-#![expect(clippy::cast_possible_truncation, reason = "a part of a run is shorter than the run")]
-
-use std::ops::{AddAssign, SubAssign};
-
-use crate::id::OpId;
-
-/// How long some visible text is, in every unit that positions come in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Lengths {
-    /// UTF-8 bytes.
-    pub(crate) bytes: usize,
-    /// Unicode scalar values.
-    pub(crate) chars: usize,
-    /// UTF-16 units.
-    pub(crate) units: usize,
-}
-
-impl Lengths {
-    pub(crate) fn of(text: &str) -> Self {
-        // Most texts are ASCII, where all three are the same.
-        if text.is_ascii() {
-            return Self { bytes: text.len(), chars: text.len(), units: text.len() };
-        }
-        let mut lengths = Self { bytes: text.len(), chars: 0, units: 0 };
-        for char in text.chars() {
-            lengths.chars += 1;
-            lengths.units += char.len_utf16();
-        }
-        lengths
-    }
-}
-
-impl AddAssign for Lengths {
-    fn add_assign(&mut self, other: Self) {
-        self.bytes += other.bytes;
-        self.chars += other.chars;
-        self.units += other.units;
-    }
-}
-
-impl SubAssign for Lengths {
-    fn sub_assign(&mut self, other: Self) {
-        self.bytes -= other.bytes;
-        self.chars -= other.chars;
-        self.units -= other.units;
-    }
-}
+use super::authors::CharId;
+use super::lengths::{Lengths, TextUnit};
 
 /// A run of characters, each of which has the one before as its origin: all visible or all deleted.
 /// The characters themselves are in the leaf's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Run {
-    pub(crate) first: OpId,
+pub(super) struct Run {
+    pub(super) first: CharId,
     /// How many characters.
-    pub(crate) len: u32,
-    /// How many UTF-8 bytes of them show; zero for a deleted run.
-    pub(crate) bytes: u32,
+    pub(super) len: u32,
+    /// How many UTF-8 bytes of them show; zero for a deleted run. The text of a leaf is short.
+    bytes: u16,
     /// How many UTF-16 units of them show; zero for a deleted run.
-    pub(crate) units: u32,
+    units: u16,
 }
 
 impl Run {
-    pub(crate) const fn is_deleted(&self) -> bool {
+    /// Characters that show.
+    pub(super) const fn visible(first: CharId, lengths: Lengths) -> Self {
+        let (bytes, units) = (lengths.bytes as u16, lengths.units as u16);
+        Self { first, len: lengths.chars as u32, bytes, units }
+    }
+
+    /// Characters that were deleted.
+    pub(super) const fn deleted(first: CharId, len: u32) -> Self {
+        Self { first, len, bytes: 0, units: 0 }
+    }
+
+    #[inline]
+    pub(super) const fn is_deleted(&self) -> bool {
         self.bytes == 0
     }
 
-    pub(crate) fn end(&self) -> u64 {
-        self.first.counter + u64::from(self.len)
+    /// Whether all that shows is ASCII: nothing else takes as many bytes as UTF-16 units.
+    #[inline]
+    pub(super) const fn is_ascii(&self) -> bool {
+        self.bytes == self.units
     }
 
-    pub(crate) fn contains(&self, id: OpId) -> bool {
-        id.replica == self.first.replica && (self.first.counter..self.end()).contains(&id.counter)
+    /// The id after the last character's.
+    #[inline]
+    pub(super) fn end(&self) -> CharId {
+        self.first.plus(self.len)
     }
 
-    /// The id of the character at `offset`.
-    pub(crate) fn char(&self, offset: u32) -> OpId {
-        self.first.plus(offset.into())
+    #[inline]
+    pub(super) fn contains(&self, id: CharId) -> bool {
+        id.distance_from(self.first) < u64::from(self.len)
+    }
+
+    /// Which of its characters `id` is, which it contains.
+    #[inline]
+    pub(super) fn offset_of(&self, id: CharId) -> u32 {
+        id.distance_from(self.first) as u32
     }
 
     /// What shows of the run.
-    pub(crate) const fn lengths(&self) -> Lengths {
+    #[inline]
+    pub(super) const fn lengths(&self) -> Lengths {
         let chars = if self.is_deleted() { 0 } else { self.len as usize };
         Lengths { bytes: self.bytes as usize, chars, units: self.units as usize }
     }
 
+    /// What the first `count` units of the run's text are, which is `text`.
+    #[inline]
+    pub(super) fn cut(&self, text: &str, count: usize, unit: TextUnit) -> Option<Lengths> {
+        if self.is_ascii() {
+            return (count <= text.len()).then_some(Lengths::ascii(count));
+        }
+        if count == self.lengths().in_unit(unit) {
+            return Some(self.lengths());
+        }
+        Lengths::of_beginning(text, count, unit)
+    }
+
+    /// What shows of the first `len` characters; the run's text is `text`.
+    #[inline]
+    pub(super) fn beginning(&self, text: &str, len: u32) -> Lengths {
+        if self.is_deleted() {
+            return Lengths::ZERO;
+        }
+        // A run has as many characters as its length says.
+        self.cut(text, len as usize, TextUnit::Chars).unwrap_or(self.lengths())
+    }
+
     /// Whether `next` can be the end of this run.
-    pub(crate) fn continues_with(&self, next: &Self) -> bool {
-        next.first.replica == self.first.replica
-            && next.first.counter == self.end()
+    #[inline]
+    pub(super) fn continues_with(&self, next: &Self) -> bool {
+        next.first == self.end()
+            && !next.first.begins_era()
             && self.is_deleted() == next.is_deleted()
             && self.len.checked_add(next.len).is_some()
     }
 
     /// Takes `next` in, which it continues with.
-    pub(crate) fn join(&mut self, next: &Self) {
+    #[inline]
+    pub(super) const fn join(&mut self, next: &Self) {
         self.len += next.len;
         self.bytes += next.bytes;
         self.units += next.units;
     }
 
-    /// Makes the run visible, or deletes it when nothing shows.
-    pub(crate) const fn show(&mut self, shown: Lengths) {
-        (self.bytes, self.units) = (shown.bytes as u32, shown.units as u32);
+    /// Cuts the first `len` characters, which are ASCII, off a longer run.
+    #[inline]
+    pub(super) fn shorten_front_ascii(&mut self, len: u32) {
+        self.first = self.first.plus(len);
+        self.shorten_ascii(len);
     }
 
-    /// Cuts the run after `len` characters, of which `kept` show, and returns the rest.
-    pub(crate) fn split_off(&mut self, len: u32, kept: Lengths) -> Self {
-        // What is kept is a part of numbers that fit.
-        let (bytes, units) = (kept.bytes as u32, kept.units as u32);
+    /// Takes in `len` characters before the first of a deleted run; whether it can be that long.
+    #[inline]
+    pub(super) fn extend_back(&mut self, len: u32) -> bool {
+        let Some(sum) = self.len.checked_add(len).filter(|_| !self.first.begins_era()) else {
+            return false;
+        };
+        (self.first, self.len) = (self.first.minus(len), sum);
+        true
+    }
+
+    /// Cuts the last `len` characters, which are ASCII, off a longer run.
+    #[inline]
+    pub(super) const fn shorten_ascii(&mut self, len: u32) {
+        self.len -= len;
+        self.bytes -= len as u16;
+        self.units -= len as u16;
+    }
+
+    /// Cuts the run after `len` characters, of which `kept` shows, and returns the rest.
+    pub(super) fn split_off(&mut self, len: u32, kept: Lengths) -> Self {
+        let (bytes, units) = (kept.bytes as u16, kept.units as u16);
         let rest = Self {
-            first: self.char(len),
+            first: self.first.plus(len),
             len: self.len - len,
             bytes: self.bytes - bytes,
             units: self.units - units,

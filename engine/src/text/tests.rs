@@ -51,15 +51,27 @@ impl List {
         move |id| *stamps.iter().find(|stamp| stamp.op() == id).expect("a known character")
     }
 
-    fn resolve(&self, range: &Range<usize>) -> Option<Splice> {
-        let shown: Vec<&Char> = self.0.iter().filter(|char| !char.deleted).collect();
-        let mut ends = vec![0];
-        for char in &shown {
-            ends.push(ends[ends.len() - 1] + char.char.len_utf16());
+    fn shown(&self) -> Vec<&Char> {
+        self.0.iter().filter(|char| !char.deleted).collect()
+    }
+
+    /// How much shows before each visible character, and in the end.
+    fn ends(&self) -> Vec<Lengths> {
+        let mut ends = vec![Lengths::ZERO];
+        for char in self.shown() {
+            ends.push(ends[ends.len() - 1] + Lengths::of_char(char.char));
         }
-        let from = ends.iter().position(|end| *end == range.start)?;
-        let to = ends.iter().position(|end| *end == range.end).filter(|to| *to >= from)?;
-        let mut splice = Splice { origin: None, deleted: Vec::new() };
+        ends
+    }
+
+    fn resolve(&self, range: &Range<usize>, unit: TextUnit) -> Option<Splice> {
+        let (shown, ends) = (self.shown(), self.ends());
+        let from = ends.iter().position(|end| end.in_unit(unit) == range.start)?;
+        let to = ends.iter().position(|end| end.in_unit(unit) == range.end)?;
+        if to < from {
+            return None;
+        }
+        let mut splice = Splice { origin: None, deleted: IdRanges::new() };
         splice.origin = from.checked_sub(1).map(|before| shown[before].stamp.op());
         for char in &shown[from..to] {
             push_range(&mut splice.deleted, IdRange { first: char.stamp.op(), len: 1 });
@@ -68,21 +80,67 @@ impl List {
     }
 }
 
+const UNITS: [TextUnit; 3] = [TextUnit::Utf8, TextUnit::Chars, TextUnit::Utf16];
+
 #[derive(Clone, Debug)]
 enum Edit {
-    Insert { replica: usize, lamport_step: u64, origin: prop::sample::Index, text: String },
-    Delete { at: prop::sample::Index, len: u64 },
+    Insert {
+        replica: usize,
+        lamport_step: u64,
+        origin: prop::sample::Index,
+        text: String,
+    },
+    Delete {
+        at: prop::sample::Index,
+        len: u64,
+    },
+    /// Local edits behind each other, as somebody makes who types.
+    Type {
+        at: prop::sample::Index,
+        deleted: usize,
+        texts: Vec<String>,
+        unit: usize,
+    },
+    /// Deleting one character after the other, forwards or backwards.
+    Rub {
+        at: prop::sample::Index,
+        times: usize,
+        backwards: bool,
+        unit: usize,
+    },
+    /// A run of typing that arrives whole: each character is a change, later than the one before.
+    Run {
+        origin: prop::sample::Index,
+        lamport_step: u64,
+        text: String,
+    },
+    /// Edits that are made and then taken back.
+    Undone(Vec<Self>),
+    /// The text is written out and loaded.
+    Reload,
 }
 
 fn any_edit() -> impl Strategy<Value = Edit> {
     let text = prop_oneof![3 => "[a-c]{1,3}", 1 => "[aé😀]{1,4}", 1 => "[x]{30,60}"];
-    let place = any::<prop::sample::Index>();
-    prop_oneof![
-        3 => (1usize..5, 0u64..3, place, text).prop_map(|(replica, lamport_step, origin, text)| {
+    let index = any::<prop::sample::Index>;
+    let texts = prop::collection::vec(text.clone(), 1..6);
+    let simple = prop_oneof![
+        1 => (index(), 1u64..4, "[pq]{2,24}").prop_map(|(origin, lamport_step, text)| {
+            Edit::Run { origin, lamport_step, text }
+        }),
+        3 => (1usize..5, 0u64..3, index(), text).prop_map(|(replica, lamport_step, origin, text)| {
             Edit::Insert { replica, lamport_step, origin, text }
         }),
-        1 => (any::<prop::sample::Index>(), 1u64..12)
-            .prop_map(|(at, len)| Edit::Delete { at, len }),
+        1 => (index(), 1u64..12).prop_map(|(at, len)| Edit::Delete { at, len }),
+        2 => (index(), 0usize..3, texts, 0usize..3)
+            .prop_map(|(at, deleted, texts, unit)| Edit::Type { at, deleted, texts, unit }),
+        1 => (index(), 1usize..9, any::<bool>(), 0usize..3)
+            .prop_map(|(at, times, backwards, unit)| Edit::Rub { at, times, backwards, unit }),
+    ];
+    prop_oneof![
+        12 => simple.clone(),
+        1 => prop::collection::vec(simple, 1..5).prop_map(Edit::Undone),
+        1 => Just(Edit::Reload),
     ]
 }
 
@@ -91,6 +149,8 @@ struct Pair {
     list: List,
     text: Text,
     next: [u64; 5],
+    /// When each made its last change.
+    last: [u64; 5],
     lamport: u64,
     undo: Vec<TextUndo>,
 }
@@ -101,51 +161,171 @@ impl Pair {
         let mut list = List::default();
         list.insert(None, set, start);
         let next = [0, start.chars().count() as u64, 0, 0, 0];
-        Self { list, text: Text::new(set, start), next, lamport: 1, undo: Vec::new() }
+        Self {
+            list,
+            text: Text::new(set.op(), start),
+            next,
+            last: [1; 5],
+            lamport: 1,
+            undo: Vec::new(),
+        }
     }
 
     fn edit(&mut self, edit: &Edit) {
         match edit {
             Edit::Insert { replica, lamport_step, origin, text } => {
+                // Without a step it is a late arrival: no later than its author's last change.
                 self.lamport += lamport_step;
-                let counter = self.next[*replica];
-                let stamp = stamp(self.lamport, *replica as u64, counter);
+                let lamport = if *lamport_step == 0 { self.last[*replica] } else { self.lamport };
+                let stamp = stamp(lamport, *replica as u64, self.next[*replica]);
                 // A change has one time, and what it builds on is older.
-                let older: Vec<OpId> = self
-                    .list
-                    .0
-                    .iter()
-                    .filter(|char| {
-                        char.stamp.lamport < stamp.lamport
-                            || char.stamp < stamp && char.stamp.replica == stamp.replica
-                    })
-                    .map(|char| char.stamp.op())
-                    .collect();
+                let is_older = |known: &Stamp| {
+                    known.lamport < stamp.lamport
+                        || *known < stamp && known.replica == stamp.replica
+                };
+                let stamps = self.list.0.iter().map(|char| char.stamp);
+                let older: Vec<Stamp> = stamps.filter(is_older).collect();
                 let choice = origin.index(older.len() + 1);
-                let origin = choice.checked_sub(1).map(|at| older[at]);
-                self.next[*replica] += text.chars().count() as u64;
-                self.list.insert(origin, stamp, text);
-                let clock = self.list.clock();
-                self.undo.extend(self.text.insert(origin, stamp, text, &clock));
+                self.insert(choice.checked_sub(1).map(|at| older[at].op()), stamp, text);
+            }
+            Edit::Run { origin, lamport_step, text } => {
+                self.insert_run(origin, *lamport_step, text)
             }
             Edit::Delete { at, len } => {
-                if self.list.0.is_empty() {
-                    return;
+                if !self.list.0.is_empty() {
+                    let first = self.list.0[at.index(self.list.0.len())].stamp.op();
+                    self.delete(IdRange { first, len: *len });
                 }
-                let first = self.list.0[at.index(self.list.0.len())].stamp.op();
-                let range = IdRange { first, len: *len };
-                let clock = self.list.clock();
-                self.text.delete(range, &clock, |undo| self.undo.push(undo()));
-                self.list.delete(range);
+            }
+            Edit::Type { at, deleted, texts, unit } => self.type_on(at, *deleted, texts, *unit),
+            Edit::Rub { at, times, backwards, unit } => self.rub(at, *times, *backwards, *unit),
+            Edit::Undone(edits) => {
+                let (before, known) = (self.list.clone(), std::mem::take(&mut self.undo));
+                edits.iter().for_each(|edit| self.edit(edit));
+                self.undo.reverse();
+                self.text.take_back(&self.undo);
+                (self.list, self.undo) = (before, known);
+            }
+            Edit::Reload => self.text = Text::from_pieces(self.text.pieces()),
+        }
+    }
+
+    /// The list gets the characters one by one, the text all at once.
+    fn insert_run(&mut self, origin: &prop::sample::Index, step: u64, text: &str) {
+        let older: Vec<OpId> = self.list.0.iter().map(|char| char.stamp.op()).collect();
+        let choice = origin.index(older.len() + 1);
+        let origin = choice.checked_sub(1).map(|at| older[at]);
+        self.lamport += 1;
+        let first = stamp(self.lamport, 3, self.next[3]);
+        let mut before = origin;
+        for char in text.chars() {
+            let stamp = stamp(self.lamport, 3, self.next[3]);
+            self.list.insert(before, stamp, char.encode_utf8(&mut [0; 4]));
+            before = Some(stamp.op());
+            self.next[3] += 1;
+            self.last[3] = self.lamport;
+            self.lamport += step;
+        }
+        let clock = self.list.clock();
+        self.undo.extend(self.text.insert(origin, first, text, &clock));
+    }
+
+    /// Replaces some characters at a random position, then types on behind.
+    fn type_on(&mut self, at: &prop::sample::Index, deleted: usize, texts: &[String], unit: usize) {
+        let shown = self.list.shown().len();
+        let (mut from, unit) = (at.index(shown + 1), UNITS[unit]);
+        let mut to = shown.min(from + deleted);
+        for text in texts {
+            // Each is a change of its own.
+            self.lamport += 1;
+            self.splice(from..to, unit, text);
+            from += text.chars().count();
+            to = from;
+        }
+    }
+
+    fn rub(&mut self, at: &prop::sample::Index, times: usize, backwards: bool, unit: usize) {
+        let mut at = at.index(self.list.shown().len() + 1);
+        for _ in 0..times {
+            if backwards && at > 0 {
+                at -= 1;
+            }
+            if at < self.list.shown().len() {
+                self.splice(at..at + 1, UNITS[unit], "");
             }
         }
+    }
+
+    /// A local edit of a range of characters, which is resolved in another unit.
+    fn splice(&mut self, chars: Range<usize>, unit: TextUnit, text: &str) {
+        let ends = self.list.ends();
+        let range = ends[chars.start].in_unit(unit)..ends[chars.end].in_unit(unit);
+        let splice = self.resolve(&range, unit, !text.is_empty()).expect("a range of characters");
+        splice.deleted.iter().for_each(|range| self.delete(*range));
+        if !text.is_empty() {
+            let stamp = stamp(self.lamport, 2, self.next[2]);
+            self.insert(splice.origin, stamp, text);
+        }
+    }
+
+    fn insert(&mut self, origin: Option<OpId>, stamp: Stamp, text: &str) {
+        let replica = usize::try_from(stamp.replica.as_u64()).expect("a small id");
+        self.next[replica] += text.chars().count() as u64;
+        self.last[replica] = stamp.lamport;
+        self.list.insert(origin, stamp, text);
+        let clock = self.list.clock();
+        self.undo.extend(self.text.insert(origin, stamp, text, &clock));
+    }
+
+    fn delete(&mut self, range: IdRange) {
+        self.text.delete(range, |undo| self.undo.push(undo()));
+        self.list.delete(range);
+    }
+
+    /// What the text resolves, which is what the list does.
+    fn resolve(&mut self, range: &Range<usize>, unit: TextUnit, inserts: bool) -> Option<Splice> {
+        let (found, expected) =
+            (self.text.resolve(range, unit, inserts), self.list.resolve(range, unit));
+        if let (Some(found), Some(expected)) = (&found, &expected) {
+            assert_eq!(found.deleted, expected.deleted, "{range:?} {unit:?}");
+            if inserts || range.is_empty() {
+                assert_eq!(found.origin, expected.origin, "{range:?} {unit:?}");
+            }
+        }
+        assert_eq!(found.is_some(), expected.is_some(), "{range:?} {unit:?}");
+        expected
+    }
+
+    /// Compares every reading of both texts: positions in all units, and characters.
+    fn assert_reads_alike(&self) {
+        let (shown, ends) = (self.list.shown(), self.list.ends());
+        for unit in UNITS {
+            for position in 0..ends[ends.len() - 1].in_unit(unit) + 2 {
+                let at = ends.iter().position(|end| end.in_unit(unit) == position);
+                assert_eq!(self.text.measure(position, unit), at.map(|at| ends[at]));
+                let char =
+                    |at: Option<usize>| at.and_then(|at| shown.get(at)).map(|char| char.stamp.op());
+                let before = at.map(|at| char(at.checked_sub(1)));
+                assert_eq!(self.text.char_beside(position, unit, Side::Before), before);
+                let after = at.map(|at| char(Some(at)));
+                assert_eq!(self.text.char_beside(position, unit, Side::After), after);
+            }
+        }
+        let mut before = Lengths::ZERO;
+        for char in &self.list.0 {
+            let shown = if char.deleted { Lengths::ZERO } else { Lengths::of_char(char.char) };
+            let place = CharPosition { before, shown };
+            assert_eq!(self.text.position_of(char.stamp.op()), Some(place), "{char:?}");
+            before += shown;
+        }
+        assert_eq!(self.text.position_of(stamp(0, 1, 1 << 40).op()), None);
     }
 
     fn assert_equal(&self) {
         self.text.assert_invariants(&self.list.clock());
         let visible = self.list.visible();
         assert_eq!(self.text.visible(), visible);
-        assert_eq!(self.text.units(), visible.encode_utf16().count());
+        assert_eq!(self.text.shown(), Lengths::of(&visible));
     }
 }
 
@@ -158,16 +338,17 @@ proptest! {
     fn runs_agree_with_a_list_of_characters(
         start in "[a-z😀]{0,40}",
         edits in prop::collection::vec(any_edit(), 0..60),
-        ranges in prop::collection::vec((0usize..90, 0usize..12), 8),
+        ranges in prop::collection::vec((0usize..90, 0usize..12, 0usize..3, any::<bool>()), 8),
     ) {
         let mut pair = Pair::new(&start);
         for edit in &edits {
             pair.edit(edit);
             pair.assert_equal();
         }
-        for (from, len) in ranges {
-            let range = from..from + len;
-            prop_assert_eq!(pair.text.resolve(&range), pair.list.resolve(&range), "{:?}", range);
+        pair.assert_reads_alike();
+        for (from, len, unit, inserts) in ranges {
+            pair.resolve(&(from..from + len), UNITS[unit], inserts);
+            pair.assert_equal();
         }
     }
 
@@ -182,7 +363,7 @@ proptest! {
         pair.undo.clear();
         more.iter().for_each(|edit| pair.edit(edit));
         pair.undo.reverse();
-        pair.text.take_back(&pair.undo, &pair.list.clock());
+        pair.text.take_back(&pair.undo);
         pair.list = before;
         pair.assert_equal();
     }
@@ -206,9 +387,9 @@ fn a_long_text_makes_a_tree_of_many_levels_and_typing_extends_runs() {
 
 #[test]
 fn ranges_that_end_inside_a_character_or_past_the_end_do_not_resolve() {
-    let pair = Pair::new("a😀b");
+    let mut pair = Pair::new("a😀b");
     for range in [2..2, 1..2, 0..5, 5..5, 9..9] {
-        assert_eq!(pair.text.resolve(&range), None, "{range:?}");
+        assert_eq!(pair.text.resolve(&range, TextUnit::Utf16, true), None, "{range:?}");
     }
-    assert!(pair.text.resolve(&(1..3)).is_some());
+    assert!(pair.text.resolve(&(1..3), TextUnit::Utf16, true).is_some());
 }

@@ -2,23 +2,28 @@
 
 use sds_engine::{EntryId, Field, Op, OpId, Stamp};
 
-struct Character {
-    stamp: Stamp,
-    content: char,
-    deleted: bool,
+/// A character of a text, shown or deleted.
+#[derive(Clone, Debug)]
+pub struct Character {
+    /// When it was inserted; its id.
+    pub stamp: Stamp,
+    /// What it is.
+    pub content: char,
+    /// Whether somebody has deleted it.
+    pub deleted: bool,
 }
 
-/// The text that the `Set` with stamp `set` began, with every splice that names it.
+/// The characters of the text that the `Set` with stamp `set` began, with every splice that names it.
 ///
 /// `ops` are in stamp order. A receiver has to skip what is newer than an insertion that comes
 /// late; the model meets that rule too, but there is never anything to skip.
-pub(crate) fn visible(
+pub(crate) fn characters(
     ops: &[(Stamp, Op)],
     set: Stamp,
     entry: EntryId,
     field: &Field,
     initial: &str,
-) -> String {
+) -> Vec<Character> {
     let mut text = Vec::new();
     insert(&mut text, set, None, initial);
     for (stamp, op) in ops {
@@ -41,7 +46,7 @@ pub(crate) fn visible(
             _ => {}
         }
     }
-    text.iter().filter(|character| !character.deleted).map(|character| character.content).collect()
+    text
 }
 
 /// Puts `new` after the character `origin`, or at the start; nowhere if there is no such character.
