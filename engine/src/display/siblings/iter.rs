@@ -1,0 +1,73 @@
+//! A walk along siblings, from either end.
+
+use super::{NodeIx, Siblings, Slot};
+use crate::entries::EntryIx;
+
+/// The siblings of a leaf, with the index of the first.
+type Leaf<'a> = (&'a [Slot], usize);
+
+/// Siblings in order, from either end.
+#[derive(Clone, Debug)]
+pub(crate) struct Iter<'a> {
+    siblings: &'a Siblings,
+    root: Option<NodeIx>,
+    front: usize,
+    back: usize,
+    /// The leaf at the front, and that at the back.
+    ahead: Leaf<'a>,
+    behind: Leaf<'a>,
+}
+
+impl<'a> Iter<'a> {
+    /// The siblings below `root`.
+    pub(super) fn new(siblings: &'a Siblings, root: Option<NodeIx>) -> Self {
+        let back = root.map_or(0, |root| siblings.count(root));
+        Self { siblings, root, front: 0, back, ahead: (&[], 0), behind: (&[], 0) }
+    }
+
+    fn at(&self, mut leaf: Leaf<'a>, index: usize) -> Option<(EntryIx, Leaf<'a>)> {
+        if index < leaf.1 || index - leaf.1 >= leaf.0.len() {
+            leaf = self.siblings.leaf_at(self.root?, index)?;
+        }
+        let slot = leaf.0.get(index - leaf.1)?;
+        Some((slot.entry(), leaf))
+    }
+}
+
+impl Iterator for Iter<'_> {
+    type Item = EntryIx;
+
+    fn next(&mut self) -> Option<EntryIx> {
+        if self.front >= self.back {
+            return None;
+        }
+        let (entry, leaf) = self.at(self.ahead, self.front)?;
+        self.front += 1;
+        self.ahead = leaf;
+        Some(entry)
+    }
+
+    fn nth(&mut self, n: usize) -> Option<EntryIx> {
+        self.front = self.front.saturating_add(n).min(self.back);
+        self.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let len = self.back - self.front;
+        (len, Some(len))
+    }
+}
+
+impl DoubleEndedIterator for Iter<'_> {
+    fn next_back(&mut self) -> Option<EntryIx> {
+        if self.front >= self.back {
+            return None;
+        }
+        let (entry, leaf) = self.at(self.behind, self.back - 1)?;
+        self.back -= 1;
+        self.behind = leaf;
+        Some(entry)
+    }
+}
+
+impl ExactSizeIterator for Iter<'_> {}

@@ -1,0 +1,137 @@
+//! All moves that are here, in the order in which they arrived, with their order keys.
+//!
+//! A placement is nothing of its own: it is the move that gave it. So each place and each key is
+//! kept once, however often they are undone and redone.
+
+use hashbrown::HashMap;
+
+use crate::entries::EntryIx;
+use crate::id::{EntryId, Life, ReplicaId, Stamp, Timestamp};
+use crate::index::dense_index;
+use crate::tree::{MoveKind, MoveOp, OrderKey};
+
+dense_index! {
+    /// Which move, in this replica alone.
+    MoveIx
+}
+
+/// Time and author of what is there before any op; older than every op.
+const BEFORE_ALL: Stamp = Stamp { lamport: 0, replica: ReplicaId::MAX, counter: 0 };
+
+/// A creation, move or reordering.
+#[derive(Clone, Debug)]
+pub(super) struct Move {
+    pub(super) stamp: Stamp,
+    pub(super) entry: EntryIx,
+    pub(super) parent: EntryIx,
+    pub(super) life: Life,
+    /// Where the order key begins; its length is further down, to save space.
+    key_start: u32,
+    /// What was the entry's placement before this move took effect.
+    pub(super) replaced: Option<MoveIx>,
+    /// The next older move of the same entry, while that is a leaf.
+    pub(super) older: Option<MoveIx>,
+    key_len: u8,
+    pub(super) is_within: bool,
+    pub(super) is_effective: bool,
+    /// Whether `times` has a time of deletion for it.
+    is_timed: bool,
+}
+
+/// The moves. Only the newest can be taken out again.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Moves {
+    moves: Vec<Move>,
+    keys: Vec<u8>,
+    times: HashMap<MoveIx, Timestamp>,
+}
+
+impl Moves {
+    /// Adds a move that has not taken effect yet.
+    pub(super) fn push(&mut self, stamp: Stamp, op: &MoveOp<'_>) -> MoveIx {
+        let ix = MoveIx::new(self.moves.len());
+        let (is_within, time) = match op.kind {
+            MoveKind::Into { trashed_at } => (false, trashed_at),
+            MoveKind::Within => (true, None),
+        };
+        let key = op.key.as_bytes();
+        self.moves.push(Move {
+            stamp,
+            entry: op.entry,
+            parent: op.parent,
+            life: op.life,
+            key_start: u32::try_from(self.keys.len()).expect("keys fit into memory"),
+            replaced: None,
+            older: None,
+            key_len: u8::try_from(key.len()).expect("a key has at most 64 bytes"),
+            is_within,
+            is_effective: false,
+            is_timed: false,
+        });
+        self.keys.extend_from_slice(key);
+        self.set_time(ix, time);
+        ix
+    }
+
+    /// Adds the place that a system entry has before anybody reorders it.
+    pub(super) fn push_well_known(&mut self, entry: EntryIx, id: EntryId) -> MoveIx {
+        let key = &OrderKey::well_known(id);
+        let (parent, kind) = (EntryIx::ROOT, MoveKind::Into { trashed_at: None });
+        let ix = self.push(BEFORE_ALL, &MoveOp { entry, life: Life::FIRST, parent, key, kind });
+        self.get_mut(ix).is_effective = true;
+        ix
+    }
+
+    /// Takes the newest arrival out.
+    pub(super) fn pop(&mut self) {
+        if let Some(last) = self.moves.len().checked_sub(1) {
+            self.set_time(MoveIx::new(last), None);
+            self.keys.truncate(self.moves[last].key_start as usize);
+            self.moves.pop();
+        }
+    }
+
+    pub(super) fn set_time(&mut self, ix: MoveIx, time: Option<Timestamp>) {
+        if let Some(time) = time {
+            self.times.insert(ix, time);
+        } else if self.moves[ix.at()].is_timed {
+            self.times.remove(&ix);
+        }
+        self.moves[ix.at()].is_timed = time.is_some();
+    }
+
+    pub(super) fn get_mut(&mut self, ix: MoveIx) -> &mut Move {
+        &mut self.moves[ix.at()]
+    }
+
+    pub(super) fn get(&self, ix: MoveIx) -> &Move {
+        &self.moves[ix.at()]
+    }
+
+    /// When a move came; none for what is there before any op.
+    pub(super) fn stamp(&self, ix: MoveIx) -> Option<Stamp> {
+        Some(self.get(ix).stamp).filter(|stamp| *stamp != BEFORE_ALL)
+    }
+
+    pub(super) fn key(&self, ix: MoveIx) -> &[u8] {
+        let Move { key_start, key_len, .. } = self.get(ix);
+        &self.keys[*key_start as usize..][..usize::from(*key_len)]
+    }
+
+    /// The time of deletion that goes with the placement.
+    pub(super) fn time(&self, ix: MoveIx) -> Option<Timestamp> {
+        if self.get(ix).is_timed { self.times.get(&ix).copied() } else { None }
+    }
+
+    /// The move that arrived last.
+    pub(super) const fn last(&self) -> Option<MoveIx> {
+        match self.moves.len().checked_sub(1) {
+            Some(last) => Some(MoveIx::new(last)),
+            None => None,
+        }
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.moves.len()
+    }
+}
