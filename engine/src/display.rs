@@ -17,15 +17,20 @@
 
 mod links;
 mod siblings;
+mod waiting;
 
 use std::cmp::Ordering;
 
+use smallvec::SmallVec;
+
 use crate::entries::{Entries, EntryIx};
 use crate::id::EntryId;
+use crate::index::fill_tightly;
 use crate::op::NewEntry;
 use crate::tree::{MoveIx, MoveTree, rescued_key};
 use links::Links;
 use siblings::{Order, Siblings};
+use waiting::Waiting;
 
 /// Where an entry shows: its container, and its place there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,21 +95,12 @@ impl<'a> Facts<'a> {
         self.kind(entry) == Some(NewEntry::Item)
     }
 
-    /// Where an entry shows, unless as a placeholder.
+    /// Where a live entry was put, if that was in its current life.
     fn place(self, entry: EntryIx) -> Option<Shown> {
-        if !self.is_alive(entry) || entry == EntryIx::ROOT {
-            return None;
-        }
-        let by = self.tree.placed(entry);
-        let target = by.map(|by| self.tree.target(by));
-        Some(match target {
-            Some((parent, life))
-                if life == self.entries.state(entry).life() && self.is_container(parent) =>
-            {
-                Shown { parent, by }
-            }
-            _ => Shown::RESCUED,
-        })
+        let by = self.tree.placed(entry)?;
+        let (parent, life) = self.tree.target(by);
+        let is_current = life == self.entries.state(entry).life();
+        is_current.then_some(Shown { parent, by: Some(by) })
     }
 
     fn link_target(self, entry: EntryIx) -> Option<EntryIx> {
@@ -123,6 +119,8 @@ struct Face {
     is_container: bool,
     /// Whether it is a live link.
     is_link: bool,
+    /// Whether it was put into what is no live item.
+    is_waiting: bool,
 }
 
 /// The tree as people see it.
@@ -131,6 +129,7 @@ pub(crate) struct Display {
     faces: Vec<Face>,
     siblings: Siblings,
     links: Links,
+    waiting: Waiting,
     /// The entry behind which the next one is likely to go.
     near: Option<EntryIx>,
     /// Whether entries were hidden since the last update, so that any placeholder is in doubt.
@@ -149,21 +148,28 @@ struct Doubts {
 impl Display {
     /// What an empty store shows.
     pub(crate) fn new(facts: Facts<'_>) -> Self {
-        let (siblings, links) = (Siblings::default(), Links::default());
-        let mut display =
-            Self { faces: Vec::new(), siblings, links, near: None, has_hidden: false };
+        let mut display = Self {
+            faces: Vec::new(),
+            siblings: Siblings::default(),
+            links: Links::default(),
+            waiting: Waiting::default(),
+            near: None,
+            has_hidden: false,
+        };
         display.update(facts.entries.indexes().collect(), facts);
         display
     }
 
     /// Brings everything up to date after the facts about the entries in `changed` have changed.
-    pub(crate) fn update(&mut self, mut changed: Vec<EntryIx>, facts: Facts<'_>) {
-        self.faces.resize(facts.entries.len(), Face::default());
+    pub(crate) fn update(&mut self, mut changed: SmallVec<[EntryIx; 8]>, facts: Facts<'_>) {
+        fill_tightly(&mut self.faces, facts.entries.len());
         self.siblings.grow(facts.entries.len());
         let count = changed.len();
         for at in 0..count {
-            if self.update_container(changed[at], facts) {
-                changed.extend(facts.tree.inside(changed[at]));
+            match self.update_container(changed[at], facts) {
+                Some(true) => changed.extend(self.waiting.inside(changed[at])),
+                Some(false) => changed.extend(self.siblings.iter(changed[at])),
+                None => {}
             }
         }
         changed.sort_unstable();
@@ -172,7 +178,8 @@ impl Display {
         self.doubt_containers(&changed, &mut doubts);
         for entry in changed {
             self.update_link(entry, facts, &mut doubts);
-            self.show(entry, facts.place(entry), facts);
+            let place = self.place_live(entry, facts);
+            self.show(entry, place, facts);
         }
         self.settle(doubts, facts);
     }
@@ -199,6 +206,11 @@ impl Display {
     /// Where `entry` shows; nowhere for Root and for what does not show.
     pub(crate) fn place(&self, entry: EntryIx) -> Option<Shown> {
         self.faces.get(entry.at())?.shown
+    }
+
+    /// Whether an entry is a live item.
+    pub(crate) fn is_container(&self, entry: EntryIx) -> bool {
+        self.faces.get(entry.at()).is_some_and(|face| face.is_container)
     }
 
     pub(crate) fn parent(&self, entry: EntryIx) -> Option<EntryIx> {
@@ -249,11 +261,26 @@ impl Display {
         entry != EntryIx::TRASH && self.is_at_or_above(EntryIx::TRASH, entry)
     }
 
-    /// Notes whether `entry` is a live item, and returns whether that is new.
-    fn update_container(&mut self, entry: EntryIx, facts: Facts<'_>) -> bool {
+    /// Notes whether `entry` is a live item, and returns it if that is new.
+    fn update_container(&mut self, entry: EntryIx, facts: Facts<'_>) -> Option<bool> {
         let is_container = facts.is_container(entry);
         let face = &mut self.faces[entry.at()];
-        std::mem::replace(&mut face.is_container, is_container) != is_container
+        let was_container = std::mem::replace(&mut face.is_container, is_container);
+        (is_container != was_container).then_some(is_container)
+    }
+
+    /// Where an entry shows if it is alive, and notes what that waits for.
+    fn place_live(&mut self, entry: EntryIx, facts: Facts<'_>) -> Option<Shown> {
+        let is_alive = facts.is_alive(entry) && entry != EntryIx::ROOT;
+        let place = if is_alive { facts.place(entry) } else { None };
+        let awaited = place.filter(|place| !self.is_container(place.parent));
+        let awaited = awaited.map(|place| place.parent);
+        let was_waiting =
+            std::mem::replace(&mut self.faces[entry.at()].is_waiting, awaited.is_some());
+        if was_waiting || awaited.is_some() {
+            self.waiting.set(entry, awaited);
+        }
+        is_alive.then(|| place.filter(|_| awaited.is_none()).unwrap_or(Shown::RESCUED))
     }
 
     /// Where targets are missing, remembers where containers are that may move.
@@ -323,8 +350,20 @@ impl Display {
         assert_eq!(self.faces.len(), facts.entries.len(), "D3: an entry without a face");
         for entry in facts.entries.indexes() {
             let place = self.place(entry);
-            if facts.is_alive(entry) {
-                assert_eq!(place, facts.place(entry), "D1: {entry:?}");
+            let awaited = self.waiting.awaited_by(entry);
+            if entry == EntryIx::ROOT {
+                assert_eq!(place, None, "D1");
+            } else if facts.is_alive(entry) {
+                let own = facts.place(entry);
+                let (into, out) = own.map_or((None, None), |own| {
+                    if facts.is_container(own.parent) {
+                        (Some(own), None)
+                    } else {
+                        (None, Some(own.parent))
+                    }
+                });
+                assert_eq!(place, into.or(Some(Shown::RESCUED)), "D1: {entry:?}");
+                assert_eq!(awaited, out, "D3: {entry:?}");
             } else if self.links.dangling().contains(&entry) && self.is_wanted(entry) {
                 assert_eq!(place, Some(Shown::RESCUED), "D1: {entry:?}");
             } else {
@@ -332,6 +371,7 @@ impl Display {
             }
             let face = &self.faces[entry.at()];
             assert_eq!(face.is_container, facts.is_container(entry), "D3: {entry:?}");
+            assert_eq!(face.is_waiting, awaited.is_some(), "D3: {entry:?}");
             assert_eq!(face.is_link, self.links.target(entry).is_some(), "D3: {entry:?}");
         }
         for entry in self.shown_entries() {
@@ -344,6 +384,7 @@ impl Display {
         assert_eq!(listed, self.shown_entries().count(), "D3: an entry is listed twice");
         self.siblings.assert_invariants(&ByKey { faces: &self.faces, facts });
         self.links.assert_invariants(facts);
+        self.waiting.assert_invariants();
     }
 }
 

@@ -222,7 +222,7 @@ impl Replica {
 
     /// Makes sure that `parent` can take entries, and that `entry` can go there.
     fn enter(&mut self, entry: Option<EntryIx>, parent: EntryIx) -> Result<(), EditError> {
-        if !self.facts().is_alive(parent) {
+        if !self.display.is_container(parent) {
             let (entry, life) = (self.entries.id(parent), self.life(parent));
             self.push(Op::Revive { entry, life })?;
         }
@@ -273,10 +273,14 @@ impl Replica {
     }
 
     fn require_item(&self, entry: EntryId) -> Result<EntryIx, EditError> {
-        let shown = self.require_shown(entry)?;
-        match self.facts().kind(shown) {
+        let known = self.entries.find(entry).ok_or(EditError::NotFound(entry))?;
+        if self.display.is_container(known) {
+            return Ok(known);
+        }
+        match self.kind(entry) {
             Some(NewEntry::Link { .. }) => Err(EditError::NotAnItem(entry)),
-            Some(NewEntry::Item) | None => Ok(shown),
+            Some(NewEntry::Item) => Ok(known),
+            None => Err(EditError::NotFound(entry)),
         }
     }
 }

@@ -10,11 +10,11 @@
 
 use std::hash::BuildHasher;
 
-use hashbrown::hash_table::Entry;
+use hashbrown::hash_table::Entry as Slot;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::id::EntryId;
-use crate::index::dense_index;
+use crate::index::{dense_index, push_tightly};
 use crate::registers::{EntryState, FieldNames};
 
 dense_index! {
@@ -32,11 +32,17 @@ impl EntryIx {
     }
 }
 
+/// Beside each other, since whoever looks an id up asks for the state next.
+#[derive(Clone, Debug)]
+struct Entry {
+    id: EntryId,
+    state: EntryState,
+}
+
 /// The entries, with what each of them is and holds.
 #[derive(Clone, Debug)]
 pub(crate) struct Entries {
-    ids: Vec<EntryId>,
-    states: Vec<EntryState>,
+    entries: Vec<Entry>,
     index: HashTable<EntryIx>,
     hasher: DefaultHashBuilder,
     /// The fields that registers are in.
@@ -47,8 +53,7 @@ impl Entries {
     /// The system entries.
     pub(crate) fn new() -> Self {
         let mut entries = Self {
-            ids: Vec::new(),
-            states: Vec::new(),
+            entries: Vec::new(),
             index: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             names: FieldNames::new(),
@@ -61,36 +66,35 @@ impl Entries {
 
     /// The index of an entry, which may be named here for the first time.
     pub(crate) fn name(&mut self, id: EntryId) -> EntryIx {
-        let Self { ids, states, index, hasher, .. } = self;
+        let Self { entries, index, hasher, .. } = self;
         let hash = hash(hasher, id);
-        let is_it = |ix: &EntryIx| ids[ix.at()] == id;
-        match index.entry(hash, is_it, |ix| self::hash(hasher, ids[ix.at()])) {
-            Entry::Occupied(known) => *known.get(),
-            Entry::Vacant(place) => {
-                let ix = EntryIx::new(ids.len());
+        let is_it = |ix: &EntryIx| entries[ix.at()].id == id;
+        match index.entry(hash, is_it, |ix| self::hash(hasher, entries[ix.at()].id)) {
+            Slot::Occupied(known) => *known.get(),
+            Slot::Vacant(place) => {
+                let ix = EntryIx::new(entries.len());
                 place.insert(ix);
-                ids.push(id);
-                states.push(EntryState::default());
+                push_tightly(entries, Entry { id, state: EntryState::default() });
                 ix
             }
         }
     }
 
     pub(crate) fn state_mut(&mut self, ix: EntryIx) -> (&mut EntryState, &mut FieldNames) {
-        (&mut self.states[ix.at()], &mut self.names)
+        (&mut self.entries[ix.at()].state, &mut self.names)
     }
 
     /// The index of an entry, if anything has named it.
     pub(crate) fn find(&self, id: EntryId) -> Option<EntryIx> {
-        self.index.find(hash(&self.hasher, id), |ix| self.ids[ix.at()] == id).copied()
+        self.index.find(hash(&self.hasher, id), |ix| self.entries[ix.at()].id == id).copied()
     }
 
     pub(crate) fn id(&self, ix: EntryIx) -> EntryId {
-        self.ids[ix.at()]
+        self.entries[ix.at()].id
     }
 
     pub(crate) fn state(&self, ix: EntryIx) -> &EntryState {
-        &self.states[ix.at()]
+        &self.entries[ix.at()].state
     }
 
     pub(crate) const fn names(&self) -> &FieldNames {
@@ -99,18 +103,17 @@ impl Entries {
 
     /// How many indexes there are.
     pub(crate) const fn len(&self) -> usize {
-        self.ids.len()
+        self.entries.len()
     }
 
     /// All indexes, in the order in which they were given out.
     pub(crate) fn indexes(&self) -> impl Iterator<Item = EntryIx> + use<> {
-        (0..self.ids.len()).map(EntryIx::new)
+        (0..self.entries.len()).map(EntryIx::new)
     }
 
     /// Panics if E1 or E2 does not hold.
     pub(crate) fn assert_invariants(&self) {
-        assert_eq!(self.index.len(), self.ids.len(), "E1");
-        assert_eq!(self.states.len(), self.ids.len(), "E1");
+        assert_eq!(self.index.len(), self.entries.len(), "E1");
         for ix in self.indexes() {
             assert_eq!(self.find(self.id(ix)), Some(ix), "E1");
             assert_eq!(self.id(ix).is_well_known(), ix.is_well_known(), "E2");

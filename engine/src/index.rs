@@ -27,3 +27,25 @@ macro_rules! dense_index {
 }
 
 pub(crate) use dense_index;
+
+/// Adds an element. An arena grows by a quarter rather than to twice its size: there is one for each
+/// thing known of an entry, and together they are most of what a replica takes.
+pub(crate) fn push_tightly<T>(arena: &mut Vec<T>, element: T) {
+    grow_tightly(arena, 1);
+    arena.push(element);
+}
+
+/// Adds default elements up to so many; see [`push_tightly`].
+pub(crate) fn fill_tightly<T: Default>(arena: &mut Vec<T>, len: usize) {
+    if let Some(more) = len.checked_sub(arena.len()) {
+        grow_tightly(arena, more);
+        arena.resize_with(len, T::default);
+    }
+}
+
+fn grow_tightly<T>(arena: &mut Vec<T>, more: usize) {
+    const SMALL: usize = 64;
+    if arena.capacity() - arena.len() < more {
+        arena.reserve_exact(more.max(arena.len() / 4).max(SMALL));
+    }
+}

@@ -133,9 +133,16 @@ impl EntryState {
         journal: &mut Journal,
     ) -> bool {
         let Some((_, life)) = op.subject() else { return false };
-        self.become_known(entry, journal);
+        let is_new = self.become_known(entry, journal);
         let creates = if let Op::Create { kind, .. } = op { Some(*kind) } else { None };
-        let is_changed = self.touch(entry, &Touch { life, creates, stamp }, journal);
+        let touch = Touch { life, creates, stamp };
+        let is_changed = self.lives.is_changed_by(self.life, &touch);
+        if is_changed {
+            if !is_new {
+                journal.note(entry, || Undo::Lives(self.lives.clone()));
+            }
+            self.lives.touch(self.life, &touch);
+        }
         match op {
             Op::Set { field, value, .. } => {
                 let content = Content::of(value);
@@ -177,7 +184,7 @@ impl EntryState {
     /// Takes an op's effect back, but for edits of a text.
     pub(crate) fn take_back(&mut self, undo: Undo) {
         match undo {
-            Undo::Unknown => self.is_known = false,
+            Undo::Unknown => *self = Self::default(),
             Undo::Lives(lives) => self.lives = lives,
             Undo::Whole(state) => *self = *state,
             Undo::Field(_, Some(register)) => drop(self.fields.insert(register)),
@@ -198,21 +205,14 @@ impl EntryState {
         }
     }
 
-    fn become_known(&mut self, entry: EntryIx, journal: &mut Journal) {
-        if !self.is_known {
+    /// Notes that an op has named the entry, and returns whether that is new.
+    fn become_known(&mut self, entry: EntryIx, journal: &mut Journal) -> bool {
+        let is_new = !self.is_known;
+        if is_new {
             journal.note(entry, || Undo::Unknown);
             self.is_known = true;
         }
-    }
-
-    /// Records that some op touched the entry; returns whether that changes anything.
-    fn touch(&mut self, entry: EntryIx, touch: &Touch, journal: &mut Journal) -> bool {
-        if !self.lives.is_changed_by(self.life, touch) {
-            return false;
-        }
-        journal.note(entry, || Undo::Lives(self.lives.clone()));
-        self.lives.touch(self.life, touch);
-        true
+        is_new
     }
 
     /// Sets a field, unless a greater (life, stamp) has.

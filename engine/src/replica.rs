@@ -56,7 +56,7 @@ pub struct Replica {
 pub(crate) struct Pending {
     pub(crate) moves: SmallVec<[MoveIx; 4]>,
     /// Entries whose life or kind may have changed.
-    pub(crate) changed: Vec<EntryIx>,
+    pub(crate) changed: SmallVec<[EntryIx; 8]>,
     pub(crate) journal: Journal,
 }
 
@@ -195,7 +195,7 @@ impl Replica {
     }
 
     /// Brings display and digest up to date with entries whose life, kind or placement has changed.
-    pub(crate) fn refresh(&mut self, changed: Vec<EntryIx>) {
+    pub(crate) fn refresh(&mut self, changed: SmallVec<[EntryIx; 8]>) {
         let is_grown = self.entries.len() > self.display.len();
         if changed.is_empty() && !is_grown {
             return;
@@ -256,7 +256,9 @@ impl Replica {
 
     /// The index of an entry that shows.
     pub(crate) fn find_shown(&self, entry: EntryId) -> Option<EntryIx> {
-        let is_shown = |ix: &EntryIx| *ix == EntryIx::ROOT || self.display.place(*ix).is_some();
+        // Whatever is alive shows.
+        let is_shown =
+            |ix: &EntryIx| self.facts().is_alive(*ix) || self.display.place(*ix).is_some();
         self.entries.find(entry).filter(is_shown)
     }
 

@@ -28,6 +28,8 @@ mod moves;
 mod nodes;
 mod order_key;
 
+use smallvec::SmallVec;
+
 use crate::entries::{Entries, EntryIx};
 use crate::id::{EntryId, Life, Stamp, Timestamp};
 use folder_log::FolderLog;
@@ -105,14 +107,14 @@ impl MoveTree {
 
     /// Lets recorded moves take effect, each at its turn in stamp order, and adds the entries whose
     /// placement is another afterwards to `changed`.
-    pub(crate) fn integrate(&mut self, moves: &mut [MoveIx], changed: &mut Vec<EntryIx>) {
+    pub(crate) fn integrate(&mut self, moves: &mut [MoveIx], changed: &mut SmallVec<[EntryIx; 8]>) {
         if !moves.is_sorted_by_key(|ix| self.moves.get(*ix).stamp) {
             moves.sort_unstable_by_key(|ix| self.moves.get(*ix).stamp);
         }
         for ix in moves.iter() {
             self.name_folder(self.moves.get(*ix).parent);
         }
-        let (mut of_folders, mut late) = (Vec::new(), Vec::new());
+        let (mut of_folders, mut late) = (SmallVec::<[MoveIx; 4]>::new(), Vec::new());
         for ix in moves.iter().copied() {
             let entry = self.moves.get(ix).entry;
             self.touch(entry);
@@ -126,16 +128,18 @@ impl MoveTree {
         }
         self.insert_into_leaves(late);
         self.insert_into_log(&of_folders);
-        for (entry, placed, time) in std::mem::take(&mut self.touched) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for (entry, placed, time) in touched.drain(..) {
             self.nodes.set_touched(entry, false);
             if (placed, time) != self.placement_with_time(entry) {
                 changed.push(entry);
             }
         }
+        self.touched = touched;
     }
 
     /// The entries with a move at or after `stamp`, if all those moves arrived after all others.
-    pub(crate) fn moved_from(&self, stamp: Stamp) -> Vec<EntryIx> {
+    pub(crate) fn moved_from(&self, stamp: Stamp) -> SmallVec<[EntryIx; 8]> {
         let arrived = (0..self.moves.len()).rev().map(|at| self.moves.get(MoveIx::new(at)));
         arrived.take_while(|one| one.stamp >= stamp).map(|one| one.entry).collect()
     }
@@ -187,11 +191,6 @@ impl MoveTree {
     pub(crate) fn target(&self, ix: MoveIx) -> (EntryIx, Life) {
         let one = self.moves.get(ix);
         (one.parent, one.life)
-    }
-
-    /// The entries that were put into `parent` last, dead ones included, in no particular order.
-    pub(crate) fn inside(&self, parent: EntryIx) -> impl Iterator<Item = EntryIx> + '_ {
-        self.nodes.inside(parent)
     }
 
     /// Whether `above` is `entry` or one of its ancestors.

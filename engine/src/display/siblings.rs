@@ -21,7 +21,7 @@ mod iter;
 use std::cmp::Ordering;
 
 use crate::entries::EntryIx;
-use crate::index::dense_index;
+use crate::index::{dense_index, fill_tightly};
 pub(crate) use iter::Iter;
 
 dense_index! {
@@ -97,10 +97,8 @@ fn item(at: usize) -> u32 {
 impl Siblings {
     /// Makes room for so many entries.
     pub(crate) fn grow(&mut self, entries: usize) {
-        if entries > self.roots.len() {
-            self.roots.resize(entries, None);
-            self.leaf_of.resize(entries, None);
-        }
+        fill_tightly(&mut self.roots, entries);
+        fill_tightly(&mut self.leaf_of, entries);
     }
 
     /// Adds an entry that is in no container. If it goes right behind `near`, that saves the search.

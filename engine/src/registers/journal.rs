@@ -7,7 +7,7 @@ use crate::text::TextUndo;
 /// How to take back what an op did to an entry.
 #[derive(Clone, Debug)]
 pub(crate) enum Undo {
-    /// No op had named the entry.
+    /// No op had named the entry, and nothing was known of it.
     Unknown,
     /// Which lives had been touched.
     Lives(Lives),

@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 
 use crate::entries::EntryIx;
 use crate::id::{EntryId, Life, ReplicaId, Stamp, Timestamp};
-use crate::index::dense_index;
+use crate::index::{dense_index, push_tightly};
 use crate::tree::{MoveKind, MoveOp, OrderKey};
 
 dense_index! {
@@ -18,6 +18,9 @@ dense_index! {
 /// Time and author of what is there before any op; older than every op.
 const BEFORE_ALL: Stamp = Stamp { lamport: 0, replica: ReplicaId::MAX, counter: 0 };
 
+/// A key of up to so many bytes is kept in the move itself. Nearly all are that short.
+const SHORT: usize = 12;
+
 /// A creation, move or reordering.
 #[derive(Clone, Debug)]
 pub(super) struct Move {
@@ -25,8 +28,7 @@ pub(super) struct Move {
     pub(super) entry: EntryIx,
     pub(super) parent: EntryIx,
     pub(super) life: Life,
-    /// Where the order key begins; its length is further down, to save space.
-    key_start: u32,
+    key: [u8; SHORT],
     /// What was the entry's placement before this move took effect.
     pub(super) replaced: Option<MoveIx>,
     /// The next older move of the same entry, while that is a leaf.
@@ -38,11 +40,20 @@ pub(super) struct Move {
     is_timed: bool,
 }
 
+impl Move {
+    /// Where the key is among the long ones, if it is not short.
+    fn long_key(&self) -> Option<usize> {
+        let [a, b, c, d, ..] = self.key;
+        (usize::from(self.key_len) > SHORT).then(|| u32::from_le_bytes([a, b, c, d]) as usize)
+    }
+}
+
 /// The moves. Only the newest can be taken out again.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Moves {
     moves: Vec<Move>,
-    keys: Vec<u8>,
+    /// The keys that are not short; the move says where, in the first four bytes of its `key`.
+    long_keys: Vec<u8>,
     times: HashMap<MoveIx, Timestamp>,
 }
 
@@ -54,21 +65,24 @@ impl Moves {
             MoveKind::Into { trashed_at } => (false, trashed_at),
             MoveKind::Within => (true, None),
         };
-        let key = op.key.as_bytes();
-        self.moves.push(Move {
-            stamp,
-            entry: op.entry,
-            parent: op.parent,
-            life: op.life,
-            key_start: u32::try_from(self.keys.len()).expect("keys fit into memory"),
-            replaced: None,
-            older: None,
-            key_len: u8::try_from(key.len()).expect("a key has at most 64 bytes"),
-            is_within,
-            is_effective: false,
-            is_timed: false,
-        });
-        self.keys.extend_from_slice(key);
+        let bytes = op.key.as_bytes();
+        let key = self.keep_key(bytes);
+        push_tightly(
+            &mut self.moves,
+            Move {
+                stamp,
+                entry: op.entry,
+                parent: op.parent,
+                life: op.life,
+                key,
+                replaced: None,
+                older: None,
+                key_len: u8::try_from(bytes.len()).expect("a key has at most 64 bytes"),
+                is_within,
+                is_effective: false,
+                is_timed: false,
+            },
+        );
         self.set_time(ix, time);
         ix
     }
@@ -82,11 +96,25 @@ impl Moves {
         ix
     }
 
+    fn keep_key(&mut self, bytes: &[u8]) -> [u8; SHORT] {
+        let mut key = [0; SHORT];
+        if let Some(short) = key.get_mut(..bytes.len()) {
+            short.copy_from_slice(bytes);
+        } else {
+            let at = u32::try_from(self.long_keys.len()).expect("keys fit into memory");
+            key[..size_of::<u32>()].copy_from_slice(&at.to_le_bytes());
+            self.long_keys.extend_from_slice(bytes);
+        }
+        key
+    }
+
     /// Takes the newest arrival out.
     pub(super) fn pop(&mut self) {
         if let Some(last) = self.moves.len().checked_sub(1) {
             self.set_time(MoveIx::new(last), None);
-            self.keys.truncate(self.moves[last].key_start as usize);
+            if let Some(at) = self.moves[last].long_key() {
+                self.long_keys.truncate(at);
+            }
             self.moves.pop();
         }
     }
@@ -114,8 +142,12 @@ impl Moves {
     }
 
     pub(super) fn key(&self, ix: MoveIx) -> &[u8] {
-        let Move { key_start, key_len, .. } = self.get(ix);
-        &self.keys[*key_start as usize..][..usize::from(*key_len)]
+        let one = self.get(ix);
+        let len = usize::from(one.key_len);
+        match one.long_key() {
+            Some(at) => &self.long_keys[at..at + len],
+            None => &one.key[..len],
+        }
     }
 
     /// The time of deletion that goes with the placement.

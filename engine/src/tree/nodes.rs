@@ -1,14 +1,14 @@
 //! Which entry is inside which, by the moves that took effect.
 //!
 //! A *folder* is an entry that some move, effective or not, named as a container; all others are
-//! leaves. Each container has two lists, so that its folders are found without looking at leaves.
+//! leaves. Only folders are listed by what they are in: a leaf is above nothing.
 //!
 //! Invariants, checked by `assert_invariants`:
-//! - F1. The lists of a container are exactly the entries whose `parent` it is, folders in the one,
-//!   leaves in the other.
+//! - F1. The list of a container is exactly the folders whose `parent` it is.
 //! - F2. Whatever is a parent is a folder.
 
 use crate::entries::EntryIx;
+use crate::index::fill_tightly;
 use crate::tree::moves::MoveIx;
 
 /// What the tree of moves knows of an entry.
@@ -19,10 +19,9 @@ struct Node {
     parent: Option<EntryIx>,
     /// The newest move of the entry, while it is a leaf.
     newest: Option<MoveIx>,
-    /// What is inside.
+    /// The folders inside.
     first_folder: Option<EntryIx>,
-    first_leaf: Option<EntryIx>,
-    /// The neighbours in the list that the entry is in.
+    /// The neighbours of a folder among those in the same container.
     next: Option<EntryIx>,
     previous: Option<EntryIx>,
     is_folder: bool,
@@ -36,15 +35,16 @@ pub(super) struct Nodes(Vec<Node>);
 impl Nodes {
     /// Makes room for an entry.
     pub(super) fn grow(&mut self, entry: EntryIx) {
-        if entry.at() >= self.0.len() {
-            self.0.resize_with(entry.at() + 1, Node::default);
-        }
+        fill_tightly(&mut self.0, entry.at() + 1);
     }
 
     /// Puts an entry where a move says, or nowhere.
     pub(super) fn put(&mut self, entry: EntryIx, placed: Option<MoveIx>, parent: Option<EntryIx>) {
-        self.0[entry.at()].placed = placed;
-        if self.0[entry.at()].parent != parent {
+        let node = &mut self.0[entry.at()];
+        node.placed = placed;
+        if !node.is_folder {
+            node.parent = parent;
+        } else if node.parent != parent {
             self.unlink(entry);
             self.0[entry.at()].parent = parent;
             self.link(entry);
@@ -53,13 +53,11 @@ impl Nodes {
 
     /// Notes that some move named the entry as a container, and returns whether that is new.
     pub(super) fn make_folder(&mut self, entry: EntryIx) -> bool {
-        if self.0[entry.at()].is_folder {
-            return false;
+        let was_folder = std::mem::replace(&mut self.0[entry.at()].is_folder, true);
+        if !was_folder {
+            self.link(entry);
         }
-        self.unlink(entry);
-        self.0[entry.at()].is_folder = true;
-        self.link(entry);
-        true
+        !was_folder
     }
 
     pub(super) fn set_newest(&mut self, entry: EntryIx, newest: Option<MoveIx>) {
@@ -81,15 +79,6 @@ impl Nodes {
 
     pub(super) fn is_folder(&self, entry: EntryIx) -> bool {
         self.0.get(entry.at()).is_some_and(|node| node.is_folder)
-    }
-
-    /// What is inside, in no particular order.
-    pub(super) fn inside(&self, parent: EntryIx) -> impl Iterator<Item = EntryIx> + '_ {
-        let node = self.0.get(parent.at());
-        let lists = node.map_or([None, None], |node| [node.first_folder, node.first_leaf]);
-        lists
-            .into_iter()
-            .flat_map(|first| std::iter::successors(first, |entry| self.0[entry.at()].next))
     }
 
     /// Whether `above` is `entry` or one of its ancestors.
@@ -133,14 +122,9 @@ impl Nodes {
         None
     }
 
-    fn list_of(&mut self, parent: EntryIx, is_folder: bool) -> &mut Option<EntryIx> {
-        let node = &mut self.0[parent.at()];
-        if is_folder { &mut node.first_folder } else { &mut node.first_leaf }
-    }
-
     fn link(&mut self, entry: EntryIx) {
-        let Node { parent: Some(parent), is_folder, .. } = self.0[entry.at()] else { return };
-        let next = self.list_of(parent, is_folder).replace(entry);
+        let Some(parent) = self.0[entry.at()].parent else { return };
+        let next = self.0[parent.at()].first_folder.replace(entry);
         if let Some(next) = next {
             self.0[next.at()].previous = Some(entry);
         }
@@ -149,13 +133,10 @@ impl Nodes {
     }
 
     fn unlink(&mut self, entry: EntryIx) {
-        let Node { parent: Some(parent), is_folder, next, previous, .. } = self.0[entry.at()]
-        else {
-            return;
-        };
+        let Node { parent: Some(parent), next, previous, .. } = self.0[entry.at()] else { return };
         match previous {
             Some(previous) => self.0[previous.at()].next = next,
-            None => *self.list_of(parent, is_folder) = next,
+            None => self.0[parent.at()].first_folder = next,
         }
         if let Some(next) = next {
             self.0[next.at()].previous = previous;
@@ -172,22 +153,18 @@ impl Nodes {
     pub(super) fn assert_invariants(&self) {
         let mut listed = 0;
         for parent in (0..self.0.len()).map(EntryIx::new) {
-            let node = &self.0[parent.at()];
-            let mut previous = None;
-            for entry in self.inside(parent) {
-                let child = &self.0[entry.at()];
-                assert_eq!(child.parent, Some(parent), "F1: {entry:?}");
-                let is_first = [node.first_folder, node.first_leaf].contains(&Some(entry));
-                previous = previous.filter(|_| !is_first);
-                assert_eq!(child.previous, previous, "F1: {entry:?}");
-                let first = if child.is_folder { node.first_folder } else { node.first_leaf };
-                assert!(!is_first || first == Some(entry), "F1: {entry:?} is in the other list");
-                previous = Some(entry);
+            let (mut previous, mut next) = (None, self.0[parent.at()].first_folder);
+            while let Some(entry) = next {
+                let node = &self.0[entry.at()];
+                assert!(node.is_folder && node.parent == Some(parent), "F1: {entry:?}");
+                assert_eq!(node.previous, previous, "F1: {entry:?}");
+                (previous, next) = (Some(entry), node.next);
                 listed += 1;
             }
-            assert!(node.is_folder || self.inside(parent).next().is_none(), "F2: {parent:?}");
-            assert!(!node.is_touched, "a flag is left over");
+            assert!(!self.0[parent.at()].is_touched, "a flag is left over");
         }
-        assert_eq!(listed, self.placements().count(), "F1: an entry is listed twice");
+        let folders = self.placements().filter(|(entry, _)| self.is_folder(*entry));
+        assert_eq!(listed, folders.count(), "F1: a folder is not listed, or twice");
+        assert!(self.placements().all(|(_, parent)| self.is_folder(parent)), "F2");
     }
 }

@@ -39,7 +39,7 @@ fn integrate(tree: &mut MoveTree, steps: &[Step]) {
             tree.record(stamp(lamport), &op)
         })
         .collect();
-    tree.integrate(&mut moves, &mut Vec::new());
+    tree.integrate(&mut moves, &mut SmallVec::new());
     tree.assert_invariants(&entries());
 }
 
@@ -86,13 +86,13 @@ fn a_reordering_keeps_a_time_of_deletion_that_arrives_late() {
     };
     let reorder = Step { kind: MoveKind::Within, ..into(4, 1, EntryIx::TRASH) };
     let mut tree = tree_of(&[into_trash(1, None), reorder]);
-    let mut changed = Vec::new();
+    let mut changed = SmallVec::new();
     let key = &OrderKey::new(&[7]).unwrap();
     let Step { entry, parent, kind, .. } = into_trash(2, time);
     let late = tree.record(stamp(2), &MoveOp { entry, life: Life::FIRST, parent, key, kind });
     tree.integrate(&mut [late], &mut changed);
     tree.assert_invariants(&entries());
-    assert_eq!(changed, [entry], "though the reordering still is its placement");
+    assert_eq!(changed.as_slice(), [entry], "though the reordering still is its placement");
     assert_eq!(tree.placement(entry).unwrap().trashed_at, time);
 }
 
@@ -122,7 +122,7 @@ fn a_removed_move_leaves_no_trace() {
     let first = into(1, 1, EntryIx::ROOT);
     let mut tree = tree_of(&[first]);
     integrate(&mut tree, &[into(2, 1, EntryIx::TRASH), into(3, 2, entry(1))]);
-    assert_eq!(tree.moved_from(stamp(2)), [entry(2), entry(1)]);
+    assert_eq!(tree.moved_from(stamp(2)).as_slice(), [entry(2), entry(1)]);
     tree.remove_from(stamp(2));
     assert_eq!(placements(&tree), placements(&tree_of(&[first])));
     tree.assert_invariants(&entries());
