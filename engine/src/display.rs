@@ -29,6 +29,7 @@ use crate::index::fill_tightly;
 use crate::op::NewEntry;
 use crate::tree::{MoveIx, MoveTree, rescued_key};
 use links::Links;
+pub(crate) use siblings::Sibling;
 use siblings::{Order, Siblings};
 use waiting::Waiting;
 
@@ -83,10 +84,10 @@ impl<'a> Facts<'a> {
     }
 
     /// The key under which an entry shows.
-    pub(crate) fn key(self, entry: EntryIx, by: Option<MoveIx>) -> ShownKey<'a> {
-        match by {
+    pub(crate) fn key(self, sibling: Sibling) -> ShownKey<'a> {
+        match sibling.by {
             Some(by) => ShownKey::Given(self.tree.key(by)),
-            None => ShownKey::Rescued(rescued_key(self.entries.id(entry))),
+            None => ShownKey::Rescued(rescued_key(self.entries.id(sibling.entry))),
         }
     }
 
@@ -168,7 +169,7 @@ impl Display {
         for at in 0..count {
             match self.update_container(changed[at], facts) {
                 Some(true) => changed.extend(self.waiting.inside(changed[at])),
-                Some(false) => changed.extend(self.siblings.iter(changed[at])),
+                Some(false) => changed.extend(self.children(changed[at])),
                 None => {}
             }
         }
@@ -222,7 +223,7 @@ impl Display {
         &self,
         parent: EntryIx,
     ) -> impl DoubleEndedIterator<Item = EntryIx> + ExactSizeIterator + Clone + '_ {
-        self.siblings.iter(parent)
+        self.siblings.iter(parent).map(|sibling| sibling.entry)
     }
 
     /// How many entries show in `parent`.
@@ -231,7 +232,7 @@ impl Display {
     }
 
     /// The entry shown at `index` in `parent`.
-    pub(crate) fn child_at(&self, parent: EntryIx, index: usize) -> Option<EntryIx> {
+    pub(crate) fn child_at(&self, parent: EntryIx, index: usize) -> Option<Sibling> {
         self.siblings.at(parent, index)
     }
 
@@ -339,8 +340,8 @@ impl Display {
         }
         self.faces[entry.at()].shown = place;
         if let Some(place) = place {
-            let order = ByKey { faces: &self.faces, facts };
-            self.siblings.insert(place.parent, entry, self.near, &order);
+            let sibling = Sibling { entry, by: place.by };
+            self.siblings.insert(place.parent, sibling, self.near, &ByKey(facts));
             self.near = Some(entry);
         }
     }
@@ -378,40 +379,31 @@ impl Display {
             assert!(self.is_at_or_above(EntryIx::ROOT, entry), "D2: {entry:?}");
             let index = self.index_of(entry).expect("D3: what shows is a sibling");
             let there = self.parent(entry).and_then(|parent| self.child_at(parent, index));
-            assert_eq!(there, Some(entry), "D3: {entry:?}");
+            let by = self.place(entry).and_then(|place| place.by);
+            assert_eq!(there, Some(Sibling { entry, by }), "D3: {entry:?}");
         }
         let listed: usize = facts.entries.indexes().map(|entry| self.child_count(entry)).sum();
         assert_eq!(listed, self.shown_entries().count(), "D3: an entry is listed twice");
-        self.siblings.assert_invariants(&ByKey { faces: &self.faces, facts });
+        self.siblings.assert_invariants(&ByKey(facts));
         self.links.assert_invariants(facts);
         self.waiting.assert_invariants();
     }
 }
 
 /// The order in which siblings show: by key, then by id.
-struct ByKey<'a> {
-    faces: &'a [Face],
-    facts: Facts<'a>,
-}
-
-impl ByKey<'_> {
-    fn key(&self, entry: EntryIx) -> ShownKey<'_> {
-        let by = self.faces[entry.at()].shown.and_then(|shown| shown.by);
-        self.facts.key(entry, by)
-    }
-}
+struct ByKey<'a>(Facts<'a>);
 
 impl Order for ByKey<'_> {
-    fn prefix(&self, entry: EntryIx) -> u64 {
-        let key = self.key(entry);
+    fn prefix(&self, sibling: Sibling) -> u64 {
+        let key = self.0.key(sibling);
         let mut prefix = [0; 8];
         let len = key.as_bytes().len().min(8);
         prefix[..len].copy_from_slice(&key.as_bytes()[..len]);
         u64::from_be_bytes(prefix)
     }
 
-    fn compare(&self, one: EntryIx, other: EntryIx) -> Ordering {
-        let by_key = self.key(one).as_bytes().cmp(self.key(other).as_bytes());
-        by_key.then_with(|| self.facts.entries.id(one).cmp(&self.facts.entries.id(other)))
+    fn compare(&self, one: Sibling, other: Sibling) -> Ordering {
+        let by_key = self.0.key(one).as_bytes().cmp(self.0.key(other).as_bytes());
+        by_key.then_with(|| self.0.entries.id(one.entry).cmp(&self.0.entries.id(other.entry)))
     }
 }

@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use crate::display::Sibling;
 use crate::entries::EntryIx;
 use crate::error::EditError;
 use crate::id::{EntryId, Life, Timestamp};
@@ -259,9 +260,9 @@ impl Replica {
     }
 
     /// Whether this replica made the key under which the entry shows.
-    pub(crate) fn is_own_place(&self, entry: EntryIx) -> bool {
-        let by = self.display.place(entry).and_then(|shown| shown.by);
-        by.and_then(|by| self.tree.stamp(by)).is_some_and(|stamp| stamp.replica == self.id)
+    pub(crate) fn is_own_place(&self, sibling: Sibling) -> bool {
+        let stamp = sibling.by.and_then(|by| self.tree.stamp(by));
+        stamp.is_some_and(|stamp| stamp.replica == self.id)
     }
 
     pub(crate) fn life(&self, entry: EntryIx) -> Life {

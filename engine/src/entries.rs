@@ -10,7 +10,7 @@
 
 use std::hash::BuildHasher;
 
-use hashbrown::hash_table::Entry as Slot;
+use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::id::EntryId;
@@ -32,17 +32,11 @@ impl EntryIx {
     }
 }
 
-/// Beside each other, since whoever looks an id up asks for the state next.
-#[derive(Clone, Debug)]
-struct Entry {
-    id: EntryId,
-    state: EntryState,
-}
-
 /// The entries, with what each of them is and holds.
 #[derive(Clone, Debug)]
 pub(crate) struct Entries {
-    entries: Vec<Entry>,
+    ids: Vec<EntryId>,
+    states: Vec<EntryState>,
     index: HashTable<EntryIx>,
     hasher: DefaultHashBuilder,
     /// The fields that registers are in.
@@ -53,7 +47,8 @@ impl Entries {
     /// The system entries.
     pub(crate) fn new() -> Self {
         let mut entries = Self {
-            entries: Vec::new(),
+            ids: Vec::new(),
+            states: Vec::new(),
             index: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             names: FieldNames::new(),
@@ -66,35 +61,36 @@ impl Entries {
 
     /// The index of an entry, which may be named here for the first time.
     pub(crate) fn name(&mut self, id: EntryId) -> EntryIx {
-        let Self { entries, index, hasher, .. } = self;
+        let Self { ids, states, index, hasher, .. } = self;
         let hash = hash(hasher, id);
-        let is_it = |ix: &EntryIx| entries[ix.at()].id == id;
-        match index.entry(hash, is_it, |ix| self::hash(hasher, entries[ix.at()].id)) {
-            Slot::Occupied(known) => *known.get(),
-            Slot::Vacant(place) => {
-                let ix = EntryIx::new(entries.len());
+        let is_it = |ix: &EntryIx| ids[ix.at()] == id;
+        match index.entry(hash, is_it, |ix| self::hash(hasher, ids[ix.at()])) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(place) => {
+                let ix = EntryIx::new(ids.len());
                 place.insert(ix);
-                push_tightly(entries, Entry { id, state: EntryState::default() });
+                push_tightly(ids, id);
+                push_tightly(states, EntryState::default());
                 ix
             }
         }
     }
 
     pub(crate) fn state_mut(&mut self, ix: EntryIx) -> (&mut EntryState, &mut FieldNames) {
-        (&mut self.entries[ix.at()].state, &mut self.names)
+        (&mut self.states[ix.at()], &mut self.names)
     }
 
     /// The index of an entry, if anything has named it.
     pub(crate) fn find(&self, id: EntryId) -> Option<EntryIx> {
-        self.index.find(hash(&self.hasher, id), |ix| self.entries[ix.at()].id == id).copied()
+        self.index.find(hash(&self.hasher, id), |ix| self.ids[ix.at()] == id).copied()
     }
 
     pub(crate) fn id(&self, ix: EntryIx) -> EntryId {
-        self.entries[ix.at()].id
+        self.ids[ix.at()]
     }
 
     pub(crate) fn state(&self, ix: EntryIx) -> &EntryState {
-        &self.entries[ix.at()].state
+        &self.states[ix.at()]
     }
 
     pub(crate) const fn names(&self) -> &FieldNames {
@@ -103,17 +99,18 @@ impl Entries {
 
     /// How many indexes there are.
     pub(crate) const fn len(&self) -> usize {
-        self.entries.len()
+        self.ids.len()
     }
 
     /// All indexes, in the order in which they were given out.
     pub(crate) fn indexes(&self) -> impl Iterator<Item = EntryIx> + use<> {
-        (0..self.entries.len()).map(EntryIx::new)
+        (0..self.ids.len()).map(EntryIx::new)
     }
 
     /// Panics if E1 or E2 does not hold.
     pub(crate) fn assert_invariants(&self) {
-        assert_eq!(self.index.len(), self.entries.len(), "E1");
+        assert_eq!(self.index.len(), self.ids.len(), "E1");
+        assert_eq!(self.states.len(), self.ids.len(), "E1");
         for ix in self.indexes() {
             assert_eq!(self.find(self.id(ix)), Some(ix), "E1");
             assert_eq!(self.id(ix).is_well_known(), ix.is_well_known(), "E2");

@@ -15,12 +15,25 @@ macro_rules! dense_index {
             pub(crate) const fn new(at: usize) -> Self {
                 assert!(at < u32::MAX as usize, "an arena of four thousand million elements");
                 #[expect(clippy::cast_possible_truncation, reason = "checked above")]
-                Self(std::num::NonZeroU32::MIN.saturating_add(at as u32))
+                Self::from_raw(at as u32 + 1).expect("one more than something")
+            }
+
+            /// The index behind [`Self::raw`]; none for zero.
+            pub(crate) const fn from_raw(raw: u32) -> Option<Self> {
+                match std::num::NonZeroU32::new(raw) {
+                    Some(number) => Some(Self(number)),
+                    None => None,
+                }
+            }
+
+            /// The index as a number that is never zero.
+            pub(crate) const fn raw(self) -> u32 {
+                self.0.get()
             }
 
             /// Where the element is.
             pub(crate) const fn at(self) -> usize {
-                self.0.get() as usize - 1
+                self.raw() as usize - 1
             }
         }
     };

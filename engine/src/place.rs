@@ -3,7 +3,7 @@
 //! Where a gap is full, as few neighbours as it takes get new keys in the same change: so keys stay
 //! short however often something is inserted at one place.
 
-use crate::display::{Facts, ShownKey};
+use crate::display::{Facts, ShownKey, Sibling};
 use crate::entries::EntryIx;
 use crate::error::EditError;
 use crate::op::Op;
@@ -24,19 +24,18 @@ impl<'a> Others<'a> {
         len - usize::from(self.left_out.is_some())
     }
 
-    fn at(&self, index: usize) -> Option<EntryIx> {
+    fn at(&self, index: usize) -> Option<Sibling> {
         let is_behind = self.left_out.is_some_and(|left_out| index >= left_out);
         self.replica.display.child_at(self.parent, index + usize::from(is_behind))
     }
 
-    fn before(&self, index: usize) -> Option<EntryIx> {
+    fn before(&self, index: usize) -> Option<Sibling> {
         self.at(index.checked_sub(1)?)
     }
 
-    fn key(&self, child: EntryIx) -> ShownKey<'a> {
-        let Replica { entries, tree, display, .. } = self.replica;
-        let by = display.place(child).and_then(|place| place.by);
-        Facts { entries, tree }.key(child, by)
+    fn key(&self, child: Sibling) -> ShownKey<'a> {
+        let Replica { entries, tree, .. } = self.replica;
+        Facts { entries, tree }.key(child)
     }
 }
 
@@ -63,7 +62,7 @@ impl Replica {
         let (lo, hi) = (others.before(index), others.at(index));
         if let Some(key) = self.find_place(&others, lo, hi) {
             if let Some(lo) = lo {
-                self.display.expect_behind(lo);
+                self.display.expect_behind(lo.entry);
             }
             return Ok(key);
         }
@@ -84,8 +83,8 @@ impl Replica {
     fn find_place(
         &self,
         others: &Others<'_>,
-        lo: Option<EntryIx>,
-        hi: Option<EntryIx>,
+        lo: Option<Sibling>,
+        hi: Option<Sibling>,
     ) -> Option<OrderKey> {
         let (lo_key, hi_key) = (lo.map(|lo| others.key(lo)), hi.map(|hi| others.key(hi)));
         let lo_key = lo_key.as_ref().map(ShownKey::as_bytes);
@@ -104,7 +103,7 @@ impl Replica {
     fn find_room(&self, others: &Others<'_>, index: usize) -> Option<Room> {
         // A placeholder has no place of its own; giving it one would revive it.
         let may_move =
-            |sibling: Option<EntryIx>| sibling.is_some_and(|one| self.facts().is_alive(one));
+            |sibling: Option<Sibling>| sibling.is_some_and(|one| self.facts().is_alive(one.entry));
         let (mut from, mut to) = (index, index);
         let mut head_max = SPREAD_HEAD_MAX;
         let mut step = 1;
@@ -125,7 +124,7 @@ impl Replica {
             let keys = OrderKey::spread(ends, to - from + 1, self.next_id(), head_max_here);
             if let Some(mut keys) = keys {
                 let key = keys.remove(index - from);
-                let children = (from..to).filter_map(|at| others.at(at));
+                let children = (from..to).filter_map(|at| others.at(at)).map(|child| child.entry);
                 return Some(Room { key, moved: children.zip(keys).collect() });
             }
             if is_all {

@@ -301,7 +301,7 @@ impl Replica {
     #[must_use]
     pub fn child_at(&self, parent: EntryId, index: usize) -> Option<EntryId> {
         let child = self.display.child_at(self.entries.find(parent)?, index)?;
-        Some(self.entries.id(child))
+        Some(self.entries.id(child.entry))
     }
 
     /// Where the entry shows among its siblings; none for Root and for what does not show. O(log n).

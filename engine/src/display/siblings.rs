@@ -4,12 +4,13 @@
 //! knows its parent. So an index is found in one way down, and told in one way up, without looking
 //! at keys. All trees share one arena; most containers are small and are one leaf.
 //!
-//! What decides the order is the caller's ([`Order`]); here are only entries, each with the first
-//! eight bytes of its key. An entry whose key changes must leave before it does.
+//! What decides the order is the caller's ([`Order`]); here are only entries, each with the move that
+//! gave its key and the first eight bytes of that key. An entry whose key changes must leave before
+//! it does.
 //!
 //! Invariants, checked by `assert_invariants`:
 //! - S1. Siblings are in strict order across all leaves.
-//! - S2. Every count is the number of siblings below the child, every `first` the first of them.
+//! - S2. Every count is the number of siblings below the child, every prefix that of the first of them.
 //! - S3. No node is over its size or empty, all leaves of a container are equally deep.
 //! - S4. `leaf_of` says where each entry is, `up` where each node is.
 //!
@@ -20,8 +21,11 @@ mod iter;
 
 use std::cmp::Ordering;
 
+use smallvec::{SmallVec, smallvec};
+
 use crate::entries::EntryIx;
 use crate::index::{dense_index, fill_tightly};
+use crate::tree::MoveIx;
 pub(crate) use iter::Iter;
 
 dense_index! {
@@ -37,20 +41,29 @@ const NODE_SIZE_LOW: usize = NODE_SIZE / 3;
 
 /// What puts siblings in order.
 pub(crate) trait Order {
-    /// The first eight bytes of the entry's key, as a number.
-    fn prefix(&self, entry: EntryIx) -> u64;
+    /// The first eight bytes of the sibling's key, as a number.
+    fn prefix(&self, sibling: Sibling) -> u64;
     /// Which of two siblings comes first.
-    fn compare(&self, one: EntryIx, other: EntryIx) -> Ordering;
+    fn compare(&self, one: Sibling, other: Sibling) -> Ordering;
 }
 
-/// An entry in a leaf, or a child of an inner node.
+/// An entry among those in one container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sibling {
+    pub(crate) entry: EntryIx,
+    /// The move that gave its order key, if one did.
+    pub(crate) by: Option<MoveIx>,
+}
+
+/// A sibling in a leaf, or a child of an inner node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Slot {
-    /// That of the entry, or of the first one below the child.
+    /// That of the sibling, or of the first one below the child.
     prefix: u64,
     /// Index of an entry or of a node.
     item: u32,
-    count: u32,
+    /// The move that gave an entry's key, or zero; the number of siblings below a child.
+    more: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,11 +75,13 @@ enum Up {
 
 #[derive(Clone, Debug)]
 struct Node {
-    slots: Vec<Slot>,
+    slots: Slots,
     up: Up,
-    first: EntryIx,
-    is_leaf: bool,
+    /// The first leaf below an inner node.
+    first_leaf: Option<NodeIx>,
 }
+
+type Slots = SmallVec<[Slot; 1]>;
 
 /// The entries in all containers.
 #[derive(Clone, Debug, Default)]
@@ -80,18 +95,28 @@ pub(crate) struct Siblings {
 }
 
 impl Slot {
-    const fn entry(self) -> EntryIx {
-        EntryIx::new(self.item as usize)
+    fn sibling(self) -> Sibling {
+        Sibling { entry: self.entry(), by: MoveIx::from_raw(self.more) }
     }
 
-    const fn node(self) -> NodeIx {
-        NodeIx::new(self.item as usize)
+    fn entry(self) -> EntryIx {
+        EntryIx::from_raw(self.item).expect("S4: a slot of a leaf has an entry")
+    }
+
+    fn node(self) -> NodeIx {
+        NodeIx::from_raw(self.item).expect("S4: a slot of an inner node has a node")
+    }
+
+    /// The number of siblings below a child.
+    const fn count(self) -> usize {
+        self.more as usize
     }
 }
 
-/// The position of an item, as slots have it.
-fn item(at: usize) -> u32 {
-    u32::try_from(at).expect("an index has four bytes")
+impl Node {
+    const fn is_leaf(&self) -> bool {
+        self.first_leaf.is_none()
+    }
 }
 
 impl Siblings {
@@ -105,19 +130,20 @@ impl Siblings {
     pub(crate) fn insert(
         &mut self,
         container: EntryIx,
-        entry: EntryIx,
+        new: Sibling,
         near: Option<EntryIx>,
         order: &impl Order,
     ) {
-        let slot = Slot { prefix: order.prefix(entry), item: item(entry.at()), count: 1 };
+        let more = new.by.map_or(0, MoveIx::raw);
+        let slot = Slot { prefix: order.prefix(new), item: new.entry.raw(), more };
         let Some(root) = self.roots[container.at()] else {
-            let leaf = self.add_node(vec![slot], Up::Container(container), true);
+            let leaf = self.add_node(smallvec![slot], Up::Container(container), None);
             self.roots[container.at()] = Some(leaf);
             return;
         };
-        let behind = near.and_then(|near| self.place_behind(near, root, entry, order));
+        let behind = near.and_then(|near| self.place_behind(near, root, new, order));
         let (leaf, at) = behind.unwrap_or_else(|| self.place_for(root, slot, order));
-        self.leaf_of[entry.at()] = Some(leaf);
+        self.leaf_of[new.entry.at()] = Some(leaf);
         self.count_up(leaf, |count| *count += 1);
         self.insert_slot(leaf, at, slot);
     }
@@ -125,7 +151,7 @@ impl Siblings {
     /// Removes an entry from its container, if it is in one.
     pub(crate) fn remove(&mut self, entry: EntryIx) {
         let Some(leaf) = self.leaf_of.get_mut(entry.at()).and_then(Option::take) else { return };
-        let at = self.position(leaf, entry.at());
+        let at = self.position(leaf, entry.raw());
         self.nodes[leaf.at()].slots.remove(at);
         self.count_up(leaf, |count| *count -= 1);
         if at == 0 {
@@ -141,19 +167,19 @@ impl Siblings {
     }
 
     /// The entry at `index` in a container.
-    pub(crate) fn at(&self, container: EntryIx, index: usize) -> Option<EntryIx> {
+    pub(crate) fn at(&self, container: EntryIx, index: usize) -> Option<Sibling> {
         let (leaf, first) = self.leaf_at(self.root(container)?, index)?;
-        leaf.get(index - first).map(|slot| slot.entry())
+        leaf.get(index - first).map(|slot| slot.sibling())
     }
 
     /// The index of an entry in its container.
     pub(crate) fn index_of(&self, entry: EntryIx) -> Option<usize> {
         let mut node = self.leaf_of.get(entry.at()).copied().flatten()?;
-        let mut index = self.position(node, entry.at());
+        let mut index = self.position(node, entry.raw());
         while let Up::Node(up) = self.nodes[node.at()].up {
-            let slot = self.position(up, node.at());
+            let slot = self.position(up, node.raw());
             let before = &self.nodes[up.at()].slots[..slot];
-            index += before.iter().map(|slot| slot.count as usize).sum::<usize>();
+            index += sum(before);
             node = up;
         }
         Some(index)
@@ -169,18 +195,18 @@ impl Siblings {
     }
 
     fn count(&self, node: NodeIx) -> usize {
-        let Node { slots, is_leaf, .. } = &self.nodes[node.at()];
-        if *is_leaf { slots.len() } else { slots.iter().map(|slot| slot.count as usize).sum() }
+        let node = &self.nodes[node.at()];
+        if node.is_leaf() { node.slots.len() } else { sum(&node.slots) }
     }
 
     /// The leaf that holds the entry at `index`, and the index of its first one.
     fn leaf_at(&self, root: NodeIx, index: usize) -> Option<(&[Slot], usize)> {
         let (mut node, mut first) = (&self.nodes[root.at()], 0);
-        while !node.is_leaf {
+        while !node.is_leaf() {
             let slot = node.slots.iter().find(|slot| {
-                let is_here = index < first + slot.count as usize;
+                let is_here = index < first + slot.count();
                 if !is_here {
-                    first += slot.count as usize;
+                    first += slot.count();
                 }
                 is_here
             });
@@ -190,9 +216,9 @@ impl Siblings {
     }
 
     /// Where an item is in a node that holds it.
-    fn position(&self, node: NodeIx, item: usize) -> usize {
+    fn position(&self, node: NodeIx, item: u32) -> usize {
         let mut slots = self.nodes[node.at()].slots.iter();
-        slots.position(|slot| slot.item as usize == item).expect("S4: the item is here")
+        slots.position(|slot| slot.item == item).expect("S4: the item is here")
     }
 
     /// Where an entry goes among those below `root`.
@@ -201,21 +227,26 @@ impl Siblings {
         loop {
             let node = &self.nodes[at.at()];
             let is_before = |slot: &Slot| {
-                slot.prefix.cmp(&new.prefix).then_with(|| {
-                    let first = if node.is_leaf {
-                        slot.entry()
-                    } else {
-                        self.nodes[slot.node().at()].first
-                    };
-                    order.compare(first, new.entry())
-                }) == Ordering::Less
+                let by_prefix = slot.prefix.cmp(&new.prefix);
+                let by_key = || order.compare(self.first(node, *slot), new.sibling());
+                by_prefix.then_with(by_key) == Ordering::Less
             };
             let before = node.slots.partition_point(is_before);
-            if node.is_leaf {
+            if node.is_leaf() {
                 return (at, before);
             }
             at = node.slots[before.saturating_sub(1)].node();
         }
+    }
+
+    /// The first sibling in or below a slot of a node.
+    fn first(&self, node: &Node, slot: Slot) -> Sibling {
+        if node.is_leaf() {
+            return slot.sibling();
+        }
+        let child = slot.node();
+        let leaf = self.nodes[child.at()].first_leaf.unwrap_or(child);
+        self.nodes[leaf.at()].slots[0].sibling()
     }
 
     /// The place right behind `near`, if that is below `root` and the entry goes there.
@@ -223,17 +254,18 @@ impl Siblings {
         &self,
         near: EntryIx,
         root: NodeIx,
-        entry: EntryIx,
+        new: Sibling,
         order: &impl Order,
     ) -> Option<(NodeIx, usize)> {
         let leaf = self.leaf_of[near.at()]?;
-        let at = self.position(leaf, near.at()) + 1;
-        let next = self.nodes[leaf.at()].slots.get(at);
-        let is_before_next = match next {
-            Some(next) => order.compare(entry, next.entry()) == Ordering::Less,
+        let at = self.position(leaf, near.raw()) + 1;
+        let slots = &self.nodes[leaf.at()].slots;
+        let is_before_next = match slots.get(at) {
+            Some(next) => order.compare(new, next.sibling()) == Ordering::Less,
             None => self.is_last(leaf),
         };
-        let is_here = is_before_next && order.compare(near, entry) == Ordering::Less;
+        let is_behind = || order.compare(slots[at - 1].sibling(), new) == Ordering::Less;
+        let is_here = is_before_next && is_behind();
         (is_here && self.root_of(leaf) == root).then_some((leaf, at))
     }
 
@@ -259,8 +291,8 @@ impl Siblings {
     /// Changes the counts of the node in all nodes above it.
     fn count_up(&mut self, mut node: NodeIx, change: impl Fn(&mut u32)) {
         while let Up::Node(up) = self.nodes[node.at()].up {
-            let at = self.position(up, node.at());
-            change(&mut self.nodes[up.at()].slots[at].count);
+            let at = self.position(up, node.raw());
+            change(&mut self.nodes[up.at()].slots[at].more);
             node = up;
         }
     }
@@ -277,7 +309,7 @@ impl Siblings {
         }
         // Those who add at the end fill all nodes.
         let cut = if at == NODE_SIZE { NODE_SIZE } else { NODE_SIZE / 2 };
-        let mut moved = slots.split_off(cut);
+        let mut moved: Slots = slots.drain(cut..).collect();
         if at < cut || cut < NODE_SIZE && at == cut {
             slots.insert(at, slot);
         } else {
@@ -290,26 +322,33 @@ impl Siblings {
     }
 
     /// Makes a node of these slots, right beside `node` to which they belonged.
-    fn add_right(&mut self, node: NodeIx, slots: Vec<Slot>) {
-        let Node { up, is_leaf, .. } = self.nodes[node.at()];
-        let right = self.add_node(slots, up, is_leaf);
+    fn add_right(&mut self, node: NodeIx, slots: Slots) {
+        let up = self.nodes[node.at()].up;
+        let first_leaf =
+            if self.nodes[node.at()].is_leaf() { None } else { self.first_leaf(slots[0]) };
+        let right = self.add_node(slots, up, first_leaf);
         let new = self.slot_of(right);
         match up {
             Up::Node(up) => {
-                let at = self.position(up, node.at());
-                self.nodes[up.at()].slots[at].count -= new.count;
+                let at = self.position(up, node.raw());
+                self.nodes[up.at()].slots[at].more -= new.more;
                 self.insert_slot(up, at + 1, new);
             }
             Up::Container(container) => {
-                let root = self.add_node(vec![self.slot_of(node), new], up, false);
+                let slots = smallvec![self.slot_of(node), new];
+                let root = self.add_node(slots, up, self.first_leaf(self.slot_of(node)));
                 self.roots[container.at()] = Some(root);
             }
         }
     }
 
-    fn add_node(&mut self, slots: Vec<Slot>, up: Up, is_leaf: bool) -> NodeIx {
-        let first = if is_leaf { slots[0].entry() } else { self.nodes[slots[0].node().at()].first };
-        let node = Node { slots, up, first, is_leaf };
+    /// The first leaf below a slot of an inner node.
+    fn first_leaf(&self, slot: Slot) -> Option<NodeIx> {
+        self.nodes[slot.node().at()].first_leaf.or(Some(slot.node()))
+    }
+
+    fn add_node(&mut self, slots: Slots, up: Up, first_leaf: Option<NodeIx>) -> NodeIx {
+        let node = Node { slots, up, first_leaf };
         let ix = match self.free.pop() {
             Some(ix) => {
                 self.nodes[ix.at()] = node;
@@ -329,7 +368,7 @@ impl Siblings {
         let Self { nodes, leaf_of, .. } = self;
         for at in from..nodes[node.at()].slots.len() {
             let slot = nodes[node.at()].slots[at];
-            if nodes[node.at()].is_leaf {
+            if nodes[node.at()].is_leaf() {
                 leaf_of[slot.entry().at()] = Some(node);
             } else {
                 nodes[slot.node().at()].up = Up::Node(node);
@@ -340,18 +379,19 @@ impl Siblings {
     /// The slot that stands for a node in the one above.
     fn slot_of(&self, node: NodeIx) -> Slot {
         let prefix = self.nodes[node.at()].slots[0].prefix;
-        Slot { prefix, item: item(node.at()), count: item(self.count(node)) }
+        let count = u32::try_from(self.count(node)).expect("entries are counted in four bytes");
+        Slot { prefix, item: node.raw(), more: count }
     }
 
-    /// Tells the nodes above which entry is the first below them now.
+    /// Tells the nodes above what is the first below them now.
     fn renew_first(&mut self, mut node: NodeIx) {
         loop {
             let Some(slot) = self.nodes[node.at()].slots.first().copied() else { return };
-            let is_leaf = self.nodes[node.at()].is_leaf;
-            let first = if is_leaf { slot.entry() } else { self.nodes[slot.node().at()].first };
-            self.nodes[node.at()].first = first;
+            if !self.nodes[node.at()].is_leaf() {
+                self.nodes[node.at()].first_leaf = self.first_leaf(slot);
+            }
             let Up::Node(up) = self.nodes[node.at()].up else { return };
-            let at = self.position(up, node.at());
+            let at = self.position(up, node.raw());
             self.nodes[up.at()].slots[at].prefix = slot.prefix;
             if at > 0 {
                 return;
@@ -370,7 +410,7 @@ impl Siblings {
                     return self.free(node);
                 }
                 Up::Container(container) => {
-                    if size > 1 || self.nodes[node.at()].is_leaf {
+                    if size > 1 || self.nodes[node.at()].is_leaf() {
                         return;
                     }
                     let only = self.nodes[node.at()].slots[0].node();
@@ -380,7 +420,7 @@ impl Siblings {
                     only
                 }
                 Up::Node(up) if size == 0 => {
-                    let at = self.position(up, node.at());
+                    let at = self.position(up, node.raw());
                     self.nodes[up.at()].slots.remove(at);
                     self.free(node);
                     if at == 0 {
@@ -400,7 +440,7 @@ impl Siblings {
 
     /// Joins a node with one beside it, if both fit into one.
     fn join_neighbour(&mut self, up: NodeIx, node: NodeIx) -> bool {
-        let at = self.position(up, node.at()).saturating_sub(1);
+        let at = self.position(up, node.raw()).saturating_sub(1);
         let [left, right, ..] = self.nodes[up.at()].slots[at..] else { return false };
         let left_len = self.nodes[left.node().at()].slots.len();
         if left_len + self.nodes[right.node().at()].slots.len() > NODE_SIZE {
@@ -410,14 +450,14 @@ impl Siblings {
         self.nodes[left.node().at()].slots.extend(moved);
         self.adopt(left.node(), left_len);
         let slots = &mut self.nodes[up.at()].slots;
-        slots[at].count += right.count;
+        slots[at].more += right.more;
         slots.remove(at + 1);
         self.free(right.node());
         true
     }
 
     fn free(&mut self, node: NodeIx) {
-        self.nodes[node.at()].slots = Vec::new();
+        self.nodes[node.at()].slots = Slots::new();
         self.free.push(node);
     }
 
@@ -427,7 +467,7 @@ impl Siblings {
         for container in (0..self.roots.len()).map(EntryIx::new) {
             let Some(root) = self.root(container) else { continue };
             assert_eq!(self.nodes[root.at()].up, Up::Container(container), "S4");
-            let all: Vec<EntryIx> = self.iter(container).collect();
+            let all: Vec<Sibling> = self.iter(container).collect();
             assert!(all.is_sorted_by(|a, b| order.compare(*a, *b) == Ordering::Less), "S1");
             assert_eq!(all.len(), self.len(container), "S2: {container:?}");
             self.assert_node(root, order);
@@ -440,15 +480,14 @@ impl Siblings {
     fn assert_node(&self, ix: NodeIx, order: &impl Order) -> usize {
         let node = &self.nodes[ix.at()];
         assert!((1..=NODE_SIZE).contains(&node.slots.len()), "S3: {ix:?}");
-        if node.is_leaf {
+        if node.is_leaf() {
             for slot in &node.slots {
                 assert_eq!(self.leaf_of[slot.entry().at()], Some(ix), "S4");
-                assert_eq!(slot.prefix, order.prefix(slot.entry()), "S2");
+                assert_eq!(slot.prefix, order.prefix(slot.sibling()), "S2");
             }
-            assert_eq!(node.first, node.slots[0].entry(), "S2");
             return 0;
         }
-        assert_eq!(node.first, self.nodes[node.slots[0].node().at()].first, "S2");
+        assert_eq!(node.first_leaf, self.first_leaf(node.slots[0]), "S2");
         let mut depths = node.slots.iter().map(|slot| {
             assert_eq!(self.nodes[slot.node().at()].up, Up::Node(ix), "S4");
             assert_eq!(*slot, self.slot_of(slot.node()), "S2");
@@ -458,6 +497,11 @@ impl Siblings {
         assert!(depths.all(|other| other == depth), "S3: leaves of several depths");
         depth + 1
     }
+}
+
+/// How many siblings are below the slots of an inner node.
+fn sum(slots: &[Slot]) -> usize {
+    slots.iter().map(|slot| slot.count()).sum()
 }
 
 #[cfg(test)]

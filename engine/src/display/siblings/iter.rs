@@ -1,7 +1,6 @@
 //! A walk along siblings, from either end.
 
-use super::{NodeIx, Siblings, Slot};
-use crate::entries::EntryIx;
+use super::{NodeIx, Sibling, Siblings, Slot};
 
 /// The siblings of a leaf, with the index of the first.
 type Leaf<'a> = (&'a [Slot], usize);
@@ -25,29 +24,29 @@ impl<'a> Iter<'a> {
         Self { siblings, root, front: 0, back, ahead: (&[], 0), behind: (&[], 0) }
     }
 
-    fn at(&self, mut leaf: Leaf<'a>, index: usize) -> Option<(EntryIx, Leaf<'a>)> {
+    fn at(&self, mut leaf: Leaf<'a>, index: usize) -> Option<(Sibling, Leaf<'a>)> {
         if index < leaf.1 || index - leaf.1 >= leaf.0.len() {
             leaf = self.siblings.leaf_at(self.root?, index)?;
         }
         let slot = leaf.0.get(index - leaf.1)?;
-        Some((slot.entry(), leaf))
+        Some((slot.sibling(), leaf))
     }
 }
 
 impl Iterator for Iter<'_> {
-    type Item = EntryIx;
+    type Item = Sibling;
 
-    fn next(&mut self) -> Option<EntryIx> {
+    fn next(&mut self) -> Option<Sibling> {
         if self.front >= self.back {
             return None;
         }
-        let (entry, leaf) = self.at(self.ahead, self.front)?;
+        let (sibling, leaf) = self.at(self.ahead, self.front)?;
         self.front += 1;
         self.ahead = leaf;
-        Some(entry)
+        Some(sibling)
     }
 
-    fn nth(&mut self, n: usize) -> Option<EntryIx> {
+    fn nth(&mut self, n: usize) -> Option<Sibling> {
         self.front = self.front.saturating_add(n).min(self.back);
         self.next()
     }
@@ -59,14 +58,14 @@ impl Iterator for Iter<'_> {
 }
 
 impl DoubleEndedIterator for Iter<'_> {
-    fn next_back(&mut self) -> Option<EntryIx> {
+    fn next_back(&mut self) -> Option<Sibling> {
         if self.front >= self.back {
             return None;
         }
-        let (entry, leaf) = self.at(self.behind, self.back - 1)?;
+        let (sibling, leaf) = self.at(self.behind, self.back - 1)?;
         self.back -= 1;
         self.behind = leaf;
-        Some(entry)
+        Some(sibling)
     }
 }
 
