@@ -75,6 +75,7 @@ impl Replica {
             };
             let life = known.map(|known| replica.life(known)).unwrap_or_default();
             replica.push(Op::Create { entry, life, kind, parent, key })?;
+            replica.placed_last = replica.entries.find(entry);
             Ok(entry)
         })
     }
@@ -202,17 +203,18 @@ impl Replica {
     /// Puts a shown entry into a shown item that is not inside it.
     fn relocate(
         &mut self,
-        entry: EntryIx,
-        parent: EntryIx,
+        moving: EntryIx,
+        into: EntryIx,
         index: usize,
         trashed_at: Option<Timestamp>,
     ) -> Result<(), EditError> {
         self.transact(|replica| {
-            replica.enter(Some(entry), parent)?;
-            let key = replica.make_place(parent, index, Some(entry))?;
-            let is_placed = replica.is_placed_in(entry, parent);
-            let life = replica.life(entry);
-            let (entry, parent) = (replica.entries.id(entry), replica.entries.id(parent));
+            replica.enter(Some(moving), into)?;
+            let key = replica.make_place(into, index, Some(moving))?;
+            let is_placed = replica.is_placed_in(moving, into);
+            let life = replica.life(moving);
+            let (entry, parent) = (replica.entries.id(moving), replica.entries.id(into));
+            replica.placed_last = Some(moving);
             replica.push(if trashed_at.is_none() && is_placed {
                 Op::Reorder { entry, life, parent, key }
             } else {

@@ -2,8 +2,9 @@
 //!
 //! A key made here is `gap ++ tag ++ number`: the shortest bytes that lie between the neighbours
 //! (fractional indexing), six bytes unique to the author's run, and a 24-bit number that counts
-//! along the run. Appending after one's own newest sibling only raises the number, so a run that
-//! one replica inserts forwards shares `gap ++ tag` and no other replica's run can come between.
+//! along the run. Appending after one's own newest sibling only raises the number, and prepending
+//! before it lowers it, so a run that one replica inserts forwards or backwards shares `gap ++ tag`
+//! and no other replica's run can come between.
 //! Plain fractional indexing gives two replicas the same midpoints and interleaves them.
 //!
 //! Keys compare as byte strings; equal keys tie by entry id.
@@ -20,6 +21,8 @@ const RESCUED: u8 = 0xfe;
 const TAG_BYTES: usize = 6;
 const NUMBER_BYTES: usize = 3;
 const NUMBER_MAX: u32 = 0x00ff_ffff;
+/// Where a run begins: with room in both directions, and more forwards.
+const NUMBER_FIRST: u32 = 0x0040_0001;
 
 /// The longest gap prefix with which a key made by [`OrderKey::spread`] is not longer than the goal.
 pub(crate) const SPREAD_HEAD_MAX: usize = ORDER_KEY_BYTES_GOAL - TAG_BYTES - 2 * NUMBER_BYTES;
@@ -54,14 +57,9 @@ impl OrderKey {
 
     /// The next key of the run that `key` belongs to, if the run has one below `hi`.
     ///
-    /// Only for a key that the same replica made with [`OrderKey::between`] or this.
+    /// Only for a key that the same replica made, with whichever function here.
     pub(crate) fn following(key: &[u8], hi: Option<&[u8]>) -> Option<Self> {
-        let gap = key.len().checked_sub(NUMBER_BYTES)?;
-        if gap <= TAG_BYTES {
-            return None;
-        }
-        let (head, number) = key.split_at(gap);
-        let number = number.iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
+        let (head, number) = split(key)?;
         // A key may not end with zero, so one number in 256 is left out.
         let step = if number & 0xff == 0xff { 2 } else { 1 };
         if number + step > NUMBER_MAX {
@@ -69,6 +67,14 @@ impl OrderKey {
         }
         let next = Self::assemble(head, number + step);
         hi.is_none_or(|hi| next.as_bytes() < hi).then_some(next)
+    }
+
+    /// The key before `key` in its run, if the run has one above `lo`. As for [`Self::following`].
+    pub(crate) fn preceding(key: &[u8], lo: Option<&[u8]>) -> Option<Self> {
+        let (head, number) = split(key)?;
+        let step = if number & 0xff == 0x01 { 2 } else { 1 };
+        let before = Self::assemble(head, number.checked_sub(step)?);
+        lo.is_none_or(|lo| lo < before.as_bytes()).then_some(before)
     }
 
     /// A key between two neighbours that begins a run of its own, or `None` where there is no room
@@ -79,7 +85,7 @@ impl OrderKey {
             return None;
         }
         head.extend_from_slice(&tag(run));
-        Some(Self::assemble(&head, 1))
+        Some(Self::assemble(&head, NUMBER_FIRST))
     }
 
     /// Keys for `count` siblings between two neighbours, far apart, so that more go between any two;
@@ -99,7 +105,7 @@ impl OrderKey {
         let tag = tag(run);
         let key = |nth: u32| {
             let [_, place @ ..] = (nth * step).to_be_bytes();
-            Self::assemble(&[head.as_slice(), &place, &tag].concat(), 1)
+            Self::assemble(&[head.as_slice(), &place, &tag].concat(), NUMBER_FIRST)
         };
         Some((1..=count).map(key).collect())
     }
@@ -116,6 +122,13 @@ impl fmt::Debug for OrderKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
+}
+
+/// A key of a run without its number, and the number.
+fn split(key: &[u8]) -> Option<(&[u8], u32)> {
+    let gap = key.len().checked_sub(NUMBER_BYTES).filter(|gap| *gap > TAG_BYTES)?;
+    let (head, number) = key.split_at(gap);
+    Some((head, number.iter().fold(0, |number, byte| number << 8 | u32::from(*byte))))
 }
 
 /// The key under which `entry` shows in Lost and Found without having been put there.
@@ -244,6 +257,20 @@ mod tests {
             let (a, b) = (keys(1), keys(2));
             prop_assert!(a.is_sorted() && b.is_sorted());
             let apart = |a: &[OrderKey], b: &[OrderKey]| a.last() < b.first();
+            prop_assert!(apart(&a, &b) || apart(&b, &a));
+        }
+
+        #[test]
+        fn runs_backwards_do_not_interleave_either(lo in any_key(), n in 2usize..300) {
+            let keys = |replica| {
+                let first = OrderKey::between(bytes(Some(&lo)), None, run(replica, 0));
+                let before = |key: &OrderKey| OrderKey::preceding(key.as_bytes(), bytes(Some(&lo)));
+                std::iter::successors(first, before).take(n).collect::<Vec<_>>()
+            };
+            let (a, b) = (keys(1), keys(2));
+            prop_assert!([&a, &b].iter().all(|keys| keys.len() == n && keys.is_sorted_by(|x, y| x > y)));
+            prop_assert!(a.iter().all(|key| OrderKey::new(key.as_bytes()).is_some()));
+            let apart = |a: &[OrderKey], b: &[OrderKey]| a.first() < b.last();
             prop_assert!(apart(&a, &b) || apart(&b, &a));
         }
     }
