@@ -25,7 +25,6 @@ use smallvec::SmallVec;
 
 use crate::entries::{Entries, EntryIx};
 use crate::id::EntryId;
-use crate::index::fill_tightly;
 use crate::op::NewEntry;
 use crate::tree::{MoveIx, MoveTree, rescued_key};
 use links::Links;
@@ -127,8 +126,7 @@ struct Face {
 /// The tree as people see it.
 #[derive(Clone, Debug)]
 pub(crate) struct Display {
-    faces: Vec<Face>,
-    siblings: Siblings,
+    siblings: Siblings<Face>,
     links: Links,
     waiting: Waiting,
     /// The entry behind which the next one is likely to go.
@@ -150,7 +148,6 @@ impl Display {
     /// What an empty store shows.
     pub(crate) fn new(facts: Facts<'_>) -> Self {
         let mut display = Self {
-            faces: Vec::new(),
             siblings: Siblings::default(),
             links: Links::default(),
             waiting: Waiting::default(),
@@ -163,7 +160,6 @@ impl Display {
 
     /// Brings everything up to date after the facts about the entries in `changed` have changed.
     pub(crate) fn update(&mut self, mut changed: SmallVec<[EntryIx; 8]>, facts: Facts<'_>) {
-        fill_tightly(&mut self.faces, facts.entries.len());
         self.siblings.grow(facts.entries.len());
         let count = changed.len();
         for at in 0..count {
@@ -187,8 +183,8 @@ impl Display {
 
     /// Takes an entry out of sight. For entries whose placements are about to be forgotten.
     pub(crate) fn hide(&mut self, entry: EntryIx) {
-        if let Some(face) = self.faces.get_mut(entry.at()) {
-            face.shown = None;
+        if self.place(entry).is_some() {
+            self.siblings.note_mut(entry).shown = None;
             self.siblings.remove(entry);
             self.has_hidden = true;
         }
@@ -200,18 +196,18 @@ impl Display {
     }
 
     /// How many entries are known here, shown or not.
-    pub(crate) const fn len(&self) -> usize {
-        self.faces.len()
+    pub(crate) fn len(&self) -> usize {
+        self.siblings.notes().len()
     }
 
     /// Where `entry` shows; nowhere for Root and for what does not show.
     pub(crate) fn place(&self, entry: EntryIx) -> Option<Shown> {
-        self.faces.get(entry.at())?.shown
+        self.siblings.note(entry).shown
     }
 
     /// Whether an entry is a live item.
     pub(crate) fn is_container(&self, entry: EntryIx) -> bool {
-        self.faces.get(entry.at()).is_some_and(|face| face.is_container)
+        self.siblings.note(entry).is_container
     }
 
     pub(crate) fn parent(&self, entry: EntryIx) -> Option<EntryIx> {
@@ -243,7 +239,7 @@ impl Display {
 
     /// Every entry that shows but Root, in no particular order.
     pub(crate) fn shown_entries(&self) -> impl Iterator<Item = EntryIx> + '_ {
-        let faces = self.faces.iter().enumerate();
+        let faces = self.siblings.notes().enumerate();
         faces.filter(|(_, face)| face.shown.is_some()).map(|(at, _)| EntryIx::new(at))
     }
 
@@ -265,7 +261,7 @@ impl Display {
     /// Notes whether `entry` is a live item, and returns it if that is new.
     fn update_container(&mut self, entry: EntryIx, facts: Facts<'_>) -> Option<bool> {
         let is_container = facts.is_container(entry);
-        let face = &mut self.faces[entry.at()];
+        let face = self.siblings.note_mut(entry);
         let was_container = std::mem::replace(&mut face.is_container, is_container);
         (is_container != was_container).then_some(is_container)
     }
@@ -276,8 +272,8 @@ impl Display {
         let place = if is_alive { facts.place(entry) } else { None };
         let awaited = place.filter(|place| !self.is_container(place.parent));
         let awaited = awaited.map(|place| place.parent);
-        let was_waiting =
-            std::mem::replace(&mut self.faces[entry.at()].is_waiting, awaited.is_some());
+        let face = self.siblings.note_mut(entry);
+        let was_waiting = std::mem::replace(&mut face.is_waiting, awaited.is_some());
         if was_waiting || awaited.is_some() {
             self.waiting.set(entry, awaited);
         }
@@ -295,7 +291,8 @@ impl Display {
 
     fn update_link(&mut self, entry: EntryIx, facts: Facts<'_>, doubts: &mut Doubts) {
         let target = facts.link_target(entry);
-        let was_link = std::mem::replace(&mut self.faces[entry.at()].is_link, target.is_some());
+        let face = self.siblings.note_mut(entry);
+        let was_link = std::mem::replace(&mut face.is_link, target.is_some());
         if was_link || target.is_some() {
             let known = self.links.set((facts.entries.id(entry), entry), target);
             doubts.targets.extend(known.into_iter().chain(target));
@@ -331,14 +328,13 @@ impl Display {
     }
 
     fn show(&mut self, entry: EntryIx, place: Option<Shown>, facts: Facts<'_>) {
-        let face = &mut self.faces[entry.at()];
-        if face.shown == place {
+        let known = std::mem::replace(&mut self.siblings.note_mut(entry).shown, place);
+        if known == place {
             return;
         }
-        if face.shown.is_some() {
+        if known.is_some() {
             self.siblings.remove(entry);
         }
-        self.faces[entry.at()].shown = place;
         if let Some(place) = place {
             let sibling = Sibling { entry, by: place.by };
             self.siblings.insert(place.parent, sibling, self.near, &ByKey(facts));
@@ -348,7 +344,7 @@ impl Display {
 
     /// Panics if D1 to D3 do not hold, or an invariant of a part.
     pub(crate) fn assert_invariants(&self, facts: Facts<'_>) {
-        assert_eq!(self.faces.len(), facts.entries.len(), "D3: an entry without a face");
+        assert_eq!(self.len(), facts.entries.len(), "D3: an entry without a face");
         for entry in facts.entries.indexes() {
             let place = self.place(entry);
             let awaited = self.waiting.awaited_by(entry);
@@ -370,7 +366,7 @@ impl Display {
             } else {
                 assert_eq!(place, None, "D1: {entry:?} is dead and shown");
             }
-            let face = &self.faces[entry.at()];
+            let face = self.siblings.note(entry);
             assert_eq!(face.is_container, facts.is_container(entry), "D3: {entry:?}");
             assert_eq!(face.is_waiting, awaited.is_some(), "D3: {entry:?}");
             assert_eq!(face.is_link, self.links.target(entry).is_some(), "D3: {entry:?}");

@@ -12,7 +12,7 @@
 //! - S1. Siblings are in strict order across all leaves.
 //! - S2. Every count is the number of siblings below the child, every prefix that of the first of them.
 //! - S3. No node is over its size or empty, all leaves of a container are equally deep.
-//! - S4. `leaf_of` says where each entry is, `up` where each node is.
+//! - S4. `leaf` says where each entry is, `root` what is inside, `up` where each node is.
 //!
 //! Cost: O(log n) for each operation, without any key for removal and indexes; walking is O(1) a
 //! sibling, amortised.
@@ -83,15 +83,22 @@ struct Node {
 
 type Slots = SmallVec<[Slot; 1]>;
 
-/// The entries in all containers.
+/// What is known of one entry.
+#[derive(Clone, Copy, Debug, Default)]
+struct Spot<T> {
+    /// Where it is.
+    leaf: Option<NodeIx>,
+    /// Where the tree of those inside it is.
+    root: Option<NodeIx>,
+    note: T,
+}
+
+/// The entries in all containers, and a note about each entry for the caller, who mostly wants both.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Siblings {
+pub(crate) struct Siblings<T> {
     nodes: Vec<Node>,
     free: Vec<NodeIx>,
-    /// Where the tree of each container is.
-    roots: Vec<Option<NodeIx>>,
-    /// Where each entry is.
-    leaf_of: Vec<Option<NodeIx>>,
+    spots: Vec<Spot<T>>,
 }
 
 impl Slot {
@@ -119,11 +126,10 @@ impl Node {
     }
 }
 
-impl Siblings {
+impl<T: Copy + Default> Siblings<T> {
     /// Makes room for so many entries.
     pub(crate) fn grow(&mut self, entries: usize) {
-        fill_tightly(&mut self.roots, entries);
-        fill_tightly(&mut self.leaf_of, entries);
+        fill_tightly(&mut self.spots, entries);
     }
 
     /// Adds an entry that is in no container. If it goes right behind `near`, that saves the search.
@@ -136,21 +142,23 @@ impl Siblings {
     ) {
         let more = new.by.map_or(0, MoveIx::raw);
         let slot = Slot { prefix: order.prefix(new), item: new.entry.raw(), more };
-        let Some(root) = self.roots[container.at()] else {
+        let Some(root) = self.spots[container.at()].root else {
             let leaf = self.add_node(smallvec![slot], Up::Container(container), None);
-            self.roots[container.at()] = Some(leaf);
+            self.spots[container.at()].root = Some(leaf);
             return;
         };
         let behind = near.and_then(|near| self.place_behind(near, root, new, order));
         let (leaf, at) = behind.unwrap_or_else(|| self.place_for(root, slot, order));
-        self.leaf_of[new.entry.at()] = Some(leaf);
+        self.spots[new.entry.at()].leaf = Some(leaf);
         self.count_up(leaf, |count| *count += 1);
         self.insert_slot(leaf, at, slot);
     }
 
     /// Removes an entry from its container, if it is in one.
     pub(crate) fn remove(&mut self, entry: EntryIx) {
-        let Some(leaf) = self.leaf_of.get_mut(entry.at()).and_then(Option::take) else { return };
+        let Some(leaf) = self.spots.get_mut(entry.at()).and_then(|spot| spot.leaf.take()) else {
+            return;
+        };
         let at = self.position(leaf, entry.raw());
         self.nodes[leaf.at()].slots.remove(at);
         self.count_up(leaf, |count| *count -= 1);
@@ -158,6 +166,20 @@ impl Siblings {
             self.renew_first(leaf);
         }
         self.mend(leaf);
+    }
+
+    /// The caller's note about an entry.
+    pub(crate) fn note_mut(&mut self, entry: EntryIx) -> &mut T {
+        &mut self.spots[entry.at()].note
+    }
+
+    pub(crate) fn note(&self, entry: EntryIx) -> T {
+        self.spots.get(entry.at()).map(|spot| spot.note).unwrap_or_default()
+    }
+
+    /// All notes, in order of index.
+    pub(crate) fn notes(&self) -> impl ExactSizeIterator<Item = T> + '_ {
+        self.spots.iter().map(|spot| spot.note)
     }
 
     /// How many entries are in a container.
@@ -174,7 +196,7 @@ impl Siblings {
 
     /// The index of an entry in its container.
     pub(crate) fn index_of(&self, entry: EntryIx) -> Option<usize> {
-        let mut node = self.leaf_of.get(entry.at()).copied().flatten()?;
+        let mut node = self.spots.get(entry.at())?.leaf?;
         let mut index = self.position(node, entry.raw());
         while let Up::Node(up) = self.nodes[node.at()].up {
             let slot = self.position(up, node.raw());
@@ -186,12 +208,12 @@ impl Siblings {
     }
 
     /// The entries in a container, in order, from either end.
-    pub(crate) fn iter(&self, container: EntryIx) -> Iter<'_> {
+    pub(crate) fn iter(&self, container: EntryIx) -> Iter<'_, T> {
         Iter::new(self, self.root(container))
     }
 
     fn root(&self, container: EntryIx) -> Option<NodeIx> {
-        self.roots.get(container.at()).copied().flatten()
+        self.spots.get(container.at())?.root
     }
 
     fn count(&self, node: NodeIx) -> usize {
@@ -257,7 +279,7 @@ impl Siblings {
         new: Sibling,
         order: &impl Order,
     ) -> Option<(NodeIx, usize)> {
-        let leaf = self.leaf_of[near.at()]?;
+        let leaf = self.spots[near.at()].leaf?;
         let at = self.position(leaf, near.raw()) + 1;
         let slots = &self.nodes[leaf.at()].slots;
         let is_before_next = match slots.get(at) {
@@ -337,7 +359,7 @@ impl Siblings {
             Up::Container(container) => {
                 let slots = smallvec![self.slot_of(node), new];
                 let root = self.add_node(slots, up, self.first_leaf(self.slot_of(node)));
-                self.roots[container.at()] = Some(root);
+                self.spots[container.at()].root = Some(root);
             }
         }
     }
@@ -365,11 +387,11 @@ impl Siblings {
 
     /// Tells the items of a node, from one on, that they are there.
     fn adopt(&mut self, node: NodeIx, from: usize) {
-        let Self { nodes, leaf_of, .. } = self;
+        let Self { nodes, spots, .. } = self;
         for at in from..nodes[node.at()].slots.len() {
             let slot = nodes[node.at()].slots[at];
             if nodes[node.at()].is_leaf() {
-                leaf_of[slot.entry().at()] = Some(node);
+                spots[slot.entry().at()].leaf = Some(node);
             } else {
                 nodes[slot.node().at()].up = Up::Node(node);
             }
@@ -406,7 +428,7 @@ impl Siblings {
             let size = self.nodes[node.at()].slots.len();
             node = match self.nodes[node.at()].up {
                 Up::Container(container) if size == 0 => {
-                    self.roots[container.at()] = None;
+                    self.spots[container.at()].root = None;
                     return self.free(node);
                 }
                 Up::Container(container) => {
@@ -415,7 +437,7 @@ impl Siblings {
                     }
                     let only = self.nodes[node.at()].slots[0].node();
                     self.nodes[only.at()].up = Up::Container(container);
-                    self.roots[container.at()] = Some(only);
+                    self.spots[container.at()].root = Some(only);
                     self.free(node);
                     only
                 }
@@ -464,7 +486,7 @@ impl Siblings {
     /// Panics if S1 to S4 do not hold.
     pub(crate) fn assert_invariants(&self, order: &impl Order) {
         let mut listed = 0;
-        for container in (0..self.roots.len()).map(EntryIx::new) {
+        for container in (0..self.spots.len()).map(EntryIx::new) {
             let Some(root) = self.root(container) else { continue };
             assert_eq!(self.nodes[root.at()].up, Up::Container(container), "S4");
             let all: Vec<Sibling> = self.iter(container).collect();
@@ -473,7 +495,11 @@ impl Siblings {
             self.assert_node(root, order);
             listed += all.len();
         }
-        assert_eq!(listed, self.leaf_of.iter().flatten().count(), "S4: not in a container");
+        assert_eq!(
+            listed,
+            self.spots.iter().filter(|spot| spot.leaf.is_some()).count(),
+            "S4: not in a container"
+        );
     }
 
     /// Checks a node and those below it, and returns how deep they go.
@@ -482,7 +508,7 @@ impl Siblings {
         assert!((1..=NODE_SIZE).contains(&node.slots.len()), "S3: {ix:?}");
         if node.is_leaf() {
             for slot in &node.slots {
-                assert_eq!(self.leaf_of[slot.entry().at()], Some(ix), "S4");
+                assert_eq!(self.spots[slot.entry().at()].leaf, Some(ix), "S4");
                 assert_eq!(slot.prefix, order.prefix(slot.sibling()), "S2");
             }
             return 0;

@@ -24,61 +24,71 @@ struct Node {
     /// The neighbours of a folder among those in the same container.
     next: Option<EntryIx>,
     previous: Option<EntryIx>,
-    is_folder: bool,
     is_touched: bool,
 }
 
+const BITS: usize = u64::BITS as usize;
+
 /// The placements of all entries.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Nodes(Vec<Node>);
+pub(super) struct Nodes {
+    nodes: Vec<Node>,
+    /// A bit for each entry: whether it is a folder. Every move asks this of two entries, and all
+    /// the bits of a large tree stay at hand.
+    folders: Vec<u64>,
+}
 
 impl Nodes {
     /// Makes room for an entry.
     pub(super) fn grow(&mut self, entry: EntryIx) {
-        fill_tightly(&mut self.0, entry.at() + 1);
+        fill_tightly(&mut self.nodes, entry.at() + 1);
+        fill_tightly(&mut self.folders, entry.at() / BITS + 1);
     }
 
     /// Puts an entry where a move says, or nowhere.
     pub(super) fn put(&mut self, entry: EntryIx, placed: Option<MoveIx>, parent: Option<EntryIx>) {
-        let node = &mut self.0[entry.at()];
+        let is_folder = self.is_folder(entry);
+        let node = &mut self.nodes[entry.at()];
         node.placed = placed;
-        if !node.is_folder {
+        if !is_folder {
             node.parent = parent;
         } else if node.parent != parent {
             self.unlink(entry);
-            self.0[entry.at()].parent = parent;
+            self.nodes[entry.at()].parent = parent;
             self.link(entry);
         }
     }
 
     /// Notes that some move named the entry as a container, and returns whether that is new.
     pub(super) fn make_folder(&mut self, entry: EntryIx) -> bool {
-        let was_folder = std::mem::replace(&mut self.0[entry.at()].is_folder, true);
-        if !was_folder {
-            self.link(entry);
+        if self.is_folder(entry) {
+            return false;
         }
-        !was_folder
+        self.folders[entry.at() / BITS] |= 1 << (entry.at() % BITS);
+        self.link(entry);
+        true
     }
 
     pub(super) fn set_newest(&mut self, entry: EntryIx, newest: Option<MoveIx>) {
-        self.0[entry.at()].newest = newest;
+        self.nodes[entry.at()].newest = newest;
     }
 
     /// Sets a flag that only the caller gives a meaning, and returns what it was.
     pub(super) fn set_touched(&mut self, entry: EntryIx, is_touched: bool) -> bool {
-        std::mem::replace(&mut self.0[entry.at()].is_touched, is_touched)
+        std::mem::replace(&mut self.nodes[entry.at()].is_touched, is_touched)
     }
 
     pub(super) fn placed(&self, entry: EntryIx) -> Option<MoveIx> {
-        self.0.get(entry.at())?.placed
+        self.nodes.get(entry.at())?.placed
     }
 
     pub(super) fn newest(&self, entry: EntryIx) -> Option<MoveIx> {
-        self.0.get(entry.at())?.newest
+        self.nodes.get(entry.at())?.newest
     }
 
     pub(super) fn is_folder(&self, entry: EntryIx) -> bool {
-        self.0.get(entry.at()).is_some_and(|node| node.is_folder)
+        let bits = self.folders.get(entry.at() / BITS);
+        bits.is_some_and(|bits| bits >> (entry.at() % BITS) & 1 == 1)
     }
 
     /// Whether `above` is `entry` or one of its ancestors.
@@ -86,8 +96,11 @@ impl Nodes {
     /// Looks up from the one and down from the other by turns: so it costs the depth, or what is
     /// inside, whichever is less.
     pub(super) fn is_at_or_above(&self, above: EntryIx, entry: EntryIx) -> bool {
+        if !self.is_folder(above) {
+            return above == entry;
+        }
         let mut up = Some(entry);
-        let mut down = self.0.get(above.at()).and_then(|node| node.first_folder);
+        let mut down = self.nodes.get(above.at()).and_then(|node| node.first_folder);
         loop {
             let Some(at) = up else { return false };
             if at == above {
@@ -103,17 +116,17 @@ impl Nodes {
     }
 
     fn parent(&self, entry: EntryIx) -> Option<EntryIx> {
-        self.0.get(entry.at())?.parent
+        self.nodes.get(entry.at())?.parent
     }
 
     /// The folder that comes next when all those inside `above` are visited.
     fn folder_after(&self, folder: EntryIx, above: EntryIx) -> Option<EntryIx> {
         let mut at = folder;
-        if let Some(inside) = self.0[at.at()].first_folder {
+        if let Some(inside) = self.nodes[at.at()].first_folder {
             return Some(inside);
         }
         while at != above {
-            let node = &self.0[at.at()];
+            let node = &self.nodes[at.at()];
             if let Some(next) = node.next {
                 return Some(next);
             }
@@ -123,45 +136,47 @@ impl Nodes {
     }
 
     fn link(&mut self, entry: EntryIx) {
-        let Some(parent) = self.0[entry.at()].parent else { return };
-        let next = self.0[parent.at()].first_folder.replace(entry);
+        let Some(parent) = self.nodes[entry.at()].parent else { return };
+        let next = self.nodes[parent.at()].first_folder.replace(entry);
         if let Some(next) = next {
-            self.0[next.at()].previous = Some(entry);
+            self.nodes[next.at()].previous = Some(entry);
         }
-        let node = &mut self.0[entry.at()];
+        let node = &mut self.nodes[entry.at()];
         (node.previous, node.next) = (None, next);
     }
 
     fn unlink(&mut self, entry: EntryIx) {
-        let Node { parent: Some(parent), next, previous, .. } = self.0[entry.at()] else { return };
+        let Node { parent: Some(parent), next, previous, .. } = self.nodes[entry.at()] else {
+            return;
+        };
         match previous {
-            Some(previous) => self.0[previous.at()].next = next,
-            None => self.0[parent.at()].first_folder = next,
+            Some(previous) => self.nodes[previous.at()].next = next,
+            None => self.nodes[parent.at()].first_folder = next,
         }
         if let Some(next) = next {
-            self.0[next.at()].previous = previous;
+            self.nodes[next.at()].previous = previous;
         }
     }
 
     /// The entries that have a place, each with its parent.
     pub(super) fn placements(&self) -> impl Iterator<Item = (EntryIx, EntryIx)> + '_ {
-        let parents = self.0.iter().enumerate();
+        let parents = self.nodes.iter().enumerate();
         parents.filter_map(|(at, node)| Some((EntryIx::new(at), node.parent?)))
     }
 
     /// Panics if F1 or F2 does not hold.
     pub(super) fn assert_invariants(&self) {
         let mut listed = 0;
-        for parent in (0..self.0.len()).map(EntryIx::new) {
-            let (mut previous, mut next) = (None, self.0[parent.at()].first_folder);
+        for parent in (0..self.nodes.len()).map(EntryIx::new) {
+            let (mut previous, mut next) = (None, self.nodes[parent.at()].first_folder);
             while let Some(entry) = next {
-                let node = &self.0[entry.at()];
-                assert!(node.is_folder && node.parent == Some(parent), "F1: {entry:?}");
+                let node = &self.nodes[entry.at()];
+                assert!(self.is_folder(entry) && node.parent == Some(parent), "F1: {entry:?}");
                 assert_eq!(node.previous, previous, "F1: {entry:?}");
                 (previous, next) = (Some(entry), node.next);
                 listed += 1;
             }
-            assert!(!self.0[parent.at()].is_touched, "a flag is left over");
+            assert!(!self.nodes[parent.at()].is_touched, "a flag is left over");
         }
         let folders = self.placements().filter(|(entry, _)| self.is_folder(*entry));
         assert_eq!(listed, folders.count(), "F1: a folder is not listed, or twice");

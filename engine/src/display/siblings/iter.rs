@@ -7,8 +7,8 @@ type Leaf<'a> = (&'a [Slot], usize);
 
 /// Siblings in order, from either end.
 #[derive(Clone, Debug)]
-pub(crate) struct Iter<'a> {
-    siblings: &'a Siblings,
+pub(crate) struct Iter<'a, T> {
+    siblings: &'a Siblings<T>,
     root: Option<NodeIx>,
     front: usize,
     back: usize,
@@ -17,9 +17,9 @@ pub(crate) struct Iter<'a> {
     behind: Leaf<'a>,
 }
 
-impl<'a> Iter<'a> {
+impl<'a, T: Copy + Default> Iter<'a, T> {
     /// The siblings below `root`.
-    pub(super) fn new(siblings: &'a Siblings, root: Option<NodeIx>) -> Self {
+    pub(super) fn new(siblings: &'a Siblings<T>, root: Option<NodeIx>) -> Self {
         let back = root.map_or(0, |root| siblings.count(root));
         Self { siblings, root, front: 0, back, ahead: (&[], 0), behind: (&[], 0) }
     }
@@ -33,7 +33,7 @@ impl<'a> Iter<'a> {
     }
 }
 
-impl Iterator for Iter<'_> {
+impl<T: Copy + Default> Iterator for Iter<'_, T> {
     type Item = Sibling;
 
     fn next(&mut self) -> Option<Sibling> {
@@ -57,7 +57,7 @@ impl Iterator for Iter<'_> {
     }
 }
 
-impl DoubleEndedIterator for Iter<'_> {
+impl<T: Copy + Default> DoubleEndedIterator for Iter<'_, T> {
     fn next_back(&mut self) -> Option<Sibling> {
         if self.front >= self.back {
             return None;
@@ -69,4 +69,4 @@ impl DoubleEndedIterator for Iter<'_> {
     }
 }
 
-impl ExactSizeIterator for Iter<'_> {}
+impl<T: Copy + Default> ExactSizeIterator for Iter<'_, T> {}

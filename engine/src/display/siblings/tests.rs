@@ -32,7 +32,7 @@ proptest! {
         steps in prop::collection::vec((0usize..3, 0usize..40, 0usize..40), 0..300),
     ) {
         let order = Numbers(numbers);
-        let mut siblings = Siblings::default();
+        let mut siblings = Siblings::<()>::default();
         siblings.grow(40);
         let mut sets = [BTreeSet::new(), BTreeSet::new()];
         for (container, entry, near) in steps {
@@ -65,7 +65,7 @@ proptest! {
 #[test]
 fn an_iterator_meets_itself_in_the_middle() {
     let order = Numbers((0..10).collect());
-    let mut siblings = Siblings::default();
+    let mut siblings = Siblings::<()>::default();
     siblings.grow(10);
     (1..=9).for_each(|at| siblings.insert(EntryIx::ROOT, sibling(at), None, &order));
     let mut iter = siblings.iter(EntryIx::ROOT);
