@@ -16,6 +16,14 @@ use crate::op::{NewEntry, Op};
 use crate::replica::Replica;
 use crate::value::{Field, Value};
 
+/// An entry that is to go into a container.
+struct Step {
+    moving: EntryIx,
+    into: EntryIx,
+    /// Whether the container is inside the entry by the tree of moves, though it may not show so.
+    is_above: bool,
+}
+
 impl Replica {
     /// Creates an item in `parent`, to stand at `index` there, or last if there are fewer.
     ///
@@ -66,7 +74,10 @@ impl Replica {
         let into = self.require_item(parent)?;
         self.transact(|replica| {
             let known = entry.and_then(|entry| replica.entries.find(entry));
-            replica.enter(known, into)?;
+            match known {
+                Some(known) => replica.enter(&replica.step(known, into))?,
+                None => replica.open_up(into)?,
+            }
             let key = replica.make_place(into, index, known)?;
             let entry = match entry {
                 Some(entry) => entry,
@@ -91,8 +102,8 @@ impl Replica {
         parent: EntryId,
         index: usize,
     ) -> Result<(), EditError> {
-        let (entry, parent) = self.may_move(entry, parent)?;
-        self.relocate(entry, parent, index, None)
+        let step = self.may_move(entry, parent)?;
+        self.relocate(&step, index, None)
     }
 
     /// Whether [`Replica::move_to`] would move `entry` into `parent`.
@@ -103,17 +114,18 @@ impl Replica {
         self.may_move(entry, parent).map(drop)
     }
 
-    fn may_move(&self, entry: EntryId, parent: EntryId) -> Result<(EntryIx, EntryIx), EditError> {
+    fn may_move(&self, entry: EntryId, parent: EntryId) -> Result<Step, EditError> {
         let (moving, into) = (self.require_shown(entry)?, self.require_item(parent)?);
         if entry == EntryId::ROOT || (entry.is_well_known() && parent != EntryId::ROOT) {
             return Err(EditError::WellKnown(entry));
         }
         // What shows above an entry is above it in the tree of moves too, but for Root and Lost and
         // Found; and asking that tree may save the way up.
-        if self.tree.is_at_or_above(moving, into) && self.display.is_at_or_above(moving, into) {
+        let step = self.step(moving, into);
+        if step.is_above && self.display.is_at_or_above(moving, into) {
             return Err(EditError::WouldCycle { entry, target: parent });
         }
-        Ok((moving, into))
+        Ok(step)
     }
 
     /// Deletes the entry: puts it, with all inside, at the end of Trash, noting the time.
@@ -125,7 +137,7 @@ impl Replica {
         if entry.is_well_known() {
             return Err(EditError::WellKnown(entry));
         }
-        self.relocate(moving, EntryIx::TRASH, usize::MAX, Some(now))
+        self.relocate(&self.step(moving, EntryIx::TRASH), usize::MAX, Some(now))
     }
 
     /// Ends the life of the entry and of all that shows inside it, for good and against every
@@ -203,13 +215,13 @@ impl Replica {
     /// Puts a shown entry into a shown item that is not inside it.
     fn relocate(
         &mut self,
-        moving: EntryIx,
-        into: EntryIx,
+        step: &Step,
         index: usize,
         trashed_at: Option<Timestamp>,
     ) -> Result<(), EditError> {
+        let Step { moving, into, .. } = *step;
         self.transact(|replica| {
-            replica.enter(Some(moving), into)?;
+            replica.enter(step)?;
             let key = replica.make_place(into, index, Some(moving))?;
             let is_placed = replica.is_placed_in(moving, into);
             let life = replica.life(moving);
@@ -223,24 +235,36 @@ impl Replica {
         })
     }
 
-    /// Makes sure that `parent` can take entries, and that `entry` can go there.
-    fn enter(&mut self, entry: Option<EntryIx>, parent: EntryIx) -> Result<(), EditError> {
-        if !self.display.is_container(parent) {
-            let (entry, life) = (self.entries.id(parent), self.life(parent));
-            self.push(Op::Revive { entry, life })?;
-        }
-        let Some(entry) = entry.filter(|entry| self.tree.is_at_or_above(*entry, parent)) else {
+    /// Where an entry is to go, and what stands against it.
+    fn step(&self, moving: EntryIx, into: EntryIx) -> Step {
+        Step { moving, into, is_above: self.tree.is_at_or_above(moving, into) }
+    }
+
+    /// Makes sure that a shown item can take entries: a placeholder cannot.
+    fn open_up(&mut self, parent: EntryIx) -> Result<(), EditError> {
+        if self.display.is_container(parent) {
             return Ok(());
-        };
+        }
+        let (entry, life) = (self.entries.id(parent), self.life(parent));
+        self.push(Op::Revive { entry, life })
+    }
+
+    /// Makes sure that an entry can go where it is to.
+    fn enter(&mut self, step: &Step) -> Result<(), EditError> {
+        let Step { moving, into, is_above } = *step;
+        self.open_up(into)?;
+        if !is_above {
+            return Ok(());
+        }
         // Not inside it as shown: on the way up, something shows in Lost and Found without having
         // been put there. Putting it there for good breaks the hidden chain.
-        let mut rescued = parent;
+        let mut rescued = into;
         let up = |at| self.display.parent(at).filter(|up| *up != EntryIx::LOST_AND_FOUND);
         while let Some(above) = up(rescued) {
             rescued = above;
         }
-        if self.display.parent(rescued).is_none() || rescued == entry {
-            let (entry, target) = (self.entries.id(entry), self.entries.id(parent));
+        if self.display.parent(rescued).is_none() || rescued == moving {
+            let (entry, target) = (self.entries.id(moving), self.entries.id(into));
             return Err(EditError::WouldCycle { entry, target });
         }
         self.pin(rescued)

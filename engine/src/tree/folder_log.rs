@@ -11,7 +11,7 @@ use crate::id::Stamp;
 use crate::tree::moves::{MoveIx, Moves};
 
 /// So many moves find their places one by one; more are sorted together.
-const FEW: usize = 16;
+const FEW: usize = if cfg!(any(test, feature = "small-nodes")) { 1 } else { 16 };
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct FolderLog {
@@ -47,8 +47,10 @@ impl FolderLog {
     pub(super) fn from(&mut self, stamp: Stamp, moves: &Moves) -> &[MoveIx] {
         let stamp_of = |ix: &MoveIx| moves.get(*ix).stamp;
         if self.joined.len() > FEW {
+            let first = self.joined.iter().map(stamp_of).min();
+            let at = self.ordered.partition_point(|ix| Some(stamp_of(ix)) < first);
             self.ordered.append(&mut self.joined);
-            self.ordered.sort_by_key(stamp_of);
+            self.ordered[at..].sort_by_key(stamp_of);
         }
         for ix in self.joined.drain(..) {
             let at = self.ordered.partition_point(|other| stamp_of(other) < stamp_of(&ix));
