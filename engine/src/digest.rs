@@ -5,13 +5,12 @@
 
 use std::fmt;
 
-use hashbrown::{HashMap, HashSet};
-
 use crate::codec::{Writer, value_kind, write_content};
-use crate::id::{EntryId, Stamp};
+use crate::display::Facts;
+use crate::entries::EntryIx;
+use crate::id::Stamp;
 use crate::op::NewEntry;
-use crate::registers::{EntryState, Register};
-use crate::tree::Placement;
+use crate::registers::Register;
 use crate::value::Field;
 
 /// Equal for replicas with the same changes; different, but for a collision, when anything differs.
@@ -38,31 +37,49 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// The sum so far, and which entries it is out of date for.
+/// The hash of an entry as a number, and whether it is out of date. One that adds nothing is zero.
+#[derive(Clone, Copy, Debug, Default)]
+struct Summand {
+    hash: [u64; 4],
+    is_dirty: bool,
+}
+
+/// The sum so far, and which entries it is out of date for. Before anybody asks for a digest, it is
+/// out of date for all.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DigestSum {
     sum: [u64; 4],
-    hashes: HashMap<EntryId, [u64; 4]>,
-    dirty: HashSet<EntryId>,
+    summands: Vec<Summand>,
+    dirty: Vec<EntryIx>,
 }
 
 impl DigestSum {
     /// Notes that the entry has changed.
-    pub(crate) fn mark(&mut self, entry: EntryId) {
-        self.dirty.insert(entry);
+    pub(crate) fn mark(&mut self, entry: EntryIx) {
+        // Who is not among them is new, and so dirty without a mark.
+        if let Some(summand) = self.summands.get_mut(entry.at())
+            && !summand.is_dirty
+        {
+            summand.is_dirty = true;
+            self.dirty.push(entry);
+        }
     }
 
-    /// The digest, after hashing the marked entries again with `hash`; an entry without one drops out.
-    pub(crate) fn digest(&mut self, hash: impl Fn(EntryId) -> Option<blake3::Hash>) -> Digest {
+    /// The digest of so many entries, after hashing those again with `hash` that are out of date; an
+    /// entry without one drops out.
+    pub(crate) fn digest(
+        &mut self,
+        entries: usize,
+        hash: impl Fn(EntryIx) -> Option<blake3::Hash>,
+    ) -> Digest {
+        let new = (self.summands.len()..entries).map(EntryIx::new);
+        self.dirty.extend(new);
+        self.summands.resize(entries, Summand::default());
         for entry in std::mem::take(&mut self.dirty) {
-            if let Some(old) = self.hashes.remove(&entry) {
-                self.sum = add(self.sum, negate(old));
-            }
-            if let Some(new) = hash(entry) {
-                let new = words(new.as_bytes());
-                self.sum = add(self.sum, new);
-                self.hashes.insert(entry, new);
-            }
+            let new = hash(entry).map(|hash| words(hash.as_bytes())).unwrap_or_default();
+            let summand = Summand { hash: new, is_dirty: false };
+            let old = std::mem::replace(&mut self.summands[entry.at()], summand);
+            self.sum = add(add(self.sum, negate(old.hash)), new);
         }
         let mut bytes = [0; 32];
         for (place, word) in bytes.chunks_exact_mut(8).zip(self.sum) {
@@ -72,41 +89,40 @@ impl DigestSum {
     }
 }
 
-/// The hash of one entry.
-pub(crate) fn hash_entry(
-    entry: EntryId,
-    state: &EntryState,
-    placement: Option<&Placement>,
-) -> blake3::Hash {
-    let is_alive = state.is_touched() || entry.is_well_known();
+/// The hash of one entry, if any op has named it.
+pub(crate) fn hash_entry(entry: EntryIx, facts: Facts<'_>) -> Option<blake3::Hash> {
+    let state = facts.entries.state(entry);
+    if !state.is_known() {
+        return None;
+    }
+    let is_alive = facts.is_alive(entry);
     let target = match state.kind() {
         NewEntry::Link { target } if is_alive => Some(target),
         _ => None,
     };
     let mut writer = Writer::new();
-    writer.raw(entry.as_bytes());
+    writer.raw(facts.entries.id(entry).as_bytes());
     writer.raw(&state.life().number().to_le_bytes());
     writer.byte(u8::from(is_alive) | u8::from(target.is_some()) << 1);
     if let Some(target) = target {
         writer.raw(target.as_bytes());
     }
-    write_placement(&mut writer, placement);
+    write_placement(&mut writer, entry, facts);
     if is_alive {
-        for (field, register) in state.registers() {
+        for (field, register) in state.registers(facts.entries.names()) {
             write_register(&mut writer, field, register);
         }
     }
-    blake3::hash(writer.as_slice())
+    Some(blake3::hash(writer.as_slice()))
 }
 
-fn write_placement(writer: &mut Writer, placement: Option<&Placement>) {
-    let Some(place) = placement else { return writer.byte(0) };
+fn write_placement(writer: &mut Writer, entry: EntryIx, facts: Facts<'_>) {
+    let Some(place) = facts.tree.placement(entry) else { return writer.byte(0) };
     writer.byte(1);
-    writer.raw(place.parent.as_bytes());
-    let key = place.key.as_bytes();
+    writer.raw(facts.entries.id(place.parent).as_bytes());
     // An order key has at most 64 bytes.
-    writer.raw(&u16::try_from(key.len()).unwrap_or(u16::MAX).to_le_bytes());
-    writer.raw(key);
+    writer.raw(&u16::try_from(place.key.len()).unwrap_or(u16::MAX).to_le_bytes());
+    writer.raw(place.key);
     writer.raw(&place.life.number().to_le_bytes());
     match place.stamp {
         None => writer.byte(0),
@@ -192,12 +208,13 @@ mod tests {
 
     #[test]
     fn an_entry_that_drops_out_leaves_the_sum_as_it_was() {
-        let entry = EntryId::from_bytes([7; 16]);
         let mut sum = DigestSum::default();
-        let empty = sum.digest(|_| None);
-        sum.mark(entry);
-        assert_ne!(sum.digest(|_| Some(blake3::hash(b"x"))), empty);
-        sum.mark(entry);
-        assert_eq!(sum.digest(|_| None), empty);
+        let empty = sum.digest(3, |_| None);
+        sum.mark(EntryIx::TRASH);
+        assert_ne!(sum.digest(3, |_| Some(blake3::hash(b"x"))), empty);
+        assert_ne!(sum.digest(4, |_| Some(blake3::hash(b"y"))), empty);
+        sum.mark(EntryIx::TRASH);
+        sum.mark(EntryIx::new(3));
+        assert_eq!(sum.digest(4, |_| None), empty);
     }
 }

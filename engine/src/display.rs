@@ -8,256 +8,398 @@
 //! Invariants, checked by `assert_invariants`:
 //! - D1. Every live entry but Root shows exactly once; of the others only placeholders show.
 //! - D2. Following shown parents from any entry ends at Root.
-//! - D3. `children`, `containers`, `links` and `dangling` agree with the entries.
+//! - D3. Containers, links and siblings agree with the entries.
 //!
 //! Cost: an update is O(log n) for each entry that changed, plus the children of an entry that
-//! became or ceased to be a live item, plus the depth of each link whose target is not alive.
+//! became or ceased to be a live item, plus the depth of each link whose target is not alive. While
+//! there are such links, a container that moves costs its depth, and all of them if it goes into
+//! Trash or comes out.
 
+mod links;
 mod siblings;
+mod waiting;
 
-use std::collections::BTreeSet;
+use std::cmp::Ordering;
 
-use hashbrown::{HashMap, HashSet};
+use smallvec::SmallVec;
 
+use crate::entries::{Entries, EntryIx};
 use crate::id::EntryId;
 use crate::op::NewEntry;
-use crate::registers::EntryState;
-use crate::tree::{MoveTree, OrderKey};
-pub(crate) use siblings::{Sibling, Siblings};
+use crate::tree::{MoveIx, MoveTree, rescued_key};
+use links::Links;
+pub(crate) use siblings::Sibling;
+use siblings::{Order, Siblings};
+use waiting::Waiting;
 
 /// Where an entry shows: its container, and its place there.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shown {
-    pub(crate) parent: EntryId,
-    pub(crate) key: OrderKey,
+    pub(crate) parent: EntryIx,
+    /// The move whose order key is its own; none for an entry that shows in Lost and Found without
+    /// having been put there.
+    pub(crate) by: Option<MoveIx>,
+}
+
+impl Shown {
+    const RESCUED: Self = Self { parent: EntryIx::LOST_AND_FOUND, by: None };
+}
+
+/// The bytes by which an entry is put in order.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ShownKey<'a> {
+    Given(&'a [u8]),
+    Rescued([u8; 17]),
+}
+
+impl ShownKey<'_> {
+    pub(crate) const fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Given(bytes) => bytes,
+            Self::Rescued(bytes) => bytes,
+        }
+    }
 }
 
 /// What decides what shows: lives and kinds, and the tree of moves.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts<'a> {
-    pub(crate) entries: &'a HashMap<EntryId, EntryState>,
+    pub(crate) entries: &'a Entries,
     pub(crate) tree: &'a MoveTree,
 }
 
-impl Facts<'_> {
+impl<'a> Facts<'a> {
     /// Whether the entry is alive; system entries always are.
-    pub(crate) fn is_alive(&self, entry: EntryId) -> bool {
-        entry.is_well_known() || self.entries.get(&entry).is_some_and(EntryState::is_touched)
+    pub(crate) fn is_alive(self, entry: EntryIx) -> bool {
+        entry.is_well_known() || self.entries.state(entry).is_touched()
     }
 
     /// What a live entry is.
-    pub(crate) fn kind(&self, entry: EntryId) -> Option<NewEntry> {
+    pub(crate) fn kind(self, entry: EntryIx) -> Option<NewEntry> {
         if entry.is_well_known() {
             return Some(NewEntry::Item);
         }
-        self.entries.get(&entry).filter(|state| state.is_touched()).map(EntryState::kind)
+        Some(self.entries.state(entry)).filter(|state| state.is_touched()).map(|state| state.kind())
     }
 
-    /// Whether entries can show inside `entry`.
-    fn is_container(&self, entry: EntryId) -> bool {
-        self.kind(entry) == Some(NewEntry::Item)
-    }
-
-    /// Where a live entry shows.
-    fn place(&self, entry: EntryId) -> Shown {
-        let life = self.entries.get(&entry).map(EntryState::life).unwrap_or_default();
-        match self.tree.placement(entry) {
-            Some(place) if place.life == life && self.is_container(place.parent) => {
-                Shown { parent: place.parent, key: place.key.clone() }
-            }
-            _ => rescued(entry),
+    /// The key under which an entry shows.
+    pub(crate) fn key(self, sibling: Sibling) -> ShownKey<'a> {
+        match sibling.by {
+            Some(by) => ShownKey::Given(self.tree.key(by)),
+            None => ShownKey::Rescued(rescued_key(self.entries.id(sibling.entry))),
         }
     }
 
-    fn link_target(&self, entry: EntryId) -> Option<EntryId> {
+    /// Whether entries can show inside `entry`.
+    fn is_container(self, entry: EntryIx) -> bool {
+        self.kind(entry) == Some(NewEntry::Item)
+    }
+
+    /// Where a live entry was put, if that was in its current life.
+    fn place(self, entry: EntryIx) -> Option<Shown> {
+        let by = self.tree.placed(entry)?;
+        let (parent, life) = self.tree.target(by);
+        let is_current = life == self.entries.state(entry).life();
+        is_current.then_some(Shown { parent, by: Some(by) })
+    }
+
+    fn link_target(self, entry: EntryIx) -> Option<EntryIx> {
         match self.kind(entry)? {
-            NewEntry::Link { target } => Some(target),
+            NewEntry::Link { target } => self.entries.find(target),
             NewEntry::Item => None,
         }
     }
 }
 
+/// How one entry shows.
+#[derive(Clone, Copy, Debug, Default)]
+struct Face {
+    shown: Option<Shown>,
+    /// Whether it is a live item.
+    is_container: bool,
+    /// Whether it is a live link.
+    is_link: bool,
+    /// Whether it was put into what is no live item.
+    is_waiting: bool,
+}
+
 /// The tree as people see it.
 #[derive(Clone, Debug)]
 pub(crate) struct Display {
-    shown: HashMap<EntryId, Shown>,
-    children: HashMap<EntryId, Siblings>,
-    /// The live items.
-    containers: HashSet<EntryId>,
-    /// Live links, by target.
-    links: HashMap<EntryId, BTreeSet<EntryId>>,
-    targets: HashMap<EntryId, EntryId>,
-    /// The targets of live links that are not alive themselves.
-    dangling: BTreeSet<EntryId>,
+    siblings: Siblings<Face>,
+    links: Links,
+    waiting: Waiting,
+    /// The entry behind which the next one is likely to go.
+    near: Option<EntryIx>,
+    /// Whether entries were hidden since the last update, so that any placeholder is in doubt.
+    has_hidden: bool,
+}
+
+/// What an update has to look at again when everything else is in place.
+#[derive(Debug, Default)]
+struct Doubts {
+    /// Targets of links that may need a placeholder, or need one no more.
+    targets: Vec<EntryIx>,
+    /// Containers that may move, each with whether it was below Trash.
+    containers: Vec<(EntryIx, bool)>,
 }
 
 impl Display {
     /// What an empty store shows.
     pub(crate) fn new(facts: Facts<'_>) -> Self {
         let mut display = Self {
-            shown: HashMap::new(),
-            children: HashMap::new(),
-            containers: HashSet::new(),
-            links: HashMap::new(),
-            targets: HashMap::new(),
-            dangling: BTreeSet::new(),
+            siblings: Siblings::default(),
+            links: Links::default(),
+            waiting: Waiting::default(),
+            near: None,
+            has_hidden: false,
         };
-        let known = [EntryId::ROOT, EntryId::TRASH, EntryId::LOST_AND_FOUND];
-        display.update(known.into_iter().collect(), facts);
+        display.update(facts.entries.indexes().collect(), facts);
         display
     }
 
-    /// Brings everything up to date after the facts about the entries in `dirty` have changed.
-    pub(crate) fn update(&mut self, mut dirty: BTreeSet<EntryId>, facts: Facts<'_>) {
-        for entry in dirty.clone() {
-            if self.update_container(entry, facts) {
-                dirty.extend(facts.tree.inside(entry));
+    /// Brings everything up to date after the facts about the entries in `changed` have changed.
+    pub(crate) fn update(&mut self, mut changed: SmallVec<[EntryIx; 8]>, facts: Facts<'_>) {
+        self.siblings.grow(facts.entries.len());
+        let count = changed.len();
+        for at in 0..count {
+            match self.update_container(changed[at], facts) {
+                Some(true) => changed.extend(self.waiting.inside(changed[at])),
+                Some(false) => changed.extend(self.children(changed[at])),
+                None => {}
             }
         }
-        for entry in &dirty {
-            self.update_link(*entry, facts);
-            self.update_dangling(*entry, facts);
-            let place =
-                (facts.is_alive(*entry) && *entry != EntryId::ROOT).then(|| facts.place(*entry));
-            self.show(*entry, place);
+        changed.sort_unstable();
+        changed.dedup();
+        let mut doubts = Doubts::default();
+        self.doubt_containers(&changed, &mut doubts);
+        for entry in changed {
+            self.update_link(entry, facts, &mut doubts);
+            let place = self.place_live(entry, facts);
+            self.show(entry, place, facts);
         }
-        for target in self.dangling.clone() {
-            let is_needed = self.links_to(target).any(|link| !self.is_below_trash(link));
-            self.show(target, is_needed.then(|| rescued(target)));
+        self.settle(doubts, facts);
+    }
+
+    /// Takes an entry out of sight. For entries whose placements are about to be forgotten.
+    pub(crate) fn hide(&mut self, entry: EntryIx) {
+        if self.place(entry).is_some() {
+            self.siblings.note_mut(entry).shown = None;
+            self.siblings.remove(entry);
+            self.has_hidden = true;
         }
+    }
+
+    /// Says that the next entry to be shown is likely to go right behind this one.
+    pub(crate) fn expect_behind(&mut self, near: EntryIx) {
+        self.near = Some(near);
+    }
+
+    /// How many entries are known here, shown or not.
+    pub(crate) fn len(&self) -> usize {
+        self.siblings.notes().len()
     }
 
     /// Where `entry` shows; nowhere for Root and for what does not show.
-    pub(crate) fn place(&self, entry: EntryId) -> Option<&Shown> {
-        self.shown.get(&entry)
+    pub(crate) fn place(&self, entry: EntryIx) -> Option<Shown> {
+        self.siblings.note(entry).shown
     }
 
-    /// The entries shown in `parent`, in order; none if there are none.
-    pub(crate) fn children(&self, parent: EntryId) -> Option<&Siblings> {
-        self.children.get(&parent)
+    /// Whether an entry is a live item.
+    pub(crate) fn is_container(&self, entry: EntryIx) -> bool {
+        self.siblings.note(entry).is_container
+    }
+
+    pub(crate) fn parent(&self, entry: EntryIx) -> Option<EntryIx> {
+        self.place(entry).map(|place| place.parent)
+    }
+
+    /// The entries shown in `parent`, in order.
+    pub(crate) fn children(
+        &self,
+        parent: EntryIx,
+    ) -> impl DoubleEndedIterator<Item = EntryIx> + ExactSizeIterator + Clone + '_ {
+        self.siblings.iter(parent).map(|sibling| sibling.entry)
+    }
+
+    /// How many entries show in `parent`.
+    pub(crate) fn child_count(&self, parent: EntryIx) -> usize {
+        self.siblings.len(parent)
+    }
+
+    /// The entry shown at `index` in `parent`.
+    pub(crate) fn child_at(&self, parent: EntryIx, index: usize) -> Option<Sibling> {
+        self.siblings.at(parent, index)
+    }
+
+    /// Where an entry shows among its siblings.
+    pub(crate) fn index_of(&self, entry: EntryIx) -> Option<usize> {
+        self.siblings.index_of(entry)
     }
 
     /// Every entry that shows but Root, in no particular order.
-    pub(crate) fn shown_entries(&self) -> impl Iterator<Item = EntryId> + '_ {
-        self.shown.keys().copied()
+    pub(crate) fn shown_entries(&self) -> impl Iterator<Item = EntryIx> + '_ {
+        let faces = self.siblings.notes().enumerate();
+        faces.filter(|(_, face)| face.shown.is_some()).map(|(at, _)| EntryIx::new(at))
     }
 
-    /// The live links to `target`.
-    pub(crate) fn links_to(&self, target: EntryId) -> impl Iterator<Item = EntryId> + '_ {
-        self.links.get(&target).into_iter().flatten().copied()
+    /// The live links to `target`, in order of id.
+    pub(crate) fn links_to(&self, target: EntryIx) -> impl Iterator<Item = EntryId> + '_ {
+        self.links.to(target).map(|(id, _)| id)
     }
 
     /// Whether `above` shows as `entry` or as one of its ancestors.
-    pub(crate) fn is_at_or_above(&self, above: EntryId, entry: EntryId) -> bool {
-        if !self.children.contains_key(&above) {
-            return above == entry;
-        }
-        let mut next = Some(entry);
-        while let Some(at) = next {
-            if at == above {
-                return true;
-            }
-            next = self.shown.get(&at).map(|place| place.parent);
-        }
-        false
+    pub(crate) fn is_at_or_above(&self, above: EntryIx, entry: EntryIx) -> bool {
+        let mut up = std::iter::successors(Some(entry), |at| self.parent(*at));
+        up.any(|at| at == above)
     }
 
-    fn is_below_trash(&self, entry: EntryId) -> bool {
-        entry != EntryId::TRASH && self.is_at_or_above(EntryId::TRASH, entry)
+    fn is_below_trash(&self, entry: EntryIx) -> bool {
+        entry != EntryIx::TRASH && self.is_at_or_above(EntryIx::TRASH, entry)
     }
 
-    /// Notes whether `entry` is a live item, and returns whether that is new.
-    fn update_container(&mut self, entry: EntryId, facts: Facts<'_>) -> bool {
-        if facts.is_container(entry) {
-            self.containers.insert(entry)
-        } else {
-            self.containers.remove(&entry)
+    /// Notes whether `entry` is a live item, and returns it if that is new.
+    fn update_container(&mut self, entry: EntryIx, facts: Facts<'_>) -> Option<bool> {
+        let is_container = facts.is_container(entry);
+        let face = self.siblings.note_mut(entry);
+        let was_container = std::mem::replace(&mut face.is_container, is_container);
+        (is_container != was_container).then_some(is_container)
+    }
+
+    /// Where an entry shows if it is alive, and notes what that waits for.
+    fn place_live(&mut self, entry: EntryIx, facts: Facts<'_>) -> Option<Shown> {
+        let is_alive = facts.is_alive(entry) && entry != EntryIx::ROOT;
+        let place = if is_alive { facts.place(entry) } else { None };
+        let awaited = place.filter(|place| !self.is_container(place.parent));
+        let awaited = awaited.map(|place| place.parent);
+        let face = self.siblings.note_mut(entry);
+        let was_waiting = std::mem::replace(&mut face.is_waiting, awaited.is_some());
+        if was_waiting || awaited.is_some() {
+            self.waiting.set(entry, awaited);
+        }
+        is_alive.then(|| place.filter(|_| awaited.is_none()).unwrap_or(Shown::RESCUED))
+    }
+
+    /// Where targets are missing, remembers where containers are that may move.
+    fn doubt_containers(&self, changed: &[EntryIx], doubts: &mut Doubts) {
+        if !self.links.dangling().is_empty() {
+            let containers = changed.iter().filter(|entry| self.child_count(**entry) > 0);
+            let doubtful = containers.map(|entry| (*entry, self.is_below_trash(*entry)));
+            doubts.containers.extend(doubtful);
         }
     }
 
-    fn update_link(&mut self, entry: EntryId, facts: Facts<'_>) {
+    fn update_link(&mut self, entry: EntryIx, facts: Facts<'_>, doubts: &mut Doubts) {
         let target = facts.link_target(entry);
-        let known = match target {
-            Some(target) => self.targets.insert(entry, target),
-            None => self.targets.remove(&entry),
-        };
-        if known == target {
-            return;
+        let face = self.siblings.note_mut(entry);
+        let was_link = std::mem::replace(&mut face.is_link, target.is_some());
+        if was_link || target.is_some() {
+            let known = self.links.set((facts.entries.id(entry), entry), target);
+            doubts.targets.extend(known.into_iter().chain(target));
         }
-        if let Some(known) = known
-            && let Some(links) = self.links.get_mut(&known)
-        {
-            links.remove(&entry);
-            if links.is_empty() {
-                self.links.remove(&known);
-            }
-            self.update_dangling(known, facts);
-        }
-        if let Some(target) = target {
-            self.links.entry(target).or_default().insert(entry);
-            self.update_dangling(target, facts);
+        if !self.links.is_empty() {
+            doubts.targets.push(entry);
         }
     }
 
-    fn update_dangling(&mut self, target: EntryId, facts: Facts<'_>) {
-        let is_alive = facts.is_alive(target);
-        if !is_alive && self.links.contains_key(&target) {
-            self.dangling.insert(target);
-        } else if self.dangling.remove(&target) && !is_alive {
-            self.show(target, None);
+    /// Shows the placeholders that are needed, and no others.
+    fn settle(&mut self, doubts: Doubts, facts: Facts<'_>) {
+        let mut targets = doubts.targets;
+        let has_crossed =
+            |(entry, was_below): &(EntryIx, bool)| self.is_below_trash(*entry) != *was_below;
+        if self.has_hidden || doubts.containers.iter().any(has_crossed) {
+            targets.extend(self.links.dangling());
+        }
+        self.has_hidden = false;
+        targets.sort_unstable();
+        targets.dedup();
+        for target in targets {
+            let is_alive = facts.is_alive(target);
+            let is_needed = self.links.update_dangling(target, is_alive) && self.is_wanted(target);
+            if !is_alive {
+                self.show(target, is_needed.then_some(Shown::RESCUED), facts);
+            }
         }
     }
 
-    fn show(&mut self, entry: EntryId, place: Option<Shown>) {
-        let known = self.shown.get(&entry);
-        if known == place.as_ref() {
+    /// Whether a live link outside Trash points to an entry.
+    fn is_wanted(&self, target: EntryIx) -> bool {
+        self.links.to(target).any(|(_, link)| !self.is_below_trash(link))
+    }
+
+    fn show(&mut self, entry: EntryIx, place: Option<Shown>, facts: Facts<'_>) {
+        let known = std::mem::replace(&mut self.siblings.note_mut(entry).shown, place);
+        if known == place {
             return;
         }
-        if let Some(known) = self.shown.remove(&entry)
-            && let Some(siblings) = self.children.get_mut(&known.parent)
-        {
-            siblings.remove(&(known.key, entry));
-            if siblings.is_empty() {
-                self.children.remove(&known.parent);
-            }
+        if known.is_some() {
+            self.siblings.remove(entry);
         }
         if let Some(place) = place {
-            let siblings = self.children.entry(place.parent).or_insert_with(Siblings::new);
-            siblings.insert((place.key.clone(), entry));
-            self.shown.insert(entry, place);
+            let sibling = Sibling { entry, by: place.by };
+            self.siblings.insert(place.parent, sibling, self.near, &ByKey(facts));
+            self.near = Some(entry);
         }
     }
 
-    /// Panics if D1 to D3 do not hold.
+    /// Panics if D1 to D3 do not hold, or an invariant of a part.
     pub(crate) fn assert_invariants(&self, facts: Facts<'_>) {
-        let live = facts.entries.iter().filter(|(_, state)| state.is_touched()).map(|(id, _)| *id);
-        for entry in live.chain([EntryId::TRASH, EntryId::LOST_AND_FOUND]) {
-            assert!(entry == EntryId::ROOT || self.shown.contains_key(&entry), "D1: {entry:?}");
-        }
-        for (entry, place) in &self.shown {
-            assert!(self.is_at_or_above(EntryId::ROOT, *entry), "D2: {entry:?}");
-            let sibling = (place.key.clone(), *entry);
-            let siblings = self.children(place.parent).expect("D3: a child's parent has children");
-            assert!(siblings.index_of(&sibling).is_some(), "D3: {entry:?}");
-            if facts.is_alive(*entry) {
-                assert_eq!(*place, facts.place(*entry), "D1: {entry:?}");
+        assert_eq!(self.len(), facts.entries.len(), "D3: an entry without a face");
+        for entry in facts.entries.indexes() {
+            let place = self.place(entry);
+            let awaited = self.waiting.awaited_by(entry);
+            if entry == EntryIx::ROOT {
+                assert_eq!(place, None, "D1");
+            } else if facts.is_alive(entry) {
+                let own = facts.place(entry);
+                let (into, out) = own.map_or((None, None), |own| {
+                    if facts.is_container(own.parent) {
+                        (Some(own), None)
+                    } else {
+                        (None, Some(own.parent))
+                    }
+                });
+                assert_eq!(place, into.or(Some(Shown::RESCUED)), "D1: {entry:?}");
+                assert_eq!(awaited, out, "D3: {entry:?}");
+            } else if self.links.dangling().contains(&entry) && self.is_wanted(entry) {
+                assert_eq!(place, Some(Shown::RESCUED), "D1: {entry:?}");
             } else {
-                assert!(self.dangling.contains(entry), "D1: {entry:?} is dead and shown");
-                let is_needed = self.links_to(*entry).any(|link| !self.is_below_trash(link));
-                assert!(is_needed, "D1: {entry:?} is a placeholder for nothing");
+                assert_eq!(place, None, "D1: {entry:?} is dead and shown");
             }
+            let face = self.siblings.note(entry);
+            assert_eq!(face.is_container, facts.is_container(entry), "D3: {entry:?}");
+            assert_eq!(face.is_waiting, awaited.is_some(), "D3: {entry:?}");
+            assert_eq!(face.is_link, self.links.target(entry).is_some(), "D3: {entry:?}");
         }
-        self.children.values().for_each(Siblings::assert_invariants);
-        let listed: usize = self.children.values().map(Siblings::len).sum();
-        assert_eq!(listed, self.shown.len(), "D3: an entry is listed twice");
-        for (link, target) in &self.targets {
-            assert_eq!(facts.link_target(*link), Some(*target), "D3: {link:?}");
-            assert!(self.links_to(*target).any(|one| one == *link), "D3: {link:?}");
-            assert_eq!(self.dangling.contains(target), !facts.is_alive(*target), "D3: {target:?}");
+        for entry in self.shown_entries() {
+            assert!(self.is_at_or_above(EntryIx::ROOT, entry), "D2: {entry:?}");
+            let index = self.index_of(entry).expect("D3: what shows is a sibling");
+            let there = self.parent(entry).and_then(|parent| self.child_at(parent, index));
+            let by = self.place(entry).and_then(|place| place.by);
+            assert_eq!(there, Some(Sibling { entry, by }), "D3: {entry:?}");
         }
+        let listed: usize = facts.entries.indexes().map(|entry| self.child_count(entry)).sum();
+        assert_eq!(listed, self.shown_entries().count(), "D3: an entry is listed twice");
+        self.siblings.assert_invariants(&ByKey(facts));
+        self.links.assert_invariants(facts);
+        self.waiting.assert_invariants();
     }
 }
 
-fn rescued(entry: EntryId) -> Shown {
-    Shown { parent: EntryId::LOST_AND_FOUND, key: OrderKey::rescued(entry) }
+/// The order in which siblings show: by key, then by id.
+struct ByKey<'a>(Facts<'a>);
+
+impl Order for ByKey<'_> {
+    fn prefix(&self, sibling: Sibling) -> u64 {
+        let key = self.0.key(sibling);
+        let mut prefix = [0; 8];
+        let len = key.as_bytes().len().min(8);
+        prefix[..len].copy_from_slice(&key.as_bytes()[..len]);
+        u64::from_be_bytes(prefix)
+    }
+
+    fn compare(&self, one: Sibling, other: Sibling) -> Ordering {
+        let by_key = self.0.key(one).as_bytes().cmp(self.0.key(other).as_bytes());
+        by_key.then_with(|| self.0.entries.id(one.entry).cmp(&self.0.entries.id(other.entry)))
+    }
 }

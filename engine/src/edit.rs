@@ -7,15 +7,24 @@
 
 use std::ops::Range;
 
+use crate::display::Sibling;
+use crate::entries::EntryIx;
 use crate::error::EditError;
 use crate::id::{EntryId, Life, OpId, Timestamp};
 use crate::limits::{COUNTER_MAX, INFO_KEY_BYTES_MAX};
 use crate::op::{NewEntry, Op};
-use crate::registers::EntryState;
 use crate::replica::Replica;
 use crate::text::{Splice, TextUnit};
 use crate::text_slice::out_of_range;
 use crate::value::{Field, Value};
+
+/// An entry that is to go into a container.
+struct Step {
+    moving: EntryIx,
+    into: EntryIx,
+    /// Whether the container is inside the entry by the tree of moves, though it may not show so.
+    is_above: bool,
+}
 
 impl Replica {
     /// Creates an item in `parent`, to stand at `index` there, or last if there are fewer.
@@ -64,16 +73,22 @@ impl Replica {
         parent: EntryId,
         index: usize,
     ) -> Result<EntryId, EditError> {
+        let into = self.require_item(parent)?;
         self.transact(|replica| {
-            replica.enter(entry, parent)?;
-            let key = replica.make_place(parent, index, entry)?;
+            let known = entry.and_then(|entry| replica.entries.find(entry));
+            match known {
+                Some(known) => replica.enter(&replica.step(known, into))?,
+                None => replica.open_up(into)?,
+            }
+            let key = replica.make_place(into, index, known)?;
             let entry = match entry {
                 Some(entry) => entry,
                 None if replica.next_id().counter > COUNTER_MAX => return Err(EditError::OutOfIds),
                 None => EntryId::created_by(replica.next_id()),
             };
-            let life = replica.life(entry);
+            let life = known.map(|known| replica.life(known)).unwrap_or_default();
             replica.push(Op::Create { entry, life, kind, parent, key })?;
+            replica.placed_last = replica.entries.find(entry);
             Ok(entry)
         })
     }
@@ -89,8 +104,8 @@ impl Replica {
         parent: EntryId,
         index: usize,
     ) -> Result<(), EditError> {
-        self.check_move(entry, parent)?;
-        self.relocate(entry, parent, index, None)
+        let step = self.may_move(entry, parent)?;
+        self.relocate(&step, index, None)
     }
 
     /// Whether [`Replica::move_to`] would move `entry` into `parent`.
@@ -98,15 +113,21 @@ impl Replica {
     /// # Errors
     /// What it would say.
     pub fn check_move(&self, entry: EntryId, parent: EntryId) -> Result<(), EditError> {
-        self.require_shown(entry)?;
-        self.require_item(parent)?;
+        self.may_move(entry, parent).map(drop)
+    }
+
+    fn may_move(&self, entry: EntryId, parent: EntryId) -> Result<Step, EditError> {
+        let (moving, into) = (self.require_shown(entry)?, self.require_item(parent)?);
         if entry == EntryId::ROOT || (entry.is_well_known() && parent != EntryId::ROOT) {
             return Err(EditError::WellKnown(entry));
         }
-        if self.display.is_at_or_above(entry, parent) {
+        // What shows above an entry is above it in the tree of moves too, but for Root and Lost and
+        // Found; and asking that tree may save the way up.
+        let step = self.step(moving, into);
+        if step.is_above && self.display.is_at_or_above(moving, into) {
             return Err(EditError::WouldCycle { entry, target: parent });
         }
-        Ok(())
+        Ok(step)
     }
 
     /// Deletes the entry: puts it, with all inside, at the end of Trash, noting the time.
@@ -114,11 +135,11 @@ impl Replica {
     /// # Errors
     /// If it does not show or is a system entry.
     pub fn trash(&mut self, entry: EntryId, now: Timestamp) -> Result<(), EditError> {
-        self.require_shown(entry)?;
+        let moving = self.require_shown(entry)?;
         if entry.is_well_known() {
             return Err(EditError::WellKnown(entry));
         }
-        self.relocate(entry, EntryId::TRASH, usize::MAX, Some(now))
+        self.relocate(&self.step(moving, EntryIx::TRASH), usize::MAX, Some(now))
     }
 
     /// Ends the life of the entry and of all that shows inside it, for good and against every
@@ -127,20 +148,20 @@ impl Replica {
     /// # Errors
     /// If it does not show, is a system entry, or is a placeholder, which has no life to end.
     pub fn purge(&mut self, entry: EntryId) -> Result<(), EditError> {
-        self.require_shown(entry)?;
+        let purged = self.require_shown(entry)?;
         if entry.is_well_known() {
             return Err(EditError::WellKnown(entry));
         }
-        if !self.is_alive(entry) {
+        if !self.facts().is_alive(purged) {
             return Err(EditError::NotFound(entry));
         }
         let mut entries = Vec::new();
-        let mut inside = vec![entry];
+        let mut inside = vec![purged];
         while let Some(entry) = inside.pop() {
             let life = self.life(entry);
             life.next().ok_or(EditError::OutOfIds)?;
-            entries.push((entry, life));
-            inside.extend(self.children(entry).rev());
+            entries.push((self.entries.id(entry), life));
+            inside.extend(self.display.children(entry).rev());
         }
         self.transact(|replica| replica.push(Op::Purge { entries }))
     }
@@ -150,11 +171,11 @@ impl Replica {
     /// # Errors
     /// If the entry does not show, or the key of an info field is empty or too long.
     pub fn set(&mut self, entry: EntryId, field: Field, value: Value) -> Result<(), EditError> {
-        self.require_shown(entry)?;
+        let known = self.require_shown(entry)?;
         if matches!(&field, Field::Info(key) if key.is_empty() || key.len() > INFO_KEY_BYTES_MAX) {
             return Err(EditError::TooLong("the info key"));
         }
-        let life = self.life(entry);
+        let life = self.life(known);
         self.transact(|replica| replica.push(Op::Set { entry, life, field, value }))
     }
 
@@ -198,8 +219,9 @@ impl Replica {
         unit: TextUnit,
         text: &str,
     ) -> Result<(), EditError> {
-        self.require_shown(entry)?;
-        let register = self.entries.get_mut(&entry).and_then(|state| state.register_mut(&field));
+        let known = self.require_shown(entry)?;
+        let (state, names) = self.entries.state_mut(known);
+        let register = names.find(&field).and_then(|field| state.register_mut(field));
         let register = register.ok_or(EditError::NotText(entry))?;
         let set = register.stamp.op();
         let splice = register.resolve(&range, unit, !text.is_empty());
@@ -207,7 +229,7 @@ impl Replica {
             let text = register.text().ok_or(EditError::NotText(entry))?;
             return Err(out_of_range(text, &range, unit));
         };
-        let life = self.life(entry);
+        let life = self.life(known);
         if let ([], false) | ([_], true) = (splice.deleted.as_slice(), text.is_empty()) {
             // A single op needs no transaction.
             return self.push_splice((entry, life, field, set), splice, text);
@@ -235,80 +257,98 @@ impl Replica {
     /// Puts a shown entry into a shown item that is not inside it.
     fn relocate(
         &mut self,
-        entry: EntryId,
-        parent: EntryId,
+        step: &Step,
         index: usize,
         trashed_at: Option<Timestamp>,
     ) -> Result<(), EditError> {
+        let Step { moving, into, .. } = *step;
         self.transact(|replica| {
-            replica.enter(Some(entry), parent)?;
-            let key = replica.make_place(parent, index, Some(entry))?;
-            let op = if trashed_at.is_none() && replica.is_placed_in(entry, parent) {
-                Op::Reorder { entry, life: replica.life(entry), parent, key }
+            replica.enter(step)?;
+            let key = replica.make_place(into, index, Some(moving))?;
+            let is_placed = replica.is_placed_in(moving, into);
+            let life = replica.life(moving);
+            let (entry, parent) = (replica.entries.id(moving), replica.entries.id(into));
+            replica.placed_last = Some(moving);
+            replica.push(if trashed_at.is_none() && is_placed {
+                Op::Reorder { entry, life, parent, key }
             } else {
-                Op::Move { entry, life: replica.life(entry), parent, key, trashed_at }
-            };
-            replica.push(op)
+                Op::Move { entry, life, parent, key, trashed_at }
+            })
         })
     }
 
-    /// Makes sure that `parent` can take entries, and that `entry` can go there.
-    fn enter(&mut self, entry: Option<EntryId>, parent: EntryId) -> Result<(), EditError> {
-        self.require_item(parent)?;
-        if !self.is_alive(parent) {
-            self.push(Op::Revive { entry: parent, life: self.life(parent) })?;
-        }
-        let Some(entry) = entry.filter(|entry| self.tree.is_at_or_above(*entry, parent)) else {
+    /// Where an entry is to go, and what stands against it.
+    fn step(&self, moving: EntryIx, into: EntryIx) -> Step {
+        Step { moving, into, is_above: self.tree.is_at_or_above(moving, into) }
+    }
+
+    /// Makes sure that a shown item can take entries: a placeholder cannot.
+    fn open_up(&mut self, parent: EntryIx) -> Result<(), EditError> {
+        if self.display.is_container(parent) {
             return Ok(());
-        };
+        }
+        let (entry, life) = (self.entries.id(parent), self.life(parent));
+        self.push(Op::Revive { entry, life })
+    }
+
+    /// Makes sure that an entry can go where it is to.
+    fn enter(&mut self, step: &Step) -> Result<(), EditError> {
+        let Step { moving, into, is_above } = *step;
+        self.open_up(into)?;
+        if !is_above {
+            return Ok(());
+        }
         // Not inside it as shown: on the way up, something shows in Lost and Found without having
         // been put there. Putting it there for good breaks the hidden chain.
-        let mut rescued = parent;
-        while let Some(above) = self.parent(rescued).filter(|up| *up != EntryId::LOST_AND_FOUND) {
+        let mut rescued = into;
+        let up = |at| self.display.parent(at).filter(|up| *up != EntryIx::LOST_AND_FOUND);
+        while let Some(above) = up(rescued) {
             rescued = above;
         }
-        if self.parent(rescued).is_none() || rescued == entry {
-            return Err(EditError::WouldCycle { entry, target: parent });
+        if self.display.parent(rescued).is_none() || rescued == moving {
+            let (entry, target) = (self.entries.id(moving), self.entries.id(into));
+            return Err(EditError::WouldCycle { entry, target });
         }
         self.pin(rescued)
     }
 
     /// Moves an entry that only shows in Lost and Found into it, at the index where it shows.
-    fn pin(&mut self, entry: EntryId) -> Result<(), EditError> {
+    fn pin(&mut self, entry: EntryIx) -> Result<(), EditError> {
+        let index = self.display.index_of(entry).unwrap_or(usize::MAX);
+        let key = self.make_place(EntryIx::LOST_AND_FOUND, index, Some(entry))?;
+        let (entry, life) = (self.entries.id(entry), self.life(entry));
         let parent = EntryId::LOST_AND_FOUND;
-        let index = self.index_of(entry).unwrap_or(usize::MAX);
-        let key = self.make_place(parent, index, Some(entry))?;
-        let life = self.life(entry);
         self.push(Op::Move { entry, life, parent, key, trashed_at: None })
     }
 
     /// Whether the entry was put into `parent` in its current life, rather than only showing there.
-    pub(crate) fn is_placed_in(&self, entry: EntryId, parent: EntryId) -> bool {
-        let place = self.tree.placement(entry);
-        place.is_some_and(|place| place.parent == parent && place.life == self.life(entry))
+    pub(crate) fn is_placed_in(&self, entry: EntryIx, parent: EntryIx) -> bool {
+        let target = self.tree.placed(entry).map(|placed| self.tree.target(placed));
+        target == Some((parent, self.life(entry)))
     }
 
     /// Whether this replica made the key under which the entry shows.
-    pub(crate) fn is_own_place(&self, entry: EntryId) -> bool {
-        let place = self.tree.placement(entry);
-        place.is_some_and(|place| {
-            place.stamp.is_some_and(|stamp| stamp.replica == self.id)
-                && self.display.place(entry).is_some_and(|shown| shown.key == place.key)
-        })
+    pub(crate) fn is_own_place(&self, sibling: Sibling) -> bool {
+        let stamp = sibling.by.and_then(|by| self.tree.stamp(by));
+        stamp.is_some_and(|stamp| stamp.replica == self.id)
     }
 
-    pub(crate) fn life(&self, entry: EntryId) -> Life {
-        self.entries.get(&entry).map(EntryState::life).unwrap_or_default()
+    pub(crate) fn life(&self, entry: EntryIx) -> Life {
+        self.entries.state(entry).life()
     }
 
-    fn require_shown(&self, entry: EntryId) -> Result<(), EditError> {
-        if self.is_shown(entry) { Ok(()) } else { Err(EditError::NotFound(entry)) }
+    fn require_shown(&self, entry: EntryId) -> Result<EntryIx, EditError> {
+        self.find_shown(entry).ok_or(EditError::NotFound(entry))
     }
 
-    fn require_item(&self, entry: EntryId) -> Result<(), EditError> {
+    fn require_item(&self, entry: EntryId) -> Result<EntryIx, EditError> {
+        let known = self.entries.find(entry).ok_or(EditError::NotFound(entry))?;
+        if self.display.is_container(known) {
+            return Ok(known);
+        }
         match self.kind(entry) {
-            Some(NewEntry::Item) => Ok(()),
             Some(NewEntry::Link { .. }) => Err(EditError::NotAnItem(entry)),
+            Some(NewEntry::Item) => Ok(known),
             None => Err(EditError::NotFound(entry)),
         }
     }

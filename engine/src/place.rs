@@ -3,33 +3,39 @@
 //! Where a gap is full, as few neighbours as it takes get new keys in the same change: so keys stay
 //! short however often something is inserted at one place.
 
-use crate::display::{Sibling, Siblings};
+use crate::display::{Facts, ShownKey, Sibling};
+use crate::entries::EntryIx;
 use crate::error::EditError;
-use crate::id::EntryId;
 use crate::op::Op;
 use crate::replica::Replica;
 use crate::tree::{OrderKey, SPREAD_HEAD_MAX};
 
 /// The siblings among which an entry is to go: those that show in a container, without the entry.
 struct Others<'a> {
-    siblings: Option<&'a Siblings>,
+    replica: &'a Replica,
+    parent: EntryIx,
     /// Where the entry itself is among them.
     left_out: Option<usize>,
 }
 
-impl Others<'_> {
+impl<'a> Others<'a> {
     fn len(&self) -> usize {
-        let len = self.siblings.map_or(0, Siblings::len);
+        let len = self.replica.display.child_count(self.parent);
         len - usize::from(self.left_out.is_some())
     }
 
-    fn at(&self, index: usize) -> Option<&Sibling> {
+    fn at(&self, index: usize) -> Option<Sibling> {
         let is_behind = self.left_out.is_some_and(|left_out| index >= left_out);
-        self.siblings?.at(index + usize::from(is_behind))
+        self.replica.display.child_at(self.parent, index + usize::from(is_behind))
     }
 
-    fn before(&self, index: usize) -> Option<&Sibling> {
+    fn before(&self, index: usize) -> Option<Sibling> {
         self.at(index.checked_sub(1)?)
+    }
+
+    fn key(&self, child: Sibling) -> ShownKey<'a> {
+        let Replica { entries, tree, .. } = self.replica;
+        Facts { entries, tree }.key(child)
     }
 }
 
@@ -39,7 +45,7 @@ const HEAD_MAX_OF_MANY: usize = 10;
 /// New keys for siblings, and one for the gap among them.
 struct Room {
     key: OrderKey,
-    moved: Vec<(EntryId, OrderKey)>,
+    moved: Vec<(EntryIx, OrderKey)>,
 }
 
 impl Replica {
@@ -47,21 +53,17 @@ impl Replica {
     /// `moving`. Where there is no room, neighbours get new keys in the same change.
     pub(crate) fn make_place(
         &mut self,
-        parent: EntryId,
+        parent: EntryIx,
         index: usize,
-        moving: Option<EntryId>,
+        moving: Option<EntryIx>,
     ) -> Result<OrderKey, EditError> {
         let others = self.others(parent, moving);
         let index = index.min(others.len());
         let (lo, hi) = (others.before(index), others.at(index));
-        let (lo_key, hi_key) = (lo.map(|(key, _)| key), hi.map(|(key, _)| key));
-        if let Some((key, child)) = lo
-            && self.is_own_place(*child)
-            && let Some(next) = key.following(hi_key)
-        {
-            return Ok(next);
-        }
-        if let Some(key) = OrderKey::between(lo_key, hi_key, self.next_id()) {
+        if let Some(key) = self.find_place(&others, lo, hi) {
+            if let Some(lo) = lo {
+                self.display.expect_behind(lo.entry);
+            }
             return Ok(key);
         }
         let room = self.find_room(&others, index).ok_or(EditError::OutOfIds)?;
@@ -71,10 +73,34 @@ impl Replica {
         Ok(room.key)
     }
 
-    fn others(&self, parent: EntryId, moving: Option<EntryId>) -> Others<'_> {
-        let inside = moving.filter(|entry| self.parent(*entry) == Some(parent));
-        let left_out = inside.and_then(|entry| self.index_of(entry));
-        Others { siblings: self.display.children(parent), left_out }
+    fn others(&self, parent: EntryIx, moving: Option<EntryIx>) -> Others<'_> {
+        let inside = moving.filter(|entry| self.display.parent(*entry) == Some(parent));
+        let left_out = inside.and_then(|entry| self.display.index_of(entry));
+        Others { replica: self, parent, left_out }
+    }
+
+    /// Whether what goes beside a sibling goes on with its run: at an end of the container, or beside
+    /// what was put in its place last. Between any others a run of its own leaves more room.
+    fn goes_on(&self, sibling: Sibling, is_at_end: bool) -> bool {
+        (is_at_end || self.placed_last == Some(sibling.entry)) && self.is_own_place(sibling)
+    }
+
+    /// A key between two neighbours, if there is room.
+    fn find_place(
+        &self,
+        others: &Others<'_>,
+        lo: Option<Sibling>,
+        hi: Option<Sibling>,
+    ) -> Option<OrderKey> {
+        let (lo_key, hi_key) = (lo.map(|lo| others.key(lo)), hi.map(|hi| others.key(hi)));
+        let lo_key = lo_key.as_ref().map(ShownKey::as_bytes);
+        let hi_key = hi_key.as_ref().map(ShownKey::as_bytes);
+        let after = lo.filter(|lo| self.goes_on(*lo, hi.is_none())).and(lo_key);
+        let before = hi.filter(|hi| self.goes_on(*hi, lo.is_none())).and(hi_key);
+        after
+            .and_then(|own| OrderKey::following(own, hi_key))
+            .or_else(|| before.and_then(|own| OrderKey::preceding(own, lo_key)))
+            .or_else(|| OrderKey::between(lo_key, hi_key, self.next_id()))
     }
 
     /// New keys for as few neighbours of a full gap as it takes; nothing if all siblings together are
@@ -86,7 +112,7 @@ impl Replica {
     fn find_room(&self, others: &Others<'_>, index: usize) -> Option<Room> {
         // A placeholder has no place of its own; giving it one would revive it.
         let may_move =
-            |sibling: Option<&Sibling>| sibling.is_some_and(|(_, id)| self.is_alive(*id));
+            |sibling: Option<Sibling>| sibling.is_some_and(|one| self.facts().is_alive(one.entry));
         let (mut from, mut to) = (index, index);
         let mut head_max = SPREAD_HEAD_MAX;
         let mut step = 1;
@@ -100,13 +126,14 @@ impl Replica {
                 from -= 1;
             }
             let is_all = before == (from, to);
-            let (lo, hi) = (others.before(from), others.at(to));
-            let ends = (lo.map(|(key, _)| key), hi.map(|(key, _)| key));
+            let lo = others.before(from).map(|lo| others.key(lo));
+            let hi = others.at(to).map(|hi| others.key(hi));
+            let ends = (lo.as_ref().map(ShownKey::as_bytes), hi.as_ref().map(ShownKey::as_bytes));
             let head_max_here = if is_all { SPREAD_HEAD_MAX } else { head_max };
             let keys = OrderKey::spread(ends, to - from + 1, self.next_id(), head_max_here);
             if let Some(mut keys) = keys {
                 let key = keys.remove(index - from);
-                let children = (from..to).filter_map(|at| others.at(at)).map(|(_, child)| *child);
+                let children = (from..to).filter_map(|at| others.at(at)).map(|child| child.entry);
                 return Some(Room { key, moved: children.zip(keys).collect() });
             }
             if is_all {
@@ -120,12 +147,13 @@ impl Replica {
     /// Gives a child another key in the container where it shows.
     fn put_again(
         &mut self,
-        entry: EntryId,
-        parent: EntryId,
+        entry: EntryIx,
+        parent: EntryIx,
         key: OrderKey,
     ) -> Result<(), EditError> {
-        let life = self.life(entry);
-        self.push(if self.is_placed_in(entry, parent) {
+        let (life, is_placed) = (self.life(entry), self.is_placed_in(entry, parent));
+        let (entry, parent) = (self.entries.id(entry), self.entries.id(parent));
+        self.push(if is_placed {
             Op::Reorder { entry, life, parent, key }
         } else {
             Op::Move { entry, life, parent, key, trashed_at: None }

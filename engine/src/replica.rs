@@ -3,25 +3,25 @@
 //! The state is a pure function of the set of integrated changes; in which order they arrive makes
 //! no difference. Reading is here; editing is in `edit`.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use smallvec::SmallVec;
 
 use crate::backlog::{Backlog, Place};
 use crate::batch::{Batch, Deps, OpWalk, Span, to_usize};
 use crate::change::Change;
 use crate::codec::{Patch, pack_sections, pack_snapshot, unpack_snapshot};
 use crate::digest::{Digest, DigestSum, hash_entry};
-use crate::display::{Display, Facts, Siblings};
+use crate::display::{Display, Facts};
+use crate::entries::{Entries, EntryIx};
 use crate::error::{DecodeError, IntegrateError};
 use crate::history::History;
-use crate::id::{EntryId, OpId, ReplicaId, Stamp, Timestamp};
+use crate::id::{EntryId, Life, OpId, ReplicaId, Stamp, Timestamp};
 use crate::integration::{Arrival, Plan, Step, plan};
 use crate::op::{NewEntry, Op};
-use crate::registers::{EntryState, Journal, Undo};
+use crate::registers::{Applying, EntryState, Journal, Register};
 use crate::transaction::OpenChange;
-use crate::tree::{MoveKind, MoveOp, MoveTree};
+use crate::tree::{MoveIx, MoveKind, MoveOp, MoveTree, OrderKey};
 use crate::value::{Field, Value};
 use crate::version::Version;
 
@@ -45,12 +45,14 @@ pub struct Replica {
     pub(crate) id: ReplicaId,
     pub(crate) history: History,
     backlog: Backlog,
-    pub(crate) entries: HashMap<EntryId, EntryState>,
+    pub(crate) entries: Entries,
     pub(crate) tree: MoveTree,
     pub(crate) display: Display,
     pub(crate) digest: DigestSum,
     /// The transaction under way.
     pub(crate) open: Option<OpenChange>,
+    /// The entry that was given a place here last.
+    pub(crate) placed_last: Option<EntryIx>,
     /// Counters given out by transactions that were rolled back since the last change.
     pub(crate) skipped: u64,
 }
@@ -58,9 +60,9 @@ pub struct Replica {
 /// What ops of a batch leave to be done once for all of them.
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
-    pub(crate) moves: Vec<(Stamp, MoveOp)>,
+    pub(crate) moves: SmallVec<[MoveIx; 4]>,
     /// Entries whose life or kind may have changed.
-    pub(crate) changed: BTreeSet<EntryId>,
+    pub(crate) changed: SmallVec<[EntryIx; 8]>,
     pub(crate) journal: Journal,
 }
 
@@ -68,7 +70,7 @@ impl Replica {
     /// An empty tree, to be edited under this id. No two copies may ever use one id at a time.
     #[must_use]
     pub fn new(id: ReplicaId) -> Self {
-        let (entries, tree) = (HashMap::new(), MoveTree::new());
+        let (entries, tree) = (Entries::new(), MoveTree::new());
         let display = Display::new(Facts { entries: &entries, tree: &tree });
         Self {
             id,
@@ -79,6 +81,7 @@ impl Replica {
             display,
             digest: DigestSum::default(),
             open: None,
+            placed_last: None,
             skipped: 0,
         }
     }
@@ -181,35 +184,50 @@ impl Replica {
 
     /// Lets one op take effect, but for its move and for what shows, which wait in `pending`.
     pub(crate) fn apply_op(&mut self, stamp: Stamp, op: &Op, pending: &mut Pending) {
-        let journal = &mut pending.journal;
         if let Op::Purge { entries } = op {
             for (entry, life) in entries {
-                state_of(&mut self.entries, *entry, journal).purge(*entry, *life, journal);
-                pending.changed.insert(*entry);
+                let entry = self.entries.name(*entry);
+                let (state, _) = self.entries.state_mut(entry);
+                state.purge(entry, *life, &mut pending.journal);
+                pending.changed.push(entry);
             }
         }
         let Some((entry, _)) = op.subject() else { return };
+        let entry = self.entries.name(entry);
+        self.record_move(entry, stamp, op, pending);
         let clock = clock(&self.history, stamp);
-        let state = state_of(&mut self.entries, entry, journal);
-        if state.apply(entry, op, stamp, &clock, journal) {
-            pending.changed.insert(entry);
+        let (state, names) = self.entries.state_mut(entry);
+        let applying = Applying { entry, op, stamp };
+        if state.apply(applying, names, &clock, &mut pending.journal) {
+            pending.changed.push(entry);
         }
         self.digest.mark(entry);
-        if let Some(op) = move_of(op) {
-            pending.moves.push((stamp, op));
+    }
+
+    /// Takes in where an op puts its entry, if it does.
+    fn record_move(&mut self, entry: EntryIx, stamp: Stamp, op: &Op, pending: &mut Pending) {
+        if let Op::Create { kind: NewEntry::Link { target }, .. } = op {
+            self.entries.name(*target);
+        }
+        if let Some((life, parent, key, kind)) = move_of(op) {
+            let parent = self.entries.name(parent);
+            let op = MoveOp { entry, life, parent, key, kind };
+            pending.moves.push(self.tree.record(stamp, &op));
         }
     }
 
     /// Does what a batch of ops left to be done: replays moves, updates what shows.
-    pub(crate) fn settle(&mut self, pending: Pending) {
-        let mut changed = pending.changed;
-        changed.extend(self.tree.integrate(pending.moves));
-        self.refresh(changed);
+    pub(crate) fn settle(&mut self, mut pending: Pending) {
+        if !pending.moves.is_empty() {
+            self.tree.integrate(&mut pending.moves, &mut pending.changed);
+        }
+        self.refresh(pending.changed);
     }
 
     /// Brings display and digest up to date with entries whose life, kind or placement has changed.
-    pub(crate) fn refresh(&mut self, changed: BTreeSet<EntryId>) {
-        if changed.is_empty() {
+    pub(crate) fn refresh(&mut self, changed: SmallVec<[EntryIx; 8]>) {
+        let is_grown = self.entries.len() > self.display.len();
+        if changed.is_empty() && !is_grown {
             return;
         }
         for entry in &changed {
@@ -269,35 +287,42 @@ impl Replica {
 
     /// One hash over the merged state. Costs the entries that changed since the last call.
     pub fn digest(&mut self) -> Digest {
-        let (entries, tree) = (&self.entries, &self.tree);
-        self.digest.digest(|entry| {
-            entries.get(&entry).map(|state| hash_entry(entry, state, tree.placement(entry)))
-        })
+        let facts = Facts { entries: &self.entries, tree: &self.tree };
+        self.digest.digest(facts.entries.len(), |entry| hash_entry(entry, facts))
     }
 
     /// Whether the entry shows: it is alive, or a placeholder for the target of a link.
     #[must_use]
     pub fn is_shown(&self, entry: EntryId) -> bool {
-        entry == EntryId::ROOT || self.display.place(entry).is_some()
+        self.find_shown(entry).is_some()
+    }
+
+    /// The index of an entry that shows.
+    pub(crate) fn find_shown(&self, entry: EntryId) -> Option<EntryIx> {
+        // Whatever is alive shows.
+        let is_shown =
+            |ix: &EntryIx| self.facts().is_alive(*ix) || self.display.place(*ix).is_some();
+        self.entries.find(entry).filter(is_shown)
     }
 
     /// Whether the entry is alive. System entries always are.
     #[must_use]
     pub fn is_alive(&self, entry: EntryId) -> bool {
-        self.facts().is_alive(entry)
+        self.entries.find(entry).is_some_and(|entry| self.facts().is_alive(entry))
     }
 
     /// What a shown entry is; a placeholder is an item.
     #[must_use]
     pub fn kind(&self, entry: EntryId) -> Option<NewEntry> {
-        let kind = self.facts().kind(entry);
-        kind.or_else(|| self.is_shown(entry).then_some(NewEntry::Item))
+        let shown = self.find_shown(entry)?;
+        Some(self.facts().kind(shown).unwrap_or(NewEntry::Item))
     }
 
     /// The container in which the entry shows; none for Root and for what does not show.
     #[must_use]
     pub fn parent(&self, entry: EntryId) -> Option<EntryId> {
-        self.display.place(entry).map(|place| place.parent)
+        let parent = self.display.parent(self.entries.find(entry)?)?;
+        Some(self.entries.id(parent))
     }
 
     /// The entries shown in `parent`, in order.
@@ -305,67 +330,76 @@ impl Replica {
         &self,
         parent: EntryId,
     ) -> impl DoubleEndedIterator<Item = EntryId> + Clone + '_ {
-        let siblings = self.display.children(parent).map(Siblings::iter);
-        siblings.into_iter().flatten().map(|(_, entry)| *entry)
+        let children = self.entries.find(parent).map(|parent| self.display.children(parent));
+        children.into_iter().flatten().map(|entry| self.entries.id(entry))
     }
 
     /// How many entries show in `parent`.
     #[must_use]
     pub fn child_count(&self, parent: EntryId) -> usize {
-        self.display.children(parent).map_or(0, Siblings::len)
+        self.entries.find(parent).map_or(0, |parent| self.display.child_count(parent))
     }
 
     /// The entry shown at `index` in `parent`. O(log n).
     #[must_use]
     pub fn child_at(&self, parent: EntryId, index: usize) -> Option<EntryId> {
-        self.display.children(parent)?.at(index).map(|(_, entry)| *entry)
+        let child = self.display.child_at(self.entries.find(parent)?, index)?;
+        Some(self.entries.id(child.entry))
     }
 
     /// Where the entry shows among its siblings; none for Root and for what does not show. O(log n).
     #[must_use]
     pub fn index_of(&self, entry: EntryId) -> Option<usize> {
-        let place = self.display.place(entry)?;
-        self.display.children(place.parent)?.index_of(&(place.key.clone(), entry))
+        self.display.index_of(self.entries.find(entry)?)
     }
 
     /// The live links whose target is `target`, in order of id.
     pub fn links_to(&self, target: EntryId) -> impl Iterator<Item = EntryId> {
-        self.display.links_to(target)
+        let target = self.entries.find(target);
+        target.into_iter().flat_map(|target| self.display.links_to(target))
     }
 
     /// When the entry was deleted, if it shows directly in Trash and was put there by a deletion.
     #[must_use]
     pub fn trashed_at(&self, entry: EntryId) -> Option<Timestamp> {
-        if self.parent(entry) != Some(EntryId::TRASH) {
+        let entry = self.entries.find(entry)?;
+        if self.display.parent(entry) != Some(EntryIx::TRASH) {
             return None;
         }
-        self.tree.placement(entry).and_then(|place| place.trashed_at)
+        self.tree.placement(entry)?.trashed_at
     }
 
     /// The value of a field; [`Value::None`] if it holds nothing.
     #[must_use]
     pub fn value(&self, entry: EntryId, field: &Field) -> Value {
-        let register = self.live_state(entry).and_then(|state| state.register(field));
-        register.map_or(Value::None, crate::registers::Register::value)
+        self.register(entry, field).map_or(Value::None, Register::value)
     }
 
     /// The fields of an entry that hold something, in order.
     pub fn fields(&self, entry: EntryId) -> impl Iterator<Item = &Field> {
-        let registers = self.live_state(entry).into_iter().flat_map(EntryState::registers);
+        let state = self.live_state(entry).into_iter();
+        let registers = state.flat_map(|state| state.registers(self.entries.names()));
         registers.map(|(field, _)| field)
     }
 
     /// Every entry that shows, Root included, in no particular order.
     pub fn shown_entries(&self) -> impl Iterator<Item = EntryId> {
-        self.display.shown_entries().chain([EntryId::ROOT])
+        self.display.shown_entries().chain([EntryIx::ROOT]).map(|entry| self.entries.id(entry))
     }
 
     pub(crate) fn facts(&self) -> Facts<'_> {
         Facts { entries: &self.entries, tree: &self.tree }
     }
 
-    pub(crate) fn live_state(&self, entry: EntryId) -> Option<&EntryState> {
-        self.entries.get(&entry).filter(|_| self.is_alive(entry))
+    /// What a field of a live entry holds.
+    pub(crate) fn register(&self, entry: EntryId, field: &Field) -> Option<&Register> {
+        let field = self.entries.names().find(field)?;
+        self.live_state(entry)?.register(field)
+    }
+
+    fn live_state(&self, entry: EntryId) -> Option<&EntryState> {
+        let entry = self.entries.find(entry)?;
+        self.facts().is_alive(entry).then(|| self.entries.state(entry))
     }
 
     /// Panics if an invariant of the replica or of one of its parts does not hold. Costs a replay of
@@ -373,10 +407,11 @@ impl Replica {
     pub fn assert_invariants(&self) {
         self.history.assert_invariants();
         self.backlog.assert_invariants();
-        self.tree.assert_invariants();
+        self.entries.assert_invariants();
+        self.tree.assert_invariants(&self.entries);
         self.display.assert_invariants(self.facts());
-        for (entry, state) in &self.entries {
-            state.assert_invariants(*entry, &|id| self.history.stamp(id));
+        for entry in self.entries.indexes() {
+            self.entries.state(entry).assert_invariants(&|id| self.history.stamp(id));
         }
     }
 }
@@ -462,28 +497,15 @@ pub(crate) fn clock(history: &History, now: Stamp) -> impl Fn(OpId) -> Stamp {
     }
 }
 
-/// The state of an entry, which may be named here for the first time.
-fn state_of<'a>(
-    entries: &'a mut HashMap<EntryId, EntryState>,
-    entry: EntryId,
-    journal: &mut Journal,
-) -> &'a mut EntryState {
-    entries.entry(entry).or_insert_with(|| {
-        journal.note(entry, || Undo::Unknown);
-        EntryState::default()
-    })
-}
-
-fn move_of(op: &Op) -> Option<MoveOp> {
-    let (entry, life, parent, key, kind) = match op {
-        Op::Create { entry, life, parent, key, .. } => {
-            (entry, life, parent, key, MoveKind::Into { trashed_at: None })
+/// Where an op puts its entry, if it does.
+fn move_of(op: &Op) -> Option<(Life, EntryId, &OrderKey, MoveKind)> {
+    let into = |trashed_at| MoveKind::Into { trashed_at };
+    match op {
+        Op::Create { life, parent, key, .. } => Some((*life, *parent, key, into(None))),
+        Op::Move { life, parent, key, trashed_at, .. } => {
+            Some((*life, *parent, key, into(*trashed_at)))
         }
-        Op::Move { entry, life, parent, key, trashed_at } => {
-            (entry, life, parent, key, MoveKind::Into { trashed_at: *trashed_at })
-        }
-        Op::Reorder { entry, life, parent, key } => (entry, life, parent, key, MoveKind::Within),
-        _ => return None,
-    };
-    Some(MoveOp { entry: *entry, life: *life, parent: *parent, key: key.clone(), kind })
+        Op::Reorder { life, parent, key, .. } => Some((*life, *parent, key, MoveKind::Within)),
+        _ => None,
+    }
 }

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use crate::error::EditError;
 use crate::id::EntryId;
+use crate::registers::Register;
 use crate::replica::Replica;
 use crate::text::{Lengths, TextChunks, TextContent, TextUnit};
 use crate::value::Field;
@@ -126,8 +127,8 @@ impl Replica {
         if !self.is_shown(entry) {
             return Err(EditError::NotFound(entry));
         }
-        let register = self.live_state(entry).and_then(|state| state.register(field));
-        register.and_then(|register| register.text()).ok_or(EditError::NotText(entry))
+        let register = self.register(entry, field);
+        register.and_then(Register::text).ok_or(EditError::NotText(entry))
     }
 }
 

@@ -5,16 +5,15 @@
 //!   is one more than that of everything seen; so its moves are the last in the log of moves.
 //! - N2. An id that was given out is never given out again: what is taken back leaves a gap.
 
-use hashbrown::HashMap;
-
 use crate::batch::Deps;
 use crate::change::{ChangeHeader, encode, full_deps, named_deps};
 use crate::codec::Writer;
+use crate::entries::{Entries, EntryIx};
 use crate::error::EditError;
-use crate::id::{EntryId, OpId, Stamp};
+use crate::id::{OpId, Stamp};
 use crate::limits::{CHANGE_BYTES_MAX, CHANGE_OPS_MAX, COUNTER_MAX};
 use crate::op::{Op, join_runs};
-use crate::registers::{EntryState, Journal, Undo};
+use crate::registers::{Journal, Undo};
 use crate::replica::{Pending, Replica};
 
 /// A transaction under way: its ops have taken effect and can be taken back.
@@ -151,12 +150,12 @@ impl Replica {
         }
         let stamp = Stamp { lamport: open.lamport, replica: self.id, counter: open.next };
         open.next += span;
-        open.ops.push(op.clone());
         let journal = std::mem::take(&mut open.journal);
         let mut pending = Pending { journal, ..Pending::default() };
         self.apply_op(stamp, &op, &mut pending);
         let journal = std::mem::take(&mut pending.journal);
         if let Some(open) = &mut self.open {
+            open.ops.push(op);
             open.journal = journal;
         }
         self.settle(pending);
@@ -205,7 +204,9 @@ impl Replica {
         let Some(open) = &mut self.open else { return };
         let Some(mark) = open.marks.pop() else { return };
         let first = Stamp { lamport: open.lamport, replica: self.id, counter: mark.next };
-        let mut touched = self.tree.remove_from(first);
+        let mut touched = self.tree.moved_from(first);
+        touched.iter().for_each(|entry| self.display.hide(*entry));
+        self.tree.remove_from(first);
         let records = open.journal.split_off(mark.journal);
         touched.extend(records.iter().map(|(entry, _)| *entry));
         take_back(&mut self.entries, records);
@@ -273,23 +274,20 @@ impl Replica {
 
 /// Takes back what the journal says, the newest first. Edits of one text in a row go together, since
 /// each group costs the size of the text.
-fn take_back(entries: &mut HashMap<EntryId, EntryState>, records: Vec<(EntryId, Undo)>) {
+fn take_back(entries: &mut Entries, records: Vec<(EntryIx, Undo)>) {
     let mut records = records.into_iter().rev().peekable();
     while let Some((entry, undo)) = records.next() {
-        let Some(state) = entries.get_mut(&entry) else { continue };
+        let (state, _) = entries.state_mut(entry);
         match undo {
-            Undo::Unknown => {
-                entries.remove(&entry);
-            }
             Undo::Text(field, edit) => {
                 let mut edits = vec![edit];
-                let is_same = |(next, undo): &(EntryId, Undo)| {
+                let is_same = |(next, undo): &(EntryIx, Undo)| {
                     *next == entry && matches!(undo, Undo::Text(other, _) if *other == field)
                 };
                 while let Some((_, Undo::Text(_, edit))) = records.next_if(is_same) {
                     edits.push(edit);
                 }
-                state.take_back_text(&field, &edits);
+                state.take_back_text(field, &edits);
             }
             other => state.take_back(other),
         }

@@ -7,37 +7,43 @@
 //!
 //! An entry that no move ever named as a container is a leaf: whether its moves take effect depends on
 //! itself alone, and no other move depends on them. So a late move of a leaf replays that entry's moves
-//! and nothing else. "Has no children now" would not do: a move without effect may get one when an
-//! older move arrives.
+//! and nothing else, and a late move of a folder undoes and redoes moves of folders alone. "Has no
+//! children now" would not do: a move without effect may get one when an older move arrives.
 //!
 //! Dead entries stay in the tree as hidden nodes: forgetting their moves makes replicas diverge.
 //!
 //! Invariants, checked by `assert_invariants`:
 //! - T1. Following parents from any entry ends: at Root, or at an entry that was never placed.
-//! - T2. Each logged move remembers the placement that was there before it, if it took effect.
-//! - T3. `inside` lists exactly the placed entries, by parent.
-//! - T4. `moves` lists exactly the stamps of the log, by entry; every parent in the log is in `parents`.
+//! - T2. Each move remembers the placement that was there before it, if it took effect.
+//! - T3. The moves of a leaf hang together from its newest one, in order; those of a folder are in the
+//!   folders' log. Every parent of a move is a folder.
 //!
-//! Cost: a move is O(depth), or O(1) for an entry with nothing inside. A late one adds an undo and a
-//! redo of each newer move in the log; that of a leaf, of each move of the same entry.
+//! Cost: a move is O(1) for an entry with no folder inside, and for any other the depth of the target
+//! or the number of folders inside, whichever is less. A late one adds an undo and a redo of each
+//! newer move in the folders' log; that of a leaf, of each newer move of the same entry.
 //! Not here: who is shown where (`display`), which keys siblings get (`edit`).
 
+mod folder_log;
+mod moves;
+mod nodes;
 mod order_key;
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use hashbrown::{HashMap, HashSet};
 use smallvec::SmallVec;
 
+use crate::entries::{Entries, EntryIx};
 use crate::id::{EntryId, Life, Stamp, Timestamp};
+use folder_log::FolderLog;
+pub(crate) use moves::MoveIx;
+use moves::Moves;
+use nodes::Nodes;
 pub use order_key::OrderKey;
-pub(crate) use order_key::SPREAD_HEAD_MAX;
+pub(crate) use order_key::{SPREAD_HEAD_MAX, rescued_key};
 
 /// Where an entry was put: one unit, so that a container and a place in it never mix.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Placement {
-    pub(crate) parent: EntryId,
-    pub(crate) key: OrderKey,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Placement<'a> {
+    pub(crate) parent: EntryIx,
+    pub(crate) key: &'a [u8],
     /// The life of the entry in which it was put there.
     pub(crate) life: Life,
     /// The op that put it there; none for a system entry that nobody has reordered.
@@ -56,331 +62,314 @@ pub(crate) enum MoveKind {
 }
 
 /// A creation, move or reordering.
-#[derive(Clone, Debug)]
-pub(crate) struct MoveOp {
-    pub(crate) entry: EntryId,
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MoveOp<'a> {
+    pub(crate) entry: EntryIx,
     pub(crate) life: Life,
-    pub(crate) parent: EntryId,
-    pub(crate) key: OrderKey,
+    pub(crate) parent: EntryIx,
+    pub(crate) key: &'a OrderKey,
     pub(crate) kind: MoveKind,
 }
 
-/// A move in the log, with what it replaced.
-#[derive(Clone, Debug)]
-struct LoggedMove {
-    op: MoveOp,
-    /// What to put back when the move is undone; none if it had no effect.
-    replaced: Option<Option<Placement>>,
-}
+/// An entry that a batch may have moved, with the placement and time of deletion from before.
+type Touched = (EntryIx, Option<MoveIx>, Option<Timestamp>);
 
-/// The placements of all entries, dead ones included, and the log of moves that gave them.
+/// The placements of all entries, dead ones included, and the moves that gave them.
 #[derive(Clone, Debug)]
 pub(crate) struct MoveTree {
-    placements: HashMap<EntryId, Placement>,
-    inside: HashMap<EntryId, BTreeSet<EntryId>>,
-    log: BTreeMap<Stamp, LoggedMove>,
-    /// The moves of each entry, in order.
-    moves: HashMap<EntryId, SmallVec<[Stamp; 1]>>,
-    /// Every entry that some move, effective or not, named as a container.
-    parents: HashSet<EntryId>,
+    moves: Moves,
+    nodes: Nodes,
+    log: FolderLog,
+    touched: Vec<Touched>,
 }
 
 impl MoveTree {
     /// The tree of an empty store: Trash and Lost and Found in Root.
     pub(crate) fn new() -> Self {
-        let mut tree = Self {
-            placements: HashMap::new(),
-            inside: HashMap::new(),
-            log: BTreeMap::new(),
-            moves: HashMap::new(),
-            parents: HashSet::new(),
-        };
-        for entry in [EntryId::TRASH, EntryId::LOST_AND_FOUND] {
-            let key = OrderKey::well_known(entry);
-            let parent = EntryId::ROOT;
-            let place = Placement { parent, key, life: Life::FIRST, stamp: None, trashed_at: None };
-            tree.put(entry, Some(place));
+        let (moves, nodes, log) = (Moves::default(), Nodes::default(), FolderLog::default());
+        let mut tree = Self { moves, nodes, log, touched: Vec::new() };
+        tree.nodes.grow(EntryIx::LOST_AND_FOUND);
+        tree.nodes.make_folder(EntryIx::ROOT);
+        let known =
+            [(EntryIx::TRASH, EntryId::TRASH), (EntryIx::LOST_AND_FOUND, EntryId::LOST_AND_FOUND)];
+        for (entry, id) in known {
+            let placed = tree.moves.push_well_known(entry, id);
+            tree.nodes.put(entry, Some(placed), Some(EntryIx::ROOT));
         }
         tree
     }
 
-    /// Lets moves take effect, each at its turn in stamp order, and returns the entries whose
-    /// placement may differ afterwards.
-    pub(crate) fn integrate(&mut self, mut moves: Vec<(Stamp, MoveOp)>) -> BTreeSet<EntryId> {
-        moves.sort_by_key(|(stamp, _)| *stamp);
-        self.parents.extend(moves.iter().map(|(_, op)| op.parent));
-        let mut touched: BTreeSet<EntryId> = moves.iter().map(|(_, op)| op.entry).collect();
-        let newest = self.log.last_key_value().map(|(stamp, _)| *stamp);
-        let late = moves.partition_point(|(stamp, _)| Some(*stamp) < newest);
-        let newer = moves.split_off(late);
-        if moves.iter().all(|(_, op)| !self.parents.contains(&op.entry)) {
-            for (stamp, op) in moves {
-                self.insert_leaf_move(stamp, op);
-            }
-        } else {
-            touched.extend(self.insert_late_moves(moves));
-        }
-        for (stamp, op) in newer {
-            self.list(op.entry, stamp);
-            self.append(stamp, op);
-        }
-        touched
+    /// Takes a move in. It takes no effect before [`MoveTree::integrate`] is told so.
+    pub(crate) fn record(&mut self, stamp: Stamp, op: &MoveOp<'_>) -> MoveIx {
+        self.nodes.grow(op.entry.max(op.parent));
+        self.moves.push(stamp, op)
     }
 
-    /// Takes back every move at or after `stamp`, as if it had never been, and returns the entries
-    /// that were moved.
-    pub(crate) fn remove_from(&mut self, stamp: Stamp) -> BTreeSet<EntryId> {
-        let removed = self.undo_from(stamp);
-        for op in removed.values() {
-            if let Some(stamps) = self.moves.get_mut(&op.entry) {
-                stamps.retain(|listed| *listed < stamp);
-                if stamps.is_empty() {
-                    self.moves.remove(&op.entry);
-                }
+    /// Lets recorded moves take effect, each at its turn in stamp order, and adds the entries whose
+    /// placement is another afterwards to `changed`.
+    pub(crate) fn integrate(&mut self, moves: &mut [MoveIx], changed: &mut SmallVec<[EntryIx; 8]>) {
+        if !moves.is_sorted_by_key(|ix| self.moves.get(*ix).stamp) {
+            moves.sort_unstable_by_key(|ix| self.moves.get(*ix).stamp);
+        }
+        for ix in moves.iter() {
+            self.name_folder(self.moves.get(*ix).parent);
+        }
+        let (mut of_folders, mut late) = (SmallVec::<[MoveIx; 4]>::new(), Vec::new());
+        for ix in moves.iter().copied() {
+            let entry = self.moves.get(ix).entry;
+            self.touch(entry);
+            if self.nodes.is_folder(entry) {
+                of_folders.push(ix);
+            } else if self.is_older(self.nodes.newest(entry), ix) {
+                self.append_to_leaf(ix);
+            } else {
+                late.push(ix);
             }
         }
-        removed.into_values().map(|op| op.entry).collect()
+        self.insert_into_leaves(late);
+        self.insert_into_log(&of_folders);
+        let mut touched = std::mem::take(&mut self.touched);
+        for (entry, placed, time) in touched.drain(..) {
+            self.nodes.set_touched(entry, false);
+            if (placed, time) != self.placement_with_time(entry) {
+                changed.push(entry);
+            }
+        }
+        self.touched = touched;
+    }
+
+    /// The entries with a move at or after `stamp`, if all those moves arrived after all others.
+    pub(crate) fn moved_from(&self, stamp: Stamp) -> SmallVec<[EntryIx; 8]> {
+        let arrived = (0..self.moves.len()).rev().map(|at| self.moves.get(MoveIx::new(at)));
+        arrived.take_while(|one| one.stamp >= stamp).map(|one| one.entry).collect()
+    }
+
+    /// Takes back every move at or after `stamp`, as if it had never been. All of them must have
+    /// arrived after all others.
+    pub(crate) fn remove_from(&mut self, stamp: Stamp) {
+        while let Some(last) = self.moves.last().filter(|ix| self.moves.get(*ix).stamp >= stamp) {
+            self.undo(last);
+            let (entry, older) = (self.moves.get(last).entry, self.moves.get(last).older);
+            if !self.nodes.is_folder(entry) {
+                self.nodes.set_newest(entry, older);
+            }
+            self.moves.pop();
+        }
+        self.log.retain(&self.moves);
+    }
+
+    /// The move that put `entry` where it is.
+    pub(crate) fn placed(&self, entry: EntryIx) -> Option<MoveIx> {
+        self.nodes.placed(entry)
     }
 
     /// Where `entry` was put last, by the moves that took effect.
-    pub(crate) fn placement(&self, entry: EntryId) -> Option<&Placement> {
-        self.placements.get(&entry)
+    pub(crate) fn placement(&self, entry: EntryIx) -> Option<Placement<'_>> {
+        let ix = self.nodes.placed(entry)?;
+        let one = self.moves.get(ix);
+        let (stamp, trashed_at) = (self.moves.stamp(ix), self.moves.time(ix));
+        Some(Placement {
+            parent: one.parent,
+            key: self.moves.key(ix),
+            life: one.life,
+            stamp,
+            trashed_at,
+        })
     }
 
-    /// The entries that were put into `parent` last, dead ones included, in order of id.
-    pub(crate) fn inside(&self, parent: EntryId) -> impl Iterator<Item = EntryId> + '_ {
-        self.inside.get(&parent).into_iter().flatten().copied()
+    /// The order key of a move.
+    pub(crate) fn key(&self, ix: MoveIx) -> &[u8] {
+        self.moves.key(ix)
+    }
+
+    /// When a move came; none for the place that a system entry has before anybody reorders it.
+    pub(crate) fn stamp(&self, ix: MoveIx) -> Option<Stamp> {
+        self.moves.stamp(ix)
+    }
+
+    /// Container and life of a move.
+    pub(crate) fn target(&self, ix: MoveIx) -> (EntryIx, Life) {
+        let one = self.moves.get(ix);
+        (one.parent, one.life)
     }
 
     /// Whether `above` is `entry` or one of its ancestors.
-    pub(crate) fn is_at_or_above(&self, above: EntryId, entry: EntryId) -> bool {
-        if !self.inside.contains_key(&above) {
-            return above == entry;
-        }
-        let mut next = Some(entry);
-        while let Some(at) = next {
-            if at == above {
-                return true;
-            }
-            next = self.placements.get(&at).map(|place| place.parent);
-        }
-        false
+    pub(crate) fn is_at_or_above(&self, above: EntryIx, entry: EntryIx) -> bool {
+        self.nodes.is_at_or_above(above, entry)
     }
 
-    /// Undoes every move from the first of these on, and redoes them with these among them.
-    fn insert_late_moves(&mut self, moves: Vec<(Stamp, MoveOp)>) -> BTreeSet<EntryId> {
-        let Some((first, _)) = moves.first() else { return BTreeSet::new() };
-        let mut redo = self.undo_from(*first);
-        for (stamp, op) in moves {
-            self.list(op.entry, stamp);
-            redo.insert(stamp, op);
-        }
-        let touched = redo.values().map(|op| op.entry).collect();
-        for (stamp, op) in redo {
-            self.append(stamp, op);
-        }
-        touched
-    }
-
-    /// Lets a late move of a leaf take effect at its turn among the leaf's own moves.
-    fn insert_leaf_move(&mut self, stamp: Stamp, op: MoveOp) {
-        let entry = op.entry;
-        let at = self.list(entry, stamp);
-        self.log.insert(stamp, LoggedMove { op, replaced: None });
-        let stamps = self.moves.get(&entry).cloned().unwrap_or_default();
-        for stamp in stamps[at..].iter().rev() {
-            let logged = self.log.get_mut(stamp);
-            if let Some(replaced) = logged.and_then(|logged| logged.replaced.take()) {
-                self.put(entry, replaced);
-            }
-        }
-        for stamp in &stamps[at..] {
-            if let Some(op) = self.log.get(stamp).map(|logged| logged.op.clone()) {
-                self.append(*stamp, op);
+    /// Notes that a move names `entry` as a container: from now on its own moves matter to others.
+    fn name_folder(&mut self, entry: EntryIx) {
+        if self.nodes.make_folder(entry) {
+            let mut next = self.nodes.newest(entry);
+            self.nodes.set_newest(entry, None);
+            while let Some(ix) = next {
+                self.log.push(ix, &self.moves);
+                next = self.moves.get_mut(ix).older.take();
             }
         }
     }
 
-    /// Lets a move take effect on top of what is, and logs it.
-    fn append(&mut self, stamp: Stamp, op: MoveOp) {
-        let replaced = self.take_effect(stamp, &op);
-        self.log.insert(stamp, LoggedMove { op, replaced });
+    /// Whether a move of the same entry, if there is one, is older than `ix`.
+    fn is_older(&self, one: Option<MoveIx>, ix: MoveIx) -> bool {
+        one.is_none_or(|one| self.moves.get(one).stamp < self.moves.get(ix).stamp)
     }
 
-    /// Notes that `entry` has a move with this stamp, and returns how many older ones it has.
-    fn list(&mut self, entry: EntryId, stamp: Stamp) -> usize {
-        let stamps = self.moves.entry(entry).or_default();
-        let at = stamps.partition_point(|listed| *listed < stamp);
-        stamps.insert(at, stamp);
-        at
+    /// Remembers the placement of an entry that may be about to move.
+    fn touch(&mut self, entry: EntryIx) {
+        if !self.nodes.set_touched(entry, true) {
+            let (placed, time) = self.placement_with_time(entry);
+            self.touched.push((entry, placed, time));
+        }
     }
 
-    fn undo_from(&mut self, stamp: Stamp) -> BTreeMap<Stamp, MoveOp> {
-        let undone = self.log.split_off(&stamp);
-        for logged in undone.values().rev() {
-            if let Some(replaced) = &logged.replaced {
-                self.put(logged.op.entry, replaced.clone());
+    fn placement_with_time(&self, entry: EntryIx) -> (Option<MoveIx>, Option<Timestamp>) {
+        let placed = self.nodes.placed(entry);
+        (placed, placed.and_then(|ix| self.moves.time(ix)))
+    }
+
+    /// Lets a move of a leaf that is newer than all others of it take effect.
+    fn append_to_leaf(&mut self, ix: MoveIx) {
+        let entry = self.moves.get(ix).entry;
+        self.moves.get_mut(ix).older = self.nodes.newest(entry);
+        self.nodes.set_newest(entry, Some(ix));
+        self.take_effect(ix);
+    }
+
+    /// Lets late moves of leaves take effect, each at its turn among those of the same leaf.
+    fn insert_into_leaves(&mut self, mut late: Vec<MoveIx>) {
+        late.sort_unstable_by_key(|ix| (self.moves.get(*ix).entry, self.moves.get(*ix).stamp));
+        let mut rest = late.as_slice();
+        while let Some(first) = rest.first() {
+            let entry = self.moves.get(*first).entry;
+            let len = rest.partition_point(|ix| self.moves.get(*ix).entry == entry);
+            let (of_one, others) = rest.split_at(len);
+            self.insert_into_leaf(entry, of_one);
+            rest = others;
+        }
+    }
+
+    fn insert_into_leaf(&mut self, entry: EntryIx, late: &[MoveIx]) {
+        let mut redo = late.to_vec();
+        while let Some(newest) = self.nodes.newest(entry)
+            && !self.is_older(Some(newest), late[0])
+        {
+            self.undo(newest);
+            self.nodes.set_newest(entry, self.moves.get(newest).older);
+            redo.push(newest);
+        }
+        redo.sort_unstable_by_key(|ix| self.moves.get(*ix).stamp);
+        for ix in redo {
+            self.append_to_leaf(ix);
+        }
+    }
+
+    /// Lets moves of folders take effect. Those that are not the newest undo every newer one in the
+    /// log, and all are redone with these among them.
+    fn insert_into_log(&mut self, moves: &[MoveIx]) {
+        let late = moves.partition_point(|ix| !self.log.is_newest(self.moves.get(*ix).stamp));
+        let (late, newer) = moves.split_at(late);
+        if let Some(first) = late.first() {
+            let first = self.moves.get(*first).stamp;
+            let undo = self.log.from(first, &self.moves).to_vec();
+            for ix in undo.into_iter().rev() {
+                self.touch(self.moves.get(ix).entry);
+                self.undo(ix);
+            }
+            for ix in late {
+                self.log.push(*ix, &self.moves);
+            }
+            for ix in self.log.from(first, &self.moves).to_vec() {
+                self.take_effect(ix);
             }
         }
-        undone.into_iter().map(|(stamp, logged)| (stamp, logged.op)).collect()
+        for ix in newer {
+            self.log.push(*ix, &self.moves);
+            self.take_effect(*ix);
+        }
     }
 
-    fn take_effect(&mut self, stamp: Stamp, op: &MoveOp) -> Option<Option<Placement>> {
-        let current = self.placements.get(&op.entry);
-        let trashed_at = match op.kind {
-            MoveKind::Into { trashed_at } => {
-                let is_stale = current.is_some_and(|place| op.life < place.life);
-                if is_stale || self.is_at_or_above(op.entry, op.parent) {
-                    return None;
-                }
-                trashed_at
-            }
-            MoveKind::Within => {
-                let place = current?;
-                if place.parent != op.parent || place.life != op.life {
-                    return None;
-                }
-                place.trashed_at
-            }
-        };
-        let (parent, key) = (op.parent, op.key.clone());
-        let place = Placement { parent, key, life: op.life, stamp: Some(stamp), trashed_at };
-        Some(self.put(op.entry, Some(place)))
+    /// Lets a move take effect on top of what is, if it can.
+    fn take_effect(&mut self, ix: MoveIx) {
+        let (entry, current) =
+            (self.moves.get(ix).entry, self.nodes.placed(self.moves.get(ix).entry));
+        let is_effective = self.is_effective(ix, current);
+        let one = self.moves.get_mut(ix);
+        (one.is_effective, one.replaced) = (is_effective, current);
+        if !is_effective {
+            return;
+        }
+        let (parent, is_within) = (one.parent, one.is_within);
+        if is_within {
+            self.moves.set_time(ix, current.and_then(|current| self.moves.time(current)));
+        }
+        self.nodes.put(entry, Some(ix), Some(parent));
     }
 
-    fn put(&mut self, entry: EntryId, place: Option<Placement>) -> Option<Placement> {
-        let parent = place.as_ref().map(|place| place.parent);
-        let replaced = match place {
-            Some(place) => self.placements.insert(entry, place),
-            None => self.placements.remove(&entry),
-        };
-        let old_parent = replaced.as_ref().map(|place| place.parent);
-        if parent != old_parent {
-            if let Some(old) = old_parent
-                && let Some(siblings) = self.inside.get_mut(&old)
-            {
-                siblings.remove(&entry);
-                if siblings.is_empty() {
-                    self.inside.remove(&old);
-                }
-            }
-            if let Some(parent) = parent {
-                self.inside.entry(parent).or_default().insert(entry);
-            }
+    fn is_effective(&self, ix: MoveIx, current: Option<MoveIx>) -> bool {
+        let one = self.moves.get(ix);
+        let current = current.map(|current| self.moves.get(current));
+        if one.is_within {
+            return current.is_some_and(|at| at.parent == one.parent && at.life == one.life);
         }
-        replaced
+        let is_stale = current.is_some_and(|current| one.life < current.life);
+        !is_stale && !self.nodes.is_at_or_above(one.entry, one.parent)
     }
 
-    /// Panics if T1 to T3 do not hold.
-    pub(crate) fn assert_invariants(&self) {
-        for (entry, place) in &self.placements {
-            let mut steps = 0;
-            let mut next = Some(*entry);
-            while let Some(at) = next {
-                steps += 1;
-                assert!(steps <= self.placements.len() + 1, "T1: {entry:?} is below itself");
-                next = self.placements.get(&at).map(|place| place.parent);
+    /// Puts back what a move replaced.
+    fn undo(&mut self, ix: MoveIx) {
+        let one = self.moves.get(ix);
+        if one.is_effective {
+            let parent = one.replaced.map(|replaced| self.moves.get(replaced).parent);
+            self.nodes.put(one.entry, one.replaced, parent);
+        }
+    }
+
+    /// Panics if T1 to T3 do not hold, or an invariant of a part.
+    pub(crate) fn assert_invariants(&self, entries: &Entries) {
+        self.nodes.assert_invariants();
+        self.log.assert_invariants(&self.moves);
+        for (entry, _) in self.nodes.placements() {
+            let up = std::iter::successors(Some(entry), |at| Some(self.placement(*at)?.parent));
+            assert!(up.take(entries.len() + 1).count() <= entries.len(), "T1: {entry:?}");
+        }
+        let mut listed = self.log.iter().count();
+        for entry in entries.indexes() {
+            let mut next = self.nodes.newest(entry);
+            while let Some(ix) = next {
+                let one = self.moves.get(ix);
+                assert_eq!(one.entry, entry, "T3");
+                assert!(one.older.is_none_or(|older| self.is_older(Some(older), ix)), "T3");
+                assert!(!self.nodes.is_folder(entry), "T3: {entry:?}");
+                listed += 1;
+                next = one.older;
             }
-            assert!(self.inside(place.parent).any(|child| child == *entry), "T3: {entry:?}");
         }
-        let listed: usize = self.inside.values().map(BTreeSet::len).sum();
-        assert_eq!(listed, self.placements.len(), "T3: entries listed twice");
-        for (stamp, logged) in &self.log {
-            let stamps = self.moves.get(&logged.op.entry).expect("T4: an entry has its moves");
-            assert!(stamps.contains(stamp) && stamps.is_sorted(), "T4: {stamp:?}");
-            assert!(self.parents.contains(&logged.op.parent), "T4: {stamp:?}");
-        }
-        let listed: usize = self.moves.values().map(SmallVec::len).sum();
-        assert_eq!(listed, self.log.len(), "T4: moves listed that are not there");
+        assert_eq!(listed + Self::new().moves.len(), self.moves.len(), "T3: a move is not listed");
+        self.assert_replay(entries);
+    }
+
+    fn assert_replay(&self, entries: &Entries) {
+        let mut moves: Vec<MoveIx> =
+            (Self::new().moves.len()..self.moves.len()).map(MoveIx::new).collect();
+        moves.sort_by_key(|ix| self.moves.get(*ix).stamp);
         let mut replay = Self::new();
-        let moves = self.log.iter().map(|(stamp, logged)| (*stamp, logged.op.clone())).collect();
-        replay.integrate(moves);
-        assert_eq!(replay.placements, self.placements, "T2: a replay gives another tree");
+        replay.moves.clone_from(&self.moves);
+        for ix in &moves {
+            let one = self.moves.get(*ix);
+            assert!(self.nodes.is_folder(one.parent), "T3: {:?}", one.parent);
+            replay.nodes.grow(one.entry.max(one.parent));
+            replay.nodes.make_folder(one.parent);
+            replay.take_effect(*ix);
+            let again = replay.moves.get(*ix);
+            assert_eq!(again.is_effective, one.is_effective, "T2: {ix:?}");
+            assert!(!one.is_effective || again.replaced == one.replaced, "T2: {ix:?}");
+        }
+        for entry in entries.indexes() {
+            assert_eq!(replay.placement(entry), self.placement(entry), "T2: {entry:?}");
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::id::{OpId, ReplicaId};
-
-    fn entry(name: u64) -> EntryId {
-        EntryId::created_by(OpId { replica: ReplicaId::new(99).unwrap(), counter: name })
-    }
-
-    fn stamp(lamport: u64) -> Stamp {
-        Stamp { lamport, replica: ReplicaId::new(1).unwrap(), counter: lamport }
-    }
-
-    fn into(lamport: u64, child: u64, parent: EntryId) -> (Stamp, MoveOp) {
-        let key = OrderKey::new(&[7]).unwrap();
-        let kind = MoveKind::Into { trashed_at: None };
-        (stamp(lamport), MoveOp { entry: entry(child), life: Life::FIRST, parent, key, kind })
-    }
-
-    fn tree_of(moves: Vec<(Stamp, MoveOp)>) -> MoveTree {
-        let mut tree = MoveTree::new();
-        for one in moves {
-            tree.integrate(vec![one]);
-            tree.assert_invariants();
-        }
-        tree
-    }
-
-    #[test]
-    fn a_late_move_takes_effect_at_its_turn() {
-        let start = || vec![into(1, 1, EntryId::ROOT), into(2, 2, EntryId::ROOT)];
-        let (a_into_b, b_into_a) = (into(3, 1, entry(2)), into(4, 2, entry(1)));
-        let mut early = start();
-        early.extend([a_into_b.clone(), b_into_a.clone()]);
-        let mut late = start();
-        late.extend([b_into_a, a_into_b]);
-        let (early, late) = (tree_of(early), tree_of(late));
-        assert_eq!(early.placements, late.placements);
-        assert_eq!(early.placement(entry(2)).unwrap().parent, EntryId::ROOT, "the later one fails");
-        assert_eq!(early.placement(entry(1)).unwrap().parent, entry(2));
-    }
-
-    #[test]
-    fn a_reordering_does_not_pull_an_entry_back() {
-        let mut reorder = into(4, 1, EntryId::ROOT);
-        reorder.1.kind = MoveKind::Within;
-        let tree = tree_of(vec![
-            into(1, 1, EntryId::ROOT),
-            into(2, 2, EntryId::ROOT),
-            reorder,
-            into(3, 1, entry(2)),
-        ]);
-        assert_eq!(tree.placement(entry(1)).unwrap().parent, entry(2));
-    }
-
-    #[test]
-    fn a_late_move_of_a_leaf_takes_effect_among_its_own() {
-        let moves = || {
-            vec![
-                into(1, 1, EntryId::ROOT),
-                into(2, 9, EntryId::ROOT),
-                into(3, 9, entry(1)),
-                into(4, 9, EntryId::TRASH),
-                into(5, 1, EntryId::TRASH),
-            ]
-        };
-        let in_order = tree_of(moves());
-        for late in 1..5 {
-            let mut others = moves();
-            let last = others.remove(late);
-            others.push(last);
-            assert_eq!(tree_of(others).placements, in_order.placements, "move {late} last");
-        }
-    }
-
-    #[test]
-    fn a_removed_move_leaves_no_trace() {
-        let mut tree = tree_of(vec![into(1, 1, EntryId::ROOT)]);
-        let before = tree.placements.clone();
-        tree.integrate(vec![into(2, 1, EntryId::TRASH), into(3, 2, entry(1))]);
-        tree.remove_from(stamp(2));
-        assert_eq!(tree.placements, before);
-        tree.assert_invariants();
-    }
-}
+mod tests;

@@ -10,6 +10,7 @@ use crate::tree::OrderKey;
 const KEY_RAW: u64 = 0;
 const KEY_FRESH: u64 = 1;
 const KEY_NEXT: u64 = 2;
+const KEY_BEFORE: u64 = 3;
 
 const CODE_BITS: u32 = 2;
 const CODE_MASK: u64 = (1 << CODE_BITS) - 1;
@@ -18,6 +19,9 @@ const CODE_MASK: u64 = (1 << CODE_BITS) - 1;
 pub(crate) fn write_key(writer: &mut Writer, last: Option<&OrderKey>, op: OpId, key: &OrderKey) {
     if last.and_then(OrderKey::successor).as_ref() == Some(key) {
         return writer.varint(KEY_NEXT);
+    }
+    if last.and_then(OrderKey::predecessor).as_ref() == Some(key) {
+        return writer.varint(KEY_BEFORE);
     }
     if let Some(head) = key.head_of_run(op) {
         writer.varint((head.len() as u64) << CODE_BITS | KEY_FRESH);
@@ -38,6 +42,7 @@ pub(crate) fn read_key(
     let number = head >> CODE_BITS;
     let key = match head & CODE_MASK {
         KEY_NEXT if number == 0 => last.and_then(OrderKey::successor),
+        KEY_BEFORE if number == 0 => last.and_then(OrderKey::predecessor),
         KEY_FRESH => {
             let len = reader.fits(number, 1)?;
             OrderKey::first_of_run(reader.bytes(len)?, op)

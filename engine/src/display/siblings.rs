@@ -1,20 +1,38 @@
-//! The entries in one container, in order, with their indexes.
+//! The entries in each container, in order, with their indexes.
 //!
-//! A B+ tree that counts: each inner node knows how many siblings are below each child, so an index
-//! is found, and told, in one descent. Most containers are small and are one leaf.
+//! B+ trees that count: each inner node knows how many siblings are below each child, and each node
+//! knows its parent. So an index is found in one way down, and told in one way up, without looking
+//! at keys. All trees share one arena; most containers are small and are one leaf.
+//!
+//! What decides the order is the caller's ([`Order`]); here are only entries, each with the move that
+//! gave its key and the first eight bytes of that key. An entry whose key changes must leave before
+//! it does.
 //!
 //! Invariants, checked by `assert_invariants`:
 //! - S1. Siblings are in strict order across all leaves.
-//! - S2. Every count is the number of siblings below the child.
-//! - S3. No node is over its size, none but a lone leaf is empty, all leaves are equally deep.
+//! - S2. Every count is the number of siblings below the child, every prefix that of the first of them.
+//! - S3. No node is over its size or empty, all leaves of a container are equally deep.
+//! - S4. `leaf` says where each entry is, `root` what is inside, `up` where each node is.
 //!
-//! Cost: O(log n) for each operation; walking is O(1) a sibling, amortised.
+//! Cost: O(log n) for each operation, without any key for removal and indexes; walking is O(1) a
+//! sibling, amortised.
 
-use crate::id::EntryId;
-use crate::tree::OrderKey;
+mod balance;
+mod iter;
 
-/// An entry among those in one container: its place, then its id, which breaks ties.
-pub(crate) type Sibling = (OrderKey, EntryId);
+use std::cmp::Ordering;
+
+use smallvec::{SmallVec, smallvec};
+
+use crate::entries::EntryIx;
+use crate::index::{dense_index, fill_tightly};
+use crate::tree::MoveIx;
+pub(crate) use iter::Iter;
+
+dense_index! {
+    /// Which node, of all containers together.
+    NodeIx
+}
 
 /// The most siblings of a leaf, and the most children of an inner node. Small ones make tests see
 /// many levels.
@@ -22,241 +40,321 @@ const NODE_SIZE: usize = if cfg!(any(test, feature = "small-nodes")) { 4 } else 
 /// A node below this size joins its neighbour if both fit into one.
 const NODE_SIZE_LOW: usize = NODE_SIZE / 3;
 
-#[derive(Clone, Debug)]
-enum Node {
-    Leaf(Vec<Sibling>),
-    Inner(Vec<Child>),
+/// What puts siblings in order.
+pub(crate) trait Order {
+    /// The first eight bytes of the sibling's key, as a number.
+    fn prefix(&self, sibling: Sibling) -> u64;
+    /// Which of two siblings comes first.
+    fn compare(&self, one: Sibling, other: Sibling) -> Ordering;
+}
+
+/// An entry among those in one container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sibling {
+    pub(crate) entry: EntryIx,
+    /// The move that gave its order key, if one did.
+    pub(crate) by: Option<MoveIx>,
+}
+
+/// A sibling in a leaf, or a child of an inner node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Slot {
+    /// That of the sibling, or of the first one below the child.
+    prefix: u64,
+    /// Index of an entry or of a node.
+    item: u32,
+    /// The move that gave an entry's key, or zero; the number of siblings below a child.
+    more: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Up {
+    /// The node is the root of this container's tree.
+    Container(EntryIx),
+    Node(NodeIx),
 }
 
 #[derive(Clone, Debug)]
-struct Child {
-    count: usize,
-    node: Node,
+struct Node {
+    slots: Slots,
+    up: Up,
+    /// The first leaf below an inner node.
+    first_leaf: Option<NodeIx>,
 }
 
-/// The entries in one container.
-#[derive(Clone, Debug)]
-pub(crate) struct Siblings {
-    root: Node,
-    count: usize,
+type Slots = SmallVec<[Slot; 1]>;
+
+/// What is known of one entry.
+#[derive(Clone, Copy, Debug, Default)]
+struct Spot<T> {
+    /// Where it is.
+    leaf: Option<NodeIx>,
+    /// Where the tree of those inside it is.
+    root: Option<NodeIx>,
+    note: T,
 }
 
-impl Siblings {
-    pub(crate) const fn new() -> Self {
-        Self { root: Node::Leaf(Vec::new()), count: 0 }
-    }
-
-    /// Adds a sibling, unless it is here.
-    pub(crate) fn insert(&mut self, sibling: Sibling) {
-        if !self.root.insert(sibling) {
-            return;
-        }
-        self.count += 1;
-        if let Some(right) = self.root.split() {
-            let left = std::mem::replace(&mut self.root, Node::Leaf(Vec::new()));
-            self.root = Node::Inner(vec![Child::of(left), Child::of(right)]);
-        }
-    }
-
-    /// Removes a sibling, if it is here.
-    pub(crate) fn remove(&mut self, sibling: &Sibling) {
-        if !self.root.remove(sibling) {
-            return;
-        }
-        self.count -= 1;
-        if let Node::Inner(children) = &mut self.root
-            && children.len() == 1
-            && let Some(only) = children.pop()
-        {
-            self.root = only.node;
-        }
-    }
-
-    /// How many there are.
-    pub(crate) const fn len(&self) -> usize {
-        self.count
-    }
-
-    pub(crate) const fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    /// The sibling at `index`.
-    pub(crate) fn at(&self, index: usize) -> Option<&Sibling> {
-        let (leaf, first) = self.leaf_at(index)?;
-        leaf.get(index - first)
-    }
-
-    /// The index of a sibling that is here.
-    pub(crate) fn index_of(&self, sibling: &Sibling) -> Option<usize> {
-        let mut before = 0;
-        let mut node = &self.root;
-        loop {
-            match node {
-                Node::Leaf(siblings) => {
-                    return siblings.binary_search(sibling).ok().map(|at| before + at);
-                }
-                Node::Inner(children) => {
-                    let slot = slot_for(children, sibling);
-                    before += children[..slot].iter().map(|child| child.count).sum::<usize>();
-                    node = &children[slot].node;
-                }
-            }
-        }
-    }
-
-    /// All siblings, in order, from either end.
-    pub(crate) const fn iter(&self) -> Iter<'_> {
-        Iter { siblings: self, front: 0, back: self.count, ahead: (&[], 0), behind: (&[], 0) }
-    }
-
-    /// The leaf that holds the sibling at `index`, and the index of its first one.
-    fn leaf_at(&self, index: usize) -> Option<(&[Sibling], usize)> {
-        if index >= self.count {
-            return None;
-        }
-        let mut first = 0;
-        let mut node = &self.root;
-        loop {
-            match node {
-                Node::Leaf(siblings) => return Some((siblings, first)),
-                Node::Inner(children) => {
-                    let child = children.iter().find(|child| {
-                        let is_here = index < first + child.count;
-                        if !is_here {
-                            first += child.count;
-                        }
-                        is_here
-                    });
-                    node = &child?.node;
-                }
-            }
-        }
-    }
-
-    /// Panics if S1 to S3 do not hold.
-    pub(crate) fn assert_invariants(&self) {
-        let all: Vec<&Sibling> = self.iter().collect();
-        assert!(all.is_sorted_by(|a, b| a < b), "S1");
-        assert_eq!(all.len(), self.count, "S2: the whole");
-        if let Node::Inner(children) = &self.root {
-            assert!(children.len() > 1, "S3: a root with one child");
-        }
-        self.root.assert_depth();
-    }
+/// The entries in all containers, and a note about each entry for the caller, who mostly wants both.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Siblings<T> {
+    nodes: Vec<Node>,
+    free: Vec<NodeIx>,
+    spots: Vec<Spot<T>>,
 }
 
-impl Child {
-    fn of(node: Node) -> Self {
-        Self { count: node.count(), node }
+impl Slot {
+    fn sibling(self) -> Sibling {
+        Sibling { entry: self.entry(), by: MoveIx::from_raw(self.more) }
+    }
+
+    fn entry(self) -> EntryIx {
+        EntryIx::from_raw(self.item).expect("S4: a slot of a leaf has an entry")
+    }
+
+    fn node(self) -> NodeIx {
+        NodeIx::from_raw(self.item).expect("S4: a slot of an inner node has a node")
+    }
+
+    /// The number of siblings below a child.
+    const fn count(self) -> usize {
+        self.more as usize
     }
 }
 
 impl Node {
-    fn count(&self) -> usize {
-        match self {
-            Self::Leaf(siblings) => siblings.len(),
-            Self::Inner(children) => children.iter().map(|child| child.count).sum(),
-        }
+    const fn is_leaf(&self) -> bool {
+        self.first_leaf.is_none()
+    }
+}
+
+impl<T: Copy + Default> Siblings<T> {
+    /// Makes room for so many entries.
+    pub(crate) fn grow(&mut self, entries: usize) {
+        fill_tightly(&mut self.spots, entries);
     }
 
-    fn size(&self) -> usize {
-        match self {
-            Self::Leaf(siblings) => siblings.len(),
-            Self::Inner(children) => children.len(),
-        }
+    /// Adds an entry that is in no container. If it goes right behind `near`, that saves the search.
+    pub(crate) fn insert(
+        &mut self,
+        container: EntryIx,
+        new: Sibling,
+        near: Option<EntryIx>,
+        order: &impl Order,
+    ) {
+        let more = new.by.map_or(0, MoveIx::raw);
+        let slot = Slot { prefix: order.prefix(new), item: new.entry.raw(), more };
+        let Some(root) = self.spots[container.at()].root else {
+            let leaf = self.add_node(smallvec![slot], Up::Container(container), None);
+            self.spots[container.at()].root = Some(leaf);
+            return;
+        };
+        let behind = near.and_then(|near| self.place_behind(near, root, new, order));
+        let (leaf, at) = behind.unwrap_or_else(|| self.place_for(root, slot, order));
+        self.spots[new.entry.at()].leaf = Some(leaf);
+        self.count_up(leaf, |count| *count += 1);
+        self.insert_slot(leaf, at, slot);
     }
 
-    /// The smallest sibling below; a node in a tree is never empty.
-    fn first(&self) -> Option<&Sibling> {
-        let mut node = self;
+    /// Removes an entry from its container, if it is in one.
+    pub(crate) fn remove(&mut self, entry: EntryIx) {
+        let Some(leaf) = self.spots.get_mut(entry.at()).and_then(|spot| spot.leaf.take()) else {
+            return;
+        };
+        let at = self.position(leaf, entry.raw());
+        self.nodes[leaf.at()].slots.remove(at);
+        self.count_up(leaf, |count| *count -= 1);
+        if at == 0 {
+            self.renew_first(leaf);
+        }
+        self.mend(leaf);
+    }
+
+    /// The caller's note about an entry.
+    pub(crate) fn note_mut(&mut self, entry: EntryIx) -> &mut T {
+        &mut self.spots[entry.at()].note
+    }
+
+    pub(crate) fn note(&self, entry: EntryIx) -> T {
+        self.spots.get(entry.at()).map(|spot| spot.note).unwrap_or_default()
+    }
+
+    /// All notes, in order of index.
+    pub(crate) fn notes(&self) -> impl ExactSizeIterator<Item = T> + '_ {
+        self.spots.iter().map(|spot| spot.note)
+    }
+
+    /// How many entries are in a container.
+    pub(crate) fn len(&self, container: EntryIx) -> usize {
+        let root = self.root(container);
+        root.map_or(0, |root| self.count(root))
+    }
+
+    /// The entry at `index` in a container.
+    pub(crate) fn at(&self, container: EntryIx, index: usize) -> Option<Sibling> {
+        let (leaf, first) = self.leaf_at(self.root(container)?, index)?;
+        leaf.get(index - first).map(|slot| slot.sibling())
+    }
+
+    /// The index of an entry in its container.
+    pub(crate) fn index_of(&self, entry: EntryIx) -> Option<usize> {
+        let mut node = self.spots.get(entry.at())?.leaf?;
+        let mut index = self.position(node, entry.raw());
+        while let Up::Node(up) = self.nodes[node.at()].up {
+            let slot = self.position(up, node.raw());
+            let before = &self.nodes[up.at()].slots[..slot];
+            index += sum(before);
+            node = up;
+        }
+        Some(index)
+    }
+
+    /// The entries in a container, in order, from either end.
+    pub(crate) fn iter(&self, container: EntryIx) -> Iter<'_, T> {
+        Iter::new(self, self.root(container))
+    }
+
+    fn root(&self, container: EntryIx) -> Option<NodeIx> {
+        self.spots.get(container.at())?.root
+    }
+
+    fn count(&self, node: NodeIx) -> usize {
+        let node = &self.nodes[node.at()];
+        if node.is_leaf() { node.slots.len() } else { sum(&node.slots) }
+    }
+
+    /// The leaf that holds the entry at `index`, and the index of its first one.
+    fn leaf_at(&self, root: NodeIx, index: usize) -> Option<(&[Slot], usize)> {
+        let (mut node, mut first) = (&self.nodes[root.at()], 0);
+        while !node.is_leaf() {
+            let slot = node.slots.iter().find(|slot| {
+                let is_here = index < first + slot.count();
+                if !is_here {
+                    first += slot.count();
+                }
+                is_here
+            });
+            node = &self.nodes[slot?.node().at()];
+        }
+        Some((&node.slots, first))
+    }
+
+    /// Where an item is in a node that holds it.
+    fn position(&self, node: NodeIx, item: u32) -> usize {
+        let mut slots = self.nodes[node.at()].slots.iter();
+        slots.position(|slot| slot.item == item).expect("S4: the item is here")
+    }
+
+    /// Where an entry goes among those below `root`.
+    fn place_for(&self, root: NodeIx, new: Slot, order: &impl Order) -> (NodeIx, usize) {
+        let mut at = root;
         loop {
-            match node {
-                Self::Leaf(siblings) => return siblings.first(),
-                Self::Inner(children) => node = &children.first()?.node,
+            let node = &self.nodes[at.at()];
+            let is_before = |slot: &Slot| {
+                let by_prefix = slot.prefix.cmp(&new.prefix);
+                let by_key = || order.compare(self.first(node, *slot), new.sibling());
+                by_prefix.then_with(by_key) == Ordering::Less
+            };
+            let before = node.slots.partition_point(is_before);
+            if node.is_leaf() {
+                return (at, before);
             }
+            at = node.slots[before.saturating_sub(1)].node();
         }
     }
 
-    /// Adds a sibling below, and returns whether it is new. May leave this node one over its size.
-    fn insert(&mut self, sibling: Sibling) -> bool {
-        match self {
-            Self::Leaf(siblings) => match siblings.binary_search(&sibling) {
-                Ok(_) => false,
-                Err(at) => {
-                    siblings.insert(at, sibling);
-                    true
-                }
-            },
-            Self::Inner(children) => {
-                let slot = slot_for(children, &sibling);
-                let child = &mut children[slot];
-                let is_new = child.node.insert(sibling);
-                if is_new {
-                    child.count += 1;
-                    if let Some(right) = child.node.split() {
-                        let right = Child::of(right);
-                        child.count -= right.count;
-                        children.insert(slot + 1, right);
-                    }
-                }
-                is_new
+    /// The first sibling in or below a slot of a node.
+    fn first(&self, node: &Node, slot: Slot) -> Sibling {
+        if node.is_leaf() {
+            return slot.sibling();
+        }
+        let child = slot.node();
+        let leaf = self.nodes[child.at()].first_leaf.unwrap_or(child);
+        self.nodes[leaf.at()].slots[0].sibling()
+    }
+
+    /// The place right behind `near`, if that is below `root` and the entry goes there.
+    fn place_behind(
+        &self,
+        near: EntryIx,
+        root: NodeIx,
+        new: Sibling,
+        order: &impl Order,
+    ) -> Option<(NodeIx, usize)> {
+        let leaf = self.spots[near.at()].leaf?;
+        let at = self.position(leaf, near.raw()) + 1;
+        let slots = &self.nodes[leaf.at()].slots;
+        let is_before_next = match slots.get(at) {
+            Some(next) => order.compare(new, next.sibling()) == Ordering::Less,
+            None => self.is_last(leaf),
+        };
+        let is_behind = || order.compare(slots[at - 1].sibling(), new) == Ordering::Less;
+        let is_here = is_before_next && is_behind();
+        (is_here && self.root_of(leaf) == root).then_some((leaf, at))
+    }
+
+    /// Whether no sibling is behind those of the node.
+    fn is_last(&self, mut node: NodeIx) -> bool {
+        while let Up::Node(up) = self.nodes[node.at()].up {
+            let last = self.nodes[up.at()].slots.last();
+            if last.is_none_or(|last| last.node() != node) {
+                return false;
             }
+            node = up;
+        }
+        true
+    }
+
+    fn root_of(&self, mut node: NodeIx) -> NodeIx {
+        while let Up::Node(up) = self.nodes[node.at()].up {
+            node = up;
+        }
+        node
+    }
+
+    /// Changes the counts of the node in all nodes above it.
+    fn count_up(&mut self, mut node: NodeIx, change: impl Fn(&mut u32)) {
+        while let Up::Node(up) = self.nodes[node.at()].up {
+            let at = self.position(up, node.raw());
+            change(&mut self.nodes[up.at()].slots[at].more);
+            node = up;
         }
     }
 
-    /// Removes a sibling below, and returns whether it was there.
-    fn remove(&mut self, sibling: &Sibling) -> bool {
-        match self {
-            Self::Leaf(siblings) => match siblings.binary_search(sibling) {
-                Ok(at) => {
-                    siblings.remove(at);
-                    true
-                }
-                Err(_) => false,
-            },
-            Self::Inner(children) => {
-                let slot = slot_for(children, sibling);
-                let was_here = children[slot].node.remove(sibling);
-                if was_here {
-                    children[slot].count -= 1;
-                    mend(children, slot);
-                }
-                was_here
-            }
+    /// Panics if S1 to S4 do not hold.
+    pub(crate) fn assert_invariants(&self, order: &impl Order) {
+        let mut listed = 0;
+        for container in (0..self.spots.len()).map(EntryIx::new) {
+            let Some(root) = self.root(container) else { continue };
+            assert_eq!(self.nodes[root.at()].up, Up::Container(container), "S4");
+            let all: Vec<Sibling> = self.iter(container).collect();
+            assert!(all.is_sorted_by(|a, b| order.compare(*a, *b) == Ordering::Less), "S1");
+            assert_eq!(all.len(), self.len(container), "S2: {container:?}");
+            self.assert_node(root, order);
+            listed += all.len();
         }
+        assert_eq!(
+            listed,
+            self.spots.iter().filter(|spot| spot.leaf.is_some()).count(),
+            "S4: not in a container"
+        );
     }
 
-    /// Cuts off the second half if the node is over its size.
-    fn split(&mut self) -> Option<Self> {
-        let middle = self.size() / 2;
-        match self {
-            Self::Leaf(siblings) if siblings.len() > NODE_SIZE => {
-                Some(Self::Leaf(siblings.split_off(middle)))
+    /// Checks a node and those below it, and returns how deep they go.
+    fn assert_node(&self, ix: NodeIx, order: &impl Order) -> usize {
+        let node = &self.nodes[ix.at()];
+        assert!((1..=NODE_SIZE).contains(&node.slots.len()), "S3: {ix:?}");
+        if node.is_leaf() {
+            for slot in &node.slots {
+                assert_eq!(self.spots[slot.entry().at()].leaf, Some(ix), "S4");
+                assert_eq!(slot.prefix, order.prefix(slot.sibling()), "S2");
             }
-            Self::Inner(children) if children.len() > NODE_SIZE => {
-                Some(Self::Inner(children.split_off(middle)))
-            }
-            _ => None,
+            return 0;
         }
-    }
-
-    /// Takes in a node of the same depth that comes right after.
-    fn join(&mut self, next: Self) {
-        match (self, next) {
-            (Self::Leaf(siblings), Self::Leaf(more)) => siblings.extend(more),
-            (Self::Inner(children), Self::Inner(more)) => children.extend(more),
-            _ => debug_assert!(false, "S3: neighbours are equally deep"),
-        }
-    }
-
-    fn assert_depth(&self) -> usize {
-        assert!(self.size() <= NODE_SIZE, "S3: a node over its size");
-        let Self::Inner(children) = self else { return 0 };
-        let mut depths = children.iter().map(|child| {
-            assert!(child.node.size() > 0, "S3: an empty node");
-            assert_eq!(child.count, child.node.count(), "S2");
-            child.node.assert_depth()
+        assert_eq!(node.first_leaf, self.first_leaf(node.slots[0]), "S2");
+        let mut depths = node.slots.iter().map(|slot| {
+            assert_eq!(self.nodes[slot.node().at()].up, Up::Node(ix), "S4");
+            assert_eq!(*slot, self.slot_of(slot.node()), "S2");
+            self.assert_node(slot.node(), order)
         });
         let depth = depths.next().expect("S3: an inner node has children");
         assert!(depths.all(|other| other == depth), "S3: leaves of several depths");
@@ -264,145 +362,10 @@ impl Node {
     }
 }
 
-/// The child below which `sibling` is or belongs.
-fn slot_for(children: &[Child], sibling: &Sibling) -> usize {
-    let after = children.partition_point(|child| child.node.first() <= Some(sibling));
-    after.saturating_sub(1)
+/// How many siblings are below the slots of an inner node.
+fn sum(slots: &[Slot]) -> usize {
+    slots.iter().map(|slot| slot.count()).sum()
 }
-
-/// Joins a child that has become small with a neighbour, if both fit into one node.
-fn mend(children: &mut Vec<Child>, slot: usize) {
-    let size = children[slot].node.size();
-    if size == 0 {
-        children.remove(slot);
-        return;
-    }
-    if size > NODE_SIZE_LOW {
-        return;
-    }
-    let left = if slot > 0 { slot - 1 } else { slot };
-    let Some(right) = children.get(left + 1) else { return };
-    if children[left].node.size() + right.node.size() <= NODE_SIZE {
-        let right = children.remove(left + 1);
-        children[left].count += right.count;
-        children[left].node.join(right.node);
-    }
-}
-
-/// Siblings in order, from either end.
-#[derive(Clone, Debug)]
-pub(crate) struct Iter<'a> {
-    siblings: &'a Siblings,
-    front: usize,
-    back: usize,
-    /// The leaf at the front with the index of its first sibling, and the same at the back.
-    ahead: (&'a [Sibling], usize),
-    behind: (&'a [Sibling], usize),
-}
-
-impl<'a> Iter<'a> {
-    fn at(
-        siblings: &'a Siblings,
-        leaf: &mut (&'a [Sibling], usize),
-        index: usize,
-    ) -> Option<&'a Sibling> {
-        let is_here =
-            |(leaf, first): &(&[Sibling], usize)| index >= *first && index - first < leaf.len();
-        if !is_here(leaf) {
-            *leaf = siblings.leaf_at(index)?;
-        }
-        leaf.0.get(index - leaf.1)
-    }
-}
-
-impl<'a> Iterator for Iter<'a> {
-    type Item = &'a Sibling;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.front >= self.back {
-            return None;
-        }
-        let index = self.front;
-        self.front += 1;
-        Self::at(self.siblings, &mut self.ahead, index)
-    }
-
-    fn nth(&mut self, n: usize) -> Option<Self::Item> {
-        self.front = self.front.saturating_add(n).min(self.back);
-        self.next()
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        let len = self.back - self.front;
-        (len, Some(len))
-    }
-}
-
-impl DoubleEndedIterator for Iter<'_> {
-    fn next_back(&mut self) -> Option<Self::Item> {
-        if self.front >= self.back {
-            return None;
-        }
-        self.back -= 1;
-        Self::at(self.siblings, &mut self.behind, self.back)
-    }
-}
-
-impl ExactSizeIterator for Iter<'_> {}
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn sibling(key: u8, id: u8) -> Sibling {
-        (OrderKey::new(&[key.max(1)]).unwrap(), EntryId::from_bytes([id; 16]))
-    }
-
-    proptest! {
-        #[test]
-        fn siblings_agree_with_a_sorted_set(
-            steps in prop::collection::vec((any::<bool>(), 0u8..60, 0u8..3), 0..300),
-        ) {
-            let (mut siblings, mut set) = (Siblings::new(), BTreeSet::new());
-            for (insert, key, id) in steps {
-                let one = sibling(key, id);
-                if insert {
-                    siblings.insert(one.clone());
-                    set.insert(one);
-                } else {
-                    siblings.remove(&one);
-                    set.remove(&one);
-                }
-                siblings.assert_invariants();
-                prop_assert_eq!(siblings.len(), set.len());
-            }
-            prop_assert!(siblings.iter().eq(&set));
-            prop_assert!(siblings.iter().rev().eq(set.iter().rev()));
-            for (index, one) in set.iter().enumerate() {
-                prop_assert_eq!(siblings.at(index), Some(one));
-                prop_assert_eq!(siblings.index_of(one), Some(index));
-            }
-            prop_assert_eq!(siblings.at(set.len()), None);
-            prop_assert_eq!(siblings.index_of(&sibling(200, 0)), None);
-        }
-    }
-
-    #[test]
-    fn an_iterator_meets_itself_in_the_middle() {
-        let mut siblings = Siblings::new();
-        (1..=9).for_each(|key| siblings.insert(sibling(key, 0)));
-        let mut iter = siblings.iter();
-        assert_eq!(iter.nth(3), Some(&sibling(4, 0)));
-        assert_eq!(iter.next_back(), Some(&sibling(9, 0)));
-        assert_eq!(iter.len(), 4);
-        assert_eq!(
-            iter.by_ref().rev().map(|(key, _)| key.as_bytes()[0]).collect::<Vec<_>>(),
-            [8, 7, 6, 5]
-        );
-        assert_eq!((iter.next(), iter.next_back(), iter.nth(5)), (None, None, None));
-    }
-}
+mod tests;

@@ -2,8 +2,9 @@
 //!
 //! A key made here is `gap ++ tag ++ number`: the shortest bytes that lie between the neighbours
 //! (fractional indexing), six bytes unique to the author's run, and a 24-bit number that counts
-//! along the run. Appending after one's own newest sibling only raises the number, so a run that
-//! one replica inserts forwards shares `gap ++ tag` and no other replica's run can come between.
+//! along the run. Appending after one's own newest sibling only raises the number, and prepending
+//! before it lowers it, so a run that one replica inserts forwards or backwards shares `gap ++ tag`
+//! and no other replica's run can come between.
 //! Plain fractional indexing gives two replicas the same midpoints and interleaves them.
 //!
 //! Keys compare as byte strings; equal keys tie by entry id.
@@ -20,6 +21,8 @@ const RESCUED: u8 = 0xfe;
 const TAG_BYTES: usize = 6;
 const NUMBER_BYTES: usize = 3;
 const NUMBER_MAX: u32 = 0x00ff_ffff;
+/// Where a run begins: with room in both directions, and more forwards.
+const NUMBER_FIRST: u32 = 0x0040_0001;
 
 /// The longest gap prefix with which a key made by [`OrderKey::spread`] is not longer than the goal.
 pub(crate) const SPREAD_HEAD_MAX: usize = ORDER_KEY_BYTES_GOAL - TAG_BYTES - 2 * NUMBER_BYTES;
@@ -27,7 +30,9 @@ pub(crate) const SPREAD_HEAD_MAX: usize = ORDER_KEY_BYTES_GOAL - TAG_BYTES - 2 *
 /// Place of an entry among its siblings: 1 to 64 bytes that neither begin with `0xff` nor end with
 /// zero, so that there is always room before and after.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct OrderKey(SmallVec<[u8; 16]>);
+pub struct OrderKey(Bytes);
+
+type Bytes = SmallVec<[u8; 16]>;
 
 impl OrderKey {
     /// The key with these bytes, or `None` if there would be no room beside it.
@@ -50,46 +55,47 @@ impl OrderKey {
         Self(SmallVec::from_slice(&[0x40 + last]))
     }
 
-    /// The key under which `entry` shows in Lost and Found without having been put there.
-    pub(crate) fn rescued(entry: EntryId) -> Self {
-        let mut bytes = SmallVec::from_slice(&[RESCUED]);
-        bytes.extend_from_slice(entry.as_bytes());
-        Self(bytes)
-    }
-
-    /// The next key of the run that `self` belongs to, if the run has one below `hi`.
+    /// The next key of the run that `key` belongs to, if the run has one below `hi`.
     ///
-    /// Only for a key that the same replica made with [`OrderKey::between`] or this.
-    pub(crate) fn following(&self, hi: Option<&Self>) -> Option<Self> {
-        let gap = self.0.len().checked_sub(NUMBER_BYTES)?;
-        if gap <= TAG_BYTES {
-            return None;
-        }
-        let (head, number) = self.0.split_at(gap);
-        let number = number.iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
+    /// Only for a key that the same replica made, with whichever function here.
+    pub(crate) fn following(key: &[u8], hi: Option<&[u8]>) -> Option<Self> {
+        let (head, number) = split(key)?;
         // A key may not end with zero, so one number in 256 is left out.
         let step = if number & 0xff == 0xff { 2 } else { 1 };
         if number + step > NUMBER_MAX {
             return None;
         }
         let next = Self::assemble(head, number + step);
-        hi.is_none_or(|hi| next < *hi).then_some(next)
+        hi.is_none_or(|hi| next.as_bytes() < hi).then_some(next)
+    }
+
+    /// The key before `key` in its run, if the run has one above `lo`. As for [`Self::following`].
+    pub(crate) fn preceding(key: &[u8], lo: Option<&[u8]>) -> Option<Self> {
+        let (head, number) = split(key)?;
+        let step = if number & 0xff == 0x01 { 2 } else { 1 };
+        let before = Self::assemble(head, number.checked_sub(step)?);
+        lo.is_none_or(|lo| lo < before.as_bytes()).then_some(before)
     }
 
     /// The next key of the run that this key looks like being of.
     pub(crate) fn successor(&self) -> Option<Self> {
-        self.following(None)
+        Self::following(&self.0, None).filter(|key| Self::new(key.as_bytes()).is_some())
+    }
+
+    /// The key before it in that run.
+    pub(crate) fn predecessor(&self) -> Option<Self> {
+        Self::preceding(&self.0, None).filter(|key| Self::new(key.as_bytes()).is_some())
     }
 
     /// A key between two neighbours that begins a run of its own, or `None` where there is no room
     /// for one of at most [`ORDER_KEY_BYTES_GOAL`] bytes.
-    pub(crate) fn between(lo: Option<&Self>, hi: Option<&Self>, run: OpId) -> Option<Self> {
-        let mut head = gap(lo.map(Self::as_bytes), hi.map(Self::as_bytes))?;
+    pub(crate) fn between(lo: Option<&[u8]>, hi: Option<&[u8]>, run: OpId) -> Option<Self> {
+        let mut head = gap(lo, hi)?;
         if head.len() + TAG_BYTES + NUMBER_BYTES > ORDER_KEY_BYTES_GOAL {
             return None;
         }
         head.extend_from_slice(&tag(run));
-        Some(Self::assemble(&head, 1))
+        Some(Self::assemble(&head, NUMBER_FIRST))
     }
 
     /// The first key of the run that begins at `run`, between neighbours that share `head`.
@@ -97,25 +103,26 @@ impl OrderKey {
         if head.len() > ORDER_KEY_BYTES_MAX {
             return None;
         }
-        Self::new(Self::assemble(&[head, &tag(run)].concat(), 1).as_bytes())
+        Self::new(Self::assemble(&[head, &tag(run)].concat(), NUMBER_FIRST).as_bytes())
     }
 
     /// What stands before the tag, if this is the first key of the run that begins at `run`.
     pub(crate) fn head_of_run(&self, run: OpId) -> Option<&[u8]> {
         let (head, number) = self.0.split_last_chunk::<NUMBER_BYTES>()?;
         let (head, found) = head.split_last_chunk::<TAG_BYTES>()?;
-        (*number == [0, 0, 1] && *found == tag(run)).then_some(head)
+        let [_, first @ ..] = NUMBER_FIRST.to_be_bytes();
+        (*number == first && *found == tag(run)).then_some(head)
     }
 
     /// Keys for `count` siblings between two neighbours, far apart, so that more go between any two;
     /// or `None` where the gap begins only after `head_max` bytes.
     pub(crate) fn spread(
-        (lo, hi): (Option<&Self>, Option<&Self>),
+        (lo, hi): (Option<&[u8]>, Option<&[u8]>),
         count: usize,
         run: OpId,
         head_max: usize,
     ) -> Option<Vec<Self>> {
-        let head = gap(lo.map(Self::as_bytes), hi.map(Self::as_bytes))?;
+        let head = gap(lo, hi)?;
         let count = u32::try_from(count).ok().filter(|count| *count < NUMBER_MAX)?;
         if head.len() > head_max {
             return None;
@@ -124,7 +131,7 @@ impl OrderKey {
         let tag = tag(run);
         let key = |nth: u32| {
             let [_, place @ ..] = (nth * step).to_be_bytes();
-            Self::assemble(&[head.as_slice(), &place, &tag].concat(), 1)
+            Self::assemble(&[head.as_slice(), &place, &tag].concat(), NUMBER_FIRST)
         };
         Some((1..=count).map(key).collect())
     }
@@ -143,20 +150,42 @@ impl fmt::Debug for OrderKey {
     }
 }
 
+/// A key of a run without its number, and the number.
+fn split(key: &[u8]) -> Option<(&[u8], u32)> {
+    let gap = key.len().checked_sub(NUMBER_BYTES).filter(|gap| *gap > TAG_BYTES)?;
+    let (head, number) = key.split_at(gap);
+    Some((head, number.iter().fold(0, |number, byte| number << 8 | u32::from(*byte))))
+}
+
+/// The key under which `entry` shows in Lost and Found without having been put there.
+pub(crate) fn rescued_key(entry: EntryId) -> [u8; 17] {
+    let mut key = [RESCUED; 17];
+    key[1..].copy_from_slice(entry.as_bytes());
+    key
+}
+
 /// Six bytes that no other run has, but for one chance in 2^48 a pair.
+///
+/// Nobody gains by making two alike but the one who makes both, so that they need to be far apart
+/// and no more.
 fn tag(run: OpId) -> [u8; TAG_BYTES] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&run.replica.as_u64().to_le_bytes());
-    hasher.update(&run.counter.to_le_bytes());
-    let mut tag = [0; TAG_BYTES];
-    hasher.finalize_xof().fill(&mut tag);
+    let [tag @ .., _, _] = mix(mix(run.replica.as_u64()) ^ run.counter).to_be_bytes();
     tag
+}
+
+/// Numbers that differ in any bit give numbers that look unrelated; different ones stay different
+/// (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators", the variant in use).
+const fn mix(number: u64) -> u64 {
+    let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
 }
 
 /// The shortest bytes of which every continuation lies strictly between `lo` and `hi`.
 ///
 /// Without `lo` there is nothing below, without `hi` nothing above but the rescued.
-fn gap(lo: Option<&[u8]>, hi: Option<&[u8]>) -> Option<Vec<u8>> {
+fn gap(lo: Option<&[u8]>, hi: Option<&[u8]>) -> Option<Bytes> {
     let below_rescued = lo.is_none_or(|lo| lo.first().is_none_or(|first| *first < RESCUED));
     let end = [if below_rescued { RESCUED } else { u8::MAX }];
     let (low, high) = (lo.unwrap_or_default(), hi.unwrap_or(&end));
@@ -166,7 +195,7 @@ fn gap(lo: Option<&[u8]>, hi: Option<&[u8]>) -> Option<Vec<u8>> {
     if a > b {
         return None;
     }
-    let mut head = high[..shared].to_vec();
+    let mut head = Bytes::from_slice(&high[..shared]);
     if b - a >= 2 {
         head.push(match (lo, hi) {
             (Some(_), None) => a + 1,
@@ -199,6 +228,14 @@ mod tests {
         OpId { replica: ReplicaId::new(replica).unwrap(), counter }
     }
 
+    fn bytes(key: Option<&OrderKey>) -> Option<&[u8]> {
+        key.map(OrderKey::as_bytes)
+    }
+
+    fn following(key: &OrderKey) -> Option<OrderKey> {
+        OrderKey::following(key.as_bytes(), None)
+    }
+
     fn any_key() -> impl Strategy<Value = OrderKey> {
         prop::collection::vec(
             prop_oneof![Just(0u8), Just(1), Just(0xfd), Just(0xfe), Just(0xff), any::<u8>()],
@@ -213,7 +250,7 @@ mod tests {
             let (lo, hi) = if a < b { (a, b) } else { (b, a) };
             for (lo, hi) in [(None, Some(&hi)), (Some(&lo), None), (Some(&lo), Some(&hi)), (None, None)] {
                 if lo.is_some() && lo == hi { continue; }
-                if let Some(key) = OrderKey::between(lo, hi, run(1, n)) {
+                if let Some(key) = OrderKey::between(bytes(lo), bytes(hi), run(1, n)) {
                     prop_assert!(lo.is_none_or(|lo| *lo < key), "{lo:?} {key:?}");
                     prop_assert!(hi.is_none_or(|hi| key < *hi), "{key:?} {hi:?}");
                     prop_assert_eq!(OrderKey::new(key.as_bytes()), Some(key.clone()));
@@ -226,7 +263,8 @@ mod tests {
             let (lo, hi) = if a < b { (a, b) } else { (b, a) };
             for ends in [(None, Some(&hi)), (Some(&lo), None), (Some(&lo), Some(&hi)), (None, None)] {
                 if ends.0.is_some() && ends.0 == ends.1 { continue; }
-                let Some(keys) = OrderKey::spread(ends, n, run(1, 0), SPREAD_HEAD_MAX) else { continue };
+                let gap = (bytes(ends.0), bytes(ends.1));
+                let Some(keys) = OrderKey::spread(gap, n, run(1, 0), SPREAD_HEAD_MAX) else { continue };
                 prop_assert_eq!(keys.len(), n);
                 prop_assert!(keys.is_sorted_by(|a, b| a < b));
                 prop_assert!(ends.0.is_none_or(|lo| *lo < keys[0]));
@@ -239,12 +277,26 @@ mod tests {
         #[test]
         fn runs_of_two_replicas_do_not_interleave(lo in any_key(), n in 2usize..300) {
             let keys = |replica| {
-                let first = OrderKey::between(Some(&lo), None, run(replica, 0));
-                std::iter::successors(first, |key| key.following(None)).take(n).collect::<Vec<_>>()
+                let first = OrderKey::between(bytes(Some(&lo)), None, run(replica, 0));
+                std::iter::successors(first, following).take(n).collect::<Vec<_>>()
             };
             let (a, b) = (keys(1), keys(2));
             prop_assert!(a.is_sorted() && b.is_sorted());
             let apart = |a: &[OrderKey], b: &[OrderKey]| a.last() < b.first();
+            prop_assert!(apart(&a, &b) || apart(&b, &a));
+        }
+
+        #[test]
+        fn runs_backwards_do_not_interleave_either(lo in any_key(), n in 2usize..300) {
+            let keys = |replica| {
+                let first = OrderKey::between(bytes(Some(&lo)), None, run(replica, 0));
+                let before = |key: &OrderKey| OrderKey::preceding(key.as_bytes(), bytes(Some(&lo)));
+                std::iter::successors(first, before).take(n).collect::<Vec<_>>()
+            };
+            let (a, b) = (keys(1), keys(2));
+            prop_assert!([&a, &b].iter().all(|keys| keys.len() == n && keys.is_sorted_by(|x, y| x > y)));
+            prop_assert!(a.iter().all(|key| OrderKey::new(key.as_bytes()).is_some()));
+            let apart = |a: &[OrderKey], b: &[OrderKey]| a.first() < b.last();
             prop_assert!(apart(&a, &b) || apart(&b, &a));
         }
     }
@@ -253,7 +305,7 @@ mod tests {
     fn a_run_counts_on_past_keys_that_would_end_with_zero() {
         let mut key = OrderKey::between(None, None, run(1, 0)).unwrap();
         for _ in 0..70_000 {
-            let next = key.following(None).unwrap();
+            let next = following(&key).unwrap();
             assert!(key < next && OrderKey::new(next.as_bytes()).is_some());
             key = next;
         }
@@ -261,9 +313,8 @@ mod tests {
 
     #[test]
     fn no_key_fits_between_equals_or_below_a_prefix_with_zero() {
-        let key = |bytes: &[u8]| OrderKey(bytes.into());
-        assert_eq!(OrderKey::between(Some(&key(&[5])), Some(&key(&[5])), run(1, 0)), None);
-        assert_eq!(OrderKey::between(Some(&key(&[5])), Some(&key(&[5, 0])), run(1, 0)), None);
+        assert_eq!(OrderKey::between(Some(&[5]), Some(&[5]), run(1, 0)), None);
+        assert_eq!(OrderKey::between(Some(&[5]), Some(&[5, 0]), run(1, 0)), None);
     }
 
     #[test]
