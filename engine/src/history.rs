@@ -17,6 +17,7 @@
 //! Cost: appending is O(1) amortised; finding the change of an op is a binary search; an export costs
 //! what it returns, and the blocks that it begins or ends in.
 
+mod archive;
 mod author_log;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +32,7 @@ use crate::id::{OpId, ReplicaId, Stamp};
 use crate::op::Op;
 use crate::state::{Piece, Times};
 use crate::version::Version;
+use archive::Archive;
 use author_log::AuthorLog;
 
 /// All integrated changes.
@@ -198,11 +200,10 @@ impl History {
         self.log(author).map_or(0, |log| log.change_count(from))
     }
 
-    /// The changes of `author` from one counter to another; none if no change begins or ends there.
+    /// The changes of `author` from one counter to another; none if no change begins or ends there, or
+    /// they are gone.
     pub(crate) fn batch(&self, author: ReplicaId, from: u64, to: u64) -> Option<Batch> {
-        let log = self.log(author)?;
-        let spans = log.spans(from, to)?;
-        Some(Batch { author, start: from, spans, ops: log.ops(author, from, to) })
+        self.log(author)?.batch(author, from, to)
     }
 
     /// The newest change of `author`, if it begins at `from`.
@@ -213,14 +214,28 @@ impl History {
     ) -> Option<(ChangeHeader, Vec<Op>)> {
         let log = self.log(author)?;
         let (span, named) = log.last_change(from)?;
-        let ops = log.ops(author, from, from + span);
+        let ops = log.tail_ops_from(author, from)?;
         let deps = full_deps(&named, ops.iter().flat_map(Op::references), author);
         Some((ChangeHeader { replica: author, start: from, span, deps }, ops))
     }
 
-    /// The changes of `author` from the counter `from` on, as blocks.
-    pub(crate) fn blocks(&self, author: ReplicaId, from: u64) -> Vec<Arc<[u8]>> {
-        self.log(author).map_or_else(Vec::new, |log| log.blocks(author, from))
+    /// The changes of `author` from the counter `from` on, as blocks; nothing if they are gone.
+    pub(crate) fn blocks(&self, author: ReplicaId, from: u64) -> Option<Vec<Arc<[u8]>>> {
+        self.log(author)?.blocks(author, from)
+    }
+
+    /// Says where the changes are that a loaded state knows without their ops: of each author from
+    /// the counter given on.
+    pub(crate) fn attach(&mut self, packed: Vec<u8>, floors: &[(ReplicaId, u64)]) {
+        let archive = Arc::new(Archive::new(packed));
+        for (author, from) in floors {
+            self.log_mut(*author).attach(&archive, *from);
+        }
+    }
+
+    /// The counter of each author below which the ops are gone.
+    pub(crate) fn floors(&self) -> Vec<(ReplicaId, u64)> {
+        self.version.iter().map(|(author, _)| (author, self.floor(author))).collect()
     }
 
     /// The authors of changes that `since` lacks, in order, with the counter from which on.
@@ -236,18 +251,19 @@ impl History {
         newer
     }
 
-    /// The changes that `since` lacks, in an order in which each can be integrated at once.
-    pub(crate) fn since(&self, since: &Version) -> Vec<Change> {
+    /// The changes that `since` lacks, in an order in which each can be integrated at once; nothing if
+    /// some are gone.
+    pub(crate) fn since(&self, since: &Version) -> Option<Vec<Change>> {
         let mut missing = Vec::new();
         for (author, from) in self.newer_than(since) {
-            let batch = self.batch(author, from, self.version.next(author));
-            for change in batch.into_iter().flat_map(Batch::into_changes) {
+            let batch = self.batch(author, from, self.version.next(author))?;
+            for change in batch.into_changes() {
                 missing.push((self.lamport(change.header().last()), author, change));
             }
         }
         // Whatever a change builds on has a smaller Lamport time.
         missing.sort_by_key(|(lamport, author, change)| (*lamport, *author, change.header().start));
-        missing.into_iter().map(|(_, _, change)| change).collect()
+        Some(missing.into_iter().map(|(_, _, change)| change).collect())
     }
 
     fn log(&self, author: ReplicaId) -> Option<&AuthorLog> {
@@ -275,7 +291,7 @@ impl History {
                 }));
         }
         let is_cut = !seen.is_empty();
-        for change in self.since(&seen.clone()) {
+        for change in self.since(&seen.clone()).expect("H4: what is above the floor is here") {
             let header = change.header();
             assert_eq!(seen.next(header.replica), header.start, "H1: {header:?}");
             assert!(header.deps.iter().all(|dep| seen.has(*dep)), "H2: {header:?}");

@@ -86,6 +86,10 @@ pub struct Stamp {
 }
 
 impl Stamp {
+    /// Older than any other.
+    pub(crate) const ZERO: Self =
+        Self { lamport: 0, replica: ReplicaId(NonZeroU64::MIN), counter: 0 };
+
     /// The op that bears this stamp.
     #[must_use]
     pub const fn op(self) -> OpId {

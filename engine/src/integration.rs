@@ -37,6 +37,8 @@ pub(crate) struct Step {
 /// What a patch leads to.
 #[derive(Debug)]
 pub(crate) struct Plan {
+    /// States, to be joined before anything else.
+    pub(crate) states: Vec<Arc<[u8]>>,
     /// What is new and ready, by author and counter.
     pub(crate) arrivals: Vec<Arrival>,
     pub(crate) steps: Vec<Step>,
@@ -59,11 +61,26 @@ pub(crate) fn plan(
     backlog: &Backlog,
 ) -> Result<Plan, IntegrateError> {
     let newer = patch.newer().count();
-    let mut arrivals: Vec<Arrival> =
-        patch.into_sections().into_iter().filter_map(Arrival::of).collect();
-    arrivals.sort_by_key(|arrival| (arrival.batch.author, arrival.batch.start));
-    let (mut arrivals, known) = drop_known(arrivals, history, backlog)?;
+    let (mut arrivals, mut states) = (Vec::new(), Vec::new());
     let mut ahead = Ahead::of(history.version());
+    for section in patch.into_sections() {
+        match section {
+            Section::Change(change) => {
+                arrivals.push(Arrival { batch: Batch::of_change(change), block: None });
+            }
+            Section::Block(batch, bytes) => arrivals.push(Arrival { batch, block: Some(bytes) }),
+            Section::State(times, bytes) => {
+                if let Some(at) = history.fork_with(&times) {
+                    return Err(IntegrateError::Forked { at });
+                }
+                times.iter().for_each(|one| ahead.reach(one.author, one.next()));
+                states.push(bytes);
+            }
+            Section::Newer { .. } => {}
+        }
+    }
+    arrivals.sort_by_key(|arrival| (arrival.batch.author, arrival.batch.start));
+    let (mut arrivals, known) = drop_known(arrivals, history, &ahead, backlog)?;
     let steps = Planner::new(&arrivals).run(&mut ahead);
     let (fresh, waiting) = take_blocked(&mut arrivals, &ahead, backlog)?;
     let arrangement = if fresh.is_empty() && backlog.changes().is_empty() {
@@ -71,32 +88,29 @@ pub(crate) fn plan(
     } else {
         backlog.arrange(&fresh, &mut ahead)?
     };
-    Ok(Plan { arrivals, steps, fresh, arrangement, known: known + waiting, newer })
-}
-
-impl Arrival {
-    fn of(section: Section) -> Option<Self> {
-        match section {
-            Section::Change(change) => Some(Self { batch: Batch::of_change(change), block: None }),
-            Section::Block(batch, bytes) => Some(Self { batch, block: Some(bytes) }),
-            Section::Newer { .. } => None,
-        }
-    }
+    Ok(Plan { states, arrivals, steps, fresh, arrangement, known: known + waiting, newer })
 }
 
 /// Drops what is here already, or comes twice. Arrivals are in order of author and counter.
 fn drop_known(
     arrivals: Vec<Arrival>,
     history: &History,
+    ahead: &Ahead<'_>,
     backlog: &Backlog,
 ) -> Result<(Vec<Arrival>, u64), IntegrateError> {
     let mut fresh: Vec<Arrival> = Vec::with_capacity(arrivals.len());
     let mut known = 0;
     for arrival in arrivals {
         let author = arrival.batch.author;
+        // What is only known through a state cannot be compared.
         let next = history.version().next(author);
-        let logged = |batch: &Batch| history.batch(author, batch.start, batch.end());
-        let Some(arrival) = drop_covered(arrival, next, logged, &mut known)? else { continue };
+        let logged = |batch: &Batch| {
+            let is_gone = batch.start < history.floor(author) || batch.end() > next;
+            let logged = history.batch(author, batch.start, batch.end());
+            logged.or_else(|| is_gone.then(|| batch.clone()))
+        };
+        let end = ahead.next(author);
+        let Some(arrival) = drop_covered(arrival, end, logged, &mut known)? else { continue };
         let mut rest = Some(arrival);
         while let Some(arrival) = rest.take() {
             let start = arrival.batch.start;

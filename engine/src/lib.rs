@@ -47,6 +47,7 @@ mod history;
 mod id;
 mod index;
 mod integration;
+mod join;
 pub mod limits;
 mod op;
 mod place;

@@ -10,6 +10,7 @@
 //! Not here: where the entry is (`tree`), whether and where it shows (`display`).
 
 mod fields;
+mod joining;
 mod journal;
 mod lives;
 
@@ -184,9 +185,7 @@ impl EntryState {
         self.become_known(entry, journal);
         let Some(next) = life.next().filter(|next| *next > self.life) else { return };
         journal.note(entry, || Undo::Whole(Box::new(self.clone())));
-        self.life = next;
-        self.lives.begin(next);
-        self.fields.retain(|register| register.life >= next);
+        self.begin_life(next);
     }
 
     /// Takes an op's effect back, but for edits of a text.

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use crate::backlog::{Backlog, Place};
 use crate::batch::{Batch, Deps, OpWalk, Span, to_usize};
 use crate::change::Change;
-use crate::codec::{Patch, pack_sections, pack_snapshot, unpack_snapshot};
+use crate::codec::{Kind, LogHead, Patch, for_each_section, pack, pack_sections, unpack_first};
 use crate::digest::{Digest, DigestSum, hash_entry};
 use crate::display::{Display, Facts};
 use crate::entries::{Entries, EntryIx};
@@ -91,12 +91,26 @@ impl Replica {
     /// # Errors
     /// If the bytes are no snapshot or are damaged.
     pub fn from_snapshot(id: ReplicaId, bytes: &[u8]) -> Result<Self, DecodeError> {
-        let patch = Patch::decode(&unpack_snapshot(bytes)?)?;
+        let (first, log) = unpack_first(bytes)?;
+        let (mut state, mut head) = (None, None);
+        for_each_section(&first, |kind, section| {
+            match kind {
+                Kind::State if state.is_none() => state = Some(section),
+                Kind::Log if head.is_none() => head = Some(LogHead::decode(section)?),
+                _ => return Err(DecodeError::Malformed { at: 0, what: "not a snapshot's state" }),
+            }
+            Ok(())
+        })?;
         let mut replica = Self::new(id);
-        match replica.integrate(patch) {
-            Ok(done) if done.waiting == 0 => Ok(replica),
-            _ => Err(DecodeError::Malformed { at: 0, what: "snapshot with gaps or two histories" }),
+        if let Some(state) = state {
+            replica.load_state(state)?;
         }
+        match head {
+            Some(head) if head.fits(log) => replica.attach_log(&head.floors, log),
+            None if log.is_empty() => {}
+            _ => return Err(DecodeError::WrongChecksum),
+        }
+        Ok(replica)
     }
 
     /// Takes in changes made elsewhere. Each is applied whole, once everything that it builds on is
@@ -113,7 +127,7 @@ impl Replica {
             Ok(batch) => return Ok(self.integrate_alone(batch)),
             Err(patch) => patch,
         };
-        let Plan { arrivals, steps, mut fresh, arrangement, known, newer } =
+        let Plan { states, arrivals, steps, mut fresh, arrangement, known, newer } =
             plan(patch, &self.history, &self.backlog)?;
         let mut applied: u64 = arrivals.iter().map(|arrival| arrival.batch.change_count()).sum();
         applied += arrangement.ready.len() as u64;
@@ -121,6 +135,7 @@ impl Replica {
             drop(self.backlog.remove(*place));
         }
         let mut pending = Pending::default();
+        states.iter().for_each(|state| self.join_state(state, &mut pending));
         self.apply_arrivals(arrivals, &steps, &mut pending);
         let mut take = |place: &Place| fresh.remove(place).or_else(|| self.backlog.remove(*place));
         let ready: Vec<Change> = arrangement.ready.iter().filter_map(&mut take).collect();
@@ -248,14 +263,19 @@ impl Replica {
         self.history.version()
     }
 
-    /// The changes that `since` lacks, encoded, in an order in which each can be integrated at once.
+    /// The changes that `since` lacks, encoded, in an order in which each can be integrated at once;
+    /// nothing if some of their bytes are gone ([`Replica::compact`]).
     #[must_use]
-    pub fn changes_since(&self, since: &Version) -> Vec<Arc<[u8]>> {
-        self.history.since(since).iter().map(|change| change.bytes().clone()).collect()
+    pub fn changes_since(&self, since: &Version) -> Option<Vec<Arc<[u8]>>> {
+        let changes = self.history.since(since)?;
+        Some(changes.iter().map(|change| change.bytes().clone()).collect())
     }
 
     /// A patch with exactly the changes that `since` lacks: by themselves if they are few, otherwise
     /// in blocks.
+    ///
+    /// Where the bytes of such changes are gone ([`Replica::compact`]), it has the state in their
+    /// place.
     #[must_use]
     pub fn export(&self, since: &Version) -> Vec<u8> {
         let newer = self.history.newer_than(since);
@@ -265,18 +285,28 @@ impl Replica {
             return Patch::pack_lone(&header, &ops);
         }
         let count = |(author, from): &(ReplicaId, u64)| self.history.change_count(*author, *from);
-        if newer.iter().map(count).sum::<u64>() < BLOCK_CHANGES_MIN {
-            return Patch::pack(self.history.since(since).iter().map(|change| &**change.bytes()));
+        let is_little = newer.iter().map(count).sum::<u64>() < BLOCK_CHANGES_MIN;
+        if is_little && let Some(changes) = self.history.since(since) {
+            return Patch::pack(changes.iter().map(|change| &**change.bytes()));
         }
-        let blocks = newer.iter().flat_map(|(author, from)| self.history.blocks(*author, *from));
-        let blocks: Vec<Arc<[u8]>> = blocks.collect();
-        pack_sections(blocks.iter().map(|block| (true, &**block)))
+        let blocks = newer.iter().map(|(author, from)| self.history.blocks(*author, *from));
+        let Some(blocks) = blocks.collect::<Option<Vec<_>>>() else {
+            return pack_sections([(Kind::State, self.encode_state().as_slice())]);
+        };
+        pack_sections(blocks.iter().flatten().map(|block| (Kind::Block, &**block)))
     }
 
-    /// Everything, compressed, for [`Replica::from_snapshot`].
+    /// Everything, compressed, for [`Replica::from_snapshot`]: the state, and the history that was not
+    /// dropped.
     #[must_use]
     pub fn snapshot(&self) -> Vec<u8> {
-        pack_snapshot(&self.export(&Version::new()))
+        let (floors, log) = self.pack_log();
+        let head = LogHead::of(floors, &log).encode();
+        let state = self.encode_state();
+        let mut snapshot =
+            pack(&pack_sections([(Kind::State, state.as_slice()), (Kind::Log, head.as_slice())]));
+        snapshot.extend(log);
+        snapshot
     }
 
     /// The ops that changes in the backlog wait for.

@@ -27,6 +27,13 @@ pub(crate) struct Times {
     pub(crate) is_head: bool,
 }
 
+impl Times {
+    /// The counter that comes next.
+    pub(crate) fn next(&self) -> u64 {
+        self.pieces.last().map_or(0, Piece::end)
+    }
+}
+
 /// Changes of one length in a row whose Lamport times rise by one each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Piece {
@@ -90,6 +97,14 @@ impl Creation {
             Self::None => None,
             Self::Item => Some(NewEntry::Item),
             Self::Link { target, .. } => Some(NewEntry::Link { target }),
+        }
+    }
+
+    /// The op that made a link.
+    pub(crate) const fn op(self) -> Option<OpId> {
+        match self {
+            Self::None | Self::Item => None,
+            Self::Link { op, .. } => Some(op),
         }
     }
 }

@@ -16,6 +16,7 @@
 mod authors;
 mod content;
 mod index;
+mod join;
 mod lengths;
 mod run;
 mod take_back;
@@ -29,6 +30,7 @@ use crate::id::{OpId, Stamp};
 use crate::op::IdRange;
 pub use content::TextChunks;
 pub(crate) use content::{TextContent, TextForm};
+pub(crate) use join::{Sides, pieces_of};
 pub(crate) use lengths::Lengths;
 pub use lengths::TextUnit;
 use tree::RunTree;

@@ -187,6 +187,24 @@ impl MoveTree {
         self.moves.stamp(ix)
     }
 
+    /// Every move, with its entry, but for the places that system entries have from the start.
+    pub(crate) fn moves(&self) -> impl Iterator<Item = (MoveIx, EntryIx, Stamp)> {
+        (0..self.moves.len()).map(MoveIx::new).filter_map(|ix| {
+            let stamp = self.moves.stamp(ix)?;
+            Some((ix, self.moves.get(ix).entry, stamp))
+        })
+    }
+
+    /// Whether a move only reorders.
+    pub(crate) fn is_within(&self, ix: MoveIx) -> bool {
+        self.moves.get(ix).is_within
+    }
+
+    /// The time of deletion that goes with the placement that a move gives.
+    pub(crate) fn time(&self, ix: MoveIx) -> Option<Timestamp> {
+        self.moves.time(ix)
+    }
+
     /// Container and life of a move.
     pub(crate) fn target(&self, ix: MoveIx) -> (EntryIx, Life) {
         let one = self.moves.get(ix);

@@ -124,6 +124,13 @@ impl<'a> Ahead<'a> {
         self.advanced.insert(replica, next);
     }
 
+    /// Plans the same unless more will be there.
+    pub(crate) fn reach(&mut self, replica: ReplicaId, next: u64) {
+        if next > self.next(replica) {
+            self.advance(replica, next);
+        }
+    }
+
     /// The counter that will come next for `replica`.
     pub(crate) fn next(&self, replica: ReplicaId) -> u64 {
         let advanced = self.advanced.get(&replica);

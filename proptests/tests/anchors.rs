@@ -202,6 +202,7 @@ impl Held {
 fn naive(replica: &Replica) -> (Vec<Character>, OpId) {
     let changes: Vec<Change> = replica
         .changes_since(&Version::new())
+        .expect("nothing was dropped")
         .iter()
         .map(|bytes| Change::decode(bytes).expect("a change of a replica"))
         .collect();

@@ -4,21 +4,43 @@
 use std::sync::Arc;
 
 use super::block::{count_changes, decode_block, encode_block, first_of_block};
-use super::{Reader, Writer};
+use super::{Reader, StateReader, Writer};
 use crate::batch::{Batch, to_usize};
 use crate::change::{Change, ChangeHeader, encode};
 use crate::error::DecodeError;
 use crate::id::OpId;
 use crate::limits::CHANGE_BYTES_MAX;
 use crate::op::Op;
+use crate::state::Times;
 
 const MAGIC: u8 = 0xda;
 const FORMAT: u8 = 1;
 /// Set in the format's byte when the patch is a single change, whose length need not be told.
 const IS_SINGLE: u8 = 0x80;
 const CHECKSUM_BYTES: usize = 4;
-/// The low bit of a section's head says whether it is a block.
-const IS_BLOCK: u64 = 1;
+/// The low bits of a section's head say what it is.
+const KIND_BITS: u32 = 2;
+
+/// What a section is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Change = 0,
+    Block = 1,
+    State = 2,
+    /// Where the log is that belongs to a state; only in snapshots.
+    Log = 3,
+}
+
+impl Kind {
+    const fn of(head: u64) -> Self {
+        match head & ((1 << KIND_BITS) - 1) {
+            0 => Self::Change,
+            1 => Self::Block,
+            2 => Self::State,
+            _ => Self::Log,
+        }
+    }
+}
 
 /// Room for a keystroke and more.
 const LONE_BYTES: usize = 64;
@@ -31,9 +53,11 @@ pub(crate) enum Section {
     /// A change or block with an op of a newer program, by its first op.
     Newer {
         first: OpId,
-        is_block: bool,
+        kind: Kind,
         bytes: Arc<[u8]>,
     },
+    /// What stands for changes that are gone.
+    State(Vec<Times>, Arc<[u8]>),
 }
 
 /// Changes that were read and found well formed, and can be looked at before they are integrated.
@@ -52,8 +76,15 @@ impl Patch {
     /// If the bytes are no patch, are damaged, or hold a change that is not well formed.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut sections = Vec::new();
-        for_each_section(bytes, |is_block, section| {
-            sections.push(if is_block { read_block(section)? } else { read_change(section)? });
+        for_each_section(bytes, |kind, section| {
+            sections.push(match kind {
+                Kind::Change => read_change(section)?,
+                Kind::Block => read_block(section)?,
+                Kind::State => read_state(section)?,
+                Kind::Log => {
+                    return Err(DecodeError::Malformed { at: 0, what: "a log that is not here" });
+                }
+            });
             Ok(())
         })?;
         Ok(Self { sections })
@@ -66,9 +97,12 @@ impl Patch {
     /// If the bytes are no patch, or their checksum is wrong.
     pub fn count(bytes: &[u8]) -> Result<usize, DecodeError> {
         let mut count = 0_usize;
-        for_each_section(bytes, |is_block, section| {
-            let changes = if is_block { to_usize(count_changes(section)?) } else { 1 };
-            count = count.saturating_add(changes);
+        for_each_section(bytes, |kind, section| {
+            count = count.saturating_add(match kind {
+                Kind::Change => 1,
+                Kind::Block => to_usize(count_changes(section)?),
+                Kind::State | Kind::Log => 0,
+            });
             Ok(())
         })?;
         Ok(count)
@@ -119,19 +153,27 @@ impl Patch {
         })
     }
 
+    /// Whether the patch has a state in it, which stands for changes whose bytes are gone
+    /// ([`Replica::compact`](crate::Replica::compact)): joining it may change anything.
+    #[must_use]
+    pub fn has_state(&self) -> bool {
+        self.sections.iter().any(|section| matches!(section, Section::State(..)))
+    }
+
     /// The patch as bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         pack_sections(self.sections.iter().map(|section| match section {
-            Section::Change(change) => (false, &**change.bytes()),
-            Section::Block(_, bytes) => (true, &**bytes),
-            Section::Newer { is_block, bytes, .. } => (*is_block, &**bytes),
+            Section::Change(change) => (Kind::Change, &**change.bytes()),
+            Section::Block(_, bytes) => (Kind::Block, &**bytes),
+            Section::Newer { kind, bytes, .. } => (*kind, &**bytes),
+            Section::State(_, bytes) => (Kind::State, &**bytes),
         }))
     }
 
     /// Packs changes that are encoded already, without looking inside.
     pub fn pack<'a>(changes: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
-        pack_sections(changes.into_iter().map(|change| (false, change)))
+        pack_sections(changes.into_iter().map(|change| (Kind::Change, change)))
     }
 
     /// The header of the change, if the patch is a single one.
@@ -165,21 +207,21 @@ impl Patch {
     }
 }
 
-/// Packs encoded changes and blocks; each comes with whether it is a block.
-pub(crate) fn pack_sections<'a>(sections: impl IntoIterator<Item = (bool, &'a [u8])>) -> Vec<u8> {
+/// Packs sections that are encoded already.
+pub(crate) fn pack_sections<'a>(sections: impl IntoIterator<Item = (Kind, &'a [u8])>) -> Vec<u8> {
     let mut sections = sections.into_iter().peekable();
     let mut writer = Writer::new();
     writer.byte(MAGIC);
     let first = sections.next();
     match (first, sections.peek()) {
-        (Some((false, change)), None) => {
+        (Some((Kind::Change, change)), None) => {
             writer.byte(FORMAT | IS_SINGLE);
             writer.raw(change);
         }
         (first, _) => {
             writer.byte(FORMAT);
-            for (is_block, section) in first.into_iter().chain(sections) {
-                writer.varint((section.len() as u64) << 1 | u64::from(is_block));
+            for (kind, section) in first.into_iter().chain(sections) {
+                writer.varint((section.len() as u64) << KIND_BITS | kind as u64);
                 writer.raw(section);
             }
         }
@@ -194,30 +236,30 @@ fn finish(mut writer: Writer) -> Vec<u8> {
     writer.into_bytes()
 }
 
-/// Hands over the bytes of each section, and whether it is a block.
-fn for_each_section<'a>(
+/// Hands over each section.
+pub(crate) fn for_each_section<'a>(
     bytes: &'a [u8],
-    mut each: impl FnMut(bool, &'a [u8]) -> Result<(), DecodeError>,
+    mut each: impl FnMut(Kind, &'a [u8]) -> Result<(), DecodeError>,
 ) -> Result<(), DecodeError> {
     if bytes.is_empty() {
         return Ok(());
     }
     let (is_single, body) = checked_body(bytes)?;
     if is_single {
-        return each(false, body);
+        return each(Kind::Change, body);
     }
     let mut reader = Reader::new(body);
     let mut sections = 0;
     while !reader.is_empty() {
         let head = reader.varint()?;
-        let len = reader.fits(head >> 1, 1)?;
+        let len = reader.fits(head >> KIND_BITS, 1)?;
         sections += 1;
-        let is_block = head & IS_BLOCK != 0;
+        let kind = Kind::of(head);
         let section = reader.bytes(len)?;
-        if sections == 1 && reader.is_empty() && !is_block {
+        if sections == 1 && reader.is_empty() && kind == Kind::Change {
             return Err(reader.malformed("a single change in the form of many"));
         }
-        each(is_block, section)?;
+        each(kind, section)?;
     }
     Ok(())
 }
@@ -232,7 +274,7 @@ fn read_change(bytes: &[u8]) -> Result<Section, DecodeError> {
         Err(DecodeError::OpTooNew { .. }) => {
             let header = ChangeHeader::decode(bytes)?;
             let first = OpId { replica: header.replica, counter: header.start };
-            Ok(Section::Newer { first, is_block: false, bytes: bytes.into() })
+            Ok(Section::Newer { first, kind: Kind::Change, bytes: bytes.into() })
         }
         Err(error) => Err(error),
     }
@@ -243,17 +285,23 @@ fn read_block(bytes: &[u8]) -> Result<Section, DecodeError> {
         Ok(batch) => Ok(Section::Block(batch, bytes.into())),
         Err(DecodeError::OpTooNew { .. }) => {
             let first = first_of_block(bytes)?;
-            Ok(Section::Newer { first, is_block: true, bytes: bytes.into() })
+            Ok(Section::Newer { first, kind: Kind::Block, bytes: bytes.into() })
         }
         Err(error) => Err(error),
     }
+}
+
+/// A state that is read to its end, so that joining it cannot fail.
+fn read_state(bytes: &[u8]) -> Result<Section, DecodeError> {
+    let times = StateReader::new(bytes)?.read_entries(drop)?;
+    Ok(Section::State(times, bytes.into()))
 }
 
 fn changes_of(section: Section) -> impl Iterator<Item = Change> {
     let (change, batch) = match section {
         Section::Change(change) => (Some(change), None),
         Section::Block(batch, _) => (None, Some(batch)),
-        Section::Newer { .. } => (None, None),
+        Section::Newer { .. } | Section::State(..) => (None, None),
     };
     change.into_iter().chain(batch.into_iter().flat_map(Batch::into_changes))
 }

@@ -82,11 +82,6 @@ impl<'a> StateReader<'a> {
     }
 }
 
-/// The counter that comes next for an author.
-pub(super) fn next_of(times: &Times) -> u64 {
-    times.pieces.last().map_or(0, Piece::end)
-}
-
 fn write_times(writer: &mut Writer, times: &Times) {
     writer.varint((times.pieces.len() as u64) << 1 | u64::from(times.is_head));
     let mut expected = 1;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::archive::Archive;
 use crate::batch::{Batch, Deps, Span, push_span, split_ops};
 use crate::codec::{decode_block, encode_block};
 use crate::id::{OpId, ReplicaId};
@@ -16,20 +17,22 @@ const KEPT_BLOCK_BYTES: usize = if cfg!(any(test, feature = "small-nodes")) { 24
 
 /// Changes as a block of bytes.
 #[derive(Clone, Debug)]
-struct Sealed {
-    start: u64,
-    end: u64,
-    block: Arc<[u8]>,
+pub(super) struct Sealed {
+    pub(super) start: u64,
+    pub(super) end: u64,
+    pub(super) block: Arc<[u8]>,
 }
 
 /// The log of one author.
 #[derive(Clone, Debug, Default)]
 pub(super) struct AuthorLog {
     pieces: Vec<Piece>,
-    /// The deps that changes name by themselves, by the first counter of the change.
+    /// The deps that changes of the tail name by themselves, by the first counter of the change.
     links: Vec<(u64, OpId)>,
     /// The counter below which the ops are gone.
     floor: u64,
+    /// What holds the changes from the floor to a counter, still packed.
+    archive: Option<(Arc<Archive>, u64)>,
     sealed: Vec<Sealed>,
     /// The ops that no block has yet, from `tail_start` on.
     tail: Vec<Op>,
@@ -71,15 +74,21 @@ impl AuthorLog {
     ) {
         self.seal(author);
         self.sealed.push(Sealed { start, end, block });
-        (self.tail_start, self.tail_end) = (end, end);
+        self.tail_end = end;
+        self.start_tail();
     }
 
     /// Drops all ops, but not when they were made.
     pub(super) fn cut(&mut self) {
         self.floor = self.tail_end;
-        self.tail_start = self.tail_end;
-        (self.links, self.sealed) = (Vec::new(), Vec::new());
-        (self.tail, self.tail_starts) = (Vec::new(), Vec::new());
+        (self.sealed, self.archive) = (Vec::new(), None);
+        self.start_tail();
+    }
+
+    /// Says where the changes are that were made before the log was loaded.
+    pub(super) fn attach(&mut self, archive: &Arc<Archive>, from: u64) {
+        self.archive = Some((archive.clone(), self.floor));
+        self.floor = from;
     }
 
     /// Takes over the times of changes that are known without their ops, if they are more than here.
@@ -116,14 +125,22 @@ impl AuthorLog {
         for (start, end, block) in self.tail_blocks(author, self.tail_start) {
             self.sealed.push(Sealed { start, end, block });
         }
+        self.start_tail();
+    }
+
+    /// Begins a new tail where the log ends.
+    fn start_tail(&mut self) {
         self.tail = Vec::new();
         self.tail_starts = Vec::new();
         self.tail_start = self.tail_end;
+        // Changes may be noted whose ops are still to come.
+        self.links.retain(|(start, _)| *start >= self.tail_end);
     }
 
     /// The part of the tail from a change's first counter on, in blocks.
     fn tail_blocks(&self, author: ReplicaId, from: u64) -> Vec<(u64, u64, Arc<[u8]>)> {
-        let Some(spans) = self.spans(from, self.tail_end).filter(|spans| !spans.is_empty()) else {
+        let spans = self.tail_spans(from, self.tail_end).filter(|spans| !spans.is_empty());
+        let Some(spans) = spans else {
             return Vec::new();
         };
         let ops = self.tail_ops(author, from, self.tail_end);
@@ -158,6 +175,11 @@ impl AuthorLog {
         Some((last.len, self.links[first..].iter().map(|(_, dep)| *dep).collect()))
     }
 
+    /// Whether a change begins or the log ends at a counter.
+    pub(super) fn has_boundary(&self, counter: u64) -> bool {
+        counter == self.tail_end || self.start_of_change(counter) == Some(counter)
+    }
+
     /// How many changes there are from a counter on.
     pub(super) fn change_count(&self, from: u64) -> u64 {
         let first = self.pieces.partition_point(|piece| piece.end() <= from);
@@ -166,10 +188,9 @@ impl AuthorLog {
         self.pieces.iter().skip(first).map(|piece| piece.count).sum::<u64>() - before
     }
 
-    /// The changes from one counter to another; nothing if no change begins or ends there, or their
-    /// ops are gone.
-    pub(super) fn spans(&self, from: u64, to: u64) -> Option<Vec<Span>> {
-        if from >= to || from < self.floor {
+    /// The changes of the tail from one counter to another; nothing if no change begins or ends there.
+    fn tail_spans(&self, from: u64, to: u64) -> Option<Vec<Span>> {
+        if from >= to {
             return (from == to).then(Vec::new);
         }
         let first = self.pieces.partition_point(|piece| piece.end() <= from);
@@ -207,23 +228,41 @@ impl AuthorLog {
         Some(())
     }
 
-    /// The ops from one counter to another.
-    pub(super) fn ops(&self, author: ReplicaId, from: u64, to: u64) -> Vec<Op> {
-        if from >= self.tail_start {
-            return self.tail_ops(author, from, to);
-        }
-        let mut ops = Vec::new();
-        let mut at = OpId { replica: author, counter: from };
-        let first = self.sealed.partition_point(|sealed| sealed.end <= from);
-        for sealed in self.sealed.iter().skip(first).take_while(|sealed| sealed.start < to) {
-            let part = sealed.ops(author, from.max(sealed.start), to.min(sealed.end));
-            part.into_iter().for_each(|op| push_joined(&mut ops, op, &mut at));
+    /// The changes from one counter to another; nothing if no change begins or ends there, or their
+    /// ops are gone.
+    pub(super) fn batch(&self, author: ReplicaId, from: u64, to: u64) -> Option<Batch> {
+        let mut whole: Option<Batch> = None;
+        let mut add = |part: Batch| match &mut whole {
+            Some(whole) => whole.take(part),
+            None => whole = Some(part),
+        };
+        for sealed in self.stored(author, from)?.filter(|sealed| sealed.start < to) {
+            add(sealed.batch(from, to)?);
         }
         if to > self.tail_start {
-            let part = self.tail_ops(author, self.tail_start, to);
-            part.into_iter().for_each(|op| push_joined(&mut ops, op, &mut at));
+            let start = from.max(self.tail_start);
+            let spans = self.tail_spans(start, to)?;
+            add(Batch { author, start, spans, ops: self.tail_ops(author, start, to) });
         }
-        ops
+        whole.filter(|whole| (whole.start, whole.end()) == (from, to))
+    }
+
+    /// The blocks that hold changes from a counter on; nothing if those are gone.
+    fn stored(&self, author: ReplicaId, from: u64) -> Option<impl Iterator<Item = &Sealed>> {
+        let archived = match &self.archive {
+            Some((archive, end)) if from < *end && from >= self.floor => {
+                archive.blocks(author, (self.floor, *end), self)?
+            }
+            _ if from < self.floor => return None,
+            _ => &[],
+        };
+        let all = archived.iter().chain(&self.sealed);
+        Some(all.skip_while(move |sealed| sealed.end <= from))
+    }
+
+    /// The ops from the first counter of the newest change on.
+    pub(super) fn tail_ops_from(&self, author: ReplicaId, from: u64) -> Option<Vec<Op>> {
+        (from >= self.tail_start).then(|| self.tail_ops(author, from, self.tail_end))
     }
 
     fn tail_ops(&self, author: ReplicaId, from: u64, to: u64) -> Vec<Op> {
@@ -236,22 +275,20 @@ impl AuthorLog {
         cut(whole.to_vec(), OpId { replica: author, counter: *start }, from, to)
     }
 
-    /// The changes from the first counter of one on, as blocks.
-    pub(super) fn blocks(&self, author: ReplicaId, from: u64) -> Vec<Arc<[u8]>> {
-        let first = self.sealed.partition_point(|sealed| sealed.end <= from);
+    /// The changes from the first counter of one on, as blocks; nothing if they are gone.
+    pub(super) fn blocks(&self, author: ReplicaId, from: u64) -> Option<Vec<Arc<[u8]>>> {
         let mut blocks = Vec::new();
-        for sealed in self.sealed.iter().skip(first) {
+        for sealed in self.stored(author, from)? {
             if sealed.start >= from {
                 blocks.push(sealed.block.clone());
-            } else if let Some(spans) = self.spans(from, sealed.end) {
-                let ops = sealed.ops(author, from, sealed.end);
-                let part = Batch { author, start: from, spans, ops };
+            } else {
+                let part = sealed.batch(from, sealed.end)?;
                 blocks.extend(blocks_of(part).into_iter().map(|(_, _, block)| block));
             }
         }
         let tail = self.tail_blocks(author, from.max(self.tail_start));
         blocks.extend(tail.into_iter().map(|(_, _, block)| block));
-        blocks
+        Some(blocks)
     }
 
     fn piece_at(&self, counter: u64) -> Option<&Piece> {
@@ -273,7 +310,7 @@ impl AuthorLog {
         }
         assert_eq!(at, next, "H1: {author:?}");
         let mut at = self.floor;
-        for sealed in &self.sealed {
+        for sealed in self.stored(author, self.floor).expect("H4: the archive can be read") {
             let batch = decode_block(&sealed.block).expect("H4: a block can be read");
             assert_eq!((batch.author, batch.start, batch.end()), (author, at, sealed.end), "H4");
             batch.assert_invariants();
@@ -290,10 +327,14 @@ impl AuthorLog {
 }
 
 impl Sealed {
-    fn ops(&self, author: ReplicaId, from: u64, to: u64) -> Vec<Op> {
+    /// The changes that are in both the block and the range.
+    fn batch(&self, from: u64, to: u64) -> Option<Batch> {
         // H4: what is in the log could be read when it came.
-        let ops = decode_block(&self.block).map(|batch| batch.ops).unwrap_or_default();
-        cut(ops, OpId { replica: author, counter: self.start }, from, to)
+        let mut batch = decode_block(&self.block).ok()?;
+        if to < self.end {
+            batch.split_off(to)?;
+        }
+        if from > self.start { batch.split_off(from) } else { Some(batch) }
     }
 }
 

@@ -11,6 +11,7 @@ use smallvec::{SmallVec, smallvec};
 
 use crate::id::{Life, Stamp};
 use crate::op::NewEntry;
+use crate::state::{self, LifeRecord};
 
 /// One life in which somebody touched the entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +111,17 @@ impl Lives {
         one.and_then(|one| one.creation).map_or(NewEntry::Item, |creation| creation.kind)
     }
 
+    /// The same as records.
+    pub(super) fn records(&self, current: Life) -> SmallVec<[LifeRecord; 1]> {
+        let record = |creation| smallvec![LifeRecord { life: current, creation }];
+        match self {
+            Self::None => SmallVec::new(),
+            Self::Touched => record(state::Creation::None),
+            Self::Item => record(state::Creation::Item),
+            Self::Listed(list) => list.iter().map(TouchedLife::record).collect(),
+        }
+    }
+
     /// The same as a list. An item's stamp decides nothing, so any will do.
     fn to_list(&self, current: Life, stamp: Stamp) -> TouchedLives {
         let item = Creation { kind: NewEntry::Item, stamp };
@@ -146,6 +158,17 @@ impl Touch {
 }
 
 impl TouchedLife {
+    fn record(&self) -> LifeRecord {
+        let creation = match self.creation {
+            None => state::Creation::None,
+            Some(Creation { kind: NewEntry::Item, .. }) => state::Creation::Item,
+            Some(Creation { kind: NewEntry::Link { target }, stamp }) => {
+                state::Creation::Link { target, op: stamp.op() }
+            }
+        };
+        LifeRecord { life: self.life, creation }
+    }
+
     fn is_item(&self) -> bool {
         self.creation.is_some_and(|creation| creation.kind == NewEntry::Item)
     }

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use super::super::columns::{Column, ColumnReader, ColumnWriter, Sink, Source};
 use super::super::keys::{read_key, write_key};
 use super::super::ops::{read_content, value_kind, write_content};
-use super::{next_of, numbered};
+use super::numbered;
 use crate::error::DecodeError;
 use crate::id::{EntryId, Life, OpId, ReplicaId, Timestamp};
 use crate::limits::{COUNTER_MAX, INFO_KEY_BYTES_MAX};
@@ -405,7 +405,7 @@ impl<'a, 'b> EntryReader<'a, 'b> {
     pub(super) fn is_here(&self, op: OpId) -> bool {
         let number = self.times.binary_search_by_key(&op.replica, |times| times.author);
         let times = number.ok().and_then(|number| self.times.get(number));
-        times.is_some_and(|times| op.counter < next_of(times))
+        times.is_some_and(|times| op.counter < times.next())
     }
 
     pub(super) fn op(&mut self) -> Result<OpId, DecodeError> {
@@ -419,7 +419,7 @@ impl<'a, 'b> EntryReader<'a, 'b> {
         self.recent.op = (author, counter);
         let times = usize::try_from(author).ok().and_then(|author| self.times.get(author));
         match times {
-            Some(times) if counter < next_of(times) => Ok(OpId { replica: times.author, counter }),
+            Some(times) if counter < times.next() => Ok(OpId { replica: times.author, counter }),
             _ => Err(self.malformed("reference to an op not seen")),
         }
     }

@@ -1,0 +1,121 @@
+//! An entry's state as a record, and the join of a record into it.
+
+use smallvec::SmallVec;
+
+use super::lives::Touch;
+use super::{Content, EntryState, FieldNames, Register};
+use crate::id::{Life, Stamp};
+use crate::state::{ContentRecord, EntryRecord, FieldRecord, LifeRecord, RunRecord, TextRecord};
+use crate::text::{Fate, Piece, Sides, Text, pieces_of};
+use crate::value::{Value, char_count};
+
+impl EntryState {
+    /// The lives that ops touched.
+    pub(crate) fn life_records(&self) -> SmallVec<[LifeRecord; 1]> {
+        self.lives.records(self.life)
+    }
+
+    /// What the fields hold.
+    pub(crate) fn field_records(&self, names: &FieldNames) -> SmallVec<[FieldRecord; 1]> {
+        let mut records: SmallVec<[FieldRecord; 1]> = SmallVec::new();
+        self.fields.for_each(|register| {
+            records.push(FieldRecord {
+                field: names.field(register.field).clone(),
+                life: register.life,
+                set: register.stamp.op(),
+                content: register.content.record(),
+            });
+        });
+        records.sort_unstable_by(|a, b| a.field.cmp(&b.field));
+        records
+    }
+
+    /// Takes in what another replica knows of the entry.
+    pub(crate) fn join(&mut self, record: EntryRecord, names: &mut FieldNames, sides: &Sides<'_>) {
+        self.is_known = true;
+        self.begin_life(record.life);
+        for one in &record.lives {
+            // Which op created an item decides nothing; of links the newest counts.
+            let stamp = one.creation.op().map_or(Stamp::ZERO, sides.clock);
+            let touch = Touch { life: one.life, creates: one.creation.kind(), stamp };
+            if self.lives.is_changed_by(self.life, &touch) {
+                self.lives.touch(self.life, &touch);
+            }
+        }
+        for one in record.fields {
+            if one.life >= self.life {
+                self.join_field(one, names, sides);
+            }
+        }
+    }
+
+    /// Ends all lives before this one.
+    pub(super) fn begin_life(&mut self, life: Life) {
+        if life > self.life {
+            self.life = life;
+            self.lives.begin(life);
+            self.fields.retain(|register| register.life >= life);
+        }
+    }
+
+    fn join_field(&mut self, record: FieldRecord, names: &mut FieldNames, sides: &Sides<'_>) {
+        let field = names.name(&record.field);
+        let stamp = (sides.clock)(record.set);
+        if let Some(known) = self.fields.get_mut(field) {
+            if (known.life, known.stamp) > (record.life, stamp) {
+                return;
+            }
+            if (known.life, known.stamp) == (record.life, stamp) {
+                if let ContentRecord::Text(theirs) = &record.content
+                    && let Some(mine) = known.text_mut()
+                {
+                    *mine = mine.join(theirs, sides);
+                }
+                return;
+            }
+        }
+        let content = Content::of_record(&record.content);
+        drop(self.fields.insert(Register { stamp, content, life: record.life, field }));
+    }
+}
+
+impl Content {
+    fn record(&self) -> ContentRecord {
+        match self {
+            Self::Nothing => ContentRecord::Value(Value::None),
+            Self::Int(number) => ContentRecord::Value(Value::Int(*number)),
+            Self::Plain(text) => ContentRecord::Value(Value::Text(text.to_string())),
+            Self::Other(value) => ContentRecord::Value((**value).clone()),
+            Self::Spliced(text) => ContentRecord::Text(record_of(text)),
+        }
+    }
+
+    fn of_record(record: &ContentRecord) -> Self {
+        match record {
+            ContentRecord::Value(value) => Self::of(value),
+            ContentRecord::Text(text) => {
+                Self::Spliced(Box::new(Text::from_pieces(pieces_of(text))))
+            }
+        }
+    }
+}
+
+fn record_of(text: &Text) -> TextRecord {
+    let mut record = TextRecord::default();
+    for Piece { first, fate } in text.pieces() {
+        let (len, is_deleted) = match fate {
+            Fate::Visible(shown) => {
+                record.text.push_str(shown);
+                (char_count(shown), false)
+            }
+            Fate::Deleted(len) => (len, true),
+        };
+        match record.runs.last_mut() {
+            Some(last) if last.first.plus(last.len) == first && last.is_deleted == is_deleted => {
+                last.len += len;
+            }
+            _ => record.runs.push(RunRecord { first, len, is_deleted }),
+        }
+    }
+    record
+}
