@@ -59,7 +59,7 @@ impl Index {
 
     /// Says that the characters `ids` are in `leaf`. `are_last`: their author has none after them.
     pub(super) fn assign(&mut self, ids: Range<CharId>, leaf: u32, are_last: bool) {
-        let before = self.piece_before(ids.start);
+        let before = self.last_piece_if_before(ids.start).or_else(|| self.piece_before(ids.start));
         let (next, known) = self.piece(before, ids.start);
         if next < ids.end {
             self.remove_between(&ids);
@@ -161,6 +161,14 @@ impl Index {
         let at = self.chunks[chunk].keys.partition_point(|key| *key <= id);
         // I2: the chunk's first key is its head.
         Some((chunk, at.saturating_sub(1)))
+    }
+
+    /// The last piece of all, if it begins before `id`: new characters mostly have the greatest ids.
+    #[inline]
+    fn last_piece_if_before(&self, id: CharId) -> Option<(usize, usize)> {
+        let chunk = self.chunks.last()?;
+        let is_before = chunk.keys.last().is_some_and(|key| *key < id);
+        is_before.then(|| (self.chunks.len() - 1, chunk.keys.len() - 1))
     }
 
     /// Panics if I1 or I2 does not hold.
