@@ -62,7 +62,12 @@ impl Index {
         let before = self.last_piece_if_before(ids.start).or_else(|| self.piece_before(ids.start));
         let (next, known) = self.piece(before, ids.start);
         if next < ids.end {
+            // What comes behind may be in a piece that begins inside.
+            let rest = self.leaf_of(ids.end);
             self.remove_between(&ids);
+            if !are_last {
+                self.begin_piece(ids.end, rest);
+            }
             self.assign(ids, leaf, are_last);
             return;
         }
@@ -78,6 +83,15 @@ impl Index {
             }
             Some((number, at)) => self.insert(number, at + 1, Some((ids.start, leaf)), rest),
             None => self.insert(0, 0, Some((ids.start, leaf)), rest),
+        }
+    }
+
+    /// Lets a piece begin at `key`, if none does.
+    fn begin_piece(&mut self, key: CharId, leaf: u32) {
+        match self.piece_before(key) {
+            Some((number, at)) if self.chunks[number].keys[at] == key => {}
+            Some((number, at)) => self.insert(number, at + 1, Some((key, leaf)), None),
+            None => self.insert(0, 0, Some((key, leaf)), None),
         }
     }
 
@@ -200,5 +214,48 @@ impl Chunk {
         self.keys.shrink_to_fit();
         self.leaves.shrink_to_fit();
         rest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::super::authors::Authors;
+    use super::*;
+    use crate::id::{OpId, ReplicaId};
+
+    proptest! {
+        /// Spans of two authors go to leaves in any order, some of them again and again.
+        #[test]
+        fn every_assigned_id_is_in_the_leaf_that_it_was_assigned_to_last(
+            spans in prop::collection::vec((1u64..3, 0u64..100, 1u64..9, 0u32..5), 1..60),
+        ) {
+            let (mut authors, mut index) = (Authors::default(), Index::default());
+            let mut leaves = BTreeMap::new();
+            for (replica, start, len, leaf) in spans {
+                let replica = ReplicaId::new(replica).unwrap();
+                let id = |counter| OpId { replica, counter };
+                let ids: Vec<CharId> =
+                    (start..start + len).map(|at| authors.find_or_add(id(at))).collect();
+                let (first, last) = (ids[0], ids[ids.len() - 1]);
+                let are_last = authors.end_of(first) <= first;
+                authors.reach(last);
+                index.assign(first..last.plus(1), leaf, are_last);
+                leaves.extend(ids.into_iter().map(|id| (id, leaf)));
+                index.assert_invariants();
+                for (id, leaf) in &leaves {
+                    prop_assert_eq!(index.leaf_of(*id), *leaf);
+                }
+            }
+            let loaded = Index::from_sorted(leaves.clone());
+            loaded.assert_invariants();
+            for (id, leaf) in &leaves {
+                prop_assert_eq!(loaded.leaf_of(*id), *leaf);
+                prop_assert!(loaded.piece_end(*id) > *id);
+            }
+        }
     }
 }
