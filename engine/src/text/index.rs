@@ -16,7 +16,7 @@ use std::ops::Range;
 use super::authors::CharId;
 
 /// The most pieces in a chunk.
-const CHUNK: usize = if cfg!(any(test, feature = "small-nodes")) { 4 } else { 128 };
+const CHUNK: usize = if cfg!(any(test, feature = "small-nodes")) { 4 } else { 256 };
 
 #[derive(Clone, Debug, Default)]
 struct Chunk {
