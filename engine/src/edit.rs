@@ -202,7 +202,7 @@ impl Replica {
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let mut desk = Replica::new(ReplicaId::new(1).ok_or("zero")?);
-    /// desk.set(EntryId::ROOT, Field::Label, Value::Text("naïve".into()))?;
+    /// desk.set(EntryId::ROOT, Field::Label, Value::Text("na\u{ef}ve".into()))?;
     /// desk.splice_by(EntryId::ROOT, Field::Label, 2..3, TextUnit::Chars, "i")?;
     /// assert_eq!(desk.value(EntryId::ROOT, &Field::Label), Value::Text("naive".into()));
     /// # Ok(())

@@ -79,9 +79,9 @@ impl Replica {
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// let mut desk = Replica::new(ReplicaId::new(1).ok_or("zero")?);
-    /// desk.set(EntryId::ROOT, Field::Label, Value::Text("5 € each".into()))?;
+    /// desk.set(EntryId::ROOT, Field::Label, Value::Text("5 \u{20ac} each".into()))?;
     /// let price = desk.text_slice(EntryId::ROOT, &Field::Label, 0..3, TextUnit::Chars)?;
-    /// assert_eq!(price, "5 €");
+    /// assert_eq!(price, "5 \u{20ac}");
     /// assert_eq!(price.len(TextUnit::Utf8), 5);
     /// assert!(desk.text_slice(EntryId::ROOT, &Field::Label, 0..4, TextUnit::Utf8).is_err());
     /// # Ok(())

@@ -16,7 +16,7 @@ use std::ops::Range;
 use super::authors::CharId;
 
 /// The most pieces in a chunk.
-const CHUNK: usize = if cfg!(any(test, feature = "small-nodes")) { 4 } else { 128 };
+const CHUNK: usize = if cfg!(any(test, feature = "small-nodes")) { 4 } else { 256 };
 
 #[derive(Clone, Debug, Default)]
 struct Chunk {
@@ -59,10 +59,15 @@ impl Index {
 
     /// Says that the characters `ids` are in `leaf`. `are_last`: their author has none after them.
     pub(super) fn assign(&mut self, ids: Range<CharId>, leaf: u32, are_last: bool) {
-        let before = self.piece_before(ids.start);
+        let before = self.last_piece_if_before(ids.start).or_else(|| self.piece_before(ids.start));
         let (next, known) = self.piece(before, ids.start);
         if next < ids.end {
+            // What comes behind may be in a piece that begins inside.
+            let rest = self.leaf_of(ids.end);
             self.remove_between(&ids);
+            if !are_last {
+                self.begin_piece(ids.end, rest);
+            }
             self.assign(ids, leaf, are_last);
             return;
         }
@@ -78,6 +83,15 @@ impl Index {
             }
             Some((number, at)) => self.insert(number, at + 1, Some((ids.start, leaf)), rest),
             None => self.insert(0, 0, Some((ids.start, leaf)), rest),
+        }
+    }
+
+    /// Lets a piece begin at `key`, if none does.
+    fn begin_piece(&mut self, key: CharId, leaf: u32) {
+        match self.piece_before(key) {
+            Some((number, at)) if self.chunks[number].keys[at] == key => {}
+            Some((number, at)) => self.insert(number, at + 1, Some((key, leaf)), None),
+            None => self.insert(0, 0, Some((key, leaf)), None),
         }
     }
 
@@ -163,6 +177,14 @@ impl Index {
         Some((chunk, at.saturating_sub(1)))
     }
 
+    /// The last piece of all, if it begins before `id`: new characters mostly have the greatest ids.
+    #[inline]
+    fn last_piece_if_before(&self, id: CharId) -> Option<(usize, usize)> {
+        let chunk = self.chunks.last()?;
+        let is_before = chunk.keys.last().is_some_and(|key| *key < id);
+        is_before.then(|| (self.chunks.len() - 1, chunk.keys.len() - 1))
+    }
+
     /// Panics if I1 or I2 does not hold.
     pub(super) fn assert_invariants(&self) {
         let heads = self.chunks.iter().map(|chunk| chunk.keys[0]);
@@ -192,5 +214,48 @@ impl Chunk {
         self.keys.shrink_to_fit();
         self.leaves.shrink_to_fit();
         rest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::super::authors::Authors;
+    use super::*;
+    use crate::id::{OpId, ReplicaId};
+
+    proptest! {
+        /// Spans of two authors go to leaves in any order, some of them again and again.
+        #[test]
+        fn every_assigned_id_is_in_the_leaf_that_it_was_assigned_to_last(
+            spans in prop::collection::vec((1u64..3, 0u64..100, 1u64..9, 0u32..5), 1..60),
+        ) {
+            let (mut authors, mut index) = (Authors::default(), Index::default());
+            let mut leaves = BTreeMap::new();
+            for (replica, start, len, leaf) in spans {
+                let replica = ReplicaId::new(replica).unwrap();
+                let id = |counter| OpId { replica, counter };
+                let ids: Vec<CharId> =
+                    (start..start + len).map(|at| authors.find_or_add(id(at))).collect();
+                let (first, last) = (ids[0], ids[ids.len() - 1]);
+                let are_last = authors.end_of(first) <= first;
+                authors.reach(last);
+                index.assign(first..last.plus(1), leaf, are_last);
+                leaves.extend(ids.into_iter().map(|id| (id, leaf)));
+                index.assert_invariants();
+                for (id, leaf) in &leaves {
+                    prop_assert_eq!(index.leaf_of(*id), *leaf);
+                }
+            }
+            let loaded = Index::from_sorted(leaves.clone());
+            loaded.assert_invariants();
+            for (id, leaf) in &leaves {
+                prop_assert_eq!(loaded.leaf_of(*id), *leaf);
+                prop_assert!(loaded.piece_end(*id) > *id);
+            }
+        }
     }
 }

@@ -393,3 +393,53 @@ fn ranges_that_end_inside_a_character_or_past_the_end_do_not_resolve() {
     }
     assert!(pair.text.resolve(&(1..3), TextUnit::Utf16, true).is_some());
 }
+
+#[test]
+fn a_text_is_loaded_from_pieces_of_any_length() {
+    let piece = |counter, fate| Piece { first: stamp(1, 1, counter).op(), fate };
+    let long = "0123456789é".repeat(20);
+    let whole = [
+        piece(0, Fate::Visible(&long)),
+        piece(220, Fate::Deleted(300)),
+        piece(520, Fate::Visible("a")),
+        piece(521, Fate::Visible("b")),
+    ];
+    let clock = |id: OpId| stamp(1, 1, id.counter);
+    let mut text = Text::from_pieces(whole);
+    text.assert_invariants(&clock);
+    assert_eq!(text.visible(), format!("{long}ab"));
+    assert_eq!(text.position_of(stamp(1, 1, 400).op()).unwrap().before.chars, 220);
+    // Before and after the first edit, which builds the index.
+    for _ in 0..2 {
+        let again = Text::from_pieces(text.pieces());
+        again.assert_invariants(&clock);
+        assert_eq!(chars(&again), chars(&text));
+        text.delete(IdRange { first: stamp(1, 1, 100).op(), len: 430 }, |_| {});
+        text.assert_invariants(&clock);
+    }
+    assert_eq!(text.shown().chars, 100);
+}
+
+/// Each character by itself, if it shows.
+fn chars(text: &Text) -> Vec<(OpId, Option<char>)> {
+    let mut chars = Vec::new();
+    for Piece { first, fate } in text.pieces() {
+        let ids = (0..).map(|at| first.plus(at));
+        match fate {
+            Fate::Visible(text) => chars.extend(ids.zip(text.chars().map(Some))),
+            Fate::Deleted(len) => chars.extend(ids.zip((0..len).map(|_| None))),
+        }
+    }
+    chars
+}
+
+#[test]
+fn a_deletion_of_ids_that_are_not_here_ends_soon() {
+    let mut pair = Pair::new("some text");
+    for (first, len) in [(0, u64::MAX), (5, 1 << 56), (1 << 50, 1 << 40)] {
+        pair.text.delete(IdRange { first: stamp(1, 1, first).op(), len }, |_| {});
+        pair.text.delete(IdRange { first: stamp(1, 9, first).op(), len }, |_| {});
+    }
+    assert_eq!(pair.text.visible(), "");
+    pair.text.assert_invariants(&pair.list.clock());
+}

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{CharId, FIRST_LEAF, Lengths, Run, RunTree, Side, Spot, TextUnit, reaches};
+use super::{CharId, FIRST_LEAF, LEAF_BYTES, Lengths, Run, RunTree, Side, Spot, TextUnit, reaches};
 use crate::id::{OpId, Stamp};
 use crate::op::IdRange;
 use crate::text::{IdRanges, push_range};
@@ -104,6 +104,9 @@ impl RunTree {
     fn seek_near(&mut self, position: usize, unit: TextUnit, side: Side) -> bool {
         let runs = &self.leaves[self.cursor.spot.leaf as usize].runs;
         let Some(mut at) = self.cursor.at else { return false };
+        if position.abs_diff(at.in_unit(unit)) > LEAF_BYTES {
+            return false;
+        }
         let Spot { mut run, mut byte, leaf } = self.cursor.spot;
         for _ in 0..NEAR {
             let start = at.in_unit(unit);

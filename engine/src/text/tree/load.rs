@@ -126,7 +126,7 @@ impl RunTree {
         }
         let runs = &self.leaves[leaf as usize].runs;
         let spans = runs.iter().map(|run| run.first..run.end());
-        let mut spans: SmallVec<[Range<CharId>; LEAF_RUNS]> = spans.collect();
+        let mut spans: SmallVec<[Range<CharId>; 32]> = spans.collect();
         spans.sort_unstable_by_key(|ids| ids.start);
         spans.dedup_by(|next, ids| {
             let goes_on = ids.end == next.start && !next.start.begins_era();
