@@ -123,6 +123,9 @@ pub(crate) struct EntryState {
     is_known: bool,
 }
 
+// There is one for each entry, and one for each field that holds something.
+const _: () = assert!(size_of::<EntryState>() <= 48 && size_of::<Register>() <= 56);
+
 /// An op on its way into an entry's state.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Applying<'a> {

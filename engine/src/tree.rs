@@ -28,13 +28,14 @@ mod moves;
 mod nodes;
 mod order_key;
 
+use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use crate::entries::{Entries, EntryIx};
 use crate::id::{EntryId, Life, Stamp, Timestamp};
 use folder_log::FolderLog;
 pub(crate) use moves::MoveIx;
-use moves::Moves;
+use moves::{Move, Moves};
 use nodes::Nodes;
 pub use order_key::OrderKey;
 pub(crate) use order_key::{SPREAD_HEAD_MAX, rescued_key};
@@ -297,9 +298,7 @@ impl MoveTree {
             for ix in late {
                 self.log.push(*ix, &self.moves);
             }
-            for ix in self.log.from(first, &self.moves).to_vec() {
-                self.take_effect(ix);
-            }
+            self.redo(first, late);
         }
         for ix in newer {
             self.log.push(*ix, &self.moves);
@@ -307,17 +306,46 @@ impl MoveTree {
         }
     }
 
+    /// Lets the moves in the log from `first` on take effect, of which those in `late` do so for the
+    /// first time. While all folders are where they were at the same turn before, so does every move
+    /// what it did before: then nobody looks for cycles.
+    fn redo(&mut self, first: Stamp, late: &[MoveIx]) {
+        let mut late = late.iter().peekable();
+        // Folders that are elsewhere than before at this turn, with their placements from then.
+        let mut astray: HashMap<EntryIx, Option<MoveIx>> = HashMap::new();
+        for ix in self.log.from(first, &self.moves).to_vec() {
+            let is_late = late.next_if_eq(&&ix).is_some();
+            let Move { entry, is_effective: was_effective, .. } = *self.moves.get(ix);
+            let mut before = astray.get(&entry).copied().unwrap_or(self.nodes.placed(entry));
+            if astray.is_empty() && !is_late {
+                self.give_effect(ix, self.nodes.placed(entry), was_effective);
+                continue;
+            }
+            self.take_effect(ix);
+            if was_effective && !is_late {
+                before = Some(ix);
+            }
+            if self.nodes.placed(entry) == before {
+                astray.remove(&entry);
+            } else {
+                astray.insert(entry, before);
+            }
+        }
+    }
+
     /// Lets a move take effect on top of what is, if it can.
     fn take_effect(&mut self, ix: MoveIx) {
-        let (entry, current) =
-            (self.moves.get(ix).entry, self.nodes.placed(self.moves.get(ix).entry));
-        let is_effective = self.is_effective(ix, current);
+        let current = self.nodes.placed(self.moves.get(ix).entry);
+        self.give_effect(ix, current, self.is_effective(ix, current));
+    }
+
+    fn give_effect(&mut self, ix: MoveIx, current: Option<MoveIx>, is_effective: bool) {
         let one = self.moves.get_mut(ix);
         (one.is_effective, one.replaced) = (is_effective, current);
         if !is_effective {
             return;
         }
-        let (parent, is_within) = (one.parent, one.is_within);
+        let (entry, parent, is_within) = (one.entry, one.parent, one.is_within);
         if is_within {
             self.moves.set_time(ix, current.and_then(|current| self.moves.time(current)));
         }

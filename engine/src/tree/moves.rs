@@ -48,6 +48,9 @@ impl Move {
     }
 }
 
+// There is one for each creation and move, for good.
+const _: () = assert!(size_of::<Move>() <= 64);
+
 /// The moves. Only the newest can be taken out again.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Moves {

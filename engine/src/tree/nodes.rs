@@ -27,6 +27,9 @@ struct Node {
     is_touched: bool,
 }
 
+// There is one for each entry.
+const _: () = assert!(size_of::<Node>() <= 28);
+
 const BITS: usize = u64::BITS as usize;
 
 /// The placements of all entries.

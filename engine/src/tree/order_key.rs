@@ -23,6 +23,8 @@ const NUMBER_BYTES: usize = 3;
 const NUMBER_MAX: u32 = 0x00ff_ffff;
 /// Where a run begins: with room in both directions, and more forwards.
 const NUMBER_FIRST: u32 = 0x0040_0001;
+/// How far a run counts at a time, so that its author can go between two of it without a longer key.
+const STEP: u32 = 16;
 
 /// The longest gap prefix with which a key made by [`OrderKey::spread`] is not longer than the goal.
 pub(crate) const SPREAD_HEAD_MAX: usize = ORDER_KEY_BYTES_GOAL - TAG_BYTES - 2 * NUMBER_BYTES;
@@ -60,20 +62,14 @@ impl OrderKey {
     /// Only for a key that the same replica made, with whichever function here.
     pub(crate) fn following(key: &[u8], hi: Option<&[u8]>) -> Option<Self> {
         let (head, number) = split(key)?;
-        // A key may not end with zero, so one number in 256 is left out.
-        let step = if number & 0xff == 0xff { 2 } else { 1 };
-        if number + step > NUMBER_MAX {
-            return None;
-        }
-        let next = Self::assemble(head, number + step);
-        hi.is_none_or(|hi| next.as_bytes() < hi).then_some(next)
+        let next = Self::assemble(head, not_zero_at_its_end(number + STEP));
+        (number < NUMBER_MAX - STEP && hi.is_none_or(|hi| next.as_bytes() < hi)).then_some(next)
     }
 
     /// The key before `key` in its run, if the run has one above `lo`. As for [`Self::following`].
     pub(crate) fn preceding(key: &[u8], lo: Option<&[u8]>) -> Option<Self> {
         let (head, number) = split(key)?;
-        let step = if number & 0xff == 0x01 { 2 } else { 1 };
-        let before = Self::assemble(head, number.checked_sub(step)?);
+        let before = Self::assemble(head, not_zero_at_its_end(number.checked_sub(STEP)?));
         lo.is_none_or(|lo| lo < before.as_bytes()).then_some(before)
     }
 
@@ -85,6 +81,13 @@ impl OrderKey {
     /// The key before it in that run.
     pub(crate) fn predecessor(&self) -> Option<Self> {
         Self::preceding(&self.0, None).filter(|key| Self::new(key.as_bytes()).is_some())
+    }
+
+    /// A key of the same run between two of it. As for [`Self::following`].
+    pub(crate) fn amid(lo: &[u8], hi: &[u8]) -> Option<Self> {
+        let ((head, from), (same, to)) = (split(lo)?, split(hi)?);
+        let middle = not_zero_at_its_end(from.midpoint(to));
+        (head == same && from < middle && middle < to).then(|| Self::assemble(head, middle))
     }
 
     /// A key between two neighbours that begins a run of its own, or `None` where there is no room
@@ -148,6 +151,11 @@ impl fmt::Debug for OrderKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
+}
+
+/// The number, or the next one if a key may not end with it.
+const fn not_zero_at_its_end(number: u32) -> u32 {
+    if number & 0xff == 0 { number + 1 } else { number }
 }
 
 /// A key of a run without its number, and the number.
@@ -309,6 +317,20 @@ mod tests {
             assert!(key < next && OrderKey::new(next.as_bytes()).is_some());
             key = next;
         }
+    }
+
+    #[test]
+    fn a_run_has_room_within_itself() {
+        let first = OrderKey::between(None, None, run(1, 0)).unwrap();
+        let next = following(&first).unwrap();
+        let (mut hi, mut found) = (next.clone(), 0);
+        while let Some(key) = OrderKey::amid(first.as_bytes(), hi.as_bytes()) {
+            assert!(first < key && key < hi && key.as_bytes().len() == first.as_bytes().len());
+            (hi, found) = (key, found + 1);
+        }
+        assert_eq!(1 << found, STEP);
+        let other = OrderKey::between(None, Some(first.as_bytes()), run(1, 1)).unwrap();
+        assert_eq!(OrderKey::amid(other.as_bytes(), first.as_bytes()), None, "of two runs");
     }
 
     #[test]
