@@ -35,6 +35,8 @@ pub enum Step {
     Send { from: u8, to: u8, delivery: Delivery },
     /// A replica is saved and loaded.
     Reload { at: u8 },
+    /// A replica drops its history.
+    Compact { at: u8 },
 }
 
 /// Which changes arrive, and how.
@@ -88,6 +90,7 @@ impl Step {
             6 => (any::<u8>(), any::<u8>(), Delivery::any())
                 .prop_map(|(from, to, delivery)| Self::Send { from, to, delivery }),
             1 => any::<u8>().prop_map(|at| Self::Reload { at }),
+            1 => any::<u8>().prop_map(|at| Self::Compact { at }),
         ]
     }
 
@@ -189,6 +192,7 @@ impl Story {
                 self.send(from, to, delivery);
             }
             Step::Reload { at } => self.peers[place(*at)].reload(),
+            Step::Compact { at } => self.peers[place(*at)].compact(),
         }
     }
 
@@ -201,11 +205,13 @@ impl Story {
         match delivery {
             Delivery::Missing => {
                 let patch = exported(self.peers[to].replica.version());
-                self.peers[to].take_in(patch);
+                let stands_for = sender.integrated();
+                self.peers[to].take_in(patch, stands_for);
             }
             Delivery::Everything => {
                 let patch = exported(&Version::new());
-                self.peers[to].take_in(patch);
+                let stands_for = sender.integrated();
+                self.peers[to].take_in(patch, stands_for);
             }
             Delivery::Some { seed, packages } => {
                 let changes = selection(&sender.changes, *seed);
@@ -282,8 +288,12 @@ impl Peer {
         assert_matches_model(&mut self.replica, &self.changes);
     }
 
-    fn take_in(&mut self, patch: Patch) {
+    /// Takes a patch in. If it has a state, then that stands for these changes.
+    fn take_in(&mut self, patch: Patch, stands_for: Vec<Change>) {
         self.changes.extend(patch.changes());
+        if patch.has_state() {
+            self.changes.extend(stands_for);
+        }
         self.replica.integrate(patch).expect("nobody forks and nothing is missing");
         assert_matches_model(&mut self.replica, &self.changes);
     }
@@ -293,9 +303,24 @@ impl Peer {
         let bytes = self.replica.snapshot();
         let loaded = Replica::from_snapshot(self.replica.id(), &bytes);
         self.replica = loaded.expect("a snapshot can be loaded");
-        let exported = Patch::decode(&self.replica.export(&Version::new()));
-        self.changes = exported.expect("an export is a patch").into_changes();
+        self.changes = self.integrated();
+        if let Some(changes) = self.replica.changes_since(&Version::new()) {
+            let mut exported: Vec<Change> =
+                changes.iter().map(|bytes| Change::decode(bytes).expect("an export")).collect();
+            exported.sort_by_key(|change| (change.header().replica, change.header().start));
+            assert_eq!(exported, self.changes, "a snapshot holds the history");
+        }
         assert_matches_model(&mut self.replica, &self.changes);
+    }
+
+    fn compact(&mut self) {
+        self.replica.compact();
+        assert_matches_model(&mut self.replica, &self.changes);
+    }
+
+    /// The changes that have all that they build on, each once, by author.
+    fn integrated(&self) -> Vec<Change> {
+        History::of(&self.changes).integrated().cloned().collect()
     }
 
     /// Takes note of the change that a local edit has made since `before`.

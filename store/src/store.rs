@@ -155,9 +155,10 @@ impl DataStore {
         self.replica.export(since)
     }
 
-    /// The changes that `since` lacks, encoded, each after what it builds on.
+    /// The changes that `since` lacks, encoded, each after what it builds on; nothing if some came as
+    /// a state, without their bytes.
     #[must_use]
-    pub fn changes_since(&self, since: &Version) -> Vec<Arc<[u8]>> {
+    pub fn changes_since(&self, since: &Version) -> Option<Vec<Arc<[u8]>>> {
         self.replica.changes_since(since)
     }
 

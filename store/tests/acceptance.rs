@@ -326,7 +326,7 @@ fn a_failing_transaction_takes_everything_back() {
     assert_eq!(store.entry_with_id(item).unwrap().label(), "", "a panic takes it back too");
     store.set_label(item, "kept").unwrap();
     store.assert_invariants();
-    assert_eq!(store.changes_since(&version).len(), 1);
+    assert_eq!(store.changes_since(&version).unwrap().len(), 1);
 }
 
 #[test]

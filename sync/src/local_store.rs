@@ -99,7 +99,7 @@ impl LocalStore {
     /// # Errors
     /// If that fails; then nothing was written, and it can be tried again.
     pub fn commit(&mut self) -> Result<(), StorageError> {
-        let batch = batch_since(&self.store, &self.saved).unsaved;
+        let batch = batch_since(&self.store, &self.saved, self.id())?.unsaved;
         if !batch.is_empty() {
             self.persistence.append(&batch)?;
             self.saved = self.store.version().clone();
@@ -122,12 +122,20 @@ pub(crate) struct Gained {
     pub(crate) blobs: Vec<BlobRef>,
 }
 
-/// What `store` has gained since it had `version`.
-pub(crate) fn batch_since(store: &DataStore, version: &Version) -> Gained {
-    let changes = store.changes_since(version);
+/// What `store`, which has this id, has gained since it had `version`.
+pub(crate) fn batch_since(
+    store: &DataStore,
+    version: &Version,
+    id: &StoreId,
+) -> Result<Gained, StorageError> {
+    let changes = store.changes_since(version).ok_or_else(|| history_missing(id))?;
     let blobs: Vec<BlobRef> = changes.iter().flat_map(|change| blobs_of(change)).collect();
     let held = blobs.iter().filter_map(|blob| Some((blob.hash, store.blob(&blob.hash)?))).collect();
-    Gained { unsaved: Batch { changes, blobs: held }, blobs }
+    Ok(Gained { unsaved: Batch { changes, blobs: held }, blobs })
+}
+
+pub(crate) fn history_missing(id: &StoreId) -> StorageError {
+    StorageError::HistoryMissing { path: PathBuf::from(id.file_name()) }
 }
 
 /// The blobs that a change refers to.
@@ -145,13 +153,16 @@ fn blobs_of(change: &[u8]) -> Vec<BlobRef> {
 /// Gives a store the changes of its file back.
 fn restore(store: &mut DataStore, changes: &[Arc<[u8]>], id: &StoreId) -> Result<(), StorageError> {
     let patch = Patch::pack(changes.iter().map(|change| &**change));
-    if store.apply_remote_patch(&patch).is_err() {
-        return Err(match Patch::decode(&patch) {
-            Err(DecodeError::OpTooNew { .. } | DecodeError::FormatTooNew { .. }) => {
-                StorageError::FormatTooNew { path: PathBuf::from(id.file_name()) }
-            }
-            _ => corrupt(id, "a change in the log is damaged"),
-        });
+    let too_new = || StorageError::FormatTooNew { path: PathBuf::from(id.file_name()) };
+    match store.apply_remote_patch(&patch) {
+        Ok(done) if done.newer > 0 => return Err(too_new()),
+        Ok(_) => {}
+        Err(_) => {
+            return Err(match Patch::decode(&patch) {
+                Err(DecodeError::FormatTooNew { .. }) => too_new(),
+                _ => corrupt(id, "a change in the log is damaged"),
+            });
+        }
     }
     let is_here = |change: &Arc<[u8]>| {
         ChangeHeader::decode(change).is_ok_and(|header| store.version().has(header.last()))

@@ -124,6 +124,13 @@ pub enum StorageError {
         /// What the operating system said.
         source: Arc<io::Error>,
     },
+    /// The store took in a state in place of changes whose history was dropped elsewhere; a store's
+    /// file keeps changes, and cannot keep that.
+    #[error("{} cannot keep a state without the changes that led to it", path.display())]
+    HistoryMissing {
+        /// The file.
+        path: PathBuf,
+    },
     /// A failure has closed the file. If it stays so, another process has written to it since.
     #[error("{} was closed after a failure: try again, or open it anew", path.display())]
     Closed {
@@ -144,6 +151,7 @@ impl StorageError {
             Self::WrongStore { .. } => "wrong-store",
             Self::Full { .. } => "disk-full",
             Self::Io { .. } => "storage-failed",
+            Self::HistoryMissing { .. } => "history-missing",
             Self::Closed { .. } => "storage-closed",
         }
     }

@@ -99,7 +99,7 @@ fn a_log_with_a_gap_or_damage_is_no_store() {
     let mut local = LocalStore::load(disk.clone()).unwrap();
     add_item(local.store_mut());
     add_item(local.store_mut());
-    let changes = local.store().changes_since(&sds_engine::Version::new());
+    let changes = local.store().changes_since(&sds_engine::Version::new()).unwrap();
     let mut gap = memory();
     gap.append(&Batch { changes: changes[1..].to_vec(), blobs: Vec::new() }).unwrap();
     assert_eq!(LocalStore::load(gap).unwrap_err().code(), "store-corrupt");

@@ -19,7 +19,7 @@ use super::SyncError;
 use super::status::{ConnectionState, SyncStatus};
 use super::writer::{Job, WriterGone, WriterHandle};
 use crate::limits::UNSAVED_BYTES_MAX;
-use crate::local_store::batch_since;
+use crate::local_store::{batch_since, history_missing};
 use crate::persistence::Batch;
 use crate::store_id::StoreId;
 
@@ -107,7 +107,8 @@ impl Shared {
 
     /// The durable changes that `version` lacks.
     pub(super) fn durable_since(&self, version: &Version) -> Result<Vec<Arc<[u8]>>, SyncError> {
-        let mut changes = self.core()?.store.changes_since(version);
+        let changes = self.core()?.store.changes_since(version);
+        let mut changes = changes.ok_or_else(|| history_missing(&self.id))?;
         let status = self.status.borrow();
         changes.retain(|change| {
             let header = ChangeHeader::decode(change);
@@ -222,7 +223,7 @@ impl Shared {
 
     /// Hands what the store has gained to the writer.
     fn capture(&self, core: &mut Core, origin: Origin) -> Result<Vec<Arc<[u8]>>, SyncError> {
-        let gained = batch_since(&core.store, &core.captured);
+        let gained = batch_since(&core.store, &core.captured, &self.id)?;
         if gained.unsaved.is_empty() {
             return Ok(Vec::new());
         }

@@ -185,7 +185,7 @@ impl Party {
         let laptop = &self.peers[0];
         self.connect(laptop)?;
         laptop.engine.wait_until_synced(PATIENCE).await?;
-        let changes = laptop.engine.read(|store| store.changes_since(&Version::new()).len())?;
+        let changes = laptop.engine.read(count_changes)?;
         let blobs = laptop.engine.read(|store| store.referenced_blobs().len())?;
         let changes = counted(changes, ["change", "changes"]);
         let blobs = counted(blobs, ["blob", "blobs"]);
@@ -275,8 +275,7 @@ impl Party {
         let began = Instant::now();
         let mut digests = self.digests()?;
         let entries = self.peers[0].engine.read(count_entries)?;
-        let all_changes = |store: &DataStore| store.changes_since(&Version::new()).len();
-        let changes = self.peers[0].engine.read(all_changes)?;
+        let changes = self.peers[0].engine.read(count_changes)?;
         let Self { relay, peers, access, home } = self;
         for peer in peers {
             peer.engine.stop().await?;
@@ -357,4 +356,9 @@ fn bytes_below(dir: &Path) -> Result<u64, Failure> {
         }
     }
     Ok(bytes)
+}
+
+/// How many changes a store has.
+fn count_changes(store: &DataStore) -> usize {
+    store.changes_since(&Version::new()).map_or(0, |changes| changes.len())
 }
