@@ -116,7 +116,10 @@ impl<const TEXT: bool> Text for Cola<TEXT> {
     }
 
     fn fork(&mut self, number: u64) -> Result<Self> {
-        Ok(Self::of(self.replica.fork(super::long_id(number)), self.rope.clone()))
+        let id = super::long_id(number);
+        let is_same = self.replica.id() == id;
+        let replica = if is_same { self.replica.clone() } else { self.replica.fork(id) };
+        Ok(Self::of(replica, self.rope.clone()))
     }
 
     fn text(&mut self) -> Result<String> {

@@ -199,8 +199,8 @@ impl Tree for SdsTree {
     }
 
     fn longest_order_key(&mut self) -> Result<usize> {
-        let patch = Patch::decode(&self.replica.export(&Version::new()))?;
-        let ops = patch.changes().iter().flat_map(|change| change.ops());
+        let changes = Patch::decode(&self.replica.export(&Version::new()))?.into_changes();
+        let ops = changes.iter().flat_map(|change| change.ops());
         let keys = ops.filter_map(|op| match op {
             Op::Create { key, .. } | Op::Move { key, .. } | Op::Reorder { key, .. } => Some(key),
             _ => None,

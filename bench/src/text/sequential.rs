@@ -45,6 +45,8 @@ const ROWS: &[Row] = &[
     HEAP_LOADED,
 ];
 
+/// Whoever typed the trace goes on typing.
+const AUTHOR: u64 = 1;
 const BATCH: usize = 100;
 /// Keystrokes before the clock starts, for engines that unpack what they need when it is needed.
 const WARM_UP: usize = 10;
@@ -193,7 +195,7 @@ impl<E: Text> Run<E> {
     }
 
     fn keystrokes(&mut self, board: &mut Board) -> Result<()> {
-        let mut author = self.base()?.fork(2)?;
+        let mut author = self.base()?.fork(AUTHOR)?;
         author.record();
         let (warm_up, keystrokes) = self.keystrokes.split_at(WARM_UP);
         for keystroke in warm_up {
@@ -222,7 +224,7 @@ impl<E: Text> Run<E> {
     }
 
     fn applied_keystrokes(&mut self, board: &mut Board) -> Result<()> {
-        let mut author = self.base()?.fork(2)?;
+        let mut author = self.base()?.fork(AUTHOR)?;
         let mut reader = self.base()?.fork(3)?;
         author.record();
         let mut messages = Vec::with_capacity(self.keystrokes.len());
