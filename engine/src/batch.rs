@@ -10,14 +10,14 @@
 //! - C2. Only the first change of a span names deps of its own.
 //! - C3. The ops are in their one form: none continues the one before.
 
-use std::collections::VecDeque;
+use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
 use crate::change::{Change, ChangeHeader, deps_fault, full_deps, named_deps};
 use crate::id::{OpId, ReplicaId};
 use crate::limits::{BLOCK_CHANGES_MAX, BLOCK_OPS_MAX};
-use crate::op::{Op, join_runs, push_joined};
+use crate::op::{Op, RunCursor, join_runs, push_joined};
 
 /// Deps that a change names by itself.
 pub(crate) type Deps = SmallVec<[OpId; 1]>;
@@ -102,23 +102,22 @@ impl Batch {
     }
 
     /// The changes one by one.
-    pub(crate) fn into_changes(self) -> impl Iterator<Item = Change> {
-        let mut at = OpId { replica: self.author, counter: self.start };
-        let mut ops = OpQueue::new(self.ops, at);
-        let lone = self.spans.into_iter().flat_map(|span| {
-            let first = std::iter::once(span.deps);
-            let deps = first.chain(std::iter::repeat_with(Deps::new));
-            deps.map(move |deps| (span.len, deps)).take(to_usize(span.count))
+    pub(crate) fn changes(&self) -> impl Iterator<Item = Change> {
+        let mut at = self.id(self.start);
+        let mut ops = OpParts::new(&self.ops, at);
+        let lone = self.spans.iter().flat_map(|span| {
+            let rest = std::iter::repeat_n(&[][..], to_usize(span.count.saturating_sub(1)));
+            std::iter::once(&span.deps[..]).chain(rest).map(|deps| (span.len, deps))
         });
         lone.map(move |(len, named)| {
             let end = at.counter + len;
             let mut mine = Vec::new();
+            let mut next = at;
             while let Some((_, op)) = ops.next_until(end) {
-                mine.push(op);
+                push_joined(&mut mine, op.into_owned(), &mut next);
             }
-            let mine = join_runs(mine, at);
             let references = mine.iter().flat_map(Op::references);
-            let deps = full_deps(&named, references, at.replica);
+            let deps = full_deps(named, references, at.replica);
             let header = ChangeHeader { replica: at.replica, start: at.counter, span: len, deps };
             at.counter = end;
             Change::assemble(header, mine)
@@ -200,33 +199,45 @@ impl Batch {
     }
 }
 
-/// Ops that are taken from the front, as far as a counter.
-#[derive(Debug)]
-pub(crate) struct OpQueue {
-    ops: VecDeque<Op>,
+/// Goes through ops, taking them in parts where changes end inside of them.
+#[derive(Clone, Debug)]
+pub(crate) struct OpParts<'a> {
+    ops: std::slice::Iter<'a, Op>,
+    /// The op under way, of which a part was taken, and the counter after it.
+    cut: Option<(&'a Op, RunCursor, u64)>,
     at: OpId,
 }
 
-impl OpQueue {
-    pub(crate) fn new(ops: Vec<Op>, at: OpId) -> Self {
-        Self { ops: ops.into(), at }
+impl<'a> OpParts<'a> {
+    /// Ops of which the first has the counter of `at`.
+    pub(crate) fn new(ops: &'a [Op], at: OpId) -> Self {
+        Self { ops: ops.iter(), cut: None, at }
     }
 
     /// The next op, or as much of it as there is before `end`, with its first counter.
-    pub(crate) fn next_until(&mut self, end: u64) -> Option<(OpId, Op)> {
+    pub(crate) fn next_until(&mut self, end: u64) -> Option<(OpId, Cow<'a, Op>)> {
         let at = self.at;
         if at.counter >= end {
             return None;
         }
-        let mut op = self.ops.pop_front()?;
-        let span = op.span();
-        if span > end - at.counter {
-            self.ops.push_front(op.split_off(end - at.counter, at));
-            self.at.counter = end;
-        } else {
-            self.at.counter += span;
+        let (op, mut cursor, op_end) = match self.cut.take() {
+            Some(cut) => cut,
+            None => {
+                let op = self.ops.next()?;
+                let op_end = at.counter + op.span();
+                if op_end <= end {
+                    self.at.counter = op_end;
+                    return Some((at, Cow::Borrowed(op)));
+                }
+                (op, RunCursor::new(at), op_end)
+            }
+        };
+        self.at.counter = op_end.min(end);
+        let part = cursor.part(op, self.at.counter - at.counter);
+        if self.at.counter < op_end {
+            self.cut = Some((op, cursor, op_end));
         }
-        Some((at, op))
+        Some((at, Cow::Owned(part)))
     }
 }
 

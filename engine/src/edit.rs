@@ -11,6 +11,7 @@ use crate::display::Sibling;
 use crate::entries::EntryIx;
 use crate::error::EditError;
 use crate::id::{EntryId, Life, OpId, Timestamp};
+use crate::keystroke::{Keystroke, Target};
 use crate::limits::{COUNTER_MAX, INFO_KEY_BYTES_MAX};
 use crate::op::{NewEntry, Op};
 use crate::replica::Replica;
@@ -230,9 +231,14 @@ impl Replica {
             return Err(out_of_range(text, &range, unit));
         };
         let life = self.life(known);
-        if let ([], false) | ([_], true) = (splice.deleted.as_slice(), text.is_empty()) {
+        if let Some(keystroke) = Keystroke::of(&splice, text) {
+            let target = Target { entry, life, field: &field, set };
             // A single op needs no transaction.
-            return self.push_splice((entry, life, field, set), splice, text);
+            return if self.is_at_keyboard(&keystroke) {
+                self.press(known, &target, &keystroke)
+            } else {
+                self.push(keystroke.to_op(&target))
+            };
         }
         self.transact(|replica| replica.push_splice((entry, life, field, set), splice, text))
     }

@@ -29,6 +29,7 @@ use smallvec::{SmallVec, smallvec};
 use crate::batch::{Batch, Deps, Edit, OpWalk, Span};
 use crate::change::{Change, ChangeHeader, full_deps};
 use crate::id::{OpId, ReplicaId, Stamp};
+use crate::keystroke::{Keystroke, Target};
 use crate::op::Op;
 use crate::state::{Piece, Times};
 use crate::version::Version;
@@ -40,6 +41,8 @@ use author_log::AuthorLog;
 pub(crate) struct History {
     places: HashMap<ReplicaId, usize>,
     logs: Vec<AuthorLog>,
+    /// Whose log was changed last, and where it is.
+    asked_last: Option<(ReplicaId, usize)>,
     version: Version,
     heads: BTreeMap<ReplicaId, u64>,
     /// The greatest Lamport time of all.
@@ -95,6 +98,18 @@ impl History {
     /// Adds an op to the log of its author, where the log ends.
     pub(crate) fn push_op(&mut self, author: ReplicaId, op: Op) {
         self.log_mut(author).push_op(author, op);
+    }
+
+    /// Adds a keystroke, which begins at `id`, to the log of its author, where the log ends.
+    pub(crate) fn push_keystroke(&mut self, id: OpId, target: &Target<'_>, key: &Keystroke<'_>) {
+        let log = self.log_mut(id.replica);
+        log.push_keystroke(id, target, key);
+        log.seal_if_long(id.replica);
+    }
+
+    /// Whether the newest change of `author` builds on everything.
+    pub(crate) fn is_led_by(&self, author: ReplicaId) -> bool {
+        self.heads.len() == 1 && self.heads.contains_key(&author)
     }
 
     /// Adds changes to the log of their author as the block that they came in.
@@ -257,7 +272,7 @@ impl History {
         let mut missing = Vec::new();
         for (author, from) in self.newer_than(since) {
             let batch = self.batch(author, from, self.version.next(author))?;
-            for change in batch.into_changes() {
+            for change in batch.changes() {
                 missing.push((self.lamport(change.header().last()), author, change));
             }
         }
@@ -271,10 +286,14 @@ impl History {
     }
 
     fn log_mut(&mut self, author: ReplicaId) -> &mut AuthorLog {
-        let place = *self.places.entry(author).or_insert_with(|| {
-            self.logs.push(AuthorLog::default());
-            self.logs.len() - 1
-        });
+        let place = match self.asked_last {
+            Some((last, place)) if last == author => place,
+            _ => *self.places.entry(author).or_insert_with(|| {
+                self.logs.push(AuthorLog::default());
+                self.logs.len() - 1
+            }),
+        };
+        self.asked_last = Some((author, place));
         &mut self.logs[place]
     }
 

@@ -198,7 +198,7 @@ fn take_blocked(
             std::mem::replace(batch, nothing)
         });
         arrival.block = None;
-        for change in blocked.into_changes() {
+        for change in blocked.changes() {
             let place = (change.header().replica, change.header().start);
             if backlog.changes().contains_key(&place) {
                 known += 1;

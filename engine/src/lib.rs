@@ -48,6 +48,7 @@ mod id;
 mod index;
 mod integration;
 mod join;
+mod keystroke;
 pub mod limits;
 mod op;
 mod place;

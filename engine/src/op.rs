@@ -6,7 +6,7 @@ use crate::id::{EntryId, Life, OpId, Timestamp};
 use crate::limits::{COUNTER_MAX, INFO_KEY_BYTES_MAX};
 use crate::tree::OrderKey;
 use crate::value::{Field, Value, char_count};
-pub(crate) use runs::{join_runs, push_joined};
+pub(crate) use runs::{RunCursor, join_runs, push_joined};
 
 /// What an entry is created as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

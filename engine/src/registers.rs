@@ -233,7 +233,7 @@ impl EntryState {
     }
 
     /// The text that the `Set` `set` made in `field`, if that value still stands.
-    fn text_of(&mut self, field: FieldIx, set: OpId) -> Option<&mut Text> {
+    pub(crate) fn text_of(&mut self, field: FieldIx, set: OpId) -> Option<&mut Text> {
         let register = self.fields.get_mut(field)?;
         if register.stamp.op() == set { register.text_mut() } else { None }
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::backlog::{Backlog, Place};
-use crate::batch::{Batch, Deps, OpWalk, Span, to_usize};
+use crate::batch::{Batch, Deps, OpParts, OpWalk, Span, to_usize};
 use crate::change::Change;
 use crate::codec::{Kind, LogHead, Patch, for_each_section, pack, pack_sections, unpack_first};
 use crate::digest::{Digest, DigestSum, hash_entry};
@@ -452,67 +452,40 @@ const BLOCK_CHANGES_MIN: u64 = if cfg!(any(test, feature = "small-nodes")) { 3 }
 /// Goes through a batch as its changes take effect.
 struct BatchReader<'a> {
     batch: &'a Batch,
-    /// Where in the batch: the next span, the next op, and the first counters of both.
+    /// The next span, and its first counter.
     span: usize,
     span_start: u64,
-    op: usize,
-    op_start: u64,
+    /// How far the changes have taken effect.
     at: u64,
+    ops: OpParts<'a>,
     walk: OpWalk<'a>,
 }
 
 impl<'a> BatchReader<'a> {
     fn new(batch: &'a Batch) -> Self {
         let at = batch.start;
-        let walk = OpWalk::new(batch);
-        Self { batch, span: 0, span_start: at, op: 0, op_start: at, at, walk }
+        let (ops, walk) = (OpParts::new(&batch.ops, batch.id(at)), OpWalk::new(batch));
+        Self { batch, span: 0, span_start: at, at, ops, walk }
     }
 
     /// Lets the changes before the counter `to` take effect.
     fn apply_until(&mut self, to: u64, replica: &mut Replica, pending: &mut Pending) {
         while let Some(span) = self.batch.spans.get(self.span).filter(|_| self.span_start < to) {
-            let end = to.min(self.span_start + span.total());
-            let from = self.span_start;
+            let (from, span_end) = (self.span_start, self.span_start + span.total());
+            let end = to.min(span_end);
             let deps = if self.at == from { span.deps.clone() } else { Deps::new() };
             let count = (end - self.at) / span.len;
             let part = Span { len: span.len, count, deps };
             replica.history.append(self.batch.author, self.at, &part, &mut self.walk);
-            self.apply_ops(end, replica, pending);
-            if end < from + span.total() {
+            while let Some((id, op)) = self.ops.next_until(end) {
+                replica.apply_op(replica.history.stamp(id), &op, pending);
+            }
+            self.at = end;
+            if end < span_end {
                 return;
             }
             (self.span, self.span_start) = (self.span + 1, end);
         }
-    }
-
-    fn apply_ops(&mut self, to: u64, replica: &mut Replica, pending: &mut Pending) {
-        while let Some(op) = self.batch.ops.get(self.op).filter(|_| self.at < to) {
-            let end = self.op_start + op.span();
-            let stamp = replica.history.stamp(self.batch.id(self.at));
-            if self.at == self.op_start && end <= to {
-                replica.apply_op(stamp, op, pending);
-            } else {
-                replica.apply_op(stamp, &self.part(op, to), pending);
-            }
-            self.at = end.min(to);
-            if end <= to {
-                (self.op, self.op_start) = (self.op + 1, end);
-            }
-        }
-    }
-
-    /// The part of an op from here to the counter `to`.
-    fn part(&self, op: &Op, to: u64) -> Op {
-        let mut part = op.clone();
-        let mut start = self.batch.id(self.op_start);
-        if self.at > self.op_start {
-            part = part.split_off(self.at - self.op_start, start);
-            start.counter = self.at;
-        }
-        if to - self.at < part.span() {
-            drop(part.split_off(to - self.at, start));
-        }
-        part
     }
 }
 

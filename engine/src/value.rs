@@ -124,6 +124,17 @@ impl PartialEq for Value {
 
 impl Eq for Value {}
 
+/// The text cut behind so many characters, or as many as there are. Costs the first part.
+pub(crate) fn split_chars(text: &str, chars: usize) -> (&str, &str) {
+    let is_ascii = text.as_bytes().get(..chars).is_some_and(<[u8]>::is_ascii);
+    let at = if is_ascii {
+        chars
+    } else {
+        text.char_indices().nth(chars).map_or(text.len(), |(byte, _)| byte)
+    };
+    text.split_at(at)
+}
+
 /// Number of Unicode scalar values.
 pub(crate) fn char_count(text: &str) -> u64 {
     // Most texts are ASCII, where bytes are characters.

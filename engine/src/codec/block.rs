@@ -96,7 +96,7 @@ fn check(batch: Batch) -> Result<Batch, DecodeError> {
     // By itself a change may take more bytes than here. Few blocks come near the bound.
     let bound: usize = batch.ops.iter().map(Op::size_bound).sum();
     if bound > CHANGE_BYTES_MAX {
-        let mut changes = batch.clone().into_changes();
+        let mut changes = batch.changes();
         if changes.any(|change| change.bytes().len() > CHANGE_BYTES_MAX) {
             let max = CHANGE_BYTES_MAX as u64;
             return Err(DecodeError::TooLarge { what: "the change", max });

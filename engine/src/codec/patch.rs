@@ -135,13 +135,13 @@ impl Patch {
 
     /// The changes, in the order in which they were sent. Those in a block are taken out of it.
     pub fn changes(&self) -> impl Iterator<Item = Change> + '_ {
-        self.sections.iter().cloned().flat_map(changes_of)
+        self.sections.iter().flat_map(changes_of)
     }
 
     /// The changes by value.
     #[must_use]
     pub fn into_changes(self) -> Vec<Change> {
-        self.sections.into_iter().flat_map(changes_of).collect()
+        self.changes().collect()
     }
 
     /// Where authors' changes begin that hold ops of a newer program: they are passed over, and
@@ -297,13 +297,13 @@ fn read_state(bytes: &[u8]) -> Result<Section, DecodeError> {
     Ok(Section::State(times, bytes.into()))
 }
 
-fn changes_of(section: Section) -> impl Iterator<Item = Change> {
+fn changes_of(section: &Section) -> impl Iterator<Item = Change> + '_ {
     let (change, batch) = match section {
-        Section::Change(change) => (Some(change), None),
+        Section::Change(change) => (Some(change.clone()), None),
         Section::Block(batch, _) => (None, Some(batch)),
         Section::Newer { .. } | Section::State(..) => (None, None),
     };
-    change.into_iter().chain(batch.into_iter().flat_map(Batch::into_changes))
+    change.into_iter().chain(batch.into_iter().flat_map(Batch::changes))
 }
 
 /// What stands between head and checksum, and whether it is a single change.

@@ -6,6 +6,7 @@ use super::archive::Archive;
 use crate::batch::{Batch, Deps, Span, push_span, split_ops};
 use crate::codec::{decode_block, encode_block};
 use crate::id::{OpId, ReplicaId};
+use crate::keystroke::{Keystroke, Target};
 use crate::limits::BLOCK_CHANGES_MAX;
 use crate::op::{Op, push_joined};
 use crate::state::Piece;
@@ -62,6 +63,14 @@ impl AuthorLog {
         self.tail_end += span;
         if let (true, Some(last)) = (self.tail.len() > before, self.tail.last()) {
             self.tail_starts.push(self.tail_end - last.span());
+        }
+    }
+
+    /// The same for a keystroke, which mostly goes on where the last one was.
+    pub(super) fn push_keystroke(&mut self, id: OpId, target: &Target<'_>, key: &Keystroke<'_>) {
+        match self.tail.last_mut().and_then(|last| last.extend(target, key, id)) {
+            Some(span) => self.tail_end += span,
+            None => self.push_op(id.replica, key.to_op(target)),
         }
     }
 

@@ -5,6 +5,8 @@
 
 use super::{IdRange, Op};
 use crate::id::OpId;
+use crate::keystroke::{Keystroke, Target};
+use crate::value::{char_count, split_chars};
 
 impl Op {
     /// Takes over as much of `next`, whose first counter is `at`, as continues this op, which ends
@@ -34,6 +36,40 @@ impl Op {
         }
     }
 
+    /// Takes over the whole of a keystroke, whose first counter is that of `at`, if it continues this
+    /// op, and returns how many counters it takes.
+    pub(crate) fn extend(
+        &mut self,
+        target: &Target<'_>,
+        key: &Keystroke<'_>,
+        at: OpId,
+    ) -> Option<u64> {
+        let is_same = self.edited_text().is_some_and(|(entry, life, field, set)| {
+            (set, entry, life) == (target.set, target.entry, target.life) && field == target.field
+        });
+        match (self, key) {
+            (Self::Insert { text, .. }, Keystroke::Insert { origin: Some(origin), text: more })
+                if is_same && origin.plus(1) == at =>
+            {
+                text.push_str(more);
+                Some(char_count(more))
+            }
+            (Self::Delete { range, backwards, .. }, Keystroke::Delete { range: more })
+                if is_same =>
+            {
+                if goes_on(range, *backwards, more.first) {
+                    range.len += more.len;
+                } else if more.len == 1 && goes_back(range, *backwards, more.first) {
+                    (range.first, range.len, *backwards) = (more.first, range.len + 1, true);
+                } else {
+                    return None;
+                }
+                Some(more.len)
+            }
+            _ => None,
+        }
+    }
+
     /// Whether `next`, whose first counter is `at`, begins with something that continues this op.
     pub(crate) fn is_continued_by(&self, next: &Self, at: OpId) -> bool {
         if !self.has_text_of(next) {
@@ -57,30 +93,11 @@ impl Op {
     /// Cuts the op, whose first counter is `at`, after `units` counters, fewer than it has, and
     /// returns the rest. Only runs of typing and deleting can be cut.
     pub(crate) fn split_off(&mut self, units: u64, at: OpId) -> Self {
-        let mut rest = self.clone();
-        match (&mut *self, &mut rest) {
-            (Self::Insert { text, .. }, Self::Insert { origin, text: more, .. }) => {
-                let byte = byte_of_char(text, units);
-                more.drain(..byte);
-                text.truncate(byte);
-                *origin = Some(at.plus(units - 1));
-            }
-            (
-                Self::Delete { range, backwards, .. },
-                Self::Delete { range: more, backwards: more_backwards, .. },
-            ) => {
-                let left = range.len - units;
-                if *backwards {
-                    range.first = range.first.plus(left);
-                } else {
-                    more.first = range.first.plus(units);
-                }
-                (range.len, more.len) = (units, left);
-                *backwards &= units > 1;
-                *more_backwards &= left > 1;
-            }
-            _ => debug_assert!(false, "only runs go on from one change to the next"),
-        }
+        let span = self.span();
+        let mut cursor = RunCursor::new(at);
+        let first = cursor.part(self, units);
+        let rest = cursor.part(self, span - units);
+        *self = first;
         rest
     }
 
@@ -89,6 +106,56 @@ impl Op {
         match (self.edited_text(), other.edited_text()) {
             (Some(mine), Some(others)) => mine == others,
             _ => false,
+        }
+    }
+}
+
+/// A place in a run that is taken in parts, from the first to the last.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RunCursor {
+    at: OpId,
+    /// How many counters, and how many bytes of text, have been taken.
+    units: u64,
+    bytes: usize,
+}
+
+impl RunCursor {
+    /// The start of a run whose first counter is `at`.
+    pub(crate) const fn new(at: OpId) -> Self {
+        Self { at, units: 0, bytes: 0 }
+    }
+
+    /// The next `units` counters of the run. Costs what it returns.
+    pub(crate) fn part(&mut self, run: &Op, units: u64) -> Op {
+        let before = self.units;
+        self.units += units;
+        match run {
+            Op::Insert { entry, life, field, set, origin, text } => {
+                let rest = text.get(self.bytes..).unwrap_or_default();
+                let (text, _) = split_chars(rest, usize::try_from(units).unwrap_or(usize::MAX));
+                self.bytes += text.len();
+                let origin = match before.checked_sub(1) {
+                    Some(last) => Some(self.at.plus(last)),
+                    None => *origin,
+                };
+                let (field, text) = (field.clone(), text.to_owned());
+                Op::Insert { entry: *entry, life: *life, field, set: *set, origin, text }
+            }
+            Op::Delete { entry, life, field, set, range, backwards } => {
+                let skipped = if *backwards { range.len - self.units } else { before };
+                Op::Delete {
+                    entry: *entry,
+                    life: *life,
+                    field: field.clone(),
+                    set: *set,
+                    range: IdRange { first: range.first.plus(skipped), len: units },
+                    backwards: *backwards && units > 1,
+                }
+            }
+            other => {
+                debug_assert!(false, "only runs go on from one change to the next");
+                other.clone()
+            }
         }
     }
 }
@@ -162,15 +229,6 @@ fn goes_on(range: &IdRange, backwards: bool, next: OpId) -> bool {
 
 fn goes_back(range: &IdRange, backwards: bool, next: OpId) -> bool {
     (backwards || range.len == 1) && next.plus(1) == range.first
-}
-
-/// Where the character with this number begins, in bytes.
-fn byte_of_char(text: &str, number: u64) -> usize {
-    let number = usize::try_from(number).unwrap_or(usize::MAX);
-    if text.is_ascii() {
-        return number.min(text.len());
-    }
-    text.char_indices().nth(number).map_or(text.len(), |(byte, _)| byte)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 use super::{Fate, Piece, Text};
 use crate::id::{OpId, Stamp};
 use crate::state::TextRecord;
+use crate::value::split_chars;
 
 /// Characters with consecutive ids on one side.
 #[derive(Clone, Copy, Debug)]
@@ -86,7 +87,7 @@ fn heads_of(record: &TextRecord) -> impl Iterator<Item = Head<'_>> {
     let mut rest = record.text.as_str();
     record.runs.iter().map(move |run| {
         let text = (!run.is_deleted).then(|| {
-            let (text, after) = split_chars(rest, run.len);
+            let (text, after) = split(rest, run.len);
             rest = after;
             text
         });
@@ -113,7 +114,7 @@ impl<'a> Head<'a> {
         if len >= self.len {
             return (self, None);
         }
-        let texts = self.text.map(|text| split_chars(text, len));
+        let texts = self.text.map(|text| split(text, len));
         let rest = Self {
             first: self.first.plus(len),
             len: self.len - len,
@@ -123,14 +124,8 @@ impl<'a> Head<'a> {
     }
 }
 
-fn split_chars(text: &str, chars: u64) -> (&str, &str) {
-    let chars = usize::try_from(chars).unwrap_or(usize::MAX);
-    let at = if text.is_ascii() {
-        chars.min(text.len())
-    } else {
-        text.char_indices().nth(chars).map_or(text.len(), |(byte, _)| byte)
-    };
-    text.split_at(at)
+fn split(text: &str, chars: u64) -> (&str, &str) {
+    split_chars(text, usize::try_from(chars).unwrap_or(usize::MAX))
 }
 
 /// The pieces of a text from elsewhere.
