@@ -89,7 +89,6 @@ impl Replica {
             };
             let life = known.map(|known| replica.life(known)).unwrap_or_default();
             replica.push(Op::Create { entry, life, kind, parent, key })?;
-            replica.placed_last = replica.entries.find(entry);
             Ok(entry)
         })
     }
@@ -274,7 +273,6 @@ impl Replica {
             let is_placed = replica.is_placed_in(moving, into);
             let life = replica.life(moving);
             let (entry, parent) = (replica.entries.id(moving), replica.entries.id(into));
-            replica.placed_last = Some(moving);
             replica.push(if trashed_at.is_none() && is_placed {
                 Op::Reorder { entry, life, parent, key }
             } else {

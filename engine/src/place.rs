@@ -79,12 +79,6 @@ impl Replica {
         Others { replica: self, parent, left_out }
     }
 
-    /// Whether what goes beside a sibling goes on with its run: at an end of the container, or beside
-    /// what was put in its place last. Beside any other a run of its own leaves more room.
-    fn goes_on(&self, sibling: Sibling, is_at_end: bool) -> bool {
-        (is_at_end || self.placed_last == Some(sibling.entry)) && self.is_own_place(sibling)
-    }
-
     /// A key between two neighbours, if there is room.
     fn find_place(
         &self,
@@ -95,11 +89,11 @@ impl Replica {
         let (lo_key, hi_key) = (lo.map(|lo| others.key(lo)), hi.map(|hi| others.key(hi)));
         let lo_key = lo_key.as_ref().map(ShownKey::as_bytes);
         let hi_key = hi_key.as_ref().map(ShownKey::as_bytes);
-        let after = lo.filter(|lo| self.goes_on(*lo, hi.is_none())).and(lo_key);
-        let before = hi.filter(|hi| self.goes_on(*hi, lo.is_none())).and(hi_key);
-        let amid = lo.zip(hi).filter(|(lo, hi)| self.is_own_place(*lo) && self.is_own_place(*hi));
-        amid.and_then(|_| OrderKey::amid(lo_key?, hi_key?))
-            .or_else(|| after.and_then(|own| OrderKey::following(own, hi_key)))
+        // What goes on with a run shares its tag, so that nobody else's run comes between.
+        let after = lo.filter(|lo| self.is_own_place(*lo)).and(lo_key);
+        let before = hi.filter(|hi| self.is_own_place(*hi)).and(hi_key);
+        after
+            .and_then(|own| OrderKey::following(own, hi_key))
             .or_else(|| before.and_then(|own| OrderKey::preceding(own, lo_key)))
             .or_else(|| OrderKey::between(lo_key, hi_key, self.next_id()))
     }

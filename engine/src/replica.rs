@@ -51,8 +51,6 @@ pub struct Replica {
     pub(crate) digest: DigestSum,
     /// The transaction under way.
     pub(crate) open: Option<OpenChange>,
-    /// The entry that was given a place here last.
-    pub(crate) placed_last: Option<EntryIx>,
     /// Counters given out by transactions that were rolled back since the last change.
     pub(crate) skipped: u64,
 }
@@ -81,7 +79,6 @@ impl Replica {
             display,
             digest: DigestSum::default(),
             open: None,
-            placed_last: None,
             skipped: 0,
         }
     }

@@ -95,15 +95,25 @@ fn a_gap_takes_a_thousand_entries_with_short_keys() {
 
 #[test]
 fn two_forward_runs_at_one_place_stay_apart() {
-    let (mut a, mut b) = (replica(1), replica(2));
-    let holder = a.create_item(EntryId::ROOT, END).unwrap();
-    meet(&mut a, &mut b);
-    let of_a: Vec<EntryId> = (0..300).map(|at| a.create_item(holder, at).unwrap()).collect();
-    let of_b: Vec<EntryId> = (0..300).map(|at| b.create_item(holder, at).unwrap()).collect();
-    meet(&mut a, &mut b);
-    let merged = children(&a, holder);
-    let either = [of_a.clone(), of_b.clone()].concat() == merged || [of_b, of_a].concat() == merged;
-    assert!(either, "the runs interleave");
+    // At the end of nothing, between two of one's own, behind one's own last.
+    for (before, at) in [(0, 0), (2, 1), (3, 3), (3, 2)] {
+        let (mut a, mut b) = (replica(1), replica(2));
+        let holder = a.create_item(EntryId::ROOT, END).unwrap();
+        for _ in 0..before {
+            a.create_item(holder, END).unwrap();
+        }
+        meet(&mut a, &mut b);
+        let run = |replica: &mut Replica| -> Vec<EntryId> {
+            (0..40).map(|nth| replica.create_item(holder, at + nth).unwrap()).collect()
+        };
+        let (of_a, of_b) = (run(&mut a), run(&mut b));
+        meet(&mut a, &mut b);
+        let together: Vec<_> = children(&a, holder)[at..at + 80].to_vec();
+        assert_eq!(children(&b, holder)[at..at + 80], together);
+        let either = together == [of_a.clone(), of_b.clone()].concat()
+            || together == [of_b, of_a].concat();
+        assert!(either, "the runs interleave, of {before} at {at}");
+    }
 }
 
 #[test]

@@ -23,7 +23,7 @@ const NUMBER_BYTES: usize = 3;
 const NUMBER_MAX: u32 = 0x00ff_ffff;
 /// Where a run begins: with room in both directions, and more forwards.
 const NUMBER_FIRST: u32 = 0x0040_0001;
-/// How far a run counts at a time, so that its author can go between two of it without a longer key.
+/// How far a run counts at a time: another run that begins between two of it has a shorter key.
 const STEP: u32 = 16;
 
 /// The longest gap prefix with which a key made by [`OrderKey::spread`] is not longer than the goal.
@@ -81,13 +81,6 @@ impl OrderKey {
     /// The key before it in that run.
     pub(crate) fn predecessor(&self) -> Option<Self> {
         Self::preceding(&self.0, None).filter(|key| Self::new(key.as_bytes()).is_some())
-    }
-
-    /// A key of the same run between two of it. As for [`Self::following`].
-    pub(crate) fn amid(lo: &[u8], hi: &[u8]) -> Option<Self> {
-        let ((head, from), (same, to)) = (split(lo)?, split(hi)?);
-        let middle = not_zero_at_its_end(from.midpoint(to));
-        (head == same && from < middle && middle < to).then(|| Self::assemble(head, middle))
     }
 
     /// A key between two neighbours that begins a run of its own, or `None` where there is no room
@@ -317,20 +310,6 @@ mod tests {
             assert!(key < next && OrderKey::new(next.as_bytes()).is_some());
             key = next;
         }
-    }
-
-    #[test]
-    fn a_run_has_room_within_itself() {
-        let first = OrderKey::between(None, None, run(1, 0)).unwrap();
-        let next = following(&first).unwrap();
-        let (mut hi, mut found) = (next.clone(), 0);
-        while let Some(key) = OrderKey::amid(first.as_bytes(), hi.as_bytes()) {
-            assert!(first < key && key < hi && key.as_bytes().len() == first.as_bytes().len());
-            (hi, found) = (key, found + 1);
-        }
-        assert_eq!(1 << found, STEP);
-        let other = OrderKey::between(None, Some(first.as_bytes()), run(1, 1)).unwrap();
-        assert_eq!(OrderKey::amid(other.as_bytes(), first.as_bytes()), None, "of two runs");
     }
 
     #[test]
