@@ -278,7 +278,7 @@ impl Pair {
     }
 
     fn delete(&mut self, range: IdRange) {
-        self.text.delete(range, |undo| self.undo.push(undo()));
+        self.text.delete(range, false, |gone| self.undo.push(gone.undo()));
         self.list.delete(range);
     }
 
@@ -414,7 +414,7 @@ fn a_text_is_loaded_from_pieces_of_any_length() {
         let again = Text::from_pieces(text.pieces());
         again.assert_invariants(&clock);
         assert_eq!(chars(&again), chars(&text));
-        text.delete(IdRange { first: stamp(1, 1, 100).op(), len: 430 }, |_| {});
+        text.delete(IdRange { first: stamp(1, 1, 100).op(), len: 430 }, false, |_| {});
         text.assert_invariants(&clock);
     }
     assert_eq!(text.shown().chars, 100);
@@ -437,8 +437,8 @@ fn chars(text: &Text) -> Vec<(OpId, Option<char>)> {
 fn a_deletion_of_ids_that_are_not_here_ends_soon() {
     let mut pair = Pair::new("some text");
     for (first, len) in [(0, u64::MAX), (5, 1 << 56), (1 << 50, 1 << 40)] {
-        pair.text.delete(IdRange { first: stamp(1, 1, first).op(), len }, |_| {});
-        pair.text.delete(IdRange { first: stamp(1, 9, first).op(), len }, |_| {});
+        pair.text.delete(IdRange { first: stamp(1, 1, first).op(), len }, false, |_| {});
+        pair.text.delete(IdRange { first: stamp(1, 9, first).op(), len }, false, |_| {});
     }
     assert_eq!(pair.text.visible(), "");
     pair.text.assert_invariants(&pair.list.clock());
