@@ -247,3 +247,6 @@ impl KnownField {
 
 /// An entry that shows elsewhere than it did.
 type Moved = (EntryIx, Difference<Option<KnownPlace>>);
+
+#[cfg(test)]
+mod tests;

@@ -188,7 +188,7 @@ impl EntryState {
                     let Some(content) = self.text_of(field, *set) else { return is_changed };
                     content.delete(*range, is_watched, |gone| {
                         traces.journal.note(entry, || Undo::Text(field, gone.undo()));
-                        if let Some(at) = gone.at {
+                        if let Some(at) = gone.at.filter(|_| is_watched) {
                             traces.watch.note_splice((entry, field), at, gone.text, "");
                         }
                     });

@@ -64,7 +64,7 @@ pub(crate) enum TextUndo {
 pub(crate) struct Gone<'a> {
     pub(crate) first: OpId,
     pub(crate) text: &'a str,
-    /// How much showed before them, if that was asked for.
+    /// How much showed before them; it is known if that was asked for.
     pub(crate) at: Option<Lengths>,
 }
 

@@ -274,11 +274,33 @@ impl Pair {
         self.last[replica] = stamp.lamport;
         self.list.insert(origin, stamp, text);
         let clock = self.list.clock();
-        self.undo.extend(self.text.insert(origin, stamp, text, &clock));
+        // Asking where edits are moves nothing, but the text remembers it; so only some ask.
+        let asks = stamp.counter.is_multiple_of(2);
+        let mut before = if asks { self.text.visible() } else { String::new() };
+        let undo = self.text.insert(origin, stamp, text, &clock);
+        if asks && undo.is_some() {
+            let at = self.text.place_of_insertion(text);
+            assert_eq!(at, Lengths::of(&before[..at.bytes]));
+            before.insert_str(at.bytes, text);
+            assert_eq!(before, self.text.visible());
+        }
+        self.undo.extend(undo);
     }
 
     fn delete(&mut self, range: IdRange) {
-        self.text.delete(range, false, |gone| self.undo.push(gone.undo()));
+        let asks = range.first.counter.is_multiple_of(2);
+        let mut before = if asks { self.text.visible() } else { String::new() };
+        self.text.delete(range, asks, |gone| {
+            self.undo.push(gone.undo());
+            if asks {
+                let at = gone.at.expect("it was asked for");
+                assert_eq!(at, Lengths::of(&before[..at.bytes]));
+                let range = at.bytes..at.bytes + gone.text.len();
+                assert_eq!(&before[range.clone()], gone.text);
+                before.replace_range(range, "");
+            }
+        });
+        assert!(!asks || before == self.text.visible());
         self.list.delete(range);
     }
 
