@@ -5,8 +5,10 @@
 //! whichever edits, patches and transactions led from the one to the other, and what came back to where
 //! it was is not in it. Splices of texts alone are kept one by one.
 //!
-//! Cost: O(log n) for each entry and field that was touched, and the texts that came and went. Nothing
-//! but a look at a flag while nobody records.
+//! Cost: O(log n) for each entry, field and splice that was touched, and what came and went of texts; the
+//! length of a text that is set, taken back or joined, which costs that much anyway. Nothing but a look
+//! at a flag while nobody records.
+//! Not here: which change did it, and by whom.
 
 mod order;
 mod splices;
@@ -18,11 +20,12 @@ use std::collections::BTreeMap;
 use crate::entries::EntryIx;
 use crate::id::{EntryId, Timestamp};
 use crate::op::NewEntry;
-use crate::registers::Register;
+use crate::registers::{FieldIx, Register};
 use crate::replica::Replica;
 use crate::value::{Field, Value};
 use order::Reordering;
 pub use splices::TextSplice;
+use watch::Noted;
 pub(crate) use watch::{Known, KnownField, KnownPlace, Watch};
 
 /// What has changed between two looks at a replica: enough to bring a copy of what showed then up to
@@ -188,43 +191,69 @@ impl Replica {
     /// # }
     /// ```
     pub fn take_delta(&mut self) -> Delta {
-        let noted = self.watch.take();
-        let mut entries: BTreeMap<EntryId, EntryDelta> = BTreeMap::new();
-        let mut moved = Vec::new();
-        for (entry, before) in noted.entries {
-            let id = self.entries.id(entry);
-            let after = self.display.known(entry, None, self.facts());
-            let mut delta = EntryDelta::none(id);
-            delta.appearance = Difference::between(before.appearance, after.appearance);
-            delta.trashed_at = Difference::between(before.trashed_at, after.trashed_at);
-            if before.place != after.place {
-                moved.push((entry, Difference { before: before.place, after: after.place }));
-            }
-            entries.insert(id, delta);
-        }
-        for (entry, before) in noted.times {
-            let after = self.display.known(entry, None, self.facts()).trashed_at;
-            let id = self.entries.id(entry);
-            let delta = entries.entry(id).or_insert_with(|| EntryDelta::none(id));
+        let Noted { entries, times, fields } = self.watch.take();
+        let mut deltas = Deltas::default();
+        self.compare_entries(entries, &mut deltas);
+        for (entry, before) in times {
+            let after = self.known(entry).trashed_at;
+            let delta = deltas.of(self.entries.id(entry));
             delta.trashed_at = Difference::between(before, after);
         }
-        for (id, place) in Reordering::of(&moved, self).places() {
-            entries.entry(id).or_insert_with(|| EntryDelta::none(id)).place = Some(place);
+        self.compare_fields(fields, &mut deltas);
+        deltas.finish()
+    }
+
+    fn compare_entries(&self, known: impl IntoIterator<Item = (EntryIx, Known)>, to: &mut Deltas) {
+        let mut moved = Vec::new();
+        for (entry, before) in known {
+            let after = self.known(entry);
+            let delta = to.of(self.entries.id(entry));
+            delta.appearance = Difference::between(before.appearance, after.appearance);
+            delta.trashed_at = Difference::between(before.trashed_at, after.trashed_at);
+            if let Some(places) = Difference::between(before.place, after.place) {
+                moved.push((entry, places));
+            }
         }
-        for ((entry, field), before) in noted.fields {
-            let id = self.entries.id(entry);
+        for (entry, place) in Reordering::of(&moved, self).places() {
+            to.of(entry).place = Some(place);
+        }
+    }
+
+    fn compare_fields(
+        &self,
+        known: impl IntoIterator<Item = ((EntryIx, FieldIx), KnownField)>,
+        to: &mut Deltas,
+    ) {
+        for ((entry, field), before) in known {
             let is_alive = self.facts().is_alive(entry);
             let after = self.entries.state(entry).register(field).filter(|_| is_alive);
-            let Some(edit) = before.edit_to(after) else { continue };
-            let field = self.entries.names().field(field).clone();
-            let delta = entries.entry(id).or_insert_with(|| EntryDelta::none(id));
-            delta.fields.push(FieldDelta { field, edit });
+            if let Some(edit) = before.edit_to(after) {
+                let field = self.entries.names().field(field).clone();
+                to.of(self.entries.id(entry)).fields.push(FieldDelta { field, edit });
+            }
         }
-        let mut entries: Vec<EntryDelta> = entries.into_values().collect();
+    }
+
+    fn known(&self, entry: EntryIx) -> Known {
+        self.display.known(entry, None, self.facts())
+    }
+}
+
+/// A delta in the making. What was noted comes in any order.
+#[derive(Debug, Default)]
+struct Deltas(BTreeMap<EntryId, EntryDelta>);
+
+impl Deltas {
+    fn of(&mut self, entry: EntryId) -> &mut EntryDelta {
+        self.0.entry(entry).or_insert_with(|| EntryDelta::none(entry))
+    }
+
+    fn finish(self) -> Delta {
+        let mut entries: Vec<EntryDelta> = self.0.into_values().collect();
         entries.retain(|delta| !delta.is_empty());
-        entries
-            .iter_mut()
-            .for_each(|one| one.fields.sort_unstable_by(|a, b| a.field.cmp(&b.field)));
+        for delta in &mut entries {
+            delta.fields.sort_unstable_by(|a, b| a.field.cmp(&b.field));
+        }
         Delta { entries }
     }
 }
