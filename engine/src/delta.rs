@@ -1,7 +1,7 @@
 //! What has changed since somebody last asked, in terms of what shows.
 //!
 //! While deltas are recorded, whatever is about to change notes how it was, the first time since the
-//! last look ([`Watch`](watch)); a look compares that with how it is now. So a delta says the same
+//! last look (`watch`); a look compares that with how it is now. So a delta says the same
 //! whichever edits, patches and transactions led from the one to the other, and what came back to where
 //! it was is not in it. Splices of texts alone are kept one by one.
 //!
