@@ -23,8 +23,9 @@ use std::cmp::Ordering;
 
 use smallvec::SmallVec;
 
+use crate::delta::{Appearance, Known, KnownPlace, Watch};
 use crate::entries::{Entries, EntryIx};
-use crate::id::EntryId;
+use crate::id::{EntryId, Timestamp};
 use crate::op::NewEntry;
 use crate::tree::{MoveIx, MoveTree, rescued_key};
 use links::Links;
@@ -154,16 +155,22 @@ impl Display {
             near: None,
             has_hidden: false,
         };
-        display.update(facts.entries.indexes().collect(), facts);
+        display.update(facts.entries.indexes().collect(), facts, &mut Watch::default());
         display
     }
 
-    /// Brings everything up to date after the facts about the entries in `changed` have changed.
-    pub(crate) fn update(&mut self, mut changed: SmallVec<[EntryIx; 8]>, facts: Facts<'_>) {
+    /// Brings everything up to date after the facts about the entries in `changed` have changed, and
+    /// notes how those showed that show differently.
+    pub(crate) fn update(
+        &mut self,
+        mut changed: SmallVec<[EntryIx; 8]>,
+        facts: Facts<'_>,
+        watch: &mut Watch,
+    ) {
         self.siblings.grow(facts.entries.len());
         let count = changed.len();
         for at in 0..count {
-            match self.update_container(changed[at], facts) {
+            match self.update_container(changed[at], facts, watch) {
                 Some(true) => changed.extend(self.waiting.inside(changed[at])),
                 Some(false) => changed.extend(self.children(changed[at])),
                 None => {}
@@ -174,16 +181,17 @@ impl Display {
         let mut doubts = Doubts::default();
         self.doubt_containers(&changed, &mut doubts);
         for entry in changed {
-            self.update_link(entry, facts, &mut doubts);
+            self.update_link(entry, facts, &mut doubts, watch);
             let place = self.place_live(entry, facts);
-            self.show(entry, place, facts);
+            self.show(entry, place, facts, watch);
         }
-        self.settle(doubts, facts);
+        self.settle(doubts, facts, watch);
     }
 
     /// Takes an entry out of sight. For entries whose placements are about to be forgotten.
-    pub(crate) fn hide(&mut self, entry: EntryIx) {
+    pub(crate) fn hide(&mut self, entry: EntryIx, facts: Facts<'_>, watch: &mut Watch) {
         if self.place(entry).is_some() {
+            watch.note_entry(entry, |time| self.known(entry, time, facts));
             self.siblings.note_mut(entry).shown = None;
             self.siblings.remove(entry);
             self.has_hidden = true;
@@ -237,6 +245,43 @@ impl Display {
         self.siblings.index_of(entry)
     }
 
+    /// Where an entry with this key and id would stand in `parent`.
+    pub(crate) fn rank(
+        &self,
+        parent: EntryIx,
+        (key, id): (&[u8], EntryId),
+        facts: Facts<'_>,
+    ) -> usize {
+        self.siblings.rank(parent, |sibling| {
+            let by_key = facts.key(sibling).as_bytes().cmp(key);
+            by_key.then_with(|| facts.entries.id(sibling.entry).cmp(&id)) == Ordering::Less
+        })
+    }
+
+    /// How an entry shows, with its time of deletion unless that is given.
+    pub(crate) fn known(
+        &self,
+        entry: EntryIx,
+        trashed_at: Option<Option<Timestamp>>,
+        facts: Facts<'_>,
+    ) -> Known {
+        let face = self.siblings.note(entry);
+        let link = self.links.target(entry).map(|target| facts.entries.id(target));
+        let kind = link.map_or(NewEntry::Item, |target| NewEntry::Link { target });
+        let is_alive = face.is_container || face.is_link;
+        let is_shown = is_alive || face.shown.is_some();
+        let in_trash = face.shown.filter(|shown| shown.parent == EntryIx::TRASH);
+        let time = || in_trash.and_then(|shown| facts.tree.time(shown.by?));
+        Known {
+            appearance: is_shown.then_some(Appearance { kind, is_placeholder: !is_alive }),
+            place: face.shown.map(|Shown { parent, by }| {
+                let key = facts.key(Sibling { entry, by }).as_bytes().into();
+                KnownPlace { parent, key }
+            }),
+            trashed_at: trashed_at.unwrap_or_else(time),
+        }
+    }
+
     /// Every entry that shows but Root, in no particular order.
     pub(crate) fn shown_entries(&self) -> impl Iterator<Item = EntryIx> + '_ {
         let faces = self.siblings.notes().enumerate();
@@ -259,11 +304,19 @@ impl Display {
     }
 
     /// Notes whether `entry` is a live item, and returns it if that is new.
-    fn update_container(&mut self, entry: EntryIx, facts: Facts<'_>) -> Option<bool> {
+    fn update_container(
+        &mut self,
+        entry: EntryIx,
+        facts: Facts<'_>,
+        watch: &mut Watch,
+    ) -> Option<bool> {
         let is_container = facts.is_container(entry);
-        let face = self.siblings.note_mut(entry);
-        let was_container = std::mem::replace(&mut face.is_container, is_container);
-        (is_container != was_container).then_some(is_container)
+        if self.is_container(entry) == is_container {
+            return None;
+        }
+        watch.note_entry(entry, |time| self.known(entry, time, facts));
+        self.siblings.note_mut(entry).is_container = is_container;
+        Some(is_container)
     }
 
     /// Where an entry shows if it is alive, and notes what that waits for.
@@ -289,11 +342,17 @@ impl Display {
         }
     }
 
-    fn update_link(&mut self, entry: EntryIx, facts: Facts<'_>, doubts: &mut Doubts) {
+    fn update_link(
+        &mut self,
+        entry: EntryIx,
+        facts: Facts<'_>,
+        doubts: &mut Doubts,
+        watch: &mut Watch,
+    ) {
         let target = facts.link_target(entry);
-        let face = self.siblings.note_mut(entry);
-        let was_link = std::mem::replace(&mut face.is_link, target.is_some());
-        if was_link || target.is_some() {
+        if self.siblings.note(entry).is_link || target.is_some() {
+            watch.note_entry(entry, |time| self.known(entry, time, facts));
+            self.siblings.note_mut(entry).is_link = target.is_some();
             let known = self.links.set((facts.entries.id(entry), entry), target);
             doubts.targets.extend(known.into_iter().chain(target));
         }
@@ -303,7 +362,7 @@ impl Display {
     }
 
     /// Shows the placeholders that are needed, and no others.
-    fn settle(&mut self, doubts: Doubts, facts: Facts<'_>) {
+    fn settle(&mut self, doubts: Doubts, facts: Facts<'_>, watch: &mut Watch) {
         let mut targets = doubts.targets;
         let has_crossed =
             |(entry, was_below): &(EntryIx, bool)| self.is_below_trash(*entry) != *was_below;
@@ -317,7 +376,7 @@ impl Display {
             let is_alive = facts.is_alive(target);
             let is_needed = self.links.update_dangling(target, is_alive) && self.is_wanted(target);
             if !is_alive {
-                self.show(target, is_needed.then_some(Shown::RESCUED), facts);
+                self.show(target, is_needed.then_some(Shown::RESCUED), facts, watch);
             }
         }
     }
@@ -327,11 +386,13 @@ impl Display {
         self.links.to(target).any(|(_, link)| !self.is_below_trash(link))
     }
 
-    fn show(&mut self, entry: EntryIx, place: Option<Shown>, facts: Facts<'_>) {
-        let known = std::mem::replace(&mut self.siblings.note_mut(entry).shown, place);
+    fn show(&mut self, entry: EntryIx, place: Option<Shown>, facts: Facts<'_>, watch: &mut Watch) {
+        let known = self.place(entry);
         if known == place {
             return;
         }
+        watch.note_entry(entry, |time| self.known(entry, time, facts));
+        self.siblings.note_mut(entry).shown = place;
         if known.is_some() {
             self.siblings.remove(entry);
         }

@@ -150,7 +150,7 @@ impl Replica {
         let clock = |op: OpId| history.stamp(op);
         let sides = Sides { here, there, clock: &clock };
         let (state, names) = self.entries.state_mut(entry);
-        state.join(record, names, &sides);
+        state.join((entry, record), names, &sides, &mut self.watch);
         pending.changed.push(entry);
         self.digest.mark(entry);
     }

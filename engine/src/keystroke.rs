@@ -10,6 +10,7 @@ use crate::error::EditError;
 use crate::id::{EntryId, Life, OpId, Stamp};
 use crate::limits::COUNTER_MAX;
 use crate::op::{IdRange, Op};
+use crate::registers::{Journal, TextPlace, Traces};
 use crate::replica::{Replica, clock};
 use crate::text::Splice;
 use crate::value::{Field, char_count};
@@ -105,13 +106,16 @@ impl Replica {
         stamp: Stamp,
     ) {
         let (state, names) = self.entries.state_mut(known);
-        let field = names.find(target.field);
-        let Some(text) = field.and_then(|field| state.text_of(field, target.set)) else { return };
+        let Some(field) = names.find(target.field) else { return };
+        let place = TextPlace { entry: known, field, set: target.set };
+        let mut journal = Journal::default();
+        let traces = &mut Traces { journal: &mut journal, watch: &mut self.watch };
         match keystroke {
-            Keystroke::Insert { origin, text: new } => {
-                drop(text.insert(*origin, stamp, new, &clock(&self.history, stamp)));
+            Keystroke::Insert { origin, text } => {
+                let clock = clock(&self.history, stamp);
+                state.insert_text(&place, (*origin, text), stamp, &clock, traces);
             }
-            Keystroke::Delete { range } => text.delete(*range, |_| {}),
+            Keystroke::Delete { range } => state.delete_text(&place, *range, traces),
         }
     }
 }

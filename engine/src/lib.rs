@@ -38,6 +38,7 @@ mod backlog;
 mod batch;
 mod change;
 mod codec;
+mod delta;
 mod digest;
 mod display;
 mod edit;
@@ -65,6 +66,9 @@ mod version;
 pub use anchor::Anchor;
 pub use change::{Change, ChangeHeader};
 pub use codec::Patch;
+pub use delta::{
+    Appearance, Delta, Difference, EntryDelta, FieldDelta, FieldEdit, Place, TextSplice,
+};
 pub use digest::Digest;
 pub use error::{DecodeError, EditError, IntegrateError};
 pub use id::{EntryId, Life, NotAnEntryId, OpId, ReplicaId, Stamp, Timestamp};

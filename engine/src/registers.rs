@@ -13,14 +13,16 @@ mod fields;
 mod joining;
 mod journal;
 mod lives;
+mod watching;
 
 use std::ops::Range;
 
 use smallvec::SmallVec;
 
+use crate::delta::Watch;
 use crate::entries::EntryIx;
 use crate::id::{Life, OpId, Stamp};
-use crate::op::{NewEntry, Op};
+use crate::op::{IdRange, NewEntry, Op};
 use crate::text::{Splice, Text, TextContent, TextForm, TextUndo, TextUnit};
 use crate::value::{Field, Value};
 use fields::Fields;
@@ -126,12 +128,27 @@ pub(crate) struct EntryState {
 // There is one for each entry, and one for each field that holds something.
 const _: () = assert!(size_of::<EntryState>() <= 48 && size_of::<Register>() <= 56);
 
+/// The text in a field that a `Set` made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TextPlace {
+    pub(crate) entry: EntryIx,
+    pub(crate) field: FieldIx,
+    pub(crate) set: OpId,
+}
+
 /// An op on its way into an entry's state.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Applying<'a> {
     pub(crate) entry: EntryIx,
     pub(crate) op: &'a Op,
     pub(crate) stamp: Stamp,
+}
+
+/// Where an op leaves traces besides the state that it changes.
+#[derive(Debug)]
+pub(crate) struct Traces<'a> {
+    pub(crate) journal: &'a mut Journal,
+    pub(crate) watch: &'a mut Watch,
 }
 
 impl EntryState {
@@ -142,16 +159,19 @@ impl EntryState {
         Applying { entry, op, stamp }: Applying<'_>,
         names: &mut FieldNames,
         clock: &impl Fn(OpId) -> Stamp,
-        journal: &mut Journal,
+        traces: &mut Traces<'_>,
     ) -> bool {
         let Some((_, life)) = op.subject() else { return false };
-        let is_new = self.become_known(entry, journal);
+        let is_new = self.become_known(entry, traces.journal);
         let creates = if let Op::Create { kind, .. } = op { Some(*kind) } else { None };
         let touch = Touch { life, creates, stamp };
         let is_changed = self.lives.is_changed_by(self.life, &touch);
         if is_changed {
             if !is_new {
-                journal.note(entry, || Undo::Lives(self.lives.clone()));
+                traces.journal.note(entry, || Undo::Lives(self.lives.clone()));
+            }
+            if !self.is_touched() {
+                self.note_all(entry, traces.watch);
             }
             self.lives.touch(self.life, &touch);
         }
@@ -159,23 +179,17 @@ impl EntryState {
             Op::Set { field, value, .. } => {
                 let content = Content::of(value);
                 let register = Register { stamp, content, life, field: names.name(field) };
-                self.set(entry, register, journal);
+                self.set(entry, register, traces);
             }
             Op::Insert { field, set, origin, text, .. } => {
-                if let Some(field) = names.find(field)
-                    && let Some(content) = self.text_of(field, *set)
-                    && let Some(undo) = content.insert(*origin, stamp, text, clock)
-                {
-                    journal.note(entry, || Undo::Text(field, undo));
+                if let Some(field) = names.find(field) {
+                    let place = TextPlace { entry, field, set: *set };
+                    self.insert_text(&place, (*origin, text), stamp, clock, traces);
                 }
             }
             Op::Delete { field, set, range, .. } => {
-                if let Some(field) = names.find(field)
-                    && let Some(content) = self.text_of(field, *set)
-                {
-                    content.delete(*range, |undo| {
-                        journal.note(entry, || Undo::Text(field, undo()));
-                    });
+                if let Some(field) = names.find(field) {
+                    self.delete_text(&TextPlace { entry, field, set: *set }, *range, traces);
                 }
             }
             _ => {}
@@ -183,16 +197,56 @@ impl EntryState {
         is_changed
     }
 
+    /// Puts characters after an origin into a text, if that still stands.
+    #[inline]
+    pub(crate) fn insert_text(
+        &mut self,
+        place: &TextPlace,
+        (origin, text): (Option<OpId>, &str),
+        stamp: Stamp,
+        clock: &impl Fn(OpId) -> Stamp,
+        traces: &mut Traces<'_>,
+    ) {
+        let TextPlace { entry, field, set } = *place;
+        if let Some(content) = self.text_of(field, set)
+            && let Some(undo) = content.insert(origin, stamp, text, clock)
+        {
+            traces.journal.note(entry, || Undo::Text(field, undo));
+            self.note_insertion((entry, field), text, traces.watch);
+        }
+    }
+
+    /// Removes characters from a text, if that still stands.
+    #[inline]
+    pub(crate) fn delete_text(
+        &mut self,
+        place: &TextPlace,
+        range: IdRange,
+        traces: &mut Traces<'_>,
+    ) {
+        let TextPlace { entry, field, set } = *place;
+        let is_watched = self.is_watched(entry, field, traces.watch);
+        let Some(content) = self.text_of(field, set) else { return };
+        content.delete(range, is_watched, |gone| {
+            traces.journal.note(entry, || Undo::Text(field, gone.undo()));
+            if let Some(at) = gone.at.filter(|_| is_watched) {
+                traces.watch.note_splice((entry, field), at, gone.text, "");
+            }
+        });
+    }
+
     /// Ends `life`, and drops whatever belonged to it or to an earlier one.
-    pub(crate) fn purge(&mut self, entry: EntryIx, life: Life, journal: &mut Journal) {
-        self.become_known(entry, journal);
+    pub(crate) fn purge(&mut self, entry: EntryIx, life: Life, traces: &mut Traces<'_>) {
+        self.become_known(entry, traces.journal);
         let Some(next) = life.next().filter(|next| *next > self.life) else { return };
-        journal.note(entry, || Undo::Whole(Box::new(self.clone())));
+        traces.journal.note(entry, || Undo::Whole(Box::new(self.clone())));
+        self.note_all(entry, traces.watch);
         self.begin_life(next);
     }
 
     /// Takes an op's effect back, but for edits of a text.
-    pub(crate) fn take_back(&mut self, undo: Undo) {
+    pub(crate) fn take_back(&mut self, entry: EntryIx, undo: Undo, watch: &mut Watch) {
+        self.note_undo(entry, &undo, watch);
         match undo {
             Undo::Unknown => *self = Self::default(),
             Undo::Lives(lives) => self.lives = lives,
@@ -204,7 +258,15 @@ impl EntryState {
     }
 
     /// Takes edits of a text back, the newest of which comes first.
-    pub(crate) fn take_back_text(&mut self, field: FieldIx, edits: &[TextUndo]) {
+    pub(crate) fn take_back_text(
+        &mut self,
+        (entry, field): (EntryIx, FieldIx),
+        edits: &[TextUndo],
+        watch: &mut Watch,
+    ) {
+        if self.is_watched(entry, field, watch) {
+            watch.note_text(entry, field, || self.shown_value(entry, field));
+        }
         if let Some(text) = self.fields.get_mut(field).and_then(Register::text_mut) {
             text.take_back(edits);
         }
@@ -221,19 +283,20 @@ impl EntryState {
     }
 
     /// Sets a field, unless a greater (life, stamp) has.
-    fn set(&mut self, entry: EntryIx, register: Register, journal: &mut Journal) {
+    fn set(&mut self, entry: EntryIx, register: Register, traces: &mut Traces<'_>) {
         let rank = |one: &Register| (one.life, one.stamp);
         let known = self.fields.get_mut(register.field);
         if register.life < self.life || known.is_some_and(|known| rank(known) > rank(&register)) {
             return;
         }
         let field = register.field;
+        traces.watch.note_field(entry, field, || self.shown_value(entry, field));
         let before = self.fields.insert(register);
-        journal.note(entry, || Undo::Field(field, before));
+        traces.journal.note(entry, || Undo::Field(field, before));
     }
 
     /// The text that the `Set` `set` made in `field`, if that value still stands.
-    pub(crate) fn text_of(&mut self, field: FieldIx, set: OpId) -> Option<&mut Text> {
+    fn text_of(&mut self, field: FieldIx, set: OpId) -> Option<&mut Text> {
         let register = self.fields.get_mut(field)?;
         if register.stamp.op() == set { register.text_mut() } else { None }
     }

@@ -11,6 +11,7 @@ use crate::backlog::{Backlog, Place};
 use crate::batch::{Batch, Deps, OpParts, OpWalk, Span, to_usize};
 use crate::change::Change;
 use crate::codec::{Kind, LogHead, Patch, for_each_section, pack, pack_sections, unpack_first};
+use crate::delta::Watch;
 use crate::digest::{Digest, DigestSum, hash_entry};
 use crate::display::{Display, Facts};
 use crate::entries::{Entries, EntryIx};
@@ -19,7 +20,7 @@ use crate::history::History;
 use crate::id::{EntryId, Life, OpId, ReplicaId, Stamp, Timestamp};
 use crate::integration::{Arrival, Plan, Step, plan};
 use crate::op::{NewEntry, Op};
-use crate::registers::{Applying, EntryState, Journal, Register};
+use crate::registers::{Applying, EntryState, Journal, Register, Traces};
 use crate::transaction::OpenChange;
 use crate::tree::{MoveIx, MoveKind, MoveOp, MoveTree, OrderKey};
 use crate::value::{Field, Value};
@@ -49,6 +50,8 @@ pub struct Replica {
     pub(crate) tree: MoveTree,
     pub(crate) display: Display,
     pub(crate) digest: DigestSum,
+    /// What is noted for the next delta.
+    pub(crate) watch: Watch,
     /// The transaction under way.
     pub(crate) open: Option<OpenChange>,
     /// Counters given out by transactions that were rolled back since the last change.
@@ -78,6 +81,7 @@ impl Replica {
             tree,
             display,
             digest: DigestSum::default(),
+            watch: Watch::default(),
             open: None,
             skipped: 0,
         }
@@ -200,7 +204,8 @@ impl Replica {
             for (entry, life) in entries {
                 let entry = self.entries.name(*entry);
                 let (state, _) = self.entries.state_mut(entry);
-                state.purge(entry, *life, &mut pending.journal);
+                let journal = &mut pending.journal;
+                state.purge(entry, *life, &mut Traces { journal, watch: &mut self.watch });
                 pending.changed.push(entry);
             }
         }
@@ -210,7 +215,8 @@ impl Replica {
         let clock = clock(&self.history, stamp);
         let (state, names) = self.entries.state_mut(entry);
         let applying = Applying { entry, op, stamp };
-        if state.apply(applying, names, &clock, &mut pending.journal) {
+        let traces = &mut Traces { journal: &mut pending.journal, watch: &mut self.watch };
+        if state.apply(applying, names, &clock, traces) {
             pending.changed.push(entry);
         }
         self.digest.mark(entry);
@@ -231,7 +237,12 @@ impl Replica {
     /// Does what a batch of ops left to be done: replays moves, updates what shows.
     pub(crate) fn settle(&mut self, mut pending: Pending) {
         if !pending.moves.is_empty() {
-            self.tree.integrate(&mut pending.moves, &mut pending.changed);
+            let Self { tree, display, watch, .. } = self;
+            tree.integrate(&mut pending.moves, &mut pending.changed, |entry, trashed_at| {
+                if watch.is_on() && display.parent(entry) == Some(EntryIx::TRASH) {
+                    watch.note_time(entry, trashed_at);
+                }
+            });
         }
         self.refresh(pending.changed);
     }
@@ -245,7 +256,8 @@ impl Replica {
         for entry in &changed {
             self.digest.mark(*entry);
         }
-        self.display.update(changed, Facts { entries: &self.entries, tree: &self.tree });
+        let facts = Facts { entries: &self.entries, tree: &self.tree };
+        self.display.update(changed, facts, &mut self.watch);
     }
 
     /// The id under which this copy is edited.

@@ -59,6 +59,22 @@ pub(crate) enum TextUndo {
     Deleted { first: OpId, text: String },
 }
 
+/// Characters that were deleted together: they have consecutive ids.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gone<'a> {
+    pub(crate) first: OpId,
+    pub(crate) text: &'a str,
+    /// How much showed before them; it is known if that was asked for.
+    pub(crate) at: Option<Lengths>,
+}
+
+impl Gone<'_> {
+    /// What takes the deletion back.
+    pub(crate) fn undo(&self) -> TextUndo {
+        TextUndo::Deleted { first: self.first, text: self.text.to_owned() }
+    }
+}
+
 /// A text as characters that know their ids.
 #[derive(Clone, Debug)]
 pub(crate) struct Text {
@@ -107,13 +123,18 @@ impl Text {
         Some(TextUndo::Inserted(IdRange { first: stamp.op(), len }))
     }
 
-    /// Removes the characters in `range` that are in this text and visible, and hands over what takes
-    /// each piece back.
+    /// How much shows before a text that was the last thing to happen, and was inserted. O(log n); O(1)
+    /// in typing.
     #[inline]
-    pub(crate) fn delete(&mut self, range: IdRange, mut undo: impl FnMut(&dyn Fn() -> TextUndo)) {
-        self.tree.delete(range.first, range.len, |first, text| {
-            undo(&|| TextUndo::Deleted { first, text: text.to_owned() });
-        });
+    pub(crate) fn place_of_insertion(&mut self, text: &str) -> Lengths {
+        self.tree.end_of_insertion() - Lengths::of(text)
+    }
+
+    /// Removes the characters in `range` that are in this text and visible, and hands over each piece
+    /// as it goes, on request with where it was.
+    #[inline]
+    pub(crate) fn delete(&mut self, range: IdRange, tells_place: bool, gone: impl FnMut(Gone<'_>)) {
+        self.tree.delete(range.first, range.len, tells_place, gone);
     }
 
     /// The characters that a range of positions means, or `None` if it does not lie on character

@@ -8,6 +8,8 @@
 use crate::batch::Deps;
 use crate::change::{ChangeHeader, encode, full_deps, named_deps};
 use crate::codec::Writer;
+use crate::delta::Watch;
+use crate::display::Facts;
 use crate::entries::{Entries, EntryIx};
 use crate::error::EditError;
 use crate::id::{OpId, Stamp};
@@ -205,11 +207,12 @@ impl Replica {
         let Some(mark) = open.marks.pop() else { return };
         let first = Stamp { lamport: open.lamport, replica: self.id, counter: mark.next };
         let mut touched = self.tree.moved_from(first);
-        touched.iter().for_each(|entry| self.display.hide(*entry));
+        let facts = Facts { entries: &self.entries, tree: &self.tree };
+        touched.iter().for_each(|entry| self.display.hide(*entry, facts, &mut self.watch));
         self.tree.remove_from(first);
         let records = open.journal.split_off(mark.journal);
         touched.extend(records.iter().map(|(entry, _)| *entry));
-        take_back(&mut self.entries, records);
+        take_back(&mut self.entries, &mut self.watch, records);
         open.ops.truncate(mark.ops);
         let count = open.next - mark.next;
         if count > 0 {
@@ -274,7 +277,7 @@ impl Replica {
 
 /// Takes back what the journal says, the newest first. Edits of one text in a row go together, since
 /// each group costs the size of the text.
-fn take_back(entries: &mut Entries, records: Vec<(EntryIx, Undo)>) {
+fn take_back(entries: &mut Entries, watch: &mut Watch, records: Vec<(EntryIx, Undo)>) {
     let mut records = records.into_iter().rev().peekable();
     while let Some((entry, undo)) = records.next() {
         let (state, _) = entries.state_mut(entry);
@@ -287,9 +290,9 @@ fn take_back(entries: &mut Entries, records: Vec<(EntryIx, Undo)>) {
                 while let Some((_, Undo::Text(_, edit))) = records.next_if(is_same) {
                     edits.push(edit);
                 }
-                state.take_back_text(field, &edits);
+                state.take_back_text((entry, field), &edits, watch);
             }
-            other => state.take_back(other),
+            other => state.take_back(entry, other, watch),
         }
     }
 }

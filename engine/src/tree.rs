@@ -107,8 +107,13 @@ impl MoveTree {
     }
 
     /// Lets recorded moves take effect, each at its turn in stamp order, and adds the entries whose
-    /// placement is another afterwards to `changed`.
-    pub(crate) fn integrate(&mut self, moves: &mut [MoveIx], changed: &mut SmallVec<[EntryIx; 8]>) {
+    /// placement is another afterwards to `changed`. `known` hears which time of deletion each had.
+    pub(crate) fn integrate(
+        &mut self,
+        moves: &mut [MoveIx],
+        changed: &mut SmallVec<[EntryIx; 8]>,
+        mut known: impl FnMut(EntryIx, Option<Timestamp>),
+    ) {
         if !moves.is_sorted_by_key(|ix| self.moves.get(*ix).stamp) {
             moves.sort_unstable_by_key(|ix| self.moves.get(*ix).stamp);
         }
@@ -133,6 +138,7 @@ impl MoveTree {
         for (entry, placed, time) in touched.drain(..) {
             self.nodes.set_touched(entry, false);
             if (placed, time) != self.placement_with_time(entry) {
+                known(entry, time);
                 changed.push(entry);
             }
         }

@@ -110,8 +110,8 @@ fn two_forward_runs_at_one_place_stay_apart() {
         meet(&mut a, &mut b);
         let together: Vec<_> = children(&a, holder)[at..at + 80].to_vec();
         assert_eq!(children(&b, holder)[at..at + 80], together);
-        let either = together == [of_a.clone(), of_b.clone()].concat()
-            || together == [of_b, of_a].concat();
+        let either =
+            together == [of_a.clone(), of_b.clone()].concat() || together == [of_b, of_a].concat();
         assert!(either, "the runs interleave, of {before} at {at}");
     }
 }

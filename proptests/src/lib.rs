@@ -5,6 +5,7 @@
 //! - [`edit`]: local edits at random, and what each promises.
 //! - [`adversarial`]: well-formed changes that no honest author would make.
 //! - [`fuzz`](mod@fuzz): the bodies of the fuzz targets.
+//! - [`mirror`]: a copy of a replica that is told deltas alone.
 //! - [`view`]: what can be seen of a state, to compare replica and model.
 //! - [`pool`], [`dice`]: names, values and numbers to draw from.
 //! - [`check`](mod@check): how properties are run.
@@ -17,6 +18,7 @@ pub mod check;
 pub mod dice;
 pub mod edit;
 pub mod fuzz;
+pub mod mirror;
 pub mod model;
 pub mod pool;
 pub mod story;

@@ -1,7 +1,8 @@
 //! Stories of a few replicas: who edits what, what reaches whom, in which order and how often.
 //!
 //! A [`Step`] is a recipe of small numbers, so that any list of steps is a story. After each step
-//! the replica that it touched must be what the model makes of the changes that it got.
+//! the replica that it touched must be what the model makes of the changes that it got, and what a
+//! mirror shows that gets its deltas.
 
 use arbitrary::Arbitrary;
 use proptest::prelude::{Just, Strategy, any, prop};
@@ -11,6 +12,7 @@ use sds_engine::{Change, EditError, Patch, Replica, ReplicaId, Version};
 use crate::adversarial::Forgery;
 use crate::dice::Dice;
 use crate::edit::Edit;
+use crate::mirror::Mirror;
 use crate::model::{History, Model};
 use crate::view::{View, assert_matches_model};
 
@@ -122,6 +124,10 @@ struct Peer {
     replica: Replica,
     changes: Vec<Change>,
     forger: ReplicaId,
+    mirror: Mirror,
+    /// How many steps the mirror lags behind, and may.
+    lag: usize,
+    lag_max: usize,
 }
 
 /// A few replicas and what has become of them.
@@ -136,7 +142,9 @@ impl Story {
     pub fn new(peers: usize) -> Self {
         let id = |number| ReplicaId::new(number).expect("the cast has no zero");
         let cast = CAST.into_iter().zip(FORGERS).take(peers);
-        let peers = cast.map(|(own, forger)| Peer::new(Replica::new(id(own)), id(forger)));
+        let peers = cast
+            .enumerate()
+            .map(|(nth, (own, forger))| Peer::new(Replica::new(id(own)), id(forger), nth % 3));
         Self { peers: peers.collect() }
     }
 
@@ -226,8 +234,20 @@ impl Story {
 }
 
 impl Peer {
-    const fn new(replica: Replica, forger: ReplicaId) -> Self {
-        Self { replica, changes: Vec::new(), forger }
+    fn new(mut replica: Replica, forger: ReplicaId, lag_max: usize) -> Self {
+        let mirror = Mirror::of(&mut replica);
+        Self { replica, changes: Vec::new(), forger, mirror, lag: 0, lag_max }
+    }
+
+    /// Panics unless the replica is what the model makes of its changes, and what the mirror shows as
+    /// soon as that follows.
+    fn check(&mut self) {
+        assert_matches_model(&mut self.replica, &self.changes);
+        self.lag += 1;
+        if self.lag > self.lag_max {
+            self.mirror.follow(&mut self.replica);
+            self.lag = 0;
+        }
     }
 
     fn edit(&mut self, edit: &Edit) {
@@ -243,15 +263,22 @@ impl Peer {
     fn transact(&mut self, edits: &[Edit], failing_part: &[Edit], fails: bool) {
         let keeps_promises = Model::of(&self.changes).is_free_of_lives_to_come();
         let before = self.replica.version().clone();
+        let (mirror, looks) = (&mut self.mirror, edits.len().is_multiple_of(2));
         let result = self.replica.transact(|replica| {
             for edit in edits {
                 // An edit that is refused takes nothing else back.
                 drop(edit.make(replica, keeps_promises));
             }
+            if looks {
+                mirror.follow(replica);
+            }
             let view = View::of_replica(replica);
             let failed = replica.transact(|replica| {
                 for edit in failing_part {
                     drop(edit.make(replica, keeps_promises));
+                }
+                if looks {
+                    mirror.follow(replica);
                 }
                 Err::<(), _>(EditError::OutOfIds)
             });
@@ -285,7 +312,7 @@ impl Peer {
             self.changes.extend(patch.changes());
             self.replica.integrate(patch).expect("nobody forks and little waits");
         }
-        assert_matches_model(&mut self.replica, &self.changes);
+        self.check();
     }
 
     /// Takes a patch in. If it has a state, then that stands for these changes.
@@ -295,7 +322,7 @@ impl Peer {
             self.changes.extend(stands_for);
         }
         self.replica.integrate(patch).expect("nobody forks and nothing is missing");
-        assert_matches_model(&mut self.replica, &self.changes);
+        self.check();
     }
 
     /// What waits for others is not saved; whoever sent it will send it again.
@@ -303,6 +330,7 @@ impl Peer {
         let bytes = self.replica.snapshot();
         let loaded = Replica::from_snapshot(self.replica.id(), &bytes);
         self.replica = loaded.expect("a snapshot can be loaded");
+        self.mirror = Mirror::of(&mut self.replica);
         self.changes = self.integrated();
         if let Some(changes) = self.replica.changes_since(&Version::new()) {
             let mut exported: Vec<Change> =
@@ -310,12 +338,12 @@ impl Peer {
             exported.sort_by_key(|change| (change.header().replica, change.header().start));
             assert_eq!(exported, self.changes, "a snapshot holds the history");
         }
-        assert_matches_model(&mut self.replica, &self.changes);
+        self.check();
     }
 
     fn compact(&mut self) {
         self.replica.compact();
-        assert_matches_model(&mut self.replica, &self.changes);
+        self.check();
     }
 
     /// The changes that have all that they build on, each once, by author.
@@ -329,7 +357,7 @@ impl Peer {
         let made = made.into_changes();
         assert!(made.len() <= 1, "a transaction is one change");
         self.changes.extend(made);
-        assert_matches_model(&mut self.replica, &self.changes);
+        self.check();
     }
 }
 

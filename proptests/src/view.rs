@@ -10,17 +10,17 @@ use crate::pool;
 
 /// Everything that is displayed, by entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct View(BTreeMap<EntryId, Displayed>);
+pub struct View(pub(crate) BTreeMap<EntryId, Displayed>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Displayed {
+pub(crate) struct Displayed {
     /// Placeholders are displayed and do not live.
-    is_alive: bool,
-    kind: Option<Kind>,
-    parent: Option<EntryId>,
-    children: Vec<EntryId>,
-    trashed_at: Option<Timestamp>,
-    values: BTreeMap<Field, Value>,
+    pub(crate) is_alive: bool,
+    pub(crate) kind: Option<Kind>,
+    pub(crate) parent: Option<EntryId>,
+    pub(crate) children: Vec<EntryId>,
+    pub(crate) trashed_at: Option<Timestamp>,
+    pub(crate) values: BTreeMap<Field, Value>,
 }
 
 impl View {
@@ -103,6 +103,18 @@ impl View {
 }
 
 impl Displayed {
+    /// What is known of an entry that does not show.
+    pub(crate) const fn hidden() -> Self {
+        Self {
+            is_alive: false,
+            kind: None,
+            parent: None,
+            children: Vec::new(),
+            trashed_at: None,
+            values: BTreeMap::new(),
+        }
+    }
+
     fn on(replica: &Replica, entry: EntryId) -> Self {
         Self {
             is_alive: replica.is_alive(entry),
@@ -134,14 +146,7 @@ pub fn assert_same_state(replica: &mut Replica, model: &Model) {
     let named = model.named().iter().copied().chain(pool::ENTRIES);
     for entry in named.filter(|entry| !model.is_shown(*entry)) {
         assert!(!replica.is_shown(entry) && !replica.is_alive(entry), "{entry:?} is hidden");
-        let hidden = Displayed {
-            is_alive: false,
-            kind: None,
-            parent: None,
-            children: Vec::new(),
-            trashed_at: None,
-            values: BTreeMap::new(),
-        };
+        let hidden = Displayed::hidden();
         assert_eq!(Displayed::on(replica, entry), hidden, "{entry:?} is hidden");
     }
     assert_eq!(*replica.digest().as_bytes(), model.digest(), "the digest");

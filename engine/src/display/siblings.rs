@@ -208,6 +208,22 @@ impl<T: Copy + Default> Siblings<T> {
         Some(index)
     }
 
+    /// How many entries in a container come before a place: those for which `is_before`, which holds
+    /// for the first ones and for none behind them.
+    pub(crate) fn rank(&self, container: EntryIx, is_before: impl Fn(Sibling) -> bool) -> usize {
+        let Some(root) = self.root(container) else { return 0 };
+        let (mut node, mut rank) = (&self.nodes[root.at()], 0);
+        loop {
+            let before = node.slots.partition_point(|slot| is_before(self.first(node, *slot)));
+            let Some(last) = before.checked_sub(1) else { return rank };
+            if node.is_leaf() {
+                return rank + before;
+            }
+            rank += sum(&node.slots[..last]);
+            node = &self.nodes[node.slots[last].node().at()];
+        }
+    }
+
     /// The entries in a container, in order, from either end.
     pub(crate) fn iter(&self, container: EntryIx) -> Iter<'_, T> {
         Iter::new(self, self.root(container))

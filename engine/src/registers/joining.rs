@@ -3,7 +3,9 @@
 use smallvec::SmallVec;
 
 use super::lives::Touch;
-use super::{Content, EntryState, FieldNames, Register};
+use super::{Content, EntryState, FieldIx, FieldNames, Register};
+use crate::delta::Watch;
+use crate::entries::EntryIx;
 use crate::id::{Life, Stamp};
 use crate::state::{ContentRecord, EntryRecord, FieldRecord, LifeRecord, RunRecord, TextRecord};
 use crate::text::{Fate, Piece, Sides, Text, pieces_of};
@@ -31,8 +33,17 @@ impl EntryState {
     }
 
     /// Takes in what another replica knows of the entry.
-    pub(crate) fn join(&mut self, record: EntryRecord, names: &mut FieldNames, sides: &Sides<'_>) {
+    pub(crate) fn join(
+        &mut self,
+        (entry, record): (EntryIx, EntryRecord),
+        names: &mut FieldNames,
+        sides: &Sides<'_>,
+        watch: &mut Watch,
+    ) {
         self.is_known = true;
+        if record.life > self.life || !self.is_touched() {
+            self.note_all(entry, watch);
+        }
         self.begin_life(record.life);
         for one in &record.lives {
             // Which op created an item decides nothing; of links the newest counts.
@@ -44,7 +55,7 @@ impl EntryState {
         }
         for one in record.fields {
             if one.life >= self.life {
-                self.join_field(one, names, sides);
+                self.join_field((entry, one), names, sides, watch);
             }
         }
     }
@@ -58,24 +69,42 @@ impl EntryState {
         }
     }
 
-    fn join_field(&mut self, record: FieldRecord, names: &mut FieldNames, sides: &Sides<'_>) {
+    fn join_field(
+        &mut self,
+        (entry, record): (EntryIx, FieldRecord),
+        names: &mut FieldNames,
+        sides: &Sides<'_>,
+        watch: &mut Watch,
+    ) {
         let field = names.name(&record.field);
         let stamp = (sides.clock)(record.set);
-        if let Some(known) = self.fields.get_mut(field) {
-            if (known.life, known.stamp) > (record.life, stamp) {
-                return;
+        let known = self.fields.get_mut(field).map(|known| (known.life, known.stamp));
+        if known.is_some_and(|known| known >= (record.life, stamp)) {
+            if known == Some((record.life, stamp))
+                && let ContentRecord::Text(theirs) = &record.content
+            {
+                self.join_text((entry, field), theirs, sides, watch);
             }
-            if (known.life, known.stamp) == (record.life, stamp) {
-                if let ContentRecord::Text(theirs) = &record.content
-                    && let Some(mine) = known.text_mut()
-                {
-                    *mine = mine.join(theirs, sides);
-                }
-                return;
-            }
+            return;
         }
+        watch.note_field(entry, field, || self.shown_value(entry, field));
         let content = Content::of_record(&record.content);
         drop(self.fields.insert(Register { stamp, content, life: record.life, field }));
+    }
+
+    fn join_text(
+        &mut self,
+        (entry, field): (EntryIx, FieldIx),
+        theirs: &TextRecord,
+        sides: &Sides<'_>,
+        watch: &mut Watch,
+    ) {
+        if self.is_watched(entry, field, watch) {
+            watch.note_text(entry, field, || self.shown_value(entry, field));
+        }
+        if let Some(mine) = self.fields.get_mut(field).and_then(Register::text_mut) {
+            *mine = mine.join(theirs, sides);
+        }
     }
 }
 

@@ -39,7 +39,7 @@ fn integrate(tree: &mut MoveTree, steps: &[Step]) {
             tree.record(stamp(lamport), &op)
         })
         .collect();
-    tree.integrate(&mut moves, &mut SmallVec::new());
+    tree.integrate(&mut moves, &mut SmallVec::new(), |_, _| {});
     tree.assert_invariants(&entries());
 }
 
@@ -90,7 +90,7 @@ fn a_reordering_keeps_a_time_of_deletion_that_arrives_late() {
     let key = &OrderKey::new(&[7]).unwrap();
     let Step { entry, parent, kind, .. } = into_trash(2, time);
     let late = tree.record(stamp(2), &MoveOp { entry, life: Life::FIRST, parent, key, kind });
-    tree.integrate(&mut [late], &mut changed);
+    tree.integrate(&mut [late], &mut changed, |_, _| {});
     tree.assert_invariants(&entries());
     assert_eq!(changed.as_slice(), [entry], "though the reordering still is its placement");
     assert_eq!(tree.placement(entry).unwrap().trashed_at, time);

@@ -58,6 +58,11 @@ proptest! {
                 prop_assert_eq!(siblings.index_of(one.entry), Some(index));
             }
             prop_assert_eq!(siblings.at(container, expected.len()), None);
+            for entry in 0..40 {
+                let place = (order.0[entry], entry);
+                let before = |one: Sibling| (order.0[one.entry.at()], one.entry.at()) < place;
+                prop_assert_eq!(siblings.rank(container, before), set.range(..place).count());
+            }
         }
     }
 }

@@ -192,6 +192,31 @@ impl RunTree {
         self.cursor = Cursor { spot: Spot { leaf, run, byte }, at, ..Cursor::START };
     }
 
+    /// Finds out how much shows before the cursor, if that is not known. O(log n).
+    #[inline]
+    pub(super) fn locate_cursor(&mut self) {
+        if self.cursor.at.is_none() {
+            let Spot { leaf, run, .. } = self.cursor.spot;
+            let runs = &self.leaves[leaf as usize].runs[..run];
+            let within = runs.iter().fold(Lengths::ZERO, |shown, run| shown + run.lengths());
+            let at = self.before_leaf(leaf) + within;
+            self.cursor.at = Some(at);
+            let run = self.run(self.cursor.spot).map_or(Lengths::ZERO, Run::lengths);
+            if let Some(tip) = &mut self.cursor.tip {
+                tip.at = Some(at + run);
+            }
+        }
+    }
+
+    /// How much shows up to the end of an insertion that was the last thing to happen: that is where
+    /// the cursor's run ends.
+    #[inline]
+    pub(in crate::text) fn end_of_insertion(&mut self) -> Lengths {
+        self.locate_cursor();
+        let run = self.run(self.cursor.spot).map_or(Lengths::ZERO, Run::lengths);
+        self.cursor.at.unwrap_or(Lengths::ZERO) + run
+    }
+
     /// The id of a character of the cursor's run.
     #[inline]
     pub(in crate::text) fn char_here(&self, offset: u32) -> Option<OpId> {

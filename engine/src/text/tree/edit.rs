@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 use super::cursor::Tip;
 use super::{Authors, LEAF_BYTES, Lengths, Run, RunTree};
 use crate::id::{OpId, Stamp};
+use crate::text::Gone;
 
 impl RunTree {
     /// Moves the cursor on, from a place in its run to the first place whose next run is older than
@@ -195,14 +196,18 @@ impl RunTree {
     }
 
     /// Deletes the visible characters among `len` ids from `first` on, and hands each piece of them
-    /// to `gone` with its first id.
+    /// to `gone`, on request with its place.
     #[inline]
     pub(in crate::text) fn delete(
         &mut self,
         first: OpId,
         len: u64,
-        mut gone: impl FnMut(OpId, &str),
+        tells_place: bool,
+        mut gone: impl FnMut(Gone<'_>),
     ) {
+        if tells_place {
+            self.locate_cursor();
+        }
         if self.shorten(first, len, &mut gone) {
             return;
         }
@@ -223,6 +228,9 @@ impl RunTree {
                     from = self.next_char(from);
                     continue;
                 };
+                if tells_place {
+                    self.locate_cursor();
+                }
                 let Some(run) = self.run(self.cursor.spot).copied() else { break };
                 let upto = run.end().min(to);
                 if !run.is_deleted() {
@@ -237,7 +245,7 @@ impl RunTree {
     /// Deleting backwards that goes on: deletes the last characters of the cursor's run, if they are
     /// ASCII, some are left, and what comes next is a deleted run that they continue with.
     #[inline]
-    fn shorten(&mut self, first: OpId, len: u64, gone: &mut impl FnMut(OpId, &str)) -> bool {
+    fn shorten(&mut self, first: OpId, len: u64, gone: &mut impl FnMut(Gone<'_>)) -> bool {
         let Some(tip) = self.cursor.tip.as_mut() else { return false };
         let spot = self.cursor.spot;
         let leaf = &mut self.leaves[spot.leaf as usize];
@@ -250,13 +258,13 @@ impl RunTree {
         if !next.extend_back(len as u32) {
             return false;
         }
-        gone(first, &leaf.text[gone_text.clone()]);
+        let shown = Lengths::ascii(len);
+        tip.at = tip.at.map(|at| at - shown);
+        gone(Gone { first, text: &leaf.text[gone_text.clone()], at: tip.at });
         leaf.text.drain(gone_text);
         run.shorten_ascii(len as u32);
-        let shown = Lengths::ascii(len);
         tip.last.counter -= len as u64;
         tip.byte -= len;
-        tip.at = tip.at.map(|at| at - shown);
         tip.newer = None;
         self.shown -= shown;
         self.cursor.pending -= shown;
@@ -271,7 +279,7 @@ impl RunTree {
         offset: u32,
         first: OpId,
         len: u32,
-        gone: &mut impl FnMut(OpId, &str),
+        gone: &mut impl FnMut(Gone<'_>),
     ) -> bool {
         let spot = self.cursor.spot;
         let leaf = &mut self.leaves[spot.leaf as usize];
@@ -285,7 +293,7 @@ impl RunTree {
         run.shorten_front_ascii(len);
         let shown = Lengths::ascii(len as usize);
         let gone_text = spot.byte..spot.byte + shown.bytes;
-        gone(first, &leaf.text[gone_text.clone()]);
+        gone(Gone { first, text: &leaf.text[gone_text.clone()], at: self.cursor.at });
         leaf.text.drain(gone_text);
         self.shown -= shown;
         self.cursor.pending -= shown;
@@ -294,7 +302,7 @@ impl RunTree {
     }
 
     /// Deletes some characters of the cursor's run, which is visible.
-    fn delete_here(&mut self, from: u32, to: u32, gone: &mut impl FnMut(OpId, &str)) {
+    fn delete_here(&mut self, from: u32, to: u32, gone: &mut impl FnMut(Gone<'_>)) {
         let spot = self.cursor.spot;
         let text = self.run_text(spot);
         let leaf = &self.leaves[spot.leaf as usize];
@@ -302,7 +310,8 @@ impl RunTree {
         let kept = head.beginning(text, from);
         let upto = if to == head.len { head.lengths() } else { head.beginning(text, to) };
         let first = head.first.plus(from);
-        gone(self.authors.op(first), &text[kept.bytes..upto.bytes]);
+        let at = self.cursor.at.map(|at| at + kept);
+        gone(Gone { first: self.authors.op(first), text: &text[kept.bytes..upto.bytes], at });
         let tail = head.split_off(to, upto);
         let mut middle = Run::deleted(first, to - from);
         let (mut start, mut end) = (spot.run, spot.run + 1);
