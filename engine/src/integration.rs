@@ -181,7 +181,7 @@ fn check_against_backlog(batch: &Batch, backlog: &Backlog) -> Result<(), Integra
 /// Takes what is not ready out of the arrivals, as single changes, and counts those that were
 /// waiting already.
 fn take_blocked(
-    arrivals: &mut Vec<Arrival>,
+    arrivals: &mut [Arrival],
     ahead: &Ahead<'_>,
     backlog: &Backlog,
 ) -> Result<(BTreeMap<Place, Change>, u64), IntegrateError> {
@@ -266,11 +266,11 @@ impl<'a> Planner<'a> {
         let mut next: Vec<usize> = (0..self.streams.len()).rev().collect();
         while let Some(number) = next.pop() {
             let author = self.streams[number].author;
-            if let Some(missing) = self.streams[number].go(ahead, &mut self.steps) {
-                if self.by_author.contains_key(&missing.replica) {
-                    let waiting = self.waiting.entry(missing.replica).or_default();
-                    waiting.push((missing.counter, number));
-                }
+            if let Some(missing) = self.streams[number].go(ahead, &mut self.steps)
+                && self.by_author.contains_key(&missing.replica)
+            {
+                let waiting = self.waiting.entry(missing.replica).or_default();
+                waiting.push((missing.counter, number));
             }
             let reached = ahead.next(author);
             if let Some(waiting) = self.waiting.get_mut(&author) {

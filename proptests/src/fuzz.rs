@@ -4,7 +4,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use sds_engine::{Change, Patch, Replica, ReplicaId, Version};
 
 use crate::story::{PEERS, Step, Story};
-use crate::view::assert_matches_model;
+use crate::view::{View, assert_matches_model};
 
 /// More steps make a story slow without making it tell more.
 const STEPS_MAX: usize = 64;
@@ -73,6 +73,9 @@ fn take_in(bytes: &[u8]) {
         replica.assert_invariants();
         return;
     }
+    if patch.has_state() {
+        return take_in_state(replica, patch);
+    }
     let changes = patch.clone().into_changes();
     if replica.integrate(patch.clone()).is_ok() {
         assert_matches_model(&mut replica, &changes);
@@ -85,4 +88,20 @@ fn take_in(bytes: &[u8]) {
     } else {
         assert!(replica.version().is_empty(), "what is refused changes nothing");
     }
+}
+
+/// Whatever a state says, it is taken in or refused as a whole, and given away again as it is.
+fn take_in_state(mut replica: Replica, patch: Patch) {
+    if replica.integrate(patch).is_err() {
+        assert!(replica.version().is_empty(), "what is refused changes nothing");
+        return;
+    }
+    replica.assert_invariants();
+    let view = View::of_replica(&replica);
+    let mut other = Replica::new(ReplicaId::new(u64::MAX - 1).expect("not zero"));
+    let copy = Patch::decode(&replica.export(&Version::new())).expect("an export is a patch");
+    other.integrate(copy).expect("an export can be taken in");
+    other.assert_invariants();
+    assert_eq!(View::of_replica(&other), view);
+    assert_eq!(other.digest(), replica.digest());
 }

@@ -43,6 +43,18 @@ fn the_same_changes_in_blocks_encode_to_the_golden_bytes() {
 }
 
 #[test]
+fn the_state_without_its_history_encodes_to_the_golden_bytes() {
+    let mut replica = Replica::new(id(1));
+    replica.integrate(Patch::new(changes())).unwrap();
+    let digest = replica.digest();
+    replica.compact();
+    assert_golden("state.v1.bin", &replica.export(&Version::new()));
+    let mut other = Replica::new(id(2));
+    other.integrate(Patch::decode(&golden("state.v1.bin")).unwrap()).unwrap();
+    assert_eq!(other.digest(), digest);
+}
+
+#[test]
 fn the_state_of_the_golden_patch_has_the_golden_digest() {
     let model = Model::of(&changes());
     assert_golden("digest.v1.bin", &model.digest());

@@ -53,7 +53,7 @@ impl Sink for Writer {
 }
 
 impl<'a> Source<'a> for Reader<'a> {
-    fn from(&mut self, _: Column) -> &mut Reader<'a> {
+    fn from(&mut self, _: Column) -> &mut Self {
         self
     }
 }

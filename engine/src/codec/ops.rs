@@ -115,12 +115,15 @@ impl<'a, S: Sink> OpWriter<'a, S> {
 
     fn text_op(&mut self, op: &Op) {
         let is_here = self.names.place_of(op) == self.names.cursor();
-        let kind = match op {
-            Op::Delete { backwards: true, .. } => [DELETE_BACK, ERASE_BACK],
-            Op::Delete { .. } => [DELETE, ERASE],
-            _ => [INSERT, TYPE],
+        let kind = match (op, is_here) {
+            (Op::Delete { backwards: true, .. }, false) => DELETE_BACK,
+            (Op::Delete { backwards: true, .. }, true) => ERASE_BACK,
+            (Op::Delete { .. }, false) => DELETE,
+            (Op::Delete { .. }, true) => ERASE,
+            (_, false) => INSERT,
+            (_, true) => TYPE,
         };
-        self.edited_text(kind[usize::from(is_here)], op);
+        self.edited_text(kind, op);
         if !is_here {
             self.names.reference(self.names.place_of(op));
         }

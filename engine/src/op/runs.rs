@@ -288,7 +288,7 @@ mod tests {
             let mut ops = Vec::new();
             for (place, len, flag) in steps {
                 let op = match place {
-                    0 => insert(at.counter - 1, "\u{e9}xyz".split_at(2 + len as usize - 1).0),
+                    0 => insert(at.counter - 1, ["\u{e9}", "\u{e9}x", "\u{e9}xy"][usize::try_from(len).unwrap() - 1]),
                     1 => insert(3, "ab"),
                     _ => delete(10 + place, len, flag && len > 1),
                 };

@@ -1,0 +1,166 @@
+//! Cutting history: nothing that was deleted stays, and whoever was away can still come back.
+
+use proptest::prelude::{any, prop};
+use sds_engine::{EditError, EntryId, Field, Patch, Replica, ReplicaId, TextUnit, Value, Version};
+use sds_proptests::check::check;
+use sds_proptests::dice::Dice;
+use sds_proptests::fuzz::{self, CHECKSUM_BYTES};
+use sds_proptests::story::{Step, Story};
+
+const ROOT: EntryId = EntryId::ROOT;
+const TEXT: Field = Field::Value;
+
+/// What a run of deleted characters may take after compression, in bytes.
+const RUN_BYTES_MAX: usize = 6;
+const DRAFTS: usize = 20;
+const KEYSTROKES: usize = 4_000;
+
+#[test]
+fn drafts_that_were_deleted_leave_next_to_nothing() {
+    let mut desk = Replica::new(id(1));
+    desk.set(ROOT, TEXT, Value::Text(String::new())).unwrap();
+    let mut dice = Dice::new(7);
+    let mut runs = 0;
+    for _ in 0..DRAFTS {
+        runs += type_draft(&mut desk, &mut dice);
+        let len = desk.text_len(ROOT, &TEXT, TextUnit::Utf16).unwrap();
+        desk.splice(ROOT, TEXT, 0..len, "").unwrap();
+    }
+    desk.splice(ROOT, TEXT, 0..0, "what stays").unwrap();
+    let digest = desk.digest();
+    let with_history = desk.snapshot().len();
+    desk.compact();
+    let cut = desk.snapshot();
+    assert!(cut.len() <= 200 + runs * RUN_BYTES_MAX, "{} bytes, {runs} runs", cut.len());
+    assert!(cut.len() * 4 < with_history, "{} of {with_history} bytes", cut.len());
+    let state = desk.export(&Version::new());
+    assert!(has(&state, b"what stays") && !has(&state, b"qqqq"), "a deleted character");
+    let mut loaded = Replica::from_snapshot(id(2), &cut).unwrap();
+    assert_eq!(loaded.digest(), digest);
+    loaded.assert_invariants();
+}
+
+/// Types here and there, with `q` alone, rubs out now and then; returns how many runs that makes: what
+/// is typed after a jump or a deletion cuts the run that it goes into.
+fn type_draft(desk: &mut Replica, dice: &mut Dice) -> usize {
+    let (mut len, mut at, mut runs, mut is_cut) = (0, 0, 1, false);
+    for _ in 0..KEYSTROKES {
+        match dice.roll(30) {
+            0 => (at, is_cut) = (dice.roll(len + 1), true),
+            1..=6 if at > 0 => {
+                desk.splice(ROOT, TEXT, at - 1..at, "").unwrap();
+                (at, len, is_cut) = (at - 1, len - 1, true);
+            }
+            _ => {
+                desk.splice(ROOT, TEXT, at..at, "q").unwrap();
+                (at, len) = (at + 1, len + 1);
+                runs += if std::mem::take(&mut is_cut) { 2 } else { 0 };
+            }
+        }
+    }
+    runs
+}
+
+#[test]
+fn whoever_was_away_comes_back_with_what_was_made_there() {
+    let (mut desk, mut train) = (Replica::new(id(1)), Replica::new(id(2)));
+    let note = desk.create_item(ROOT, 0).unwrap();
+    desk.set(note, TEXT, Value::Text("abc".into())).unwrap();
+    give(&desk, &mut train);
+
+    train.splice(note, TEXT, 3..3, " from the train").unwrap();
+    let wagon = train.create_item(note, 0).unwrap();
+    desk.splice(note, TEXT, 0..1, "A").unwrap();
+    let shelf = desk.create_item(ROOT, 0).unwrap();
+    desk.move_to(note, shelf, 0).unwrap();
+    desk.compact();
+    assert_eq!(desk.changes_since(train.version()), None, "the bytes are gone");
+
+    give(&desk, &mut train);
+    give(&train, &mut desk);
+    for replica in [&desk, &train] {
+        replica.assert_invariants();
+        assert_eq!(replica.value(note, &TEXT), Value::Text("Abc from the train".into()));
+        assert_eq!((replica.parent(note), replica.parent(wagon)), (Some(shelf), Some(note)));
+    }
+    assert_eq!(desk.digest(), train.digest());
+
+    // Life goes on with changes alone.
+    train.set(shelf, Field::Label, Value::Text("shelf".into())).unwrap();
+    let patch = Patch::decode(&train.export(desk.version())).unwrap();
+    assert!(!patch.has_state());
+    desk.integrate(patch).unwrap();
+    assert_eq!(desk.digest(), train.digest());
+}
+
+#[test]
+fn a_state_that_tells_another_history_is_refused() {
+    let first = |number: i64| {
+        let mut replica = Replica::new(id(1));
+        replica.set(ROOT, TEXT, Value::Int(number)).unwrap();
+        replica
+    };
+    let (mut one, mut other) = (first(1), first(2));
+    // The other has seen something newer, so that its second change is later.
+    let mut phone = Replica::new(id(2));
+    for number in 0..3 {
+        phone.set(ROOT, Field::Label, Value::Int(number)).unwrap();
+    }
+    give(&phone, &mut other);
+    for replica in [&mut one, &mut other] {
+        replica.set(ROOT, TEXT, Value::Int(3)).unwrap();
+    }
+    other.compact();
+    let before = one.digest();
+    let state = Patch::decode(&other.export(&Version::new())).unwrap();
+    assert!(one.integrate(state).is_err());
+    assert_eq!(one.digest(), before);
+}
+
+#[test]
+fn a_transaction_can_be_taken_back_after_a_cut() {
+    let mut desk = Replica::new(id(1));
+    desk.set(ROOT, TEXT, Value::Text("abc".into())).unwrap();
+    desk.compact();
+    let before = desk.digest();
+    let failed = desk.transact(|desk| {
+        desk.splice(ROOT, TEXT, 1..2, "x")?;
+        Err::<(), _>(EditError::OutOfIds)
+    });
+    assert_eq!(failed, Err(EditError::OutOfIds));
+    assert_eq!(desk.digest(), before);
+}
+
+#[test]
+fn damaged_states_are_refused_or_taken_in_as_a_whole() {
+    let inputs = (prop::collection::vec(Step::honest(), 1..25), any::<u64>());
+    check(64, &inputs, |(steps, seed)| {
+        let mut replica = Replica::new(id(9));
+        let patch = Patch::new(Story::new(2).run(&steps).changes());
+        replica.integrate(patch).unwrap();
+        replica.compact();
+        let state = replica.export(&Version::new());
+        let mut dice = Dice::new(seed);
+        for _ in 0..16 {
+            let mut damaged = state[..state.len() - CHECKSUM_BYTES].to_vec();
+            for _ in 0..=dice.roll(3) {
+                let at = dice.roll(damaged.len());
+                damaged[at] = u8::try_from(dice.roll(256)).unwrap();
+            }
+            damaged.insert(0, 0);
+            fuzz::decoding(&damaged);
+        }
+    });
+}
+
+fn give(from: &Replica, to: &mut Replica) {
+    to.integrate(Patch::decode(&from.export(to.version())).unwrap()).unwrap();
+}
+
+fn has(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+fn id(number: u64) -> ReplicaId {
+    ReplicaId::new(number).unwrap()
+}
