@@ -11,10 +11,12 @@
 //! - C3. The ops are in their one form: none continues the one before.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use crate::change::{Change, ChangeHeader, deps_fault, full_deps, named_deps};
+use crate::codec::encode_block;
 use crate::id::{OpId, ReplicaId};
 use crate::limits::{BLOCK_CHANGES_MAX, BLOCK_OPS_MAX};
 use crate::op::{Op, RunCursor, join_runs, push_joined};
@@ -99,6 +101,18 @@ impl Batch {
         let first = self.id(self.start);
         let ops = split_ops(&mut self.ops, first, at);
         Some(Self { author: self.author, start: at, spans, ops })
+    }
+
+    /// The same as blocks, each of which holds no more changes than it may, with its range.
+    pub(crate) fn into_blocks(self) -> Vec<(u64, u64, Arc<[u8]>)> {
+        let mut blocks = Vec::new();
+        let mut rest = Some(self);
+        while let Some(mut batch) = rest.take() {
+            rest = end_of_block(&batch.spans, batch.start).and_then(|end| batch.split_off(end));
+            let range = (batch.start, batch.end());
+            blocks.push((range.0, range.1, encode_block(&batch).into()));
+        }
+        blocks
     }
 
     /// The changes one by one.
@@ -395,4 +409,17 @@ pub(crate) fn split_ops(ops: &mut Vec<Op>, first: OpId, at: u64) -> Vec<Op> {
 
 pub(crate) fn to_usize(count: u64) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX)
+}
+
+/// Where a block that begins with these changes must end, if it cannot hold all of them.
+fn end_of_block(spans: &[Span], start: u64) -> Option<u64> {
+    let (mut end, mut room) = (start, BLOCK_CHANGES_MAX);
+    for span in spans {
+        if span.count > room {
+            return Some(end + span.len * room);
+        }
+        room -= span.count;
+        end += span.total();
+    }
+    None
 }

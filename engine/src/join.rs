@@ -18,21 +18,23 @@ impl Replica {
         self.history.cut();
     }
 
-    /// Where each author's log begins, in order of author, and all logs, compressed.
+    /// Where each author's log begins, in order of author, and all logs, compressed. In as few blocks
+    /// as can be, since like compresses beside like.
     pub(crate) fn pack_log(&self) -> (Vec<u64>, Vec<u8>) {
-        let authors = self.history.floors();
-        let blocks = authors.iter().map(|(author, floor)| {
-            self.history.blocks(*author, *floor).map(|blocks| (*floor, blocks))
-        });
-        // A log that cannot be read, which only a forged snapshot can bring, is left out.
-        let end = |author: &ReplicaId| self.history.version().next(*author);
-        let logs: Vec<(u64, Vec<_>)> = blocks
-            .zip(&authors)
-            .map(|(log, (author, _))| log.unwrap_or_else(|| (end(author), Vec::new())))
-            .collect();
-        let sections = logs.iter().flat_map(|(_, blocks)| blocks);
-        let packed = pack(&pack_sections(sections.map(|block| (Kind::Block, &**block))));
-        (logs.iter().map(|(floor, _)| *floor).collect(), packed)
+        let (mut floors, mut blocks) = (Vec::new(), Vec::new());
+        for (author, floor) in self.history.floors() {
+            let end = self.history.version().next(author);
+            match self.history.batch(author, floor, end) {
+                Some(batch) => {
+                    floors.push(floor);
+                    blocks.extend(batch.into_blocks());
+                }
+                // Nothing is left, or a forged snapshot brought a log that cannot be read.
+                None => floors.push(end),
+            }
+        }
+        let sections = blocks.iter().map(|(_, _, block)| (Kind::Block, &**block));
+        (floors, pack(&pack_sections(sections)))
     }
 
     /// Takes in the state of a snapshot, on top of nothing.

@@ -32,7 +32,7 @@ fn drafts_that_were_deleted_leave_next_to_nothing() {
     desk.compact();
     let cut = desk.snapshot();
     assert!(cut.len() <= 200 + runs * RUN_BYTES_MAX, "{} bytes, {runs} runs", cut.len());
-    assert!(cut.len() * 4 < with_history, "{} of {with_history} bytes", cut.len());
+    assert!(cut.len() * 2 < with_history, "{} of {with_history} bytes", cut.len());
     let state = desk.export(&Version::new());
     assert!(has(&state, b"what stays") && !has(&state, b"qqqq"), "a deleted character");
     let mut loaded = Replica::from_snapshot(id(2), &cut).unwrap();

@@ -68,7 +68,7 @@ impl<'a> StateReader<'a> {
     /// Hands over each entry.
     ///
     /// # Errors
-    /// Where an entry is not well formed; those before it have been handed over then.
+    /// Where an entry is not well formed; those before it, or all, have been handed over then.
     pub(crate) fn read_entries(
         self,
         mut each: impl FnMut(EntryRecord),

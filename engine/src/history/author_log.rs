@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use super::archive::Archive;
 use crate::batch::{Batch, Deps, Span, push_span, split_ops};
-use crate::codec::{decode_block, encode_block};
+use crate::codec::decode_block;
 use crate::id::{OpId, ReplicaId};
 use crate::keystroke::{Keystroke, Target};
-use crate::limits::BLOCK_CHANGES_MAX;
 use crate::op::{Op, push_joined};
 use crate::state::Piece;
 
@@ -153,7 +152,7 @@ impl AuthorLog {
             return Vec::new();
         };
         let ops = self.tail_ops(author, from, self.tail_end);
-        blocks_of(Batch { author, start: from, spans, ops })
+        Batch { author, start: from, spans, ops }.into_blocks()
     }
 
     /// The Lamport time of the newest change.
@@ -292,7 +291,7 @@ impl AuthorLog {
                 blocks.push(sealed.block.clone());
             } else {
                 let part = sealed.batch(from, sealed.end)?;
-                blocks.extend(blocks_of(part).into_iter().map(|(_, _, block)| block));
+                blocks.extend(part.into_blocks().into_iter().map(|(_, _, block)| block));
             }
         }
         let tail = self.tail_blocks(author, from.max(self.tail_start));
@@ -351,29 +350,4 @@ impl Sealed {
 fn cut(mut ops: Vec<Op>, first: OpId, from: u64, to: u64) -> Vec<Op> {
     drop(split_ops(&mut ops, first, to));
     split_ops(&mut ops, first, from)
-}
-
-/// A batch as blocks, each of which holds no more changes than it may, with its range.
-fn blocks_of(batch: Batch) -> Vec<(u64, u64, Arc<[u8]>)> {
-    let mut blocks = Vec::new();
-    let mut rest = Some(batch);
-    while let Some(mut batch) = rest.take() {
-        rest = end_of_block(&batch.spans, batch.start).and_then(|end| batch.split_off(end));
-        let range = (batch.start, batch.end());
-        blocks.push((range.0, range.1, encode_block(&batch).into()));
-    }
-    blocks
-}
-
-/// Where a block that begins with these changes must end, if it cannot hold all of them.
-fn end_of_block(spans: &[Span], start: u64) -> Option<u64> {
-    let (mut end, mut room) = (start, BLOCK_CHANGES_MAX);
-    for span in spans {
-        if span.count > room {
-            return Some(end + span.len * room);
-        }
-        room -= span.count;
-        end += span.total();
-    }
-    None
 }

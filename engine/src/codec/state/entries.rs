@@ -246,14 +246,23 @@ pub(super) struct EntryReader<'a, 'b> {
     times: &'a [Times],
     recent: Recent,
     fields: Vec<Field>,
+    /// The ops of all moves.
+    moved: Vec<OpId>,
 }
 
 impl<'a, 'b> EntryReader<'a, 'b> {
     pub(super) const fn new(source: ColumnReader<'b>, times: &'a [Times]) -> Self {
-        Self { source, times, recent: Recent::new(), fields: Vec::new() }
+        Self { source, times, recent: Recent::new(), fields: Vec::new(), moved: Vec::new() }
     }
 
-    pub(super) fn finish(&self) -> Result<(), DecodeError> {
+    /// Checks that everything was read, and that no op moves twice.
+    pub(super) fn finish(mut self) -> Result<(), DecodeError> {
+        let key = |op: &OpId| (op.replica, op.counter);
+        // Entries stand in the order in which their authors created them, mostly by their only moves.
+        self.moved.sort_unstable_by_key(key);
+        if !self.moved.is_sorted_by(|a, b| key(a) < key(b)) {
+            return Err(self.malformed("a move that moves twice"));
+        }
         self.source.finish()
     }
 
@@ -352,6 +361,7 @@ impl<'a, 'b> EntryReader<'a, 'b> {
         let last = self.recent.key.take();
         let key = read_key(self.source.from(Column::Key), last.as_ref(), op)?;
         self.recent.key = Some(key.clone());
+        self.moved.push(op);
         Ok(MoveRecord { op, life, parent, key, is_within, trashed_at })
     }
 
