@@ -12,6 +12,9 @@ use crate::id::{EntryId, OpId, ReplicaId};
 use crate::limits::{BLOCK_CHANGES_MAX, BLOCK_OPS_MAX, CHANGE_BYTES_MAX, COUNTER_MAX};
 use crate::op::{NewEntry, Op};
 
+/// For so many ops room is made before they are read.
+const OPS_AT_ONCE: usize = 1 << 16;
+
 /// Writes changes as one block. They must be no more than a block may hold.
 pub(crate) fn encode_block(batch: &Batch) -> Vec<u8> {
     let others = others_of(batch);
@@ -51,8 +54,10 @@ pub(crate) fn decode_block(bytes: &[u8]) -> Result<Batch, DecodeError> {
     reader.finish()?;
     let (spans, end) = read_spans(columns.from(Column::Changes), start, &others)?;
     let scope = Scope { author, others: &others, is_bounded: false };
+    // Each op has a tag of one byte.
+    let count = columns.from(Column::Tag).len().min(OPS_AT_ONCE);
     let mut op_reader = OpReader::new(columns, scope, None);
-    let mut ops = Vec::new();
+    let mut ops = Vec::with_capacity(count);
     let mut at = start;
     while at < end {
         let op = op_reader.op(at)?;

@@ -50,8 +50,10 @@ pub(crate) fn read_key(
         KEY_RAW => {
             let rest = reader.sized()?;
             let shared = usize::try_from(number).unwrap_or(usize::MAX);
-            let last = last.map(OrderKey::as_bytes).unwrap_or_default();
-            last.get(..shared).and_then(|shared| OrderKey::new(&[shared, rest].concat()))
+            match last {
+                Some(last) => last.with_rest(shared, rest),
+                None => OrderKey::new(rest).filter(|_| shared == 0),
+            }
         }
         _ => None,
     };

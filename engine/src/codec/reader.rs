@@ -7,12 +7,13 @@ use crate::id::ReplicaId;
 #[derive(Debug)]
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
-    len: usize,
+    /// How many bytes there were.
+    total: usize,
 }
 
 impl<'a> Reader<'a> {
     pub(crate) const fn new(bytes: &'a [u8]) -> Self {
-        Self { rest: bytes, len: bytes.len() }
+        Self { rest: bytes, total: bytes.len() }
     }
 
     pub(crate) fn byte(&mut self) -> Result<u8, DecodeError> {
@@ -108,7 +109,12 @@ impl<'a> Reader<'a> {
 
     /// How many bytes have been read.
     pub(crate) fn position(&self) -> usize {
-        self.len - self.rest.len()
+        self.total - self.rest.len()
+    }
+
+    /// How many bytes are left.
+    pub(crate) const fn len(&self) -> usize {
+        self.rest.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -40,9 +40,27 @@ impl OrderKey {
     /// The key with these bytes, or `None` if there would be no room beside it.
     #[must_use]
     pub fn new(bytes: &[u8]) -> Option<Self> {
-        let has_room = bytes.first().is_some_and(|first| *first <= RESCUED)
-            && bytes.last().is_some_and(|last| *last != 0);
-        (has_room && bytes.len() <= ORDER_KEY_BYTES_MAX).then(|| Self(bytes.into()))
+        if bytes.len() > ORDER_KEY_BYTES_MAX {
+            return None;
+        }
+        Some(Self(Bytes::from_slice(bytes))).filter(Self::has_room)
+    }
+
+    /// The key that begins as this one does, with `shared` bytes, and goes on with `rest`.
+    pub(crate) fn with_rest(&self, shared: usize, rest: &[u8]) -> Option<Self> {
+        let shared = self.0.get(..shared)?;
+        if shared.len() + rest.len() > ORDER_KEY_BYTES_MAX {
+            return None;
+        }
+        let mut bytes = Bytes::from_slice(shared);
+        bytes.extend_from_slice(rest);
+        Some(Self(bytes)).filter(Self::has_room)
+    }
+
+    /// Whether there is room beside the key.
+    fn has_room(&self) -> bool {
+        self.0.first().is_some_and(|first| *first <= RESCUED)
+            && self.0.last().is_some_and(|last| *last != 0)
     }
 
     /// The key's bytes.
@@ -75,12 +93,12 @@ impl OrderKey {
 
     /// The next key of the run that this key looks like being of.
     pub(crate) fn successor(&self) -> Option<Self> {
-        Self::following(&self.0, None).filter(|key| Self::new(key.as_bytes()).is_some())
+        Self::following(&self.0, None).filter(Self::has_room)
     }
 
     /// The key before it in that run.
     pub(crate) fn predecessor(&self) -> Option<Self> {
-        Self::preceding(&self.0, None).filter(|key| Self::new(key.as_bytes()).is_some())
+        Self::preceding(&self.0, None).filter(Self::has_room)
     }
 
     /// A key between two neighbours that begins a run of its own, or `None` where there is no room
@@ -96,10 +114,12 @@ impl OrderKey {
 
     /// The first key of the run that begins at `run`, between neighbours that share `head`.
     pub(crate) fn first_of_run(head: &[u8], run: OpId) -> Option<Self> {
-        if head.len() > ORDER_KEY_BYTES_MAX {
+        if head.len() + TAG_BYTES + NUMBER_BYTES > ORDER_KEY_BYTES_MAX {
             return None;
         }
-        Self::new(Self::assemble(&[head, &tag(run)].concat(), NUMBER_FIRST).as_bytes())
+        let mut bytes = Bytes::from_slice(head);
+        bytes.extend_from_slice(&tag(run));
+        Some(Self::assemble(&bytes, NUMBER_FIRST)).filter(Self::has_room)
     }
 
     /// What stands before the tag, if this is the first key of the run that begins at `run`.
