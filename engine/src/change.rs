@@ -195,10 +195,11 @@ impl Change {
         Self { header, ops, bytes }
     }
 
-    /// Reads a change.
+    /// Reads a change. Takes time and memory in proportion to the bytes.
     ///
     /// # Errors
-    /// If the bytes are not one well-formed change.
+    /// If the bytes are not one well-formed change; [`DecodeError::OpTooNew`] if it has an op that
+    /// only a newer program knows.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let max = CHANGE_BYTES_MAX as u64;
         if bytes.len() > CHANGE_BYTES_MAX {

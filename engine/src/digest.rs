@@ -13,7 +13,8 @@ use crate::op::NewEntry;
 use crate::registers::Register;
 use crate::value::Field;
 
-/// Equal for replicas with the same changes; different, but for a collision, when anything differs.
+/// Equal for replicas with the same changes; different, but for a collision, when anything that was
+/// merged differs. Made by [`Replica::digest`](crate::Replica::digest).
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest([u8; 32]);
 

@@ -28,15 +28,17 @@ struct Step {
 }
 
 impl Replica {
-    /// Creates an item in `parent`, to stand at `index` there, or last if there are fewer.
+    /// Creates an item in `parent`, to stand at `index` there, or last if there are fewer. O(log n)
+    /// in the number of siblings.
     ///
     /// # Errors
-    /// If `parent` is not a shown item.
+    /// If `parent` is not a shown item, or the ids of this replica are used up.
     pub fn create_item(&mut self, parent: EntryId, index: usize) -> Result<EntryId, EditError> {
         self.create(None, NewEntry::Item, parent, index)
     }
 
-    /// Creates a link to `target` in `parent`, to stand at `index` there, or last.
+    /// Creates a link to `target` in `parent`, to stand at `index` there, or last. O(log n) in the
+    /// number of siblings.
     ///
     /// # Errors
     /// If `target` or `parent` is not a shown item.
@@ -53,7 +55,7 @@ impl Replica {
     /// Creates an entry with an id that came from elsewhere, as imports do.
     ///
     /// # Errors
-    /// If the id is in use, or `parent` is not a shown item.
+    /// If the id is that of a live entry, or `parent` is not a shown item.
     pub fn create_with_id(
         &mut self,
         entry: EntryId,
@@ -93,7 +95,9 @@ impl Replica {
         })
     }
 
-    /// Puts the entry into `parent`, to stand at `index` there afterwards, or last.
+    /// Puts the entry into `parent`, to stand at `index` there afterwards, or last. O(log n) in the
+    /// number of siblings; for a folder also its new depth, or the number of folders inside if that
+    /// is less.
     ///
     /// # Errors
     /// If either does not show, `parent` is no item, the entry would become its own ancestor, or it
@@ -143,7 +147,7 @@ impl Replica {
     }
 
     /// Ends the life of the entry and of all that shows inside it, for good and against every
-    /// concurrent edit.
+    /// concurrent edit. Costs what shows inside.
     ///
     /// # Errors
     /// If it does not show, is a system entry, or is a placeholder, which has no life to end.
@@ -166,10 +170,12 @@ impl Replica {
         self.transact(|replica| replica.push(Op::Purge { entries }))
     }
 
-    /// Sets a field; the value before is gone, and of concurrent settings the newest wins.
+    /// Sets a field; the value before is gone, and of concurrent settings the newest wins. Costs
+    /// the length of the value.
     ///
     /// # Errors
-    /// If the entry does not show, or the key of an info field is empty or too long.
+    /// If the entry does not show, the key of an info field is empty or too long, or the value is
+    /// larger than a change may be.
     pub fn set(&mut self, entry: EntryId, field: Field, value: Value) -> Result<(), EditError> {
         let known = self.require_shown(entry)?;
         if matches!(&field, Field::Info(key) if key.is_empty() || key.len() > INFO_KEY_BYTES_MAX) {
@@ -180,10 +186,11 @@ impl Replica {
     }
 
     /// Replaces a range of UTF-16 units of the text in a field. Concurrent splices of one text merge.
+    /// What it costs is told at [`Replica::splice_by`].
     ///
     /// # Errors
-    /// If the entry does not show, the field holds no text, or the range does not lie on character
-    /// boundaries inside it.
+    /// If the entry does not show, the field holds no text, the range does not lie on character
+    /// boundaries inside it, or the new characters are more than a change may have.
     pub fn splice(
         &mut self,
         entry: EntryId,
@@ -194,8 +201,9 @@ impl Replica {
         self.splice_by(entry, field, range, TextUnit::Utf16, text)
     }
 
-    /// The same for a range that counts another unit. O(log n) and what it deletes and inserts; O(1)
-    /// where the last edit of the text was.
+    /// The same for a range that counts another unit. O(log n) and what it deletes and inserts;
+    /// O(1) where the last edit of the text was. The first splice after a set costs the length of
+    /// the text.
     ///
     /// ```
     /// use sds_engine::{EntryId, Field, Replica, ReplicaId, TextUnit, Value};

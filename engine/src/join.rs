@@ -14,6 +14,7 @@ impl Replica {
     /// is what merging needs, so that changes by anybody who was away for however long can still come.
     ///
     /// Whoever asks for changes that were dropped gets a state instead, which joins into theirs.
+    /// What shows, the version and the digest stay as they are. Costs the log that is dropped.
     pub fn compact(&mut self) {
         self.history.cut();
     }

@@ -29,11 +29,12 @@ use crate::version::Version;
 /// What became of the changes of a patch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Integrated {
-    /// Changes that took effect, those that had waited for them included.
+    /// Changes that took effect, those that had waited for them included. What came as a part of a
+    /// state is not counted ([`Patch::has_state`]).
     pub applied: usize,
     /// Changes that were here already.
     pub known: usize,
-    /// Changes that wait for others after this patch.
+    /// Changes that wait for others after this patch, those of earlier patches included.
     pub waiting: usize,
     /// Parts of the patch with ops of a newer program, which were passed over: their authors stand
     /// still here until a newer program asks for them again. See [`Patch::newer`].
@@ -87,10 +88,12 @@ impl Replica {
         }
     }
 
-    /// The tree in a snapshot, to be edited under this id.
+    /// The tree in a snapshot, to be edited under this id. Costs the state; the log stays packed
+    /// until somebody asks for history.
     ///
     /// # Errors
-    /// If the bytes are no snapshot or are damaged.
+    /// If the bytes are no snapshot, are damaged, of a newer format, or unfold past
+    /// [`SNAPSHOT_BYTES_MAX`](crate::limits::SNAPSHOT_BYTES_MAX).
     pub fn from_snapshot(id: ReplicaId, bytes: &[u8]) -> Result<Self, DecodeError> {
         let (first, log) = unpack_first(bytes)?;
         let (mut state, mut head) = (None, None);
@@ -115,11 +118,14 @@ impl Replica {
     }
 
     /// Takes in changes made elsewhere. Each is applied whole, once everything that it builds on is
-    /// here; until then it waits. Order and repetition make no difference.
+    /// here; until then it waits. Order and repetition make no difference. Costs what
+    /// the patch brings; more where folders move late or containers come and go, as told in the
+    /// crate's documentation.
     ///
     /// # Errors
-    /// If a change contradicts one that is here, or too many would have to wait. Nothing of the
-    /// patch is taken in then.
+    /// [`IntegrateError::Forked`] if a change contradicts one that is here, waits here or is in the
+    /// patch too; [`IntegrateError::BacklogFull`] if too many would have to wait;
+    /// [`IntegrateError::TransactionOpen`]. Nothing of the patch is taken in then.
     pub fn integrate(&mut self, patch: Patch) -> Result<Integrated, IntegrateError> {
         if self.open.is_some() {
             return Err(IntegrateError::TransactionOpen);
@@ -273,7 +279,7 @@ impl Replica {
     }
 
     /// The changes that `since` lacks, encoded, in an order in which each can be integrated at once;
-    /// nothing if some of their bytes are gone ([`Replica::compact`]).
+    /// nothing if some of them are gone ([`Replica::compact`]). Costs what it returns.
     #[must_use]
     pub fn changes_since(&self, since: &Version) -> Option<Vec<Arc<[u8]>>> {
         let changes = self.history.since(since)?;
@@ -283,8 +289,8 @@ impl Replica {
     /// A patch with exactly the changes that `since` lacks: by themselves if they are few, otherwise
     /// in blocks.
     ///
-    /// Where the bytes of such changes are gone ([`Replica::compact`]), it has the state in their
-    /// place.
+    /// Where such changes are gone ([`Replica::compact`]), it has the state in their place, and
+    /// must not be asked for during a transaction. Costs what it returns.
     #[must_use]
     pub fn export(&self, since: &Version) -> Vec<u8> {
         let newer = self.history.newer_than(since);
@@ -306,7 +312,10 @@ impl Replica {
     }
 
     /// Everything, compressed, for [`Replica::from_snapshot`]: the state, and the history that was not
-    /// dropped.
+    /// dropped. What waits for missing changes is not in it, nor is it in the version.
+    ///
+    /// Not to be taken during a transaction: its edits are in the state already and in no change
+    /// yet, and [`Replica::from_snapshot`] refuses that. Costs the state and the log.
     #[must_use]
     pub fn snapshot(&self) -> Vec<u8> {
         let (floors, log) = self.pack_log();
@@ -318,13 +327,14 @@ impl Replica {
         snapshot
     }
 
-    /// The ops that changes in the backlog wait for.
+    /// The ops that changes in the backlog wait for, by author and counter.
     #[must_use]
     pub fn missing(&self) -> Vec<OpId> {
         self.backlog.missing().collect()
     }
 
-    /// One hash over the merged state. Costs the entries that changed since the last call.
+    /// One hash over the merged state, the edits of a transaction under way included. Costs the
+    /// entries that changed since the last call, with their fields.
     pub fn digest(&mut self) -> Digest {
         let facts = Facts { entries: &self.entries, tree: &self.tree };
         self.digest.digest(facts.entries.len(), |entry| hash_entry(entry, facts))
@@ -364,7 +374,7 @@ impl Replica {
         Some(self.entries.id(parent))
     }
 
-    /// The entries shown in `parent`, in order.
+    /// The entries shown in `parent`, in order; none if it does not show.
     pub fn children(
         &self,
         parent: EntryId,
@@ -373,7 +383,7 @@ impl Replica {
         children.into_iter().flatten().map(|entry| self.entries.id(entry))
     }
 
-    /// How many entries show in `parent`.
+    /// How many entries show in `parent`; in Root also Trash and Lost and Found. O(1).
     #[must_use]
     pub fn child_count(&self, parent: EntryId) -> usize {
         self.entries.find(parent).map_or(0, |parent| self.display.child_count(parent))
@@ -408,7 +418,8 @@ impl Replica {
         self.tree.placement(entry)?.trashed_at
     }
 
-    /// The value of a field; [`Value::None`] if it holds nothing.
+    /// The value of a field; [`Value::None`] if it holds nothing or the entry is not alive. Costs
+    /// its length, since it is copied; [`Replica::text_slice`] reads without a copy.
     #[must_use]
     pub fn value(&self, entry: EntryId, field: &Field) -> Value {
         self.register(entry, field).map_or(Value::None, Register::value)

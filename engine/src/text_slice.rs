@@ -66,13 +66,15 @@ impl PartialEq<&str> for TextSlice<'_> {
 
 impl Replica {
     /// How long the text in a field is; none if the entry does not show or the field holds no text.
+    /// O(1) for a text that was spliced.
     #[must_use]
     pub fn text_len(&self, entry: EntryId, field: &Field, unit: TextUnit) -> Option<usize> {
         let text = self.text(entry, field).ok()?;
         Some(text.lengths().in_unit(unit))
     }
 
-    /// A part of the text in a field, without a copy.
+    /// A part of the text in a field, without a copy. O(log n) for a text that was spliced, and
+    /// then what is read of it.
     ///
     /// ```
     /// use sds_engine::{EntryId, Field, Replica, ReplicaId, TextUnit, Value};
@@ -104,7 +106,7 @@ impl Replica {
         Ok(TextSlice { chunks, lengths })
     }
 
-    /// The same position, counted in another unit.
+    /// The same position, counted in another unit. O(log n) for a text that was spliced.
     ///
     /// # Errors
     /// As for [`Replica::text_slice`], for the empty range at the position.

@@ -65,8 +65,8 @@ impl Replica {
     /// is a part of that one which can fail by itself.
     ///
     /// # Errors
-    /// What `edits` returns, or [`EditError::ChangeTooLarge`] for the whole. Either way the replica
-    /// is as before.
+    /// What `edits` returns, or [`EditError::ChangeTooLarge`] or [`EditError::TooManyOps`] for the
+    /// whole. Either way the replica is as before.
     pub fn transact<T, E: From<EditError>>(
         &mut self,
         edits: impl FnOnce(&mut Self) -> Result<T, E>,
@@ -101,7 +101,8 @@ impl Replica {
     /// ended is taken back.
     ///
     /// # Errors
-    /// [`EditError::ChangeTooLarge`] for the outermost, which is taken back then.
+    /// [`EditError::ChangeTooLarge`] or [`EditError::TooManyOps`] for the outermost, which is taken
+    /// back then.
     pub fn commit(&mut self, transaction: Transaction) -> Result<(), EditError> {
         while self.depth() > transaction.depth {
             self.roll_back_innermost();
@@ -118,8 +119,10 @@ impl Replica {
         Ok(())
     }
 
-    /// Takes back a transaction and any that was begun inside it. Ids that they gave out are never
-    /// given out again.
+    /// Takes back a transaction and any that was begun inside it. Ids that they gave out are not
+    /// given out again by this replica; a snapshot does not tell of them before the next change.
+    ///
+    /// Costs the edits taken back, and the length of each text that they spliced.
     pub fn roll_back(&mut self, transaction: Transaction) {
         while self.depth() >= transaction.depth {
             self.roll_back_innermost();

@@ -73,7 +73,8 @@ impl Patch {
     /// [`Patch::newer`]. Takes time and memory in proportion to the bytes.
     ///
     /// # Errors
-    /// If the bytes are no patch, are damaged, or hold a change that is not well formed.
+    /// If the bytes are no patch, are damaged or of a newer format, or hold a change, a block or a
+    /// state that is not well formed.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut sections = Vec::new();
         for_each_section(bytes, |kind, section| {
@@ -91,10 +92,10 @@ impl Patch {
     }
 
     /// How many changes a patch claims to hold, without looking at their ops: cheap enough to decide
-    /// whether it is worth decoding.
+    /// whether it is worth decoding. What is in a state is not counted.
     ///
     /// # Errors
-    /// If the bytes are no patch, or their checksum is wrong.
+    /// If the bytes are no patch, their checksum is wrong, or a block has no readable head.
     pub fn count(bytes: &[u8]) -> Result<usize, DecodeError> {
         let mut count = 0_usize;
         for_each_section(bytes, |kind, section| {
@@ -133,7 +134,9 @@ impl Patch {
         Self { sections: batches.into_iter().map(block).collect() }
     }
 
-    /// The changes, in the order in which they were sent. Those in a block are taken out of it.
+    /// The changes, in the order in which they were sent. Those in a block are taken out of it;
+    /// those of newer programs ([`Patch::newer`]) and those that a state stands for are not among
+    /// them.
     pub fn changes(&self) -> impl Iterator<Item = Change> + '_ {
         self.sections.iter().flat_map(changes_of)
     }
