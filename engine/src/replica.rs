@@ -46,7 +46,7 @@ pub struct Integrated {
 pub struct Replica {
     pub(crate) id: ReplicaId,
     pub(crate) history: History,
-    backlog: Backlog,
+    pub(crate) backlog: Backlog,
     pub(crate) entries: Entries,
     pub(crate) tree: MoveTree,
     pub(crate) display: Display,
@@ -289,8 +289,8 @@ impl Replica {
     /// A patch with exactly the changes that `since` lacks: by themselves if they are few, otherwise
     /// in blocks.
     ///
-    /// Where such changes are gone ([`Replica::compact`]), it has the state in their place, and
-    /// must not be asked for during a transaction. Costs what it returns.
+    /// Where such changes are gone ([`Replica::compact`]), it has the state in their place. The
+    /// edits of a transaction under way are not in it. Costs what it returns.
     #[must_use]
     pub fn export(&self, since: &Version) -> Vec<u8> {
         let newer = self.history.newer_than(since);
@@ -306,7 +306,9 @@ impl Replica {
         }
         let blocks = newer.iter().map(|(author, from)| self.history.blocks(*author, *from));
         let Some(blocks) = blocks.collect::<Option<Vec<_>>>() else {
-            return pack_sections([(Kind::State, self.encode_state().as_slice())]);
+            let committed = self.without_transaction();
+            let state = committed.as_ref().unwrap_or(self).encode_state();
+            return pack_sections([(Kind::State, state.as_slice())]);
         };
         pack_sections(blocks.iter().flatten().map(|block| (Kind::Block, &**block)))
     }
@@ -314,10 +316,13 @@ impl Replica {
     /// Everything, compressed, for [`Replica::from_snapshot`]: the state, and the history that was not
     /// dropped. What waits for missing changes is not in it, nor is it in the version.
     ///
-    /// Not to be taken during a transaction: its edits are in the state already and in no change
-    /// yet, and [`Replica::from_snapshot`] refuses that. Costs the state and the log.
+    /// The edits of a transaction under way are not in it either. Costs the state and the log, and
+    /// during a transaction a copy of both.
     #[must_use]
     pub fn snapshot(&self) -> Vec<u8> {
+        if let Some(committed) = self.without_transaction() {
+            return committed.snapshot();
+        }
         let (floors, log) = self.pack_log();
         let head = LogHead::of(floors, &log).encode();
         let state = self.encode_state();

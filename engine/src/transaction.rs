@@ -9,6 +9,7 @@ use crate::batch::Deps;
 use crate::change::{ChangeHeader, encode, full_deps, named_deps};
 use crate::codec::Writer;
 use crate::delta::Watch;
+use crate::digest::DigestSum;
 use crate::display::Facts;
 use crate::entries::{Entries, EntryIx};
 use crate::error::EditError;
@@ -19,7 +20,7 @@ use crate::registers::{Journal, Undo};
 use crate::replica::{Pending, Replica};
 
 /// A transaction under way: its ops have taken effect and can be taken back.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct OpenChange {
     start: u64,
     next: u64,
@@ -140,6 +141,27 @@ impl Replica {
         let after_log = self.version().next(self.id) + self.skipped;
         let counter = self.open.as_ref().map_or(after_log, |open| open.next);
         OpId { replica: self.id, counter }
+    }
+
+    /// A copy as it was before the transaction under way, if there is one.
+    pub(crate) fn without_transaction(&self) -> Option<Self> {
+        let open = self.open.clone()?;
+        let mut copy = Self {
+            id: self.id,
+            history: self.history.clone(),
+            backlog: self.backlog.clone(),
+            entries: self.entries.clone(),
+            tree: self.tree.clone(),
+            display: self.display.clone(),
+            watch: Watch::default(),
+            digest: DigestSum::default(),
+            open: Some(open),
+            skipped: self.skipped,
+        };
+        while copy.depth() > 0 {
+            copy.roll_back_innermost();
+        }
+        Some(copy)
     }
 
     fn depth(&self) -> usize {

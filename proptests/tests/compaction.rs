@@ -153,6 +153,30 @@ fn damaged_states_are_refused_or_taken_in_as_a_whole() {
     });
 }
 
+#[test]
+fn what_is_saved_during_a_transaction_is_what_was_before() {
+    let mut desk = Replica::new(id(1));
+    desk.set(ROOT, TEXT, Value::Text("abc".into())).unwrap();
+    let before = desk.digest();
+    for cut in [false, true] {
+        if cut {
+            desk.compact();
+        }
+        let transaction = desk.begin();
+        desk.splice(ROOT, TEXT, 1..2, "x").unwrap();
+        let item = desk.create_item(ROOT, 0).unwrap();
+        let snapshot = desk.snapshot();
+        let export = Patch::decode(&desk.export(&Version::new())).unwrap();
+        assert!(desk.is_shown(item));
+        desk.roll_back(transaction);
+        let mut loaded = Replica::from_snapshot(id(2), &snapshot).unwrap();
+        let mut told = Replica::new(id(3));
+        told.integrate(export).unwrap();
+        assert_eq!([loaded.digest(), told.digest()], [before; 2]);
+        assert_eq!(desk.digest(), before);
+    }
+}
+
 fn give(from: &Replica, to: &mut Replica) {
     to.integrate(Patch::decode(&from.export(to.version())).unwrap()).unwrap();
 }

@@ -190,22 +190,28 @@ pub(crate) fn memory_of(change: &Change) -> usize {
 /// The changes of a patch. One of many changes that is larger than any client makes is refused
 /// before it is decoded, for that would take many times its size.
 fn decode_bounded(patch: &[u8]) -> Result<Vec<Change>, Refusal> {
+    let too_new = || Refusal::new(RefusalCode::TooNew, "the change is newer than this relay");
     let refusal = |error| match error {
-        DecodeError::FormatTooNew { .. } | DecodeError::OpTooNew { .. } => {
-            Refusal::new(RefusalCode::TooNew, "the change is newer than this relay")
-        }
+        DecodeError::FormatTooNew { .. } | DecodeError::OpTooNew { .. } => too_new(),
         _ => Refusal::new(RefusalCode::Malformed, "the patch is not well formed"),
     };
     let count = Patch::count(patch).map_err(refusal)?;
     if count > PATCH_CHANGES_MAX || (count > 1 && patch.len() > PATCH_BYTES_MAX) {
         return Err(Refusal::new(RefusalCode::TooLarge, "too many changes in one frame"));
     }
-    Ok(Patch::decode(patch).map_err(refusal)?.into_changes())
+    let patch = Patch::decode(patch).map_err(refusal)?;
+    if patch.newer().next().is_some() {
+        return Err(too_new());
+    }
+    if patch.has_state() {
+        return Err(Refusal::new(RefusalCode::Malformed, "a state where changes belong"));
+    }
+    Ok(patch.into_changes())
 }
 
 #[cfg(test)]
 mod tests {
-    use sds_engine::{EntryId, Field, Life, Op, ReplicaId, Value};
+    use sds_engine::{EntryId, Field, Life, Op, Replica, ReplicaId, Value};
 
     use super::*;
 
@@ -248,6 +254,23 @@ mod tests {
         check(large(2), false);
         check(small(PATCH_CHANGES_MAX), true);
         check(small(PATCH_CHANGES_MAX + 1), false);
+    }
+
+    #[test]
+    fn what_is_no_change_that_can_be_read_is_refused() {
+        let mut newer = small(1)[0].bytes().to_vec();
+        let tag = newer.len() - 2;
+        newer[tag] = 30;
+        let mut replica = Replica::new(ReplicaId::new(1).unwrap());
+        replica.create_item(EntryId::ROOT, 0).unwrap();
+        replica.compact();
+        let state = replica.export(&Version::new());
+        for patch in [Patch::pack([newer.as_slice()]), state] {
+            assert!(Patch::decode(&patch).is_ok());
+            let mut session = session();
+            session.handle_frame(ClientFrame::Changes { patch: patch.into() });
+            assert!(session.is_over());
+        }
     }
 
     #[test]

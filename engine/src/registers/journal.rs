@@ -20,7 +20,7 @@ pub(crate) enum Undo {
 }
 
 /// Where undo records of a transaction go; nowhere for changes from elsewhere, which stay.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Journal(Option<Vec<(EntryIx, Undo)>>);
 
 impl Journal {
