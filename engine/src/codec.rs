@@ -19,6 +19,8 @@ pub(crate) use ops::{OpReader, OpWriter, Scope, value_kind, write_content};
 pub use patch::Patch;
 pub(crate) use patch::{Kind, Section, for_each_section, pack_sections};
 pub(crate) use reader::Reader;
+use reader::unzigzag;
 pub(crate) use snapshot::{LogHead, pack, unpack, unpack_first};
 pub(crate) use state::{StateReader, encode_state};
 pub(crate) use writer::Writer;
+use writer::zigzag;

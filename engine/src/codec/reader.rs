@@ -56,8 +56,7 @@ impl<'a> Reader<'a> {
 
     /// A signed number: zigzag, then LEB128.
     pub(crate) fn signed(&mut self) -> Result<i64, DecodeError> {
-        let zigzag = self.varint()?;
-        Ok((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed())
+        Ok(unzigzag(self.varint()?))
     }
 
     /// A number of things of at least `size` bytes each, of which the rest can hold that many.
@@ -132,6 +131,11 @@ impl<'a> Reader<'a> {
     pub(crate) fn malformed(&self, what: &'static str) -> DecodeError {
         DecodeError::Malformed { at: self.position(), what }
     }
+}
+
+/// 0, 1, 2, 3 ... as 0, -1, 1, -2 ...
+pub(crate) const fn unzigzag(number: u64) -> i64 {
+    (number >> 1).cast_signed() ^ -(number & 1).cast_signed()
 }
 
 /// How many bytes the first `count` characters take, if all of them are there and each first byte

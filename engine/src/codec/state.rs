@@ -2,6 +2,7 @@
 #![deny(clippy::indexing_slicing)]
 
 mod entries;
+mod reader;
 mod texts;
 
 use super::columns::{Column, ColumnReader, ColumnWriter, Sink, Source};
@@ -10,7 +11,8 @@ use crate::error::DecodeError;
 use crate::id::{OpId, ReplicaId};
 use crate::limits::COUNTER_MAX;
 use crate::state::{EntryRecord, Piece, Times};
-use entries::{EntryReader, EntryWriter};
+use entries::EntryWriter;
+use reader::EntryReader;
 
 /// Writes a state. The entries must be in order of [`entry_order`].
 pub(crate) fn encode_state(

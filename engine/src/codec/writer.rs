@@ -37,7 +37,7 @@ impl Writer {
     }
 
     pub(crate) fn signed(&mut self, number: i64) {
-        self.varint(((number << 1) ^ (number >> 63)).cast_unsigned());
+        self.varint(zigzag(number));
     }
 
     pub(crate) fn count(&mut self, count: usize) {
@@ -64,4 +64,9 @@ impl Writer {
     pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
+}
+
+/// 0, -1, 1, -2 ... as 0, 1, 2, 3 ...
+pub(crate) const fn zigzag(number: i64) -> u64 {
+    ((number << 1) ^ (number >> 63)).cast_unsigned()
 }

@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use super::super::keys::{read_key, write_key};
-use super::super::{Column, Sink, Source};
+use super::super::{Column, Sink, Source, unzigzag, zigzag};
 use crate::error::DecodeError;
 use crate::id::{EntryId, OpId, ReplicaId};
 use crate::limits::COUNTER_MAX;
@@ -352,14 +352,6 @@ fn cursor_after(op: &Op, scope: &Scope<'_>, at: u64) -> Option<OpId> {
         }
         _ => Some(OpId { replica: scope.author, counter: at + op.span() - 1 }),
     }
-}
-
-const fn zigzag(number: i64) -> u64 {
-    ((number << 1) ^ (number >> 63)).cast_unsigned()
-}
-
-const fn unzigzag(number: u64) -> i64 {
-    (number >> 1).cast_signed() ^ -(number & 1).cast_signed()
 }
 
 /// How far behind its entry's creation, by the same replica, a text was set; if that is near.

@@ -1,52 +1,48 @@
-//! Entries of a state, each relative to the one before.
+//! Entries of a state, each relative to the one before, and how they are written.
 
 use hashbrown::HashMap;
-use smallvec::SmallVec;
 
-use super::super::columns::{Column, ColumnReader, ColumnWriter, Sink, Source};
-use super::super::keys::{read_key, write_key};
-use super::super::ops::{read_content, value_kind, write_content};
+use super::super::columns::{Column, ColumnWriter, Sink};
+use super::super::keys::write_key;
+use super::super::ops::{value_kind, write_content};
+use super::super::zigzag;
 use super::numbered;
-use crate::error::DecodeError;
-use crate::id::{EntryId, Life, OpId, ReplicaId, Timestamp};
-use crate::limits::{COUNTER_MAX, INFO_KEY_BYTES_MAX};
-use crate::state::{
-    ContentRecord, Creation, EntryRecord, FieldRecord, LifeRecord, MoveRecord, Times,
-};
+use crate::id::{EntryId, Life, OpId, ReplicaId};
+use crate::state::{ContentRecord, Creation, EntryRecord, FieldRecord, LifeRecord, MoveRecord};
 use crate::tree::OrderKey;
 use crate::value::Field;
 
 /// How an entry is named: an UUID that says nothing, or by the op that created it.
-const ID_RAW: u64 = 0;
+pub(super) const ID_RAW: u64 = 0;
 
 /// The low bits of an entry's head. The most usual entry was created as an item in its first life.
-const IS_CREATED_ITEM: u64 = 1;
-const HAS_LIFE: u64 = 2;
+pub(super) const IS_CREATED_ITEM: u64 = 1;
+pub(super) const HAS_LIFE: u64 = 2;
 /// A single move, by the op that the entry's id carries.
-const IS_PLACED_AT_ONCE: u64 = 4;
-const HEAD_BITS: u32 = 3;
+pub(super) const IS_PLACED_AT_ONCE: u64 = 4;
+pub(super) const HEAD_BITS: u32 = 3;
 
 /// The low bits of a move's head.
-const IS_WITHIN: u64 = 1;
-const IS_TIMED: u64 = 2;
-const MOVE_HAS_LIFE: u64 = 4;
-const MOVE_BITS: u32 = 3;
+pub(super) const IS_WITHIN: u64 = 1;
+pub(super) const IS_TIMED: u64 = 2;
+pub(super) const MOVE_HAS_LIFE: u64 = 4;
+pub(super) const MOVE_BITS: u32 = 3;
 
 /// The number of a content's kind, when it is a text that was spliced.
 pub(super) const SPLICED: u8 = 15;
 
 /// What the next names are relative to.
 #[derive(Debug)]
-struct Recent {
+pub(super) struct Recent {
     /// The op that carries the id of the entry before, and of the parent named last.
-    entry: (u64, u64),
-    parent: Option<EntryId>,
-    key: Option<OrderKey>,
-    op: (u64, u64),
+    pub(super) entry: (u64, u64),
+    pub(super) parent: Option<EntryId>,
+    pub(super) key: Option<OrderKey>,
+    pub(super) op: (u64, u64),
 }
 
 impl Recent {
-    const fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Self { entry: (0, 0), parent: None, key: None, op: (0, 0) }
     }
 }
@@ -175,7 +171,7 @@ impl<'a> EntryWriter<'a> {
         self.op(one.set);
         match &one.content {
             ContentRecord::Value(value) => write_content(self.sink.to(Column::Value), value),
-            ContentRecord::Text(text) => self.text(text, one.set),
+            ContentRecord::Text(text) => self.text(text),
         }
     }
 
@@ -237,262 +233,4 @@ impl<'a> EntryWriter<'a> {
     pub(super) fn number(&mut self, column: Column, number: u64) {
         self.sink.to(column).varint(number);
     }
-}
-
-/// Reads entries.
-#[derive(Debug)]
-pub(super) struct EntryReader<'a, 'b> {
-    pub(super) source: ColumnReader<'b>,
-    times: &'a [Times],
-    recent: Recent,
-    fields: Vec<Field>,
-    /// The ops of all moves.
-    moved: Vec<OpId>,
-}
-
-impl<'a, 'b> EntryReader<'a, 'b> {
-    pub(super) const fn new(source: ColumnReader<'b>, times: &'a [Times]) -> Self {
-        Self { source, times, recent: Recent::new(), fields: Vec::new(), moved: Vec::new() }
-    }
-
-    /// Checks that everything was read, and that no op moves twice.
-    pub(super) fn finish(mut self) -> Result<(), DecodeError> {
-        let key = |op: &OpId| (op.replica, op.counter);
-        // Entries stand in the order in which their authors created them, mostly by their only moves.
-        self.moved.sort_unstable_by_key(key);
-        if !self.moved.is_sorted_by(|a, b| key(a) < key(b)) {
-            return Err(self.malformed("a move that moves twice"));
-        }
-        self.source.finish()
-    }
-
-    pub(super) fn entry(&mut self) -> Result<EntryRecord, DecodeError> {
-        let id = self.id()?;
-        let head = self.number(Column::Tag)?;
-        let life = if head & HAS_LIFE == 0 { Life::FIRST } else { self.life()? };
-        let lives = if head & IS_CREATED_ITEM == 0 {
-            self.lives(life)?
-        } else {
-            SmallVec::from_elem(LifeRecord { life, creation: Creation::Item }, 1)
-        };
-        let at_once = head & IS_PLACED_AT_ONCE != 0;
-        let count = if at_once { 1 } else { self.number(Column::Number)? };
-        let count = self.source.from(Column::Key).fits(count, 1)?;
-        let mut moves = SmallVec::with_capacity(count);
-        for _ in 0..count {
-            moves.push(self.one_move(id, at_once)?);
-        }
-        let count = self.source.from(Column::Field).fits(head >> HEAD_BITS, 1)?;
-        let mut fields = SmallVec::with_capacity(count);
-        for _ in 0..count {
-            fields.push(self.field(id, life)?);
-        }
-        let entry = EntryRecord { id, life, lives, moves, fields };
-        match fault(&entry) {
-            Some(fault) => Err(self.malformed(fault)),
-            None => Ok(entry),
-        }
-    }
-
-    fn id(&mut self) -> Result<EntryId, DecodeError> {
-        let head = self.number(Column::Entry)?;
-        if head == ID_RAW {
-            return Ok(EntryId::from_bytes(self.source.from(Column::Entry).array()?));
-        }
-        let (author, counter) = if head & 1 == 1 {
-            (head >> 1, self.number(Column::Entry)?)
-        } else {
-            let (author, last) = self.recent.entry;
-            (author, last.saturating_add(head >> 1))
-        };
-        self.recent.entry = (author, counter);
-        self.created_by(author, counter)
-    }
-
-    fn created_by(&mut self, author: u64, counter: u64) -> Result<EntryId, DecodeError> {
-        let replica = usize::try_from(author).ok().and_then(|author| self.times.get(author));
-        match replica.map(|times| OpId { replica: times.author, counter }) {
-            Some(op) if counter <= COUNTER_MAX => Ok(EntryId::created_by(op)),
-            _ => Err(self.malformed("counters out of range")),
-        }
-    }
-
-    fn lives(&mut self, current: Life) -> Result<SmallVec<[LifeRecord; 1]>, DecodeError> {
-        let count = self.number(Column::Number)?;
-        let count = self.source.from(Column::Field).fits(count, 1)?;
-        let mut lives: SmallVec<[LifeRecord; 1]> = SmallVec::with_capacity(count);
-        for _ in 0..count {
-            let life = self.life()?;
-            if life < current || lives.last().is_some_and(|last| last.life >= life) {
-                return Err(self.malformed("lives not in order"));
-            }
-            let creation = match self.number(Column::Field)? {
-                0 => Creation::None,
-                1 => Creation::Item,
-                2 => Creation::Link { target: self.parent()?, op: self.op()? },
-                _ => return Err(self.malformed("unknown kind of entry")),
-            };
-            lives.push(LifeRecord { life, creation });
-        }
-        Ok(lives)
-    }
-
-    fn one_move(&mut self, entry: EntryId, at_once: bool) -> Result<MoveRecord, DecodeError> {
-        let (mut is_within, mut trashed_at, mut life) = (false, None, Life::FIRST);
-        let op = if at_once {
-            let creator = entry.creator().filter(|op| self.is_here(*op));
-            creator.ok_or_else(|| self.malformed("reference to an op not seen"))?
-        } else {
-            let head = self.number(Column::Field)?;
-            if head >> MOVE_BITS != 0 {
-                return Err(self.malformed("unknown kind of move"));
-            }
-            is_within = head & IS_WITHIN != 0;
-            if head & MOVE_HAS_LIFE != 0 {
-                life = self.life()?;
-            }
-            if head & IS_TIMED != 0 {
-                let time = self.source.from(Column::Value).signed()?;
-                trashed_at = Some(Timestamp::from_millis(time));
-            }
-            self.op()?
-        };
-        let parent = self.parent()?;
-        let last = self.recent.key.take();
-        let key = read_key(self.source.from(Column::Key), last.as_ref(), op)?;
-        self.recent.key = Some(key.clone());
-        self.moved.push(op);
-        Ok(MoveRecord { op, life, parent, key, is_within, trashed_at })
-    }
-
-    fn field(&mut self, entry: EntryId, current: Life) -> Result<FieldRecord, DecodeError> {
-        let head = self.number(Column::Field)?;
-        let (number, has_life) = (head >> 5, head & 16 != 0);
-        // Four bits.
-        let kind = u8::try_from(head & 15).unwrap_or_default();
-        if number == self.fields.len() as u64 {
-            let field = self.field_name()?;
-            self.fields.push(field);
-        }
-        let field = usize::try_from(number).ok().and_then(|number| self.fields.get(number));
-        let field = field.cloned().ok_or_else(|| self.malformed("unknown field"))?;
-        let life = if has_life { self.life()? } else { Life::FIRST };
-        if life < current {
-            return Err(self.malformed("a value of a life that is over"));
-        }
-        let creator = entry.creator();
-        self.recent.op = creator.and_then(|op| self.number_of(op)).unwrap_or_default();
-        let set = self.op()?;
-        let content = if kind == SPLICED {
-            ContentRecord::Text(self.text(set)?)
-        } else {
-            ContentRecord::Value(read_content(self.source.from(Column::Value), kind)?)
-        };
-        Ok(FieldRecord { field, life, set, content })
-    }
-
-    fn field_name(&mut self) -> Result<Field, DecodeError> {
-        let reader = self.source.from(Column::Field);
-        let field = match reader.byte()? {
-            0 => Field::Label,
-            1 => Field::Type,
-            2 => Field::Value,
-            3 => Field::Info(reader.text()?.into()),
-            _ => return Err(reader.malformed("unknown field")),
-        };
-        if matches!(&field, Field::Info(key) if key.is_empty() || key.len() > INFO_KEY_BYTES_MAX) {
-            return Err(reader.malformed("info key of an illegal length"));
-        }
-        Ok(field)
-    }
-
-    fn number_of(&self, op: OpId) -> Option<(u64, u64)> {
-        let number = self.times.binary_search_by_key(&op.replica, |times| times.author).ok()?;
-        Some((number as u64, op.counter))
-    }
-
-    /// Whether the state has seen an op.
-    pub(super) fn is_here(&self, op: OpId) -> bool {
-        let number = self.times.binary_search_by_key(&op.replica, |times| times.author);
-        let times = number.ok().and_then(|number| self.times.get(number));
-        times.is_some_and(|times| op.counter < times.next())
-    }
-
-    pub(super) fn op(&mut self) -> Result<OpId, DecodeError> {
-        let head = self.number(Column::Reference)?;
-        let (author, counter) = if head & 1 == 1 {
-            (head >> 1, self.number(Column::Reference)?)
-        } else {
-            let (author, last) = self.recent.op;
-            (author, last.wrapping_add(unzigzag(head >> 1).cast_unsigned()))
-        };
-        self.recent.op = (author, counter);
-        let times = usize::try_from(author).ok().and_then(|author| self.times.get(author));
-        match times {
-            Some(times) if counter < times.next() => Ok(OpId { replica: times.author, counter }),
-            _ => Err(self.malformed("reference to an op not seen")),
-        }
-    }
-
-    /// Says that the next op is expected to be this one.
-    pub(super) fn skip_to(&mut self, op: OpId) {
-        self.recent.op.1 = op.counter;
-    }
-
-    fn parent(&mut self) -> Result<EntryId, DecodeError> {
-        let parent = match self.number(Column::Parent)? {
-            0 => self.recent.parent.ok_or_else(|| self.malformed("entry again"))?,
-            1 => EntryId::from_bytes(self.source.from(Column::Parent).array()?),
-            author => {
-                let counter = self.number(Column::Parent)?;
-                self.created_by(author - 2, counter)?
-            }
-        };
-        self.recent.parent = Some(parent);
-        Ok(parent)
-    }
-
-    fn life(&mut self) -> Result<Life, DecodeError> {
-        let number = self.number(Column::Number)?;
-        let life = u32::try_from(number).ok().and_then(Life::new);
-        life.ok_or_else(|| self.malformed("life out of range"))
-    }
-
-    pub(super) fn number(&mut self, column: Column) -> Result<u64, DecodeError> {
-        self.source.from(column).varint()
-    }
-
-    pub(super) fn malformed(&mut self, what: &'static str) -> DecodeError {
-        self.source.from(Column::Tag).malformed(what)
-    }
-}
-
-/// What no ops can have led to.
-fn fault(entry: &EntryRecord) -> Option<&'static str> {
-    let is_well_known = entry.id.is_well_known();
-    if is_well_known && entry.life > Life::FIRST {
-        return Some("a life that a system entry does not have");
-    }
-    let is_allowed = |one: &MoveRecord| {
-        one.is_within && one.parent == EntryId::ROOT && entry.id != EntryId::ROOT
-    };
-    if is_well_known && !entry.moves.iter().all(is_allowed) {
-        return Some("a place that a system entry does not have");
-    }
-    let is_timed = |one: &MoveRecord| one.trashed_at.is_some();
-    let mut timed = entry.moves.iter().filter(|one| is_timed(one));
-    if timed.any(|one| one.is_within || one.parent != EntryId::TRASH) {
-        return Some("time of deletion outside the trash");
-    }
-    let mut fields: SmallVec<[&Field; 8]> = entry.fields.iter().map(|one| &one.field).collect();
-    fields.sort_unstable();
-    (!fields.is_sorted_by(|a, b| a < b)).then_some("a field that has two values")
-}
-
-pub(super) const fn zigzag(number: i64) -> u64 {
-    ((number << 1) ^ (number >> 63)).cast_unsigned()
-}
-
-pub(super) const fn unzigzag(number: u64) -> i64 {
-    (number >> 1).cast_signed() ^ -(number & 1).cast_signed()
 }

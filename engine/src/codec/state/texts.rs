@@ -1,13 +1,14 @@
 //! Texts of a state: which characters stand in which order, and what shows of them.
 
 use super::super::columns::{Column, Sink, Source};
-use super::entries::{EntryReader, EntryWriter};
+use super::entries::EntryWriter;
+use super::reader::EntryReader;
 use crate::error::DecodeError;
 use crate::id::OpId;
 use crate::state::{RunRecord, TextRecord};
 
 impl EntryWriter<'_> {
-    pub(super) fn text(&mut self, text: &TextRecord, _set: OpId) {
+    pub(super) fn text(&mut self, text: &TextRecord) {
         self.number(Column::Number, text.runs.len() as u64);
         for run in &text.runs {
             self.op(run.first);
@@ -20,7 +21,7 @@ impl EntryWriter<'_> {
 }
 
 impl EntryReader<'_, '_> {
-    pub(super) fn text(&mut self, _set: OpId) -> Result<TextRecord, DecodeError> {
+    pub(super) fn text(&mut self) -> Result<TextRecord, DecodeError> {
         let count = self.number(Column::Number)?;
         let count = self.source.from(Column::Reference).fits(count, 1)?;
         let mut runs = Vec::with_capacity(count);
