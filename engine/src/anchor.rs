@@ -5,10 +5,10 @@
 //! place. The bytes are in `docs/format.md`.
 #![deny(clippy::indexing_slicing)]
 
-use crate::codec::{Reader, Writer};
+use crate::codec::{Reader, Writer, read_field, write_field};
 use crate::error::{DecodeError, EditError};
 use crate::id::{EntryId, OpId};
-use crate::limits::{COUNTER_MAX, INFO_KEY_BYTES_MAX};
+use crate::limits::COUNTER_MAX;
 use crate::replica::Replica;
 use crate::text::{Side, TextUnit};
 use crate::text_slice::out_of_range;
@@ -149,7 +149,8 @@ impl Replica {
 
     /// Where an anchor is now; where its character was, if that has been deleted. None if the entry
     /// does not show, its field holds another text by now, or the character has not arrived here.
-    /// Replicas with the same changes agree. O(log n).
+    /// Replicas with the same changes agree. O(log n); in a text that nobody has spliced since it was set
+    /// or loaded, its length.
     #[must_use]
     pub fn anchor_position(&self, anchor: &Anchor, unit: TextUnit) -> Option<usize> {
         let text = self.text(anchor.entry, &anchor.field).ok()?;
@@ -167,34 +168,6 @@ impl Replica {
         };
         Some(lengths.in_unit(unit))
     }
-}
-
-fn write_field(writer: &mut Writer, field: &Field) {
-    match field {
-        Field::Label => writer.byte(0),
-        Field::Type => writer.byte(1),
-        Field::Value => writer.byte(2),
-        Field::Info(key) => {
-            writer.byte(3);
-            writer.text(key);
-        }
-    }
-}
-
-fn read_field(reader: &mut Reader<'_>) -> Result<Field, DecodeError> {
-    Ok(match reader.byte()? {
-        0 => Field::Label,
-        1 => Field::Type,
-        2 => Field::Value,
-        3 => {
-            let key = reader.text()?;
-            if key.is_empty() || key.len() > INFO_KEY_BYTES_MAX {
-                return Err(reader.malformed("info key of an illegal length"));
-            }
-            Field::Info(key.into())
-        }
-        _ => return Err(reader.malformed("unknown field")),
-    })
 }
 
 fn read_op(reader: &mut Reader<'_>) -> Result<OpId, DecodeError> {

@@ -5,6 +5,7 @@
 
 mod block;
 mod columns;
+mod fields;
 mod keys;
 mod ops;
 mod patch;
@@ -15,6 +16,7 @@ mod writer;
 
 pub(crate) use block::{decode_block, encode_block};
 use columns::{Column, Sink, Source};
+pub(crate) use fields::{field_number, read_field, write_field};
 pub(crate) use ops::{OpReader, OpWriter, Scope, value_kind, write_content};
 pub use patch::Patch;
 pub(crate) use patch::{Kind, Section, for_each_section, pack_sections};

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::codec::{Writer, value_kind, write_content};
+use crate::codec::{Writer, field_number, value_kind, write_content};
 use crate::display::Facts;
 use crate::entries::EntryIx;
 use crate::id::Stamp;
@@ -142,14 +142,9 @@ fn write_placement(writer: &mut Writer, entry: EntryIx, facts: Facts<'_>) {
 }
 
 fn write_register(writer: &mut Writer, field: &Field, register: &Register) {
-    match field {
-        Field::Label => writer.byte(0),
-        Field::Type => writer.byte(1),
-        Field::Value => writer.byte(2),
-        Field::Info(key) => {
-            writer.byte(3);
-            write_sized(writer, key.as_bytes());
-        }
+    writer.byte(field_number(field));
+    if let Field::Info(key) = field {
+        write_sized(writer, key.as_bytes());
     }
     write_stamp(writer, register.stamp);
     let mut value = Writer::new();

@@ -30,7 +30,7 @@ use crate::batch::{Batch, Deps, Edit, OpWalk, Span};
 use crate::change::{Change, ChangeHeader, full_deps};
 use crate::id::{OpId, ReplicaId, Stamp};
 use crate::keystroke::{Keystroke, Target};
-use crate::op::Op;
+use crate::op::{Op, join_runs};
 use crate::state::{Piece, Times};
 use crate::version::Version;
 use archive::Archive;
@@ -157,7 +157,7 @@ impl History {
 
     /// An op under the id of which this history and a state have different changes.
     pub(crate) fn fork_with(&self, times: &[Times]) -> Option<OpId> {
-        let forks = times.iter().filter_map(|one| {
+        times.iter().find_map(|one| {
             let log = self.log(one.author)?;
             let end = one.pieces.last()?.end().min(self.version.next(one.author));
             let counter = end.checked_sub(1)?;
@@ -166,8 +166,7 @@ impl History {
             let there = piece.lamport + piece.change_at(counter);
             let is_same = log.lamport(counter) == Some(there);
             (!is_same).then_some(OpId { replica: one.author, counter })
-        });
-        forks.into_iter().next()
+        })
     }
 
     /// Who made what and when, in order of author.
@@ -229,7 +228,9 @@ impl History {
     ) -> Option<(ChangeHeader, Vec<Op>)> {
         let log = self.log(author)?;
         let (span, named) = log.last_change(from)?;
-        let ops = log.tail_ops_from(author, from)?;
+        // A part of longer runs may be put together in another way when it stands alone.
+        let ops =
+            join_runs(log.tail_ops_from(author, from)?, OpId { replica: author, counter: from });
         let deps = full_deps(&named, ops.iter().flat_map(Op::references), author);
         Some((ChangeHeader { replica: author, start: from, span, deps }, ops))
     }

@@ -106,8 +106,10 @@ fn drop_known(
         let next = history.version().next(author);
         let logged = |batch: &Batch| {
             let is_gone = batch.start < history.floor(author) || batch.end() > next;
-            let logged = history.batch(author, batch.start, batch.end());
-            logged.or_else(|| is_gone.then(|| batch.clone()))
+            if is_gone {
+                return Some(batch.clone());
+            }
+            history.batch(author, batch.start, batch.end())
         };
         let end = ahead.next(author);
         let Some(arrival) = drop_covered(arrival, end, logged, &mut known)? else { continue };

@@ -2,8 +2,8 @@
 
 use sds_engine::limits::{BACKLOG_BYTES_MAX, BACKLOG_CHANGES_MAX, CHANGE_BYTES_MAX};
 use sds_engine::{
-    Change, EntryId, Field, IntegrateError, Life, Op, OpId, Patch, Replica, ReplicaId, Value,
-    Version,
+    Change, EntryId, Field, IdRange, IntegrateError, Life, Op, OpId, Patch, Replica, ReplicaId,
+    Value, Version,
 };
 use sds_proptests::dice::Dice;
 use sds_proptests::view::{View, assert_matches_model};
@@ -182,4 +182,32 @@ fn op(replica: u64, counter: u64) -> OpId {
 
 fn id(number: u64) -> ReplicaId {
     ReplicaId::new(number).unwrap()
+}
+
+#[test]
+fn a_change_keeps_its_one_form_when_it_is_sent_on() {
+    // What no honest author does: a character is deleted twice, so that runs could be cut two ways.
+    let (entry, life, field) = (EntryId::ROOT, Life::FIRST, Field::Value);
+    let author = ReplicaId::new(7).unwrap();
+    let op = |counter| OpId { replica: author, counter };
+    let value = Value::Text("abcdef".into());
+    let delete = |counter| Op::Delete {
+        entry,
+        life,
+        field: field.clone(),
+        set: op(0),
+        range: IdRange { first: op(counter), len: 1 },
+        backwards: false,
+    };
+    let set = Op::Set { entry, life, field: field.clone(), value };
+    let first = Change::new(author, 0, vec![], &[set]).unwrap();
+    let second = Change::new(author, 6, vec![], &[delete(4)]).unwrap();
+    let third = Change::new(author, 7, vec![], &[delete(5), delete(4)]).unwrap();
+
+    let mut desk = Replica::new(ReplicaId::new(1).unwrap());
+    desk.integrate(Patch::new(vec![first, second])).unwrap();
+    let before = desk.version().clone();
+    desk.integrate(Patch::new(vec![third.clone()])).unwrap();
+    let sent = Patch::decode(&desk.export(&before)).unwrap();
+    assert_eq!(sent.into_changes(), [third]);
 }

@@ -1,6 +1,8 @@
 //! At each bound of the format, and one past it.
 
-use sds_engine::limits::{CHANGE_BYTES_MAX, COUNTER_MAX, INFO_KEY_BYTES_MAX, ORDER_KEY_BYTES_MAX};
+use sds_engine::limits::{
+    CHANGE_BYTES_MAX, CHANGE_OPS_MAX, COUNTER_MAX, INFO_KEY_BYTES_MAX, ORDER_KEY_BYTES_MAX,
+};
 use sds_engine::{
     Change, DecodeError, EditError, EntryId, Field, IdRange, Life, NewEntry, Op, OpId, OrderKey,
     Patch, Replica, ReplicaId, Value, Version,
@@ -34,6 +36,23 @@ fn a_change_may_be_as_large_as_the_format_says_and_no_larger() {
         Change::decode(&vec![0; CHANGE_BYTES_MAX + 1]),
         Err(DecodeError::TooLarge { .. })
     ));
+}
+
+#[test]
+fn a_change_may_have_as_many_ops_as_the_format_says_and_no_more() {
+    let skips = |count| Change::new(id(1), 0, vec![], &vec![Op::Skip { count: 1 }; count]);
+    assert_eq!(skips(CHANGE_OPS_MAX).map(|change| change.ops().len()), Ok(CHANGE_OPS_MAX));
+    assert!(skips(CHANGE_OPS_MAX + 1).is_err());
+
+    let mut desk = Replica::new(id(1));
+    let mut set = |count: usize| {
+        desk.transact(|desk| {
+            (0..count).try_for_each(|_| desk.set(EntryId::ROOT, Field::Label, Value::None))
+        })
+    };
+    assert_eq!(set(CHANGE_OPS_MAX + 1), Err(EditError::TooManyOps { max: CHANGE_OPS_MAX }));
+    // The gap that the failed one left is an op as well.
+    assert_eq!(set(CHANGE_OPS_MAX - 1), Ok(()));
 }
 
 #[test]

@@ -162,6 +162,9 @@ impl RunCursor {
 
 /// Puts ops, the first of which has the counter of `first`, into their one form.
 pub(crate) fn join_runs(ops: Vec<Op>, first: OpId) -> Vec<Op> {
+    if ops.len() < 2 {
+        return ops;
+    }
     let mut joined: Vec<Op> = Vec::with_capacity(ops.len());
     let mut at = first;
     for op in ops {

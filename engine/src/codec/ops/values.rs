@@ -1,5 +1,6 @@
 //! Values as bytes: what kind it is goes with the field, then its content.
 
+use super::super::fields::field_number;
 use super::super::{Column, Reader, Sink, Source, Writer};
 use super::names::{NameReader, NameWriter};
 use crate::error::DecodeError;
@@ -57,15 +58,6 @@ pub(crate) fn read_content(reader: &mut Reader<'_>, kind: u8) -> Result<Value, D
 }
 
 const FIELD_BITS: u32 = 2;
-
-pub(super) const fn field_number(field: &Field) -> u8 {
-    match field {
-        Field::Label => 0,
-        Field::Type => 1,
-        Field::Value => 2,
-        Field::Info(_) => 3,
-    }
-}
 
 impl<S: Sink> NameWriter<'_, S> {
     /// A field, with a number that shares its byte.

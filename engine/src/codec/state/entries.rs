@@ -3,6 +3,7 @@
 use hashbrown::HashMap;
 
 use super::super::columns::{Column, ColumnWriter, Sink};
+use super::super::fields::write_field;
 use super::super::keys::write_key;
 use super::super::ops::{value_kind, write_content};
 use super::super::zigzag;
@@ -162,7 +163,7 @@ impl<'a> EntryWriter<'a> {
         let has_life = u64::from(one.life > Life::FIRST);
         self.number(Column::Field, number << 5 | has_life << 4 | u64::from(kind));
         if number == known {
-            self.field_name(&one.field);
+            write_field(self.sink.to(Column::Field), &one.field);
         }
         if one.life > Life::FIRST {
             self.number(Column::Number, one.life.number().into());
@@ -172,19 +173,6 @@ impl<'a> EntryWriter<'a> {
         match &one.content {
             ContentRecord::Value(value) => write_content(self.sink.to(Column::Value), value),
             ContentRecord::Text(text) => self.text(text),
-        }
-    }
-
-    fn field_name(&mut self, field: &Field) {
-        let writer = self.sink.to(Column::Field);
-        match field {
-            Field::Label => writer.byte(0),
-            Field::Type => writer.byte(1),
-            Field::Value => writer.byte(2),
-            Field::Info(key) => {
-                writer.byte(3);
-                writer.text(key);
-            }
         }
     }
 

@@ -4,6 +4,7 @@
 use smallvec::SmallVec;
 
 use super::super::columns::{Column, ColumnReader, Source};
+use super::super::fields::read_field;
 use super::super::keys::read_key;
 use super::super::ops::read_content;
 use super::super::unzigzag;
@@ -13,7 +14,7 @@ use super::entries::{
 };
 use crate::error::DecodeError;
 use crate::id::{EntryId, Life, OpId, Timestamp};
-use crate::limits::{COUNTER_MAX, INFO_KEY_BYTES_MAX};
+use crate::limits::COUNTER_MAX;
 use crate::state::{
     ContentRecord, Creation, EntryRecord, FieldRecord, LifeRecord, MoveRecord, Times,
 };
@@ -151,7 +152,7 @@ impl<'a, 'b> EntryReader<'a, 'b> {
         // Four bits.
         let kind = u8::try_from(head & 15).unwrap_or_default();
         if number == self.fields.len() as u64 {
-            let field = self.field_name()?;
+            let field = read_field(self.source.from(Column::Field))?;
             self.fields.push(field);
         }
         let field = usize::try_from(number).ok().and_then(|number| self.fields.get(number));
@@ -169,21 +170,6 @@ impl<'a, 'b> EntryReader<'a, 'b> {
             ContentRecord::Value(read_content(self.source.from(Column::Value), kind)?)
         };
         Ok(FieldRecord { field, life, set, content })
-    }
-
-    fn field_name(&mut self) -> Result<Field, DecodeError> {
-        let reader = self.source.from(Column::Field);
-        let field = match reader.byte()? {
-            0 => Field::Label,
-            1 => Field::Type,
-            2 => Field::Value,
-            3 => Field::Info(reader.text()?.into()),
-            _ => return Err(reader.malformed("unknown field")),
-        };
-        if matches!(&field, Field::Info(key) if key.is_empty() || key.len() > INFO_KEY_BYTES_MAX) {
-            return Err(reader.malformed("info key of an illegal length"));
-        }
-        Ok(field)
     }
 
     fn number_of(&self, op: OpId) -> Option<(u64, u64)> {
