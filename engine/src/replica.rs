@@ -11,7 +11,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::backlog::{Backlog, Place};
-use crate::batch::{Batch, Deps, OpParts, OpWalk, Span, to_usize};
+use crate::batch::{Batch, Deps, OpWalk, Span, to_usize};
 use crate::change::Change;
 use crate::codec::{Kind, LogHead, Patch, for_each_section, pack, pack_sections, unpack_first};
 use crate::delta::Watch;
@@ -22,8 +22,9 @@ use crate::error::{DecodeError, IntegrateError};
 use crate::history::History;
 use crate::id::{EntryId, Life, OpId, ReplicaId, Stamp};
 use crate::integration::{Arrival, Plan, Step, plan};
-use crate::op::{NewEntry, Op};
-use crate::registers::{Applying, EntryState, Journal, Register, Traces};
+use crate::keystroke::Keyboard;
+use crate::op::{NewEntry, Op, OpParts, OpView, Target, TextEdit, TextOp};
+use crate::registers::{Applying, EntryState, Journal, Register, TextPlace, Touch, Traces};
 use crate::transaction::OpenChange;
 use crate::tree::{MoveIx, MoveKind, MoveOp, MoveTree, OrderKey};
 use crate::value::Field;
@@ -60,6 +61,8 @@ pub struct Replica {
     pub(crate) open: Option<OpenChange>,
     /// Counters given out by transactions that were rolled back since the last change.
     pub(crate) skipped: u64,
+    /// Where the last keystroke went.
+    pub(crate) keyboard: Option<Keyboard>,
 }
 
 /// What ops of a batch leave to be done once for all of them.
@@ -69,6 +72,8 @@ pub(crate) struct Pending {
     /// Entries whose life or kind may have changed.
     pub(crate) changed: SmallVec<[EntryIx; 8]>,
     pub(crate) journal: Journal,
+    /// The text that was edited by the op before, and its entry and life.
+    pub(crate) text: Option<(EntryId, Life, TextPlace)>,
 }
 
 impl Replica {
@@ -88,6 +93,7 @@ impl Replica {
             watch: Watch::default(),
             open: None,
             skipped: 0,
+            keyboard: None,
         }
     }
 
@@ -180,7 +186,7 @@ impl Replica {
         let mut pending = Pending::default();
         BatchReader::new(&batch).apply_until(batch.end(), self, &mut pending);
         let author = batch.author;
-        batch.ops.into_iter().for_each(|op| self.history.push_op(author, op));
+        self.history.push_ops(author, batch.ops);
         self.history.seal_if_long(author);
         self.settle(pending);
         Integrated { applied: 1, ..Integrated::default() }
@@ -199,7 +205,7 @@ impl Replica {
                 Some(block) if History::keeps(&block) => {
                     self.history.push_block(author, range, block);
                 }
-                _ => batch.ops.into_iter().for_each(|op| self.history.push_op(author, op)),
+                _ => self.history.push_ops(author, batch.ops),
             }
             if range.0 < range.1 {
                 self.history.seal_if_long(author);
@@ -208,7 +214,56 @@ impl Replica {
     }
 
     /// Lets one op take effect, but for its move and for what shows, which wait in `pending`.
-    pub(crate) fn apply_op(&mut self, stamp: Stamp, op: &Op, pending: &mut Pending) {
+    #[inline]
+    pub(crate) fn apply_op(&mut self, stamp: Stamp, op: &OpView<'_>, pending: &mut Pending) {
+        match op {
+            OpView::Text(edit) => self.apply_edit(stamp, edit, pending),
+            OpView::Other(op) => self.apply_other(stamp, op, pending),
+        }
+    }
+
+    #[inline]
+    fn apply_edit(&mut self, stamp: Stamp, edit: &TextEdit<'_>, pending: &mut Pending) {
+        let Some(place) = self.text_place(stamp, edit, pending) else { return };
+        let clock = clock(&self.history, stamp);
+        let (state, _) = self.entries.state_mut(place.entry);
+        let traces = &mut Traces { journal: &mut pending.journal, watch: &mut self.watch };
+        match edit.op {
+            TextOp::Insert { origin, text } => {
+                state.insert_text(&place, (origin, text), stamp, &clock, traces);
+            }
+            TextOp::Delete { range, .. } => state.delete_text(&place, range, traces),
+        }
+    }
+
+    /// The place of the text that an edit is about, which touches its entry.
+    fn text_place(
+        &mut self,
+        stamp: Stamp,
+        edit: &TextEdit<'_>,
+        pending: &mut Pending,
+    ) -> Option<TextPlace> {
+        let Target { entry, life, field, set } = edit.target;
+        if let Some((same, same_life, place)) = pending.text
+            && (same, same_life, place.set) == (entry, life, set)
+            && self.entries.names().field(place.field) == field
+        {
+            return Some(place);
+        }
+        let known = self.entries.name(entry);
+        let (state, names) = self.entries.state_mut(known);
+        let traces = &mut Traces { journal: &mut pending.journal, watch: &mut self.watch };
+        if state.touch(known, &Touch { life, creates: None, stamp }, traces) {
+            pending.changed.push(known);
+        }
+        self.digest.mark(known);
+        let place = TextPlace { entry: known, field: names.find(field)?, set };
+        pending.text = Some((entry, life, place));
+        Some(place)
+    }
+
+    fn apply_other(&mut self, stamp: Stamp, op: &Op, pending: &mut Pending) {
+        pending.text = None;
         if let Op::Purge { entries } = op {
             for (entry, life) in entries {
                 let entry = self.entries.name(*entry);
@@ -221,11 +276,10 @@ impl Replica {
         let Some((entry, _)) = op.subject() else { return };
         let entry = self.entries.name(entry);
         self.record_move(entry, stamp, op, pending);
-        let clock = clock(&self.history, stamp);
         let (state, names) = self.entries.state_mut(entry);
         let applying = Applying { entry, op, stamp };
         let traces = &mut Traces { journal: &mut pending.journal, watch: &mut self.watch };
-        if state.apply(applying, names, &clock, traces) {
+        if state.apply(applying, names, traces) {
             pending.changed.push(entry);
         }
         self.digest.mark(entry);

@@ -27,7 +27,8 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use crate::id::{OpId, Stamp};
-use crate::op::IdRange;
+use crate::op::{IdRange, TextOp};
+use crate::value::char_count;
 pub use content::TextChunks;
 pub(crate) use content::{TextContent, TextForm};
 pub(crate) use join::{Sides, pieces_of};
@@ -48,6 +49,28 @@ pub(crate) struct Splice {
     pub(crate) origin: Option<OpId>,
     /// The visible characters in the range.
     pub(crate) deleted: IdRanges,
+}
+
+impl Splice {
+    /// The one op that the splice is, if it is one: something inserted or something deleted. Also how
+    /// many counters that takes.
+    pub(crate) fn as_keystroke<'a>(&self, text: &'a str) -> Option<(TextOp<'a>, u64)> {
+        match (self.deleted.as_slice(), text) {
+            ([range], "") => Some((TextOp::Delete { range: *range, backwards: false }, range.len)),
+            ([], text) if !text.is_empty() => {
+                Some((TextOp::Insert { origin: self.origin, text }, char_count(text)))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// An edit that was made where the last one was.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Typed<'a> {
+    pub(crate) op: TextOp<'a>,
+    /// How many counters it takes.
+    pub(crate) span: u64,
 }
 
 /// How to take an edit of a text back.
@@ -121,6 +144,28 @@ impl Text {
         let offset = self.tree.skip_newer(offset, stamp, clock);
         let len = self.tree.insert(offset, stamp, text);
         Some(TextUndo::Inserted(IdRange { first: stamp.op(), len }))
+    }
+
+    /// Replaces a range of positions, if that goes on where the last edit was: typing, or deleting
+    /// either way. `stamp` has to be newer than that of any character here. Returns what was done; if
+    /// that is nothing, there may be another way to do it. O(1).
+    #[inline]
+    pub(crate) fn type_on<'a>(
+        &mut self,
+        range: &Range<usize>,
+        unit: TextUnit,
+        text: &'a str,
+        stamp: Stamp,
+    ) -> Option<Typed<'a>> {
+        if range.start == range.end {
+            let (origin, span) = self.tree.type_on(range.start, unit, text, stamp)?;
+            return Some(Typed { op: TextOp::Insert { origin: Some(origin), text }, span });
+        }
+        if !text.is_empty() || range.start > range.end {
+            return None;
+        }
+        let range = self.tree.erase_on(range, unit)?;
+        Some(Typed { op: TextOp::Delete { range, backwards: false }, span: range.len })
     }
 
     /// How much shows before a text that was the last thing to happen, and was inserted. O(log n); O(1)

@@ -10,7 +10,7 @@ use crate::change::{Change, ChangeHeader, encode};
 use crate::error::DecodeError;
 use crate::id::OpId;
 use crate::limits::CHANGE_BYTES_MAX;
-use crate::op::Op;
+use crate::op::OpList;
 use crate::state::Times;
 
 const MAGIC: u8 = 0xda;
@@ -199,7 +199,7 @@ impl Patch {
     }
 
     /// A patch of a single change that is known to be well formed.
-    pub(crate) fn pack_lone(header: &ChangeHeader, ops: &[Op]) -> Vec<u8> {
+    pub(crate) fn pack_lone(header: &ChangeHeader, ops: &OpList) -> Vec<u8> {
         let mut writer = Writer::with_capacity(LONE_BYTES);
         writer.raw(&[MAGIC, FORMAT | IS_SINGLE]);
         finish(encode(header, ops, writer))

@@ -1,11 +1,14 @@
 //! Edits at the cursor.
 #![expect(clippy::cast_possible_truncation, reason = "a piece of text fits a leaf")]
 
+use std::ops::Range;
+
 use smallvec::SmallVec;
 
 use super::cursor::Tip;
-use super::{Authors, LEAF_BYTES, Lengths, Run, RunTree};
+use super::{Authors, LEAF_BYTES, Lengths, Run, RunTree, TextUnit};
 use crate::id::{OpId, Stamp};
+use crate::op::IdRange;
 use crate::text::Gone;
 
 impl RunTree {
@@ -147,6 +150,54 @@ impl RunTree {
         self.shown += added;
         self.cursor.pending += added;
         Some(len.into())
+    }
+
+    /// Typing that goes on at a position, by the author of what is newest here. Returns the origin, and
+    /// how many characters there are.
+    #[inline]
+    pub(in crate::text) fn type_on(
+        &mut self,
+        at: usize,
+        unit: TextUnit,
+        text: &str,
+        stamp: Stamp,
+    ) -> Option<(OpId, u64)> {
+        let tip = self.cursor.tip.as_mut()?;
+        if tip.at?.in_unit(unit) != at || text.is_empty() {
+            return None;
+        }
+        let origin = tip.last;
+        let known = tip.newer.replace(stamp);
+        let len = self.extend(origin, stamp, text);
+        if len.is_none()
+            && let Some(tip) = self.cursor.tip.as_mut()
+        {
+            tip.newer = known;
+        }
+        len.map(|len| (origin, len))
+    }
+
+    /// Deleting that goes on: removes a range at the end or at the start of the cursor's run, if some of
+    /// that is left and it is ASCII. Returns which characters.
+    #[inline]
+    pub(in crate::text) fn erase_on(
+        &mut self,
+        range: &Range<usize>,
+        unit: TextUnit,
+    ) -> Option<IdRange> {
+        let len = range.end - range.start;
+        let run = self.run(self.cursor.spot)?;
+        if run.is_deleted() || !run.is_ascii() || len >= run.len as usize {
+            return None;
+        }
+        if let Some((_, chars)) = self.range_at_tip(range, unit) {
+            return self.shorten(chars.first, chars.len, &mut |_| {}).then_some(chars);
+        }
+        if self.cursor.at?.in_unit(unit) != range.start {
+            return None;
+        }
+        let chars = IdRange { first: self.authors.op(run.first), len: len as u64 };
+        self.shorten_front(0, chars.first, len as u32, &mut |_| {}).then_some(chars)
     }
 
     /// Puts a run at a place in the cursor's run, and the cursor on it.
