@@ -19,6 +19,7 @@ use crate::codec::encode_block;
 use crate::id::{OpId, ReplicaId};
 use crate::limits::{BLOCK_CHANGES_MAX, BLOCK_OPS_MAX};
 use crate::op::{OpList, OpParts, OpView, TextEdit, TextOp};
+use crate::version::Version;
 
 /// Deps that a change names by itself.
 pub(crate) type Deps = SmallVec<[OpId; 1]>;
@@ -81,6 +82,30 @@ impl Batch {
         OpId { replica: self.author, counter }
     }
 
+    /// Whether all changes can be made at once on top of a version.
+    pub(crate) fn is_next(&self, version: &Version) -> bool {
+        if version.next(self.author) != self.start
+            || !self.spans.iter().flat_map(|span| &span.deps).all(|dep| version.has(*dep))
+        {
+            return false;
+        }
+        if self.ops.is_all_of(self.author) {
+            return true;
+        }
+        let references = self.ops.iter().flat_map(|op| op.references()).flatten();
+        let mut foreign = references.filter(|op| op.replica != self.author);
+        // Neighbours mostly refer to the same author.
+        let mut known = None;
+        foreign.all(|op| {
+            let next = match known {
+                Some((author, next)) if author == op.replica => next,
+                _ => version.next(op.replica),
+            };
+            known = Some((op.replica, next));
+            op.counter < next
+        })
+    }
+
     /// Whether `next` goes on where this batch ends, and there is room for it in one block.
     pub(crate) fn can_take(&self, next: &Self) -> bool {
         (self.author, self.end()) == (next.author, next.start)
@@ -117,6 +142,11 @@ impl Batch {
 
     /// The changes one by one.
     pub(crate) fn changes(&self) -> impl Iterator<Item = Change> {
+        self.parts().map(|(header, ops)| Change::assemble(header, ops))
+    }
+
+    /// The headers and ops of the changes, one by one.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (ChangeHeader, OpList)> {
         let mut at = self.id(self.start);
         let mut ops = OpParts::new(&self.ops, at);
         let lone = self.spans.iter().flat_map(|span| {
@@ -133,7 +163,7 @@ impl Batch {
             let deps = full_deps(named, references, at.replica);
             let header = ChangeHeader { replica: at.replica, start: at.counter, span: len, deps };
             at.counter = end;
-            Change::assemble(header, mine)
+            (header, mine)
         })
     }
 

@@ -121,13 +121,6 @@ impl History {
         self.log_mut(author).push_ops(author, ops);
     }
 
-    /// Adds an edit of a text in the same way.
-    pub(crate) fn push_edit(&mut self, author: ReplicaId, edit: TextEdit<'_>) {
-        let log = self.log_mut(author);
-        log.push_edit(author, edit);
-        log.seal_if_long(author);
-    }
-
     /// Whether the newest change of `author` builds on everything.
     pub(crate) fn is_led_by(&self, author: ReplicaId) -> bool {
         self.heads.len() == 1 && self.heads.first() == Some(&author)

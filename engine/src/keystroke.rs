@@ -6,7 +6,6 @@
 
 use std::ops::Range;
 
-use crate::batch::Deps;
 use crate::entries::EntryIx;
 use crate::error::EditError;
 use crate::id::{EntryId, Life, OpId, Stamp};
@@ -96,8 +95,7 @@ impl Replica {
             let next = id.counter + edit.span;
             Keyboard { entry, life, field: field.clone(), set, known, place, next }
         });
-        self.history.append_own(id, edit.span, &Deps::new());
-        self.history.push_edit(id.replica, edit);
+        self.history.append_edit(stamp, edit);
         Ok(())
     }
 

@@ -220,6 +220,25 @@ impl EntryState {
         self.fields.get_mut(field)?.text_mut()?.type_on(range, unit, text, stamp)
     }
 
+    /// Says that about so many edits of a text follow each other; see [`Text::expect_edits`].
+    pub(crate) fn expect_edits(
+        &mut self,
+        place: &TextPlace,
+        edits: usize,
+        clock: &impl Fn(OpId) -> Stamp,
+    ) {
+        if let Some(text) = self.text_of(place.field, place.set) {
+            text.expect_edits(edits, clock);
+        }
+    }
+
+    /// Ends that; see [`Text::settle`].
+    pub(crate) fn settle_text(&mut self, place: &TextPlace) {
+        if let Some(text) = self.text_of(place.field, place.set) {
+            text.settle();
+        }
+    }
+
     /// Removes characters from a text, if that still stands.
     #[inline]
     pub(crate) fn delete_text(

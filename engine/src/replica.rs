@@ -13,7 +13,9 @@ use smallvec::SmallVec;
 use crate::backlog::{Backlog, Place};
 use crate::batch::{Batch, Deps, OpWalk, Span, to_usize};
 use crate::change::Change;
-use crate::codec::{Kind, LogHead, Patch, for_each_section, pack, pack_sections, unpack_first};
+use crate::codec::{
+    Kind, LogHead, Patch, for_each_section, pack, pack_changes, pack_sections, unpack_first,
+};
 use crate::delta::Watch;
 use crate::digest::{Digest, DigestSum, hash_entry};
 use crate::display::{Display, Facts};
@@ -74,6 +76,8 @@ pub(crate) struct Pending {
     pub(crate) journal: Journal,
     /// The text that was edited by the op before, and its entry and life.
     pub(crate) text: Option<(EntryId, Life, TextPlace)>,
+    /// Texts that expect many edits.
+    pub(crate) woven: SmallVec<[TextPlace; 1]>,
 }
 
 impl Replica {
@@ -140,7 +144,7 @@ impl Replica {
             return Err(IntegrateError::TransactionOpen);
         }
         let patch = match self.lone_and_ready(patch) {
-            Ok(batch) => return Ok(self.integrate_alone(batch)),
+            Ok(arrival) => return Ok(self.integrate_alone(arrival)),
             Err(patch) => patch,
         };
         let Plan { states, arrivals, steps, mut fresh, arrangement, known, newer } =
@@ -171,25 +175,35 @@ impl Replica {
         Ok(Integrated { applied: to_usize(applied), known: to_usize(known), waiting, newer })
     }
 
-    /// The only change of a patch, if nothing stands in its way, as is mostly so; else the patch.
-    fn lone_and_ready(&self, patch: Patch) -> Result<Batch, Patch> {
-        let Some(header) = patch.lone_change().filter(|_| self.backlog.changes().is_empty()) else {
+    /// The changes of a patch, if they are in one piece and nothing stands in their way, as is mostly
+    /// so; else the patch.
+    fn lone_and_ready(&self, patch: Patch) -> Result<Arrival, Patch> {
+        if !self.backlog.changes().is_empty() || !patch.is_lone_and_next(self.history.version()) {
             return Err(patch);
-        };
-        let version = self.history.version();
-        let is_ready = version.next(header.replica) == header.start
-            && header.deps.iter().all(|dep| version.has(*dep));
-        if is_ready { patch.into_lone_change().map(Batch::of_change) } else { Err(patch) }
+        }
+        patch.into_lone_batch().map(|(batch, block)| Arrival { batch, block })
     }
 
-    fn integrate_alone(&mut self, batch: Batch) -> Integrated {
+    fn integrate_alone(&mut self, arrival: Arrival) -> Integrated {
         let mut pending = Pending::default();
-        BatchReader::new(&batch).apply_until(batch.end(), self, &mut pending);
-        let author = batch.author;
-        self.history.push_ops(author, batch.ops);
-        self.history.seal_if_long(author);
+        let Arrival { batch, .. } = &arrival;
+        let applied = to_usize(batch.change_count());
+        BatchReader::new(batch).apply_until(batch.end(), self, &mut pending);
+        self.keep(arrival);
         self.settle(pending);
-        Integrated { applied: 1, ..Integrated::default() }
+        Integrated { applied, ..Integrated::default() }
+    }
+
+    /// Adds changes to the log that have taken effect.
+    fn keep(&mut self, Arrival { batch, block }: Arrival) {
+        let (author, range) = (batch.author, (batch.start, batch.end()));
+        match block {
+            Some(block) if History::keeps(&block) => self.history.push_block(author, range, block),
+            _ => self.history.push_ops(author, batch.ops),
+        }
+        if range.0 < range.1 {
+            self.history.seal_if_long(author);
+        }
     }
 
     /// Lets changes take effect, step by step, and adds them to the log.
@@ -199,18 +213,7 @@ impl Replica {
         for step in steps {
             readers[step.arrival].apply_until(step.to, self, pending);
         }
-        for Arrival { batch, block } in arrivals {
-            let (author, range) = (batch.author, (batch.start, batch.end()));
-            match block {
-                Some(block) if History::keeps(&block) => {
-                    self.history.push_block(author, range, block);
-                }
-                _ => self.history.push_ops(author, batch.ops),
-            }
-            if range.0 < range.1 {
-                self.history.seal_if_long(author);
-            }
-        }
+        arrivals.into_iter().for_each(|arrival| self.keep(arrival));
     }
 
     /// Lets one op take effect, but for its move and for what shows, which wait in `pending`.
@@ -233,6 +236,24 @@ impl Replica {
                 state.insert_text(&place, (origin, text), stamp, &clock, traces);
             }
             TextOp::Delete { range, .. } => state.delete_text(&place, range, traces),
+        }
+    }
+
+    /// Says that about so many edits of a text follow, of which this is the first.
+    fn expect_edits(
+        &mut self,
+        stamp: Stamp,
+        edit: &TextEdit<'_>,
+        edits: usize,
+        pending: &mut Pending,
+    ) {
+        // Whoever wants to know of every splice has to be told where it was.
+        let place = self.text_place(stamp, edit, pending).filter(|_| !self.watch.is_on());
+        if let Some(place) = place {
+            let clock = clock(&self.history, stamp);
+            let (state, _) = self.entries.state_mut(place.entry);
+            state.expect_edits(&place, edits, &clock);
+            pending.woven.push(place);
         }
     }
 
@@ -299,6 +320,10 @@ impl Replica {
 
     /// Does what a batch of ops left to be done: replays moves, updates what shows.
     pub(crate) fn settle(&mut self, mut pending: Pending) {
+        for place in &pending.woven {
+            let (state, _) = self.entries.state_mut(place.entry);
+            state.settle_text(place);
+        }
         if !pending.moves.is_empty() {
             let Self { tree, display, watch, .. } = self;
             tree.integrate(&mut pending.moves, &mut pending.changed, |entry, trashed_at| {
@@ -358,8 +383,16 @@ impl Replica {
         }
         let count = |(author, from): &(ReplicaId, u64)| self.history.change_count(*author, *from);
         let is_little = newer.iter().map(count).sum::<u64>() < BLOCK_CHANGES_MIN;
-        if is_little && let Some(changes) = self.history.since(since) {
-            return Patch::pack(changes.iter().map(|change| &**change.bytes()));
+        if is_little {
+            if let [(author, from)] = newer[..]
+                && let Some(batch) = self.history.batch(author, from, self.version().next(author))
+                && batch.change_count() > 1
+            {
+                return pack_changes(&batch);
+            }
+            if let Some(changes) = self.history.since(since) {
+                return Patch::pack(changes.iter().map(|change| &**change.bytes()));
+            }
         }
         let blocks = newer.iter().map(|(author, from)| self.history.blocks(*author, *from));
         let Some(blocks) = blocks.collect::<Option<Vec<_>>>() else {
@@ -444,13 +477,15 @@ struct BatchReader<'a> {
     at: u64,
     ops: OpParts<'a>,
     walk: OpWalk<'a>,
+    /// How many edits of one and the same text there are, until the first has taken effect.
+    edits: Option<usize>,
 }
 
 impl<'a> BatchReader<'a> {
     fn new(batch: &'a Batch) -> Self {
         let at = batch.start;
         let (ops, walk) = (OpParts::new(&batch.ops, batch.id(at)), OpWalk::new(batch));
-        Self { batch, span: 0, span_start: at, at, ops, walk }
+        Self { batch, span: 0, span_start: at, at, ops, walk, edits: batch.ops.edits_of_one_text() }
     }
 
     /// Lets the changes before the counter `to` take effect.
@@ -463,7 +498,13 @@ impl<'a> BatchReader<'a> {
             let part = Span { len: span.len, count, deps };
             replica.history.append(self.batch.author, self.at, &part, &mut self.walk);
             while let Some((id, op)) = self.ops.next_until(end) {
-                replica.apply_op(replica.history.stamp(id), &op, pending);
+                let stamp = replica.history.stamp(id);
+                if let OpView::Text(edit) = &op
+                    && let Some(edits) = self.edits.take()
+                {
+                    replica.expect_edits(stamp, edit, edits, pending);
+                }
+                replica.apply_op(stamp, &op, pending);
             }
             self.at = end;
             if end < span_end {

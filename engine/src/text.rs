@@ -21,6 +21,7 @@ mod lengths;
 mod run;
 mod take_back;
 mod tree;
+mod weave;
 
 use std::ops::Range;
 
@@ -35,6 +36,7 @@ pub(crate) use join::{Sides, pieces_of};
 pub(crate) use lengths::Lengths;
 pub use lengths::TextUnit;
 use tree::RunTree;
+use weave::Weave;
 pub use tree::Side;
 pub(crate) use tree::{CharPosition, Chunks, Seam};
 pub(crate) use tree::{Fate, Piece};
@@ -98,10 +100,15 @@ impl Gone<'_> {
     }
 }
 
+/// The fewest edits for which a text is made a list and a tree again.
+const EDITS_WOVEN: usize = if cfg!(any(test, feature = "small-nodes")) { 3 } else { 128 };
+
 /// A text as characters that know their ids.
 #[derive(Clone, Debug)]
 pub(crate) struct Text {
     tree: RunTree,
+    /// The text while a patch brings many edits; then the tree is behind.
+    weave: Option<Box<Weave>>,
 }
 
 impl Text {
@@ -113,7 +120,22 @@ impl Text {
     /// The text of which these are all characters, in order. O(n); what only edits need is built at the
     /// first edit.
     pub(crate) fn from_pieces<'a>(pieces: impl IntoIterator<Item = Piece<'a>>) -> Self {
-        Self { tree: RunTree::from_pieces(pieces) }
+        Self { tree: RunTree::from_pieces(pieces), weave: None }
+    }
+
+    /// Says that about so many edits follow each other now, and that nobody reads the text or takes
+    /// anything back until [`Text::settle`]. Costs the text, if the edits are worth that.
+    pub(crate) fn expect_edits(&mut self, edits: usize, clock: &impl Fn(OpId) -> Stamp) {
+        if self.weave.is_none() && edits >= EDITS_WOVEN && self.tree.is_within(edits) {
+            self.weave = Weave::of(self.tree.pieces(), edits, clock).map(Box::new);
+        }
+    }
+
+    /// Ends what [`Text::expect_edits`] began. Costs the text.
+    pub(crate) fn settle(&mut self) {
+        if let Some(weave) = self.weave.take() {
+            self.tree = RunTree::from_pieces(weave.pieces());
+        }
     }
 
     /// Puts characters after `origin`. `stamp` is that of the first; `clock` knows that of every
@@ -129,6 +151,12 @@ impl Text {
         text: &str,
         clock: &impl Fn(OpId) -> Stamp,
     ) -> Option<TextUndo> {
+        if let Some(weave) = &mut self.weave {
+            match weave.insert(origin, stamp, text, clock) {
+                Ok(len) => return Some(TextUndo::Inserted(IdRange { first: stamp.op(), len: len? })),
+                Err(weave::GivesUp) => self.settle(),
+            }
+        }
         if let Some(origin) = origin
             && let Some(len) = self.tree.extend(origin, stamp, text)
         {
@@ -179,6 +207,12 @@ impl Text {
     /// as it goes, on request with where it was.
     #[inline]
     pub(crate) fn delete(&mut self, range: IdRange, tells_place: bool, gone: impl FnMut(Gone<'_>)) {
+        if let Some(weave) = &mut self.weave {
+            match weave.delete(range) {
+                Ok(()) => return,
+                Err(weave::GivesUp) => self.settle(),
+            }
+        }
         self.tree.delete(range.first, range.len, tells_place, gone);
     }
 

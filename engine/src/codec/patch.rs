@@ -12,6 +12,7 @@ use crate::id::OpId;
 use crate::limits::CHANGE_BYTES_MAX;
 use crate::op::OpList;
 use crate::state::Times;
+use crate::version::Version;
 
 const MAGIC: u8 = 0xda;
 const FORMAT: u8 = 1;
@@ -179,22 +180,32 @@ impl Patch {
         pack_sections(changes.into_iter().map(|change| (Kind::Change, change)))
     }
 
-    /// The header of the change, if the patch is a single one.
-    pub(crate) fn lone_change(&self) -> Option<&ChangeHeader> {
-        match self.sections.as_slice() {
-            [Section::Change(change)] => Some(change.header()),
-            _ => None,
+    /// The changes, if all of them are one author's, in one piece; with their bytes if that is a block.
+    /// Else the patch.
+    pub(crate) fn into_lone_batch(mut self) -> Result<(Batch, Option<Arc<[u8]>>), Self> {
+        if self.sections.len() > 1 {
+            return Err(self);
+        }
+        match self.sections.pop() {
+            Some(Section::Change(change)) => Ok((Batch::of_change(change), None)),
+            Some(Section::Block(batch, bytes)) => Ok((batch, Some(bytes))),
+            other => {
+                self.sections.extend(other);
+                Err(self)
+            }
         }
     }
 
-    /// The change, if the patch is a single one.
-    pub(crate) fn into_lone_change(mut self) -> Result<Change, Self> {
-        match self.sections.pop() {
-            Some(Section::Change(change)) if self.sections.is_empty() => Ok(change),
-            last => {
-                self.sections.extend(last);
-                Err(self)
+    /// Whether the changes are in one piece, and can be made at once on top of a version.
+    pub(crate) fn is_lone_and_next(&self, version: &Version) -> bool {
+        match self.sections.as_slice() {
+            [Section::Change(change)] => {
+                let header = change.header();
+                version.next(header.replica) == header.start
+                    && header.deps.iter().all(|dep| version.has(*dep))
             }
+            [Section::Block(batch, _)] => batch.is_next(version),
+            _ => false,
         }
     }
 
@@ -208,6 +219,20 @@ impl Patch {
     pub(crate) fn into_sections(self) -> Vec<Section> {
         self.sections
     }
+}
+
+/// Packs changes of one author, of which there are two at least.
+pub(crate) fn pack_changes(batch: &Batch) -> Vec<u8> {
+    let mut writer = Writer::with_capacity(LONE_BYTES * 4);
+    writer.raw(&[MAGIC, FORMAT]);
+    let mut change = Writer::with_capacity(LONE_BYTES);
+    for (header, ops) in batch.parts() {
+        change = encode(&header, &ops, change);
+        writer.varint((change.as_slice().len() as u64) << KIND_BITS | Kind::Change as u64);
+        writer.raw(change.as_slice());
+        change.clear();
+    }
+    finish(writer)
 }
 
 /// Packs sections that are encoded already.

@@ -256,6 +256,11 @@ impl OpList {
         self.texts.iter().map(TextName::target)
     }
 
+    /// How many edits of a text there are, if all are of one and the same.
+    pub(crate) fn edits_of_one_text(&self) -> Option<usize> {
+        (self.texts.len() == 1).then(|| self.len() - self.others.len())
+    }
+
     /// Whether the ops refer to nothing that somebody else than `author` made.
     pub(crate) fn is_all_of(&self, author: ReplicaId) -> bool {
         self.texts.iter().all(|text| text.set.replica == author)
