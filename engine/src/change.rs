@@ -244,6 +244,11 @@ impl Change {
         self.ops.get_or_init(|| self.list.to_ops())
     }
 
+    /// The same as a list.
+    pub(crate) const fn list(&self) -> &OpList {
+        &self.list
+    }
+
     pub(crate) fn into_parts(self) -> (ChangeHeader, OpList) {
         (self.header, self.list)
     }

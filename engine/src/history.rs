@@ -103,9 +103,18 @@ impl History {
         is_next.then_some(stamp)
     }
 
-    /// Notes that a change was made here, of a single edit of a text, on top of everything; the newest
-    /// change is of the same author.
+    /// Notes that a change was made on top of everything by an edit of the text that the newest change
+    /// edits, which is of the same author.
     #[inline]
+    pub(crate) fn type_on(&mut self, stamp: Stamp, edit: TextEdit<'_>) {
+        let Stamp { lamport, replica, counter } = stamp;
+        let end = counter + edit.span;
+        self.log_mut(replica).type_on(replica, lamport, edit);
+        self.version.advance(replica, end);
+        self.newest = lamport;
+    }
+
+    /// The same for an edit of any text.
     pub(crate) fn append_edit(&mut self, stamp: Stamp, edit: TextEdit<'_>) {
         let Stamp { lamport, replica, counter } = stamp;
         let log = self.log_mut(replica);

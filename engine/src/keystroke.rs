@@ -10,7 +10,7 @@ use crate::entries::EntryIx;
 use crate::error::EditError;
 use crate::id::{EntryId, Life, OpId, Stamp};
 use crate::limits::COUNTER_MAX;
-use crate::op::{Target, TextEdit, TextOp};
+use crate::op::{OpList, Target, TextEdit, TextOp};
 use crate::registers::{FieldIx, Journal, TextPlace, Traces};
 use crate::replica::Replica;
 use crate::text::TextUnit;
@@ -66,18 +66,18 @@ impl Replica {
         let Keyboard { life, set, .. } = *keyboard;
         let target = Target { entry, life, field: &keyboard.field, set };
         let edit = TextEdit { target, op: typed.op, span: typed.span };
-        self.history.append_edit(stamp, edit);
+        self.history.type_on(stamp, edit);
         true
     }
 
-    /// Whether a keystroke needs nothing but itself: no transaction is under way, no ids were taken
-    /// back, nothing has come from others since the last own change.
+    /// Whether a keystroke is a change and nothing but that: no transaction is under way, no ids were
+    /// taken back.
     pub(crate) fn is_at_keyboard(&self, keystroke: &TextOp<'_>) -> bool {
         let is_short = match keystroke {
             TextOp::Insert { text, .. } => text.len() <= TEXT_BYTES_MAX,
             TextOp::Delete { .. } => true,
         };
-        is_short && self.open.is_none() && self.skipped == 0 && self.history.is_led_by(self.id)
+        is_short && self.open.is_none() && self.skipped == 0
     }
 
     /// Makes a change of a keystroke in the text of a shown entry.
@@ -95,7 +95,15 @@ impl Replica {
             let next = id.counter + edit.span;
             Keyboard { entry, life, field: field.clone(), set, known, place, next }
         });
-        self.history.append_edit(stamp, edit);
+        if self.history.is_led_by(self.id) {
+            self.history.append_edit(stamp, edit);
+        } else {
+            let ops = OpList::of_edit(&edit);
+            let deps = self.named_deps_of(&ops);
+            self.history.append_own(id, edit.span, &deps);
+            self.history.push_ops(self.id, ops);
+            self.history.seal_if_long(self.id);
+        }
         Ok(())
     }
 

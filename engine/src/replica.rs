@@ -465,7 +465,7 @@ impl Replica {
 }
 
 /// The fewest changes that are sent in blocks.
-const BLOCK_CHANGES_MIN: u64 = if cfg!(any(test, feature = "small-nodes")) { 3 } else { 8 };
+const BLOCK_CHANGES_MIN: u64 = 3;
 
 /// Goes through a batch as its changes take effect.
 struct BatchReader<'a> {

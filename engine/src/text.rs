@@ -36,10 +36,10 @@ pub(crate) use join::{Sides, pieces_of};
 pub(crate) use lengths::Lengths;
 pub use lengths::TextUnit;
 use tree::RunTree;
-use weave::Weave;
 pub use tree::Side;
 pub(crate) use tree::{CharPosition, Chunks, Seam};
 pub(crate) use tree::{Fate, Piece};
+use weave::Weave;
 
 /// Characters, as few ranges of ids as possible. One range is by far the most usual.
 pub(crate) type IdRanges = SmallVec<[IdRange; 1]>;
@@ -153,7 +153,9 @@ impl Text {
     ) -> Option<TextUndo> {
         if let Some(weave) = &mut self.weave {
             match weave.insert(origin, stamp, text, clock) {
-                Ok(len) => return Some(TextUndo::Inserted(IdRange { first: stamp.op(), len: len? })),
+                Ok(len) => {
+                    return Some(TextUndo::Inserted(IdRange { first: stamp.op(), len: len? }));
+                }
                 Err(weave::GivesUp) => self.settle(),
             }
         }

@@ -220,7 +220,7 @@ impl Replica {
     }
 
     /// The deps that a change of these ops names by itself.
-    fn named_deps_of(&self, ops: &OpList) -> Deps {
+    pub(crate) fn named_deps_of(&self, ops: &OpList) -> Deps {
         let heads = self.history.deps_of(self.id);
         if heads.is_empty() {
             return heads;

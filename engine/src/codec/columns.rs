@@ -65,6 +65,8 @@ pub(crate) struct ColumnWriter([Writer; Column::COUNT]);
 impl ColumnWriter {
     /// Writes the columns behind their lengths.
     pub(crate) fn write_to(self, writer: &mut Writer) {
+        let bytes: usize = self.0.iter().map(|column| column.as_slice().len()).sum();
+        writer.reserve(bytes + 2 * Column::COUNT);
         for column in &self.0 {
             writer.count(column.as_slice().len());
         }

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::block::{count_changes, decode_block, encode_block, first_of_block};
 use super::{Reader, StateReader, Writer};
 use crate::batch::{Batch, to_usize};
@@ -19,6 +21,8 @@ const FORMAT: u8 = 1;
 /// Set in the format's byte when the patch is a single change, whose length need not be told.
 const IS_SINGLE: u8 = 0x80;
 const CHECKSUM_BYTES: usize = 4;
+/// Hardly any section has a longer head, nor has the patch.
+const HEAD_BYTES: usize = 4;
 /// The low bits of a section's head say what it is.
 const KIND_BITS: u32 = 2;
 
@@ -42,6 +46,10 @@ impl Kind {
         }
     }
 }
+
+/// So many changes of so many ops are put together before they are taken in.
+const FEW_CHANGES: usize = 16;
+const FEW_OPS: usize = 64;
 
 /// Room for a keystroke and more.
 const LONE_BYTES: usize = 64;
@@ -180,33 +188,48 @@ impl Patch {
         pack_sections(changes.into_iter().map(|change| (Kind::Change, change)))
     }
 
-    /// The changes, if all of them are one author's, in one piece; with their bytes if that is a block.
-    /// Else the patch.
-    pub(crate) fn into_lone_batch(mut self) -> Result<(Batch, Option<Arc<[u8]>>), Self> {
-        if self.sections.len() > 1 {
-            return Err(self);
-        }
-        match self.sections.pop() {
-            Some(Section::Change(change)) => Ok((Batch::of_change(change), None)),
-            Some(Section::Block(batch, bytes)) => Ok((batch, Some(bytes))),
-            other => {
-                self.sections.extend(other);
-                Err(self)
+    /// Whether the changes are of one author, few or in one block, and can be made at once on top of a
+    /// version.
+    pub(crate) fn is_lone_and_next(&self, version: &Version) -> bool {
+        match self.sections.as_slice() {
+            [Section::Block(batch, _)] => batch.is_next(version),
+            [] => false,
+            sections if sections.len() > FEW_CHANGES => false,
+            sections => {
+                let mut reached = None;
+                sections.iter().all(|section| {
+                    let Section::Change(change) = section else { return false };
+                    let header = change.header();
+                    let (author, next) = *reached
+                        .get_or_insert_with(|| (header.replica, version.next(header.replica)));
+                    reached = Some((author, header.end()));
+                    (author, next) == (header.replica, header.start)
+                        && change.list().len() <= FEW_OPS
+                        && header.deps.iter().all(|dep| version.has(*dep))
+                })
             }
         }
     }
 
-    /// Whether the changes are in one piece, and can be made at once on top of a version.
-    pub(crate) fn is_lone_and_next(&self, version: &Version) -> bool {
-        match self.sections.as_slice() {
-            [Section::Change(change)] => {
-                let header = change.header();
-                version.next(header.replica) == header.start
-                    && header.deps.iter().all(|dep| version.has(*dep))
-            }
-            [Section::Block(batch, _)] => batch.is_next(version),
-            _ => false,
+    /// The changes of a patch of which [`Patch::is_lone_and_next`] is true, with their bytes if they
+    /// are a block; else the patch.
+    pub(crate) fn into_lone_batch(self) -> Result<(Batch, Option<Arc<[u8]>>), Self> {
+        let mut whole: Option<(Batch, Option<Arc<[u8]>>)> = None;
+        if !self.sections.iter().all(|one| matches!(one, Section::Change(_) | Section::Block(..))) {
+            return Err(self);
         }
+        for section in self.sections {
+            let (next, bytes) = match section {
+                Section::Block(batch, bytes) => (batch, Some(bytes)),
+                Section::Change(change) => (Batch::of_change(change), None),
+                Section::Newer { .. } | Section::State(..) => continue,
+            };
+            match &mut whole {
+                Some((batch, _)) => batch.take(next),
+                None => whole = Some((next, bytes)),
+            }
+        }
+        whole.ok_or_else(Self::default)
     }
 
     /// A patch of a single change that is known to be well formed.
@@ -237,21 +260,18 @@ pub(crate) fn pack_changes(batch: &Batch) -> Vec<u8> {
 
 /// Packs sections that are encoded already.
 pub(crate) fn pack_sections<'a>(sections: impl IntoIterator<Item = (Kind, &'a [u8])>) -> Vec<u8> {
-    let mut sections = sections.into_iter().peekable();
-    let mut writer = Writer::new();
+    let sections: SmallVec<[(Kind, &[u8]); 4]> = sections.into_iter().collect();
+    let bytes: usize = sections.iter().map(|(_, section)| section.len() + HEAD_BYTES).sum();
+    let mut writer = Writer::with_capacity(HEAD_BYTES + bytes + CHECKSUM_BYTES);
     writer.byte(MAGIC);
-    let first = sections.next();
-    match (first, sections.peek()) {
-        (Some((Kind::Change, change)), None) => {
-            writer.byte(FORMAT | IS_SINGLE);
-            writer.raw(change);
-        }
-        (first, _) => {
-            writer.byte(FORMAT);
-            for (kind, section) in first.into_iter().chain(sections) {
-                writer.varint((section.len() as u64) << KIND_BITS | kind as u64);
-                writer.raw(section);
-            }
+    if let [(Kind::Change, change)] = sections[..] {
+        writer.byte(FORMAT | IS_SINGLE);
+        writer.raw(change);
+    } else {
+        writer.byte(FORMAT);
+        for (kind, section) in sections {
+            writer.varint((section.len() as u64) << KIND_BITS | kind as u64);
+            writer.raw(section);
         }
     }
     finish(writer)

@@ -42,6 +42,7 @@ pub(super) struct AuthorLog {
 }
 
 impl AuthorLog {
+    #[inline]
     pub(super) fn push_piece(&mut self, piece: Piece) {
         match self.pieces.last_mut() {
             Some(last) if piece.continues(last) => last.count += piece.count,
@@ -60,8 +61,7 @@ impl AuthorLog {
         self.tail.extend_joined(ops, at, |start| self.tail_starts.push(start));
     }
 
-    /// The same for an edit of a text, which mostly goes on where the last one was.
-    #[inline]
+    /// The same for an edit of a text.
     pub(super) fn push_edit(&mut self, author: ReplicaId, edit: TextEdit<'_>) {
         let at = OpId { replica: author, counter: self.tail_end };
         let before = self.tail.len();
@@ -70,6 +70,20 @@ impl AuthorLog {
         if self.tail.len() > before {
             self.tail_starts.push(self.tail_end - self.tail.last_span());
         }
+    }
+
+    /// Notes that a change was made by an edit of the text that the last op edits, and adds that.
+    #[inline]
+    pub(super) fn type_on(&mut self, author: ReplicaId, lamport: u64, edit: TextEdit<'_>) {
+        let (start, len) = (self.tail_end, edit.span);
+        self.push_piece(Piece { start, lamport, len, count: 1 });
+        let at = OpId { replica: author, counter: start };
+        if self.tail.go_on(&edit.op, len, at) {
+            self.tail_end += len;
+            return;
+        }
+        self.push_edit(author, edit);
+        self.seal_if_long(author);
     }
 
     /// Takes in a block, which begins where the log ends.
@@ -280,7 +294,8 @@ impl AuthorLog {
 
     fn tail_ops(&self, author: ReplicaId, from: u64, to: u64) -> OpList {
         let first = self.tail_starts.partition_point(|start| *start <= from).saturating_sub(1);
-        let mut ops = OpList::new();
+        let last = self.tail_starts.partition_point(|start| *start < to);
+        let mut ops = OpList::with_capacity(last.saturating_sub(first), 0);
         let Some(start) = self.tail_starts.get(first).filter(|_| from < to) else { return ops };
         let mut parts =
             OpParts::starting_at(&self.tail, first, OpId { replica: author, counter: *start });

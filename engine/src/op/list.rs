@@ -90,6 +90,13 @@ impl OpList {
         list
     }
 
+    /// A list of a single edit of a text.
+    pub(crate) fn of_edit(edit: &TextEdit<'_>) -> Self {
+        let mut list = Self::new();
+        list.push_edit(edit);
+        list
+    }
+
     /// Adds an op behind the others, as it is.
     pub(crate) fn push(&mut self, op: Op) {
         match OpView::of(&op) {
@@ -163,6 +170,31 @@ impl OpList {
             rest = left;
         }
         self.push_edit(&rest);
+    }
+
+    /// Lets the last op go on with an edit of the same text, whose first counter is `at`. Whether it
+    /// can; if not, it may still be continued in part.
+    #[inline]
+    pub(crate) fn go_on(&mut self, op: &TextOp<'_>, span: u64, at: OpId) -> bool {
+        let Some(last) = self.items.last_mut() else { return false };
+        match (&mut last.kind, op) {
+            (Kind::Insert { .. }, TextOp::Insert { origin: Some(origin), text }) => {
+                if origin.plus(1) != at {
+                    return false;
+                }
+                self.text.push_str(text);
+            }
+            (Kind::Delete { first, backwards: false }, TextOp::Delete { range, .. })
+                if first.plus(last.span) == range.first => {}
+            (Kind::Delete { first, backwards: true }, TextOp::Delete { range, .. })
+                if span == 1 && range.first.plus(1) == *first =>
+            {
+                *first = range.first;
+            }
+            _ => return false,
+        }
+        last.span += span;
+        true
     }
 
     fn push_edit(&mut self, edit: &TextEdit<'_>) {

@@ -119,7 +119,10 @@ enum Edit {
     /// The text is written out and loaded.
     Reload,
     /// Edits of others that come all at once, so many of them announced.
-    Patch { announced: usize, edits: Vec<Self> },
+    Patch {
+        announced: usize,
+        edits: Vec<Self>,
+    },
 }
 
 fn any_edit() -> impl Strategy<Value = Edit> {
@@ -148,9 +151,8 @@ fn any_edit() -> impl Strategy<Value = Edit> {
 
 /// Any of them, or a patch, of which nothing can be taken back.
 fn any_edit_or_patch() -> impl Strategy<Value = Edit> {
-    let from_others = |edit: &Edit| {
-        matches!(edit, Edit::Insert { .. } | Edit::Run { .. } | Edit::Delete { .. })
-    };
+    let from_others =
+        |edit: &Edit| matches!(edit, Edit::Insert { .. } | Edit::Run { .. } | Edit::Delete { .. });
     let edits = prop::collection::vec(any_edit().prop_filter("no local edits", from_others), 1..12);
     let patch = (0usize..40, edits).prop_map(|(announced, edits)| Edit::Patch { announced, edits });
     prop_oneof![6 => any_edit(), 1 => patch]

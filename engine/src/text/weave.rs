@@ -86,8 +86,16 @@ impl Weave {
         edits: usize,
         clock: &impl Fn(OpId) -> Stamp,
     ) -> Option<Self> {
-        let head =
-            Run { table: NONE, first: 0, len: 0, byte: 0, bytes: 0, prev: NONE, next: NONE, is_deleted: true };
+        let head = Run {
+            table: NONE,
+            first: 0,
+            len: 0,
+            byte: 0,
+            bytes: 0,
+            prev: NONE,
+            next: NONE,
+            is_deleted: true,
+        };
         let mut weave = Self {
             runs: vec![head],
             tables: Vec::new(),
@@ -269,7 +277,8 @@ impl Weave {
         let before = table.runs.len();
         let slots = self.slots + end.saturating_sub(before);
         let is_wide = slots > (byte + text.len()).saturating_mul(SLOTS_EACH) + SLOTS_FREE;
-        if (slot as usize) < before || is_wide || byte + text.len() >= NONE as usize || new == NONE {
+        if (slot as usize) < before || is_wide || byte + text.len() >= NONE as usize || new == NONE
+        {
             return Err(GivesUp);
         }
         table.runs.resize(slot as usize, NONE);

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
-use super::cursor::Tip;
+use super::cursor::{Cursor, Tip};
 use super::{Authors, LEAF_BYTES, Lengths, Run, RunTree, TextUnit};
 use crate::id::{OpId, Stamp};
 use crate::op::IdRange;
@@ -127,13 +127,18 @@ impl RunTree {
         stamp: Stamp,
         text: &str,
     ) -> Option<u64> {
-        let tip = self.cursor.tip.as_mut()?;
-        let goes_on = tip.last == origin
-            && origin.plus(1) == stamp.op()
-            && tip.newer.is_some_and(|newer| newer <= stamp);
-        let spot = self.cursor.spot;
+        let tip = self.cursor.tip.as_ref()?;
+        let goes_on = tip.last == origin && tip.newer.is_some_and(|newer| newer <= stamp);
+        if goes_on { self.extend_tip(stamp, text) } else { None }
+    }
+
+    /// The same, where it is known that nothing newer comes next.
+    #[inline]
+    fn extend_tip(&mut self, stamp: Stamp, text: &str) -> Option<u64> {
+        let Cursor { spot, tip, pending, .. } = &mut self.cursor;
+        let tip = tip.as_mut()?;
         let leaf = &mut self.leaves[spot.leaf as usize];
-        if !goes_on || leaf.text.len() + text.len() > LEAF_BYTES {
+        if tip.last.plus(1) != stamp.op() || leaf.text.len() + text.len() > LEAF_BYTES {
             return None;
         }
         let run = leaf.runs.get_mut(spot.run)?;
@@ -146,9 +151,11 @@ impl RunTree {
         leaf.insert_text(tip.byte, text);
         tip.last.counter += u64::from(len);
         tip.byte += added.bytes;
-        tip.at = tip.at.map(|at| at + added);
+        if let Some(at) = &mut tip.at {
+            *at += added;
+        }
         self.shown += added;
-        self.cursor.pending += added;
+        *pending += added;
         Some(len.into())
     }
 
@@ -162,19 +169,18 @@ impl RunTree {
         text: &str,
         stamp: Stamp,
     ) -> Option<(OpId, u64)> {
-        let tip = self.cursor.tip.as_mut()?;
-        if tip.at?.in_unit(unit) != at || text.is_empty() {
+        let tip = self.cursor.tip.as_ref()?;
+        if tip.at.as_ref()?.in_unit(unit) != at || text.is_empty() {
             return None;
         }
         let origin = tip.last;
-        let known = tip.newer.replace(stamp);
-        let len = self.extend(origin, stamp, text);
-        if len.is_none()
-            && let Some(tip) = self.cursor.tip.as_mut()
+        let len = self.extend_tip(stamp, text)?;
+        if let Some(tip) = &mut self.cursor.tip
+            && tip.newer.is_none()
         {
-            tip.newer = known;
+            tip.newer = Some(stamp);
         }
-        len.map(|len| (origin, len))
+        Some((origin, len))
     }
 
     /// Deleting that goes on: removes a range at the end or at the start of the cursor's run, if some of
