@@ -149,8 +149,14 @@ impl AuthorLog {
     }
 
     fn seal(&mut self, author: ReplicaId) {
-        for (start, end, block) in self.tail_blocks(author, self.tail_start) {
-            self.sealed.push(Sealed { start, end, block });
+        let start = self.tail_start;
+        let ops = std::mem::take(&mut self.tail);
+        // H4: the tail has all changes from where it starts.
+        let spans = self.tail_spans(start, self.tail_end).filter(|spans| !spans.is_empty());
+        if let Some(spans) = spans {
+            for (start, end, block) in (Batch { author, start, spans, ops }).into_blocks() {
+                self.sealed.push(Sealed { start, end, block });
+            }
         }
         self.start_tail();
     }

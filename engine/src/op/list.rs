@@ -143,7 +143,13 @@ impl OpList {
         mut begun: impl FnMut(u64),
     ) {
         let mut others = std::mem::take(&mut ops.others).into_iter();
+        let is_joined = ops.is_joined(at);
         for (number, item) in ops.items.iter().enumerate() {
+            // What does not continue the op before does not continue a longer one that ends with it.
+            if is_joined && number > 0 {
+                ops.others.extend(others);
+                return ops.append_tail(self, number, at, begun);
+            }
             let before = self.items.len();
             if let Kind::Other = item.kind {
                 others.next().into_iter().for_each(|op| self.push(op));
@@ -385,38 +391,51 @@ impl OpList {
             rest.push_edit(&cut.part(&run, run.span - cut.units));
             let here = self.items[number];
             self.items[number] = Item { kind, span: cut.units, ..here };
-            self.append_tail(&mut rest, number + 1);
+            self.append_tail(&mut rest, number + 1, first, drop);
             self.text.truncate(here.byte + cut.bytes);
         } else {
-            self.append_tail(&mut rest, number);
+            self.append_tail(&mut rest, number, first, drop);
         }
         rest
     }
 
-    /// Moves the ops from number `from` on to the end of `rest`.
-    fn append_tail(&mut self, rest: &mut Self, from: usize) {
+    /// Moves the ops from number `from` on, the first of which begins at `at`, to the end of others.
+    /// Hands over the first counter of each. Of the other ops, those before may be gone already.
+    fn append_tail(
+        &mut self,
+        to: &mut Self,
+        from: usize,
+        mut at: OpId,
+        mut begun: impl FnMut(u64),
+    ) {
         let Some(start) = self.items.get(from).map(|item| item.byte) else { return };
+        let is_other = |item: &&Item| matches!(item.kind, Kind::Other);
         let tail = self.items[from..].iter();
-        let others = tail.clone().filter(|item| matches!(item.kind, Kind::Other)).count();
-        let texts = tail.filter(|item| !matches!(item.kind, Kind::Other));
-        let first_text = texts.clone().next().map_or(0, |item| item.subject as usize);
-        let known = rest.texts.len();
-        rest.texts.extend(self.texts.iter().skip(first_text).cloned());
-        let byte = rest.text.len();
-        rest.text.push_str(&self.text[start..]);
-        let first_other = self.others.len() - others;
+        let moved = tail.clone().filter(is_other).count();
+        let first_other = tail.clone().find(is_other).map_or(0, |item| item.subject as usize);
+        let first_text = tail.clone().find(|item| !is_other(item));
+        let first_text = first_text.map_or(self.texts.len(), |item| item.subject as usize);
+        let (others, bytes) = (to.others.len(), to.text.len());
+        // Mostly it is the text of the op before.
+        let new = self.texts.get(first_text);
+        let is_same = new.is_some() && to.texts.last() == new;
+        let texts = to.texts.len() - usize::from(is_same);
+        to.items.reserve(self.items.len() - from);
         for mut item in self.items.drain(from..) {
-            let before =
-                if let Kind::Other = item.kind { (first_other, 0) } else { (first_text, known) };
-            item.subject = item.subject - before.0 as u32 + before.1 as u32;
-            item.byte = item.byte - start + byte;
-            rest.items.push(item);
+            let (before, known) =
+                if is_other(&&item) { (first_other, others) } else { (first_text, texts) };
+            item.subject = (item.subject as usize - before + known) as u32;
+            item.byte = item.byte - start + bytes;
+            to.items.push(item);
+            begun(at.counter);
+            at = at.plus(item.span);
         }
-        rest.others = self.others.split_off(first_other);
+        to.texts.extend(self.texts.iter().skip(first_text + usize::from(is_same)).cloned());
+        to.others.extend(self.others.drain(self.others.len() - moved..));
+        to.text.push_str(&self.text[start..]);
         self.text.truncate(start);
-        let used = |item: &&Item| !matches!(item.kind, Kind::Other);
-        let texts = self.items.iter().rfind(used).map_or(0, |item| item.subject as usize + 1);
-        self.texts.truncate(texts);
+        let used = self.items.iter().rfind(|item| !is_other(item));
+        self.texts.truncate(used.map_or(0, |item| item.subject as usize + 1));
     }
 }
 
