@@ -2,7 +2,8 @@
 //! over an op for each character.
 //!
 //! It does what [`Replica::push`] does with an op that nothing can refuse; the state and the log are
-//! the same afterwards.
+//! the same afterwards. Where the last keystroke went is remembered, and the next one is mostly there:
+//! then nothing is looked for at all.
 
 use std::ops::Range;
 

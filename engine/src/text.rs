@@ -127,7 +127,7 @@ impl Text {
     /// anything back until [`Text::settle`]. Costs the text, if the edits are worth that.
     pub(crate) fn expect_edits(&mut self, edits: usize, clock: &impl Fn(OpId) -> Stamp) {
         if self.weave.is_none() && edits >= EDITS_WOVEN && self.tree.is_within(edits) {
-            self.weave = Weave::of(self.tree.pieces(), edits, clock).map(Box::new);
+            self.weave = Weave::of(self.tree.pieces(), clock).map(Box::new);
         }
     }
 

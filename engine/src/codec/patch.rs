@@ -54,6 +54,9 @@ const FEW_OPS: usize = 64;
 /// Room for a keystroke and more.
 const LONE_BYTES: usize = 64;
 
+/// All changes of a patch, with their bytes if they came as a block.
+pub(crate) type LoneBatch = (Batch, Option<Arc<[u8]>>);
+
 /// A part of a patch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Section {
@@ -213,8 +216,8 @@ impl Patch {
 
     /// The changes of a patch of which [`Patch::is_lone_and_next`] is true, with their bytes if they
     /// are a block; else the patch.
-    pub(crate) fn into_lone_batch(self) -> Result<(Batch, Option<Arc<[u8]>>), Self> {
-        let mut whole: Option<(Batch, Option<Arc<[u8]>>)> = None;
+    pub(crate) fn into_lone_batch(self) -> Result<LoneBatch, Self> {
+        let mut whole: Option<LoneBatch> = None;
         if !self.sections.iter().all(|one| matches!(one, Section::Change(_) | Section::Block(..))) {
             return Err(self);
         }
