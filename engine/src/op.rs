@@ -164,6 +164,15 @@ impl Op {
         }
     }
 
+    /// The text that the op edits: entry, life, field, and the `Set` that made it.
+    pub(crate) fn edited_text(&self) -> Option<(EntryId, Life, &Field, OpId)> {
+        match self {
+            Self::Insert { entry, life, field, set, .. }
+            | Self::Delete { entry, life, field, set, .. } => Some((*entry, *life, field, *set)),
+            _ => None,
+        }
+    }
+
     /// More bytes than the parts of an op take besides texts, keys and the like.
     const PARTS_BYTES: usize = 128;
 

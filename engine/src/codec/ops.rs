@@ -64,6 +64,21 @@ impl<'a, S: Sink> OpWriter<'a, S> {
         self.names.into_sink()
     }
 
+    /// Where the parts go.
+    pub(crate) const fn sink(&mut self) -> &mut S {
+        &mut self.names.sink
+    }
+
+    /// Takes note of an op that is not written.
+    pub(crate) fn pass(&mut self, at: u64, op: &OpView<'_>) {
+        self.names.at = at;
+        if let OpView::Text(edit) = op {
+            let Target { entry, life, field, set } = edit.target;
+            self.text = Some((entry, life, field.clone(), set));
+            self.names.move_cursor(&edit.op, edit.span);
+        }
+    }
+
     /// Writes one op whose first counter is `at`.
     pub(crate) fn op(&mut self, at: u64, op: &OpView<'_>) {
         self.names.at = at;
@@ -210,6 +225,19 @@ impl<'a, 'b, S: Source<'b>> OpReader<'a, S> {
         self.names.into_source()
     }
 
+    /// Where the parts are read from.
+    pub(crate) const fn source(&mut self) -> &mut S {
+        &mut self.names.source
+    }
+
+    /// Takes note of an op that was not written, but is among those before.
+    pub(crate) fn pass(&mut self, at: u64, op: &OpView<'_>) {
+        self.names.at = at;
+        if let OpView::Text(edit) = op {
+            self.names.move_cursor(&edit.op, edit.span);
+        }
+    }
+
     /// Where parts of this kind are read from.
     pub(crate) fn column(&mut self, column: Column) -> &mut super::Reader<'b> {
         self.names.source.from(column)
@@ -219,8 +247,19 @@ impl<'a, 'b, S: Source<'b>> OpReader<'a, S> {
     /// counters it takes.
     #[inline]
     pub(crate) fn op(&mut self, at: u64, ops: &mut OpList) -> Result<u64, DecodeError> {
-        self.names.at = at;
         let tag = self.column(Column::Tag).byte()?;
+        self.op_with_tag(at, tag, ops)
+    }
+
+    /// The same, behind its tag.
+    #[inline]
+    pub(crate) fn op_with_tag(
+        &mut self,
+        at: u64,
+        tag: u8,
+        ops: &mut OpList,
+    ) -> Result<u64, DecodeError> {
+        self.names.at = at;
         let kind = tag & KIND_BITS;
         if !(CREATE_ITEM..=ERASE_BACK).contains(&kind) {
             return Err(DecodeError::OpTooNew { replica: self.names.author(), kind });

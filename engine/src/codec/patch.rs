@@ -263,21 +263,31 @@ pub(crate) fn pack_changes(batch: &Batch) -> Vec<u8> {
 
 /// Packs sections that are encoded already.
 pub(crate) fn pack_sections<'a>(sections: impl IntoIterator<Item = (Kind, &'a [u8])>) -> Vec<u8> {
+    pack_sections_apart(sections).0
+}
+
+/// The same; tells where each section ends.
+pub(super) fn pack_sections_apart<'a>(
+    sections: impl IntoIterator<Item = (Kind, &'a [u8])>,
+) -> (Vec<u8>, Vec<usize>) {
     let sections: SmallVec<[(Kind, &[u8]); 4]> = sections.into_iter().collect();
     let bytes: usize = sections.iter().map(|(_, section)| section.len() + HEAD_BYTES).sum();
     let mut writer = Writer::with_capacity(HEAD_BYTES + bytes + CHECKSUM_BYTES);
+    let mut ends = Vec::with_capacity(sections.len());
     writer.byte(MAGIC);
     if let [(Kind::Change, change)] = sections[..] {
         writer.byte(FORMAT | IS_SINGLE);
         writer.raw(change);
+        ends.push(writer.as_slice().len());
     } else {
         writer.byte(FORMAT);
         for (kind, section) in sections {
             writer.varint((section.len() as u64) << KIND_BITS | kind as u64);
             writer.raw(section);
+            ends.push(writer.as_slice().len());
         }
     }
-    finish(writer)
+    (finish(writer), ends)
 }
 
 /// Adds the checksum.

@@ -283,6 +283,17 @@ impl OpList {
         self.items.iter().try_fold(0_u64, |sum, item| sum.checked_add(item.span))
     }
 
+    /// The last op.
+    pub(crate) fn last(&self) -> Option<OpView<'_>> {
+        self.view(self.len().checked_sub(1)?)
+    }
+
+    /// How many counters the ops before an op take, if there is such an op.
+    pub(crate) fn span_before(&self, number: usize) -> Option<u64> {
+        let before = self.items.get(..number).filter(|_| number < self.len())?;
+        Some(before.iter().map(|item| item.span).sum())
+    }
+
     /// How many counters the last op takes.
     pub(crate) fn last_span(&self) -> u64 {
         self.items.last().map_or(0, |last| last.span)
