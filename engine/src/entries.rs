@@ -64,6 +64,12 @@ impl Entries {
         entries
     }
 
+    /// Makes room for so many more at once.
+    pub(crate) fn reserve(&mut self, entries: usize) {
+        self.ids.reserve_exact(entries);
+        self.states.reserve_exact(entries);
+    }
+
     /// The index of an entry, which may be named here for the first time.
     #[inline]
     pub(crate) fn name(&mut self, id: EntryId) -> EntryIx {

@@ -43,6 +43,9 @@ impl Replica {
         let mut pending = Pending::default();
         let reader = StateReader::new(bytes)?;
         self.history.join(&reader.times);
+        self.entries.reserve(reader.entry_count());
+        self.tree.reserve(reader.entry_count());
+        self.display.reserve(reader.entry_count());
         let times = reader.times.clone();
         let there = |op: OpId| has(&times, op);
         reader.read_entries(|record| {

@@ -100,6 +100,12 @@ impl MoveTree {
         tree
     }
 
+    /// Makes room for so many more entries at once, of which each was mostly moved once.
+    pub(crate) fn reserve(&mut self, entries: usize) {
+        self.nodes.reserve(entries);
+        self.moves.reserve(entries);
+    }
+
     /// Takes a move in. It takes no effect before [`MoveTree::integrate`] is told so.
     pub(crate) fn record(&mut self, stamp: Stamp, op: &MoveOp<'_>) -> MoveIx {
         self.nodes.grow(op.entry.max(op.parent));
@@ -225,13 +231,10 @@ impl MoveTree {
 
     /// Notes that a move names `entry` as a container: from now on its own moves matter to others.
     fn name_folder(&mut self, entry: EntryIx) {
-        if self.nodes.make_folder(entry) {
-            let mut next = self.nodes.newest(entry);
-            self.nodes.set_newest(entry, None);
-            while let Some(ix) = next {
-                self.log.push(ix, &self.moves);
-                next = self.moves.get_mut(ix).older.take();
-            }
+        let mut next = self.nodes.make_folder(entry).flatten();
+        while let Some(ix) = next {
+            self.log.push(ix, &self.moves);
+            next = self.moves.get_mut(ix).older.take();
         }
     }
 
@@ -341,7 +344,11 @@ impl MoveTree {
 
     /// Lets a move take effect on top of what is, if it can.
     fn take_effect(&mut self, ix: MoveIx) {
-        let current = self.nodes.placed(self.moves.get(ix).entry);
+        let entry = self.moves.get(ix).entry;
+        if self.nodes.is_folder(entry) {
+            self.nodes.list_folders();
+        }
+        let current = self.nodes.placed(entry);
         self.give_effect(ix, current, self.is_effective(ix, current));
     }
 
