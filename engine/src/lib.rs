@@ -298,6 +298,7 @@ mod replica;
 mod state;
 mod text;
 mod text_slice;
+mod told;
 mod transaction;
 mod tree;
 mod value;

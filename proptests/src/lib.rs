@@ -21,5 +21,6 @@ pub mod fuzz;
 pub mod mirror;
 pub mod model;
 pub mod pool;
+pub mod snapshot;
 pub mod story;
 pub mod view;
