@@ -75,6 +75,9 @@ pub(crate) struct MoveOp<'a> {
 /// An entry that a batch may have moved, with the placement and time of deletion from before.
 type Touched = (EntryIx, Option<MoveIx>, Option<Timestamp>);
 
+/// Room for so many touched entries is kept from batch to batch.
+const TOUCHED_KEPT: usize = 64;
+
 /// The placements of all entries, dead ones included, and the moves that gave them.
 #[derive(Clone, Debug)]
 pub(crate) struct MoveTree {
@@ -148,6 +151,8 @@ impl MoveTree {
                 changed.push(entry);
             }
         }
+        // A load touches every entry, and is mostly the last batch to do so.
+        touched.shrink_to(TOUCHED_KEPT);
         self.touched = touched;
     }
 
