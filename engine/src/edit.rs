@@ -181,7 +181,8 @@ impl Replica {
             return Err(EditError::TooLong("the info key"));
         }
         let life = self.life(known);
-        self.transact(|replica| replica.push(Op::Set { entry, life, field, value }))
+        // A single op needs no transaction.
+        self.push(Op::Set { entry, life, field, value })
     }
 
     /// Replaces a range of UTF-16 units of the text in a field. Concurrent splices of one text merge.

@@ -135,7 +135,7 @@ pub(crate) struct EntryState {
 }
 
 // There is one for each entry, and one for each field that holds something.
-const _: () = assert!(size_of::<EntryState>() <= 48 && size_of::<Register>() <= 56);
+const _: () = assert!(size_of::<EntryState>() <= 40 && size_of::<Register>() <= 56);
 
 /// The text in a field that a `Set` made.
 #[derive(Clone, Copy, Debug)]
