@@ -3,21 +3,20 @@
 use std::sync::Arc;
 
 use sds_engine::{
-    BlobHash, BlobRef, Digest, EntryId, Field, Integrated, Patch, Replica, ReplicaId, Transaction,
-    Value, Version,
+    Digest, EditError, EntryId, Integrated, Patch, Replica, ReplicaId, Transaction, Version,
 };
 
 use crate::blob::Blobs;
 use crate::entry::Entry;
 use crate::error::StoreError;
-use crate::limits::LITERAL_SIZE_LIMIT;
+use crate::options::StoreOptions;
 
 /// A tree of items and links. See the crate's documentation for a first example.
 #[derive(Debug)]
 pub struct DataStore {
     replica: Replica,
-    blobs: Blobs,
-    literal_size_limit: usize,
+    pub(crate) blobs: Blobs,
+    options: StoreOptions,
 }
 
 impl DataStore {
@@ -37,15 +36,22 @@ impl DataStore {
         Ok(Self::from_replica(Replica::from_snapshot(replica, snapshot)?))
     }
 
-    fn from_replica(replica: Replica) -> Self {
-        Self { replica, blobs: Blobs::default(), literal_size_limit: LITERAL_SIZE_LIMIT }
+    fn from_replica(mut replica: Replica) -> Self {
+        let blobs = Blobs::of(&mut replica);
+        Self { replica, blobs, options: StoreOptions::default() }
     }
 
-    /// Keeps texts up to `limit` UTF-16 units inline, and makes blobs of longer ones.
+    /// Gives the store other options than the usual ones.
     #[must_use]
-    pub const fn with_literal_size_limit(mut self, limit: usize) -> Self {
-        self.literal_size_limit = limit;
+    pub fn with_options(mut self, options: StoreOptions) -> Self {
+        self.options = options;
         self
+    }
+
+    /// The options of this copy.
+    #[must_use]
+    pub const fn options(&self) -> &StoreOptions {
+        &self.options
     }
 
     /// Runs several edits as one: all of them happen, or none. Inside another transaction it is a
@@ -72,33 +78,30 @@ impl DataStore {
     /// # Errors
     /// If the patch is not readable or contradicts what is here. Nothing has changed then.
     pub fn apply_remote_patch(&mut self, patch: &[u8]) -> Result<Integrated, StoreError> {
-        Ok(self.replica.integrate(Patch::decode(patch)?)?)
+        let done = self.replica.integrate(Patch::decode(patch)?)?;
+        self.blobs.follow(&mut self.replica);
+        Ok(done)
     }
 
-    /// Keeps a blob that was fetched or is about to be referred to, and returns its name.
-    pub fn add_blob(&mut self, bytes: impl Into<Arc<[u8]>>) -> BlobHash {
-        self.blobs.insert(bytes.into())
+    /// Takes in a snapshot that another copy of the store gave ([`DataStore::as_binary`]), as if it
+    /// were a patch: nothing of what is here is lost. Costs the snapshot. Only for snapshots from where
+    /// patches would be taken from: one unfolds to gigabytes at most.
+    ///
+    /// # Errors
+    /// As for [`DataStore::from_binary`] and [`DataStore::apply_remote_patch`].
+    pub fn merge_binary(&mut self, snapshot: &[u8]) -> Result<Integrated, StoreError> {
+        let other = Replica::from_snapshot(self.replica.id(), snapshot)?;
+        self.apply_remote_patch(&other.export(self.version()))
     }
 
-    /// The blob with this hash, if it is at hand.
-    #[must_use]
-    pub fn blob(&self, hash: &BlobHash) -> Option<Arc<[u8]>> {
-        self.blobs.find(hash).cloned()
-    }
-
-    /// The blobs that values refer to, each once, in order of hash. Costs a walk over the store.
-    #[must_use]
-    pub fn referenced_blobs(&self) -> Vec<BlobRef> {
-        let values = self.replica.shown_entries().map(|id| self.replica.value(id, &Field::Value));
-        let mut blobs: Vec<BlobRef> = values
-            .filter_map(|value| match value {
-                Value::Blob(blob) => Some(blob),
-                _ => None,
-            })
-            .collect();
-        blobs.sort_by_key(|blob| (blob.hash, blob.size));
-        blobs.dedup_by_key(|blob| blob.hash);
-        blobs
+    /// The one way in which a local edit reaches the engine.
+    pub(crate) fn edit<T>(
+        &mut self,
+        edit: impl FnOnce(&mut Replica) -> Result<T, EditError>,
+    ) -> Result<T, StoreError> {
+        let done = edit(&mut self.replica)?;
+        self.blobs.follow(&mut self.replica);
+        Ok(done)
     }
 
     /// The id under which this copy is edited.
@@ -131,6 +134,14 @@ impl DataStore {
         self.replica.is_shown(id).then(|| Entry::new(self, id))
     }
 
+    /// The entry with this id.
+    ///
+    /// # Errors
+    /// `not-found` if it does not show: it never was here, or was purged.
+    pub fn entry(&self, id: EntryId) -> Result<Entry<'_>, StoreError> {
+        self.entry_with_id(id).ok_or(StoreError::NotFound(id))
+    }
+
     /// How many entries show, the three system items included.
     #[must_use]
     pub fn entry_count(&self) -> usize {
@@ -155,6 +166,15 @@ impl DataStore {
         self.replica.export(since)
     }
 
+    /// The same for a cursor that [`DataStore::current_cursor`] gave, here or on another copy; an empty
+    /// one knows nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Unreadable`] if it is no cursor.
+    pub fn export_patch_since(&self, cursor: &[u8]) -> Result<Vec<u8>, StoreError> {
+        Ok(self.export_patch(&Version::decode(cursor)?))
+    }
+
     /// The changes that `since` lacks, encoded, each after what it builds on; nothing if some came as
     /// a state, without their bytes.
     #[must_use]
@@ -177,14 +197,6 @@ impl DataStore {
         &self.replica
     }
 
-    pub(crate) const fn replica_mut(&mut self) -> &mut Replica {
-        &mut self.replica
-    }
-
-    pub(crate) const fn literal_size_limit(&self) -> usize {
-        self.literal_size_limit
-    }
-
     /// Panics if an invariant of the engine does not hold; for tests.
     pub fn assert_invariants(&self) {
         self.replica.assert_invariants();
@@ -200,7 +212,9 @@ struct Scope<'a> {
 impl Drop for Scope<'_> {
     fn drop(&mut self) {
         if let Some(transaction) = self.transaction.take() {
-            self.store.replica.roll_back(transaction);
+            let DataStore { replica, blobs, .. } = &mut *self.store;
+            replica.roll_back(transaction);
+            blobs.follow(replica);
         }
     }
 }

@@ -111,7 +111,7 @@ fn items_are_created_where_they_are_wanted() {
     let last = store.new_item_at(None, folder, Some(9_999)).unwrap();
     assert_eq!(inner(&store, folder), [first, a, b, c, last]);
     let item = store.entry_with_id(first).unwrap();
-    assert_eq!((item.label().as_str(), item.mime_type().as_str()), ("", "text/plain"));
+    assert_eq!((&*item.label(), &*item.mime_type()), ("", "text/plain"));
     assert!(item.is_item() && item.value_kind() == ValueKind::None);
     assert!(item.info_map().is_empty());
     store.move_entry_to(first, folder, Some(1)).unwrap();
@@ -279,7 +279,7 @@ fn whole_texts_and_labels_set_at_once_never_glue_together() {
     }
     exchange(&mut a, &mut b);
     let label = a.entry_with_id(item).unwrap().label();
-    assert!(["AAA", "BBB"].contains(&label.as_str()), "{label}");
+    assert!(["AAA", "BBB"].contains(&&*label), "{label}");
     assert_eq!(text(&a, item), text(&b, item));
 }
 
