@@ -52,7 +52,8 @@ impl DataStore {
     ) -> Result<EntryId, StoreError> {
         self.require_item("container", outer)?;
         self.transact(|store| {
-            let item = store.replica_mut().create_item(outer, index.unwrap_or(usize::MAX))?;
+            let index = index.unwrap_or(usize::MAX);
+            let item = store.edit(|replica| replica.create_item(outer, index))?;
             if let Some(mime_type) = mime_type {
                 store.set_mime_type(item, mime_type)?;
             }
@@ -72,7 +73,8 @@ impl DataStore {
     ) -> Result<EntryId, StoreError> {
         self.require_item("target", target)?;
         self.require_item("container", outer)?;
-        Ok(self.replica_mut().create_link(target, outer, index.unwrap_or(usize::MAX))?)
+        let index = index.unwrap_or(usize::MAX);
+        self.edit(|replica| replica.create_link(target, outer, index))
     }
 
     /// Moves an entry into `outer`, to stand at `index` afterwards, or last. Out of Trash, it is
@@ -88,7 +90,8 @@ impl DataStore {
         index: Option<usize>,
     ) -> Result<(), StoreError> {
         self.entry_may_be_moved_to(entry, outer)?;
-        Ok(self.replica_mut().move_to(entry, outer, index.unwrap_or(usize::MAX))?)
+        let index = index.unwrap_or(usize::MAX);
+        self.edit(|replica| replica.move_to(entry, outer, index))
     }
 
     /// Whether [`DataStore::move_entry_to`] would move `entry` into `outer`.
@@ -110,7 +113,7 @@ impl DataStore {
     /// # Errors
     /// `not-found` for an unknown entry, `delete-not-permitted` for a system entry.
     pub fn delete_entry(&mut self, entry: EntryId, now: Timestamp) -> Result<(), StoreError> {
-        Ok(self.replica_mut().trash(entry, now)?)
+        self.edit(|replica| replica.trash(entry, now))
     }
 
     /// Gives an entry another label, whole: of concurrent ones the newest wins.
@@ -119,7 +122,7 @@ impl DataStore {
     /// `not-found`; `invalid-argument` past 1,024 UTF-16 units.
     pub fn set_label(&mut self, entry: EntryId, label: &str) -> Result<(), StoreError> {
         check_length("label", label, 0, LABEL_LENGTH_MAX)?;
-        Ok(self.replica_mut().set(entry, Field::Label, Value::Text(label.to_owned()))?)
+        self.set(entry, Field::Label, Value::Text(label.to_owned()))
     }
 
     /// Gives an item another MIME type.
@@ -133,7 +136,7 @@ impl DataStore {
             DEFAULT_MIME_TYPE => Value::None,
             other => Value::Text(other.to_owned()),
         };
-        Ok(self.replica_mut().set(item, Field::Type, value)?)
+        self.set(item, Field::Type, value)
     }
 
     /// Replaces an item's value, whole: of concurrent ones the newest wins.
@@ -155,7 +158,7 @@ impl DataStore {
             NewValue::Bytes(bytes) if bytes.len() <= BINARY_SIZE_LIMIT => Value::Bytes(bytes),
             NewValue::Bytes(bytes) => self.keep_as_blob(bytes.into(), false),
         };
-        Ok(self.replica_mut().set(item, Field::Value, value)?)
+        self.set(item, Field::Value, value)
     }
 
     /// Replaces a range of UTF-16 units of an inline text. Concurrent changes of one text merge.
@@ -174,7 +177,7 @@ impl DataStore {
             let kept = utf16_len(&text).saturating_sub(range.len());
             check_len("value", kept + utf16_len(replacement), self.literal_size_limit())?;
         }
-        Ok(self.replica_mut().splice(item, Field::Value, range, replacement)?)
+        self.edit(|replica| replica.splice(item, Field::Value, range, replacement))
     }
 
     /// Sets the metadata under `key`.
@@ -198,7 +201,7 @@ impl DataStore {
             }
             _ => Value::Json(json),
         };
-        Ok(self.replica_mut().set(entry, Field::Info(key.into()), value)?)
+        self.set(entry, Field::Info(key.into()), value)
     }
 
     /// Removes the metadata under `key`; nothing happens if there is none.
@@ -211,7 +214,7 @@ impl DataStore {
         if self.replica().value(entry, &field) == Value::None {
             return Ok(());
         }
-        Ok(self.replica_mut().set(entry, field, Value::None)?)
+        self.set(entry, field, Value::None)
     }
 
     fn keep_as_blob(&mut self, bytes: Arc<[u8]>, is_text: bool) -> Value {

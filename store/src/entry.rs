@@ -175,7 +175,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-fn default_label(entry: EntryId) -> &'static str {
+pub(crate) fn default_label(entry: EntryId) -> &'static str {
     match entry {
         EntryId::TRASH => "trash",
         EntryId::LOST_AND_FOUND => "lost-and-found",

@@ -61,6 +61,12 @@ pub enum StoreError {
         /// The bound in bytes.
         max: usize,
     },
+    /// Handlers answered each other's changes without end; their edits fail from here on.
+    #[error("more than {max} events in a row: handlers answer each other without end")]
+    TooManyEvents {
+        /// The bound.
+        max: usize,
+    },
     /// Every id of this replica is used up.
     #[error("this replica has used up its ids")]
     OutOfIds,
@@ -85,6 +91,7 @@ impl StoreError {
             Self::DeleteNotPermitted(_) => "delete-not-permitted",
             Self::ChangeValueNotLiteral(_) => "change-value-not-literal",
             Self::TransactionTooLarge { .. } => "transaction-too-large",
+            Self::TooManyEvents { .. } => "too-many-events",
             Self::OutOfIds => "out-of-ids",
             Self::Unreadable(DecodeError::FormatTooNew { .. } | DecodeError::OpTooNew { .. }) => {
                 "format-too-new"

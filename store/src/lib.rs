@@ -36,18 +36,22 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::unreachable))]
 
 mod blob;
+mod change_set;
 mod edit;
 mod entry;
 mod error;
+mod events;
 mod json;
 pub mod limits;
 mod store;
 mod value;
 
 pub use blob::blob_hash;
+pub use change_set::{ChangeSet, EntryChange, ListPlace, Property, TextEdit};
 pub use edit::NewValue;
 pub use entry::Entry;
 pub use error::StoreError;
+pub use events::{ChangeEvent, Origin, Subscription};
 pub use sds_engine::{
     BlobHash, BlobRef, Change, ChangeHeader, DecodeError, Digest, EntryId, Integrated,
     NotAnEntryId, OpId, Patch, ReplicaId, Timestamp, Version,

@@ -22,6 +22,9 @@ pub const INFO_VALUE_BYTES_MAX: usize = 262_144;
 /// The type of an item that was given none.
 pub const DEFAULT_MIME_TYPE: &str = "text/plain";
 
+/// The most events in a row that handlers may cause by editing the store, before their edits fail.
+pub const EVENTS_AT_ONCE_MAX: usize = 1_000;
+
 // A UTF-16 unit is at most three bytes of UTF-8.
 const _: () = assert!(INFO_KEY_LENGTH_MAX * 3 <= sds_engine::limits::INFO_KEY_BYTES_MAX);
 const _: () = assert!(LITERAL_SIZE_LIMIT * 3 + 1_024 <= sds_engine::limits::CHANGE_BYTES_MAX);
