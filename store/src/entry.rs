@@ -317,7 +317,7 @@ impl<'a> Entry<'a> {
 }
 
 /// What a system item is called until somebody renames it.
-fn default_label(entry: EntryId) -> &'static str {
+pub(crate) fn default_label(entry: EntryId) -> &'static str {
     match entry {
         EntryId::TRASH => "trash",
         EntryId::LOST_AND_FOUND => "lost-and-found",

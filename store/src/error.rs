@@ -76,6 +76,12 @@ pub enum StoreError {
     /// The JSON was not imported.
     #[error("not imported: {0}")]
     NotImported(#[from] ImportError),
+    /// Handlers answered each other's changes without end; their edits fail from here on.
+    #[error("more than {max} events in a row: handlers answer each other without end")]
+    TooManyEvents {
+        /// The bound.
+        max: usize,
+    },
     /// The tree is too deep for what goes through it by recursion.
     #[error("entries are nested deeper than {max} levels")]
     TooDeep {
@@ -169,6 +175,7 @@ impl StoreError {
             Self::ChangeValueNotLiteral(_) => "change-value-not-literal",
             Self::TransactionTooLarge { .. } | Self::TooManyEdits { .. } => "transaction-too-large",
             Self::TooDeep { .. } => "too-deep",
+            Self::TooManyEvents { .. } => "too-many-events",
             Self::OutOfIds => "out-of-ids",
             Self::Unreadable(DecodeError::FormatTooNew { .. } | DecodeError::OpTooNew { .. }) => {
                 "format-too-new"

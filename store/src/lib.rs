@@ -37,9 +37,11 @@
 
 mod anchor;
 mod blob;
+mod change_set;
 mod edit;
 mod entry;
 mod error;
+mod events;
 mod json;
 pub mod limits;
 mod options;
@@ -50,8 +52,10 @@ mod value;
 
 pub use anchor::TextField;
 pub use blob::blob_hash;
+pub use change_set::{ChangeSet, EntryChange, ListPlace, Property, TextEdit};
 pub use entry::Entry;
 pub use error::{ImportError, StoreError};
+pub use events::{ChangeEvent, Origin, Subscription};
 pub use json::{JsonOptions, JsonSource};
 pub use options::StoreOptions;
 pub use sds_engine::{

@@ -46,6 +46,9 @@ pub const IMPORT_DEPTH_MAX: usize = 1 << 16;
 /// go through them by recursion. As text they may be of any depth.
 pub const VALUE_DEPTH_MAX: usize = 100;
 
+/// The most events in a row that handlers may cause by editing the store, before their edits fail.
+pub const EVENTS_AT_ONCE_MAX: usize = 1_000;
+
 // A UTF-16 unit is at most three bytes of UTF-8.
 const _: () = assert!(INFO_KEY_LENGTH_MAX * 3 <= sds_engine::limits::INFO_KEY_BYTES_MAX);
 const _: () = assert!(LITERAL_SIZE_LIMIT * 3 + 1_024 <= sds_engine::limits::CHANGE_BYTES_MAX);

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use sds_engine::{
-    Digest, EditError, EntryId, Integrated, Patch, Replica, ReplicaId, Transaction, Version,
+    Digest, EditError, EntryId, Field, IntegrateError, Integrated, Patch, Replica, ReplicaId,
+    Transaction, Value, Version,
 };
 
 use crate::blob::Blobs;
+use crate::change_set::{Property, reads_alike};
 use crate::entry::Entry;
 use crate::error::StoreError;
+use crate::events::{Cause, Events, Origin};
 use crate::options::StoreOptions;
 
 /// A tree of items and links. See the crate's documentation for a first example.
@@ -17,6 +20,7 @@ pub struct DataStore {
     replica: Replica,
     pub(crate) blobs: Blobs,
     options: StoreOptions,
+    events: Events,
 }
 
 impl DataStore {
@@ -37,8 +41,8 @@ impl DataStore {
     }
 
     fn from_replica(mut replica: Replica) -> Self {
-        let blobs = Blobs::of(&mut replica);
-        Self { replica, blobs, options: StoreOptions::default() }
+        let (blobs, events) = (Blobs::of(&mut replica), Events::default());
+        Self { replica, blobs, options: StoreOptions::default(), events }
     }
 
     /// Gives the store other options than the usual ones.
@@ -54,33 +58,105 @@ impl DataStore {
         &self.options
     }
 
-    /// Runs several edits as one: all of them happen, or none. Inside another transaction it is a
-    /// part of that one which can fail by itself.
+    /// Runs several edits as one: all of them happen, or none. They become one change and one event.
+    ///
+    /// Inside another transaction it is a part of that one which can fail by itself: if `edits` fails
+    /// or panics and the outer one survives that, only the part is taken back.
+    ///
+    /// ```
+    /// use sds_store::{DataStore, EntryId, ReplicaId, StoreError};
+    ///
+    /// # fn main() -> Result<(), StoreError> {
+    /// # let one = ReplicaId::new(1).unwrap();
+    /// let mut desk = DataStore::new(one);
+    /// desk.transact(|store| {
+    ///     let list = store.new_item_at(None, EntryId::ROOT, None)?;
+    ///     let failed = store.transact(|store| {
+    ///         store.set_label(list, "half done")?;
+    ///         store.set_mime_type(list, "")
+    ///     });
+    ///     assert_eq!(failed.unwrap_err().code(), "invalid-argument");
+    ///     assert_eq!(store.entry_with_id(list).unwrap().label(), "");
+    ///     Ok::<_, StoreError>(())
+    /// })?;
+    /// assert_eq!(desk.entry_count(), 4, "the item, Root, Trash, Lost and Found");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// What `edits` returns, or [`StoreError::TransactionTooLarge`]. Nothing has changed then.
+    /// What `edits` returns; [`StoreError::TransactionTooLarge`] for the whole;
+    /// [`StoreError::TooManyEvents`] where handlers answer each other without end. Nothing has
+    /// changed then.
     pub fn transact<T, E: From<StoreError>>(
         &mut self,
         edits: impl FnOnce(&mut Self) -> Result<T, E>,
     ) -> Result<T, E> {
-        // The engine's transactions want the engine alone; blobs may stay, nobody refers to them.
-        let transaction = self.replica.begin();
-        let mut scope = Scope { store: self, transaction: Some(transaction) };
-        let result = edits(scope.store)?;
-        if let Some(transaction) = scope.transaction.take() {
-            scope.store.replica.commit(transaction).map_err(StoreError::from)?;
+        let is_outermost = !self.replica.is_in_transaction();
+        if is_outermost {
+            self.events.begin(&mut self.replica)?;
         }
+        // The engine's transactions want the engine alone; blobs may stay, nobody refers to them.
+        let transaction = Some(self.replica.begin());
+        let noted = self.events.noted();
+        let scope = Scope { store: self, transaction, is_outermost, noted };
+        let result = edits(scope.store)?;
+        scope.commit()?;
         Ok(result)
+    }
+
+    /// Makes one edit, which is a transaction by itself outside of one. Every edit comes through here
+    /// or [`DataStore::transact`].
+    pub(crate) fn edit<T>(
+        &mut self,
+        edit: impl FnOnce(&mut Replica) -> Result<T, EditError>,
+    ) -> Result<T, StoreError> {
+        if self.events.is_idle() || self.replica.is_in_transaction() {
+            let done = edit(&mut self.replica)?;
+            self.blobs.follow(&mut self.replica);
+            return Ok(done);
+        }
+        self.transact(|store| Ok(edit(&mut store.replica)?))
+    }
+
+    /// Sets a field.
+    pub(crate) fn set(
+        &mut self,
+        entry: EntryId,
+        field: Field,
+        value: Value,
+    ) -> Result<(), StoreError> {
+        if self.events.is_idle() {
+            return self.edit(|replica| replica.set(entry, field, value));
+        }
+        self.transact(|store| {
+            let before = store.replica.value(entry, &field);
+            let is_same = store.events.is_heard() && reads_alike(entry, &field, &before, &value);
+            let property = Property::from(&field);
+            store.replica.set(entry, field, value)?;
+            if is_same {
+                store.events.note_set_again(entry, property);
+            }
+            Ok(())
+        })
     }
 
     /// Takes in a patch from elsewhere. Empty bytes are an empty patch.
     ///
     /// # Errors
-    /// If the patch is not readable or contradicts what is here. Nothing has changed then.
+    /// If the patch is not readable or contradicts what is here, or if a transaction is under way.
+    /// Nothing has changed then.
     pub fn apply_remote_patch(&mut self, patch: &[u8]) -> Result<Integrated, StoreError> {
-        let done = self.replica.integrate(Patch::decode(patch)?)?;
+        let patch = Patch::decode(patch)?;
+        if self.replica.is_in_transaction() {
+            return Err(IntegrateError::TransactionOpen.into());
+        }
+        self.events.begin(&mut self.replica)?;
+        let integrated = self.replica.integrate(patch)?;
         self.blobs.follow(&mut self.replica);
-        Ok(done)
+        self.events.record(&mut self.replica, Origin::External, Cause::Patch);
+        self.deliver_events();
+        Ok(integrated)
     }
 
     /// Takes in a snapshot that another copy of the store gave ([`DataStore::as_binary`]), as if it
@@ -92,16 +168,6 @@ impl DataStore {
     pub fn merge_binary(&mut self, snapshot: &[u8]) -> Result<Integrated, StoreError> {
         let other = Replica::from_snapshot(self.replica.id(), snapshot)?;
         self.apply_remote_patch(&other.export(self.version()))
-    }
-
-    /// The one way in which a local edit reaches the engine.
-    pub(crate) fn edit<T>(
-        &mut self,
-        edit: impl FnOnce(&mut Replica) -> Result<T, EditError>,
-    ) -> Result<T, StoreError> {
-        let done = edit(&mut self.replica)?;
-        self.blobs.follow(&mut self.replica);
-        Ok(done)
     }
 
     /// The id under which this copy is edited.
@@ -197,6 +263,10 @@ impl DataStore {
         &self.replica
     }
 
+    pub(crate) const fn events_mut(&mut self) -> &mut Events {
+        &mut self.events
+    }
+
     /// Panics if an invariant of the engine does not hold; for tests.
     pub fn assert_invariants(&self) {
         self.replica.assert_invariants();
@@ -207,14 +277,41 @@ impl DataStore {
 struct Scope<'a> {
     store: &'a mut DataStore,
     transaction: Option<Transaction>,
+    is_outermost: bool,
+    /// How many notes about properties set again there were before.
+    noted: usize,
+}
+
+impl Scope<'_> {
+    fn commit(mut self) -> Result<(), StoreError> {
+        let Some(transaction) = self.transaction.take() else { return Ok(()) };
+        let store = &mut *self.store;
+        store.blobs.follow(&mut store.replica);
+        if !self.is_outermost {
+            return Ok(store.replica.commit(transaction)?);
+        }
+        if let Err(error) = store.replica.commit(transaction) {
+            store.blobs.follow(&mut store.replica);
+            store.events.abandon(&mut store.replica);
+            return Err(error.into());
+        }
+        let cause = store.events.answering().unwrap_or(Cause::Edit);
+        store.events.record(&mut store.replica, Origin::Internal, cause);
+        store.deliver_events();
+        Ok(())
+    }
 }
 
 impl Drop for Scope<'_> {
     fn drop(&mut self) {
         if let Some(transaction) = self.transaction.take() {
-            let DataStore { replica, blobs, .. } = &mut *self.store;
+            let DataStore { replica, events, blobs, .. } = &mut *self.store;
             replica.roll_back(transaction);
             blobs.follow(replica);
+            events.forget_from(self.noted);
+            if self.is_outermost {
+                events.abandon(replica);
+            }
         }
     }
 }

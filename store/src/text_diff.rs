@@ -20,19 +20,17 @@ pub(crate) struct TextEdit<'a> {
 /// The edits that make `new` of `old`, the last first, so that each leaves the places of the others
 /// as they are.
 pub(crate) fn edits<'a>(old: &str, new: &'a str) -> Vec<TextEdit<'a>> {
-    let (start, old_end, new_end) = differing(old, new);
-    let (old_part, new_part) = (&old[start..old_end], &new[start..new_end]);
-    let input = InternedInput::new(Words(old_part), Words(new_part));
+    let input = InternedInput::new(Words(old), Words(new));
     let diff = Diff::compute(Algorithm::Myers, &input);
-    let (old_at, new_at) = (offsets(old_part), offsets(new_part));
+    let (old_at, new_at) = (offsets(old), offsets(new));
     let mut edits = Vec::new();
     // Where the last hunk began, in bytes and in units, so that each unit is counted once.
-    let (mut bytes, mut units) = (0, utf16_len(&old[..start]));
+    let (mut bytes, mut units) = (0, 0);
     for hunk in diff.hunks() {
         let was = span(&old_at, hunk.before);
-        units += utf16_len(&old_part[bytes..was.start]);
+        units += utf16_len(&old[bytes..was.start]);
         bytes = was.start;
-        let (was, is) = (&old_part[was], &new_part[span(&new_at, hunk.after)]);
+        let (was, is) = (&old[was], &new[span(&new_at, hunk.after)]);
         let (same, was_end, is_end) = differing(was, is);
         let from = units + utf16_len(&was[..same]);
         let range = from..from + utf16_len(&was[same..was_end]);
@@ -131,7 +129,7 @@ mod tests {
             ("", "new", &[(0..0, "new")]),
             ("old", "", &[(0..3, "")]),
             ("the color is red", "the colour is dark red", &[(12..12, " dark"), (8..8, "u")]),
-            ("\u{1f600} one two", "\u{1f600} one three two", &[(6..6, " three")]),
+            ("\u{1f600} one two", "\u{1f600} one three two", &[(7..7, "three ")]),
             ("cat", "dog", &[(0..3, "dog")]),
         ];
         for (old, new, expected) in rows {

@@ -58,7 +58,7 @@ impl DataStore {
         if matches!(self.replica().value_ref(entry, &field), ValueRef::None) {
             return Ok(());
         }
-        self.edit(|replica| replica.set(entry, field, Value::None))
+        self.set(entry, field, Value::None)
     }
 
     pub(crate) fn set_info_json(
@@ -82,7 +82,7 @@ impl DataStore {
             },
             _ => Value::Json(json),
         };
-        self.edit(|replica| replica.set(entry, Field::Info(key.into()), value))
+        self.set(entry, Field::Info(key.into()), value)
     }
 }
 

@@ -24,7 +24,7 @@ impl DataStore {
     /// `not-found`; `invalid-argument` past 1,024 UTF-16 units.
     pub fn set_label(&mut self, entry: EntryId, label: &str) -> Result<(), StoreError> {
         check_length("label", label, 0, LABEL_LENGTH_MAX)?;
-        self.edit(|replica| replica.set(entry, Field::Label, Value::Text(label.to_owned())))
+        self.set(entry, Field::Label, Value::Text(label.to_owned()))
     }
 
     /// Replaces a range of UTF-16 units of a label. Concurrent splices of one label merge. Splicing a
@@ -76,7 +76,7 @@ impl DataStore {
             DEFAULT_MIME_TYPE => Value::None,
             other => Value::Text(other.to_owned()),
         };
-        self.edit(|replica| replica.set(item, Field::Type, value))
+        self.set(item, Field::Type, value)
     }
 
     /// An item's value, from wherever it is kept.
@@ -117,7 +117,7 @@ impl DataStore {
     ) -> Result<(), StoreError> {
         self.require_own_item(item)?;
         let value = self.stored(value.into());
-        self.edit(|replica| replica.set(item, Field::Value, value))
+        self.set(item, Field::Value, value)
     }
 
     /// Replaces a range of UTF-16 units of an inline text. Concurrent changes of one text merge. The
@@ -203,7 +203,7 @@ impl DataStore {
         if is_same {
             return Ok(());
         }
-        self.edit(|replica| replica.set(item, Field::Value, value))
+        self.set(item, Field::Value, value)
     }
 
     /// A value as it is kept; what is too large becomes a blob.
