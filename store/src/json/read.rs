@@ -221,7 +221,7 @@ fn read_entries(reader: &mut TextReader<'_>) -> Result<Vec<RawEntry>, ImportErro
                 top.is_inside = false;
             } else {
                 reader.end_object().map_err(failure)?;
-                drop(open.pop());
+                open.pop();
             }
         } else if top.is_inside {
             let depth = open.len() + 1;

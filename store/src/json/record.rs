@@ -30,7 +30,7 @@ pub(super) struct RawEntry {
     pub(super) hash: Option<String>,
     pub(super) size: Option<u64>,
     pub(super) target: Option<String>,
-    pub(super) info: Option<Vec<(String, Json)>>,
+    pub(super) info: Option<Info>,
     pub(super) has_inner: bool,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Record {
     pub(super) ordinal: usize,
     pub(super) id: Option<EntryId>,
     pub(super) label: String,
-    pub(super) info: Vec<(String, Json)>,
+    pub(super) info: Info,
     pub(super) trashed_at: Option<Timestamp>,
     pub(super) content: Content,
 }
@@ -95,11 +95,14 @@ impl RawEntry {
     }
 }
 
+/// Metadata as it stands in the text: each key with its value.
+pub(super) type Info = Vec<(String, Json)>;
+
 /// Metadata without the time of deletion, and that time.
 fn checked_info(
-    mut info: Vec<(String, Json)>,
+    mut info: Info,
     wrong: impl Fn(&'static str, &'static str) -> ImportError,
-) -> Result<(Vec<(String, Json)>, Option<Timestamp>), ImportError> {
+) -> Result<(Info, Option<Timestamp>), ImportError> {
     let at = info.iter().position(|(key, _)| key == TRASHED_AT);
     let Some((_, time)) = at.map(|at| info.remove(at)) else { return Ok((info, None)) };
     match time.as_i64() {
