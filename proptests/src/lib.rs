@@ -6,6 +6,7 @@
 //! - [`adversarial`]: well-formed changes that no honest author would make.
 //! - [`fuzz`](mod@fuzz): the bodies of the fuzz targets.
 //! - [`mirror`]: a copy of a replica that is told deltas alone.
+//! - [`user`]: what a user does with a store at random.
 //! - [`view`]: what can be seen of a state, to compare replica and model.
 //! - [`pool`], [`dice`]: names, values and numbers to draw from.
 //! - [`check`](mod@check): how properties are run.
@@ -22,4 +23,5 @@ pub mod mirror;
 pub mod model;
 pub mod pool;
 pub mod story;
+pub mod user;
 pub mod view;

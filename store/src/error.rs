@@ -61,6 +61,9 @@ pub enum StoreError {
         /// The bound in bytes.
         max: usize,
     },
+    /// A transaction is under way, and must end first.
+    #[error("a transaction is under way")]
+    TransactionOpen,
     /// Handlers answered each other's changes without end; their edits fail from here on.
     #[error("more than {max} events in a row: handlers answer each other without end")]
     TooManyEvents {
@@ -99,7 +102,7 @@ impl StoreError {
             Self::Unreadable(_) => "malformed-patch",
             Self::NotIntegrated(IntegrateError::Forked { .. }) => "forked",
             Self::NotIntegrated(IntegrateError::BacklogFull { .. }) => "backlog-full",
-            Self::NotIntegrated(_) => "transaction-open",
+            Self::TransactionOpen | Self::NotIntegrated(_) => "transaction-open",
         }
     }
 }
@@ -117,6 +120,7 @@ impl From<EditError> for StoreError {
             EditError::NotText(entry) => Self::ChangeValueNotLiteral(entry),
             EditError::OutOfRange { from, to, len } => Self::OutOfRange { from, to, len },
             EditError::ChangeTooLarge { bytes, max } => Self::TransactionTooLarge { bytes, max },
+            EditError::TransactionOpen => Self::TransactionOpen,
             EditError::TooLong(what) => Self::InvalidArgument { what, rule: "is too long" },
             _ => Self::OutOfIds,
         }

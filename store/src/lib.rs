@@ -44,6 +44,7 @@ mod events;
 mod json;
 pub mod limits;
 mod store;
+mod undo;
 mod value;
 
 pub use blob::blob_hash;
@@ -57,4 +58,5 @@ pub use sds_engine::{
     NotAnEntryId, OpId, Patch, ReplicaId, Timestamp, Version,
 };
 pub use store::DataStore;
+pub use undo::UndoOptions;
 pub use value::{ItemValue, ValueKind};

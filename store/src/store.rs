@@ -13,6 +13,7 @@ use crate::entry::Entry;
 use crate::error::StoreError;
 use crate::events::{Cause, Events, Origin};
 use crate::limits::LITERAL_SIZE_LIMIT;
+use crate::undo::UndoHistory;
 
 /// A tree of items and links. See the crate's documentation for a first example.
 #[derive(Debug)]
@@ -21,6 +22,7 @@ pub struct DataStore {
     blobs: Blobs,
     literal_size_limit: usize,
     events: Events,
+    undo: Option<Box<UndoHistory>>,
 }
 
 impl DataStore {
@@ -42,7 +44,7 @@ impl DataStore {
 
     fn from_replica(replica: Replica) -> Self {
         let (blobs, events) = (Blobs::default(), Events::default());
-        Self { replica, blobs, literal_size_limit: LITERAL_SIZE_LIMIT, events }
+        Self { replica, blobs, literal_size_limit: LITERAL_SIZE_LIMIT, events, undo: None }
     }
 
     /// Keeps texts up to `limit` UTF-16 units inline, and makes blobs of longer ones.
@@ -105,10 +107,37 @@ impl DataStore {
         &mut self,
         edit: impl FnOnce(&mut Replica) -> Result<T, EditError>,
     ) -> Result<T, StoreError> {
-        if self.events.is_idle() || self.replica.is_in_transaction() {
+        if self.is_unwatched() || self.replica.is_in_transaction() {
             return Ok(edit(&mut self.replica)?);
         }
         self.transact(|store| Ok(edit(&mut store.replica)?))
+    }
+
+    /// Ends the outermost transaction.
+    fn end(&mut self, transaction: Transaction) -> Result<(), EditError> {
+        let Some(undo) = &mut self.undo else { return self.replica.commit(transaction) };
+        let next = |replica: &Replica| replica.version().next(replica.id());
+        let before = next(&self.replica);
+        let reversal = self.replica.commit_reversibly(transaction, undo.stand_ins())?;
+        if next(&self.replica) > before {
+            undo.note(reversal, self.events.answering());
+        } else {
+            undo.abandon();
+        }
+        Ok(())
+    }
+
+    /// Forgets what was noted of the outermost transaction, which was taken back.
+    fn abandon(&mut self) {
+        self.events.abandon(&mut self.replica);
+        if let Some(undo) = &mut self.undo {
+            undo.abandon();
+        }
+    }
+
+    /// Whether nobody wants to know what an edit does.
+    fn is_unwatched(&self) -> bool {
+        self.events.is_idle() && self.undo.is_none()
     }
 
     /// Sets a field.
@@ -118,7 +147,7 @@ impl DataStore {
         field: Field,
         value: Value,
     ) -> Result<(), StoreError> {
-        if self.events.is_idle() {
+        if self.is_unwatched() {
             return Ok(self.replica.set(entry, field, value)?);
         }
         self.transact(|store| {
@@ -256,6 +285,22 @@ impl DataStore {
         &mut self.events
     }
 
+    pub(crate) const fn undo_ref(&self) -> Option<&UndoHistory> {
+        match &self.undo {
+            Some(undo) => Some(undo),
+            None => None,
+        }
+    }
+
+    pub(crate) const fn undo_mut(&mut self) -> &mut Option<Box<UndoHistory>> {
+        &mut self.undo
+    }
+
+    /// What undoing needs at once.
+    pub(crate) fn parts_mut(&mut self) -> (&mut Replica, &mut Events, Option<&mut UndoHistory>) {
+        (&mut self.replica, &mut self.events, self.undo.as_deref_mut())
+    }
+
     pub(crate) const fn literal_size_limit(&self) -> usize {
         self.literal_size_limit
     }
@@ -282,8 +327,8 @@ impl Scope<'_> {
         if !self.is_outermost {
             return Ok(store.replica.commit(transaction)?);
         }
-        if let Err(error) = store.replica.commit(transaction) {
-            store.events.abandon(&mut store.replica);
+        if let Err(error) = store.end(transaction) {
+            store.abandon();
             return Err(error.into());
         }
         let cause = store.events.answering().unwrap_or(Cause::Edit);
@@ -296,11 +341,10 @@ impl Scope<'_> {
 impl Drop for Scope<'_> {
     fn drop(&mut self) {
         if let Some(transaction) = self.transaction.take() {
-            let DataStore { replica, events, .. } = &mut *self.store;
-            replica.roll_back(transaction);
-            events.forget_from(self.noted);
+            self.store.replica.roll_back(transaction);
+            self.store.events.forget_from(self.noted);
             if self.is_outermost {
-                events.abandon(replica);
+                self.store.abandon();
             }
         }
     }
