@@ -6,6 +6,7 @@
 //! - [`adversarial`]: well-formed changes that no honest author would make.
 //! - [`fuzz`](mod@fuzz): the bodies of the fuzz targets.
 //! - [`mirror`]: a copy of a replica that is told deltas alone.
+//! - [`store_view`]: what a store shows, and what has changed of it.
 //! - [`user`]: what a user does with a store at random.
 //! - [`view`]: what can be seen of a state, to compare replica and model.
 //! - [`pool`], [`dice`]: names, values and numbers to draw from.
@@ -22,6 +23,7 @@ pub mod fuzz;
 pub mod mirror;
 pub mod model;
 pub mod pool;
+pub mod store_view;
 pub mod story;
 pub mod user;
 pub mod view;

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use proptest::prelude::{Strategy, any, prop};
-use sds_store::{DataStore, EntryId, ItemValue, NewValue, StoreError, Timestamp};
+use sds_engine::{Patch, Replica};
+use sds_store::{DataStore, EntryId, ItemValue, NewValue, ReplicaId, StoreError, Timestamp};
 use serde_json::json;
 
 use crate::pool::{pick, text};
@@ -131,6 +132,30 @@ impl UserTransaction {
             Ok::<_, StoreError>(())
         });
         assert_eq!(made, Ok(()));
+    }
+}
+
+/// Somebody elsewhere who purges what is in Trash, also what links outside still point to.
+#[derive(Debug)]
+pub struct Janitor(Replica);
+
+impl Janitor {
+    /// One with this replica id.
+    #[must_use]
+    pub fn new(replica: ReplicaId) -> Self {
+        Self(Replica::new(replica))
+    }
+
+    /// Sees what a store shows, purges something in its Trash if there is anything, and returns the patch
+    /// for the store.
+    pub fn purge(&mut self, store: &DataStore, number: u8) -> Vec<u8> {
+        let seen = Patch::decode(&store.export_patch(self.0.version()));
+        self.0.integrate(seen.expect("a store's patch")).expect("nothing is forked");
+        let trashed: Vec<EntryId> = self.0.children(EntryId::TRASH).collect();
+        if let Some(entry) = pick(&trashed, number) {
+            self.0.purge(entry).expect("what is in Trash is alive");
+        }
+        self.0.export(store.version())
     }
 }
 

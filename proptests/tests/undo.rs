@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::{Strategy, any, prop};
 use sds_proptests::check::check;
 use sds_proptests::dice::Dice;
-use sds_proptests::user::{NOW, UserTransaction};
+use sds_proptests::user::{Janitor, NOW, UserTransaction};
 use sds_store::{DataStore, EntryId, ItemValue, ReplicaId, UndoOptions};
 use serde_json::Value as Json;
 
@@ -91,15 +91,18 @@ enum Act {
     /// Takes in what another has.
     Receive(u8),
     Group(bool),
+    /// Hears that somebody elsewhere has purged something.
+    Purge(u8),
 }
 
 fn act() -> impl Strategy<Value = Act> {
-    (0..12u8, UserTransaction::any(), any::<u8>()).prop_map(
+    (0..13u8, UserTransaction::any(), any::<u8>()).prop_map(
         |(kind, transaction, number)| match kind {
             0..=4 => Act::Edit(transaction),
             5..=7 => Act::Undo,
             8 | 9 => Act::Redo,
             10 => Act::Group(number.is_multiple_of(2)),
+            11 => Act::Purge(number),
             _ => Act::Receive(number),
         },
     )
@@ -110,6 +113,7 @@ fn undoing_while_others_edit_converges() {
     let acts = prop::collection::vec((0..3usize, act()), 1..50);
     check(400, &acts, |acts| {
         let mut users = [store(1), store(2), store(3)];
+        let mut janitor = Janitor::new(ReplicaId::new(4).unwrap());
         users.iter_mut().for_each(|user| user.enable_undo(UndoOptions::default().with_steps(8)));
         for (user, act) in &acts {
             match act {
@@ -118,6 +122,10 @@ fn undoing_while_others_edit_converges() {
                 Act::Redo => drop(users[*user].redo(NOW).unwrap()),
                 Act::Group(true) => users[*user].begin_undo_group(),
                 Act::Group(false) => users[*user].end_undo_group(),
+                Act::Purge(number) => {
+                    let patch = janitor.purge(&users[*user], *number);
+                    users[*user].apply_remote_patch(&patch).unwrap();
+                }
                 Act::Receive(from) => receive(&mut users, *user, usize::from(*from) % 3),
             }
             users[*user].assert_invariants();
