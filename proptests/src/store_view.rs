@@ -161,9 +161,12 @@ impl StoreView {
     }
 
     fn follow_texts(&self, changes: &ChangeSet, after: &Self) {
-        let text = |view: &Self, entry| match view.0.get(&entry).map(|seen| &seen.value) {
-            Some(ItemValue::Text(text)) => text.encode_utf16().collect::<Vec<u16>>(),
-            other => panic!("{other:?} is spliced"),
+        let text = |view: &Self, entry| {
+            let value = view.0.get(&entry).map(|seen| &seen.value);
+            let is_text = matches!(value, Some(ItemValue::Text(_)));
+            assert!(is_text, "{entry:?}, which is {value:?}, is spliced");
+            let Some(ItemValue::Text(text)) = value else { return Vec::new() };
+            text.encode_utf16().collect::<Vec<u16>>()
         };
         for change in changes.iter() {
             if let Some(edits) = change.texts.get(&Property::Value) {
