@@ -52,6 +52,20 @@ impl Replica {
         self.create(None, NewEntry::Link { target }, parent, index)
     }
 
+    /// Creates a link to an entry that may not be here, or not yet, as imports do. O(log n) in the
+    /// number of siblings.
+    ///
+    /// # Errors
+    /// If `parent` is not a shown item.
+    pub fn create_link_unchecked(
+        &mut self,
+        target: EntryId,
+        parent: EntryId,
+        index: usize,
+    ) -> Result<EntryId, EditError> {
+        self.create(None, NewEntry::Link { target }, parent, index)
+    }
+
     /// Creates an entry with an id that came from elsewhere, as imports do.
     ///
     /// # Errors
@@ -353,7 +367,7 @@ impl Replica {
         self.find_shown(entry).ok_or(EditError::NotFound(entry))
     }
 
-    fn require_item(&self, entry: EntryId) -> Result<EntryIx, EditError> {
+    pub(crate) fn require_item(&self, entry: EntryId) -> Result<EntryIx, EditError> {
         let known = self.entries.find(entry).ok_or(EditError::NotFound(entry))?;
         if self.display.is_container(known) {
             return Ok(known);

@@ -293,15 +293,19 @@ mod keystroke;
 pub mod limits;
 mod op;
 mod place;
+mod rebalance;
 mod registers;
 mod replica;
 mod reversal;
+#[cfg(feature = "serde")]
+mod serde_forms;
 mod state;
 mod text;
 mod text_slice;
 mod transaction;
 mod tree;
 mod value;
+mod value_ref;
 mod version;
 
 pub use anchor::Anchor;
@@ -320,5 +324,6 @@ pub use text::{Side, TextChunks, TextUnit};
 pub use text_slice::TextSlice;
 pub use transaction::Transaction;
 pub use tree::OrderKey;
-pub use value::{BlobHash, BlobRef, Field, Value};
+pub use value::{BlobHash, BlobRef, Field, NotABlobHash, Value};
+pub use value_ref::ValueRef;
 pub use version::Version;

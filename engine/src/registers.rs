@@ -25,6 +25,7 @@ use crate::id::{Life, OpId, Stamp};
 use crate::op::{IdRange, NewEntry, Op};
 use crate::text::{Fate, Piece, Splice, Text, TextContent, TextForm, TextUndo, TextUnit};
 use crate::value::{Field, Value};
+use crate::value_ref::ValueRef;
 use fields::Fields;
 pub(crate) use fields::{FieldIx, FieldNames};
 pub(crate) use journal::{Journal, Undo};
@@ -72,6 +73,18 @@ impl Register {
             Content::Plain(text) => Value::Text(text.to_string()),
             Content::Spliced(text) => Value::Text(text.visible()),
             Content::Other(value) => (**value).clone(),
+        }
+    }
+
+    /// The same, borrowed.
+    pub(crate) fn value_ref(&self) -> ValueRef<'_> {
+        match &self.content {
+            Content::Nothing => ValueRef::None,
+            Content::Int(number) => ValueRef::Int(*number),
+            Content::Plain(_) | Content::Spliced(_) => {
+                self.text().map_or(ValueRef::None, |text| ValueRef::Text(text.chunks()))
+            }
+            Content::Other(value) => ValueRef::of_other(value),
         }
     }
 

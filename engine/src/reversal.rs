@@ -34,7 +34,8 @@ use crate::replica::Replica;
 use crate::text::TextUndo;
 use crate::transaction::{OpenChange, Transaction};
 use crate::tree::OrderKey;
-use crate::value::{Field, char_count, split_chars};
+use crate::value::{BlobRef, Field, char_count, split_chars};
+use crate::value_ref::ValueRef;
 pub use stand_ins::{Mentioned, StandIns};
 
 /// What one transaction did, for [`Replica::reverse`].
@@ -150,6 +151,15 @@ impl Reversal {
                 }
             }
         }
+    }
+
+    /// The blobs that fields referred to before.
+    pub fn blobs(&self) -> impl Iterator<Item = BlobRef> {
+        let before = self.fields.iter().filter_map(|part| part.set.as_ref()?.before.as_ref());
+        before.filter_map(|(_, register)| match register.value_ref() {
+            ValueRef::Blob(blob) => Some(blob),
+            _ => None,
+        })
     }
 
     /// How many bytes undoing takes in a change, about.

@@ -181,8 +181,13 @@ impl Text {
     /// The visible characters.
     pub(crate) fn visible(&self) -> String {
         let mut visible = String::with_capacity(self.tree.shown().bytes);
-        visible.extend(self.chunks(self.seam(0, TextUnit::Utf8).unwrap_or(self.end()), self.end()));
+        visible.extend(self.all_chunks());
         visible
+    }
+
+    /// The visible characters, in pieces.
+    pub(crate) fn all_chunks(&self) -> Chunks<'_> {
+        self.chunks(self.seam(0, TextUnit::Utf8).unwrap_or(self.end()), self.end())
     }
 
     /// All characters, in order: what [`Text::from_pieces`] takes.

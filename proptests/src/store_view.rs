@@ -66,8 +66,8 @@ impl StoreView {
             let seen = Seen {
                 outer_item: entry.outer_item_id(),
                 inner_entries,
-                label: entry.label(),
-                mime_type: entry.mime_type(),
+                label: entry.label().into_owned(),
+                mime_type: entry.mime_type().into_owned(),
                 value: entry.value(),
                 info: entry.info_map(),
             };

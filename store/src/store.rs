@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use sds_engine::{
-    BlobHash, BlobRef, Digest, EditError, EntryId, Field, IntegrateError, Integrated, Patch,
-    Replica, ReplicaId, Transaction, Value, Version,
+    Digest, EditError, EntryId, Field, IntegrateError, Integrated, Patch, Replica, ReplicaId,
+    Transaction, Value, Version,
 };
 
 use crate::blob::Blobs;
@@ -12,15 +12,15 @@ use crate::change_set::{Property, reads_alike};
 use crate::entry::Entry;
 use crate::error::StoreError;
 use crate::events::{Cause, Events, Origin};
-use crate::limits::LITERAL_SIZE_LIMIT;
+use crate::options::StoreOptions;
 use crate::undo::UndoHistory;
 
 /// A tree of items and links. See the crate's documentation for a first example.
 #[derive(Debug)]
 pub struct DataStore {
     replica: Replica,
-    blobs: Blobs,
-    literal_size_limit: usize,
+    pub(crate) blobs: Blobs,
+    options: StoreOptions,
     events: Events,
     undo: Option<Box<UndoHistory>>,
 }
@@ -42,16 +42,22 @@ impl DataStore {
         Ok(Self::from_replica(Replica::from_snapshot(replica, snapshot)?))
     }
 
-    fn from_replica(replica: Replica) -> Self {
-        let (blobs, events) = (Blobs::default(), Events::default());
-        Self { replica, blobs, literal_size_limit: LITERAL_SIZE_LIMIT, events, undo: None }
+    fn from_replica(mut replica: Replica) -> Self {
+        let (blobs, events) = (Blobs::of(&mut replica), Events::default());
+        Self { replica, blobs, options: StoreOptions::default(), events, undo: None }
     }
 
-    /// Keeps texts up to `limit` UTF-16 units inline, and makes blobs of longer ones.
+    /// Gives the store other options than the usual ones.
     #[must_use]
-    pub const fn with_literal_size_limit(mut self, limit: usize) -> Self {
-        self.literal_size_limit = limit;
+    pub fn with_options(mut self, options: StoreOptions) -> Self {
+        self.options = options;
         self
+    }
+
+    /// The options of this copy.
+    #[must_use]
+    pub const fn options(&self) -> &StoreOptions {
+        &self.options
     }
 
     /// Runs several edits as one: all of them happen, or none. They become one change and one event.
@@ -108,7 +114,9 @@ impl DataStore {
         edit: impl FnOnce(&mut Replica) -> Result<T, EditError>,
     ) -> Result<T, StoreError> {
         if self.is_unwatched() || self.replica.is_in_transaction() {
-            return Ok(edit(&mut self.replica)?);
+            let done = edit(&mut self.replica)?;
+            self.blobs.follow(&mut self.replica);
+            return Ok(done);
         }
         self.transact(|store| Ok(edit(&mut store.replica)?))
     }
@@ -148,7 +156,7 @@ impl DataStore {
         value: Value,
     ) -> Result<(), StoreError> {
         if self.is_unwatched() {
-            return Ok(self.replica.set(entry, field, value)?);
+            return self.edit(|replica| replica.set(entry, field, value));
         }
         self.transact(|store| {
             let before = store.replica.value(entry, &field);
@@ -174,35 +182,21 @@ impl DataStore {
         }
         self.events.begin(&mut self.replica)?;
         let integrated = self.replica.integrate(patch)?;
+        self.blobs.follow(&mut self.replica);
         self.events.record(&mut self.replica, Origin::External, Cause::Patch);
         self.deliver_events();
         Ok(integrated)
     }
 
-    /// Keeps a blob that was fetched or is about to be referred to, and returns its name.
-    pub fn add_blob(&mut self, bytes: impl Into<Arc<[u8]>>) -> BlobHash {
-        self.blobs.insert(bytes.into())
-    }
-
-    /// The blob with this hash, if it is at hand.
-    #[must_use]
-    pub fn blob(&self, hash: &BlobHash) -> Option<Arc<[u8]>> {
-        self.blobs.find(hash).cloned()
-    }
-
-    /// The blobs that values refer to, each once, in order of hash. Costs a walk over the store.
-    #[must_use]
-    pub fn referenced_blobs(&self) -> Vec<BlobRef> {
-        let values = self.replica.shown_entries().map(|id| self.replica.value(id, &Field::Value));
-        let mut blobs: Vec<BlobRef> = values
-            .filter_map(|value| match value {
-                Value::Blob(blob) => Some(blob),
-                _ => None,
-            })
-            .collect();
-        blobs.sort_by_key(|blob| (blob.hash, blob.size));
-        blobs.dedup_by_key(|blob| blob.hash);
-        blobs
+    /// Takes in a snapshot that another copy of the store gave ([`DataStore::as_binary`]), as if it
+    /// were a patch: nothing of what is here is lost. Costs the snapshot. Only for snapshots from where
+    /// patches would be taken from: one unfolds to gigabytes at most.
+    ///
+    /// # Errors
+    /// As for [`DataStore::from_binary`] and [`DataStore::apply_remote_patch`].
+    pub fn merge_binary(&mut self, snapshot: &[u8]) -> Result<Integrated, StoreError> {
+        let other = Replica::from_snapshot(self.replica.id(), snapshot)?;
+        self.apply_remote_patch(&other.export(self.version()))
     }
 
     /// The id under which this copy is edited.
@@ -235,6 +229,14 @@ impl DataStore {
         self.replica.is_shown(id).then(|| Entry::new(self, id))
     }
 
+    /// The entry with this id.
+    ///
+    /// # Errors
+    /// `not-found` if it does not show: it never was here, or was purged.
+    pub fn entry(&self, id: EntryId) -> Result<Entry<'_>, StoreError> {
+        self.entry_with_id(id).ok_or(StoreError::NotFound(id))
+    }
+
     /// How many entries show, the three system items included.
     #[must_use]
     pub fn entry_count(&self) -> usize {
@@ -257,6 +259,15 @@ impl DataStore {
     #[must_use]
     pub fn export_patch(&self, since: &Version) -> Vec<u8> {
         self.replica.export(since)
+    }
+
+    /// The same for a cursor that [`DataStore::current_cursor`] gave, here or on another copy; an empty
+    /// one knows nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Unreadable`] if it is no cursor.
+    pub fn export_patch_since(&self, cursor: &[u8]) -> Result<Vec<u8>, StoreError> {
+        Ok(self.export_patch(&Version::decode(cursor)?))
     }
 
     /// The changes that `since` lacks, encoded, each after what it builds on; nothing if some came as
@@ -297,18 +308,23 @@ impl DataStore {
     }
 
     /// What undoing needs at once.
-    pub(crate) fn parts_mut(&mut self) -> (&mut Replica, &mut Events, Option<&mut UndoHistory>) {
-        (&mut self.replica, &mut self.events, self.undo.as_deref_mut())
-    }
-
-    pub(crate) const fn literal_size_limit(&self) -> usize {
-        self.literal_size_limit
+    pub(crate) fn undo_parts_mut(&mut self) -> Option<UndoParts<'_>> {
+        let Self { replica, blobs, events, undo, .. } = self;
+        Some(UndoParts { replica, blobs, events, history: undo.as_deref_mut()? })
     }
 
     /// Panics if an invariant of the engine does not hold; for tests.
     pub fn assert_invariants(&self) {
         self.replica.assert_invariants();
     }
+}
+
+/// The parts of a store that undoing needs at once.
+pub(crate) struct UndoParts<'a> {
+    pub(crate) replica: &'a mut Replica,
+    pub(crate) blobs: &'a mut Blobs,
+    pub(crate) events: &'a mut Events,
+    pub(crate) history: &'a mut UndoHistory,
 }
 
 /// Takes the transaction back when the closure fails or panics.
@@ -324,10 +340,13 @@ impl Scope<'_> {
     fn commit(mut self) -> Result<(), StoreError> {
         let Some(transaction) = self.transaction.take() else { return Ok(()) };
         let store = &mut *self.store;
+        store.blobs.follow(&mut store.replica);
         if !self.is_outermost {
             return Ok(store.replica.commit(transaction)?);
         }
-        if let Err(error) = store.end(transaction) {
+        let ended = store.end(transaction);
+        store.blobs.follow(&mut store.replica);
+        if let Err(error) = ended {
             store.abandon();
             return Err(error.into());
         }
@@ -341,8 +360,10 @@ impl Scope<'_> {
 impl Drop for Scope<'_> {
     fn drop(&mut self) {
         if let Some(transaction) = self.transaction.take() {
-            self.store.replica.roll_back(transaction);
-            self.store.events.forget_from(self.noted);
+            let DataStore { replica, events, blobs, .. } = &mut *self.store;
+            replica.roll_back(transaction);
+            blobs.follow(replica);
+            events.forget_from(self.noted);
             if self.is_outermost {
                 self.store.abandon();
             }

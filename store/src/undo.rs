@@ -21,12 +21,12 @@
 
 use std::collections::VecDeque;
 
-use sds_engine::{Mentioned, Replica, Reversal, StandIns, Timestamp};
+use sds_engine::{BlobRef, Mentioned, Replica, Reversal, StandIns, Timestamp};
 
 use crate::error::StoreError;
 use crate::events::{Cause, Origin};
 use crate::limits::{UNDO_STEP_BYTES_MAX, UNDO_STEPS};
-use crate::store::DataStore;
+use crate::store::{DataStore, UndoParts};
 
 /// How much can be undone, and what goes together.
 #[non_exhaustive]
@@ -175,6 +175,12 @@ impl UndoHistory {
         let is_grouped = self.groups > 0;
         let goes_on = if is_grouped { self.is_in_group } else { is_soon };
         goes_on && step.size < UNDO_STEP_BYTES_MAX
+    }
+
+    /// The contents that undoing or redoing may refer to again.
+    pub(crate) fn blobs(&self) -> impl Iterator<Item = BlobRef> {
+        let steps = self.back.iter().chain(&self.forth);
+        steps.flat_map(|step| &step.done).flat_map(Reversal::blobs)
     }
 
     fn close_step(&mut self) {
@@ -395,10 +401,13 @@ impl DataStore {
         if self.replica().is_in_transaction() {
             return Err(StoreError::TransactionOpen);
         }
-        let (replica, events, undo) = self.parts_mut();
-        let Some(history) = undo else { return Ok(false) };
+        let Some(UndoParts { replica, blobs, events, history }) = self.undo_parts_mut() else {
+            return Ok(false);
+        };
         events.begin(replica)?;
-        let is_done = match history.go(way, replica, now) {
+        let done = history.go(way, replica, now);
+        blobs.follow(replica);
+        let is_done = match done {
             Ok(is_done) => is_done,
             Err(error) => {
                 events.abandon(replica);

@@ -326,7 +326,7 @@ fn events_can_be_held_back() {
     let label = desk.hold_events(|desk| {
         desk.set_label(ROOT, "a").unwrap();
         desk.set_label(ROOT, "b").unwrap();
-        desk.trash_item().label()
+        desk.trash_item().label().into_owned()
     });
     assert_eq!(label, "trash");
     assert_eq!(desk.trash_item().label(), "bin");

@@ -303,12 +303,15 @@ impl Undoing<'_> {
         chars: IdRange,
         text: &str,
     ) -> Result<(), EditError> {
+        let (mut rest, mut at) = (text, chars.first.counter);
         for (named, range, is_visible) in self.present(place, chars) {
+            let (_, from_here) = split_at_char(rest, named.first.counter - at);
+            let (text, after) = split_at_char(from_here, named.len);
+            (rest, at) = (after, named.first.counter + named.len);
             if is_visible {
                 continue;
             }
-            let (_, rest) = split_at_char(text, named.first.counter - chars.first.counter);
-            let text = split_at_char(rest, named.len).0.to_owned();
+            let text = text.to_owned();
             let (life, set) = (self.replica.life(place.0), self.text_id(place)?);
             let (entry, field) = (part.entry, part.field.clone());
             let origin = Some(range.first.plus(range.len - 1));

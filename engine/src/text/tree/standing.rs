@@ -10,17 +10,32 @@ impl RunTree {
     /// each piece.
     pub(in crate::text) fn standing(&mut self, first: OpId, len: u64) -> Vec<(IdRange, bool)> {
         self.build_index();
-        let mut pieces = Vec::new();
+        let mut pieces: Vec<(IdRange, bool)> = Vec::new();
+        // The place after the last piece, if the run goes on in the next leaf.
+        let mut next_leaf = None;
         for (mut from, to) in self.authors.ranges(first, len) {
             while from < to {
                 let Some((leaf, number)) = self.locate(from) else {
                     from = self.next_char(from);
+                    next_leaf = None;
                     continue;
                 };
-                let run = self.leaves[leaf as usize].runs[number];
+                let here = &self.leaves[leaf as usize];
+                let run = here.runs[number];
                 let upto = run.end().min(to);
-                let piece = IdRange { first: self.authors.op(from), len: upto.distance_from(from) };
-                pieces.push((piece, !run.is_deleted()));
+                let (first, len) = (self.authors.op(from), upto.distance_from(from));
+                match pieces.last_mut() {
+                    Some((piece, is_visible))
+                        if next_leaf == Some(leaf)
+                            && (number, *is_visible) == (0, !run.is_deleted())
+                            && (from, piece.first.plus(piece.len)) == (run.first, first) =>
+                    {
+                        piece.len += len;
+                    }
+                    _ => pieces.push((IdRange { first, len }, !run.is_deleted())),
+                }
+                let is_last = number + 1 == here.runs.len() && upto == run.end();
+                next_leaf = is_last.then_some(here.next);
                 from = upto;
             }
         }
