@@ -20,7 +20,7 @@ use crate::text_slice::out_of_range;
 use crate::value::{Field, Value};
 
 /// An entry that is to go into a container.
-struct Step {
+pub(crate) struct Step {
     moving: EntryIx,
     into: EntryIx,
     /// Whether the container is inside the entry by the tree of moves, though it may not show so.
@@ -304,7 +304,7 @@ impl Replica {
     }
 
     /// Where an entry is to go, and what stands against it.
-    fn step(&self, moving: EntryIx, into: EntryIx) -> Step {
+    pub(crate) fn step(&self, moving: EntryIx, into: EntryIx) -> Step {
         Step { moving, into, is_above: self.tree.is_at_or_above(moving, into) }
     }
 
@@ -318,7 +318,7 @@ impl Replica {
     }
 
     /// Makes sure that an entry can go where it is to.
-    fn enter(&mut self, step: &Step) -> Result<(), EditError> {
+    pub(crate) fn enter(&mut self, step: &Step) -> Result<(), EditError> {
         let Step { moving, into, is_above } = *step;
         self.open_up(into)?;
         if !is_above {

@@ -296,6 +296,7 @@ mod place;
 mod rebalance;
 mod registers;
 mod replica;
+mod reversal;
 #[cfg(feature = "serde")]
 mod serde_forms;
 mod state;
@@ -318,6 +319,7 @@ pub use error::{DecodeError, EditError, IntegrateError};
 pub use id::{EntryId, Life, NotAnEntryId, OpId, ReplicaId, Stamp, Timestamp};
 pub use op::{IdRange, NewEntry, Op};
 pub use replica::{Integrated, Replica};
+pub use reversal::{Mentioned, Reversal, StandIns};
 pub use text::{Side, TextChunks, TextUnit};
 pub use text_slice::TextSlice;
 pub use transaction::Transaction;

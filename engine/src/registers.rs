@@ -23,7 +23,7 @@ use crate::delta::Watch;
 use crate::entries::EntryIx;
 use crate::id::{Life, OpId, Stamp};
 use crate::op::{IdRange, NewEntry, Op};
-use crate::text::{Splice, Text, TextContent, TextForm, TextUndo, TextUnit};
+use crate::text::{Fate, Piece, Splice, Text, TextContent, TextForm, TextUndo, TextUnit};
 use crate::value::{Field, Value};
 use crate::value_ref::ValueRef;
 use fields::Fields;
@@ -101,6 +101,33 @@ impl Register {
             _ => return None,
         };
         Some(TextContent { set: self.stamp.op(), form })
+    }
+
+    /// The characters of a range that are in the text that the field holds, if it holds one: pieces
+    /// that stand together, each with whether it shows.
+    pub(crate) fn standing(&mut self, range: IdRange) -> Vec<(IdRange, bool)> {
+        self.text_mut().map(|text| text.standing(range)).unwrap_or_default()
+    }
+
+    /// Hands over the characters of the text that the field holds, in order.
+    pub(crate) fn for_each_piece<'a>(&'a self, mut each: impl FnMut(Piece<'a>)) {
+        match &self.content {
+            Content::Plain(text) => {
+                each(Piece { first: self.stamp.op(), fate: Fate::Visible(text) });
+            }
+            Content::Spliced(text) => text.pieces().for_each(each),
+            _ => {}
+        }
+    }
+
+    /// How many bytes the value has, about.
+    pub(crate) fn value_size(&self) -> usize {
+        match &self.content {
+            Content::Nothing | Content::Int(_) => 0,
+            Content::Plain(text) => text.len(),
+            Content::Spliced(text) => text.shown().bytes,
+            Content::Other(value) => value.size(),
+        }
     }
 
     /// What replacing a range of positions means in characters; `None` if the field holds no text,

@@ -237,6 +237,12 @@ impl Text {
         self.tree.position_of(id)
     }
 
+    /// The characters of a range that are in this text: pieces that stand together, each with whether
+    /// it shows. O(log n) for each piece.
+    pub(crate) fn standing(&mut self, range: IdRange) -> Vec<(IdRange, bool)> {
+        self.tree.standing(range.first, range.len)
+    }
+
     /// Panics if an invariant of the tree of runs does not hold.
     pub(crate) fn assert_invariants(&self, clock: &impl Fn(OpId) -> Stamp) {
         self.tree.assert_invariants(clock);

@@ -7,6 +7,8 @@
 //! - [`adversarial`]: well-formed changes that no honest author would make.
 //! - [`fuzz`](mod@fuzz): the bodies of the fuzz targets.
 //! - [`mirror`]: a copy of a replica that is told deltas alone.
+//! - [`store_view`]: what a store shows, and what has changed of it.
+//! - [`user`]: what a user does with a store at random.
 //! - [`view`]: what can be seen of a state, to compare replica and model.
 //! - [`pool`], [`dice`]: names, values and numbers to draw from.
 //! - [`check`](mod@check): how properties are run.
@@ -24,5 +26,7 @@ pub mod model;
 pub mod pool;
 pub mod store_rules;
 pub mod store_story;
+pub mod store_view;
 pub mod story;
+pub mod user;
 pub mod view;

@@ -6,14 +6,15 @@
 //!
 //! Invariant: `counts` has each hash that a value of a live entry refers to, with how many do.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use sds_engine::{BlobHash, BlobRef, EntryId, Field, Replica, ValueRef};
 use sha2::{Digest, Sha256};
 
 use crate::store::DataStore;
+use crate::undo::UndoHistory;
 
 /// The SHA-256 of a content: its name everywhere.
 #[must_use]
@@ -108,10 +109,14 @@ impl DataStore {
         blobs
     }
 
-    /// The blobs at hand that no value refers to, in order of hash.
+    /// The blobs at hand that no value refers to, in order of hash; but for those that undoing may
+    /// bring back.
     #[must_use]
     pub fn unreferenced_blobs(&self) -> Vec<BlobHash> {
-        let is_free = |hash: &&BlobHash| !self.blobs.counts.contains_key(*hash);
+        let undoable = self.undo_ref().into_iter().flat_map(UndoHistory::blobs);
+        let undoable: HashSet<BlobHash> = undoable.map(|blob| blob.hash).collect();
+        let is_free =
+            |hash: &&BlobHash| !self.blobs.counts.contains_key(*hash) && !undoable.contains(*hash);
         let mut free: Vec<BlobHash> = self.blobs.held.keys().filter(is_free).copied().collect();
         free.sort_unstable();
         free

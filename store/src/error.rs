@@ -67,6 +67,9 @@ pub enum StoreError {
         /// The bound in bytes.
         max: usize,
     },
+    /// A transaction is under way, and must end first.
+    #[error("a transaction is under way")]
+    TransactionOpen,
     /// One transaction has more edits than one change may.
     #[error("the transaction has more than {max} edits")]
     TooManyEdits {
@@ -183,7 +186,7 @@ impl StoreError {
             Self::Unreadable(_) => "malformed-patch",
             Self::NotIntegrated(IntegrateError::Forked { .. }) => "forked",
             Self::NotIntegrated(IntegrateError::BacklogFull { .. }) => "backlog-full",
-            Self::NotIntegrated(_) => "transaction-open",
+            Self::TransactionOpen | Self::NotIntegrated(_) => "transaction-open",
         }
     }
 }
@@ -201,6 +204,7 @@ impl From<EditError> for StoreError {
             EditError::NotText(entry) => Self::ChangeValueNotLiteral(entry),
             EditError::OutOfRange { from, to, len } => Self::OutOfRange { from, to, len },
             EditError::ChangeTooLarge { bytes, max } => Self::TransactionTooLarge { bytes, max },
+            EditError::TransactionOpen => Self::TransactionOpen,
             EditError::TooManyOps { max } => Self::TooManyEdits { max },
             EditError::TooLong(what) => Self::InvalidArgument { what, rule: "is too long" },
             _ => Self::OutOfIds,

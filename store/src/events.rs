@@ -45,6 +45,10 @@ pub struct ChangeEvent {
 pub(crate) enum Cause {
     /// A transaction of the user.
     Edit,
+    /// An undoing.
+    Undo,
+    /// A redoing.
+    Redo,
     /// A patch.
     Patch,
 }

@@ -53,6 +53,7 @@ mod options;
 mod store;
 mod text_diff;
 mod trash;
+mod undo;
 mod value;
 
 pub use anchor::TextField;
@@ -69,4 +70,5 @@ pub use sds_engine::{
     Version,
 };
 pub use store::DataStore;
+pub use undo::UndoOptions;
 pub use value::{ItemValue, NewValue, ValueKind};

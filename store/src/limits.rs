@@ -49,6 +49,12 @@ pub const VALUE_DEPTH_MAX: usize = 100;
 /// The most events in a row that handlers may cause by editing the store, before their edits fail.
 pub const EVENTS_AT_ONCE_MAX: usize = 1_000;
 
+/// So many steps can be undone, unless undoing is enabled with another number.
+pub const UNDO_STEPS: usize = 100;
+
+/// Steps of about so many bytes take in no more, so that undoing one fits a change.
+pub const UNDO_STEP_BYTES_MAX: usize = 4 << 20;
+
 // A UTF-16 unit is at most three bytes of UTF-8.
 const _: () = assert!(INFO_KEY_LENGTH_MAX * 3 <= sds_engine::limits::INFO_KEY_BYTES_MAX);
 const _: () = assert!(LITERAL_SIZE_LIMIT * 3 + 1_024 <= sds_engine::limits::CHANGE_BYTES_MAX);

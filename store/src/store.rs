@@ -13,6 +13,7 @@ use crate::entry::Entry;
 use crate::error::StoreError;
 use crate::events::{Cause, Events, Origin};
 use crate::options::StoreOptions;
+use crate::undo::UndoHistory;
 
 /// A tree of items and links. See the crate's documentation for a first example.
 #[derive(Debug)]
@@ -21,6 +22,7 @@ pub struct DataStore {
     pub(crate) blobs: Blobs,
     options: StoreOptions,
     events: Events,
+    undo: Option<Box<UndoHistory>>,
 }
 
 impl DataStore {
@@ -42,7 +44,7 @@ impl DataStore {
 
     fn from_replica(mut replica: Replica) -> Self {
         let (blobs, events) = (Blobs::of(&mut replica), Events::default());
-        Self { replica, blobs, options: StoreOptions::default(), events }
+        Self { replica, blobs, options: StoreOptions::default(), events, undo: None }
     }
 
     /// Gives the store other options than the usual ones.
@@ -111,12 +113,39 @@ impl DataStore {
         &mut self,
         edit: impl FnOnce(&mut Replica) -> Result<T, EditError>,
     ) -> Result<T, StoreError> {
-        if self.events.is_idle() || self.replica.is_in_transaction() {
+        if self.is_unwatched() || self.replica.is_in_transaction() {
             let done = edit(&mut self.replica)?;
             self.blobs.follow(&mut self.replica);
             return Ok(done);
         }
         self.transact(|store| Ok(edit(&mut store.replica)?))
+    }
+
+    /// Ends the outermost transaction.
+    fn end(&mut self, transaction: Transaction) -> Result<(), EditError> {
+        let Some(undo) = &mut self.undo else { return self.replica.commit(transaction) };
+        let next = |replica: &Replica| replica.version().next(replica.id());
+        let before = next(&self.replica);
+        let reversal = self.replica.commit_reversibly(transaction, undo.stand_ins())?;
+        if next(&self.replica) > before {
+            undo.note(reversal, self.events.answering());
+        } else {
+            undo.abandon();
+        }
+        Ok(())
+    }
+
+    /// Forgets what was noted of the outermost transaction, which was taken back.
+    fn abandon(&mut self) {
+        self.events.abandon(&mut self.replica);
+        if let Some(undo) = &mut self.undo {
+            undo.abandon();
+        }
+    }
+
+    /// Whether nobody wants to know what an edit does.
+    fn is_unwatched(&self) -> bool {
+        self.events.is_idle() && self.undo.is_none()
     }
 
     /// Sets a field.
@@ -126,7 +155,7 @@ impl DataStore {
         field: Field,
         value: Value,
     ) -> Result<(), StoreError> {
-        if self.events.is_idle() {
+        if self.is_unwatched() {
             return self.edit(|replica| replica.set(entry, field, value));
         }
         self.transact(|store| {
@@ -267,10 +296,35 @@ impl DataStore {
         &mut self.events
     }
 
+    pub(crate) const fn undo_ref(&self) -> Option<&UndoHistory> {
+        match &self.undo {
+            Some(undo) => Some(undo),
+            None => None,
+        }
+    }
+
+    pub(crate) const fn undo_mut(&mut self) -> &mut Option<Box<UndoHistory>> {
+        &mut self.undo
+    }
+
+    /// What undoing needs at once.
+    pub(crate) fn undo_parts_mut(&mut self) -> Option<UndoParts<'_>> {
+        let Self { replica, blobs, events, undo, .. } = self;
+        Some(UndoParts { replica, blobs, events, history: undo.as_deref_mut()? })
+    }
+
     /// Panics if an invariant of the engine does not hold; for tests.
     pub fn assert_invariants(&self) {
         self.replica.assert_invariants();
     }
+}
+
+/// The parts of a store that undoing needs at once.
+pub(crate) struct UndoParts<'a> {
+    pub(crate) replica: &'a mut Replica,
+    pub(crate) blobs: &'a mut Blobs,
+    pub(crate) events: &'a mut Events,
+    pub(crate) history: &'a mut UndoHistory,
 }
 
 /// Takes the transaction back when the closure fails or panics.
@@ -290,9 +344,10 @@ impl Scope<'_> {
         if !self.is_outermost {
             return Ok(store.replica.commit(transaction)?);
         }
-        if let Err(error) = store.replica.commit(transaction) {
-            store.blobs.follow(&mut store.replica);
-            store.events.abandon(&mut store.replica);
+        let ended = store.end(transaction);
+        store.blobs.follow(&mut store.replica);
+        if let Err(error) = ended {
+            store.abandon();
             return Err(error.into());
         }
         let cause = store.events.answering().unwrap_or(Cause::Edit);
@@ -310,7 +365,7 @@ impl Drop for Scope<'_> {
             blobs.follow(replica);
             events.forget_from(self.noted);
             if self.is_outermost {
-                events.abandon(replica);
+                self.store.abandon();
             }
         }
     }
