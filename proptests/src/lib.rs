@@ -24,6 +24,7 @@ pub mod fuzz;
 pub mod mirror;
 pub mod model;
 pub mod pool;
+pub mod snapshot;
 pub mod store_rules;
 pub mod store_story;
 pub mod store_view;
