@@ -19,7 +19,7 @@ use crate::text_slice::out_of_range;
 use crate::value::{Field, Value};
 
 /// An entry that is to go into a container.
-struct Step {
+pub(crate) struct Step {
     moving: EntryIx,
     into: EntryIx,
     /// Whether the container is inside the entry by the tree of moves, though it may not show so.
@@ -48,6 +48,20 @@ impl Replica {
         index: usize,
     ) -> Result<EntryId, EditError> {
         self.require_item(target)?;
+        self.create(None, NewEntry::Link { target }, parent, index)
+    }
+
+    /// Creates a link to an entry that may not be here, or not yet, as imports do. O(log n) in the
+    /// number of siblings.
+    ///
+    /// # Errors
+    /// If `parent` is not a shown item.
+    pub fn create_link_unchecked(
+        &mut self,
+        target: EntryId,
+        parent: EntryId,
+        index: usize,
+    ) -> Result<EntryId, EditError> {
         self.create(None, NewEntry::Link { target }, parent, index)
     }
 
@@ -293,7 +307,7 @@ impl Replica {
     }
 
     /// Where an entry is to go, and what stands against it.
-    fn step(&self, moving: EntryIx, into: EntryIx) -> Step {
+    pub(crate) fn step(&self, moving: EntryIx, into: EntryIx) -> Step {
         Step { moving, into, is_above: self.tree.is_at_or_above(moving, into) }
     }
 
@@ -307,7 +321,7 @@ impl Replica {
     }
 
     /// Makes sure that an entry can go where it is to.
-    fn enter(&mut self, step: &Step) -> Result<(), EditError> {
+    pub(crate) fn enter(&mut self, step: &Step) -> Result<(), EditError> {
         let Step { moving, into, is_above } = *step;
         self.open_up(into)?;
         if !is_above {
@@ -356,7 +370,7 @@ impl Replica {
         self.find_shown(entry).ok_or(EditError::NotFound(entry))
     }
 
-    fn require_item(&self, entry: EntryId) -> Result<EntryIx, EditError> {
+    pub(crate) fn require_item(&self, entry: EntryId) -> Result<EntryIx, EditError> {
         let known = self.entries.find(entry).ok_or(EditError::NotFound(entry))?;
         if self.display.is_container(known) {
             return Ok(known);

@@ -133,6 +133,9 @@ pub enum EditError {
         /// The bound.
         max: usize,
     },
+    /// A transaction is open; it must end first.
+    #[error("a transaction is open")]
+    TransactionOpen,
     /// Every id of this replica is used up, or every life of the entry.
     #[error("out of ids")]
     OutOfIds,

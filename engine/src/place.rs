@@ -140,7 +140,7 @@ impl Replica {
     }
 
     /// Gives a child another key in the container where it shows.
-    fn put_again(
+    pub(crate) fn put_again(
         &mut self,
         entry: EntryIx,
         parent: EntryIx,

@@ -23,8 +23,9 @@ use crate::delta::Watch;
 use crate::entries::EntryIx;
 use crate::id::{Life, OpId, Stamp};
 use crate::op::{IdRange, NewEntry, Op};
-use crate::text::{Splice, Text, TextContent, TextForm, TextUndo, TextUnit, Typed};
+use crate::text::{Fate, Piece, Splice, Text, TextContent, TextForm, TextUndo, TextUnit, Typed};
 use crate::value::{Field, Value};
+use crate::value_ref::ValueRef;
 use fields::Fields;
 pub(crate) use fields::{FieldIx, FieldNames};
 pub(crate) use journal::{Journal, Undo};
@@ -76,6 +77,18 @@ impl Register {
         }
     }
 
+    /// The same, borrowed.
+    pub(crate) fn value_ref(&self) -> ValueRef<'_> {
+        match &self.content {
+            Content::Nothing => ValueRef::None,
+            Content::Int(number) => ValueRef::Int(*number),
+            Content::Plain(_) | Content::Spliced(_) => {
+                self.text().map_or(ValueRef::None, |text| ValueRef::Text(text.chunks()))
+            }
+            Content::Other(value) => ValueRef::of_other(value),
+        }
+    }
+
     /// Whether the field holds nothing.
     pub(crate) const fn is_none(&self) -> bool {
         matches!(self.content, Content::Nothing)
@@ -89,6 +102,33 @@ impl Register {
             _ => return None,
         };
         Some(TextContent { set: self.stamp.op(), form })
+    }
+
+    /// The characters of a range that are in the text that the field holds, if it holds one: pieces
+    /// that stand together, each with whether it shows.
+    pub(crate) fn standing(&mut self, range: IdRange) -> Vec<(IdRange, bool)> {
+        self.text_mut().map(|text| text.standing(range)).unwrap_or_default()
+    }
+
+    /// Hands over the characters of the text that the field holds, in order.
+    pub(crate) fn for_each_piece<'a>(&'a self, mut each: impl FnMut(Piece<'a>)) {
+        match &self.content {
+            Content::Plain(text) => {
+                each(Piece { first: self.stamp.op(), fate: Fate::Visible(text) });
+            }
+            Content::Spliced(text) => text.pieces().for_each(each),
+            _ => {}
+        }
+    }
+
+    /// How many bytes the value has, about.
+    pub(crate) fn value_size(&self) -> usize {
+        match &self.content {
+            Content::Nothing | Content::Int(_) => 0,
+            Content::Plain(text) => text.len(),
+            Content::Spliced(text) => text.shown().bytes,
+            Content::Other(value) => value.size(),
+        }
     }
 
     /// The text that the field holds, if it was spliced.

@@ -262,8 +262,13 @@ impl Text {
     /// The visible characters.
     pub(crate) fn visible(&self) -> String {
         let mut visible = String::with_capacity(self.tree.shown().bytes);
-        visible.extend(self.chunks(self.seam(0, TextUnit::Utf8).unwrap_or(self.end()), self.end()));
+        visible.extend(self.all_chunks());
         visible
+    }
+
+    /// The visible characters, in pieces.
+    pub(crate) fn all_chunks(&self) -> Chunks<'_> {
+        self.chunks(self.seam(0, TextUnit::Utf8).unwrap_or(self.end()), self.end())
     }
 
     /// All characters, in order: what [`Text::from_pieces`] takes.
@@ -311,6 +316,12 @@ impl Text {
     /// Where a character is, or was before it was deleted. O(log n) once the text has been edited.
     pub(crate) fn position_of(&self, id: OpId) -> Option<CharPosition> {
         self.tree.position_of(id)
+    }
+
+    /// The characters of a range that are in this text: pieces that stand together, each with whether
+    /// it shows. O(log n) for each piece.
+    pub(crate) fn standing(&mut self, range: IdRange) -> Vec<(IdRange, bool)> {
+        self.tree.standing(range.first, range.len)
     }
 
     /// Panics if an invariant of the tree of runs does not hold.

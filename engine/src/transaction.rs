@@ -13,7 +13,7 @@ use crate::digest::DigestSum;
 use crate::display::Facts;
 use crate::entries::{Entries, EntryIx};
 use crate::error::EditError;
-use crate::id::{OpId, Stamp};
+use crate::id::{OpId, ReplicaId, Stamp};
 use crate::limits::{CHANGE_BYTES_MAX, CHANGE_OPS_MAX, COUNTER_MAX};
 use crate::op::{Op, OpList, OpView};
 use crate::registers::{Journal, Undo};
@@ -37,6 +37,22 @@ struct Mark {
     ops: usize,
     next: u64,
     journal: usize,
+}
+
+impl OpenChange {
+    pub(crate) fn ops(&self) -> &[Op] {
+        &self.ops
+    }
+
+    /// The stamp of its first op.
+    pub(crate) const fn first_stamp(&self, replica: ReplicaId) -> Stamp {
+        Stamp { lamport: self.lamport, replica, counter: self.start }
+    }
+
+    /// How to take its ops back, the oldest first.
+    pub(crate) fn into_records(mut self) -> Vec<(EntryIx, Undo)> {
+        self.journal.split_off(0)
+    }
 }
 
 /// A transaction that has begun: to be given back to [`Replica::commit`] or [`Replica::roll_back`].
@@ -105,11 +121,19 @@ impl Replica {
     /// [`EditError::ChangeTooLarge`] or [`EditError::TooManyOps`] for the outermost, which is taken
     /// back then.
     pub fn commit(&mut self, transaction: Transaction) -> Result<(), EditError> {
+        self.commit_and_keep(transaction).map(drop)
+    }
+
+    /// The same; what the outermost made of the log of undo records is handed over.
+    pub(crate) fn commit_and_keep(
+        &mut self,
+        transaction: Transaction,
+    ) -> Result<Option<OpenChange>, EditError> {
         while self.depth() > transaction.depth {
             self.roll_back_innermost();
         }
         if self.depth() < transaction.depth {
-            return Ok(());
+            return Ok(None);
         }
         if transaction.depth == 1 {
             return self.commit_change();
@@ -117,7 +141,7 @@ impl Replica {
         if let Some(open) = &mut self.open {
             open.marks.pop();
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Takes back a transaction and any that was begun inside it. Ids that they gave out are not
@@ -253,13 +277,13 @@ impl Replica {
         self.refresh(touched);
     }
 
-    /// Makes a change of the outermost transaction.
-    fn commit_change(&mut self) -> Result<(), EditError> {
-        let Some(open) = &mut self.open else { return Ok(()) };
+    /// Makes a change of the outermost transaction, if there is anything in it.
+    fn commit_change(&mut self) -> Result<Option<OpenChange>, EditError> {
+        let Some(open) = &mut self.open else { return Ok(None) };
         if open.ops.iter().all(|op| matches!(op, Op::Skip { .. })) {
             self.skipped = open.next - open.start;
             self.open = None;
-            return Ok(());
+            return Ok(None);
         }
         let (start, span) = (open.start, open.next - open.start);
         let first = OpId { replica: self.id, counter: start };
@@ -272,8 +296,7 @@ impl Replica {
         self.history.append_own(first, span, &deps);
         self.history.push_ops(self.id, ops);
         self.history.seal_if_long(self.id);
-        self.open = None;
-        Ok(())
+        Ok(self.open.take())
     }
 
     /// Whether the ops are few and small enough for one change. Encodes them only if they may not be.

@@ -181,6 +181,16 @@ impl MoveTree {
         self.nodes.placed(entry)
     }
 
+    /// The move that had put `entry` where it was before the moves from `stamp` on, which are the newest.
+    pub(crate) fn placed_before(&self, entry: EntryIx, stamp: Stamp) -> Option<MoveIx> {
+        let is_newer = |ix: &MoveIx| self.moves.get(*ix).stamp >= stamp;
+        let mut placed = self.nodes.placed(entry);
+        while let Some(newer) = placed.filter(is_newer) {
+            placed = self.moves.get(newer).replaced;
+        }
+        placed
+    }
+
     /// Where `entry` was put last, by the moves that took effect.
     pub(crate) fn placement(&self, entry: EntryIx) -> Option<Placement<'_>> {
         let ix = self.nodes.placed(entry)?;

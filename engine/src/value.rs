@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::str::FromStr;
 
 /// Which property of an entry a register is.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,6 +45,27 @@ pub struct BlobHash(pub [u8; 32]);
 impl fmt::Display for BlobHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// The text is not a blob's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a blob's hash: expected 64 hexadecimal digits")]
+pub struct NotABlobHash;
+
+impl FromStr for BlobHash {
+    type Err = NotABlobHash;
+
+    fn from_str(text: &str) -> Result<Self, NotABlobHash> {
+        let mut hash = [0; 32];
+        if text.len() != 2 * hash.len() || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err(NotABlobHash);
+        }
+        for (byte, digits) in hash.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            let digits = std::str::from_utf8(digits).map_err(|_| NotABlobHash)?;
+            *byte = u8::from_str_radix(digits, 16).map_err(|_| NotABlobHash)?;
+        }
+        Ok(Self(hash))
     }
 }
 

@@ -4,6 +4,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use sds_engine::{Change, Patch, Replica, ReplicaId, Version};
 
 use crate::snapshot;
+use crate::store_story::{StoreStep, StoreStory, USERS};
 use crate::story::{PEERS, Step, Story};
 use crate::view::{View, assert_matches_model};
 
@@ -27,6 +28,26 @@ pub fn story(data: &[u8]) -> Option<(usize, u64, Vec<Step>)> {
         steps.push(Step::arbitrary(&mut bytes).ok()?);
     }
     Some((peers, seed, steps))
+}
+
+/// Panics unless the rules of a store hold after every step of the story that the bytes tell, and all
+/// users end up with the same.
+pub fn store(data: &[u8]) {
+    let Some((users, seed, steps)) = store_story(data) else { return };
+    StoreStory::new(users).run(&steps).converge(seed);
+}
+
+/// The story of users of a store that the bytes tell.
+#[must_use]
+pub fn store_story(data: &[u8]) -> Option<(usize, u64, Vec<StoreStep>)> {
+    let mut bytes = Unstructured::new(data);
+    let users = bytes.int_in_range(USERS).ok()?;
+    let seed = u64::arbitrary(&mut bytes).ok()?;
+    let mut steps = Vec::new();
+    while !bytes.is_empty() && steps.len() < STEPS_MAX {
+        steps.push(StoreStep::arbitrary(&mut bytes).ok()?);
+    }
+    Some((users, seed, steps))
 }
 
 /// The model takes time that grows with the square of what it is given.

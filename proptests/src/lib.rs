@@ -2,10 +2,13 @@
 //!
 //! - [`model`]: what state a set of changes gives, straight from the merging rules.
 //! - [`story`]: a few replicas, their edits and what reaches whom.
+//! - [`store_rules`]: what must hold of any store; [`store_story`]: a few users of one.
 //! - [`edit`]: local edits at random, and what each promises.
 //! - [`adversarial`]: well-formed changes that no honest author would make.
 //! - [`fuzz`](mod@fuzz): the bodies of the fuzz targets.
 //! - [`mirror`]: a copy of a replica that is told deltas alone.
+//! - [`store_view`]: what a store shows, and what has changed of it.
+//! - [`user`]: what a user does with a store at random.
 //! - [`view`]: what can be seen of a state, to compare replica and model.
 //! - [`pool`], [`dice`]: names, values and numbers to draw from.
 //! - [`check`](mod@check): how properties are run.
@@ -22,5 +25,9 @@ pub mod mirror;
 pub mod model;
 pub mod pool;
 pub mod snapshot;
+pub mod store_rules;
+pub mod store_story;
+pub mod store_view;
 pub mod story;
+pub mod user;
 pub mod view;

@@ -57,7 +57,7 @@ fn labels(engine: &SyncEngine) -> Vec<String> {
     let read = engine.read(|store| {
         let root = store.root_item();
         let items = root.inner_entries().filter(|entry| !entry.id().is_well_known());
-        let mut labels: Vec<String> = items.map(|item| item.label()).collect();
+        let mut labels: Vec<String> = items.map(|item| item.label().into_owned()).collect();
         labels.sort();
         labels
     });

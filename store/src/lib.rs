@@ -35,22 +35,40 @@
 //! The store does no I/O: `sds-sync` keeps it on disk and equal to its peers.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::unreachable))]
 
+/// The code in `docs/guide.md`, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide.md")]
+pub struct Guide;
+
+mod anchor;
 mod blob;
+mod change_set;
 mod edit;
 mod entry;
 mod error;
+mod events;
 mod json;
 pub mod limits;
+mod options;
 mod store;
+mod text_diff;
+mod trash;
+mod undo;
 mod value;
 
+pub use anchor::TextField;
 pub use blob::blob_hash;
-pub use edit::NewValue;
+pub use change_set::{ChangeSet, EntryChange, ListPlace, Property, TextEdit};
 pub use entry::Entry;
-pub use error::StoreError;
+pub use error::{ImportError, StoreError};
+pub use events::{ChangeEvent, Origin, Subscription};
+pub use json::{JsonOptions, JsonSource};
+pub use options::StoreOptions;
 pub use sds_engine::{
-    BlobHash, BlobRef, Change, ChangeHeader, DecodeError, Digest, EntryId, Integrated,
-    NotAnEntryId, OpId, Patch, ReplicaId, Timestamp, Version,
+    Anchor, BlobHash, BlobRef, Change, ChangeHeader, DecodeError, Digest, EntryId, Integrated,
+    NotABlobHash, NotAnEntryId, OpId, Patch, ReplicaId, Side, TextSlice, TextUnit, Timestamp,
+    Version,
 };
 pub use store::DataStore;
-pub use value::{ItemValue, ValueKind};
+pub use undo::UndoOptions;
+pub use value::{ItemValue, NewValue, ValueKind};

@@ -3,21 +3,26 @@
 use std::sync::Arc;
 
 use sds_engine::{
-    BlobHash, BlobRef, Digest, EntryId, Field, Integrated, Patch, Replica, ReplicaId, Transaction,
-    Value, Version,
+    Digest, EditError, EntryId, Field, IntegrateError, Integrated, Patch, Replica, ReplicaId,
+    Transaction, Value, Version,
 };
 
 use crate::blob::Blobs;
+use crate::change_set::{Property, reads_alike};
 use crate::entry::Entry;
 use crate::error::StoreError;
-use crate::limits::LITERAL_SIZE_LIMIT;
+use crate::events::{Cause, Events, Origin};
+use crate::options::StoreOptions;
+use crate::undo::UndoHistory;
 
 /// A tree of items and links. See the crate's documentation for a first example.
 #[derive(Debug)]
 pub struct DataStore {
     replica: Replica,
-    blobs: Blobs,
-    literal_size_limit: usize,
+    pub(crate) blobs: Blobs,
+    options: StoreOptions,
+    events: Events,
+    undo: Option<Box<UndoHistory>>,
 }
 
 impl DataStore {
@@ -37,68 +42,161 @@ impl DataStore {
         Ok(Self::from_replica(Replica::from_snapshot(replica, snapshot)?))
     }
 
-    fn from_replica(replica: Replica) -> Self {
-        Self { replica, blobs: Blobs::default(), literal_size_limit: LITERAL_SIZE_LIMIT }
+    fn from_replica(mut replica: Replica) -> Self {
+        let (blobs, events) = (Blobs::of(&mut replica), Events::default());
+        Self { replica, blobs, options: StoreOptions::default(), events, undo: None }
     }
 
-    /// Keeps texts up to `limit` UTF-16 units inline, and makes blobs of longer ones.
+    /// Gives the store other options than the usual ones.
     #[must_use]
-    pub const fn with_literal_size_limit(mut self, limit: usize) -> Self {
-        self.literal_size_limit = limit;
+    pub fn with_options(mut self, options: StoreOptions) -> Self {
+        self.options = options;
         self
     }
 
-    /// Runs several edits as one: all of them happen, or none. Inside another transaction it is a
-    /// part of that one which can fail by itself.
+    /// The options of this copy.
+    #[must_use]
+    pub const fn options(&self) -> &StoreOptions {
+        &self.options
+    }
+
+    /// Runs several edits as one: all of them happen, or none. They become one change and one event.
+    ///
+    /// Inside another transaction it is a part of that one which can fail by itself: if `edits` fails
+    /// or panics and the outer one survives that, only the part is taken back.
+    ///
+    /// ```
+    /// use sds_store::{DataStore, EntryId, ReplicaId, StoreError};
+    ///
+    /// # fn main() -> Result<(), StoreError> {
+    /// # let one = ReplicaId::new(1).unwrap();
+    /// let mut desk = DataStore::new(one);
+    /// desk.transact(|store| {
+    ///     let list = store.new_item_at(None, EntryId::ROOT, None)?;
+    ///     let failed = store.transact(|store| {
+    ///         store.set_label(list, "half done")?;
+    ///         store.set_mime_type(list, "")
+    ///     });
+    ///     assert_eq!(failed.unwrap_err().code(), "invalid-argument");
+    ///     assert_eq!(store.entry_with_id(list).unwrap().label(), "");
+    ///     Ok::<_, StoreError>(())
+    /// })?;
+    /// assert_eq!(desk.entry_count(), 4, "the item, Root, Trash, Lost and Found");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
-    /// What `edits` returns, or [`StoreError::TransactionTooLarge`]. Nothing has changed then.
+    /// What `edits` returns; [`StoreError::TransactionTooLarge`] for the whole;
+    /// [`StoreError::TooManyEvents`] where handlers answer each other without end. Nothing has
+    /// changed then.
     pub fn transact<T, E: From<StoreError>>(
         &mut self,
         edits: impl FnOnce(&mut Self) -> Result<T, E>,
     ) -> Result<T, E> {
-        // The engine's transactions want the engine alone; blobs may stay, nobody refers to them.
-        let transaction = self.replica.begin();
-        let mut scope = Scope { store: self, transaction: Some(transaction) };
-        let result = edits(scope.store)?;
-        if let Some(transaction) = scope.transaction.take() {
-            scope.store.replica.commit(transaction).map_err(StoreError::from)?;
+        let is_outermost = !self.replica.is_in_transaction();
+        if is_outermost {
+            self.events.begin(&mut self.replica)?;
         }
+        // The engine's transactions want the engine alone; blobs may stay, nobody refers to them.
+        let transaction = Some(self.replica.begin());
+        let noted = self.events.noted();
+        let scope = Scope { store: self, transaction, is_outermost, noted };
+        let result = edits(scope.store)?;
+        scope.commit()?;
         Ok(result)
+    }
+
+    /// Makes one edit, which is a transaction by itself outside of one. Every edit comes through here
+    /// or [`DataStore::transact`].
+    pub(crate) fn edit<T>(
+        &mut self,
+        edit: impl FnOnce(&mut Replica) -> Result<T, EditError>,
+    ) -> Result<T, StoreError> {
+        if self.is_unwatched() || self.replica.is_in_transaction() {
+            let done = edit(&mut self.replica)?;
+            self.blobs.follow(&mut self.replica);
+            return Ok(done);
+        }
+        self.transact(|store| Ok(edit(&mut store.replica)?))
+    }
+
+    /// Ends the outermost transaction.
+    fn end(&mut self, transaction: Transaction) -> Result<(), EditError> {
+        let Some(undo) = &mut self.undo else { return self.replica.commit(transaction) };
+        let next = |replica: &Replica| replica.version().next(replica.id());
+        let before = next(&self.replica);
+        let reversal = self.replica.commit_reversibly(transaction, undo.stand_ins())?;
+        if next(&self.replica) > before {
+            undo.note(reversal, self.events.answering());
+        } else {
+            undo.abandon();
+        }
+        Ok(())
+    }
+
+    /// Forgets what was noted of the outermost transaction, which was taken back.
+    fn abandon(&mut self) {
+        self.events.abandon(&mut self.replica);
+        if let Some(undo) = &mut self.undo {
+            undo.abandon();
+        }
+    }
+
+    /// Whether nobody wants to know what an edit does.
+    fn is_unwatched(&self) -> bool {
+        self.events.is_idle() && self.undo.is_none()
+    }
+
+    /// Sets a field.
+    pub(crate) fn set(
+        &mut self,
+        entry: EntryId,
+        field: Field,
+        value: Value,
+    ) -> Result<(), StoreError> {
+        if self.is_unwatched() {
+            return self.edit(|replica| replica.set(entry, field, value));
+        }
+        self.transact(|store| {
+            let before = store.replica.value(entry, &field);
+            let is_same = store.events.is_heard() && reads_alike(entry, &field, &before, &value);
+            let property = Property::from(&field);
+            store.replica.set(entry, field, value)?;
+            if is_same {
+                store.events.note_set_again(entry, property);
+            }
+            Ok(())
+        })
     }
 
     /// Takes in a patch from elsewhere. Empty bytes are an empty patch.
     ///
     /// # Errors
-    /// If the patch is not readable or contradicts what is here. Nothing has changed then.
+    /// If the patch is not readable or contradicts what is here, or if a transaction is under way.
+    /// Nothing has changed then.
     pub fn apply_remote_patch(&mut self, patch: &[u8]) -> Result<Integrated, StoreError> {
-        Ok(self.replica.integrate(Patch::decode(patch)?)?)
+        let patch = Patch::decode(patch)?;
+        if self.replica.is_in_transaction() {
+            return Err(IntegrateError::TransactionOpen.into());
+        }
+        self.events.begin(&mut self.replica)?;
+        let integrated = self.replica.integrate(patch)?;
+        self.blobs.follow(&mut self.replica);
+        self.events.record(&mut self.replica, Origin::External, Cause::Patch);
+        self.deliver_events();
+        Ok(integrated)
     }
 
-    /// Keeps a blob that was fetched or is about to be referred to, and returns its name.
-    pub fn add_blob(&mut self, bytes: impl Into<Arc<[u8]>>) -> BlobHash {
-        self.blobs.insert(bytes.into())
-    }
-
-    /// The blob with this hash, if it is at hand.
-    #[must_use]
-    pub fn blob(&self, hash: &BlobHash) -> Option<Arc<[u8]>> {
-        self.blobs.find(hash).cloned()
-    }
-
-    /// The blobs that values refer to, each once, in order of hash. Costs a walk over the store.
-    #[must_use]
-    pub fn referenced_blobs(&self) -> Vec<BlobRef> {
-        let values = self.replica.shown_entries().map(|id| self.replica.value(id, &Field::Value));
-        let mut blobs: Vec<BlobRef> = values
-            .filter_map(|value| match value {
-                Value::Blob(blob) => Some(blob),
-                _ => None,
-            })
-            .collect();
-        blobs.sort_by_key(|blob| (blob.hash, blob.size));
-        blobs.dedup_by_key(|blob| blob.hash);
-        blobs
+    /// Takes in a snapshot that another copy of the store gave ([`DataStore::as_binary`]), as if it
+    /// were a patch: nothing of what is here is lost. Costs the snapshot. Only for snapshots from where
+    /// patches would be taken from: one unfolds to gigabytes at most.
+    ///
+    /// # Errors
+    /// As for [`DataStore::from_binary`] and [`DataStore::apply_remote_patch`].
+    pub fn merge_binary(&mut self, snapshot: &[u8]) -> Result<Integrated, StoreError> {
+        let other = Replica::from_snapshot(self.replica.id(), snapshot)?;
+        self.apply_remote_patch(&other.export(self.version()))
     }
 
     /// The id under which this copy is edited.
@@ -131,6 +229,14 @@ impl DataStore {
         self.replica.is_shown(id).then(|| Entry::new(self, id))
     }
 
+    /// The entry with this id.
+    ///
+    /// # Errors
+    /// `not-found` if it does not show: it never was here, or was purged.
+    pub fn entry(&self, id: EntryId) -> Result<Entry<'_>, StoreError> {
+        self.entry_with_id(id).ok_or(StoreError::NotFound(id))
+    }
+
     /// How many entries show, the three system items included.
     #[must_use]
     pub fn entry_count(&self) -> usize {
@@ -155,6 +261,15 @@ impl DataStore {
         self.replica.export(since)
     }
 
+    /// The same for a cursor that [`DataStore::current_cursor`] gave, here or on another copy; an empty
+    /// one knows nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Unreadable`] if it is no cursor.
+    pub fn export_patch_since(&self, cursor: &[u8]) -> Result<Vec<u8>, StoreError> {
+        Ok(self.export_patch(&Version::decode(cursor)?))
+    }
+
     /// The changes that `since` lacks, encoded, each after what it builds on; nothing if some came as
     /// a state, without their bytes.
     #[must_use]
@@ -177,12 +292,25 @@ impl DataStore {
         &self.replica
     }
 
-    pub(crate) const fn replica_mut(&mut self) -> &mut Replica {
-        &mut self.replica
+    pub(crate) const fn events_mut(&mut self) -> &mut Events {
+        &mut self.events
     }
 
-    pub(crate) const fn literal_size_limit(&self) -> usize {
-        self.literal_size_limit
+    pub(crate) const fn undo_ref(&self) -> Option<&UndoHistory> {
+        match &self.undo {
+            Some(undo) => Some(undo),
+            None => None,
+        }
+    }
+
+    pub(crate) const fn undo_mut(&mut self) -> &mut Option<Box<UndoHistory>> {
+        &mut self.undo
+    }
+
+    /// What undoing needs at once.
+    pub(crate) fn undo_parts_mut(&mut self) -> Option<UndoParts<'_>> {
+        let Self { replica, blobs, events, undo, .. } = self;
+        Some(UndoParts { replica, blobs, events, history: undo.as_deref_mut()? })
     }
 
     /// Panics if an invariant of the engine does not hold; for tests.
@@ -191,16 +319,54 @@ impl DataStore {
     }
 }
 
+/// The parts of a store that undoing needs at once.
+pub(crate) struct UndoParts<'a> {
+    pub(crate) replica: &'a mut Replica,
+    pub(crate) blobs: &'a mut Blobs,
+    pub(crate) events: &'a mut Events,
+    pub(crate) history: &'a mut UndoHistory,
+}
+
 /// Takes the transaction back when the closure fails or panics.
 struct Scope<'a> {
     store: &'a mut DataStore,
     transaction: Option<Transaction>,
+    is_outermost: bool,
+    /// How many notes about properties set again there were before.
+    noted: usize,
+}
+
+impl Scope<'_> {
+    fn commit(mut self) -> Result<(), StoreError> {
+        let Some(transaction) = self.transaction.take() else { return Ok(()) };
+        let store = &mut *self.store;
+        store.blobs.follow(&mut store.replica);
+        if !self.is_outermost {
+            return Ok(store.replica.commit(transaction)?);
+        }
+        let ended = store.end(transaction);
+        store.blobs.follow(&mut store.replica);
+        if let Err(error) = ended {
+            store.abandon();
+            return Err(error.into());
+        }
+        let cause = store.events.answering().unwrap_or(Cause::Edit);
+        store.events.record(&mut store.replica, Origin::Internal, cause);
+        store.deliver_events();
+        Ok(())
+    }
 }
 
 impl Drop for Scope<'_> {
     fn drop(&mut self) {
         if let Some(transaction) = self.transaction.take() {
-            self.store.replica.roll_back(transaction);
+            let DataStore { replica, events, blobs, .. } = &mut *self.store;
+            replica.roll_back(transaction);
+            blobs.follow(replica);
+            events.forget_from(self.noted);
+            if self.is_outermost {
+                self.store.abandon();
+            }
         }
     }
 }

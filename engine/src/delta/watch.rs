@@ -11,7 +11,7 @@ use super::Appearance;
 use super::splices::Splices;
 use crate::entries::EntryIx;
 use crate::id::Timestamp;
-use crate::registers::FieldIx;
+use crate::registers::{FieldIx, FieldNames};
 use crate::text::Lengths;
 use crate::value::Value;
 
@@ -41,9 +41,10 @@ pub(crate) enum KnownField {
     Rewritten(String),
 }
 
-/// The notes, while somebody wants them.
+/// The notes, while somebody wants them; and the entries whose values were set, while somebody wants
+/// only these.
 #[derive(Debug, Default)]
-pub(crate) struct Watch(Option<Box<Noted>>);
+pub(crate) struct Watch(Option<Box<Noted>>, Option<Vec<EntryIx>>);
 
 #[derive(Debug, Default)]
 pub(super) struct Noted {
@@ -70,6 +71,21 @@ impl Watch {
     #[inline]
     pub(crate) const fn is_on(&self) -> bool {
         self.0.is_some()
+    }
+
+    /// Whether anybody wants notes of fields that are set.
+    pub(crate) const fn notes_fields(&self) -> bool {
+        self.0.is_some() || self.1.is_some()
+    }
+
+    /// Begins to mark entries whose value is set, or comes or goes with a life.
+    pub(crate) fn mark_values(&mut self) {
+        self.1.get_or_insert_default();
+    }
+
+    /// Hands over the marked entries, some maybe twice.
+    pub(crate) fn take_marked(&mut self) -> Vec<EntryIx> {
+        self.1.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Notes how an entry shows that is about to show differently. `known` gets the time of deletion
@@ -104,6 +120,12 @@ impl Watch {
         field: FieldIx,
         value: impl FnOnce() -> Value,
     ) {
+        if field == FieldNames::VALUE
+            && let Some(marked) = &mut self.1
+            && marked.last() != Some(&entry)
+        {
+            marked.push(entry);
+        }
         let Some(noted) = &mut self.0 else { return };
         match noted.fields.entry((entry, field)) {
             Entry::Vacant(place) => drop(place.insert(KnownField::Replaced(value()))),

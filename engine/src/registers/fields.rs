@@ -25,7 +25,7 @@ pub(crate) struct FieldNames {
 impl FieldNames {
     const LABEL: FieldIx = FieldIx::new(0);
     const TYPE: FieldIx = FieldIx::new(1);
-    const VALUE: FieldIx = FieldIx::new(2);
+    pub(crate) const VALUE: FieldIx = FieldIx::new(2);
 
     pub(crate) fn new() -> Self {
         let names = vec![Field::Label, Field::Type, Field::Value];

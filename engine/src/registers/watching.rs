@@ -8,7 +8,7 @@ use crate::value::Value;
 impl EntryState {
     /// Notes what all fields hold, since the life of the entry is about to change.
     pub(super) fn note_all(&self, entry: EntryIx, watch: &mut Watch) {
-        if watch.is_on() {
+        if watch.notes_fields() {
             self.fields.for_each(|register| {
                 let field = register.field;
                 watch.note_field(entry, field, || self.shown_value(entry, field));

@@ -3,6 +3,7 @@
 //! Reading asks this, so that a text that nobody splices is never taken apart. What it costs is
 //! O(log n) for a text that was spliced, and the text's length for one that was not.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::tree::{CharPosition, Chunks, Side};
@@ -33,6 +34,19 @@ enum ChunksForm<'a> {
     Spliced(Chunks<'a>),
 }
 
+impl<'a> TextChunks<'a> {
+    /// What is left, in one piece; without a copy if it is one.
+    #[must_use]
+    pub fn into_cow(mut self) -> Cow<'a, str> {
+        let Some(first) = self.next() else { return Cow::Borrowed("") };
+        let Some(second) = self.next() else { return Cow::Borrowed(first) };
+        let mut all = String::from(first);
+        all.push_str(second);
+        all.extend(self);
+        Cow::Owned(all)
+    }
+}
+
 impl<'a> Iterator for TextChunks<'a> {
     type Item = &'a str;
 
@@ -45,6 +59,14 @@ impl<'a> Iterator for TextChunks<'a> {
 }
 
 impl<'a> TextContent<'a> {
+    /// The whole text.
+    pub(crate) fn chunks(self) -> TextChunks<'a> {
+        TextChunks(match self.form {
+            TextForm::Plain(text) => ChunksForm::Plain(Some(text)),
+            TextForm::Spliced(text) => ChunksForm::Spliced(text.all_chunks()),
+        })
+    }
+
     /// How long the text is.
     pub(crate) fn lengths(self) -> Lengths {
         match self.form {

@@ -28,6 +28,7 @@ mod edit;
 mod invariants;
 mod load;
 mod nodes;
+mod standing;
 
 use smallvec::SmallVec;
 

@@ -101,8 +101,19 @@ impl Shared {
     /// Takes a patch in, or leaves the store untouched; returns the changes that were new.
     pub(super) fn apply(&self, patch: &[u8]) -> Result<Vec<Arc<[u8]>>, ApplyError> {
         let mut core = self.core()?;
-        core.store.apply_remote_patch(patch)?;
-        Ok(self.capture(&mut core, Origin::Relay)?)
+        let taken_in = core.store.hold_events(|store| {
+            store.apply_remote_patch(patch)?;
+            Ok::<_, StoreError>(store.version().clone())
+        })?;
+        // Handlers may have answered with edits, which the relay has yet to hear of.
+        let is_answered = *core.store.version() != taken_in;
+        let origin = if is_answered { Origin::Local } else { Origin::Relay };
+        let mut changes = self.capture(&mut core, origin)?;
+        changes.retain(|change| {
+            let header = ChangeHeader::decode(change);
+            header.is_ok_and(|header| taken_in.has(header.last()))
+        });
+        Ok(changes)
     }
 
     /// The durable changes that `version` lacks.
@@ -275,8 +286,7 @@ impl Core {
 
     /// Lists what the state refers to now, so that nobody fetches what was overwritten (E2).
     fn list_blobs_to_fetch(&mut self) {
-        let referenced = self.store.referenced_blobs().into_iter();
-        let missing = referenced.filter(|blob| self.store.blob(&blob.hash).is_none());
+        let missing = self.store.missing_blobs().into_iter();
         self.blobs_to_fetch = missing.map(|blob| (blob.hash, blob.size)).collect();
     }
 }
@@ -334,6 +344,28 @@ mod tests {
     /// Fifty thousand bytes, which are kept as a blob.
     fn content(byte: u8) -> Vec<u8> {
         vec![byte; 50_000]
+    }
+
+    #[test]
+    fn what_handlers_answer_to_a_patch_is_still_to_be_sent() {
+        let shared = shared();
+        let subscription = shared.edit(|store| {
+            store.on_change(|store, event| {
+                if event.origin == sds_store::Origin::External {
+                    store.write_value(EntryId::ROOT, content(1).as_slice()).unwrap();
+                }
+            })
+        });
+        let mut author = DataStore::new(replica(1));
+        author.set_label(EntryId::ROOT, "asked").unwrap();
+        let changes = shared.apply(&author.export_patch(&Version::new())).unwrap();
+        let authors: Vec<_> =
+            changes.iter().map(|change| ChangeHeader::decode(change).unwrap().replica).collect();
+        assert_eq!(authors, [replica(1)], "the relay has no other");
+        assert_eq!(shared.blobs_to_send().unwrap().len(), 1);
+        let captured = shared.status.borrow().local.clone();
+        assert!(shared.read(|store| captured == *store.version()).unwrap());
+        drop(subscription);
     }
 
     #[test]

@@ -226,7 +226,7 @@ fn is_prose(entry: &Entry<'_>) -> bool {
 }
 
 fn label_of(store: &DataStore, id: EntryId) -> String {
-    store.entry_with_id(id).map(|entry| entry.label()).unwrap_or_default()
+    store.entry_with_id(id).map(|entry| entry.label().into_owned()).unwrap_or_default()
 }
 
 fn text_of(store: &DataStore, id: EntryId) -> String {

@@ -1,0 +1,102 @@
+//! Whatever happens to a store, its change sets name exactly what reads differently, and a copy that
+//! is told nothing but them follows.
+
+use std::sync::mpsc::{self, Receiver};
+
+use proptest::prelude::{Strategy, any, prop};
+use sds_proptests::check::check;
+use sds_proptests::store_view::StoreView;
+use sds_proptests::user::{Janitor, NOW, UserTransaction};
+use sds_store::{ChangeEvent, DataStore, Origin, ReplicaId, Subscription, UndoOptions};
+
+#[derive(Clone, Debug)]
+enum Act {
+    Edit(UserTransaction),
+    Undo,
+    Redo,
+    Receive(u8),
+    /// Hears that somebody elsewhere has purged something.
+    Purge(u8),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    (0..11u8, UserTransaction::any(), any::<u8>()).prop_map(
+        |(kind, transaction, number)| match kind {
+            0..=4 => Act::Edit(transaction),
+            5 => Act::Undo,
+            6 => Act::Redo,
+            7 => Act::Purge(number),
+            _ => Act::Receive(number),
+        },
+    )
+}
+
+struct User {
+    store: DataStore,
+    view: StoreView,
+    events: Receiver<ChangeEvent>,
+    _subscription: Subscription,
+}
+
+impl User {
+    fn new(number: u64) -> Self {
+        let mut store = DataStore::new(ReplicaId::new(number).unwrap());
+        store.enable_undo(UndoOptions::default());
+        let (sender, events) = mpsc::channel();
+        let subscription = store.on_change(move |_, event| sender.send(event.clone()).unwrap());
+        Self { view: StoreView::of(&store), store, events, _subscription: subscription }
+    }
+
+    fn receive(&mut self, patch: &[u8]) {
+        self.act(Origin::External, false, |store| {
+            store.apply_remote_patch(patch).unwrap();
+        });
+    }
+
+    /// Does something, and checks what that tells.
+    fn act(&mut self, origin: Origin, has_edited: bool, act: impl FnOnce(&mut DataStore)) {
+        act(&mut self.store);
+        let after = StoreView::of(&self.store);
+        let events: Vec<_> = self.events.try_iter().collect();
+        assert!(events.len() <= 1, "{events:?}");
+        match events.first() {
+            Some(event) => {
+                assert_eq!(event.origin, origin);
+                assert!(!event.changes.is_empty());
+                self.view.follow(&event.changes, &after, has_edited);
+            }
+            None => assert_eq!(self.view, after, "nothing was told"),
+        }
+    }
+}
+
+#[test]
+fn change_sets_name_exactly_what_reads_differently() {
+    let acts = prop::collection::vec((0..3usize, act()), 1..40);
+    check(300, &acts, |acts| {
+        let mut users = [1, 2, 3].map(User::new);
+        let mut janitor = Janitor::new(ReplicaId::new(4).unwrap());
+        for (at, act) in &acts {
+            match act {
+                Act::Edit(transaction) => {
+                    users[*at].act(Origin::Internal, true, |store| transaction.make(store));
+                }
+                Act::Undo => users[*at].act(Origin::Internal, false, |store| {
+                    store.undo(NOW).unwrap();
+                }),
+                Act::Redo => users[*at].act(Origin::Internal, false, |store| {
+                    store.redo(NOW).unwrap();
+                }),
+                Act::Purge(number) => {
+                    let patch = janitor.purge(&users[*at].store, *number);
+                    users[*at].receive(&patch);
+                }
+                Act::Receive(from) => {
+                    let from = usize::from(*from) % 3;
+                    let patch = users[from].store.export_patch(users[*at].store.version());
+                    users[*at].receive(&patch);
+                }
+            }
+        }
+    });
+}

@@ -1,0 +1,209 @@
+//! Undoing brings back what was before, where nobody else edits; where others do, everybody ends up
+//! with the same, and nobody loses what is his.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::{Strategy, any, prop};
+use sds_proptests::check::check;
+use sds_proptests::dice::Dice;
+use sds_proptests::user::{Janitor, NOW, UserTransaction};
+use sds_store::{DataStore, EntryId, ItemValue, ReplicaId, UndoOptions};
+use serde_json::Value as Json;
+
+#[test]
+fn undoing_and_redoing_alone_goes_through_the_same_states() {
+    let transactions = || prop::collection::vec(UserTransaction::any(), 1..12);
+    check(400, &(transactions(), transactions()), |(before, transactions)| {
+        let mut desk = store(1);
+        before.iter().for_each(|transaction| transaction.make(&mut desk));
+        desk.enable_undo(UndoOptions::default());
+        let mut states = vec![json(&desk)];
+        for transaction in &transactions {
+            let version = desk.version().clone();
+            transaction.make(&mut desk);
+            if *desk.version() != version {
+                states.push(json(&desk));
+            }
+        }
+        for _ in 0..3 {
+            walk(&mut desk, states.iter().rev(), |desk| desk.undo(NOW).unwrap());
+            assert!(!desk.can_undo());
+            walk(&mut desk, states.iter(), |desk| desk.redo(NOW).unwrap());
+            assert!(!desk.can_redo());
+        }
+        desk.assert_invariants();
+    });
+}
+
+/// Goes on until there is nothing left; each time to the next state, past those that look alike.
+fn walk<'a>(
+    desk: &mut DataStore,
+    mut states: impl Iterator<Item = &'a Json>,
+    go: impl Fn(&mut DataStore) -> bool,
+) {
+    let expected = states.next().expect("a first state");
+    assert_looks(desk, expected);
+    while go(desk) {
+        let mut expected = states.next().expect("a state for each step");
+        // What has no visible effect may be passed over.
+        while !looks(desk, expected) {
+            expected = states.next().unwrap_or_else(|| panic!("{:#}\nis none of them", json(desk)));
+        }
+    }
+    for expected in states {
+        assert_looks(desk, expected);
+    }
+}
+
+fn assert_looks(desk: &DataStore, expected: &Json) {
+    assert!(looks(desk, expected), "{:#}\nbut expected\n{expected:#}", json(desk));
+}
+
+/// Whether the store looks as expected, but for what has come to Trash instead of never having been.
+fn looks(desk: &DataStore, expected: &Json) -> bool {
+    let mut found = json(desk);
+    let mut known = BTreeSet::new();
+    collect_ids(expected, &mut known);
+    let inner = |item: &mut Json| -> Option<Vec<Json>> {
+        Some(item.get_mut("innerEntries")?.as_array_mut()?.drain(..).collect())
+    };
+    let roots = found.get_mut("innerEntries").and_then(Json::as_array_mut).expect("a list");
+    let is_trash = |one: &&mut Json| one["Id"] == EntryId::TRASH.to_string();
+    let trash = roots.iter_mut().find(is_trash).expect("Trash is in Root");
+    let mut kept = inner(trash).expect("a list");
+    kept.retain(|one| known.contains(&one["Id"].to_string()));
+    trash["innerEntries"] = Json::Array(kept);
+    found == *expected
+}
+
+fn collect_ids(entry: &Json, ids: &mut BTreeSet<String>) {
+    ids.insert(entry["Id"].to_string());
+    let inner = entry["innerEntries"].as_array();
+    inner.into_iter().flatten().for_each(|inner| collect_ids(inner, ids));
+}
+
+/// What one of several users does next.
+#[derive(Clone, Debug)]
+enum Act {
+    Edit(UserTransaction),
+    Undo,
+    Redo,
+    /// Takes in what another has.
+    Receive(u8),
+    Group(bool),
+    /// Hears that somebody elsewhere has purged something.
+    Purge(u8),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    (0..13u8, UserTransaction::any(), any::<u8>()).prop_map(
+        |(kind, transaction, number)| match kind {
+            0..=4 => Act::Edit(transaction),
+            5..=7 => Act::Undo,
+            8 | 9 => Act::Redo,
+            10 => Act::Group(number.is_multiple_of(2)),
+            11 => Act::Purge(number),
+            _ => Act::Receive(number),
+        },
+    )
+}
+
+#[test]
+fn undoing_while_others_edit_converges() {
+    let acts = prop::collection::vec((0..3usize, act()), 1..50);
+    check(400, &acts, |acts| {
+        let mut users = [store(1), store(2), store(3)];
+        let mut janitor = Janitor::new(ReplicaId::new(4).unwrap());
+        users.iter_mut().for_each(|user| user.enable_undo(UndoOptions::default().with_steps(8)));
+        for (user, act) in &acts {
+            match act {
+                Act::Edit(transaction) => transaction.make(&mut users[*user]),
+                Act::Undo => drop(users[*user].undo(NOW).unwrap()),
+                Act::Redo => drop(users[*user].redo(NOW).unwrap()),
+                Act::Group(true) => users[*user].begin_undo_group(),
+                Act::Group(false) => users[*user].end_undo_group(),
+                Act::Purge(number) => {
+                    let patch = janitor.purge(&users[*user], *number);
+                    users[*user].apply_remote_patch(&patch).unwrap();
+                }
+                Act::Receive(from) => receive(&mut users, *user, usize::from(*from) % 3),
+            }
+            users[*user].assert_invariants();
+        }
+        // Undoing everything, in whatever state the others are, is fine too.
+        users.iter_mut().for_each(|user| while user.undo(NOW).unwrap() {});
+        for _ in 0..2 {
+            (0..3).for_each(|to| (0..3).for_each(|from| receive(&mut users, to, from)));
+        }
+        let digests = users.each_mut().map(DataStore::digest);
+        assert_eq!(digests, [digests[0]; 3]);
+        users.iter().for_each(DataStore::assert_invariants);
+    });
+}
+
+fn receive(users: &mut [DataStore; 3], to: usize, from: usize) {
+    let patch = users[from].export_patch(users[to].version());
+    users[to].apply_remote_patch(&patch).unwrap();
+}
+
+#[test]
+fn undoing_ones_own_typing_leaves_what_others_typed() {
+    const BASE: &str = "0123456789";
+    check(300, &(any::<u64>(), 1..40usize), |(seed, count)| {
+        let mut dice = Dice::new(seed);
+        let mut users = [store(1), store(2), store(3)];
+        let item = users[0].new_item_at(None, EntryId::ROOT, None).unwrap();
+        users[0].write_value(item, BASE).unwrap();
+        (1..3).for_each(|to| receive(&mut users, to, 0));
+        users[0].enable_undo(UndoOptions::default());
+        let mut typed = Vec::new();
+        for _ in 0..count {
+            let user = dice.roll(3);
+            let len = text(&users[user], item).len();
+            let at = dice.roll(len + 1);
+            match dice.roll(8) {
+                0 | 1 => {
+                    let from = dice.roll(3);
+                    receive(&mut users, user, from);
+                }
+                2 if user == 0 => drop(users[0].undo(NOW).unwrap()),
+                3 if user == 0 => drop(users[0].redo(NOW).unwrap()),
+                4 if user == 0 => {
+                    users[0].change_value(item, at..len.min(at + dice.roll(5)), "").unwrap();
+                }
+                _ if user == 0 => users[0].change_value(item, at..at, "abc").unwrap(),
+                _ => {
+                    let new = ["", "xy", "XYZ"][user];
+                    typed.extend(new.chars());
+                    users[user].change_value(item, at..at, new).unwrap();
+                }
+            }
+        }
+        while users[0].undo(NOW).unwrap() {}
+        (1..3).for_each(|from| receive(&mut users, 0, from));
+        let left = text(&users[0], item);
+        let base: String = left.chars().filter(char::is_ascii_digit).collect();
+        assert_eq!(base, BASE, "in {left}");
+        let mut others: Vec<char> = left.chars().filter(|char| !char.is_ascii_digit()).collect();
+        others.sort_unstable();
+        typed.sort_unstable();
+        assert_eq!(others, typed, "in {left}");
+    });
+}
+
+fn text(store: &DataStore, item: EntryId) -> String {
+    match store.entry_with_id(item).unwrap().value() {
+        ItemValue::Text(text) => text,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn store(number: u64) -> DataStore {
+    DataStore::new(ReplicaId::new(number).unwrap())
+}
+
+fn json(store: &DataStore) -> Json {
+    let mut bytes = Vec::new();
+    store.write_json(&mut bytes).unwrap();
+    serde_json::from_slice(&bytes).unwrap()
+}

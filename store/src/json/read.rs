@@ -1,0 +1,404 @@
+//! From JSON to entries in a list, each after the one that it is in. Nothing is trusted: every size is
+//! bounded, and nothing is read by recursion.
+#![deny(clippy::indexing_slicing)]
+
+use std::collections::HashSet;
+use std::fmt;
+use std::io::{self, Read};
+
+use serde_json::{Map, Value as Json};
+use struson::reader::{
+    JsonReader, JsonReaderPosition, JsonStreamReader, ReaderError, ReaderSettings, TransferError,
+    ValueType,
+};
+use struson::writer::{JsonStreamWriter, JsonWriter};
+
+use super::record::{RawEntry, Record};
+use crate::edit::check_depth;
+use crate::error::ImportError;
+use crate::limits::{IMPORT_BYTES_MAX, IMPORT_DEPTH_MAX, IMPORT_ENTRIES_MAX, INFO_VALUE_DEPTH_MAX};
+
+/// Where JSON comes from.
+#[non_exhaustive]
+pub enum JsonSource<'a> {
+    /// A text.
+    Text(&'a str),
+    /// A value that somebody has parsed.
+    Value(&'a Json),
+    /// UTF-8 from somewhere, which is read as it is needed.
+    Reader(&'a mut dyn Read),
+}
+
+impl fmt::Debug for JsonSource<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text(_) => "Text",
+            Self::Value(_) => "Value",
+            Self::Reader(_) => "Reader",
+        })
+    }
+}
+
+impl<'a> From<&'a str> for JsonSource<'a> {
+    fn from(text: &'a str) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl<'a> From<&'a String> for JsonSource<'a> {
+    fn from(text: &'a String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl<'a> From<&'a Json> for JsonSource<'a> {
+    fn from(value: &'a Json) -> Self {
+        Self::Value(value)
+    }
+}
+
+/// The entries of a source, outermost first, each before what is inside it.
+pub(super) fn records(source: JsonSource<'_>) -> Result<Vec<Record>, ImportError> {
+    let raw = match source {
+        JsonSource::Text(text) => read_text(&mut text.as_bytes())?,
+        JsonSource::Reader(reader) => read_text(reader)?,
+        JsonSource::Value(value) => read_value(value)?,
+    };
+    raw.into_iter().enumerate().map(|(at, raw)| raw.check(at + 1)).collect()
+}
+
+/// The entries read so far.
+#[derive(Default)]
+struct Reading {
+    entries: Vec<RawEntry>,
+    /// How many entries inside each have been read.
+    inner_counts: Vec<usize>,
+}
+
+impl Reading {
+    /// Adds an entry inside `parent`, which is at this depth.
+    fn begin(&mut self, parent: Option<usize>, depth: usize) -> Result<usize, ImportError> {
+        if self.entries.len() == IMPORT_ENTRIES_MAX {
+            return Err(ImportError::TooManyEntries { max: IMPORT_ENTRIES_MAX });
+        }
+        if depth > IMPORT_DEPTH_MAX {
+            return Err(ImportError::TooDeep { max: IMPORT_DEPTH_MAX });
+        }
+        let mut ordinal = 0;
+        if let Some(parent) = parent
+            && let Some(raw) = self.entries.get_mut(parent)
+            && let Some(count) = self.inner_counts.get_mut(parent)
+        {
+            raw.has_inner = true;
+            ordinal = *count;
+            *count += 1;
+        }
+        self.entries.push(RawEntry { parent, ordinal, ..RawEntry::default() });
+        self.inner_counts.push(0);
+        Ok(self.entries.len() - 1)
+    }
+
+    /// The place of a text field; nothing for a field that is none.
+    fn text(&mut self, entry: usize, field: &str) -> Option<(&'static str, &mut Option<String>)> {
+        let raw = self.entries.get_mut(entry)?;
+        Some(match field {
+            "Kind" => ("Kind", &mut raw.kind),
+            "Id" => ("Id", &mut raw.id),
+            "Label" => ("Label", &mut raw.label),
+            "Type" => ("Type", &mut raw.mime_type),
+            "ValueKind" => ("ValueKind", &mut raw.value_kind),
+            "Value" => ("Value", &mut raw.value),
+            "Hash" => ("Hash", &mut raw.hash),
+            "TargetId" => ("TargetId", &mut raw.target),
+            _ => return None,
+        })
+    }
+}
+
+const fn wrong(entry: usize, field: &'static str, rule: &'static str) -> ImportError {
+    ImportError::Field { entry: entry + 1, field, rule }
+}
+
+fn read_value(top: &Json) -> Result<Vec<RawEntry>, ImportError> {
+    let mut reading = Reading::default();
+    let mut rest = vec![(top, None, 1)];
+    while let Some((value, parent, depth)) = rest.pop() {
+        let entry = reading.begin(parent, depth)?;
+        let object =
+            value.as_object().ok_or_else(|| wrong(entry, "Kind", "an entry is an object"))?;
+        for (field, value) in object {
+            if field == "innerEntries" {
+                let inner = value
+                    .as_array()
+                    .ok_or_else(|| wrong(entry, "innerEntries", "must be a list"))?;
+                rest.extend(inner.iter().rev().map(|inner| (inner, Some(entry), depth + 1)));
+            } else if let Some((field, place)) = reading.text(entry, field) {
+                let text = value.as_str().ok_or_else(|| wrong(entry, field, "must be a string"))?;
+                *place = Some(text.to_owned());
+            } else {
+                read_other(&mut reading, (entry, field), value)?;
+            }
+        }
+    }
+    Ok(reading.entries)
+}
+
+/// Reads a field that is no text; one that nobody knows is passed over.
+fn read_other(
+    reading: &mut Reading,
+    (entry, field): (usize, &str),
+    value: &Json,
+) -> Result<(), ImportError> {
+    let Some(raw) = reading.entries.get_mut(entry) else { return Ok(()) };
+    match field {
+        "Size" => {
+            raw.size = Some(
+                value.as_u64().ok_or_else(|| wrong(entry, "Size", "must be a number of bytes"))?,
+            )
+        }
+        "Info" => {
+            let info: &Map<String, Json> =
+                value.as_object().ok_or_else(|| wrong(entry, "Info", "must be an object"))?;
+            // Checked before it is copied, which goes by recursion.
+            if info.values().any(|value| check_depth(value).is_err()) {
+                return Err(wrong(entry, "Info", "is nested too deep"));
+            }
+            raw.info = Some(info.iter().map(|(key, value)| (key.clone(), value.clone())).collect());
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// A reader that fails past a number of bytes.
+struct Bounded<'a> {
+    inner: &'a mut dyn Read,
+    left: u64,
+}
+
+impl Read for Bounded<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        let taken = u64::try_from(count).unwrap_or(u64::MAX);
+        self.left = self.left.checked_sub(taken).ok_or(io::ErrorKind::FileTooLarge)?;
+        Ok(count)
+    }
+}
+
+type TextReader<'a> = JsonStreamReader<Bounded<'a>>;
+
+fn read_text(inner: &mut dyn Read) -> Result<Vec<RawEntry>, ImportError> {
+    let nesting = 2 * IMPORT_DEPTH_MAX + INFO_VALUE_DEPTH_MAX + 8;
+    let settings = ReaderSettings {
+        track_path: false,
+        max_nesting_depth: u32::try_from(nesting).ok(),
+        ..ReaderSettings::default()
+    };
+    let bounded = Bounded { inner, left: IMPORT_BYTES_MAX };
+    let mut reader = JsonStreamReader::new_custom(bounded, settings);
+    let entries = read_entries(&mut reader)?;
+    reader.consume_trailing_whitespace().map_err(failure)?;
+    Ok(entries)
+}
+
+/// An entry whose object has begun.
+struct Open {
+    entry: usize,
+    /// Whether what comes is inside its list of entries.
+    is_inside: bool,
+    /// Whether that list has begun, or ended already.
+    has_list: bool,
+}
+
+fn read_entries(reader: &mut TextReader<'_>) -> Result<Vec<RawEntry>, ImportError> {
+    let mut reading = Reading::default();
+    let mut open = vec![begin(reader, &mut reading, None, 1)?];
+    while let Some(top) = open.last_mut() {
+        let entry = top.entry;
+        if !reader.has_next().map_err(failure)? {
+            if top.is_inside {
+                reader.end_array().map_err(failure)?;
+                top.is_inside = false;
+            } else {
+                reader.end_object().map_err(failure)?;
+                open.pop();
+            }
+        } else if top.is_inside {
+            let depth = open.len() + 1;
+            open.push(begin(reader, &mut reading, Some(entry), depth)?);
+        } else {
+            let field = reader.next_name_owned().map_err(failure)?;
+            let is_list = read_field(reader, &mut reading, entry, &field)?;
+            if is_list && std::mem::replace(&mut top.has_list, true) {
+                return Err(wrong(entry, "innerEntries", TWICE));
+            }
+            top.is_inside = is_list;
+        }
+    }
+    Ok(reading.entries)
+}
+
+fn begin(
+    reader: &mut TextReader<'_>,
+    reading: &mut Reading,
+    parent: Option<usize>,
+    depth: usize,
+) -> Result<Open, ImportError> {
+    let entry = reading.begin(parent, depth)?;
+    require(reader, ValueType::Object, wrong(entry, "Kind", "an entry is an object"))?;
+    reader.begin_object().map_err(failure)?;
+    Ok(Open { entry, is_inside: false, has_list: false })
+}
+
+/// Reads a field; returns whether its entries come next.
+fn read_field(
+    reader: &mut TextReader<'_>,
+    reading: &mut Reading,
+    entry: usize,
+    field: &str,
+) -> Result<bool, ImportError> {
+    if let Some((field, place)) = reading.text(entry, field) {
+        require(reader, ValueType::String, wrong(entry, field, "must be a string"))?;
+        let text = reader.next_string().map_err(failure)?;
+        return put(place, text, wrong(entry, field, TWICE)).map(|()| false);
+    }
+    match field {
+        "innerEntries" => {
+            require(reader, ValueType::Array, wrong(entry, "innerEntries", "must be a list"))?;
+            reader.begin_array().map_err(failure)?;
+            return Ok(true);
+        }
+        "Size" => {
+            let not_a_size = || wrong(entry, "Size", "must be a number of bytes");
+            require(reader, ValueType::Number, not_a_size())?;
+            let size = reader.next_number().map_err(failure)?.map_err(|_| not_a_size())?;
+            if let Some(raw) = reading.entries.get_mut(entry) {
+                put(&mut raw.size, size, wrong(entry, "Size", TWICE))?;
+            }
+        }
+        "Info" => {
+            let info = read_info(reader, entry)?;
+            if let Some(raw) = reading.entries.get_mut(entry) {
+                put(&mut raw.info, info, wrong(entry, "Info", TWICE))?;
+            }
+        }
+        _ => reader.skip_value().map_err(failure)?,
+    }
+    Ok(false)
+}
+
+fn read_info(
+    reader: &mut TextReader<'_>,
+    entry: usize,
+) -> Result<Vec<(String, Json)>, ImportError> {
+    require(reader, ValueType::Object, wrong(entry, "Info", "must be an object"))?;
+    reader.begin_object().map_err(failure)?;
+    let (mut info, mut seen) = (Vec::new(), HashSet::new());
+    while reader.has_next().map_err(failure)? {
+        let key = reader.next_name_owned().map_err(failure)?;
+        let mut text = Vec::new();
+        let mut writer = JsonStreamWriter::new(&mut text);
+        reader.transfer_to(&mut writer).map_err(|error| match error {
+            TransferError::ReaderError(error) => failure(error),
+            TransferError::WriterError(_) => ImportError::Unreadable,
+        })?;
+        writer.finish_document().map_err(|_| ImportError::Unreadable)?;
+        // It was JSON; what can be wrong is its depth, and a number that is none.
+        let value: Json = serde_json::from_slice(&text)
+            .ok()
+            .filter(|value| check_depth(value).is_ok())
+            .ok_or_else(|| {
+                wrong(entry, "Info", "is nested too deep, or has numbers out of range")
+            })?;
+        if !seen.insert(key.clone()) {
+            return Err(wrong(entry, "Info", "has a key twice"));
+        }
+        info.push((key, value));
+    }
+    reader.end_object().map_err(failure)?;
+    Ok(info)
+}
+
+const TWICE: &str = "is there twice";
+
+/// Fills the place of a field, which must be empty.
+fn put<T>(place: &mut Option<T>, value: T, otherwise: ImportError) -> Result<(), ImportError> {
+    if place.replace(value).is_none() { Ok(()) } else { Err(otherwise) }
+}
+
+/// That a value of this type comes next.
+fn require(
+    reader: &mut TextReader<'_>,
+    wanted: ValueType,
+    otherwise: ImportError,
+) -> Result<(), ImportError> {
+    if reader.peek().map_err(failure)? == wanted { Ok(()) } else { Err(otherwise) }
+}
+
+fn failure(error: ReaderError) -> ImportError {
+    match error {
+        ReaderError::IoError { error, .. } if error.kind() == io::ErrorKind::FileTooLarge => {
+            ImportError::TooLarge { max: IMPORT_BYTES_MAX }
+        }
+        ReaderError::IoError { .. } => ImportError::Unreadable,
+        ReaderError::MaxNestingDepthExceeded { .. } => {
+            ImportError::TooDeep { max: IMPORT_DEPTH_MAX }
+        }
+        ReaderError::SyntaxError(error) => syntax(&error.location),
+        ReaderError::UnexpectedValueType { location, .. }
+        | ReaderError::UnexpectedStructure { location, .. }
+        | ReaderError::UnsupportedNumberValue { location, .. } => syntax(&location),
+        _ => ImportError::Unreadable,
+    }
+}
+
+fn syntax(at: &JsonReaderPosition) -> ImportError {
+    let (line, column) = at.line_pos.map_or((0, 0), |at| (at.line, at.column));
+    ImportError::Syntax { line: line + 1, column: column + 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Entries inside each other, so many.
+    fn nested(depth: usize) -> String {
+        let inside = "{\"Kind\":\"item\",\"innerEntries\":[".repeat(depth - 1);
+        inside + "{\"Kind\":\"item\"}" + &"]}".repeat(depth - 1)
+    }
+
+    #[test]
+    fn entries_are_nested_up_to_the_bound_and_no_deeper() {
+        let read = |depth| records(JsonSource::Text(&nested(depth))).map(|records| records.len());
+        assert_eq!(read(IMPORT_DEPTH_MAX), Ok(IMPORT_DEPTH_MAX));
+        let too_deep = ImportError::TooDeep { max: IMPORT_DEPTH_MAX };
+        assert_eq!(read(IMPORT_DEPTH_MAX + 1), Err(too_deep));
+    }
+
+    #[test]
+    fn as_many_bytes_are_read_as_may_be_and_no_more() {
+        let bytes = [b' '; 10];
+        let read = |left| {
+            let mut all = Vec::new();
+            Bounded { inner: &mut &bytes[..], left }.read_to_end(&mut all)
+        };
+        assert_eq!(read(10).unwrap(), 10);
+        assert_eq!(read(9).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn an_error_says_where_it_is() {
+        let error = |text: &str| records(JsonSource::Text(text)).unwrap_err();
+        assert_eq!(error("{\n  \"Kind\" 7}"), ImportError::Syntax { line: 2, column: 10 });
+        let second = r#"{"Kind":"item","innerEntries":[{"Kind":"item","Id":"x"}]}"#;
+        assert_eq!(error(second), wrong(1, "Id", "must be a UUID"));
+        assert_eq!(error("\"text\""), wrong(0, "Kind", "an entry is an object"));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_unreadable() {
+        let mut bytes: &[u8] = b"{\"Kind\":\"\xff\"}";
+        let error = records(JsonSource::Reader(&mut bytes)).unwrap_err();
+        assert_eq!(error, ImportError::Unreadable);
+    }
+}
