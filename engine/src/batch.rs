@@ -18,8 +18,14 @@ use smallvec::SmallVec;
 use crate::change::{Change, ChangeHeader, deps_fault, full_deps, named_deps};
 use crate::codec::encode_block;
 use crate::id::{OpId, ReplicaId};
-use crate::limits::{BLOCK_CHANGES_MAX, BLOCK_OPS_MAX};
+use crate::limits::{BLOCK_CHANGES_MAX, BLOCK_OPS_MAX, CHANGE_OPS_MAX};
 use crate::op::{Op, RunCursor, join_runs, push_joined};
+
+/// Of how many ops parts are made, but for a change that has more: half of what a block may hold. Few
+/// make tests see many parts.
+const PART_OPS_MAX: usize =
+    if cfg!(any(test, feature = "small-nodes")) { 8 } else { BLOCK_OPS_MAX / 2 };
+const _: () = assert!(CHANGE_OPS_MAX <= BLOCK_OPS_MAX);
 
 /// Deps that a change names by itself.
 pub(crate) type Deps = SmallVec<[OpId; 1]>;
@@ -103,16 +109,34 @@ impl Batch {
         Some(Self { author: self.author, start: at, spans, ops })
     }
 
-    /// The same as blocks, each of which holds no more changes than it may, with its range.
-    pub(crate) fn into_blocks(self) -> Vec<(u64, u64, Arc<[u8]>)> {
-        let mut blocks = Vec::new();
+    /// The same in parts, each of which fits a block.
+    pub(crate) fn into_parts(self) -> impl Iterator<Item = Self> {
         let mut rest = Some(self);
-        while let Some(mut batch) = rest.take() {
-            rest = end_of_block(&batch.spans, batch.start).and_then(|end| batch.split_off(end));
-            let range = (batch.start, batch.end());
-            blocks.push((range.0, range.1, encode_block(&batch).into()));
-        }
-        blocks
+        std::iter::from_fn(move || {
+            let mut part = rest.take()?;
+            rest = part.end_of_block().and_then(|end| part.split_off(end));
+            Some(part)
+        })
+    }
+
+    /// The same as blocks, with the counters where each begins and ends.
+    pub(crate) fn into_blocks(self) -> Vec<(u64, u64, Arc<[u8]>)> {
+        let block = |part: Self| (part.start, part.end(), encode_block(&part).into());
+        self.into_parts().map(block).collect()
+    }
+
+    /// Where a block that begins with these changes must end, if it cannot hold all of them: after so
+    /// many changes, or before the one in which an op is that has no room.
+    fn end_of_block(&self) -> Option<u64> {
+        let by_changes = end_of_changes(&self.spans, self.start);
+        let beyond = self.ops.get(PART_OPS_MAX..).filter(|rest| !rest.is_empty());
+        let by_ops = beyond.map(|rest| {
+            let at = self.end() - rest.iter().map(Op::span).sum::<u64>();
+            let (start, len) = Boundaries::new(self).change_at(at);
+            if start > self.start { start } else { start + len }
+        });
+        let end = by_changes.into_iter().chain(by_ops).min()?;
+        (end < self.end()).then_some(end)
     }
 
     /// The changes one by one.
@@ -353,12 +377,18 @@ impl<'a> Boundaries<'a> {
 
     /// Where the change with this counter ends; counters may only rise from call to call.
     fn end_of_change_at(&mut self, counter: u64) -> u64 {
+        let (start, len) = self.change_at(counter);
+        start.saturating_add(len)
+    }
+
+    /// Where the change with this counter begins, and its length; counters may only rise.
+    fn change_at(&mut self, counter: u64) -> (u64, u64) {
         while counter >= self.end {
-            let Some(span) = self.spans.next() else { return u64::MAX };
+            let Some(span) = self.spans.next() else { return (u64::MAX, 1) };
             (self.at, self.len) = (self.end, span.len);
             self.end += span.total();
         }
-        self.at + ((counter - self.at) / self.len + 1) * self.len
+        (self.at + (counter - self.at) / self.len * self.len, self.len)
     }
 }
 
@@ -411,8 +441,8 @@ pub(crate) fn to_usize(count: u64) -> usize {
     usize::try_from(count).unwrap_or(usize::MAX)
 }
 
-/// Where a block that begins with these changes must end, if it cannot hold all of them.
-fn end_of_block(spans: &[Span], start: u64) -> Option<u64> {
+/// Where a block that begins with these changes must end, if they are too many.
+fn end_of_changes(spans: &[Span], start: u64) -> Option<u64> {
     let (mut end, mut room) = (start, BLOCK_CHANGES_MAX);
     for span in spans {
         if span.count > room {

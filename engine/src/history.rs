@@ -240,10 +240,21 @@ impl History {
         self.log(author)?.blocks(author, from)
     }
 
-    /// Says where the changes are that a loaded state knows without their ops: of each author from
-    /// the counter given on.
-    pub(crate) fn attach(&mut self, packed: Vec<u8>, floors: &[(ReplicaId, u64)]) {
-        let archive = Arc::new(Archive::new(packed));
+    /// The changes of `author` from one counter to another, without their ops, of which these name deps,
+    /// in order; nothing if no change begins or ends there.
+    pub(crate) fn spans(
+        &self,
+        author: ReplicaId,
+        (from, to): (u64, u64),
+        links: &[(u64, OpId)],
+    ) -> Option<Vec<Span>> {
+        self.log(author)?.spans(from, to, links)
+    }
+
+    /// Says where the changes are that a loaded state knows without their ops: in the snapshot that it
+    /// comes from, of each author from the counter given on.
+    pub(crate) fn attach(&mut self, snapshot: Vec<u8>, floors: &[(ReplicaId, u64)]) {
+        let archive = Arc::new(Archive::new(snapshot));
         for (author, from) in floors {
             self.log_mut(*author).attach(&archive, *from);
         }

@@ -1,12 +1,17 @@
 //! A replica's state as a whole: given away without the history that led there, and taken in.
 
-use crate::codec::{Kind, StateReader, encode_state, pack, pack_sections};
+use crate::batch::Batch;
+use crate::codec::{
+    InColumns, Kind, LogHead, StateReader, decode_remainder, encode_remainder, encode_state,
+    for_each_section, pack, unpack, unpack_first,
+};
 use crate::entries::EntryIx;
 use crate::error::DecodeError;
 use crate::id::{EntryId, OpId, ReplicaId, Stamp};
 use crate::replica::{Pending, Replica};
 use crate::state::{Creation, EntryRecord, MoveRecord, Times};
 use crate::text::Sides;
+use crate::told::{Graves, Told};
 use crate::tree::{MoveIx, MoveKind, MoveOp, OrderKey};
 
 impl Replica {
@@ -19,23 +24,76 @@ impl Replica {
         self.history.cut();
     }
 
-    /// Where each author's log begins, in order of author, and all logs, compressed. In as few blocks
-    /// as can be, since like compresses beside like.
+    /// Where each author's log begins, in order of author, and what of all logs the state does not
+    /// tell, compressed. In as few parts as can be, since like compresses beside like.
     pub(crate) fn pack_log(&self) -> (Vec<u64>, Vec<u8>) {
-        let (mut floors, mut blocks) = (Vec::new(), Vec::new());
+        let (mut floors, mut batches) = (Vec::new(), Vec::new());
         for (author, floor) in self.history.floors() {
             let end = self.history.version().next(author);
-            match self.history.batch(author, floor, end) {
-                Some(batch) => {
-                    floors.push(floor);
-                    blocks.extend(batch.into_blocks());
-                }
-                // Nothing is left, or a forged snapshot brought a log that cannot be read.
-                None => floors.push(end),
+            let batch = self.history.batch(author, floor, end);
+            // Nothing is left, or a forged snapshot brought a log that cannot be read.
+            floors.push((author, if batch.is_some() { floor } else { end }));
+            batches.extend(batch);
+        }
+        let mut remainders = Vec::new();
+        if !batches.is_empty() {
+            let told = Told::new(self, &|author| floor_of(&floors, author));
+            let mut graves = Graves::new(&told);
+            for part in batches.into_iter().flat_map(Batch::into_parts) {
+                remainders.push((Kind::Log, encode_remainder(&part, &mut graves)));
             }
         }
-        let sections = blocks.iter().map(|(_, _, block)| (Kind::Block, &**block));
-        (floors, pack(&pack_sections(sections)))
+        let log = pack(&remainders, None);
+        (floors.into_iter().map(|(_, floor)| floor).collect(), log)
+    }
+
+    /// The changes in a snapshot, author by author.
+    ///
+    /// # Errors
+    /// If the log does not go with the state. Costs both, and memory in proportion to the bytes that
+    /// they unfold to.
+    pub(crate) fn unpack_log(snapshot: &[u8]) -> Result<Vec<Batch>, DecodeError> {
+        let (replica, head, log) = Self::read_snapshot(ReplicaId::MAX, snapshot)?;
+        let Some(head) = head else { return Ok(Vec::new()) };
+        let log = unpack(log)?;
+        let floors = replica.floors_of(&head.floors);
+        let told = Told::new(&replica, &|author| floor_of(&floors, author));
+        // Each of them stands in the log as a character at least.
+        if told.gone_count() > log.len() as u64 {
+            return Err(DecodeError::Malformed { at: 0, what: "more characters gone than logged" });
+        }
+        let mut graves = Graves::new(&told);
+        let mut batches = Vec::new();
+        for_each_section(&log, |kind, section| {
+            if kind != Kind::Log {
+                return Err(DecodeError::Malformed { at: 0, what: "not a snapshot's log" });
+            }
+            batches.push(decode_remainder(section, &mut graves)?);
+            Ok(())
+        })?;
+        Ok(batches)
+    }
+
+    /// The state of a snapshot as a replica, what is said of its log, and the log.
+    pub(crate) fn read_snapshot(
+        id: ReplicaId,
+        bytes: &[u8],
+    ) -> Result<(Self, Option<LogHead>, &[u8]), DecodeError> {
+        let (first, log) = unpack_first(bytes)?;
+        let (mut state, mut head) = (None, None);
+        for_each_section(&first, |kind, section| {
+            match kind {
+                Kind::State if state.is_none() => state = Some(section),
+                Kind::Log if head.is_none() => head = Some(LogHead::decode(section)?),
+                _ => return Err(DecodeError::Malformed { at: 0, what: "not a snapshot's state" }),
+            }
+            Ok(())
+        })?;
+        let mut replica = Self::new(id);
+        if let Some(state) = state {
+            replica.load_state(state)?;
+        }
+        Ok((replica, head, log))
     }
 
     /// Takes in the state of a snapshot, on top of nothing.
@@ -53,18 +111,18 @@ impl Replica {
     }
 
     /// Says where the changes are that led to a loaded state. `floors` are in order of author.
-    pub(crate) fn attach_log(&mut self, floors: &[u64], packed: &[u8]) {
-        let authors = self.history.floors();
-        let floors: Vec<(ReplicaId, u64)> = authors
-            .into_iter()
-            .zip(floors)
-            .map(|((author, end), floor)| (author, end.min(*floor)))
-            .collect();
-        self.history.attach(packed.to_vec(), &floors);
+    pub(crate) fn attach_log(&mut self, floors: &[u64], snapshot: &[u8]) {
+        self.history.attach(snapshot.to_vec(), &self.floors_of(floors));
+    }
+
+    /// Where the log of each author begins whose changes are known without their ops.
+    fn floors_of(&self, floors: &[u64]) -> Vec<(ReplicaId, u64)> {
+        let authors = self.history.floors().into_iter().zip(floors);
+        authors.map(|((author, end), floor)| (author, end.min(*floor))).collect()
     }
 
     /// The state as bytes.
-    pub(crate) fn encode_state(&self) -> Vec<u8> {
+    pub(crate) fn encode_state(&self) -> InColumns {
         let times = self.history.times();
         let known = |entry: &EntryIx| self.entries.state(*entry).is_known();
         let mut entries: Vec<(Option<OpIdKey>, EntryIx)> = self
@@ -160,6 +218,12 @@ impl Replica {
 }
 
 type OpIdKey = (ReplicaId, u64);
+
+/// Of floors in order of author, that of one.
+fn floor_of(floors: &[(ReplicaId, u64)], author: ReplicaId) -> u64 {
+    let place = floors.binary_search_by_key(&author, |(author, _)| *author).ok();
+    place.and_then(|place| floors.get(place)).map_or(0, |(_, floor)| *floor)
+}
 
 /// By author and counter, so that steps from one to the next are small.
 fn sort_key(entry: EntryId, times: &[Times]) -> Option<OpIdKey> {

@@ -302,6 +302,7 @@ mod serde_forms;
 mod state;
 mod text;
 mod text_slice;
+mod told;
 mod transaction;
 mod tree;
 mod value;

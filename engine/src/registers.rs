@@ -130,6 +130,14 @@ impl Register {
         }
     }
 
+    /// The text that the field holds, if it was spliced.
+    pub(crate) const fn spliced(&self) -> Option<&Text> {
+        match &self.content {
+            Content::Spliced(text) => Some(text),
+            _ => None,
+        }
+    }
+
     /// What replacing a range of positions means in characters; `None` if the field holds no text,
     /// `Some(None)` if the range does not fit the text. `inserts`: something goes into its place. A
     /// text that is asked for the first time is taken apart.
@@ -385,6 +393,11 @@ impl EntryState {
         });
         registers.sort_unstable_by_key(|(field, _)| *field);
         registers.into_iter()
+    }
+
+    /// Hands over what all fields hold, in lives to come too.
+    pub(crate) fn each_register<'a>(&'a self, each: impl FnMut(&'a Register)) {
+        self.fields.for_each(each);
     }
 
     /// Panics if R1 or R2 does not hold, or an invariant of a text.

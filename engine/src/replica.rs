@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use crate::backlog::{Backlog, Place};
 use crate::batch::{Batch, Deps, OpParts, OpWalk, Span, to_usize};
 use crate::change::Change;
-use crate::codec::{Kind, LogHead, Patch, for_each_section, pack, pack_sections, unpack_first};
+use crate::codec::{Kind, LogHead, Patch, pack, pack_sections};
 use crate::delta::Watch;
 use crate::digest::{Digest, DigestSum, hash_entry};
 use crate::display::{Display, Facts};
@@ -98,22 +98,9 @@ impl Replica {
     /// If the bytes are no snapshot, are damaged, of a newer format, or unfold past
     /// [`SNAPSHOT_BYTES_MAX`](crate::limits::SNAPSHOT_BYTES_MAX).
     pub fn from_snapshot(id: ReplicaId, bytes: &[u8]) -> Result<Self, DecodeError> {
-        let (first, log) = unpack_first(bytes)?;
-        let (mut state, mut head) = (None, None);
-        for_each_section(&first, |kind, section| {
-            match kind {
-                Kind::State if state.is_none() => state = Some(section),
-                Kind::Log if head.is_none() => head = Some(LogHead::decode(section)?),
-                _ => return Err(DecodeError::Malformed { at: 0, what: "not a snapshot's state" }),
-            }
-            Ok(())
-        })?;
-        let mut replica = Self::new(id);
-        if let Some(state) = state {
-            replica.load_state(state)?;
-        }
+        let (mut replica, head, log) = Self::read_snapshot(id, bytes)?;
         match head {
-            Some(head) if head.fits(log) => replica.attach_log(&head.floors, log),
+            Some(head) if head.fits(log) => replica.attach_log(&head.floors, bytes),
             None if log.is_empty() => {}
             _ => return Err(DecodeError::WrongChecksum),
         }
@@ -311,7 +298,7 @@ impl Replica {
         let Some(blocks) = blocks.collect::<Option<Vec<_>>>() else {
             let committed = self.without_transaction();
             let state = committed.as_ref().unwrap_or(self).encode_state();
-            return pack_sections([(Kind::State, state.as_slice())]);
+            return pack_sections([(Kind::State, state.bytes.as_slice())]);
         };
         pack_sections(blocks.iter().flatten().map(|block| (Kind::Block, &**block)))
     }
@@ -327,10 +314,8 @@ impl Replica {
             return committed.snapshot();
         }
         let (floors, log) = self.pack_log();
-        let head = LogHead::of(floors, &log).encode();
-        let state = self.encode_state();
-        let mut snapshot =
-            pack(&pack_sections([(Kind::State, state.as_slice()), (Kind::Log, head.as_slice())]));
+        let head = LogHead::of(floors, &log);
+        let mut snapshot = pack(&[(Kind::State, self.encode_state())], Some(&head));
         snapshot.extend(log);
         snapshot
     }

@@ -222,6 +222,11 @@ impl MoveTree {
         self.moves.time(ix)
     }
 
+    /// The entry that a move is about.
+    pub(crate) fn entry(&self, ix: MoveIx) -> EntryIx {
+        self.moves.get(ix).entry
+    }
+
     /// Container and life of a move.
     pub(crate) fn target(&self, ix: MoveIx) -> (EntryIx, Life) {
         let one = self.moves.get(ix);

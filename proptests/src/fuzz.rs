@@ -4,6 +4,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use sds_engine::{Change, Patch, Replica, ReplicaId, Version};
 
 use crate::store_story::{StoreStep, StoreStory, USERS};
+use crate::snapshot;
 use crate::story::{PEERS, Step, Story};
 use crate::view::{View, assert_matches_model};
 
@@ -56,7 +57,7 @@ const MODEL_CHANGES_MAX: usize = 64;
 /// byte says as what they are read.
 pub fn decoding(data: &[u8]) {
     let Some((kind, bytes)) = data.split_first() else { return };
-    match kind % 3 {
+    match kind % 4 {
         0 => {
             let patch = with_checksum(bytes);
             take_in(&patch);
@@ -67,9 +68,15 @@ pub fn decoding(data: &[u8]) {
                 take_in(&Patch::new(vec![change]).encode());
             }
         }
-        _ => {
+        2 => {
             if let Ok(version) = Version::decode(bytes) {
                 assert!(bytes.is_empty() || version.encode() == bytes, "a version has one form");
+            }
+        }
+        _ => {
+            if let Some((len, parts)) = bytes.split_first_chunk() {
+                let (state, log) = parts.split_at(parts.len().min(u16::from_le_bytes(*len).into()));
+                load(&snapshot::assemble(state, log));
             }
         }
     }
@@ -109,6 +116,22 @@ fn take_in(bytes: &[u8]) {
     } else {
         assert!(replica.version().is_empty(), "what is refused changes nothing");
     }
+}
+
+/// Whatever a snapshot says, it is refused, or a replica, which has history or has none.
+pub fn load(snapshot: &[u8]) {
+    let id = ReplicaId::new(u64::MAX).expect("not zero");
+    let Ok(mut replica) = Replica::from_snapshot(id, snapshot) else { return };
+    let history = replica.changes_since(&Version::new());
+    if let Some(changes) = &history {
+        for change in changes {
+            drop(Change::decode(change));
+        }
+    }
+    drop(Patch::decode(&replica.export(&Version::new())));
+    let mut again = Replica::from_snapshot(id, &replica.snapshot()).expect("what was just saved");
+    assert_eq!(again.digest(), replica.digest());
+    assert_eq!(again.changes_since(&Version::new()), history);
 }
 
 /// Whatever a state says, it is taken in or refused as a whole, and given away again as it is.

@@ -27,6 +27,7 @@ pub mod pool;
 pub mod store_rules;
 pub mod store_story;
 pub mod store_view;
+pub mod snapshot;
 pub mod story;
 pub mod user;
 pub mod view;

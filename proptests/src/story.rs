@@ -123,6 +123,8 @@ impl Delivery {
 struct Peer {
     replica: Replica,
     changes: Vec<Change>,
+    /// What it had when it dropped its history.
+    cut: Version,
     forger: ReplicaId,
     mirror: Mirror,
     /// How many steps the mirror lags behind, and may.
@@ -236,7 +238,7 @@ impl Story {
 impl Peer {
     fn new(mut replica: Replica, forger: ReplicaId, lag_max: usize) -> Self {
         let mirror = Mirror::of(&mut replica);
-        Self { replica, changes: Vec::new(), forger, mirror, lag: 0, lag_max }
+        Self { replica, changes: Vec::new(), cut: Version::new(), forger, mirror, lag: 0, lag_max }
     }
 
     /// Panics unless the replica is what the model makes of its changes, and what the mirror shows as
@@ -328,8 +330,10 @@ impl Peer {
     /// What waits for others is not saved; whoever sent it will send it again.
     fn reload(&mut self) {
         let bytes = self.replica.snapshot();
+        let history = self.replica.changes_since(&self.cut);
         let loaded = Replica::from_snapshot(self.replica.id(), &bytes);
         self.replica = loaded.expect("a snapshot can be loaded");
+        assert_eq!(self.replica.changes_since(&self.cut), history, "a snapshot holds the history");
         self.mirror = Mirror::of(&mut self.replica);
         self.changes = self.integrated();
         if let Some(changes) = self.replica.changes_since(&Version::new()) {
@@ -343,6 +347,7 @@ impl Peer {
 
     fn compact(&mut self) {
         self.replica.compact();
+        self.cut = self.replica.version().clone();
         self.check();
     }
 

@@ -9,6 +9,7 @@ use sds_engine::{
 use sds_proptests::check::check;
 use sds_proptests::dice::Dice;
 use sds_proptests::fuzz::{self, CHECKSUM_BYTES};
+use sds_proptests::snapshot;
 use sds_proptests::story::{Step, Story};
 use sds_proptests::view::assert_matches_model;
 
@@ -107,6 +108,30 @@ fn damaged_snapshots_are_errors_or_replicas() {
                 // Only what the compression does not look at can differ.
                 assert_eq!(loaded.digest(), replica.digest());
             }
+        }
+    });
+}
+
+#[test]
+fn forged_snapshots_are_errors_or_replicas() {
+    let inputs = (prop::collection::vec(Step::any(), 1..25), any::<u64>());
+    check(128, &inputs, |(steps, seed)| {
+        let mut replica = Replica::new(ReplicaId::new(100).unwrap());
+        replica.integrate(Patch::new(Story::new(2).run(&steps).changes())).unwrap();
+        let (state, log) = snapshot::take_apart(&replica.snapshot());
+        fuzz::load(&snapshot::assemble(&state, &log));
+        let mut dice = Dice::new(seed);
+        for _ in 0..16 {
+            let (mut state, mut log) = (state.clone(), log.clone());
+            match dice.roll(4) {
+                0 => damage(&mut state, &mut dice),
+                1 => {
+                    damage(&mut state, &mut dice);
+                    damage(&mut log, &mut dice);
+                }
+                _ => damage(&mut log, &mut dice),
+            }
+            fuzz::load(&snapshot::assemble(&state, &log));
         }
     });
 }

@@ -12,6 +12,7 @@ use sds_engine::{
     OpId, OrderKey, Patch, Replica, ReplicaId, Timestamp, Value, Version,
 };
 use sds_proptests::model::Model;
+use sds_proptests::snapshot;
 use sds_proptests::view::assert_matches_model;
 
 /// What one typed character takes as a patch, after a quarter of a million others.
@@ -52,6 +53,26 @@ fn the_state_without_its_history_encodes_to_the_golden_bytes() {
     let mut other = Replica::new(id(2));
     other.integrate(Patch::decode(&golden("state.v1.bin")).unwrap()).unwrap();
     assert_eq!(other.digest(), digest);
+}
+
+#[test]
+fn what_the_state_does_not_tell_of_the_log_encodes_to_the_golden_bytes() {
+    let mut replica = Replica::new(id(DESK));
+    replica.integrate(Patch::new(changes())).unwrap();
+    let note = replica.create_item(EntryId::ROOT, 0).unwrap();
+    replica.set(note, Field::Value, Value::Text("draft".into())).unwrap();
+    for (range, text) in
+        [(5..5, "s of a letter"), (0..2, ""), (3..4, ""), (2..3, "😀n"), (5..9, "")]
+    {
+        replica.splice(note, Field::Value, range, text).unwrap();
+    }
+    let (state, log) = snapshot::take_apart(&replica.snapshot());
+    assert_golden("log.v1.bin", &log);
+    let loaded = snapshot::assemble(&state, &golden("log.v1.bin"));
+    let loaded = Replica::from_snapshot(id(1), &loaded).unwrap();
+    let history = replica.changes_since(&Version::new());
+    assert!(history.is_some());
+    assert_eq!(loaded.changes_since(&Version::new()), history);
 }
 
 #[test]

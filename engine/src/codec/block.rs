@@ -41,15 +41,7 @@ pub(crate) fn decode_block(bytes: &[u8]) -> Result<Batch, DecodeError> {
     let mut reader = Reader::new(bytes);
     let author = reader.replica()?;
     let start = reader.varint()?;
-    let count = reader.count(8)?;
-    let mut others = Vec::with_capacity(count);
-    for _ in 0..count {
-        others.push(OpId { replica: reader.replica()?, counter: 0 });
-    }
-    let is_sorted = others.is_sorted_by(|a: &OpId, b| a.replica < b.replica);
-    if !is_sorted || others.iter().any(|other| other.replica == author) {
-        return Err(reader.malformed("replicas not in order"));
-    }
+    let others = read_others(&mut reader, author)?;
     let mut columns = ColumnReader::read(&mut reader)?;
     reader.finish()?;
     let (spans, end) = read_spans(columns.from(Column::Changes), start, &others)?;
@@ -70,6 +62,23 @@ pub(crate) fn decode_block(bytes: &[u8]) -> Result<Batch, DecodeError> {
     op_reader.into_source().finish()?;
     let batch = Batch { author, start, spans, ops };
     check(batch)
+}
+
+/// The replicas that have a number.
+pub(super) fn read_others(
+    reader: &mut Reader<'_>,
+    author: ReplicaId,
+) -> Result<Vec<OpId>, DecodeError> {
+    let count = reader.count(8)?;
+    let mut others = Vec::with_capacity(count);
+    for _ in 0..count {
+        others.push(OpId { replica: reader.replica()?, counter: 0 });
+    }
+    let is_sorted = others.is_sorted_by(|a: &OpId, b| a.replica < b.replica);
+    if !is_sorted || others.iter().any(|other| other.replica == author) {
+        return Err(reader.malformed("replicas not in order"));
+    }
+    Ok(others)
 }
 
 /// The first op of a block.
@@ -93,7 +102,8 @@ pub(crate) fn count_changes(bytes: &[u8]) -> Result<u64, DecodeError> {
     Ok(spans.iter().map(|span| span.count).sum())
 }
 
-fn check(batch: Batch) -> Result<Batch, DecodeError> {
+/// Checks what ops that could be read may get wrong together.
+pub(super) fn check(batch: Batch) -> Result<Batch, DecodeError> {
     let malformed = |what| DecodeError::Malformed { at: 0, what };
     if let Some(fault) = batch.fault() {
         return Err(malformed(fault));
@@ -110,7 +120,7 @@ fn check(batch: Batch) -> Result<Batch, DecodeError> {
     Ok(batch)
 }
 
-fn write_spans(writer: &mut Writer, batch: &Batch, others: &[OpId]) {
+pub(super) fn write_spans(writer: &mut Writer, batch: &Batch, others: &[OpId]) {
     let mut last: Vec<u64> = vec![0; others.len()];
     for span in &batch.spans {
         writer.varint(span.len << 1 | u64::from(!span.deps.is_empty()));
@@ -131,7 +141,7 @@ fn write_spans(writer: &mut Writer, batch: &Batch, others: &[OpId]) {
 }
 
 /// The spans of a block, and the counter after its last change.
-fn read_spans(
+pub(super) fn read_spans(
     reader: &mut Reader<'_>,
     start: u64,
     others: &[OpId],
@@ -169,7 +179,7 @@ fn read_spans(
 }
 
 /// The other replicas that need a number: those of deps, of ops referred to, of entries' names.
-fn others_of(batch: &Batch) -> Vec<OpId> {
+pub(super) fn others_of(batch: &Batch) -> Vec<OpId> {
     let mut others = BTreeSet::new();
     let mut last = None;
     let mut name = |replica: ReplicaId| {

@@ -65,12 +65,35 @@ pub(crate) struct ColumnWriter([Writer; Column::COUNT]);
 impl ColumnWriter {
     /// Writes the columns behind their lengths.
     pub(crate) fn write_to(self, writer: &mut Writer) {
+        drop(self.write_apart(writer));
+    }
+
+    /// The same; returns where each column begins.
+    fn write_apart(self, writer: &mut Writer) -> Vec<usize> {
         for column in &self.0 {
             writer.count(column.as_slice().len());
         }
+        let mut starts = Vec::with_capacity(Column::COUNT);
         for column in &self.0 {
+            starts.push(writer.as_slice().len());
             writer.raw(column.as_slice());
         }
+        starts
+    }
+}
+
+/// Bytes that end in columns.
+#[derive(Clone, Debug)]
+pub(crate) struct InColumns {
+    pub(crate) bytes: Vec<u8>,
+    /// Where each column begins.
+    pub(super) starts: Vec<usize>,
+}
+
+impl InColumns {
+    pub(super) fn new(mut head: Writer, columns: ColumnWriter) -> Self {
+        let starts = columns.write_apart(&mut head);
+        Self { bytes: head.into_bytes(), starts }
     }
 }
 

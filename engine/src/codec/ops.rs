@@ -64,6 +64,20 @@ impl<'a, S: Sink> OpWriter<'a, S> {
         self.names.into_sink()
     }
 
+    /// Where the parts go.
+    pub(crate) const fn sink(&mut self) -> &mut S {
+        &mut self.names.sink
+    }
+
+    /// Takes note of an op that is not written.
+    pub(crate) fn pass(&mut self, at: u64, op: &Op) {
+        self.names.at = at;
+        if let Some((entry, life, field, set)) = op.edited_text() {
+            self.text = Some((entry, life, field.clone(), set));
+            self.names.move_cursor(op);
+        }
+    }
+
     /// Writes one op whose first counter is `at`.
     pub(crate) fn op(&mut self, at: u64, op: &Op) {
         self.names.at = at;
@@ -203,6 +217,20 @@ impl<'a, 'b, S: Source<'b>> OpReader<'a, S> {
         self.names.into_source()
     }
 
+    /// Where the parts are read from.
+    pub(crate) const fn source(&mut self) -> &mut S {
+        &mut self.names.source
+    }
+
+    /// Takes note of an op that was not written.
+    pub(crate) fn pass(&mut self, at: u64, op: &Op) {
+        self.names.at = at;
+        if let Some((entry, life, field, set)) = op.edited_text() {
+            self.text = Some((entry, life, field.clone(), set));
+            self.names.move_cursor(op);
+        }
+    }
+
     /// Where parts of this kind are read from.
     pub(crate) fn column(&mut self, column: Column) -> &mut super::Reader<'b> {
         self.names.source.from(column)
@@ -210,8 +238,13 @@ impl<'a, 'b, S: Source<'b>> OpReader<'a, S> {
 
     /// Reads the op whose first counter is `at`.
     pub(crate) fn op(&mut self, at: u64) -> Result<Op, DecodeError> {
-        self.names.at = at;
         let tag = self.column(Column::Tag).byte()?;
+        self.op_with_tag(at, tag)
+    }
+
+    /// The same, behind its tag.
+    pub(crate) fn op_with_tag(&mut self, at: u64, tag: u8) -> Result<Op, DecodeError> {
+        self.names.at = at;
         let kind = tag & KIND_BITS;
         if !(CREATE_ITEM..=ERASE_BACK).contains(&kind) {
             return Err(DecodeError::OpTooNew { replica: self.names.author(), kind });

@@ -212,24 +212,33 @@ impl Patch {
 
 /// Packs sections that are encoded already.
 pub(crate) fn pack_sections<'a>(sections: impl IntoIterator<Item = (Kind, &'a [u8])>) -> Vec<u8> {
+    pack_sections_apart(sections).0
+}
+
+/// The same; tells where each section ends.
+pub(super) fn pack_sections_apart<'a>(
+    sections: impl IntoIterator<Item = (Kind, &'a [u8])>,
+) -> (Vec<u8>, Vec<usize>) {
     let mut sections = sections.into_iter().peekable();
-    let mut writer = Writer::new();
+    let (mut writer, mut ends) = (Writer::new(), Vec::new());
     writer.byte(MAGIC);
     let first = sections.next();
     match (first, sections.peek()) {
         (Some((Kind::Change, change)), None) => {
             writer.byte(FORMAT | IS_SINGLE);
             writer.raw(change);
+            ends.push(writer.as_slice().len());
         }
         (first, _) => {
             writer.byte(FORMAT);
             for (kind, section) in first.into_iter().chain(sections) {
                 writer.varint((section.len() as u64) << KIND_BITS | kind as u64);
                 writer.raw(section);
+                ends.push(writer.as_slice().len());
             }
         }
     }
-    finish(writer)
+    (finish(writer), ends)
 }
 
 /// Adds the checksum.

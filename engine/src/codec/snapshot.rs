@@ -1,13 +1,14 @@
 //! A snapshot: the state, and behind it the log, which is not unpacked before somebody asks for it.
 #![deny(clippy::indexing_slicing)]
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 
 use flate2::Compression;
 use flate2::bufread::GzDecoder;
 use flate2::write::GzEncoder;
 
-use super::{Reader, Writer};
+use super::patch::{Kind, pack_sections_apart};
+use super::{InColumns, Reader, Writer};
 use crate::error::DecodeError;
 use crate::limits::SNAPSHOT_BYTES_MAX;
 
@@ -58,12 +59,37 @@ fn hash(packed: &[u8]) -> [u8; HASH_BYTES] {
     hash
 }
 
-/// Compresses a part of a snapshot.
-pub(crate) fn pack(patch: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+/// A column of fewer bytes is compressed with what stands beside it.
+const COLUMN_BYTES_MIN: usize = 512;
+
+/// Compresses a part of a snapshot: what stands in columns, and the head of the log if it is the first.
+pub(crate) fn pack(parts: &[(Kind, InColumns)], head: Option<&LogHead>) -> Vec<u8> {
+    let head = head.map(LogHead::encode);
+    let sections = parts.iter().map(|(kind, part)| (*kind, part.bytes.as_slice()));
+    let (patch, ends) =
+        pack_sections_apart(sections.chain(head.iter().map(|head| (Kind::Log, head.as_slice()))));
+    let starts = ends.into_iter().zip(parts).flat_map(|(end, (_, part))| {
+        part.starts.iter().map(move |start| end - part.bytes.len() + start)
+    });
     // Writing to memory does not fail; if it did, the snapshot would be short and its checksum wrong.
-    let written = encoder.write_all(patch).and_then(|()| encoder.finish());
-    written.unwrap_or_default()
+    deflate(&patch, starts).unwrap_or_default()
+}
+
+/// Compresses bytes, those from each of some places on with codes of their own: the bytes of a column
+/// are like each other, and not like those of the next.
+fn deflate(bytes: &[u8], starts: impl Iterator<Item = usize>) -> io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    let mut written = 0;
+    for start in starts.chain([bytes.len()]) {
+        let part = bytes.get(written..start).unwrap_or_default();
+        if part.len() >= COLUMN_BYTES_MIN {
+            encoder.write_all(part)?;
+            encoder.flush()?;
+            written = start;
+        }
+    }
+    encoder.write_all(bytes.get(written..).unwrap_or_default())?;
+    encoder.finish()
 }
 
 /// The first part of a snapshot, and what is behind it. A part that unfolds past the format's bound is

@@ -5,7 +5,7 @@ mod entries;
 mod reader;
 mod texts;
 
-use super::columns::{Column, ColumnReader, ColumnWriter, Sink, Source};
+use super::columns::{Column, ColumnReader, ColumnWriter, InColumns, Sink, Source};
 use super::{Reader, Writer};
 use crate::error::DecodeError;
 use crate::id::{OpId, ReplicaId};
@@ -19,7 +19,7 @@ pub(crate) fn encode_state(
     times: &[Times],
     entry_count: usize,
     entries: impl Iterator<Item = EntryRecord>,
-) -> Vec<u8> {
+) -> InColumns {
     let authors: Vec<ReplicaId> = times.iter().map(|one| one.author).collect();
     let mut columns = ColumnWriter::default();
     for one in times {
@@ -31,8 +31,7 @@ pub(crate) fn encode_state(
     bytes.count(authors.len());
     authors.iter().for_each(|author| bytes.replica(*author));
     bytes.count(entry_count);
-    writer.into_sink().write_to(&mut bytes);
-    bytes.into_bytes()
+    InColumns::new(bytes, writer.into_sink())
 }
 
 /// A state that is being read.

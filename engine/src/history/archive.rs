@@ -6,19 +6,19 @@ use std::sync::OnceLock;
 use hashbrown::HashMap;
 
 use super::author_log::{AuthorLog, Sealed};
-use crate::codec::{Patch, Section, unpack};
 use crate::id::ReplicaId;
+use crate::replica::Replica;
 
-/// The log of a snapshot.
+/// The log of a snapshot, which only its state makes whole.
 #[derive(Debug)]
 pub(super) struct Archive {
-    packed: Vec<u8>,
+    snapshot: Vec<u8>,
     blocks: OnceLock<HashMap<ReplicaId, Vec<Sealed>>>,
 }
 
 impl Archive {
-    pub(super) const fn new(packed: Vec<u8>) -> Self {
-        Self { packed, blocks: OnceLock::new() }
+    pub(super) const fn new(snapshot: Vec<u8>) -> Self {
+        Self { snapshot, blocks: OnceLock::new() }
     }
 
     /// The blocks of an author from one counter to another; nothing if they are not all here, which
@@ -29,7 +29,7 @@ impl Archive {
         (from, to): (u64, u64),
         log: &AuthorLog,
     ) -> Option<&[Sealed]> {
-        let blocks = self.blocks.get_or_init(|| unpack_blocks(&self.packed));
+        let blocks = self.blocks.get_or_init(|| unpack_blocks(&self.snapshot));
         let blocks = blocks.get(&author)?;
         let mut at = from;
         for sealed in blocks {
@@ -42,13 +42,12 @@ impl Archive {
     }
 }
 
-fn unpack_blocks(packed: &[u8]) -> HashMap<ReplicaId, Vec<Sealed>> {
-    let patch = unpack(packed).and_then(|bytes| Patch::decode(&bytes));
+fn unpack_blocks(snapshot: &[u8]) -> HashMap<ReplicaId, Vec<Sealed>> {
     let mut blocks: HashMap<ReplicaId, Vec<Sealed>> = HashMap::new();
-    for section in patch.unwrap_or_default().into_sections() {
-        if let Section::Block(batch, bytes) = section {
-            let sealed = Sealed { start: batch.start, end: batch.end(), block: bytes };
-            blocks.entry(batch.author).or_default().push(sealed);
+    for batch in Replica::unpack_log(snapshot).unwrap_or_default() {
+        let author = batch.author;
+        for (start, end, block) in batch.into_blocks() {
+            blocks.entry(author).or_default().push(Sealed { start, end, block });
         }
     }
     blocks

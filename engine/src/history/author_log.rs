@@ -198,6 +198,12 @@ impl AuthorLog {
 
     /// The changes of the tail from one counter to another; nothing if no change begins or ends there.
     fn tail_spans(&self, from: u64, to: u64) -> Option<Vec<Span>> {
+        self.spans(from, to, &self.links)
+    }
+
+    /// The changes from one counter to another, of which these name deps, in order; nothing if no change
+    /// begins or ends there.
+    pub(super) fn spans(&self, from: u64, to: u64, links: &[(u64, OpId)]) -> Option<Vec<Span>> {
         if from >= to {
             return (from == to).then(Vec::new);
         }
@@ -205,35 +211,9 @@ impl AuthorLog {
         let last = self.pieces.partition_point(|piece| piece.start < to);
         let mut spans = Vec::new();
         for piece in self.pieces.get(first..last)? {
-            self.push_spans_of(piece, (from, to), &mut spans)?;
+            push_spans_of(piece, (from, to), links, &mut spans)?;
         }
         Some(spans)
-    }
-
-    /// Adds the part of a piece that lies in the range, cut where a change names deps.
-    fn push_spans_of(
-        &self,
-        piece: &Piece,
-        (from, to): (u64, u64),
-        spans: &mut Vec<Span>,
-    ) -> Option<()> {
-        let (mut at, end) = (from.max(piece.start), to.min(piece.end()));
-        let is_boundary = |counter: u64| (counter - piece.start).is_multiple_of(piece.len);
-        if !is_boundary(at) || !is_boundary(end) {
-            return None;
-        }
-        let mut next = self.links.partition_point(|(start, _)| *start < at);
-        while at < end {
-            let mut deps = Deps::new();
-            while let Some((_, dep)) = self.links.get(next).filter(|(start, _)| *start == at) {
-                deps.push(*dep);
-                next += 1;
-            }
-            let until = self.links.get(next).map_or(end, |(start, _)| end.min(*start));
-            push_span(spans, Span { len: piece.len, count: (until - at) / piece.len, deps });
-            at = until;
-        }
-        Some(())
     }
 
     /// The changes from one counter to another; nothing if no change begins or ends there, or their
@@ -344,6 +324,35 @@ impl Sealed {
         }
         if from > self.start { batch.split_off(from) } else { Some(batch) }
     }
+}
+
+/// Adds the part of a piece that lies in the range, cut where a change names deps.
+fn push_spans_of(
+    piece: &Piece,
+    (from, to): (u64, u64),
+    links: &[(u64, OpId)],
+    spans: &mut Vec<Span>,
+) -> Option<()> {
+    let (mut at, end) = (from.max(piece.start), to.min(piece.end()));
+    let is_boundary = |counter: u64| (counter - piece.start).is_multiple_of(piece.len);
+    if !is_boundary(at) || !is_boundary(end) {
+        return None;
+    }
+    let mut next = links.partition_point(|(start, _)| *start < at);
+    while at < end {
+        let mut deps = Deps::new();
+        while let Some((_, dep)) = links.get(next).filter(|(start, _)| *start == at) {
+            deps.push(*dep);
+            next += 1;
+        }
+        let until = links.get(next).map_or(end, |(start, _)| end.min(*start));
+        if !is_boundary(until) {
+            return None;
+        }
+        push_span(spans, Span { len: piece.len, count: (until - at) / piece.len, deps });
+        at = until;
+    }
+    Some(())
 }
 
 /// Of ops that begin at `first`, those from one counter to another.

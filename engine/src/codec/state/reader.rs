@@ -200,9 +200,16 @@ impl<'a, 'b> EntryReader<'a, 'b> {
         }
     }
 
-    /// Says that the next op is expected to be this one.
-    pub(super) fn skip_to(&mut self, op: OpId) {
+    /// Says that the next op is expected to be this one, whose author is that of the last. Returns the
+    /// author's number.
+    pub(super) const fn skip_to(&mut self, op: OpId) -> u64 {
         self.recent.op.1 = op.counter;
+        self.recent.op.0
+    }
+
+    /// Says that the last op was one of this author.
+    pub(super) const fn go_on_with(&mut self, author: u64) {
+        self.recent.op.0 = author;
     }
 
     fn parent(&mut self) -> Result<EntryId, DecodeError> {

@@ -1,4 +1,11 @@
 //! Texts of a state: which characters stand in which order, and what shows of them.
+//!
+//! Ids and deletions are apart: characters with consecutive ids are one run whatever became of them.
+//! Where others typed into a run, it goes on behind what they typed. So the ends of the runs written so
+//! far are kept on a stack, and a run that goes on where one of them ended is named by its depth; what
+//! was above it can hardly go on any more and is dropped.
+
+use hashbrown::HashMap;
 
 use super::super::columns::{Column, Sink, Source};
 use super::entries::EntryWriter;
@@ -7,13 +14,31 @@ use crate::error::DecodeError;
 use crate::id::OpId;
 use crate::state::{RunRecord, TextRecord};
 
+/// The low bits of a run's head: a run that is named anew; of other values one more than how deep the
+/// end lies that it goes on from, or that this depth follows.
+const NEW: u64 = 0;
+const DEEP: u64 = 3;
+const DEPTH_BITS: u32 = 2;
+
 impl EntryWriter<'_> {
     pub(super) fn text(&mut self, text: &TextRecord) {
-        self.number(Column::Number, text.runs.len() as u64);
-        for run in &text.runs {
-            self.op(run.first);
-            self.skip_to(run.first.plus(run.len));
-            self.number(Column::Number, run.len << 1 | u64::from(run.is_deleted));
+        let ids = id_runs(&text.runs);
+        self.number(Column::Number, ids.len() as u64);
+        let mut ends = Ends::default();
+        for run in &ids {
+            let depth = ends.depth_of(run.first).map_or(NEW, |depth| depth + 1);
+            self.number(Column::Number, run.len << DEPTH_BITS | depth.min(DEEP));
+            match depth {
+                NEW => self.op(run.first),
+                DEEP.. => self.number(Column::Tag, depth - DEEP),
+                _ => {}
+            }
+            let end = run.first.plus(run.len);
+            self.skip_to(end);
+            ends.push(end);
+        }
+        for shown_or_not in lengths_by_turns(&text.runs) {
+            self.number(Column::Value, shown_or_not);
         }
         self.number(Column::Number, text.text.len() as u64);
         self.sink.to(Column::Text).raw(text.text.as_bytes());
@@ -23,21 +48,51 @@ impl EntryWriter<'_> {
 impl EntryReader<'_, '_> {
     pub(super) fn text(&mut self) -> Result<TextRecord, DecodeError> {
         let count = self.number(Column::Number)?;
-        let count = self.source.from(Column::Reference).fits(count, 1)?;
-        let mut runs = Vec::with_capacity(count);
-        let mut shown = 0_u64;
+        let count = self.source.from(Column::Number).fits(count, 1)?;
+        let mut runs: Vec<RunRecord> = Vec::with_capacity(count);
+        let mut ends: Vec<End> = Vec::new();
+        let mut chains: Vec<Chain> = Vec::new();
+        let (mut shown, mut turn) = (0_u64, Turn { is_deleted: true, left: 0 });
         for _ in 0..count {
-            let first = self.op()?;
             let head = self.number(Column::Number)?;
-            let (len, is_deleted) = (head >> 1, head & 1 == 1);
+            let mut len = head >> DEPTH_BITS;
+            let depth = match head & DEEP {
+                DEEP => self.number(Column::Tag)?.saturating_add(DEEP),
+                depth => depth,
+            };
+            let (first, chain) = if depth == NEW {
+                (self.op()?, chains.len())
+            } else {
+                let end = self.pop(&mut ends, depth)?;
+                (end.id, end.chain)
+            };
             let end = first.counter.checked_add(len).filter(|_| len > 0);
-            let Some(end) = end else { return Err(self.malformed("counters out of range")) };
-            if !self.is_here(OpId { counter: end - 1, ..first }) {
+            let Some(end) = end.map(|end| OpId { counter: end, ..first }) else {
+                return Err(self.malformed("counters out of range"));
+            };
+            if !self.is_here(OpId { counter: end.counter - 1, ..first }) {
                 return Err(self.malformed("reference to an op not seen"));
             }
-            self.skip_to(OpId { counter: end, ..first });
-            shown += if is_deleted { 0 } else { len };
-            runs.push(RunRecord { first, len, is_deleted });
+            let author = self.skip_to(end);
+            ends.push(End { author, id: end, chain });
+            match chains.get_mut(chain) {
+                Some(chain) => chain.end = end.counter,
+                None => chains.push(Chain { author, first: first.counter, end: end.counter }),
+            }
+            let mut first = first;
+            while len > 0 {
+                if turn.left == 0 {
+                    let is_first = runs.is_empty() && turn.is_deleted;
+                    turn = self.turn(turn, is_first)?;
+                }
+                let part = len.min(turn.left);
+                runs.push(RunRecord { first, len: part, is_deleted: turn.is_deleted });
+                shown += if turn.is_deleted { 0 } else { part };
+                (first, len, turn.left) = (first.plus(part), len - part, turn.left - part);
+            }
+        }
+        if turn.left > 0 {
+            return Err(self.malformed("characters and runs that differ"));
         }
         let bytes = self.number(Column::Number)?;
         let reader = self.source.from(Column::Text);
@@ -46,21 +101,114 @@ impl EntryReader<'_, '_> {
         if text.chars().count() as u64 != shown {
             return Err(self.malformed("characters and runs that differ"));
         }
-        let record = TextRecord { runs, text };
-        if record.has_twice() {
+        if overlap(chains) {
             return Err(self.malformed("a character twice"));
         }
-        Ok(record)
+        Ok(TextRecord { runs, text })
+    }
+
+    /// Takes the end that lies so deep, and all above it, off the stack.
+    fn pop(&mut self, ends: &mut Vec<End>, depth: u64) -> Result<End, DecodeError> {
+        let depth = usize::try_from(depth).ok();
+        let place = depth.and_then(|depth| ends.len().checked_sub(depth));
+        let Some(end) = place.and_then(|place| ends.get(place).copied()) else {
+            return Err(self.malformed("a run that goes on from nowhere"));
+        };
+        ends.truncate(place.unwrap_or_default());
+        self.go_on_with(end.author);
+        Ok(end)
+    }
+
+    /// What comes after characters that show or do not show. Only at the start may it be nothing.
+    fn turn(&mut self, last: Turn, is_first: bool) -> Result<Turn, DecodeError> {
+        let mut next = Turn { is_deleted: !last.is_deleted, left: self.number(Column::Value)? };
+        if is_first && next.left == 0 {
+            next = Turn { is_deleted: true, left: self.number(Column::Value)? };
+        }
+        if next.left == 0 {
+            return Err(self.malformed("a run of nothing"));
+        }
+        Ok(next)
     }
 }
 
-impl TextRecord {
-    /// Whether two runs share a character.
-    fn has_twice(&self) -> bool {
-        let mut order: Vec<&RunRecord> = self.runs.iter().collect();
-        order.sort_unstable_by_key(|run| (run.first.replica, run.first.counter));
-        !order.is_sorted_by(|a, b| {
-            a.first.replica != b.first.replica || a.first.counter + a.len <= b.first.counter
-        })
+/// Characters in a row that all show or all do not.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    is_deleted: bool,
+    left: u64,
+}
+
+/// Where runs ended that may go on.
+#[derive(Debug, Default)]
+struct Ends {
+    stack: Vec<OpId>,
+    /// Where in the stack an end is, or was.
+    places: HashMap<OpId, usize>,
+}
+
+impl Ends {
+    fn push(&mut self, end: OpId) {
+        self.places.insert(end, self.stack.len());
+        self.stack.push(end);
     }
+
+    /// How deep an end lies; it and what is above it are dropped.
+    fn depth_of(&mut self, end: OpId) -> Option<u64> {
+        let place =
+            self.places.get(&end).copied().filter(|place| self.stack.get(*place) == Some(&end))?;
+        let depth = self.stack.len() - 1 - place;
+        self.stack.truncate(place);
+        Some(depth as u64)
+    }
+}
+
+/// Runs of consecutive ids, deleted or not.
+fn id_runs(runs: &[RunRecord]) -> Vec<RunRecord> {
+    let mut ids: Vec<RunRecord> = Vec::with_capacity(runs.len());
+    for run in runs {
+        match ids.last_mut() {
+            Some(last) if last.first.plus(last.len) == run.first => last.len += run.len,
+            _ => ids.push(*run),
+        }
+    }
+    ids
+}
+
+/// How many characters show, do not show, show ... in turns.
+fn lengths_by_turns(runs: &[RunRecord]) -> Vec<u64> {
+    let (mut lengths, mut is_deleted) = (vec![0], false);
+    for run in runs {
+        match lengths.last_mut() {
+            Some(last) if run.is_deleted == is_deleted => *last += run.len,
+            _ => lengths.push(run.len),
+        }
+        is_deleted = run.is_deleted;
+    }
+    if runs.is_empty() {
+        lengths.clear();
+    }
+    lengths
+}
+
+/// Where a run ended, by a number for its author; and of which chain it is.
+#[derive(Clone, Copy, Debug)]
+struct End {
+    author: u64,
+    id: OpId,
+    chain: usize,
+}
+
+/// Runs that go on where each other ended: together they have consecutive ids.
+#[derive(Clone, Copy, Debug)]
+struct Chain {
+    author: u64,
+    first: u64,
+    end: u64,
+}
+
+/// Whether two chains share a character.
+fn overlap(mut chains: Vec<Chain>) -> bool {
+    chains.sort_unstable_by_key(|chain| (chain.author, chain.first));
+    !chains.is_sorted_by(|a, b| a.author != b.author || a.end <= b.first)
 }
