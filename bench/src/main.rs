@@ -1,6 +1,6 @@
 //! Measures the engine against other CRDTs, in one process, on the same inputs.
 //!
-//! `text`, `tree` and `registers` are the three families of workloads; `report` compares what they
+//! `text`, `tree`, `registers` and `store` are the four families of workloads; `report` compares what they
 //! recorded on the [`Board`](board::Board) with the targets that the rows carry.
 
 mod board;
@@ -8,6 +8,7 @@ mod engines;
 mod measure;
 mod registers;
 mod report;
+mod store;
 mod text;
 mod traces;
 mod tree;
@@ -64,6 +65,7 @@ enum Family {
     Text,
     Tree,
     Registers,
+    Store,
 }
 
 fn main() -> Result<()> {
@@ -89,6 +91,7 @@ fn main() -> Result<()> {
         }
         Family::Tree => tree::run(&settings, &mut board),
         Family::Registers => registers::run(&settings, &mut board),
+        Family::Store => store::run(&settings, &mut board),
     }
     io::stdout().write_all(report::tables(&board).as_bytes())?;
     if let Some(path) = &args.json {

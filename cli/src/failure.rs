@@ -67,10 +67,11 @@ impl From<StoreError> for Failure {
             StoreError::NotFound(_) => Exit::NotFound,
             StoreError::InvalidArgument { .. }
             | StoreError::TooLong { .. }
-            | StoreError::OutOfRange { .. } => Exit::Usage,
-            StoreError::MoveWouldCycle { .. } | StoreError::DeleteNotPermitted(_) => {
-                Exit::Forbidden
-            }
+            | StoreError::OutOfRange { .. }
+            | StoreError::NotImported(_) => Exit::Usage,
+            StoreError::MoveWouldCycle { .. }
+            | StoreError::DeleteNotPermitted(_)
+            | StoreError::PurgeNotInTrash(_) => Exit::Forbidden,
             _ => Exit::General,
         };
         Self::new(exit, error)

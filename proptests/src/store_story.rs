@@ -4,18 +4,18 @@
 //! the rules of [`store_rules`](crate::store_rules) must hold of the store that it touched, and a
 //! step that was refused must have changed nothing.
 
-use std::time::Duration;
+mod edits;
+mod imports;
 
 use arbitrary::Arbitrary;
 use proptest::prelude::{Strategy, any, prop};
-use sds_store::{
-    DataStore, Entry, EntryId, ItemValue, JsonOptions, NewValue, ReplicaId, StoreError,
-    StoreOptions, Timestamp, Version,
-};
-use serde_json::{Map, Value as Json, json};
+use sds_store::{DataStore, ReplicaId, StoreError, StoreOptions, Version};
 
 use crate::dice::Dice;
 use crate::store_rules::check_store_rules;
+pub use edits::StoreEdit;
+use edits::pick;
+use imports::{Imported, Shape, assert_imported, forms, import_entry, is_small};
 
 /// The fewest and most users of a story.
 pub const USERS: std::ops::RangeInclusive<usize> = 2..=4;
@@ -49,69 +49,6 @@ pub enum StoreStep {
     ImportEntry { from: u8, to: u8, entry: u8, outer: u8, index: u8, form: u8 },
     /// A store is saved and loaded.
     Reload { at: u8 },
-}
-
-/// An edit: the numbers pick among the entries that show, and one that does not.
-#[derive(Clone, Debug, Arbitrary)]
-pub struct StoreEdit {
-    /// What to do.
-    pub kind: u8,
-    /// With which entries, and what else it takes.
-    pub picks: [u8; 4],
-}
-
-impl StoreEdit {
-    fn any() -> impl Strategy<Value = Self> {
-        (any::<u8>(), any::<[u8; 4]>()).prop_map(|(kind, picks)| Self { kind, picks })
-    }
-
-    /// Makes the edit.
-    ///
-    /// # Errors
-    /// Why it was refused.
-    pub fn make(&self, store: &mut DataStore) -> Result<(), StoreError> {
-        let [a, b, c, d] = self.picks;
-        let (one, two) = (pick(store, a), pick(store, b));
-        let index = Some(usize::from(c) % 8).filter(|index| *index < 7);
-        let range = usize::from(c % 8)..usize::from(c % 8) + usize::from(d % 4);
-        let now = Timestamp::from_millis(i64::from(d) * 1_000);
-        match self.kind % 32 {
-            0..=3 => {
-                let made = store.new_item_at(MIME_TYPES[usize::from(d % 4)], one, index)?;
-                assert_placed(store, made, one, index);
-                Ok(())
-            }
-            4..=7 => {
-                let made = store.new_link_at(one, two, index)?;
-                assert_placed(store, made, two, index);
-                Ok(())
-            }
-            8 => store.set_label(one, text(d)),
-            9 => store.splice_label(one, range, text(b)),
-            10 => store.update_label(one, text(d)),
-            11 => store.set_mime_type(one, MIME_TYPES[usize::from(d % 4)].unwrap_or_default()),
-            12..=14 => store.write_value(one, value(d)),
-            15 => store.change_value(one, range, text(b)),
-            16 => store.update_value(one, text(d)),
-            17 => store.set_info(one, text(b), &json!([text(c), d, null])),
-            18 => store.delete_info(one, text(b)),
-            19..=22 => {
-                store.move_entry_to(one, two, index)?;
-                assert_placed(store, one, two, index);
-                Ok(())
-            }
-            23..=25 => store.delete_entry(one, now),
-            26 => store.purge_entry(one),
-            27 => store.purge_entry(deleted(store, a).unwrap_or(one)),
-            28 => store.purge_expired_trash_entries(now, Some(Duration::from_secs(100))).map(drop),
-            29 if d < 64 => store.purge_all_trash_entries().map(drop),
-            30 => rebalance(store, one),
-            _ => {
-                drop(store.release_unreferenced_blobs());
-                Ok(())
-            }
-        }
-    }
 }
 
 impl StoreStep {
@@ -239,31 +176,7 @@ impl StoreStory {
             }
             StoreStep::ImportEntry { from, to, entry, outer, index, form } => {
                 let (from, to) = (self.user(*from), self.user(*to));
-                let exported = self.users[from].entry(pick(&self.users[from], *entry));
-                let exported = exported.ok().filter(|entry| is_small(*entry));
-                let Some((json, bytes)) = exported.map(forms) else { return to };
-                let exported = exported.expect("it has forms");
-                let (source, expected) = (exported.id(), Shape::of(exported));
-                let outer = pick(&self.users[to], *outer);
-                let index = Some(usize::from(*index) % 8).filter(|index| *index < 7);
-                let mut made = None;
-                attempt(&mut self.users[to], |store| {
-                    made = import_entry(store, (&json, &bytes), (outer, index), *form)?;
-                    Ok(())
-                });
-                match made {
-                    Some(Imported::Copy(copy)) => {
-                        let copy = self.users[to].entry(copy).expect("it was made");
-                        assert_eq!(Shape::of(copy), expected);
-                    }
-                    Some(Imported::Itself(had)) => {
-                        if from != to {
-                            let source = self.users[from].entry(source).expect("it was exported");
-                            assert_imported(source, &self.users[to], had);
-                        }
-                    }
-                    None => {}
-                }
+                self.import_entry((from, to), (*entry, *outer), *index, *form);
                 to
             }
             StoreStep::Reload { at } => {
@@ -274,6 +187,37 @@ impl StoreStory {
                 self.users[at] = loaded.with_options(options());
                 at
             }
+        }
+    }
+
+    fn import_entry(
+        &mut self,
+        (from, to): (usize, usize),
+        (entry, outer): (u8, u8),
+        index: u8,
+        form: u8,
+    ) {
+        let exported = self.users[from].entry(pick(&self.users[from], entry));
+        let Some(exported) = exported.ok().filter(|entry| is_small(*entry)) else { return };
+        let (source, expected) = (exported.id(), Shape::of(exported));
+        let (json, bytes) = forms(exported);
+        let outer = pick(&self.users[to], outer);
+        let index = Some(usize::from(index) % 8).filter(|index| *index < 7);
+        let mut made = None;
+        attempt(&mut self.users[to], |store| {
+            made = Some(import_entry(store, (&json, &bytes), (outer, index), form)?);
+            Ok(())
+        });
+        match made {
+            Some(Imported::Copy(copy)) => {
+                let copy = self.users[to].entry(copy).expect("it was made");
+                assert_eq!(Shape::of(copy), expected);
+            }
+            Some(Imported::Itself(had)) if from != to => {
+                let source = self.users[from].entry(source).expect("it was exported");
+                assert_imported(source, &self.users[to], had);
+            }
+            _ => {}
         }
     }
 
@@ -338,187 +282,4 @@ fn transaction(
         assert_eq!(store.as_json(), before, "the part that failed left nothing");
         if fails { Err(failure()) } else { Ok(()) }
     })
-}
-
-/// What became of an entry that was imported.
-enum Imported {
-    /// The copy.
-    Copy(EntryId),
-    /// It has its id; so many entries were there before.
-    Itself(usize),
-}
-
-fn import_entry(
-    store: &mut DataStore,
-    (json, bytes): (&str, &[u8]),
-    (outer, index): (EntryId, Option<usize>),
-    form: u8,
-) -> Result<Option<Imported>, StoreError> {
-    let room = ENTRIES_MAX.saturating_sub(store.entry_count());
-    let copy = match form % 3 {
-        0 if room > 0 => store.new_entry_from_json_at(json, outer, index)?,
-        1 if room > 0 => store.new_entry_from_binary_at(bytes, outer, index)?,
-        _ => {
-            let had = store.entry_count();
-            let imported = store.import_entry_from_json_at(json, outer, index)?;
-            let version = store.version().clone();
-            // A link may bring a placeholder into Lost and Found, which changes what stands at an index.
-            let again = index.filter(|_| outer != EntryId::LOST_AND_FOUND);
-            store.import_entry_from_json_at(json, outer, again)?;
-            assert_eq!(*store.version(), version, "importing twice changes nothing");
-            assert_placed(store, imported, outer, index);
-            return Ok(Some(Imported::Itself(had)));
-        }
-    };
-    assert_placed(store, copy, outer, index);
-    Ok(Some(Imported::Copy(copy)))
-}
-
-/// The entry stands where it was asked for; in Lost and Found what is rescued comes and goes.
-fn assert_placed(store: &DataStore, entry: EntryId, outer: EntryId, index: Option<usize>) {
-    let entry = store.entry(entry).expect("it was placed");
-    assert_eq!(entry.outer_item_id(), Some(outer));
-    if outer != EntryId::LOST_AND_FOUND
-        && let Some(index) = index
-    {
-        let last = entry.outer_item().map_or(0, |outer| outer.inner_entry_count() - 1);
-        assert_eq!(entry.index(), Some(index.min(last)));
-    }
-}
-
-fn rebalance(store: &mut DataStore, item: EntryId) -> Result<(), StoreError> {
-    let inner = |store: &DataStore| -> Vec<EntryId> {
-        let item = store.entry_with_id(item).into_iter();
-        item.flat_map(|item| item.inner_entries()).map(|entry| entry.id()).collect()
-    };
-    let before = inner(store);
-    store.rebalance_inner_entries_of(item)?;
-    assert_eq!(inner(store), before, "rebalancing keeps the order");
-    Ok(())
-}
-
-/// An entry directly in Trash.
-fn deleted(store: &DataStore, number: u8) -> Option<EntryId> {
-    let count = store.trash_item().inner_entry_count();
-    let at = usize::from(number).checked_rem(count)?;
-    store.trash_item().inner_entry_at(at).map(|entry| entry.id())
-}
-
-/// What an entry holds by itself, but for the time of deletion.
-type Content = (bool, String, String, ItemValue, Map<String, Json>);
-
-fn content(entry: Entry<'_>) -> Content {
-    let mut info = entry.info_map();
-    info.remove("_trashedAt");
-    let value = match entry.blob_ref() {
-        Some(blob) => ItemValue::Pending(blob),
-        None => entry.value(),
-    };
-    let (label, mime_type) = (entry.label().into_owned(), entry.mime_type().into_owned());
-    (entry.is_item(), label, mime_type, value, info)
-}
-
-/// An entry with all inside, whatever the ids.
-#[derive(Debug, PartialEq)]
-struct Shape(Vec<(usize, Content, Option<Target>)>);
-
-/// Where a link leads: to the n-th entry inside, or outside.
-#[derive(Debug, PartialEq)]
-enum Target {
-    Inside(usize),
-    Outside(EntryId),
-}
-
-impl Shape {
-    fn of(top: Entry<'_>) -> Self {
-        let (mut all, mut rest) = (Vec::new(), vec![(top, 0)]);
-        while let Some((entry, depth)) = rest.pop() {
-            all.push((entry, depth));
-            rest.extend(entry.inner_entries().rev().map(|inner| (inner, depth + 1)));
-        }
-        let target = |link: Entry<'_>| {
-            let target = link.target_id()?;
-            let at = all.iter().position(|(entry, _)| entry.id() == target);
-            Some(at.map_or(Target::Outside(target), Target::Inside))
-        };
-        Self(all.iter().map(|(entry, depth)| (*depth, content(*entry), target(*entry))).collect())
-    }
-}
-
-/// Everything in an entry is in another store as it is here, and in the same order; and nothing else
-/// has gone there.
-fn assert_imported(source: Entry<'_>, target: &DataStore, had: usize) {
-    let mut rest = vec![source];
-    while let Some(entry) = rest.pop() {
-        let imported = target.entry(entry.id()).expect("it was imported");
-        assert_eq!(content(imported), content(entry));
-        assert_eq!(imported.target_id(), entry.target_id());
-        let inner: Vec<Entry<'_>> = entry.inner_entries().collect();
-        let places: Vec<_> = inner
-            .iter()
-            .filter(|inner| !inner.is_placeholder())
-            .map(|inner| target.entry(inner.id()).expect("it was imported"))
-            .inspect(|inner| assert_eq!(inner.outer_item_id(), Some(entry.id())))
-            .map(|inner| inner.index())
-            .collect();
-        assert!(places.is_sorted_by(|a, b| a < b), "in the same order");
-        rest.extend(inner.into_iter().filter(|inner| !inner.is_placeholder()));
-    }
-    assert!(target.entry_count() + 1 >= had, "what was here stays, but for a placeholder");
-}
-
-/// An entry as JSON and as bytes, contents of blobs included.
-fn forms(entry: Entry<'_>) -> (String, Vec<u8>) {
-    let options = JsonOptions::default().with_blobs();
-    let mut json = Vec::new();
-    entry.write_json_with(&mut json, options).expect("memory takes everything");
-    (String::from_utf8(json).expect("JSON is UTF-8"), entry.as_binary_with(options))
-}
-
-fn is_small(entry: Entry<'_>) -> bool {
-    let mut all = vec![entry];
-    while let Some(next) = all.pop() {
-        all.extend(next.inner_entries());
-        if all.len() > ENTRIES_MAX / 4 {
-            return false;
-        }
-    }
-    true
-}
-
-/// An entry that shows, or one that does not.
-fn pick(store: &DataStore, number: u8) -> EntryId {
-    let mut all = vec![store.root_item()];
-    let mut at = 0;
-    while let Some(entry) = all.get(at).copied() {
-        all.extend(entry.inner_entries());
-        at += 1;
-    }
-    let unknown = EntryId::from_bytes([0x33; 16]);
-    all.get(usize::from(number) % (all.len() + 1)).map_or(unknown, Entry::id)
-}
-
-const MIME_TYPES: [Option<&str>; 4] = [None, Some("text/plain"), Some("image/png"), Some("")];
-
-/// A short text, some past the limit for inline ones.
-const fn text(number: u8) -> &'static str {
-    match number % 8 {
-        0 => "",
-        1 => "a",
-        2 => "one two",
-        3 => "one three two",
-        4 => "\u{1f600} x",
-        5 => "\u{e9}",
-        6 => "_trashedAt",
-        _ => "more than fits inline",
-    }
-}
-
-fn value(number: u8) -> NewValue {
-    match number % 8 {
-        0 => NewValue::None,
-        1 => NewValue::Bytes(vec![number; usize::from(number % 5)]),
-        2 => NewValue::Bytes(vec![7; 2_049]),
-        _ => NewValue::Text(text(number / 8).to_owned()),
-    }
 }

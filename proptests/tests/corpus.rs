@@ -25,6 +25,16 @@ fn bytes_of_the_corpus_are_refused_or_taken_in() {
     }
 }
 
+#[test]
+fn stories_of_a_store_in_the_corpus_keep_its_rules() {
+    for (file, bytes) in corpus("store") {
+        if let Err(panic) = std::panic::catch_unwind(|| fuzz::store(&bytes)) {
+            report(&format!("{}: {:#?}", file.display(), fuzz::store_story(&bytes)));
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
 fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
     let mut files: Vec<_> =

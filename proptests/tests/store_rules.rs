@@ -3,10 +3,38 @@
 
 use proptest::prelude::{any, prop};
 use sds_proptests::check::check;
+use sds_proptests::store_rules::check_store_rules;
 use sds_proptests::store_story::{StoreStep, StoreStory, USERS};
+use sds_store::{DataStore, EntryId, ReplicaId, Timestamp};
 
 #[test]
 fn the_rules_hold_after_every_step_of_any_story() {
     let stories = (USERS, prop::collection::vec(StoreStep::any(), 1..60), any::<u64>());
     check(120, &stories, |(users, steps, seed)| StoreStory::new(users).run(&steps).converge(seed));
+}
+
+/// Some items in Trash, each with one inside, and links among all of them and from outside.
+#[test]
+fn protection_follows_links_through_trash() {
+    const ITEMS: usize = 6;
+    let links = prop::collection::vec((0..2 * ITEMS + 1, 0..2 * ITEMS), 0..12);
+    check(400, &links, |links| {
+        let mut store = DataStore::new(ReplicaId::new(1).unwrap());
+        let mut places = Vec::new();
+        for _ in 0..ITEMS {
+            let item = store.new_item_at(None, EntryId::ROOT, None).unwrap();
+            places.extend([item, store.new_item_at(None, item, None).unwrap()]);
+        }
+        for (from, to) in links {
+            let from = places.get(from).copied().unwrap_or(EntryId::LOST_AND_FOUND);
+            store.new_link_at(places[to], from, None).unwrap();
+        }
+        for item in places.iter().step_by(2) {
+            store.delete_entry(*item, Timestamp::from_millis(1)).unwrap();
+        }
+        assert_eq!(check_store_rules(&store), Ok(()));
+        store.purge_all_trash_entries().unwrap();
+        assert_eq!(check_store_rules(&store), Ok(()));
+        assert_eq!(store.protected_trash_entries().len(), store.trash_item().inner_entry_count());
+    });
 }

@@ -38,6 +38,11 @@
 //! The store does no I/O: `sds-sync` keeps it on disk and equal to its peers.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::unreachable))]
 
+/// The code in `docs/guide.md`, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide.md")]
+pub struct Guide;
+
 mod anchor;
 mod blob;
 mod change_set;

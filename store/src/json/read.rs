@@ -356,3 +356,49 @@ fn syntax(at: &JsonReaderPosition) -> ImportError {
     let (line, column) = at.line_pos.map_or((0, 0), |at| (at.line, at.column));
     ImportError::Syntax { line: line + 1, column: column + 1 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Entries inside each other, so many.
+    fn nested(depth: usize) -> String {
+        let inside = "{\"Kind\":\"item\",\"innerEntries\":[".repeat(depth - 1);
+        inside + "{\"Kind\":\"item\"}" + &"]}".repeat(depth - 1)
+    }
+
+    #[test]
+    fn entries_are_nested_up_to_the_bound_and_no_deeper() {
+        let read = |depth| records(JsonSource::Text(&nested(depth))).map(|records| records.len());
+        assert_eq!(read(IMPORT_DEPTH_MAX), Ok(IMPORT_DEPTH_MAX));
+        let too_deep = ImportError::TooDeep { max: IMPORT_DEPTH_MAX };
+        assert_eq!(read(IMPORT_DEPTH_MAX + 1), Err(too_deep));
+    }
+
+    #[test]
+    fn as_many_bytes_are_read_as_may_be_and_no_more() {
+        let bytes = [b' '; 10];
+        let read = |left| {
+            let mut all = Vec::new();
+            Bounded { inner: &mut &bytes[..], left }.read_to_end(&mut all)
+        };
+        assert_eq!(read(10).unwrap(), 10);
+        assert_eq!(read(9).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn an_error_says_where_it_is() {
+        let error = |text: &str| records(JsonSource::Text(text)).unwrap_err();
+        assert_eq!(error("{\n  \"Kind\" 7}"), ImportError::Syntax { line: 2, column: 10 });
+        let second = r#"{"Kind":"item","innerEntries":[{"Kind":"item","Id":"x"}]}"#;
+        assert_eq!(error(second), wrong(1, "Id", "must be a UUID"));
+        assert_eq!(error("\"text\""), wrong(0, "Kind", "an entry is an object"));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_unreadable() {
+        let mut bytes: &[u8] = b"{\"Kind\":\"\xff\"}";
+        let error = records(JsonSource::Reader(&mut bytes)).unwrap_err();
+        assert_eq!(error, ImportError::Unreadable);
+    }
+}

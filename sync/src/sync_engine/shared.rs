@@ -286,8 +286,7 @@ impl Core {
 
     /// Lists what the state refers to now, so that nobody fetches what was overwritten (E2).
     fn list_blobs_to_fetch(&mut self) {
-        let referenced = self.store.referenced_blobs().into_iter();
-        let missing = referenced.filter(|blob| self.store.blob(&blob.hash).is_none());
+        let missing = self.store.missing_blobs().into_iter();
         self.blobs_to_fetch = missing.map(|blob| (blob.hash, blob.size)).collect();
     }
 }
