@@ -3,8 +3,8 @@
 use arbitrary::{Arbitrary, Unstructured};
 use sds_engine::{Change, Patch, Replica, ReplicaId, Version};
 
-use crate::store_story::{StoreStep, StoreStory, USERS};
 use crate::snapshot;
+use crate::store_story::{StoreStep, StoreStory, USERS};
 use crate::story::{PEERS, Step, Story};
 use crate::view::{View, assert_matches_model};
 
