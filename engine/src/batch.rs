@@ -10,7 +10,6 @@
 //! - C2. Only the first change of a span names deps of its own.
 //! - C3. The ops are in their one form: none continues the one before.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -19,7 +18,8 @@ use crate::change::{Change, ChangeHeader, deps_fault, full_deps, named_deps};
 use crate::codec::encode_block;
 use crate::id::{OpId, ReplicaId};
 use crate::limits::{BLOCK_CHANGES_MAX, BLOCK_OPS_MAX, CHANGE_OPS_MAX};
-use crate::op::{Op, RunCursor, join_runs, push_joined};
+use crate::op::{OpList, OpParts, OpView, TextEdit, TextOp};
+use crate::version::Version;
 
 /// Of how many ops parts are made, but for a change that has more: half of what a block may hold. Few
 /// make tests see many parts.
@@ -61,13 +61,14 @@ pub(crate) struct Batch {
     pub(crate) author: ReplicaId,
     pub(crate) start: u64,
     pub(crate) spans: Vec<Span>,
-    pub(crate) ops: Vec<Op>,
+    pub(crate) ops: OpList,
 }
 
 impl Batch {
     pub(crate) fn of_change(change: Change) -> Self {
         let (header, ops) = change.into_parts();
-        let named = named_deps(&header.deps, ops.iter().flat_map(Op::references));
+        let references = ops.iter().flat_map(|op| op.references()).flatten();
+        let named = named_deps(&header.deps, references);
         let span = Span { len: header.span, count: 1, deps: Deps::from_vec(named) };
         Self { author: header.replica, start: header.start, spans: vec![span], ops }
     }
@@ -87,6 +88,30 @@ impl Batch {
         OpId { replica: self.author, counter }
     }
 
+    /// Whether all changes can be made at once on top of a version.
+    pub(crate) fn is_next(&self, version: &Version) -> bool {
+        if version.next(self.author) != self.start
+            || !self.spans.iter().flat_map(|span| &span.deps).all(|dep| version.has(*dep))
+        {
+            return false;
+        }
+        if self.ops.is_all_of(self.author) {
+            return true;
+        }
+        let references = self.ops.iter().flat_map(|op| op.references()).flatten();
+        let mut foreign = references.filter(|op| op.replica != self.author);
+        // Neighbours mostly refer to the same author.
+        let mut known = None;
+        foreign.all(|op| {
+            let next = match known {
+                Some((author, next)) if author == op.replica => next,
+                _ => version.next(op.replica),
+            };
+            known = Some((op.replica, next));
+            op.counter < next
+        })
+    }
+
     /// Whether `next` goes on where this batch ends, and there is room for it in one block.
     pub(crate) fn can_take(&self, next: &Self) -> bool {
         (self.author, self.end()) == (next.author, next.start)
@@ -96,16 +121,16 @@ impl Batch {
 
     /// Takes in what goes on where this batch ends.
     pub(crate) fn take(&mut self, next: Self) {
-        let mut at = self.id(self.end());
+        let at = self.id(self.end());
         next.spans.into_iter().for_each(|span| push_span(&mut self.spans, span));
-        next.ops.into_iter().for_each(|op| push_joined(&mut self.ops, op, &mut at));
+        self.ops.extend_joined(next.ops, at, drop);
     }
 
     /// Cuts off the changes from `at` on; nothing if no change begins there.
     pub(crate) fn split_off(&mut self, at: u64) -> Option<Self> {
         let spans = split_spans(&mut self.spans, at.checked_sub(self.start)?)?;
         let first = self.id(self.start);
-        let ops = split_ops(&mut self.ops, first, at);
+        let ops = self.ops.split_off(first, at);
         Some(Self { author: self.author, start: at, spans, ops })
     }
 
@@ -129,9 +154,8 @@ impl Batch {
     /// many changes, or before the one in which an op is that has no room.
     fn end_of_block(&self) -> Option<u64> {
         let by_changes = end_of_changes(&self.spans, self.start);
-        let beyond = self.ops.get(PART_OPS_MAX..).filter(|rest| !rest.is_empty());
-        let by_ops = beyond.map(|rest| {
-            let at = self.end() - rest.iter().map(Op::span).sum::<u64>();
+        let by_ops = self.ops.span_before(PART_OPS_MAX).map(|before| {
+            let at = self.start + before;
             let (start, len) = Boundaries::new(self).change_at(at);
             if start > self.start { start } else { start + len }
         });
@@ -141,6 +165,11 @@ impl Batch {
 
     /// The changes one by one.
     pub(crate) fn changes(&self) -> impl Iterator<Item = Change> {
+        self.parts().map(|(header, ops)| Change::assemble(header, ops))
+    }
+
+    /// The headers and ops of the changes, one by one.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (ChangeHeader, OpList)> {
         let mut at = self.id(self.start);
         let mut ops = OpParts::new(&self.ops, at);
         let lone = self.spans.iter().flat_map(|span| {
@@ -149,22 +178,25 @@ impl Batch {
         });
         lone.map(move |(len, named)| {
             let end = at.counter + len;
-            let mut mine = Vec::new();
-            let mut next = at;
-            while let Some((_, op)) = ops.next_until(end) {
-                push_joined(&mut mine, op.into_owned(), &mut next);
+            let mut mine = OpList::new();
+            while let Some((id, op)) = ops.next_until(end) {
+                mine.push_view_joined(&op, id);
             }
-            let references = mine.iter().flat_map(Op::references);
+            let references = mine.iter().flat_map(|op| op.references()).flatten();
             let deps = full_deps(named, references, at.replica);
             let header = ChangeHeader { replica: at.replica, start: at.counter, span: len, deps };
             at.counter = end;
-            Change::assemble(header, mine)
+            (header, mine)
         })
     }
 
     /// Whether the changes are the same, however they are cut.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        let ops = |batch: &Self| join_runs(batch.ops.clone(), batch.id(batch.start));
+        let ops = |batch: &Self| {
+            let mut joined = OpList::new();
+            joined.extend_joined(batch.ops.clone(), batch.id(batch.start), drop);
+            joined
+        };
         let spans = |batch: &Self| {
             let mut spans = Vec::new();
             batch.spans.iter().cloned().for_each(|span| push_span(&mut spans, span));
@@ -181,8 +213,7 @@ impl Batch {
             let total = span.len.checked_mul(span.count).filter(|total| *total > 0)?;
             sum.checked_add(total)
         });
-        let ops = self.ops.iter().map(Op::span).try_fold(0_u64, u64::checked_add);
-        if total.is_none() || total != ops {
+        if total.is_none() || total != self.ops.span() {
             return Some("changes and ops take different counters");
         }
         if let Some(fault) = self.spans.iter().find_map(|span| deps_fault(&span.deps, self.author))
@@ -194,12 +225,16 @@ impl Batch {
 
     /// Only runs of typing and deleting go on from one change to the next.
     fn cut_op_fault(&self) -> Option<&'static str> {
+        if self.ops.others().is_empty() {
+            return None;
+        }
         let mut at = self.start;
         let mut bounds = Boundaries::new(self);
-        for op in &self.ops {
+        for op in self.ops.iter() {
             let end = at + op.span();
-            let is_cut = op.edited_text().is_none() && bounds.end_of_change_at(at) < end;
-            if is_cut {
+            if let OpView::Other(_) = op
+                && bounds.end_of_change_at(at) < end
+            {
                 return Some("an op in two changes");
             }
             at = end;
@@ -209,6 +244,9 @@ impl Batch {
 
     /// A dep that a change names must cover what its ops refer to.
     fn dep_fault(&self) -> Option<&'static str> {
+        if self.spans.iter().all(|span| span.deps.is_empty()) {
+            return None;
+        }
         let mut at = self.start;
         let mut walk = OpWalk::new(self);
         for span in &self.spans {
@@ -230,62 +268,21 @@ impl Batch {
     /// Panics if C1 to C3 do not hold.
     pub(crate) fn assert_invariants(&self) {
         assert_eq!(self.fault(), None, "C1");
-        let total: u64 = self.ops.iter().map(Op::span).sum();
+        let total = self.ops.span().expect("C1: few counters");
         assert_eq!(self.start + total, self.end(), "C1");
-        let joined = join_runs(self.ops.clone(), self.id(self.start));
-        assert_eq!(joined, self.ops, "C3");
-    }
-}
-
-/// Goes through ops, taking them in parts where changes end inside of them.
-#[derive(Clone, Debug)]
-pub(crate) struct OpParts<'a> {
-    ops: std::slice::Iter<'a, Op>,
-    /// The op under way, of which a part was taken, and the counter after it.
-    cut: Option<(&'a Op, RunCursor, u64)>,
-    at: OpId,
-}
-
-impl<'a> OpParts<'a> {
-    /// Ops of which the first has the counter of `at`.
-    pub(crate) fn new(ops: &'a [Op], at: OpId) -> Self {
-        Self { ops: ops.iter(), cut: None, at }
-    }
-
-    /// The next op, or as much of it as there is before `end`, with its first counter.
-    pub(crate) fn next_until(&mut self, end: u64) -> Option<(OpId, Cow<'a, Op>)> {
-        let at = self.at;
-        if at.counter >= end {
-            return None;
-        }
-        let (op, mut cursor, op_end) = match self.cut.take() {
-            Some(cut) => cut,
-            None => {
-                let op = self.ops.next()?;
-                let op_end = at.counter + op.span();
-                if op_end <= end {
-                    self.at.counter = op_end;
-                    return Some((at, Cow::Borrowed(op)));
-                }
-                (op, RunCursor::new(at), op_end)
-            }
-        };
-        self.at.counter = op_end.min(end);
-        let part = cursor.part(op, self.at.counter - at.counter);
-        if self.at.counter < op_end {
-            self.cut = Some((op, cursor, op_end));
-        }
-        Some((at, Cow::Owned(part)))
+        assert!(self.ops.is_joined(self.id(self.start)), "C3");
     }
 }
 
 /// Walks over ops without taking them apart.
 #[derive(Clone, Debug)]
 pub(crate) struct OpWalk<'a> {
-    ops: std::slice::Iter<'a, Op>,
+    ops: OpParts<'a>,
     author: ReplicaId,
+    /// Whether no op refers to anything foreign, so that there is nothing to walk over.
+    is_own: bool,
     /// The op under way, with its first counter.
-    op: Option<(u64, &'a Op)>,
+    op: Option<(u64, OpView<'a>)>,
     at: u64,
     next: u64,
 }
@@ -293,7 +290,9 @@ pub(crate) struct OpWalk<'a> {
 impl<'a> OpWalk<'a> {
     pub(crate) fn new(batch: &'a Batch) -> Self {
         let (author, at) = (batch.author, batch.start);
-        Self { ops: batch.ops.iter(), author, op: None, at, next: at }
+        let is_own = batch.ops.is_all_of(author);
+        let ops = OpParts::new(&batch.ops, batch.id(at));
+        Self { ops, author, is_own, op: None, at, next: at }
     }
 
     /// Hands over the foreign ops that are referred to before the counter `end`, from where the walk
@@ -306,30 +305,35 @@ impl<'a> OpWalk<'a> {
     /// Hands over the parts of ops before the counter `end` that refer to foreign ops, from where the
     /// walk stands, and goes there.
     pub(crate) fn edits_until(&mut self, end: u64, mut each: impl FnMut(&Edit<'_>)) {
+        if self.is_own {
+            return;
+        }
         while self.at < end {
             if self.at == self.next || self.op.is_none() {
-                let Some(op) = self.ops.next() else { return };
+                let Some((_, op)) = self.ops.next_until(u64::MAX) else { return };
                 self.op = Some((self.next, op));
                 self.next += op.span();
             }
             let Some((first, op)) = self.op else { return };
             let to = self.next.min(end);
-            let edit = Edit { author: self.author, first, op, from: self.at, to };
-            if edit.references() != [None, None] {
-                each(&edit);
+            if let OpView::Text(op) = op {
+                let edit = Edit { author: self.author, first, op, from: self.at, to };
+                if edit.references() != [None, None] {
+                    each(&edit);
+                }
             }
             self.at = to;
         }
     }
 }
 
-/// A part of an op.
+/// A part of an edit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Edit<'a> {
     author: ReplicaId,
-    /// The first counter of the op.
+    /// The first counter of the edit.
     first: u64,
-    op: &'a Op,
+    op: TextEdit<'a>,
     /// The counters of the part.
     pub(crate) from: u64,
     pub(crate) to: u64,
@@ -343,21 +347,18 @@ impl Edit<'_> {
 
     /// The foreign ops that the part refers to, by the highest counter of those deleted.
     pub(crate) fn references(&self) -> [Option<OpId>; 2] {
-        let references = match self.op {
-            Op::Insert { set, origin, .. } => {
-                [Some(*set), origin.filter(|_| self.from == self.first)]
-            }
-            Op::Delete { set, range, backwards, .. } => {
-                let highest = if *backwards {
+        let newest = match self.op.op {
+            TextOp::Insert { origin, .. } => origin.filter(|_| self.from == self.first),
+            TextOp::Delete { range, backwards } => {
+                let highest = if backwards {
                     range.len - 1 - (self.from - self.first)
                 } else {
                     self.to - 1 - self.first
                 };
-                [Some(*set), Some(range.first.plus(highest))]
+                Some(range.first.plus(highest))
             }
-            _ => [None, None],
         };
-        references.map(|op| op.filter(|op| op.replica != self.author))
+        [Some(self.op.target.set), newest].map(|op| op.filter(|op| op.replica != self.author))
     }
 }
 
@@ -416,25 +417,6 @@ pub(crate) fn split_spans(spans: &mut Vec<Span>, counters: u64) -> Option<Vec<Sp
     rest.insert(0, Span { len: span.len, count: span.count - kept, deps: Deps::new() });
     span.count = kept;
     Some(rest)
-}
-
-/// Cuts ops, the first of which is `first`, at a counter.
-pub(crate) fn split_ops(ops: &mut Vec<Op>, first: OpId, at: u64) -> Vec<Op> {
-    let mut here = first;
-    for index in 0..ops.len() {
-        let span = ops[index].span();
-        if at < here.counter + span {
-            let inside = at - here.counter;
-            if inside == 0 {
-                return ops.split_off(index);
-            }
-            let mut rest = ops.split_off(index + 1);
-            rest.insert(0, ops[index].split_off(inside, here));
-            return rest;
-        }
-        here = here.plus(span);
-    }
-    Vec::new()
 }
 
 pub(crate) fn to_usize(count: u64) -> usize {

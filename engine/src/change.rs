@@ -5,13 +5,13 @@
 //! order, deduplicate and select changes that it does not understand.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::codec::{OpReader, OpWriter, Reader, Scope, Writer};
 use crate::error::DecodeError;
 use crate::id::{OpId, ReplicaId};
 use crate::limits::{CHANGE_BYTES_MAX, CHANGE_OPS_MAX, COUNTER_MAX};
-use crate::op::{Op, join_runs};
+use crate::op::{Op, OpList};
 
 /// Who made a change, on top of what, and which counters it takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,13 +141,22 @@ pub(crate) fn named_deps(deps: &[OpId], references: impl Iterator<Item = OpId>) 
 
 /// A transaction: its header, its ops, and both as bytes. Cheap to clone but for the ops.
 ///
-/// Invariant: `bytes` decode to `header` and `ops`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Invariant: `bytes` decode to `header` and `list`, and `ops` are those if anybody has asked.
+#[derive(Clone, Debug)]
 pub struct Change {
     header: ChangeHeader,
-    ops: Vec<Op>,
+    list: OpList,
+    ops: OnceLock<Vec<Op>>,
     bytes: Arc<[u8]>,
 }
+
+impl PartialEq for Change {
+    fn eq(&self, other: &Self) -> bool {
+        self.header == other.header && self.list == other.list
+    }
+}
+
+impl Eq for Change {}
 
 impl Change {
     /// Makes a change of ops, as their author would. Ops that go on where the one before ended, as
@@ -169,8 +178,8 @@ impl Change {
         if let Some(fault) = ops.iter().find_map(Op::fault) {
             return Err(malformed(fault));
         }
-        let ops = join_runs(ops.to_vec(), OpId { replica, counter: start });
-        let made = Self::encoded(ChangeHeader { replica, start, span, deps }, ops);
+        let list = OpList::joined(ops.iter().cloned(), OpId { replica, counter: start });
+        let made = Self::encoded(ChangeHeader { replica, start, span, deps }, list);
         let change = Self::decode(&made.bytes)?;
         if change != made {
             return Err(malformed("ops that this header cannot carry"));
@@ -180,8 +189,8 @@ impl Change {
 
     /// Makes a change of what is known to be well formed but for its size: local edits check what
     /// they are given.
-    pub(crate) fn assemble(header: ChangeHeader, ops: Vec<Op>) -> Self {
-        let change = Self::encoded(header, ops);
+    pub(crate) fn assemble(header: ChangeHeader, list: OpList) -> Self {
+        let change = Self::encoded(header, list);
         // In pairs: what leaves here is what every receiver reads.
         debug_assert!(
             change.bytes.len() > CHANGE_BYTES_MAX
@@ -190,9 +199,9 @@ impl Change {
         change
     }
 
-    fn encoded(header: ChangeHeader, ops: Vec<Op>) -> Self {
-        let bytes = encode(&header, &ops, Writer::new()).into_bytes().into();
-        Self { header, ops, bytes }
+    fn encoded(header: ChangeHeader, list: OpList) -> Self {
+        let bytes = encode(&header, &list, Writer::new()).into_bytes().into();
+        Self { header, list, ops: OnceLock::new(), bytes }
     }
 
     /// Reads a change. Takes time and memory in proportion to the bytes.
@@ -208,20 +217,19 @@ impl Change {
         let mut reader = Reader::new(bytes);
         let (header, is_alone) = ChangeHeader::read(&mut reader)?;
         let alone = is_alone.then_some(header.span);
-        let mut ops = Vec::new();
+        let mut list = OpList::new();
         let mut at = header.start;
         let mut op_reader = OpReader::new(reader, header.scope(), alone);
         while at < header.end() {
-            let op = op_reader.op(at)?;
-            at = match at.checked_add(op.span()) {
-                Some(next) if next <= header.end() && ops.len() < CHANGE_OPS_MAX => next,
+            let span = op_reader.op(at, &mut list)?;
+            at = match at.checked_add(span) {
+                Some(next) if next <= header.end() && list.len() <= CHANGE_OPS_MAX => next,
                 _ => return Err(reader_error("more ops than the header counts")),
             };
-            ops.push(op);
         }
         op_reader.into_source().finish()?;
-        check_form(&header, &ops, bytes)?;
-        Ok(Self { header, ops, bytes: bytes.into() })
+        check_form(&header, &list, bytes)?;
+        Ok(Self { header, list, ops: OnceLock::new(), bytes: bytes.into() })
     }
 
     /// The header.
@@ -233,17 +241,22 @@ impl Change {
     /// The ops in order.
     #[must_use]
     pub fn ops(&self) -> &[Op] {
-        &self.ops
+        self.ops.get_or_init(|| self.list.to_ops())
     }
 
-    pub(crate) fn into_parts(self) -> (ChangeHeader, Vec<Op>) {
-        (self.header, self.ops)
+    /// The same as a list.
+    pub(crate) const fn list(&self) -> &OpList {
+        &self.list
+    }
+
+    pub(crate) fn into_parts(self) -> (ChangeHeader, OpList) {
+        (self.header, self.list)
     }
 
     /// The ops in order, each with the counter that it starts at.
     pub fn numbered_ops(&self) -> impl Iterator<Item = (OpId, &Op)> {
         let mut counter = self.header.start;
-        self.ops.iter().map(move |op| {
+        self.ops().iter().map(move |op| {
             let id = OpId { replica: self.header.replica, counter };
             counter += op.span();
             (id, op)
@@ -258,26 +271,22 @@ impl Change {
 }
 
 /// Adds the bytes of a change.
-pub(crate) fn encode(header: &ChangeHeader, ops: &[Op], mut writer: Writer) -> Writer {
+pub(crate) fn encode(header: &ChangeHeader, ops: &OpList, mut writer: Writer) -> Writer {
     let is_alone = ops.len() == 1;
     header.write(&mut writer, is_alone);
     let mut ops_writer = OpWriter::new(writer, header.scope(), is_alone);
     let mut counter = header.start;
-    for op in ops {
-        ops_writer.op(counter, op);
+    for op in ops.iter() {
+        ops_writer.op(counter, &op);
         counter = counter.saturating_add(op.span());
     }
     ops_writer.into_sink()
 }
 
 /// Checks that what was read has no other form: that it is written as the same bytes.
-fn check_form(header: &ChangeHeader, ops: &[Op], bytes: &[u8]) -> Result<(), DecodeError> {
-    let mut at = OpId { replica: header.replica, counter: header.start };
-    for (op, next) in ops.iter().zip(ops.iter().skip(1)) {
-        at = at.plus(op.span());
-        if op.is_continued_by(next, at) {
-            return Err(reader_error("a run in two pieces"));
-        }
+fn check_form(header: &ChangeHeader, ops: &OpList, bytes: &[u8]) -> Result<(), DecodeError> {
+    if !ops.is_joined(OpId { replica: header.replica, counter: header.start }) {
+        return Err(reader_error("a run in two pieces"));
     }
     if encode(header, ops, Writer::with_capacity(bytes.len())).as_slice() != bytes {
         return Err(reader_error("another form of a change"));

@@ -21,7 +21,7 @@ use columns::{Column, Sink, Source};
 pub(crate) use fields::{field_number, read_field, write_field};
 pub(crate) use ops::{OpReader, OpWriter, Scope, value_kind, write_content};
 pub use patch::Patch;
-pub(crate) use patch::{Kind, Section, for_each_section, pack_sections};
+pub(crate) use patch::{Kind, Section, for_each_section, pack_changes, pack_sections};
 pub(crate) use reader::Reader;
 use reader::unzigzag;
 pub(crate) use remainder::{decode_remainder, encode_remainder};

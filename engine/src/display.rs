@@ -159,6 +159,11 @@ impl Display {
         display
     }
 
+    /// Makes room for so many more entries at once.
+    pub(crate) fn reserve(&mut self, entries: usize) {
+        self.siblings.reserve(entries);
+    }
+
     /// Brings everything up to date after the facts about the entries in `changed` have changed, and
     /// notes how those showed that show differently.
     pub(crate) fn update(

@@ -11,9 +11,8 @@ use crate::display::Sibling;
 use crate::entries::EntryIx;
 use crate::error::EditError;
 use crate::id::{EntryId, Life, OpId, Timestamp};
-use crate::keystroke::{Keystroke, Target};
 use crate::limits::{COUNTER_MAX, INFO_KEY_BYTES_MAX};
-use crate::op::{NewEntry, Op};
+use crate::op::{NewEntry, Op, Target, TextEdit};
 use crate::replica::Replica;
 use crate::text::{Splice, TextUnit};
 use crate::text_slice::out_of_range;
@@ -196,7 +195,8 @@ impl Replica {
             return Err(EditError::TooLong("the info key"));
         }
         let life = self.life(known);
-        self.transact(|replica| replica.push(Op::Set { entry, life, field, value }))
+        // A single op needs no transaction.
+        self.push(Op::Set { entry, life, field, value })
     }
 
     /// Replaces a range of UTF-16 units of the text in a field. Concurrent splices of one text merge.
@@ -241,6 +241,9 @@ impl Replica {
         unit: TextUnit,
         text: &str,
     ) -> Result<(), EditError> {
+        if self.type_on(entry, &field, &range, unit, text) {
+            return Ok(());
+        }
         let known = self.require_shown(entry)?;
         let (state, names) = self.entries.state_mut(known);
         let register = names.find(&field).and_then(|field| state.register_mut(field));
@@ -252,13 +255,13 @@ impl Replica {
             return Err(out_of_range(text, &range, unit));
         };
         let life = self.life(known);
-        if let Some(keystroke) = Keystroke::of(&splice, text) {
-            let target = Target { entry, life, field: &field, set };
+        if let Some((op, span)) = splice.as_keystroke(text) {
+            let edit = TextEdit { target: Target { entry, life, field: &field, set }, op, span };
             // A single op needs no transaction.
-            return if self.is_at_keyboard(&keystroke) {
-                self.press(known, &target, &keystroke)
+            return if self.is_at_keyboard(&op) {
+                self.press(known, edit)
             } else {
-                self.push(keystroke.to_op(&target))
+                self.push(edit.to_op())
             };
         }
         self.transact(|replica| replica.push_splice((entry, life, field, set), splice, text))

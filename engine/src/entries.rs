@@ -1,21 +1,23 @@
 //! Every entry that anything here has named, under a dense index.
 //!
 //! An id is looked up once for each op; from then on everything about an entry is found by its
-//! index. An index is never given to another entry: what a transaction that was taken back had
+//! index. Ids of entries that were created in a row need no table for that (`id_runs`). An index is never given to another entry: what a transaction that was taken back had
 //! named stays, with a state that says that no op has named it.
 //!
 //! Invariants, checked by `assert_invariants`:
 //! - E1. Each id is here once, and is found.
 //! - E2. The system entries have the indexes that [`EntryIx`] says.
 
+mod id_runs;
+
 use std::hash::BuildHasher;
 
-use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::id::EntryId;
 use crate::index::{dense_index, push_tightly};
 use crate::registers::{EntryState, FieldNames};
+use id_runs::IdRuns;
 
 dense_index! {
     /// Which entry, in this replica alone.
@@ -37,6 +39,8 @@ impl EntryIx {
 pub(crate) struct Entries {
     ids: Vec<EntryId>,
     states: Vec<EntryState>,
+    runs: IdRuns,
+    /// The entries that are in no run.
     index: HashTable<EntryIx>,
     hasher: DefaultHashBuilder,
     /// The fields that registers are in.
@@ -49,6 +53,7 @@ impl Entries {
         let mut entries = Self {
             ids: Vec::new(),
             states: Vec::new(),
+            runs: IdRuns::default(),
             index: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             names: FieldNames::new(),
@@ -59,21 +64,35 @@ impl Entries {
         entries
     }
 
+    /// Makes room for so many more at once.
+    pub(crate) fn reserve(&mut self, entries: usize) {
+        self.ids.reserve_exact(entries);
+        self.states.reserve_exact(entries);
+    }
+
     /// The index of an entry, which may be named here for the first time.
+    #[inline]
     pub(crate) fn name(&mut self, id: EntryId) -> EntryIx {
-        let Self { ids, states, index, hasher, .. } = self;
-        let hash = hash(hasher, id);
-        let is_it = |ix: &EntryIx| ids[ix.at()] == id;
-        match index.entry(hash, is_it, |ix| self::hash(hasher, ids[ix.at()])) {
-            Entry::Occupied(known) => *known.get(),
-            Entry::Vacant(place) => {
-                let ix = EntryIx::new(ids.len());
-                place.insert(ix);
-                push_tightly(ids, id);
-                push_tightly(states, EntryState::default());
-                ix
-            }
+        match self.find(id) {
+            Some(known) => known,
+            None => self.add(id),
         }
+    }
+
+    fn add(&mut self, id: EntryId) -> EntryIx {
+        let ix = EntryIx::new(self.ids.len());
+        push_tightly(&mut self.ids, id);
+        push_tightly(&mut self.states, EntryState::default());
+        let Self { ids, runs, index, hasher, .. } = self;
+        let mut keep = |id: EntryId, ix: EntryIx| {
+            let rehash = |ix: &EntryIx| hash(hasher, ids[ix.at()]);
+            index.insert_unique(hash(hasher, id), ix, rehash);
+        };
+        match id.creator() {
+            Some(creator) => runs.push(creator, ix, keep),
+            None => keep(id, ix),
+        }
+        ix
     }
 
     pub(crate) fn state_mut(&mut self, ix: EntryIx) -> (&mut EntryState, &mut FieldNames) {
@@ -81,7 +100,14 @@ impl Entries {
     }
 
     /// The index of an entry, if anything has named it.
+    #[inline]
     pub(crate) fn find(&self, id: EntryId) -> Option<EntryIx> {
+        if let Some(found) = id.creator().and_then(|creator| self.runs.find(creator)) {
+            return Some(found);
+        }
+        if self.index.is_empty() {
+            return None;
+        }
         self.index.find(hash(&self.hasher, id), |ix| self.ids[ix.at()] == id).copied()
     }
 
@@ -109,7 +135,8 @@ impl Entries {
 
     /// Panics if E1 or E2 does not hold.
     pub(crate) fn assert_invariants(&self) {
-        assert_eq!(self.index.len(), self.ids.len(), "E1");
+        self.runs.assert_invariants();
+        assert_eq!(self.index.len() + self.runs.len(), self.ids.len(), "E1");
         assert_eq!(self.states.len(), self.ids.len(), "E1");
         for ix in self.indexes() {
             assert_eq!(self.find(self.id(ix)), Some(ix), "E1");

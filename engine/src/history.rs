@@ -20,7 +20,7 @@
 mod archive;
 mod author_log;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -29,8 +29,7 @@ use smallvec::{SmallVec, smallvec};
 use crate::batch::{Batch, Deps, Edit, OpWalk, Span};
 use crate::change::{Change, ChangeHeader, full_deps};
 use crate::id::{OpId, ReplicaId, Stamp};
-use crate::keystroke::{Keystroke, Target};
-use crate::op::{Op, join_runs};
+use crate::op::{OpList, TextEdit};
 use crate::state::{Piece, Times};
 use crate::version::Version;
 use archive::Archive;
@@ -44,14 +43,15 @@ pub(crate) struct History {
     /// Whose log was changed last, and where it is.
     asked_last: Option<(ReplicaId, usize)>,
     version: Version,
-    heads: BTreeMap<ReplicaId, u64>,
+    /// The replicas whose last op is one.
+    heads: BTreeSet<ReplicaId>,
     /// The greatest Lamport time of all.
     newest: u64,
 }
 
 impl History {
     /// Notes who made changes and when. They must be ready; their ops are to be added with
-    /// [`History::push_op`] or [`History::push_block`].
+    /// [`History::push_ops`] or [`History::push_block`].
     pub(crate) fn append(
         &mut self,
         author: ReplicaId,
@@ -69,7 +69,7 @@ impl History {
         for replica in covered {
             self.heads.remove(&replica);
         }
-        self.heads.insert(author, end - 1);
+        self.heads.insert(author);
         self.version.advance(author, end);
         let log = self.log_mut(author);
         for piece in pieces {
@@ -86,30 +86,53 @@ impl History {
         let log = self.log_mut(author);
         log.push_piece(Piece { start: first.counter, lamport, len, count: 1 });
         log.push_links(first.counter, deps);
-        let end = first.counter + len;
-        if self.heads.len() > 1 || !self.heads.contains_key(&author) {
+        if !self.is_led_by(author) {
             self.heads.clear();
+            self.heads.insert(author);
         }
-        self.heads.insert(author, end - 1);
-        self.version.advance(author, end);
+        self.version.advance(author, first.counter + len);
         self.newest = lamport;
     }
 
-    /// Adds an op to the log of its author, where the log ends.
-    pub(crate) fn push_op(&mut self, author: ReplicaId, op: Op) {
-        self.log_mut(author).push_op(author, op);
+    /// The stamp of the next change here, if `author` makes it, its counter is `next`, and the newest
+    /// change of `author` builds on everything.
+    #[inline]
+    pub(crate) fn next_stamp(&self, author: ReplicaId, next: u64) -> Option<Stamp> {
+        let is_next = self.is_led_by(author) && self.log_asked_last(author)?.end() == next;
+        let stamp = Stamp { lamport: self.next_lamport(), replica: author, counter: next };
+        is_next.then_some(stamp)
     }
 
-    /// Adds a keystroke, which begins at `id`, to the log of its author, where the log ends.
-    pub(crate) fn push_keystroke(&mut self, id: OpId, target: &Target<'_>, key: &Keystroke<'_>) {
-        let log = self.log_mut(id.replica);
-        log.push_keystroke(id, target, key);
-        log.seal_if_long(id.replica);
+    /// Notes that a change was made on top of everything by an edit of the text that the newest change
+    /// edits, which is of the same author.
+    #[inline]
+    pub(crate) fn type_on(&mut self, stamp: Stamp, edit: TextEdit<'_>) {
+        let Stamp { lamport, replica, counter } = stamp;
+        let end = counter + edit.span;
+        self.log_mut(replica).type_on(replica, lamport, edit);
+        self.version.advance(replica, end);
+        self.newest = lamport;
+    }
+
+    /// The same for an edit of any text.
+    pub(crate) fn append_edit(&mut self, stamp: Stamp, edit: TextEdit<'_>) {
+        let Stamp { lamport, replica, counter } = stamp;
+        let log = self.log_mut(replica);
+        log.push_piece(Piece { start: counter, lamport, len: edit.span, count: 1 });
+        log.push_edit(replica, edit);
+        log.seal_if_long(replica);
+        self.version.advance(replica, counter + edit.span);
+        self.newest = lamport;
+    }
+
+    /// Adds ops to the log of their author, where the log ends.
+    pub(crate) fn push_ops(&mut self, author: ReplicaId, ops: OpList) {
+        self.log_mut(author).push_ops(author, ops);
     }
 
     /// Whether the newest change of `author` builds on everything.
     pub(crate) fn is_led_by(&self, author: ReplicaId) -> bool {
-        self.heads.len() == 1 && self.heads.contains_key(&author)
+        self.heads.len() == 1 && self.heads.first() == Some(&author)
     }
 
     /// Adds changes to the log of their author as the block that they came in.
@@ -139,7 +162,11 @@ impl History {
             log.join(&one.pieces);
             let (newest, end) = (log.newest(), log.pieces().last().map_or(0, Piece::end));
             self.newest = newest.max(self.newest);
-            self.version.advance(one.author, end);
+            if end > self.version.next(one.author) {
+                // What was its last op is one no more.
+                self.heads.remove(&one.author);
+                self.version.advance(one.author, end);
+            }
         }
         // A head is the last op of its author; what it covers stays covered.
         let is_head_there = |author: ReplicaId, counter: u64| {
@@ -149,10 +176,9 @@ impl History {
         };
         for (author, next) in self.version.iter() {
             if is_head_there(author, next - 1) {
-                self.heads.insert(author, next - 1);
+                self.heads.insert(author);
             }
         }
-        self.heads.retain(|author, counter| self.version.next(*author) == *counter + 1);
     }
 
     /// An op under the id of which this history and a state have different changes.
@@ -173,7 +199,7 @@ impl History {
     pub(crate) fn times(&self) -> Vec<Times> {
         let times = |(author, _): (ReplicaId, u64)| {
             let pieces = self.log(author)?.pieces().to_vec();
-            Some(Times { author, pieces, is_head: self.heads.contains_key(&author) })
+            Some(Times { author, pieces, is_head: self.heads.contains(&author) })
         };
         self.version.iter().filter_map(times).collect()
     }
@@ -190,8 +216,8 @@ impl History {
 
     /// What `replica` has seen of others: the last ops of the changes that no other builds on.
     pub(crate) fn deps_of(&self, replica: ReplicaId) -> Deps {
-        let others = self.heads.iter().filter(|(head, _)| **head != replica);
-        others.map(|(replica, counter)| OpId { replica: *replica, counter: *counter }).collect()
+        let others = self.heads.iter().filter(|head| **head != replica);
+        others.map(|head| OpId { replica: *head, counter: self.version.next(*head) - 1 }).collect()
     }
 
     /// The Lamport time of the change that holds `op`; zero if it is not here.
@@ -225,13 +251,15 @@ impl History {
         &self,
         author: ReplicaId,
         from: u64,
-    ) -> Option<(ChangeHeader, Vec<Op>)> {
+    ) -> Option<(ChangeHeader, OpList)> {
         let log = self.log(author)?;
         let (span, named) = log.last_change(from)?;
         // A part of longer runs may be put together in another way when it stands alone.
-        let ops =
-            join_runs(log.tail_ops_from(author, from)?, OpId { replica: author, counter: from });
-        let deps = full_deps(&named, ops.iter().flat_map(Op::references), author);
+        let mut ops = OpList::new();
+        let first = OpId { replica: author, counter: from };
+        ops.extend_joined(log.tail_ops_from(author, from)?, first, drop);
+        let references = ops.iter().flat_map(|op| op.references()).flatten();
+        let deps = full_deps(&named, references, author);
         Some((ChangeHeader { replica: author, start: from, span, deps }, ops))
     }
 
@@ -294,9 +322,17 @@ impl History {
     }
 
     fn log(&self, author: ReplicaId) -> Option<&AuthorLog> {
-        self.logs.get(*self.places.get(&author)?)
+        self.log_asked_last(author).or_else(|| self.logs.get(*self.places.get(&author)?))
     }
 
+    /// The log of `author`, if it was the last that was changed.
+    #[inline]
+    fn log_asked_last(&self, author: ReplicaId) -> Option<&AuthorLog> {
+        let (_, place) = self.asked_last.filter(|(last, _)| *last == author)?;
+        self.logs.get(place)
+    }
+
+    #[inline]
     fn log_mut(&mut self, author: ReplicaId) -> &mut AuthorLog {
         let place = match self.asked_last {
             Some((last, place)) if last == author => place,
@@ -339,11 +375,11 @@ impl History {
         }
         assert_eq!(seen, self.version, "H1");
         assert!(newest == self.newest || is_cut && newest < self.newest, "H2");
-        for (replica, counter) in &self.heads {
-            assert_eq!(self.version.next(*replica), counter + 1, "H3: only a last op is a head");
+        for replica in &self.heads {
+            assert!(self.version.next(*replica) > 0, "H3: {replica:?} has no last op");
         }
         for (replica, next) in self.version.iter() {
-            let is_head = self.heads.contains_key(&replica);
+            let is_head = self.heads.contains(&replica);
             let is_covered = is_cut || built_on.contains(&(replica, next - 1));
             assert!(is_head || is_covered, "H3: {replica:?} is lost");
             let log = self.log(replica).expect("H4: an author has a log");
@@ -400,7 +436,8 @@ impl<'a> Timing<'a> {
     }
 
     fn cover(&mut self, op: OpId) {
-        if self.history.heads.get(&op.replica) == Some(&op.counter) {
+        let is_last = self.history.version.next(op.replica) == op.counter + 1;
+        if is_last && self.history.heads.contains(&op.replica) {
             self.covered.push(op.replica);
         }
     }

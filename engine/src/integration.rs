@@ -15,6 +15,7 @@ use crate::error::IntegrateError;
 use crate::history::History;
 use crate::id::{OpId, ReplicaId};
 use crate::limits::BACKLOG_CHANGES_MAX;
+use crate::op::OpList;
 use crate::version::Ahead;
 
 /// Changes that arrived and are not here yet.
@@ -196,7 +197,7 @@ fn take_blocked(
         }
         let blocked = if reached > batch.start { batch.split_off(reached) } else { None };
         let blocked = blocked.unwrap_or_else(|| {
-            let nothing = Batch { spans: Vec::new(), ops: Vec::new(), ..*batch };
+            let nothing = Batch { spans: Vec::new(), ops: OpList::new(), ..*batch };
             std::mem::replace(batch, nothing)
         });
         arrival.block = None;

@@ -14,6 +14,9 @@ use crate::text::Sides;
 use crate::told::{Graves, Told};
 use crate::tree::{MoveIx, MoveKind, MoveOp, OrderKey};
 
+/// For so many entries room is made before they are read: a forged state may claim any number.
+const ENTRIES_AT_ONCE: usize = 1 << 16;
+
 impl Replica {
     /// Drops the history: the bytes of old changes and the characters that were deleted. What is left
     /// is what merging needs, so that changes by anybody who was away for however long can still come.
@@ -101,6 +104,10 @@ impl Replica {
         let mut pending = Pending::default();
         let reader = StateReader::new(bytes)?;
         self.history.join(&reader.times);
+        let room = reader.entry_count().min(ENTRIES_AT_ONCE);
+        self.entries.reserve(room);
+        self.tree.reserve(room);
+        self.display.reserve(room);
         let times = reader.times.clone();
         let there = |op: OpId| has(&times, op);
         reader.read_entries(|record| {

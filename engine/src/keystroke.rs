@@ -2,120 +2,132 @@
 //! over an op for each character.
 //!
 //! It does what [`Replica::push`] does with an op that nothing can refuse; the state and the log are
-//! the same afterwards.
+//! the same afterwards. Where the last keystroke went is remembered, and the next one is mostly there:
+//! then nothing is looked for at all.
 
-use crate::batch::Deps;
+use std::ops::Range;
+
 use crate::entries::EntryIx;
 use crate::error::EditError;
 use crate::id::{EntryId, Life, OpId, Stamp};
 use crate::limits::COUNTER_MAX;
-use crate::op::{IdRange, Op};
-use crate::registers::{Journal, TextPlace, Traces};
-use crate::replica::{Replica, clock};
-use crate::text::Splice;
-use crate::value::{Field, char_count};
-
-/// The text that is edited.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Target<'a> {
-    pub(crate) entry: EntryId,
-    pub(crate) life: Life,
-    pub(crate) field: &'a Field,
-    pub(crate) set: OpId,
-}
-
-/// What a keystroke does.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Keystroke<'a> {
-    Insert { origin: Option<OpId>, text: &'a str },
-    Delete { range: IdRange },
-}
-
-impl<'a> Keystroke<'a> {
-    /// The keystroke that a splice is, if it is one: something inserted or something deleted.
-    pub(crate) fn of(splice: &Splice, text: &'a str) -> Option<Self> {
-        match (splice.deleted.as_slice(), text) {
-            ([range], "") => Some(Self::Delete { range: *range }),
-            ([], text) if !text.is_empty() => Some(Self::Insert { origin: splice.origin, text }),
-            _ => None,
-        }
-    }
-
-    /// How many counters it takes.
-    fn span(&self) -> u64 {
-        match self {
-            Self::Insert { text, .. } => char_count(text),
-            Self::Delete { range } => range.len,
-        }
-    }
-
-    /// The same as an op.
-    pub(crate) fn to_op(self, target: &Target<'_>) -> Op {
-        let Target { entry, life, set, .. } = *target;
-        let field = target.field.clone();
-        match self {
-            Self::Insert { origin, text } => {
-                Op::Insert { entry, life, field, set, origin, text: text.to_owned() }
-            }
-            Self::Delete { range } => {
-                Op::Delete { entry, life, field, set, range, backwards: false }
-            }
-        }
-    }
-}
+use crate::op::{OpList, Target, TextEdit, TextOp};
+use crate::registers::{FieldIx, Journal, TextPlace, Traces};
+use crate::replica::Replica;
+use crate::text::TextUnit;
+use crate::value::Field;
 
 /// The longest text that is inserted this way, in bytes: far from the bound of a change.
 const TEXT_BYTES_MAX: usize = 1 << 16;
 
+/// No keystroke takes more counters.
+const SPAN_MAX: u64 = 1 << 32;
+
+/// Where the last keystroke went, so that the next one need not look for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Keyboard {
+    entry: EntryId,
+    life: Life,
+    field: Field,
+    set: OpId,
+    known: EntryIx,
+    place: FieldIx,
+    /// The counter of the next keystroke. Whatever else happens here either takes it or is built on
+    /// by no change of this replica yet; so that while it is the next one, all of the above holds.
+    next: u64,
+}
+
 impl Replica {
-    /// Whether a keystroke needs nothing but itself: no transaction is under way, no ids were taken
-    /// back, nothing has come from others since the last own change.
-    pub(crate) fn is_at_keyboard(&self, keystroke: &Keystroke<'_>) -> bool {
-        let is_short = match keystroke {
-            Keystroke::Insert { text, .. } => text.len() <= TEXT_BYTES_MAX,
-            Keystroke::Delete { .. } => true,
+    /// Makes a change of an edit that goes on where the last keystroke was, if it is one. Whether it
+    /// was: then all is done.
+    #[inline]
+    pub(crate) fn type_on(
+        &mut self,
+        entry: EntryId,
+        field: &Field,
+        range: &Range<usize>,
+        unit: TextUnit,
+        text: &str,
+    ) -> bool {
+        let is_alone = self.open.is_none() && self.skipped == 0 && !self.watch.is_on();
+        let Some(keyboard) = self.keyboard.as_mut().filter(|_| is_alone) else { return false };
+        if keyboard.entry != entry || keyboard.field != *field || text.len() > TEXT_BYTES_MAX {
+            return false;
+        }
+        let Some(stamp) = self.history.next_stamp(self.id, keyboard.next) else { return false };
+        if stamp.counter > COUNTER_MAX - SPAN_MAX {
+            return false;
+        }
+        let (state, _) = self.entries.state_mut(keyboard.known);
+        let Some(typed) = state.type_on(keyboard.place, range, unit, text, stamp) else {
+            return false;
         };
-        is_short && self.open.is_none() && self.skipped == 0 && self.history.is_led_by(self.id)
+        keyboard.next += typed.span;
+        self.digest.mark(keyboard.known);
+        let Keyboard { life, set, .. } = *keyboard;
+        let target = Target { entry, life, field: &keyboard.field, set };
+        let edit = TextEdit { target, op: typed.op, span: typed.span };
+        self.history.type_on(stamp, edit);
+        true
+    }
+
+    /// Whether a keystroke is a change and nothing but that: no transaction is under way, no ids were
+    /// taken back.
+    pub(crate) fn is_at_keyboard(&self, keystroke: &TextOp<'_>) -> bool {
+        let is_short = match keystroke {
+            TextOp::Insert { text, .. } => text.len() <= TEXT_BYTES_MAX,
+            TextOp::Delete { .. } => true,
+        };
+        is_short && self.open.is_none() && self.skipped == 0
     }
 
     /// Makes a change of a keystroke in the text of a shown entry.
-    pub(crate) fn press(
-        &mut self,
-        known: EntryIx,
-        target: &Target<'_>,
-        keystroke: &Keystroke<'_>,
-    ) -> Result<(), EditError> {
-        let (id, span) = (self.next_id(), keystroke.span());
-        if id.counter + span > COUNTER_MAX + 1 {
+    pub(crate) fn press(&mut self, known: EntryIx, edit: TextEdit<'_>) -> Result<(), EditError> {
+        let id = self.next_id();
+        if id.counter + edit.span > COUNTER_MAX + 1 {
             return Err(EditError::OutOfIds);
         }
         let lamport = self.history.next_lamport();
         let stamp = Stamp { lamport, replica: id.replica, counter: id.counter };
-        self.press_in_text(known, target, keystroke, stamp);
+        let place = self.press_in_text(known, &edit, stamp);
         self.digest.mark(known);
-        self.history.append_own(id, span, &Deps::new());
-        self.history.push_keystroke(id, target, keystroke);
+        let Target { entry, life, field, set } = edit.target;
+        self.keyboard = place.map(|place| {
+            let next = id.counter + edit.span;
+            Keyboard { entry, life, field: field.clone(), set, known, place, next }
+        });
+        if self.history.is_led_by(self.id) {
+            self.history.append_edit(stamp, edit);
+        } else {
+            let ops = OpList::of_edit(&edit);
+            let deps = self.named_deps_of(&ops);
+            self.history.append_own(id, edit.span, &deps);
+            self.history.push_ops(self.id, ops);
+            self.history.seal_if_long(self.id);
+        }
         Ok(())
     }
 
     fn press_in_text(
         &mut self,
         known: EntryIx,
-        target: &Target<'_>,
-        keystroke: &Keystroke<'_>,
+        edit: &TextEdit<'_>,
         stamp: Stamp,
-    ) {
+    ) -> Option<FieldIx> {
         let (state, names) = self.entries.state_mut(known);
-        let Some(field) = names.find(target.field) else { return };
-        let place = TextPlace { entry: known, field, set: target.set };
+        let field = names.find(edit.target.field)?;
+        let place = TextPlace { entry: known, field, set: edit.target.set };
         let mut journal = Journal::default();
         let traces = &mut Traces { journal: &mut journal, watch: &mut self.watch };
-        match keystroke {
-            Keystroke::Insert { origin, text } => {
-                let clock = clock(&self.history, stamp);
-                state.insert_text(&place, (*origin, text), stamp, &clock, traces);
+        match edit.op {
+            TextOp::Insert { origin, text } => {
+                // Whatever is here is older.
+                let older =
+                    |id: OpId| Stamp { lamport: 0, replica: id.replica, counter: id.counter };
+                state.insert_text(&place, (origin, text), stamp, &older, traces);
             }
-            Keystroke::Delete { range } => state.delete_text(&place, *range, traces),
+            TextOp::Delete { range, .. } => state.delete_text(&place, range, traces),
         }
+        Some(field)
     }
 }

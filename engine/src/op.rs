@@ -1,12 +1,15 @@
 //! Every edit that can exist.
 
+mod list;
 mod runs;
+mod text_edit;
 
 use crate::id::{EntryId, Life, OpId, Timestamp};
 use crate::limits::{COUNTER_MAX, INFO_KEY_BYTES_MAX};
 use crate::tree::OrderKey;
 use crate::value::{Field, Value, char_count};
-pub(crate) use runs::{RunCursor, join_runs, push_joined};
+pub(crate) use list::{OpList, OpParts};
+pub(crate) use text_edit::{OpView, Target, TextEdit, TextOp};
 
 /// What an entry is created as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,24 +173,12 @@ impl Op {
         }
     }
 
-    /// The newest op of each kind of reference that the author must have seen: a text edit refers to
-    /// the `Set` and to characters.
-    pub(crate) fn references(&self) -> impl Iterator<Item = OpId> {
-        let references = match self {
-            Self::Insert { set, origin, .. } => [Some(*set), *origin],
-            // A deletion of nothing is malformed.
-            Self::Delete { set, range, .. } => {
-                [Some(*set), range.len.checked_sub(1).map(|more| range.first.plus(more))]
-            }
-            _ => [None, None],
-        };
-        references.into_iter().flatten()
-    }
+    /// More bytes than the parts of an op take besides texts, keys and the like.
+    const PARTS_BYTES: usize = 128;
 
     /// More bytes than the op takes in a change, but for the names of replicas.
     pub(crate) fn size_bound(&self) -> usize {
-        const PARTS: usize = 128;
-        PARTS
+        Self::PARTS_BYTES
             + match self {
                 Self::Set { field, value, .. } => field.size() + value.size(),
                 Self::Insert { field, text, .. } => field.size() + text.len(),
@@ -202,53 +193,41 @@ impl Op {
 
     /// What MERGING's rules forbid in an op by itself, whoever looks at it.
     pub(crate) fn fault(&self) -> Option<&'static str> {
-        if let Some((entry, life)) = self.subject()
-            && entry.is_well_known()
-        {
-            let may_be = match self {
-                Self::Set { .. } | Self::Insert { .. } | Self::Delete { .. } => true,
-                Self::Reorder { parent, .. } => entry != EntryId::ROOT && *parent == EntryId::ROOT,
-                _ => false,
-            };
-            if !may_be || life != Life::FIRST {
-                return Some("op that a system entry does not allow");
-            }
-        }
-        self.argument_fault()
+        OpView::of(self).fault()
     }
+}
 
-    fn argument_fault(&self) -> Option<&'static str> {
-        match self {
-            Self::Move { parent, trashed_at: Some(_), .. } if *parent != EntryId::TRASH => {
-                Some("time of deletion outside the trash")
-            }
-            Self::Insert { text, .. } if text.is_empty() => Some("insertion of nothing"),
-            Self::Insert { set, origin, .. }
-                if is_beyond(*set, 1) || origin.is_some_and(|origin| is_beyond(origin, 1)) =>
-            {
-                Some("counters out of range")
-            }
-            Self::Delete { range: IdRange { len: 0, .. }, .. } => Some("deletion of nothing"),
-            Self::Delete { set, range, .. }
-                if is_beyond(*set, 1) || is_beyond(range.first, range.len) =>
-            {
-                Some("counters out of range")
-            }
-            Self::Delete { range: IdRange { len: 1, .. }, backwards: true, .. } => {
-                Some("one character deleted backwards")
-            }
-            Self::Purge { entries } if entries.is_empty() => Some("purge of nothing"),
-            Self::Purge { entries } => entries
-                .iter()
-                .any(|(entry, life)| entry.is_well_known() || life.next().is_none())
-                .then_some("purge of what cannot be purged"),
-            Self::Skip { count: 0 } => Some("gap of nothing"),
-            Self::Set { field, .. } | Self::Insert { field, .. } | Self::Delete { field, .. } => {
-                field_fault(field)
-            }
-            _ => None,
+/// What is wrong with an op that is no edit of a text.
+fn argument_fault(op: &Op) -> Option<&'static str> {
+    if let Some((entry, life)) = op.subject()
+        && entry.is_well_known()
+    {
+        let may_be = match op {
+            Op::Set { .. } => true,
+            Op::Reorder { parent, .. } => entry != EntryId::ROOT && *parent == EntryId::ROOT,
+            _ => false,
+        };
+        if let Some(fault) = subject_fault(may_be && life == Life::FIRST) {
+            return Some(fault);
         }
     }
+    match op {
+        Op::Move { parent, trashed_at: Some(_), .. } if *parent != EntryId::TRASH => {
+            Some("time of deletion outside the trash")
+        }
+        Op::Purge { entries } if entries.is_empty() => Some("purge of nothing"),
+        Op::Purge { entries } => entries
+            .iter()
+            .any(|(entry, life)| entry.is_well_known() || life.next().is_none())
+            .then_some("purge of what cannot be purged"),
+        Op::Skip { count: 0 } => Some("gap of nothing"),
+        Op::Set { field, .. } => field_fault(field),
+        _ => None,
+    }
+}
+
+fn subject_fault(is_allowed: bool) -> Option<&'static str> {
+    (!is_allowed).then_some("op that a system entry does not allow")
 }
 
 /// Whether the `len` counters from `op` on go beyond the last one.

@@ -23,13 +23,14 @@ use crate::delta::Watch;
 use crate::entries::EntryIx;
 use crate::id::{Life, OpId, Stamp};
 use crate::op::{IdRange, NewEntry, Op};
-use crate::text::{Fate, Piece, Splice, Text, TextContent, TextForm, TextUndo, TextUnit};
+use crate::text::{Fate, Piece, Splice, Text, TextContent, TextForm, TextUndo, TextUnit, Typed};
 use crate::value::{Field, Value};
 use crate::value_ref::ValueRef;
 use fields::Fields;
 pub(crate) use fields::{FieldIx, FieldNames};
 pub(crate) use journal::{Journal, Undo};
-use lives::{Lives, Touch};
+use lives::Lives;
+pub(crate) use lives::Touch;
 
 /// The winning value of a field.
 #[derive(Clone, Debug)]
@@ -174,7 +175,7 @@ pub(crate) struct EntryState {
 }
 
 // There is one for each entry, and one for each field that holds something.
-const _: () = assert!(size_of::<EntryState>() <= 48 && size_of::<Register>() <= 56);
+const _: () = assert!(size_of::<EntryState>() <= 40 && size_of::<Register>() <= 56);
 
 /// The text in a field that a `Set` made.
 #[derive(Clone, Copy, Debug)]
@@ -200,20 +201,29 @@ pub(crate) struct Traces<'a> {
 }
 
 impl EntryState {
-    /// Lets an op that names the entry take effect, but for its place. Returns whether the entry's
-    /// life or kind has changed.
+    /// Lets an op that names the entry, and edits no text, take effect, but for its place. Returns
+    /// whether the entry's life or kind has changed.
     pub(crate) fn apply(
         &mut self,
         Applying { entry, op, stamp }: Applying<'_>,
         names: &mut FieldNames,
-        clock: &impl Fn(OpId) -> Stamp,
         traces: &mut Traces<'_>,
     ) -> bool {
         let Some((_, life)) = op.subject() else { return false };
-        let is_new = self.become_known(entry, traces.journal);
         let creates = if let Op::Create { kind, .. } = op { Some(*kind) } else { None };
-        let touch = Touch { life, creates, stamp };
-        let is_changed = self.lives.is_changed_by(self.life, &touch);
+        let is_changed = self.touch(entry, &Touch { life, creates, stamp }, traces);
+        if let Op::Set { field, value, .. } = op {
+            let content = Content::of(value);
+            let register = Register { stamp, content, life, field: names.name(field) };
+            self.set(entry, register, traces);
+        }
+        is_changed
+    }
+
+    /// Notes that an op names the entry. Returns whether the entry's life or kind has changed.
+    pub(crate) fn touch(&mut self, entry: EntryIx, touch: &Touch, traces: &mut Traces<'_>) -> bool {
+        let is_new = self.become_known(entry, traces.journal);
+        let is_changed = self.lives.is_changed_by(self.life, touch);
         if is_changed {
             if !is_new {
                 traces.journal.note(entry, || Undo::Lives(self.lives.clone()));
@@ -221,26 +231,7 @@ impl EntryState {
             if !self.is_touched() {
                 self.note_all(entry, traces.watch);
             }
-            self.lives.touch(self.life, &touch);
-        }
-        match op {
-            Op::Set { field, value, .. } => {
-                let content = Content::of(value);
-                let register = Register { stamp, content, life, field: names.name(field) };
-                self.set(entry, register, traces);
-            }
-            Op::Insert { field, set, origin, text, .. } => {
-                if let Some(field) = names.find(field) {
-                    let place = TextPlace { entry, field, set: *set };
-                    self.insert_text(&place, (*origin, text), stamp, clock, traces);
-                }
-            }
-            Op::Delete { field, set, range, .. } => {
-                if let Some(field) = names.find(field) {
-                    self.delete_text(&TextPlace { entry, field, set: *set }, *range, traces);
-                }
-            }
-            _ => {}
+            self.lives.touch(self.life, touch);
         }
         is_changed
     }
@@ -261,6 +252,38 @@ impl EntryState {
         {
             traces.journal.note(entry, || Undo::Text(field, undo));
             self.note_insertion((entry, field), text, traces.watch);
+        }
+    }
+
+    /// Edits the text that a field holds where its last edit was; see [`Text::type_on`].
+    #[inline]
+    pub(crate) fn type_on<'a>(
+        &mut self,
+        field: FieldIx,
+        range: &Range<usize>,
+        unit: TextUnit,
+        text: &'a str,
+        stamp: Stamp,
+    ) -> Option<Typed<'a>> {
+        self.fields.get_mut(field)?.text_mut()?.type_on(range, unit, text, stamp)
+    }
+
+    /// Says that about so many edits of a text follow each other; see [`Text::expect_edits`].
+    pub(crate) fn expect_edits(
+        &mut self,
+        place: &TextPlace,
+        edits: usize,
+        clock: &impl Fn(OpId) -> Stamp,
+    ) {
+        if let Some(text) = self.text_of(place.field, place.set) {
+            text.expect_edits(edits, clock);
+        }
+    }
+
+    /// Ends that; see [`Text::settle`].
+    pub(crate) fn settle_text(&mut self, place: &TextPlace) {
+        if let Some(text) = self.text_of(place.field, place.set) {
+            text.settle();
         }
     }
 

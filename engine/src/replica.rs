@@ -11,9 +11,9 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::backlog::{Backlog, Place};
-use crate::batch::{Batch, Deps, OpParts, OpWalk, Span, to_usize};
+use crate::batch::{Batch, Deps, OpWalk, Span, to_usize};
 use crate::change::Change;
-use crate::codec::{Kind, LogHead, Patch, pack, pack_sections};
+use crate::codec::{Kind, LogHead, Patch, pack, pack_changes, pack_sections};
 use crate::delta::Watch;
 use crate::digest::{Digest, DigestSum, hash_entry};
 use crate::display::{Display, Facts};
@@ -22,8 +22,9 @@ use crate::error::{DecodeError, IntegrateError};
 use crate::history::History;
 use crate::id::{EntryId, Life, OpId, ReplicaId, Stamp};
 use crate::integration::{Arrival, Plan, Step, plan};
-use crate::op::{NewEntry, Op};
-use crate::registers::{Applying, EntryState, Journal, Register, Traces};
+use crate::keystroke::Keyboard;
+use crate::op::{NewEntry, Op, OpParts, OpView, Target, TextEdit, TextOp};
+use crate::registers::{Applying, EntryState, Journal, Register, TextPlace, Touch, Traces};
 use crate::transaction::OpenChange;
 use crate::tree::{MoveIx, MoveKind, MoveOp, MoveTree, OrderKey};
 use crate::value::Field;
@@ -60,6 +61,8 @@ pub struct Replica {
     pub(crate) open: Option<OpenChange>,
     /// Counters given out by transactions that were rolled back since the last change.
     pub(crate) skipped: u64,
+    /// Where the last keystroke went.
+    pub(crate) keyboard: Option<Keyboard>,
 }
 
 /// What ops of a batch leave to be done once for all of them.
@@ -69,6 +72,10 @@ pub(crate) struct Pending {
     /// Entries whose life or kind may have changed.
     pub(crate) changed: SmallVec<[EntryIx; 8]>,
     pub(crate) journal: Journal,
+    /// The text that was edited by the op before, and its entry and life.
+    pub(crate) text: Option<(EntryId, Life, TextPlace)>,
+    /// Texts that expect many edits.
+    pub(crate) woven: SmallVec<[TextPlace; 1]>,
 }
 
 impl Replica {
@@ -88,6 +95,7 @@ impl Replica {
             watch: Watch::default(),
             open: None,
             skipped: 0,
+            keyboard: None,
         }
     }
 
@@ -121,7 +129,7 @@ impl Replica {
             return Err(IntegrateError::TransactionOpen);
         }
         let patch = match self.lone_and_ready(patch) {
-            Ok(batch) => return Ok(self.integrate_alone(batch)),
+            Ok(arrival) => return Ok(self.integrate_alone(arrival)),
             Err(patch) => patch,
         };
         let Plan { states, arrivals, steps, mut fresh, arrangement, known, newer } =
@@ -152,25 +160,35 @@ impl Replica {
         Ok(Integrated { applied: to_usize(applied), known: to_usize(known), waiting, newer })
     }
 
-    /// The only change of a patch, if nothing stands in its way, as is mostly so; else the patch.
-    fn lone_and_ready(&self, patch: Patch) -> Result<Batch, Patch> {
-        let Some(header) = patch.lone_change().filter(|_| self.backlog.changes().is_empty()) else {
+    /// The changes of a patch, if they are in one piece and nothing stands in their way, as is mostly
+    /// so; else the patch.
+    fn lone_and_ready(&self, patch: Patch) -> Result<Arrival, Patch> {
+        if !self.backlog.changes().is_empty() || !patch.is_lone_and_next(self.history.version()) {
             return Err(patch);
-        };
-        let version = self.history.version();
-        let is_ready = version.next(header.replica) == header.start
-            && header.deps.iter().all(|dep| version.has(*dep));
-        if is_ready { patch.into_lone_change().map(Batch::of_change) } else { Err(patch) }
+        }
+        patch.into_lone_batch().map(|(batch, block)| Arrival { batch, block })
     }
 
-    fn integrate_alone(&mut self, batch: Batch) -> Integrated {
+    fn integrate_alone(&mut self, arrival: Arrival) -> Integrated {
         let mut pending = Pending::default();
-        BatchReader::new(&batch).apply_until(batch.end(), self, &mut pending);
-        let author = batch.author;
-        batch.ops.into_iter().for_each(|op| self.history.push_op(author, op));
-        self.history.seal_if_long(author);
+        let Arrival { batch, .. } = &arrival;
+        let applied = to_usize(batch.change_count());
+        BatchReader::new(batch).apply_until(batch.end(), self, &mut pending);
+        self.keep(arrival);
         self.settle(pending);
-        Integrated { applied: 1, ..Integrated::default() }
+        Integrated { applied, ..Integrated::default() }
+    }
+
+    /// Adds changes to the log that have taken effect.
+    fn keep(&mut self, Arrival { batch, block }: Arrival) {
+        let (author, range) = (batch.author, (batch.start, batch.end()));
+        match block {
+            Some(block) if History::keeps(&block) => self.history.push_block(author, range, block),
+            _ => self.history.push_ops(author, batch.ops),
+        }
+        if range.0 < range.1 {
+            self.history.seal_if_long(author);
+        }
     }
 
     /// Lets changes take effect, step by step, and adds them to the log.
@@ -180,22 +198,78 @@ impl Replica {
         for step in steps {
             readers[step.arrival].apply_until(step.to, self, pending);
         }
-        for Arrival { batch, block } in arrivals {
-            let (author, range) = (batch.author, (batch.start, batch.end()));
-            match block {
-                Some(block) if History::keeps(&block) => {
-                    self.history.push_block(author, range, block);
-                }
-                _ => batch.ops.into_iter().for_each(|op| self.history.push_op(author, op)),
-            }
-            if range.0 < range.1 {
-                self.history.seal_if_long(author);
-            }
-        }
+        arrivals.into_iter().for_each(|arrival| self.keep(arrival));
     }
 
     /// Lets one op take effect, but for its move and for what shows, which wait in `pending`.
-    pub(crate) fn apply_op(&mut self, stamp: Stamp, op: &Op, pending: &mut Pending) {
+    #[inline]
+    pub(crate) fn apply_op(&mut self, stamp: Stamp, op: &OpView<'_>, pending: &mut Pending) {
+        match op {
+            OpView::Text(edit) => self.apply_edit(stamp, edit, pending),
+            OpView::Other(op) => self.apply_other(stamp, op, pending),
+        }
+    }
+
+    #[inline]
+    fn apply_edit(&mut self, stamp: Stamp, edit: &TextEdit<'_>, pending: &mut Pending) {
+        let Some(place) = self.text_place(stamp, edit, pending) else { return };
+        let clock = clock(&self.history, stamp);
+        let (state, _) = self.entries.state_mut(place.entry);
+        let traces = &mut Traces { journal: &mut pending.journal, watch: &mut self.watch };
+        match edit.op {
+            TextOp::Insert { origin, text } => {
+                state.insert_text(&place, (origin, text), stamp, &clock, traces);
+            }
+            TextOp::Delete { range, .. } => state.delete_text(&place, range, traces),
+        }
+    }
+
+    /// Says that about so many edits of a text follow, of which this is the first.
+    fn expect_edits(
+        &mut self,
+        stamp: Stamp,
+        edit: &TextEdit<'_>,
+        edits: usize,
+        pending: &mut Pending,
+    ) {
+        // Whoever wants to know of every splice has to be told where it was.
+        let place = self.text_place(stamp, edit, pending).filter(|_| !self.watch.is_on());
+        if let Some(place) = place {
+            let clock = clock(&self.history, stamp);
+            let (state, _) = self.entries.state_mut(place.entry);
+            state.expect_edits(&place, edits, &clock);
+            pending.woven.push(place);
+        }
+    }
+
+    /// The place of the text that an edit is about, which touches its entry.
+    fn text_place(
+        &mut self,
+        stamp: Stamp,
+        edit: &TextEdit<'_>,
+        pending: &mut Pending,
+    ) -> Option<TextPlace> {
+        let Target { entry, life, field, set } = edit.target;
+        if let Some((same, same_life, place)) = pending.text
+            && (same, same_life, place.set) == (entry, life, set)
+            && self.entries.names().field(place.field) == field
+        {
+            return Some(place);
+        }
+        let known = self.entries.name(entry);
+        let (state, names) = self.entries.state_mut(known);
+        let traces = &mut Traces { journal: &mut pending.journal, watch: &mut self.watch };
+        if state.touch(known, &Touch { life, creates: None, stamp }, traces) {
+            pending.changed.push(known);
+        }
+        self.digest.mark(known);
+        let place = TextPlace { entry: known, field: names.find(field)?, set };
+        pending.text = Some((entry, life, place));
+        Some(place)
+    }
+
+    fn apply_other(&mut self, stamp: Stamp, op: &Op, pending: &mut Pending) {
+        pending.text = None;
         if let Op::Purge { entries } = op {
             for (entry, life) in entries {
                 let entry = self.entries.name(*entry);
@@ -208,11 +282,10 @@ impl Replica {
         let Some((entry, _)) = op.subject() else { return };
         let entry = self.entries.name(entry);
         self.record_move(entry, stamp, op, pending);
-        let clock = clock(&self.history, stamp);
         let (state, names) = self.entries.state_mut(entry);
         let applying = Applying { entry, op, stamp };
         let traces = &mut Traces { journal: &mut pending.journal, watch: &mut self.watch };
-        if state.apply(applying, names, &clock, traces) {
+        if state.apply(applying, names, traces) {
             pending.changed.push(entry);
         }
         self.digest.mark(entry);
@@ -232,6 +305,10 @@ impl Replica {
 
     /// Does what a batch of ops left to be done: replays moves, updates what shows.
     pub(crate) fn settle(&mut self, mut pending: Pending) {
+        for place in &pending.woven {
+            let (state, _) = self.entries.state_mut(place.entry);
+            state.settle_text(place);
+        }
         if !pending.moves.is_empty() {
             let Self { tree, display, watch, .. } = self;
             tree.integrate(&mut pending.moves, &mut pending.changed, |entry, trashed_at| {
@@ -291,8 +368,16 @@ impl Replica {
         }
         let count = |(author, from): &(ReplicaId, u64)| self.history.change_count(*author, *from);
         let is_little = newer.iter().map(count).sum::<u64>() < BLOCK_CHANGES_MIN;
-        if is_little && let Some(changes) = self.history.since(since) {
-            return Patch::pack(changes.iter().map(|change| &**change.bytes()));
+        if is_little {
+            if let [(author, from)] = newer[..]
+                && let Some(batch) = self.history.batch(author, from, self.version().next(author))
+                && batch.change_count() > 1
+            {
+                return pack_changes(&batch);
+            }
+            if let Some(changes) = self.history.since(since) {
+                return Patch::pack(changes.iter().map(|change| &**change.bytes()));
+            }
         }
         let blocks = newer.iter().map(|(author, from)| self.history.blocks(*author, *from));
         let Some(blocks) = blocks.collect::<Option<Vec<_>>>() else {
@@ -363,7 +448,7 @@ impl Replica {
 }
 
 /// The fewest changes that are sent in blocks.
-const BLOCK_CHANGES_MIN: u64 = if cfg!(any(test, feature = "small-nodes")) { 3 } else { 8 };
+const BLOCK_CHANGES_MIN: u64 = 3;
 
 /// Goes through a batch as its changes take effect.
 struct BatchReader<'a> {
@@ -375,13 +460,15 @@ struct BatchReader<'a> {
     at: u64,
     ops: OpParts<'a>,
     walk: OpWalk<'a>,
+    /// How many edits of one and the same text there are, until the first has taken effect.
+    edits: Option<usize>,
 }
 
 impl<'a> BatchReader<'a> {
     fn new(batch: &'a Batch) -> Self {
         let at = batch.start;
         let (ops, walk) = (OpParts::new(&batch.ops, batch.id(at)), OpWalk::new(batch));
-        Self { batch, span: 0, span_start: at, at, ops, walk }
+        Self { batch, span: 0, span_start: at, at, ops, walk, edits: batch.ops.edits_of_one_text() }
     }
 
     /// Lets the changes before the counter `to` take effect.
@@ -394,7 +481,13 @@ impl<'a> BatchReader<'a> {
             let part = Span { len: span.len, count, deps };
             replica.history.append(self.batch.author, self.at, &part, &mut self.walk);
             while let Some((id, op)) = self.ops.next_until(end) {
-                replica.apply_op(replica.history.stamp(id), &op, pending);
+                let stamp = replica.history.stamp(id);
+                if let OpView::Text(edit) = &op
+                    && let Some(edits) = self.edits.take()
+                {
+                    replica.expect_edits(stamp, edit, edits, pending);
+                }
+                replica.apply_op(stamp, &op, pending);
             }
             self.at = end;
             if end < span_end {

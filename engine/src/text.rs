@@ -21,13 +21,15 @@ mod lengths;
 mod run;
 mod take_back;
 mod tree;
+mod weave;
 
 use std::ops::Range;
 
 use smallvec::SmallVec;
 
 use crate::id::{OpId, Stamp};
-use crate::op::IdRange;
+use crate::op::{IdRange, TextOp};
+use crate::value::char_count;
 pub use content::TextChunks;
 pub(crate) use content::{TextContent, TextForm};
 pub(crate) use join::{Sides, pieces_of};
@@ -37,6 +39,7 @@ use tree::RunTree;
 pub use tree::Side;
 pub(crate) use tree::{CharPosition, Chunks, Seam};
 pub(crate) use tree::{Fate, Piece};
+use weave::Weave;
 
 /// Characters, as few ranges of ids as possible. One range is by far the most usual.
 pub(crate) type IdRanges = SmallVec<[IdRange; 1]>;
@@ -48,6 +51,28 @@ pub(crate) struct Splice {
     pub(crate) origin: Option<OpId>,
     /// The visible characters in the range.
     pub(crate) deleted: IdRanges,
+}
+
+impl Splice {
+    /// The one op that the splice is, if it is one: something inserted or something deleted. Also how
+    /// many counters that takes.
+    pub(crate) fn as_keystroke<'a>(&self, text: &'a str) -> Option<(TextOp<'a>, u64)> {
+        match (self.deleted.as_slice(), text) {
+            ([range], "") => Some((TextOp::Delete { range: *range, backwards: false }, range.len)),
+            ([], text) if !text.is_empty() => {
+                Some((TextOp::Insert { origin: self.origin, text }, char_count(text)))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// An edit that was made where the last one was.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Typed<'a> {
+    pub(crate) op: TextOp<'a>,
+    /// How many counters it takes.
+    pub(crate) span: u64,
 }
 
 /// How to take an edit of a text back.
@@ -75,10 +100,15 @@ impl Gone<'_> {
     }
 }
 
+/// The fewest edits for which a text is made a list and a tree again.
+const EDITS_WOVEN: usize = if cfg!(any(test, feature = "small-nodes")) { 3 } else { 128 };
+
 /// A text as characters that know their ids.
 #[derive(Clone, Debug)]
 pub(crate) struct Text {
     tree: RunTree,
+    /// The text while a patch brings many edits; then the tree is behind.
+    weave: Option<Box<Weave>>,
 }
 
 impl Text {
@@ -90,7 +120,22 @@ impl Text {
     /// The text of which these are all characters, in order. O(n); what only edits need is built at the
     /// first edit.
     pub(crate) fn from_pieces<'a>(pieces: impl IntoIterator<Item = Piece<'a>>) -> Self {
-        Self { tree: RunTree::from_pieces(pieces) }
+        Self { tree: RunTree::from_pieces(pieces), weave: None }
+    }
+
+    /// Says that about so many edits follow each other now, and that nobody reads the text or takes
+    /// anything back until [`Text::settle`]. Costs the text, if the edits are worth that.
+    pub(crate) fn expect_edits(&mut self, edits: usize, clock: &impl Fn(OpId) -> Stamp) {
+        if self.weave.is_none() && edits >= EDITS_WOVEN && self.tree.is_within(edits) {
+            self.weave = Weave::of(self.tree.pieces(), clock).map(Box::new);
+        }
+    }
+
+    /// Ends what [`Text::expect_edits`] began. Costs the text.
+    pub(crate) fn settle(&mut self) {
+        if let Some(weave) = self.weave.take() {
+            self.tree = RunTree::from_pieces(weave.pieces());
+        }
     }
 
     /// Puts characters after `origin`. `stamp` is that of the first; `clock` knows that of every
@@ -106,6 +151,14 @@ impl Text {
         text: &str,
         clock: &impl Fn(OpId) -> Stamp,
     ) -> Option<TextUndo> {
+        if let Some(weave) = &mut self.weave {
+            match weave.insert(origin, stamp, text, clock) {
+                Ok(len) => {
+                    return Some(TextUndo::Inserted(IdRange { first: stamp.op(), len: len? }));
+                }
+                Err(weave::GivesUp) => self.settle(),
+            }
+        }
         if let Some(origin) = origin
             && let Some(len) = self.tree.extend(origin, stamp, text)
         {
@@ -123,6 +176,28 @@ impl Text {
         Some(TextUndo::Inserted(IdRange { first: stamp.op(), len }))
     }
 
+    /// Replaces a range of positions, if that goes on where the last edit was: typing, or deleting
+    /// either way. `stamp` has to be newer than that of any character here. Returns what was done; if
+    /// that is nothing, there may be another way to do it. O(1).
+    #[inline]
+    pub(crate) fn type_on<'a>(
+        &mut self,
+        range: &Range<usize>,
+        unit: TextUnit,
+        text: &'a str,
+        stamp: Stamp,
+    ) -> Option<Typed<'a>> {
+        if range.start == range.end {
+            let (origin, span) = self.tree.type_on(range.start, unit, text, stamp)?;
+            return Some(Typed { op: TextOp::Insert { origin: Some(origin), text }, span });
+        }
+        if !text.is_empty() || range.start > range.end {
+            return None;
+        }
+        let range = self.tree.erase_on(range, unit)?;
+        Some(Typed { op: TextOp::Delete { range, backwards: false }, span: range.len })
+    }
+
     /// How much shows before a text that was the last thing to happen, and was inserted. O(log n); O(1)
     /// in typing.
     #[inline]
@@ -134,6 +209,12 @@ impl Text {
     /// as it goes, on request with where it was.
     #[inline]
     pub(crate) fn delete(&mut self, range: IdRange, tells_place: bool, gone: impl FnMut(Gone<'_>)) {
+        if let Some(weave) = &mut self.weave {
+            match weave.delete(range) {
+                Ok(()) => return,
+                Err(weave::GivesUp) => self.settle(),
+            }
+        }
         self.tree.delete(range.first, range.len, tells_place, gone);
     }
 

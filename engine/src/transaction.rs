@@ -15,7 +15,7 @@ use crate::entries::{Entries, EntryIx};
 use crate::error::EditError;
 use crate::id::{OpId, ReplicaId, Stamp};
 use crate::limits::{CHANGE_BYTES_MAX, CHANGE_OPS_MAX, COUNTER_MAX};
-use crate::op::{Op, join_runs};
+use crate::op::{Op, OpList, OpView};
 use crate::registers::{Journal, Undo};
 use crate::replica::{Pending, Replica};
 
@@ -181,6 +181,7 @@ impl Replica {
             digest: DigestSum::default(),
             open: Some(open),
             skipped: self.skipped,
+            keyboard: None,
         };
         while copy.depth() > 0 {
             copy.roll_back_innermost();
@@ -203,7 +204,7 @@ impl Replica {
         open.next += span;
         let journal = std::mem::take(&mut open.journal);
         let mut pending = Pending { journal, ..Pending::default() };
-        self.apply_op(stamp, &op, &mut pending);
+        self.apply_op(stamp, &OpView::of(&op), &mut pending);
         let journal = std::mem::take(&mut pending.journal);
         if let Some(open) = &mut self.open {
             open.ops.push(op);
@@ -223,30 +224,32 @@ impl Replica {
         if id.counter.checked_add(span).is_none_or(|next| next > COUNTER_MAX + 1) {
             return Err(EditError::OutOfIds);
         }
-        let ops = std::slice::from_ref(&op);
-        let deps = self.named_deps_of(ops);
-        if let Err(error) = self.check_size(id.counter, span, &deps, ops) {
+        let ops = OpList::joined([op], id);
+        let deps = self.named_deps_of(&ops);
+        if let Err(error) = self.check_size(id.counter, span, &deps, &ops) {
             self.skipped = span;
             return Err(error);
         }
         let lamport = self.history.next_lamport();
         let mut pending = Pending::default();
         let stamp = Stamp { lamport, replica: id.replica, counter: id.counter };
-        self.apply_op(stamp, &op, &mut pending);
+        for op in ops.iter() {
+            self.apply_op(stamp, &op, &mut pending);
+        }
         self.settle(pending);
         self.history.append_own(id, span, &deps);
-        self.history.push_op(self.id, op);
+        self.history.push_ops(self.id, ops);
         self.history.seal_if_long(self.id);
         Ok(())
     }
 
     /// The deps that a change of these ops names by itself.
-    fn named_deps_of(&self, ops: &[Op]) -> Deps {
+    pub(crate) fn named_deps_of(&self, ops: &OpList) -> Deps {
         let heads = self.history.deps_of(self.id);
         if heads.is_empty() {
             return heads;
         }
-        let references = || ops.iter().flat_map(Op::references);
+        let references = || ops.iter().flat_map(|op| op.references()).flatten();
         let deps = full_deps(&heads, references(), self.id);
         Deps::from_vec(named_deps(&deps, references()))
     }
@@ -284,14 +287,14 @@ impl Replica {
         }
         let (start, span) = (open.start, open.next - open.start);
         let first = OpId { replica: self.id, counter: start };
-        let ops = join_runs(std::mem::take(&mut open.ops), first);
+        let ops = OpList::joined(std::mem::take(&mut open.ops), first);
         let deps = self.named_deps_of(&ops);
         if let Err(error) = self.check_size(start, span, &deps, &ops) {
             self.roll_back_innermost();
             return Err(error);
         }
         self.history.append_own(first, span, &deps);
-        ops.into_iter().for_each(|op| self.history.push_op(self.id, op));
+        self.history.push_ops(self.id, ops);
         self.history.seal_if_long(self.id);
         Ok(self.open.take())
     }
@@ -302,18 +305,18 @@ impl Replica {
         start: u64,
         span: u64,
         named: &[OpId],
-        ops: &[Op],
+        ops: &OpList,
     ) -> Result<(), EditError> {
         const HEADER_BYTES: usize = 64;
         const DEP_BYTES: usize = 24;
         if ops.len() > CHANGE_OPS_MAX {
             return Err(EditError::TooManyOps { max: CHANGE_OPS_MAX });
         }
-        let bound: usize = ops.iter().map(Op::size_bound).sum();
-        if bound + HEADER_BYTES + named.len() * DEP_BYTES <= CHANGE_BYTES_MAX {
+        if ops.size_bound() + HEADER_BYTES + named.len() * DEP_BYTES <= CHANGE_BYTES_MAX {
             return Ok(());
         }
-        let deps = full_deps(named, ops.iter().flat_map(Op::references), self.id);
+        let references = ops.iter().flat_map(|op| op.references()).flatten();
+        let deps = full_deps(named, references, self.id);
         let header = ChangeHeader { replica: self.id, start, span, deps };
         let bytes = encode(&header, ops, Writer::new()).as_slice().len();
         if bytes > CHANGE_BYTES_MAX {

@@ -75,6 +75,9 @@ pub(crate) struct MoveOp<'a> {
 /// An entry that a batch may have moved, with the placement and time of deletion from before.
 type Touched = (EntryIx, Option<MoveIx>, Option<Timestamp>);
 
+/// Room for so many touched entries is kept from batch to batch.
+const TOUCHED_KEPT: usize = 64;
+
 /// The placements of all entries, dead ones included, and the moves that gave them.
 #[derive(Clone, Debug)]
 pub(crate) struct MoveTree {
@@ -98,6 +101,12 @@ impl MoveTree {
             tree.nodes.put(entry, Some(placed), Some(EntryIx::ROOT));
         }
         tree
+    }
+
+    /// Makes room for so many more entries at once, of which each was mostly moved once.
+    pub(crate) fn reserve(&mut self, entries: usize) {
+        self.nodes.reserve(entries);
+        self.moves.reserve(entries);
     }
 
     /// Takes a move in. It takes no effect before [`MoveTree::integrate`] is told so.
@@ -142,6 +151,8 @@ impl MoveTree {
                 changed.push(entry);
             }
         }
+        // A load touches every entry, and is mostly the last batch to do so.
+        touched.shrink_to(TOUCHED_KEPT);
         self.touched = touched;
     }
 
@@ -240,13 +251,10 @@ impl MoveTree {
 
     /// Notes that a move names `entry` as a container: from now on its own moves matter to others.
     fn name_folder(&mut self, entry: EntryIx) {
-        if self.nodes.make_folder(entry) {
-            let mut next = self.nodes.newest(entry);
-            self.nodes.set_newest(entry, None);
-            while let Some(ix) = next {
-                self.log.push(ix, &self.moves);
-                next = self.moves.get_mut(ix).older.take();
-            }
+        let mut next = self.nodes.make_folder(entry).flatten();
+        while let Some(ix) = next {
+            self.log.push(ix, &self.moves);
+            next = self.moves.get_mut(ix).older.take();
         }
     }
 
@@ -356,7 +364,11 @@ impl MoveTree {
 
     /// Lets a move take effect on top of what is, if it can.
     fn take_effect(&mut self, ix: MoveIx) {
-        let current = self.nodes.placed(self.moves.get(ix).entry);
+        let entry = self.moves.get(ix).entry;
+        if self.nodes.is_folder(entry) {
+            self.nodes.list_folders();
+        }
+        let current = self.nodes.placed(entry);
         self.give_effect(ix, current, self.is_effective(ix, current));
     }
 

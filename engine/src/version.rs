@@ -51,10 +51,12 @@ impl Version {
     }
 
     /// Marks every op of `replica` below `next` as present.
+    #[inline]
     pub fn advance(&mut self, replica: ReplicaId, next: u64) {
-        if next > 0 {
-            let known = self.0.entry(replica).or_insert(next);
-            *known = next.max(*known);
+        match self.0.get_mut(&replica) {
+            Some(known) => *known = next.max(*known),
+            None if next > 0 => drop(self.0.insert(replica, next)),
+            None => {}
         }
     }
 

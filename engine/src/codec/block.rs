@@ -10,7 +10,7 @@ use crate::batch::{Batch, Deps, Span};
 use crate::error::DecodeError;
 use crate::id::{EntryId, OpId, ReplicaId};
 use crate::limits::{BLOCK_CHANGES_MAX, BLOCK_OPS_MAX, CHANGE_BYTES_MAX, COUNTER_MAX};
-use crate::op::{NewEntry, Op};
+use crate::op::{NewEntry, Op, OpList};
 
 /// For so many ops room is made before they are read.
 const OPS_AT_ONCE: usize = 1 << 16;
@@ -28,8 +28,8 @@ pub(crate) fn encode_block(batch: &Batch) -> Vec<u8> {
     let scope = Scope { author: batch.author, others: &others, is_bounded: false };
     let mut ops = OpWriter::new(columns, scope, false);
     let mut at = batch.start;
-    for op in &batch.ops {
-        ops.op(at, op);
+    for op in batch.ops.iter() {
+        ops.op(at, &op);
         at += op.span();
     }
     ops.into_sink().write_to(&mut writer);
@@ -48,16 +48,16 @@ pub(crate) fn decode_block(bytes: &[u8]) -> Result<Batch, DecodeError> {
     let scope = Scope { author, others: &others, is_bounded: false };
     // Each op has a tag of one byte.
     let count = columns.from(Column::Tag).len().min(OPS_AT_ONCE);
+    let bytes = columns.from(Column::Text).len();
     let mut op_reader = OpReader::new(columns, scope, None);
-    let mut ops = Vec::with_capacity(count);
+    let mut ops = OpList::with_capacity(count, bytes);
     let mut at = start;
     while at < end {
-        let op = op_reader.op(at)?;
-        at = match at.checked_add(op.span()) {
-            Some(next) if next <= end && ops.len() < BLOCK_OPS_MAX => next,
+        let span = op_reader.op(at, &mut ops)?;
+        at = match at.checked_add(span) {
+            Some(next) if next <= end && ops.len() <= BLOCK_OPS_MAX => next,
             _ => return Err(op_reader.column(Column::Tag).malformed("more ops than changes")),
         };
-        ops.push(op);
     }
     op_reader.into_source().finish()?;
     let batch = Batch { author, start, spans, ops };
@@ -109,8 +109,7 @@ pub(super) fn check(batch: Batch) -> Result<Batch, DecodeError> {
         return Err(malformed(fault));
     }
     // By itself a change may take more bytes than here. Few blocks come near the bound.
-    let bound: usize = batch.ops.iter().map(Op::size_bound).sum();
-    if bound > CHANGE_BYTES_MAX {
+    if batch.ops.size_bound() > CHANGE_BYTES_MAX {
         let mut changes = batch.changes();
         if changes.any(|change| change.bytes().len() > CHANGE_BYTES_MAX) {
             let max = CHANGE_BYTES_MAX as u64;
@@ -189,10 +188,15 @@ pub(super) fn others_of(batch: &Batch) -> Vec<OpId> {
         }
     };
     batch.spans.iter().flat_map(|span| &span.deps).for_each(|dep| name(dep.replica));
-    for op in &batch.ops {
-        op.references().for_each(|op| name(op.replica));
-        named_entries(op, |entry| entry.creator().iter().for_each(|op| name(op.replica)));
+    if !batch.ops.is_all_of(batch.author) {
+        let references = batch.ops.iter().flat_map(|op| op.references());
+        references.flatten().for_each(|op| name(op.replica));
     }
+    let mut name_entry = |entry: EntryId| {
+        entry.creator().iter().for_each(|op| name(op.replica));
+    };
+    batch.ops.texts().for_each(|text| name_entry(text.entry));
+    batch.ops.others().iter().for_each(|op| named_entries(op, &mut name_entry));
     others.into_iter().map(|replica| OpId { replica, counter: 0 }).collect()
 }
 

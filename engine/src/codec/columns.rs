@@ -70,6 +70,8 @@ impl ColumnWriter {
 
     /// The same; returns where each column begins.
     fn write_apart(self, writer: &mut Writer) -> Vec<usize> {
+        let bytes: usize = self.0.iter().map(|column| column.as_slice().len()).sum();
+        writer.reserve(bytes + 2 * Column::COUNT);
         for column in &self.0 {
             writer.count(column.as_slice().len());
         }

@@ -11,7 +11,7 @@ mod values;
 use super::columns::{Column, Sink, Source};
 use crate::error::DecodeError;
 use crate::id::{EntryId, Life, OpId, Timestamp};
-use crate::op::{IdRange, NewEntry, Op};
+use crate::op::{IdRange, NewEntry, Op, OpList, OpView, Target, TextEdit, TextOp};
 use crate::value::Field;
 pub(crate) use names::{NameReader, NameWriter, Scope};
 pub(crate) use values::{read_content, value_kind, write_content};
@@ -70,17 +70,25 @@ impl<'a, S: Sink> OpWriter<'a, S> {
     }
 
     /// Takes note of an op that is not written.
-    pub(crate) fn pass(&mut self, at: u64, op: &Op) {
+    pub(crate) fn pass(&mut self, at: u64, op: &OpView<'_>) {
         self.names.at = at;
-        if let Some((entry, life, field, set)) = op.edited_text() {
+        if let OpView::Text(edit) = op {
+            let Target { entry, life, field, set } = edit.target;
             self.text = Some((entry, life, field.clone(), set));
-            self.names.move_cursor(op);
+            self.names.move_cursor(&edit.op, edit.span);
         }
     }
 
     /// Writes one op whose first counter is `at`.
-    pub(crate) fn op(&mut self, at: u64, op: &Op) {
+    pub(crate) fn op(&mut self, at: u64, op: &OpView<'_>) {
         self.names.at = at;
+        match op {
+            OpView::Text(edit) => self.text_edit(edit),
+            OpView::Other(op) => self.other_op(op),
+        }
+    }
+
+    fn other_op(&mut self, op: &Op) {
         match op {
             Op::Create { entry, life, kind, parent, key } => {
                 let tag = if *kind == NewEntry::Item { CREATE_ITEM } else { CREATE_LINK };
@@ -110,7 +118,7 @@ impl<'a, S: Sink> OpWriter<'a, S> {
                 self.subject(SET, *entry, *life);
                 self.names.value(field, value);
             }
-            Op::Insert { .. } | Op::Delete { .. } => self.text_op(op),
+            Op::Insert { .. } | Op::Delete { .. } => {}
             Op::Purge { entries } => {
                 self.tag(PURGE);
                 self.number(entries.len() as u64);
@@ -127,25 +135,26 @@ impl<'a, S: Sink> OpWriter<'a, S> {
         }
     }
 
-    fn text_op(&mut self, op: &Op) {
-        let is_here = self.names.place_of(op) == self.names.cursor();
-        let kind = match (op, is_here) {
-            (Op::Delete { backwards: true, .. }, false) => DELETE_BACK,
-            (Op::Delete { backwards: true, .. }, true) => ERASE_BACK,
-            (Op::Delete { .. }, false) => DELETE,
-            (Op::Delete { .. }, true) => ERASE,
+    fn text_edit(&mut self, edit: &TextEdit<'_>) {
+        let place = edit.op.place();
+        let is_here = place == self.names.cursor();
+        let kind = match (edit.op, is_here) {
+            (TextOp::Delete { backwards: true, .. }, false) => DELETE_BACK,
+            (TextOp::Delete { backwards: true, .. }, true) => ERASE_BACK,
+            (TextOp::Delete { .. }, false) => DELETE,
+            (TextOp::Delete { .. }, true) => ERASE,
             (_, false) => INSERT,
             (_, true) => TYPE,
         };
-        self.edited_text(kind, op);
+        self.edited_text(kind, &edit.target);
         if !is_here {
-            self.names.reference(self.names.place_of(op));
+            self.names.reference(place);
         }
-        self.length(op.span());
-        if let Op::Insert { text, .. } = op {
+        self.length(edit.span);
+        if let TextOp::Insert { text, .. } = edit.op {
             self.names.sink.to(Column::Text).raw(text.as_bytes());
         }
-        self.names.move_cursor(op);
+        self.names.move_cursor(&edit.op, edit.span);
     }
 
     fn tag(&mut self, tag: u8) {
@@ -184,8 +193,8 @@ impl<'a, S: Sink> OpWriter<'a, S> {
         }
     }
 
-    fn edited_text(&mut self, kind: u8, op: &Op) {
-        let Some((entry, life, field, set)) = op.edited_text() else { return };
+    fn edited_text(&mut self, kind: u8, target: &Target<'_>) {
+        let Target { entry, life, field, set } = *target;
         let is_same = self
             .text
             .as_ref()
@@ -203,14 +212,13 @@ impl<'a, S: Sink> OpWriter<'a, S> {
 #[derive(Debug)]
 pub(crate) struct OpReader<'a, S> {
     names: NameReader<'a, S>,
-    text: Option<EditedText>,
     /// The length of the op, if it is all there is.
     alone: Option<u64>,
 }
 
 impl<'a, 'b, S: Source<'b>> OpReader<'a, S> {
     pub(crate) fn new(source: S, scope: Scope<'a>, alone: Option<u64>) -> Self {
-        Self { names: NameReader::new(source, scope), text: None, alone }
+        Self { names: NameReader::new(source, scope), alone }
     }
 
     pub(crate) fn into_source(self) -> S {
@@ -222,12 +230,11 @@ impl<'a, 'b, S: Source<'b>> OpReader<'a, S> {
         &mut self.names.source
     }
 
-    /// Takes note of an op that was not written.
-    pub(crate) fn pass(&mut self, at: u64, op: &Op) {
+    /// Takes note of an op that was not written, but is among those before.
+    pub(crate) fn pass(&mut self, at: u64, op: &OpView<'_>) {
         self.names.at = at;
-        if let Some((entry, life, field, set)) = op.edited_text() {
-            self.text = Some((entry, life, field.clone(), set));
-            self.names.move_cursor(op);
+        if let OpView::Text(edit) = op {
+            self.names.move_cursor(&edit.op, edit.span);
         }
     }
 
@@ -236,14 +243,22 @@ impl<'a, 'b, S: Source<'b>> OpReader<'a, S> {
         self.names.source.from(column)
     }
 
-    /// Reads the op whose first counter is `at`.
-    pub(crate) fn op(&mut self, at: u64) -> Result<Op, DecodeError> {
+    /// Reads the op whose first counter is `at`, and adds it to those before it. Returns how many
+    /// counters it takes.
+    #[inline]
+    pub(crate) fn op(&mut self, at: u64, ops: &mut OpList) -> Result<u64, DecodeError> {
         let tag = self.column(Column::Tag).byte()?;
-        self.op_with_tag(at, tag)
+        self.op_with_tag(at, tag, ops)
     }
 
     /// The same, behind its tag.
-    pub(crate) fn op_with_tag(&mut self, at: u64, tag: u8) -> Result<Op, DecodeError> {
+    #[inline]
+    pub(crate) fn op_with_tag(
+        &mut self,
+        at: u64,
+        tag: u8,
+        ops: &mut OpList,
+    ) -> Result<u64, DecodeError> {
         self.names.at = at;
         let kind = tag & KIND_BITS;
         if !(CREATE_ITEM..=ERASE_BACK).contains(&kind) {
@@ -254,13 +269,14 @@ impl<'a, 'b, S: Source<'b>> OpReader<'a, S> {
         }
         let life = if tag & HAS_LIFE == 0 { Life::FIRST } else { self.later_life()? };
         let is_implied = tag & IS_IMPLIED != 0;
+        if matches!(kind, INSERT | DELETE | DELETE_BACK | TYPE | ERASE | ERASE_BACK) {
+            self.text(life, is_implied, ops)?;
+            return self.text_op(kind, ops);
+        }
         let op = match kind {
             PURGE | SKIP if tag != kind => Err(self.malformed("flags of an op without entry")),
             PURGE => self.purge(),
             SKIP => Ok(Op::Skip { count: self.number()? }),
-            INSERT | DELETE | DELETE_BACK | TYPE | ERASE | ERASE_BACK => {
-                self.text_op(kind, life, is_implied)
-            }
             CREATE_ITEM | CREATE_LINK if is_implied => {
                 let entry = self.names.created_here();
                 self.create(kind, entry, life)
@@ -271,10 +287,12 @@ impl<'a, 'b, S: Source<'b>> OpReader<'a, S> {
                 self.op_on(kind, entry, life)
             }
         }?;
-        match op.fault() {
-            Some(fault) => Err(self.malformed(fault)),
-            None => Ok(op),
+        if let Some(fault) = op.fault() {
+            return Err(self.malformed(fault));
         }
+        let span = op.span();
+        ops.push(op);
+        Ok(span)
     }
 
     fn op_on(&mut self, kind: u8, entry: EntryId, life: Life) -> Result<Op, DecodeError> {
@@ -312,17 +330,30 @@ impl<'a, 'b, S: Source<'b>> OpReader<'a, S> {
         Ok(Op::Create { entry, life, kind, parent, key })
     }
 
-    fn text_op(&mut self, kind: u8, life: Life, is_implied: bool) -> Result<Op, DecodeError> {
-        if !is_implied {
-            let entry = self.names.entry(Column::Entry)?;
-            let (field, set) = self.names.text(entry)?;
-            self.text = Some((entry, life, field, set));
-        } else if life != Life::FIRST {
-            return Err(self.malformed("a life of a text that is not named"));
+    /// Reads which text an edit is about, if that is not the one of the edit before.
+    #[inline]
+    fn text(&mut self, life: Life, is_implied: bool, ops: &mut OpList) -> Result<(), DecodeError> {
+        if is_implied {
+            return match ops.last_text() {
+                _ if life != Life::FIRST => {
+                    Err(self.malformed("a life of a text that is not named"))
+                }
+                None => Err(self.malformed("a text that is not named")),
+                Some(_) => Ok(()),
+            };
         }
-        let Some((entry, life, field, set)) = self.text.clone() else {
-            return Err(self.malformed("a text that is not named"));
-        };
+        let entry = self.names.entry(Column::Entry)?;
+        let (field, set) = self.names.text(entry)?;
+        let target = Target { entry, life, field: &field, set };
+        if let Some(fault) = target.fault() {
+            return Err(self.malformed(fault));
+        }
+        ops.name_text(&target);
+        Ok(())
+    }
+
+    #[inline]
+    fn text_op(&mut self, kind: u8, ops: &mut OpList) -> Result<u64, DecodeError> {
         let is_here = matches!(kind, TYPE | ERASE | ERASE_BACK);
         let place = if is_here { self.names.cursor() } else { self.names.reference()? };
         let len = self.length()?;
@@ -330,15 +361,17 @@ impl<'a, 'b, S: Source<'b>> OpReader<'a, S> {
             return Err(self.malformed("an edit of no characters"));
         }
         let op = if matches!(kind, INSERT | TYPE) {
-            let text = self.column(Column::Text).chars(len)?.to_owned();
-            Op::Insert { entry, life, field, set, origin: place, text }
+            TextOp::Insert { origin: place, text: self.column(Column::Text).chars(len)? }
         } else {
             let backwards = matches!(kind, DELETE_BACK | ERASE_BACK);
-            let range = self.range(place, len, backwards)?;
-            Op::Delete { entry, life, field, set, range, backwards }
+            TextOp::Delete { range: self.range(place, len, backwards)?, backwards }
         };
-        self.names.move_cursor(&op);
-        Ok(op)
+        if let Some(fault) = op.fault() {
+            return Err(self.malformed(fault));
+        }
+        self.names.move_cursor(&op, len);
+        ops.push_text_op(&op, len);
+        Ok(len)
     }
 
     /// The characters that a deletion of `len` after or, backwards, up to a place means.

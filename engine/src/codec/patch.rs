@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::block::{count_changes, decode_block, encode_block, first_of_block};
 use super::{Reader, StateReader, Writer};
 use crate::batch::{Batch, to_usize};
@@ -10,14 +12,17 @@ use crate::change::{Change, ChangeHeader, encode};
 use crate::error::DecodeError;
 use crate::id::OpId;
 use crate::limits::CHANGE_BYTES_MAX;
-use crate::op::Op;
+use crate::op::OpList;
 use crate::state::Times;
+use crate::version::Version;
 
 const MAGIC: u8 = 0xda;
 const FORMAT: u8 = 1;
 /// Set in the format's byte when the patch is a single change, whose length need not be told.
 const IS_SINGLE: u8 = 0x80;
 const CHECKSUM_BYTES: usize = 4;
+/// Hardly any section has a longer head, nor has the patch.
+const HEAD_BYTES: usize = 4;
 /// The low bits of a section's head say what it is.
 const KIND_BITS: u32 = 2;
 
@@ -42,8 +47,15 @@ impl Kind {
     }
 }
 
+/// So many changes of so many ops are put together before they are taken in.
+const FEW_CHANGES: usize = 16;
+const FEW_OPS: usize = 64;
+
 /// Room for a keystroke and more.
 const LONE_BYTES: usize = 64;
+
+/// All changes of a patch, with their bytes if they came as a block.
+pub(crate) type LoneBatch = (Batch, Option<Arc<[u8]>>);
 
 /// A part of a patch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,27 +191,52 @@ impl Patch {
         pack_sections(changes.into_iter().map(|change| (Kind::Change, change)))
     }
 
-    /// The header of the change, if the patch is a single one.
-    pub(crate) fn lone_change(&self) -> Option<&ChangeHeader> {
+    /// Whether the changes are of one author, few or in one block, and can be made at once on top of a
+    /// version.
+    pub(crate) fn is_lone_and_next(&self, version: &Version) -> bool {
         match self.sections.as_slice() {
-            [Section::Change(change)] => Some(change.header()),
-            _ => None,
-        }
-    }
-
-    /// The change, if the patch is a single one.
-    pub(crate) fn into_lone_change(mut self) -> Result<Change, Self> {
-        match self.sections.pop() {
-            Some(Section::Change(change)) if self.sections.is_empty() => Ok(change),
-            last => {
-                self.sections.extend(last);
-                Err(self)
+            [Section::Block(batch, _)] => batch.is_next(version),
+            [] => false,
+            sections if sections.len() > FEW_CHANGES => false,
+            sections => {
+                let mut reached = None;
+                sections.iter().all(|section| {
+                    let Section::Change(change) = section else { return false };
+                    let header = change.header();
+                    let (author, next) = *reached
+                        .get_or_insert_with(|| (header.replica, version.next(header.replica)));
+                    reached = Some((author, header.end()));
+                    (author, next) == (header.replica, header.start)
+                        && change.list().len() <= FEW_OPS
+                        && header.deps.iter().all(|dep| version.has(*dep))
+                })
             }
         }
     }
 
+    /// The changes of a patch of which [`Patch::is_lone_and_next`] is true, with their bytes if they
+    /// are a block; else the patch.
+    pub(crate) fn into_lone_batch(self) -> Result<LoneBatch, Self> {
+        let mut whole: Option<LoneBatch> = None;
+        if !self.sections.iter().all(|one| matches!(one, Section::Change(_) | Section::Block(..))) {
+            return Err(self);
+        }
+        for section in self.sections {
+            let (next, bytes) = match section {
+                Section::Block(batch, bytes) => (batch, Some(bytes)),
+                Section::Change(change) => (Batch::of_change(change), None),
+                Section::Newer { .. } | Section::State(..) => continue,
+            };
+            match &mut whole {
+                Some((batch, _)) => batch.take(next),
+                None => whole = Some((next, bytes)),
+            }
+        }
+        whole.ok_or_else(Self::default)
+    }
+
     /// A patch of a single change that is known to be well formed.
-    pub(crate) fn pack_lone(header: &ChangeHeader, ops: &[Op]) -> Vec<u8> {
+    pub(crate) fn pack_lone(header: &ChangeHeader, ops: &OpList) -> Vec<u8> {
         let mut writer = Writer::with_capacity(LONE_BYTES);
         writer.raw(&[MAGIC, FORMAT | IS_SINGLE]);
         finish(encode(header, ops, writer))
@@ -208,6 +245,20 @@ impl Patch {
     pub(crate) fn into_sections(self) -> Vec<Section> {
         self.sections
     }
+}
+
+/// Packs changes of one author, of which there are two at least.
+pub(crate) fn pack_changes(batch: &Batch) -> Vec<u8> {
+    let mut writer = Writer::with_capacity(LONE_BYTES * 4);
+    writer.raw(&[MAGIC, FORMAT]);
+    let mut change = Writer::with_capacity(LONE_BYTES);
+    for (header, ops) in batch.parts() {
+        change = encode(&header, &ops, change);
+        writer.varint((change.as_slice().len() as u64) << KIND_BITS | Kind::Change as u64);
+        writer.raw(change.as_slice());
+        change.clear();
+    }
+    finish(writer)
 }
 
 /// Packs sections that are encoded already.
@@ -219,23 +270,21 @@ pub(crate) fn pack_sections<'a>(sections: impl IntoIterator<Item = (Kind, &'a [u
 pub(super) fn pack_sections_apart<'a>(
     sections: impl IntoIterator<Item = (Kind, &'a [u8])>,
 ) -> (Vec<u8>, Vec<usize>) {
-    let mut sections = sections.into_iter().peekable();
-    let (mut writer, mut ends) = (Writer::new(), Vec::new());
+    let sections: SmallVec<[(Kind, &[u8]); 4]> = sections.into_iter().collect();
+    let bytes: usize = sections.iter().map(|(_, section)| section.len() + HEAD_BYTES).sum();
+    let mut writer = Writer::with_capacity(HEAD_BYTES + bytes + CHECKSUM_BYTES);
+    let mut ends = Vec::with_capacity(sections.len());
     writer.byte(MAGIC);
-    let first = sections.next();
-    match (first, sections.peek()) {
-        (Some((Kind::Change, change)), None) => {
-            writer.byte(FORMAT | IS_SINGLE);
-            writer.raw(change);
+    if let [(Kind::Change, change)] = sections[..] {
+        writer.byte(FORMAT | IS_SINGLE);
+        writer.raw(change);
+        ends.push(writer.as_slice().len());
+    } else {
+        writer.byte(FORMAT);
+        for (kind, section) in sections {
+            writer.varint((section.len() as u64) << KIND_BITS | kind as u64);
+            writer.raw(section);
             ends.push(writer.as_slice().len());
-        }
-        (first, _) => {
-            writer.byte(FORMAT);
-            for (kind, section) in first.into_iter().chain(sections) {
-                writer.varint((section.len() as u64) << KIND_BITS | kind as u64);
-                writer.raw(section);
-                ends.push(writer.as_slice().len());
-            }
         }
     }
     (finish(writer), ends)

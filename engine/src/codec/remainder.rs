@@ -10,7 +10,7 @@ use crate::batch::Batch;
 use crate::error::DecodeError;
 use crate::id::OpId;
 use crate::limits::BLOCK_OPS_MAX;
-use crate::op::Op;
+use crate::op::{Op, OpList, OpView};
 use crate::told::{Extent, Graves, Lost};
 use crate::value::{char_count, split_chars};
 
@@ -39,8 +39,8 @@ pub(crate) fn encode_remainder(batch: &Batch, graves: &mut Graves<'_>) -> InColu
     let (mut at, end) = (batch.start, batch.end());
     // Counters of ops of which the state tells something else.
     let mut differing = Vec::new();
-    for op in &batch.ops {
-        let id = batch.id(at);
+    for op in &batch.ops.to_ops() {
+        let (id, view) = (batch.id(at), OpView::of(op));
         let room = graves.told.next_known(id, end) - at;
         let is_known = room == 0;
         let near = if is_known { None } else { graves.place_of(op, room) };
@@ -48,16 +48,16 @@ pub(crate) fn encode_remainder(batch: &Batch, graves: &mut Graves<'_>) -> InColu
             let mut lost = LostOfOp::new(op);
             if graves.told.op(id, end, &mut lost).as_ref() == Some(op) {
                 lost.write_to(ops.sink());
-                ops.pass(at, op);
+                ops.pass(at, &view);
             } else {
                 differing.push(at);
-                ops.op(at, op);
+                ops.op(at, &view);
             }
         } else if let Some((distance, extent)) = near {
             write_near(ops.sink(), distance, extent);
-            ops.pass(at, op);
+            ops.pass(at, &view);
         } else {
-            ops.op(at, op);
+            ops.op(at, &view);
         }
         graves.see(id, op, near.is_some());
         at += op.span();
@@ -166,48 +166,53 @@ pub(crate) fn decode_remainder(
         (spans.ok_or_else(|| reader.malformed("changes that are not there"))?, end)
     };
     let scope = Scope { author, others: &others, is_bounded: false };
-    let mut ops = RestReader { ops: OpReader::new(columns, scope, None), graves, end };
-    let (mut read, mut at) = (Vec::new(), start);
+    let (ops, read) = (OpReader::new(columns, scope, None), OpList::new());
+    let mut ops = RestReader { ops, read, graves, end };
+    let mut at = start;
     while at < end {
         let id = OpId { replica: author, counter: at };
         let is_other = differing.next_if_eq(&at).is_some();
-        let op = ops.next(id, is_other)?;
-        at = match at.checked_add(op.span()) {
-            Some(next) if next <= end && read.len() < BLOCK_OPS_MAX => next,
+        let span = ops.next(id, is_other)?;
+        at = match at.checked_add(span) {
+            Some(next) if next <= end && ops.read.len() <= BLOCK_OPS_MAX => next,
             _ => return Err(ops.malformed("more ops than changes")),
         };
-        read.push(op);
     }
     if differing.next().is_some() {
         return Err(ops.malformed("an op that is not there"));
     }
-    ops.ops.into_source().finish()?;
+    let RestReader { ops, read, .. } = ops;
+    ops.into_source().finish()?;
     check(Batch { author, start, spans, ops: read })
 }
 
 /// Reads the ops of changes.
 struct RestReader<'a, 'b, 'c, 'd> {
     ops: OpReader<'a, ColumnReader<'b>>,
+    /// The ops so far.
+    read: OpList,
     graves: &'c mut Graves<'d>,
     /// The counter after the last op.
     end: u64,
 }
 
 impl RestReader<'_, '_, '_, '_> {
-    /// The op that begins at `id`; `is_other`: it is not as the state tells.
-    fn next(&mut self, id: OpId, is_other: bool) -> Result<Op, DecodeError> {
+    /// Reads the op that begins at `id`; `is_other`: it is not as the state tells. Returns how many
+    /// counters it takes.
+    fn next(&mut self, id: OpId, is_other: bool) -> Result<u64, DecodeError> {
         if !is_other && self.graves.told.knows(id) {
             let mut lost = LostOfColumns(self.ops.source());
             let op = self.graves.told.op(id, self.end, &mut lost);
             let op = op.ok_or_else(|| self.malformed("not as the state tells"))?;
-            self.pass(id, &op, false);
-            return Ok(op);
+            return Ok(self.pass(id, op, false));
         }
         let tag = self.ops.column(Column::Tag).byte()?;
         if !(NEAR_ONE..=NEAR_SOME_BACK).contains(&tag) {
-            let op = self.ops.op_with_tag(id.counter, tag)?;
-            self.graves.see(id, &op, false);
-            return Ok(op);
+            let span = self.ops.op_with_tag(id.counter, tag, &mut self.read)?;
+            if let Some(op) = self.read.last() {
+                self.graves.see(id, &op.to_op(), false);
+            }
+            return Ok(span);
         }
         let distance = self.ops.column(Column::Reference).signed()?;
         let extent = match tag {
@@ -222,13 +227,15 @@ impl RestReader<'_, '_, '_, '_> {
         let op = self.graves.deletion(distance, extent, room);
         let op = op.filter(|op| op.fault().is_none());
         let op = op.ok_or_else(|| self.malformed("a deletion of nothing"))?;
-        self.pass(id, &op, true);
-        Ok(op)
+        Ok(self.pass(id, op, true))
     }
 
-    fn pass(&mut self, id: OpId, op: &Op, is_near: bool) {
-        self.ops.pass(id.counter, op);
-        self.graves.see(id, op, is_near);
+    fn pass(&mut self, id: OpId, op: Op, is_near: bool) -> u64 {
+        self.ops.pass(id.counter, &OpView::of(&op));
+        self.graves.see(id, &op, is_near);
+        let span = op.span();
+        self.read.push(op);
+        span
     }
 
     fn malformed(&mut self, what: &'static str) -> DecodeError {

@@ -66,6 +66,11 @@ impl<'a> StateReader<'a> {
         Ok(Self { times, entry_count, columns })
     }
 
+    /// How many entries there are; each takes a byte or more.
+    pub(crate) const fn entry_count(&self) -> usize {
+        self.entry_count
+    }
+
     /// Hands over each entry.
     ///
     /// # Errors

@@ -1,19 +1,34 @@
 //! The counterpart of the reader.
 
+use smallvec::SmallVec;
+
 use crate::id::ReplicaId;
+
+/// Most columns of a block of a few changes take no more.
+const LITTLE: usize = 32;
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Writer {
-    bytes: Vec<u8>,
+    bytes: SmallVec<[u8; LITTLE]>,
 }
 
 impl Writer {
-    pub(crate) const fn new() -> Self {
-        Self { bytes: Vec::new() }
+    pub(crate) fn new() -> Self {
+        Self::default()
     }
 
     pub(crate) fn with_capacity(bytes: usize) -> Self {
-        Self { bytes: Vec::with_capacity(bytes) }
+        Self { bytes: SmallVec::with_capacity(bytes) }
+    }
+
+    /// Makes room for so many more bytes.
+    pub(crate) fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes);
+    }
+
+    /// Begins anew, with the room that there is.
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
     }
 
     pub(crate) fn byte(&mut self, byte: u8) {
@@ -62,7 +77,7 @@ impl Writer {
     }
 
     pub(crate) fn into_bytes(self) -> Vec<u8> {
-        self.bytes
+        self.bytes.into_vec()
     }
 }
 

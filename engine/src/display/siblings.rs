@@ -133,6 +133,11 @@ impl<T: Copy + Default> Siblings<T> {
         fill_tightly(&mut self.spots, entries);
     }
 
+    /// Makes room for so many more entries at once.
+    pub(crate) fn reserve(&mut self, entries: usize) {
+        self.spots.reserve_exact(entries);
+    }
+
     /// Adds an entry that is in no container. If it goes right behind `near`, that saves the search.
     pub(crate) fn insert(
         &mut self,
@@ -296,9 +301,11 @@ impl<T: Copy + Default> Siblings<T> {
         new: Sibling,
         order: &impl Order,
     ) -> Option<(NodeIx, usize)> {
-        let leaf = self.spots[near.at()].leaf?;
-        let at = self.position(leaf, near.raw()) + 1;
+        // Mostly there is but one leaf, at hand already, and the neighbour's spot is not.
+        let is_small = self.nodes[root.at()].is_leaf();
+        let leaf = if is_small { root } else { self.spots[near.at()].leaf? };
         let slots = &self.nodes[leaf.at()].slots;
+        let at = slots.iter().position(|slot| slot.item == near.raw())? + 1;
         let is_before_next = match slots.get(at) {
             Some(next) => order.compare(new, next.sibling()) == Ordering::Less,
             None => self.is_last(leaf),

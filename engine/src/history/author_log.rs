@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use super::archive::Archive;
-use crate::batch::{Batch, Deps, Span, push_span, split_ops};
+use crate::batch::{Batch, Deps, Span, push_span};
 use crate::codec::decode_block;
 use crate::id::{OpId, ReplicaId};
-use crate::keystroke::{Keystroke, Target};
-use crate::op::{Op, push_joined};
+use crate::op::{OpList, OpParts, TextEdit};
 use crate::state::Piece;
 
 /// How many ops there are before they are sealed into a block. Few make tests see many blocks.
@@ -35,7 +34,7 @@ pub(super) struct AuthorLog {
     archive: Option<(Arc<Archive>, u64)>,
     sealed: Vec<Sealed>,
     /// The ops that no block has yet, from `tail_start` on.
-    tail: Vec<Op>,
+    tail: OpList,
     tail_start: u64,
     /// The first counter of each op of the tail.
     tail_starts: Vec<u64>,
@@ -43,6 +42,7 @@ pub(super) struct AuthorLog {
 }
 
 impl AuthorLog {
+    #[inline]
     pub(super) fn push_piece(&mut self, piece: Piece) {
         match self.pieces.last_mut() {
             Some(last) if piece.continues(last) => last.count += piece.count,
@@ -54,23 +54,36 @@ impl AuthorLog {
         self.links.extend(deps.iter().map(|dep| (start, *dep)));
     }
 
-    pub(super) fn push_op(&mut self, author: ReplicaId, op: Op) {
-        let mut at = OpId { replica: author, counter: self.tail_end };
+    /// Adds ops where the log ends.
+    pub(super) fn push_ops(&mut self, author: ReplicaId, ops: OpList) {
+        let at = OpId { replica: author, counter: self.tail_end };
+        self.tail_end += ops.span().unwrap_or_default();
+        self.tail.extend_joined(ops, at, |start| self.tail_starts.push(start));
+    }
+
+    /// The same for an edit of a text.
+    pub(super) fn push_edit(&mut self, author: ReplicaId, edit: TextEdit<'_>) {
+        let at = OpId { replica: author, counter: self.tail_end };
         let before = self.tail.len();
-        let span = op.span();
-        push_joined(&mut self.tail, op, &mut at);
-        self.tail_end += span;
-        if let (true, Some(last)) = (self.tail.len() > before, self.tail.last()) {
-            self.tail_starts.push(self.tail_end - last.span());
+        self.tail.push_edit_joined(edit, at);
+        self.tail_end += edit.span;
+        if self.tail.len() > before {
+            self.tail_starts.push(self.tail_end - self.tail.last_span());
         }
     }
 
-    /// The same for a keystroke, which mostly goes on where the last one was.
-    pub(super) fn push_keystroke(&mut self, id: OpId, target: &Target<'_>, key: &Keystroke<'_>) {
-        match self.tail.last_mut().and_then(|last| last.extend(target, key, id)) {
-            Some(span) => self.tail_end += span,
-            None => self.push_op(id.replica, key.to_op(target)),
+    /// Notes that a change was made by an edit of the text that the last op edits, and adds that.
+    #[inline]
+    pub(super) fn type_on(&mut self, author: ReplicaId, lamport: u64, edit: TextEdit<'_>) {
+        let (start, len) = (self.tail_end, edit.span);
+        self.push_piece(Piece { start, lamport, len, count: 1 });
+        let at = OpId { replica: author, counter: start };
+        if self.tail.go_on(&edit.op, len, at) {
+            self.tail_end += len;
+            return;
         }
+        self.push_edit(author, edit);
+        self.seal_if_long(author);
     }
 
     /// Takes in a block, which begins where the log ends.
@@ -114,6 +127,12 @@ impl AuthorLog {
         self.floor
     }
 
+    /// The counter after the last op.
+    #[inline]
+    pub(super) const fn end(&self) -> u64 {
+        self.tail_end
+    }
+
     pub(super) fn pieces(&self) -> &[Piece] {
         &self.pieces
     }
@@ -130,15 +149,21 @@ impl AuthorLog {
     }
 
     fn seal(&mut self, author: ReplicaId) {
-        for (start, end, block) in self.tail_blocks(author, self.tail_start) {
-            self.sealed.push(Sealed { start, end, block });
+        let start = self.tail_start;
+        let ops = std::mem::take(&mut self.tail);
+        // H4: the tail has all changes from where it starts.
+        let spans = self.tail_spans(start, self.tail_end).filter(|spans| !spans.is_empty());
+        if let Some(spans) = spans {
+            for (start, end, block) in (Batch { author, start, spans, ops }).into_blocks() {
+                self.sealed.push(Sealed { start, end, block });
+            }
         }
         self.start_tail();
     }
 
     /// Begins a new tail where the log ends.
     fn start_tail(&mut self) {
-        self.tail = Vec::new();
+        self.tail = OpList::new();
         self.tail_starts = Vec::new();
         self.tail_start = self.tail_end;
         // Changes may be noted whose ops are still to come.
@@ -249,18 +274,24 @@ impl AuthorLog {
     }
 
     /// The ops from the first counter of the newest change on.
-    pub(super) fn tail_ops_from(&self, author: ReplicaId, from: u64) -> Option<Vec<Op>> {
+    pub(super) fn tail_ops_from(&self, author: ReplicaId, from: u64) -> Option<OpList> {
         (from >= self.tail_start).then(|| self.tail_ops(author, from, self.tail_end))
     }
 
-    fn tail_ops(&self, author: ReplicaId, from: u64, to: u64) -> Vec<Op> {
+    fn tail_ops(&self, author: ReplicaId, from: u64, to: u64) -> OpList {
         let first = self.tail_starts.partition_point(|start| *start <= from).saturating_sub(1);
         let last = self.tail_starts.partition_point(|start| *start < to);
-        let Some(start) = self.tail_starts.get(first).filter(|_| from < to) else {
-            return Vec::new();
-        };
-        let whole = self.tail.get(first..last).unwrap_or_default();
-        cut(whole.to_vec(), OpId { replica: author, counter: *start }, from, to)
+        let mut ops = OpList::with_capacity(last.saturating_sub(first), 0);
+        let Some(start) = self.tail_starts.get(first).filter(|_| from < to) else { return ops };
+        let mut parts =
+            OpParts::starting_at(&self.tail, first, OpId { replica: author, counter: *start });
+        if *start < from {
+            parts.next_until(from);
+        }
+        while let Some((_, op)) = parts.next_until(to) {
+            ops.push_view(&op);
+        }
+        ops
     }
 
     /// The changes from the first counter of one on, as blocks; nothing if they are gone.
@@ -353,10 +384,4 @@ fn push_spans_of(
         at = until;
     }
     Some(())
-}
-
-/// Of ops that begin at `first`, those from one counter to another.
-fn cut(mut ops: Vec<Op>, first: OpId, from: u64, to: u64) -> Vec<Op> {
-    drop(split_ops(&mut ops, first, to));
-    split_ops(&mut ops, first, from)
 }

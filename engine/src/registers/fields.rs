@@ -61,16 +61,17 @@ impl FieldNames {
 /// So many registers are searched one by one.
 const FEW: usize = if cfg!(any(test, feature = "small-nodes")) { 2 } else { 16 };
 
-/// The registers of one entry.
+/// The registers of one entry. Most entries have one or two, and few ever get more: so these take
+/// exactly their room.
 #[derive(Clone, Debug)]
 pub(crate) enum Fields {
-    Few(Vec<Register>),
+    Few(Box<[Register]>),
     Many(Box<HashMap<FieldIx, Register>>),
 }
 
 impl Default for Fields {
     fn default() -> Self {
-        Self::Few(Vec::new())
+        Self::Few(Box::default())
     }
 }
 
@@ -81,16 +82,16 @@ impl Fields {
             return Some(std::mem::replace(known, register));
         }
         match self {
-            Self::Few(few) if few.len() < FEW => {
-                // Most entries have one or two, and a vector would make room for four.
-                if few.len() == few.capacity() && few.len() < 4 {
-                    few.reserve_exact(1);
-                }
-                few.push(register);
-            }
             Self::Few(few) => {
-                let all = few.drain(..).chain([register]);
-                *self = Self::Many(Box::new(all.map(|one| (one.field, one)).collect()));
+                let mut all = std::mem::take(few).into_vec();
+                if all.len() < FEW {
+                    all.reserve_exact(1);
+                    all.push(register);
+                    *few = all.into_boxed_slice();
+                } else {
+                    let all = all.into_iter().chain([register]);
+                    *self = Self::Many(Box::new(all.map(|one| (one.field, one)).collect()));
+                }
             }
             Self::Many(many) => drop(many.insert(register.field, register)),
         }
@@ -103,7 +104,11 @@ impl Fields {
 
     pub(crate) fn retain(&mut self, keep: impl Fn(&Register) -> bool) {
         match self {
-            Self::Few(few) => few.retain(keep),
+            Self::Few(few) => {
+                let mut all = std::mem::take(few).into_vec();
+                all.retain(keep);
+                *few = all.into_boxed_slice();
+            }
             Self::Many(many) => many.retain(|_, register| keep(register)),
         }
     }

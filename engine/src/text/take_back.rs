@@ -2,7 +2,7 @@
 //!
 //! Rare, so plain: the runs are listed, the list is edited, and the text is made anew from it.
 
-use super::{Fate, IdRange, OpId, Piece, RunTree, Text, TextUndo};
+use super::{Fate, IdRange, OpId, Piece, Text, TextUndo};
 
 /// A run outside the tree.
 struct Part {
@@ -25,7 +25,7 @@ impl Text {
                 TextUndo::Deleted { first, text } => restore(&mut parts, *first, text),
             }
         }
-        self.tree = RunTree::from_pieces(parts.iter().map(Part::piece));
+        *self = Self::from_pieces(parts.iter().map(Part::piece));
     }
 }
 

@@ -118,6 +118,11 @@ enum Edit {
     Undone(Vec<Self>),
     /// The text is written out and loaded.
     Reload,
+    /// Edits of others that come all at once, so many of them announced.
+    Patch {
+        announced: usize,
+        edits: Vec<Self>,
+    },
 }
 
 fn any_edit() -> impl Strategy<Value = Edit> {
@@ -144,6 +149,15 @@ fn any_edit() -> impl Strategy<Value = Edit> {
     ]
 }
 
+/// Any of them, or a patch, of which nothing can be taken back.
+fn any_edit_or_patch() -> impl Strategy<Value = Edit> {
+    let from_others =
+        |edit: &Edit| matches!(edit, Edit::Insert { .. } | Edit::Run { .. } | Edit::Delete { .. });
+    let edits = prop::collection::vec(any_edit().prop_filter("no local edits", from_others), 1..12);
+    let patch = (0usize..40, edits).prop_map(|(announced, edits)| Edit::Patch { announced, edits });
+    prop_oneof![6 => any_edit(), 1 => patch]
+}
+
 /// Both texts, with the counters of four replicas.
 struct Pair {
     list: List,
@@ -153,6 +167,8 @@ struct Pair {
     last: [u64; 5],
     lamport: u64,
     undo: Vec<TextUndo>,
+    /// Whether nobody may read the text.
+    is_in_patch: bool,
 }
 
 impl Pair {
@@ -168,6 +184,7 @@ impl Pair {
             last: [1; 5],
             lamport: 1,
             undo: Vec::new(),
+            is_in_patch: false,
         }
     }
 
@@ -207,6 +224,14 @@ impl Pair {
                 (self.list, self.undo) = (before, known);
             }
             Edit::Reload => self.text = Text::from_pieces(self.text.pieces()),
+            Edit::Patch { announced, edits } => {
+                let clock = self.list.clock();
+                self.text.expect_edits(*announced, &clock);
+                self.is_in_patch = true;
+                edits.iter().for_each(|edit| self.edit(edit));
+                self.is_in_patch = false;
+                self.text.settle();
+            }
         }
     }
 
@@ -260,11 +285,40 @@ impl Pair {
     fn splice(&mut self, chars: Range<usize>, unit: TextUnit, text: &str) {
         let ends = self.list.ends();
         let range = ends[chars.start].in_unit(unit)..ends[chars.end].in_unit(unit);
+        let stamp = stamp(self.lamport, 2, self.next[2]);
+        if let Some(typed) = self.text.type_on(&range, unit, text, stamp) {
+            return self.follow(&chars, typed, stamp);
+        }
         let splice = self.resolve(&range, unit, !text.is_empty()).expect("a range of characters");
         splice.deleted.iter().for_each(|range| self.delete(*range));
         if !text.is_empty() {
-            let stamp = stamp(self.lamport, 2, self.next[2]);
             self.insert(splice.origin, stamp, text);
+        }
+    }
+
+    /// Does in the list what was done in the text where the last edit was.
+    fn follow(&mut self, chars: &Range<usize>, typed: Typed<'_>, stamp: Stamp) {
+        let shown = self.list.shown();
+        match typed.op {
+            TextOp::Insert { origin, text } => {
+                assert_eq!(typed.span, text.chars().count() as u64);
+                assert_eq!(chars.start, chars.end);
+                assert_eq!(origin, Some(shown[chars.start - 1].stamp.op()));
+                let range = IdRange { first: stamp.op(), len: typed.span };
+                self.undo.push(TextUndo::Inserted(range));
+                self.next[2] += typed.span;
+                self.last[2] = stamp.lamport;
+                self.list.insert(origin, stamp, text);
+            }
+            TextOp::Delete { range, .. } => {
+                assert_eq!((typed.span, chars.len() as u64), (range.len, range.len));
+                let gone = &shown[chars.clone()];
+                assert_eq!(gone[0].stamp.op(), range.first);
+                assert_eq!(gone[gone.len() - 1].stamp.op(), range.first.plus(range.len - 1));
+                let text = gone.iter().map(|char| char.char).collect();
+                self.undo.push(TextUndo::Deleted { first: range.first, text });
+                self.list.delete(range);
+            }
         }
     }
 
@@ -275,7 +329,7 @@ impl Pair {
         self.list.insert(origin, stamp, text);
         let clock = self.list.clock();
         // Asking where edits are moves nothing, but the text remembers it; so only some ask.
-        let asks = stamp.counter.is_multiple_of(2);
+        let asks = stamp.counter.is_multiple_of(2) && !self.is_in_patch;
         let mut before = if asks { self.text.visible() } else { String::new() };
         let undo = self.text.insert(origin, stamp, text, &clock);
         if asks && undo.is_some() {
@@ -288,7 +342,7 @@ impl Pair {
     }
 
     fn delete(&mut self, range: IdRange) {
-        let asks = range.first.counter.is_multiple_of(2);
+        let asks = range.first.counter.is_multiple_of(2) && !self.is_in_patch;
         let mut before = if asks { self.text.visible() } else { String::new() };
         self.text.delete(range, asks, |gone| {
             self.undo.push(gone.undo());
@@ -359,7 +413,7 @@ proptest! {
     #[test]
     fn runs_agree_with_a_list_of_characters(
         start in "[a-z😀]{0,40}",
-        edits in prop::collection::vec(any_edit(), 0..60),
+        edits in prop::collection::vec(any_edit_or_patch(), 0..60),
         ranges in prop::collection::vec((0usize..90, 0usize..12, 0usize..3, any::<bool>()), 8),
     ) {
         let mut pair = Pair::new(&start);

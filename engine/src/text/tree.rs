@@ -123,6 +123,11 @@ impl RunTree {
         self.shown
     }
 
+    /// Whether the tree has hardly more leaves than so many runs need.
+    pub(super) fn is_within(&self, runs: usize) -> bool {
+        self.leaves.len() <= 1 + runs / LEAF_RUNS
+    }
+
     /// The character beside a position; none if there is none on that side. `None` if the position is
     /// not between two characters.
     pub(super) fn char_beside(

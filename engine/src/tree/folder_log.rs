@@ -8,6 +8,7 @@
 //! - G2. No move here is newer than `newest`.
 
 use crate::id::Stamp;
+use crate::index::push_tightly;
 use crate::tree::moves::{MoveIx, Moves};
 
 /// So many moves find their places one by one; more are sorted together.
@@ -26,7 +27,7 @@ impl FolderLog {
     pub(super) fn push(&mut self, ix: MoveIx, moves: &Moves) {
         let stamp = moves.get(ix).stamp;
         if self.ordered.last().is_none_or(|last| moves.get(*last).stamp < stamp) {
-            self.ordered.push(ix);
+            push_tightly(&mut self.ordered, ix);
         } else {
             self.joined.push(ix);
         }

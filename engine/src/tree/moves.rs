@@ -61,6 +61,11 @@ pub(super) struct Moves {
 }
 
 impl Moves {
+    /// Makes room for so many more at once.
+    pub(super) fn reserve(&mut self, moves: usize) {
+        self.moves.reserve_exact(moves);
+    }
+
     /// Adds a move that has not taken effect yet.
     pub(super) fn push(&mut self, stamp: Stamp, op: &MoveOp<'_>) -> MoveIx {
         let ix = MoveIx::new(self.moves.len());

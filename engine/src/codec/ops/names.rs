@@ -7,7 +7,7 @@ use super::super::{Column, Sink, Source, unzigzag, zigzag};
 use crate::error::DecodeError;
 use crate::id::{EntryId, OpId, ReplicaId};
 use crate::limits::COUNTER_MAX;
-use crate::op::Op;
+use crate::op::TextOp;
 use crate::tree::OrderKey;
 use crate::value::Field;
 
@@ -112,18 +112,8 @@ impl<'a, S: Sink> NameWriter<'a, S> {
         self.recent.cursor(&self.scope, self.at)
     }
 
-    /// Where an edit of a text takes place: its origin, or the first character that it deletes.
-    pub(super) const fn place_of(&self, op: &Op) -> Option<OpId> {
-        match op {
-            Op::Insert { origin, .. } => *origin,
-            Op::Delete { range, backwards: true, .. } => Some(range.first.plus(range.len - 1)),
-            Op::Delete { range, .. } => Some(range.first),
-            _ => None,
-        }
-    }
-
-    pub(super) fn move_cursor(&mut self, op: &Op) {
-        self.recent.cursor = Some(cursor_after(op, &self.scope, self.at));
+    pub(super) fn move_cursor(&mut self, op: &TextOp<'_>, span: u64) {
+        self.recent.cursor = Some(cursor_after(op, span, &self.scope, self.at));
     }
 
     /// The entry that this op creates, if it creates one.
@@ -229,8 +219,9 @@ impl<'a, 'b, S: Source<'b>> NameReader<'a, S> {
         self.recent.cursor(&self.scope, self.at)
     }
 
-    pub(super) fn move_cursor(&mut self, op: &Op) {
-        self.recent.cursor = Some(cursor_after(op, &self.scope, self.at));
+    #[inline]
+    pub(super) fn move_cursor(&mut self, op: &TextOp<'_>, span: u64) {
+        self.recent.cursor = Some(cursor_after(op, span, &self.scope, self.at));
     }
 
     pub(super) fn created_here(&self) -> EntryId {
@@ -345,12 +336,12 @@ impl<'a, 'b, S: Source<'b>> NameReader<'a, S> {
 
 /// The character before the cursor after an edit whose first counter is `at`: the last one typed,
 /// or the one with the id before those deleted, which mostly stood there.
-fn cursor_after(op: &Op, scope: &Scope<'_>, at: u64) -> Option<OpId> {
+fn cursor_after(op: &TextOp<'_>, span: u64, scope: &Scope<'_>, at: u64) -> Option<OpId> {
     match op {
-        Op::Delete { range, .. } => {
+        TextOp::Delete { range, .. } => {
             Some(OpId { counter: range.first.counter.checked_sub(1)?, ..range.first })
         }
-        _ => Some(OpId { replica: scope.author, counter: at + op.span() - 1 }),
+        TextOp::Insert { .. } => Some(OpId { replica: scope.author, counter: at + span - 1 }),
     }
 }
 

@@ -3,6 +3,7 @@
 use smallvec::smallvec;
 
 use super::{NODE_SIZE, NODE_SIZE_LOW, Node, NodeIx, Siblings, Slot, Slots, Up};
+use crate::index::push_tightly;
 
 impl<T: Copy + Default> Siblings<T> {
     /// Adds a slot to a node, whose count above includes it already. A full node is split.
@@ -63,7 +64,7 @@ impl<T: Copy + Default> Siblings<T> {
                 ix
             }
             None => {
-                self.nodes.push(node);
+                push_tightly(&mut self.nodes, node);
                 NodeIx::new(self.nodes.len() - 1)
             }
         };

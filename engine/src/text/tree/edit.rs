@@ -1,11 +1,14 @@
 //! Edits at the cursor.
 #![expect(clippy::cast_possible_truncation, reason = "a piece of text fits a leaf")]
 
+use std::ops::Range;
+
 use smallvec::SmallVec;
 
-use super::cursor::Tip;
-use super::{Authors, LEAF_BYTES, Lengths, Run, RunTree};
+use super::cursor::{Cursor, Tip};
+use super::{Authors, LEAF_BYTES, Lengths, Run, RunTree, TextUnit};
 use crate::id::{OpId, Stamp};
+use crate::op::IdRange;
 use crate::text::Gone;
 
 impl RunTree {
@@ -124,13 +127,18 @@ impl RunTree {
         stamp: Stamp,
         text: &str,
     ) -> Option<u64> {
-        let tip = self.cursor.tip.as_mut()?;
-        let goes_on = tip.last == origin
-            && origin.plus(1) == stamp.op()
-            && tip.newer.is_some_and(|newer| newer <= stamp);
-        let spot = self.cursor.spot;
+        let tip = self.cursor.tip.as_ref()?;
+        let goes_on = tip.last == origin && tip.newer.is_some_and(|newer| newer <= stamp);
+        if goes_on { self.extend_tip(stamp, text) } else { None }
+    }
+
+    /// The same, where it is known that nothing newer comes next.
+    #[inline]
+    fn extend_tip(&mut self, stamp: Stamp, text: &str) -> Option<u64> {
+        let Cursor { spot, tip, pending, .. } = &mut self.cursor;
+        let tip = tip.as_mut()?;
         let leaf = &mut self.leaves[spot.leaf as usize];
-        if !goes_on || leaf.text.len() + text.len() > LEAF_BYTES {
+        if tip.last.plus(1) != stamp.op() || leaf.text.len() + text.len() > LEAF_BYTES {
             return None;
         }
         let run = leaf.runs.get_mut(spot.run)?;
@@ -143,10 +151,59 @@ impl RunTree {
         leaf.insert_text(tip.byte, text);
         tip.last.counter += u64::from(len);
         tip.byte += added.bytes;
-        tip.at = tip.at.map(|at| at + added);
+        if let Some(at) = &mut tip.at {
+            *at += added;
+        }
         self.shown += added;
-        self.cursor.pending += added;
+        *pending += added;
         Some(len.into())
+    }
+
+    /// Typing that goes on at a position, by the author of what is newest here. Returns the origin, and
+    /// how many characters there are.
+    #[inline]
+    pub(in crate::text) fn type_on(
+        &mut self,
+        at: usize,
+        unit: TextUnit,
+        text: &str,
+        stamp: Stamp,
+    ) -> Option<(OpId, u64)> {
+        let tip = self.cursor.tip.as_ref()?;
+        if tip.at.as_ref()?.in_unit(unit) != at || text.is_empty() {
+            return None;
+        }
+        let origin = tip.last;
+        let len = self.extend_tip(stamp, text)?;
+        if let Some(tip) = &mut self.cursor.tip
+            && tip.newer.is_none()
+        {
+            tip.newer = Some(stamp);
+        }
+        Some((origin, len))
+    }
+
+    /// Deleting that goes on: removes a range at the end or at the start of the cursor's run, if some of
+    /// that is left and it is ASCII. Returns which characters.
+    #[inline]
+    pub(in crate::text) fn erase_on(
+        &mut self,
+        range: &Range<usize>,
+        unit: TextUnit,
+    ) -> Option<IdRange> {
+        let len = range.end - range.start;
+        let run = self.run(self.cursor.spot)?;
+        if run.is_deleted() || !run.is_ascii() || len >= run.len as usize {
+            return None;
+        }
+        if let Some((_, chars)) = self.range_at_tip(range, unit) {
+            return self.shorten(chars.first, chars.len, &mut |_| {}).then_some(chars);
+        }
+        if self.cursor.at?.in_unit(unit) != range.start {
+            return None;
+        }
+        let chars = IdRange { first: self.authors.op(run.first), len: len as u64 };
+        self.shorten_front(0, chars.first, len as u32, &mut |_| {}).then_some(chars)
     }
 
     /// Puts a run at a place in the cursor's run, and the cursor on it.

@@ -61,7 +61,7 @@ impl Leaf {
     pub(super) fn insert_text(&mut self, byte: usize, text: &str) {
         let spare = self.text.capacity() - self.text.len();
         if spare < text.len() {
-            self.text.reserve_exact(text.len().max(self.text.len() / 4).max(16));
+            self.text.reserve_exact(text.len().max(self.text.len() / 2).max(32));
         }
         self.text.insert_str(byte, text);
     }
@@ -80,7 +80,7 @@ impl Leaf {
         if spare < more.len() {
             // Room for one run too many, with which the leaf is split.
             let most = (LEAF_RUNS + 1).saturating_sub(self.runs.len());
-            let some = (self.runs.len() / 4).max(4).min(most);
+            let some = (self.runs.len() / 2).max(4).min(most);
             self.runs.reserve_exact(more.len().max(some));
         }
         match more {

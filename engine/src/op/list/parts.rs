@@ -1,0 +1,93 @@
+//! Ops taken in parts, where changes end inside of them.
+
+use super::OpList;
+use crate::id::OpId;
+use crate::op::{IdRange, OpView, TextEdit, TextOp};
+use crate::value::split_chars;
+
+/// A place inside a run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cut {
+    /// The id of the run's first counter.
+    pub(super) first: OpId,
+    /// How many counters, and how many bytes of text, are before it.
+    pub(super) units: u64,
+    pub(super) bytes: usize,
+}
+
+impl Cut {
+    /// So many counters of a run from here on.
+    pub(super) fn part<'a>(&self, run: &TextEdit<'a>, units: u64) -> TextEdit<'a> {
+        let op = match run.op {
+            TextOp::Insert { origin, text } => {
+                let rest = text.get(self.bytes..).unwrap_or_default();
+                let (text, _) = split_chars(rest, usize::try_from(units).unwrap_or(usize::MAX));
+                let origin = match self.units.checked_sub(1) {
+                    Some(last) => Some(self.first.plus(last)),
+                    None => origin,
+                };
+                TextOp::Insert { origin, text }
+            }
+            TextOp::Delete { range, backwards } => {
+                let skipped = if backwards { run.span - self.units - units } else { self.units };
+                let range = IdRange { first: range.first.plus(skipped), len: units };
+                TextOp::Delete { range, backwards: backwards && units > 1 }
+            }
+        };
+        TextEdit { op, span: units, ..*run }
+    }
+}
+
+/// Goes through ops, taking them in parts where changes end inside of them.
+#[derive(Clone, Debug)]
+pub(crate) struct OpParts<'a> {
+    list: &'a OpList,
+    /// The next op, of which a part may have been taken.
+    pub(super) number: usize,
+    pub(super) cut: Option<Cut>,
+    at: OpId,
+}
+
+impl<'a> OpParts<'a> {
+    /// Ops of which the first has the counter of `at`.
+    pub(crate) const fn new(list: &'a OpList, at: OpId) -> Self {
+        Self { list, number: 0, cut: None, at }
+    }
+
+    /// The same from number `number` on, which has the counter of `at`.
+    pub(crate) const fn starting_at(list: &'a OpList, number: usize, at: OpId) -> Self {
+        Self { list, number, cut: None, at }
+    }
+
+    /// The next op, or as much of it as there is before `end`, with its first counter.
+    #[inline]
+    pub(crate) fn next_until(&mut self, end: u64) -> Option<(OpId, OpView<'a>)> {
+        let at = self.at;
+        if at.counter >= end {
+            return None;
+        }
+        let whole = self.list.view(self.number)?;
+        let cut = self.cut.take();
+        let taken = cut.map_or(0, |cut| cut.units);
+        let op_end = at.counter + whole.span() - taken;
+        if cut.is_none() && op_end <= end {
+            (self.at.counter, self.number) = (op_end, self.number + 1);
+            return Some((at, whole));
+        }
+        // Only runs go on from one change to the next.
+        let OpView::Text(run) = whole else { return None };
+        let mut cut = cut.unwrap_or(Cut { first: at, units: 0, bytes: 0 });
+        self.at.counter = op_end.min(end);
+        let part = cut.part(&run, self.at.counter - at.counter);
+        if self.at.counter < op_end {
+            cut.units += part.span;
+            if let TextOp::Insert { text, .. } = part.op {
+                cut.bytes += text.len();
+            }
+            self.cut = Some(cut);
+        } else {
+            self.number += 1;
+        }
+        Some((at, OpView::Text(part)))
+    }
+}
