@@ -258,6 +258,11 @@ pub(crate) fn has(times: &[Times], op: OpId) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::batch::{Deps, Span};
+    use crate::id::Life;
+    use crate::limits::BLOCK_CHANGES_MAX;
+    use crate::op::{IdRange, Op, OpList};
+    use crate::state::Piece;
     use crate::value::{Field, Value};
 
     const TEXT: Field = Field::Value;
@@ -269,15 +274,14 @@ mod tests {
         desk
     }
 
-    /// The snapshot of a replica with a log that tells the changes of its author as often as asked.
-    fn telling_times(desk: &Replica, times: usize) -> Vec<u8> {
-        let batch = desk.history.batch(desk.id(), 0, desk.version().next(desk.id())).unwrap();
-        let told = Told::new(desk, &|_| 0);
+    /// The snapshot of a replica with a log that tells changes as often as asked.
+    fn telling_times(desk: &Replica, batch: &Batch, times: usize) -> Vec<u8> {
+        let told = Told::new(desk, &|_| batch.start);
         let sections: Vec<_> = (0..times)
-            .map(|_| (Kind::Log, encode_remainder(&batch, &mut Graves::new(&told))))
+            .map(|_| (Kind::Log, encode_remainder(batch, &mut Graves::new(&told))))
             .collect();
         let log = pack(&sections, None);
-        let head = LogHead::of(vec![0], &log);
+        let head = LogHead::of(vec![batch.start], &log);
         [pack(&[(Kind::State, desk.encode_state())], Some(&head)), log].concat()
     }
 
@@ -285,11 +289,39 @@ mod tests {
     #[test]
     fn a_log_tells_each_change_once() {
         let desk = desk();
-        let once = Replica::unpack_log(&telling_times(&desk, 1)).unwrap();
-        assert_eq!(once.len(), 1);
+        let batch = desk.history.batch(desk.id(), 0, desk.version().next(desk.id())).unwrap();
+        let once = Replica::unpack_log(&telling_times(&desk, &batch, 1)).unwrap();
+        assert_eq!(once, std::slice::from_ref(&batch));
         for times in 2..5 {
-            let more = Replica::unpack_log(&telling_times(&desk, times));
+            let more = Replica::unpack_log(&telling_times(&desk, &batch, times));
             assert!(matches!(more, Err(DecodeError::Malformed { .. })), "{more:?}");
         }
+    }
+
+    /// A few bytes of times tell of any number of changes, and one deletion can be all of them.
+    #[test]
+    fn what_is_told_is_no_more_than_a_block_may_hold() {
+        let author = ReplicaId::new(1).unwrap();
+        let telling = |count: u64| {
+            let mut desk = Replica::new(author);
+            let pieces = vec![Piece { start: 0, lamport: 1, len: 1, count: 2 * count }];
+            desk.history.join(&[Times { author, pieces, is_head: true }]);
+            let first = OpId { replica: author, counter: 0 };
+            let delete = Op::Delete {
+                entry: EntryId::ROOT,
+                life: Life::FIRST,
+                field: TEXT,
+                set: first,
+                range: IdRange { first, len: count },
+                backwards: false,
+            };
+            let spans = vec![Span { len: 1, count, deps: Deps::new() }];
+            let ops = OpList::joined([delete], first.plus(count));
+            let batch = Batch { author, start: count, spans, ops };
+            Replica::unpack_log(&telling_times(&desk, &batch, 1))
+        };
+        assert_eq!(telling(BLOCK_CHANGES_MAX).map(|batches| batches.len()), Ok(1));
+        let more = telling(BLOCK_CHANGES_MAX + 1);
+        assert!(matches!(more, Err(DecodeError::Malformed { .. })), "{more:?}");
     }
 }

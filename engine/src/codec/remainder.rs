@@ -9,7 +9,7 @@ use super::{Reader, Writer};
 use crate::batch::Batch;
 use crate::error::DecodeError;
 use crate::id::OpId;
-use crate::limits::BLOCK_OPS_MAX;
+use crate::limits::{BLOCK_CHANGES_MAX, BLOCK_OPS_MAX};
 use crate::op::{Op, OpList, OpView};
 use crate::told::{Extent, Graves, Lost};
 use crate::value::{char_count, split_chars};
@@ -163,7 +163,13 @@ pub(crate) fn decode_remainder(
         let links = read_links(changes, start, &others)?;
         let end = start.saturating_add(told_len);
         let spans = graves.told.spans(author, (start, end), &links);
-        (spans.ok_or_else(|| reader.malformed("changes that are not there"))?, end)
+        let spans = spans.ok_or_else(|| reader.malformed("changes that are not there"))?;
+        // A few bytes of times tell of any number of changes.
+        let changes = spans.iter().map(|span| span.count).fold(0, u64::saturating_add);
+        if changes > BLOCK_CHANGES_MAX {
+            return Err(reader.malformed("more changes than a block may hold"));
+        }
+        (spans, end)
     };
     let scope = Scope { author, others: &others, is_bounded: false };
     let (ops, read) = (OpReader::new(columns, scope, None), OpList::new());
