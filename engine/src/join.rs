@@ -1,5 +1,7 @@
 //! A replica's state as a whole: given away without the history that led there, and taken in.
 
+use hashbrown::HashMap;
+
 use crate::batch::Batch;
 use crate::codec::{
     InColumns, Kind, LogHead, StateReader, decode_remainder, encode_remainder, encode_state,
@@ -67,11 +69,18 @@ impl Replica {
         }
         let mut graves = Graves::new(&told);
         let mut batches = Vec::new();
+        // What the state tells takes memory each time that the log asks for it.
+        let mut next: HashMap<ReplicaId, u64> = floors.iter().copied().collect();
         for_each_section(&log, |kind, section| {
             if kind != Kind::Log {
                 return Err(DecodeError::Malformed { at: 0, what: "not a snapshot's log" });
             }
-            batches.push(decode_remainder(section, &mut graves)?);
+            let batch = decode_remainder(section, &mut graves)?;
+            match next.get_mut(&batch.author) {
+                Some(next) if *next == batch.start => *next = batch.end(),
+                _ => return Err(DecodeError::Malformed { at: 0, what: "changes not in order" }),
+            }
+            batches.push(batch);
             Ok(())
         })?;
         Ok(batches)
@@ -244,4 +253,43 @@ pub(crate) fn has(times: &[Times], op: OpId) -> bool {
     let one = times.binary_search_by_key(&op.replica, |one| one.author);
     let one = one.ok().and_then(|at| times.get(at));
     one.and_then(|one| one.pieces.last()).is_some_and(|last| op.counter < last.end())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::value::{Field, Value};
+
+    const TEXT: Field = Field::Value;
+
+    fn desk() -> Replica {
+        let mut desk = Replica::new(ReplicaId::new(1).unwrap());
+        desk.set(EntryId::ROOT, TEXT, Value::Text("some text".into())).unwrap();
+        desk.splice(EntryId::ROOT, TEXT, 4..4, "thing").unwrap();
+        desk
+    }
+
+    /// The snapshot of a replica with a log that tells the changes of its author as often as asked.
+    fn telling_times(desk: &Replica, times: usize) -> Vec<u8> {
+        let batch = desk.history.batch(desk.id(), 0, desk.version().next(desk.id())).unwrap();
+        let told = Told::new(desk, &|_| 0);
+        let sections: Vec<_> = (0..times)
+            .map(|_| (Kind::Log, encode_remainder(&batch, &mut Graves::new(&told))))
+            .collect();
+        let log = pack(&sections, None);
+        let head = LogHead::of(vec![0], &log);
+        [pack(&[(Kind::State, desk.encode_state())], Some(&head)), log].concat()
+    }
+
+    /// What is told again takes next to no bytes, and as much memory as the first time.
+    #[test]
+    fn a_log_tells_each_change_once() {
+        let desk = desk();
+        let once = Replica::unpack_log(&telling_times(&desk, 1)).unwrap();
+        assert_eq!(once.len(), 1);
+        for times in 2..5 {
+            let more = Replica::unpack_log(&telling_times(&desk, times));
+            assert!(matches!(more, Err(DecodeError::Malformed { .. })), "{more:?}");
+        }
+    }
 }

@@ -51,11 +51,16 @@ impl<'a> Graves<'a> {
         let rank = self.run_of(text, place)?.rank_of(place);
         let left = self.left_of(text)?;
         let distance = left.before(rank).cast_signed() - left.before(from).cast_signed();
-        let far = Extent::Far { backwards: *backwards };
-        let exact = Extent::Some { len: range.len, backwards: *backwards };
-        let extents = [if range.len == 1 { Extent::One } else { far }, exact];
-        let is_it = |extent: &Extent| self.deletion(distance, *extent, room).as_ref() == Some(op);
-        Some((distance, extents.into_iter().find(is_it)?))
+        // As far as it goes may be much farther than this.
+        let extent = if range.len == 1 {
+            Extent::One
+        } else if self.reach(text, place, room.min(range.len + 1), *backwards)? == range.len {
+            Extent::Far { backwards: *backwards }
+        } else {
+            Extent::Some { len: range.len, backwards: *backwards }
+        };
+        let is_it = self.deletion(distance, extent, room).as_ref() == Some(op);
+        is_it.then_some((distance, extent))
     }
 
     /// The deletion at a distance, which has room for so many characters; nothing if they are not all
@@ -191,6 +196,8 @@ impl Left {
 
     /// How many are left before a rank.
     fn before(&self, rank: u64) -> u64 {
+        #[cfg(test)]
+        tests::LOOKS.with(|looks| looks.set(looks.get() + 1));
         let mut at = usize::try_from(rank).unwrap_or(usize::MAX).min(self.sums.len() - 1);
         let mut sum = 0;
         while at > 0 {
@@ -250,10 +257,36 @@ const fn lowest_bit(number: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use proptest::prelude::*;
 
     use super::*;
     use crate::batch::to_usize;
+    use crate::id::{EntryId, ReplicaId};
+    use crate::replica::Replica;
+    use crate::value::{Field, Value};
+
+    thread_local! {
+        /// How often it was asked how many are left before a rank.
+        pub(super) static LOOKS: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// Of what is deleted little by little, each time much more lies behind than goes.
+    #[test]
+    fn a_deletion_is_told_at_the_cost_of_what_it_deletes() {
+        const CHARS: usize = 4_096;
+        let mut desk = Replica::new(ReplicaId::new(1).unwrap());
+        desk.set(EntryId::ROOT, Field::Value, Value::Text("q".repeat(CHARS))).unwrap();
+        for len in (4..=CHARS).rev().step_by(4) {
+            for at in [0, len / 2 - 2] {
+                desk.splice(EntryId::ROOT, Field::Value, at..at + 2, "").unwrap();
+            }
+        }
+        LOOKS.set(0);
+        desk.snapshot();
+        assert!(LOOKS.get() < CHARS as u64 * 64, "{} looks", LOOKS.get());
+    }
 
     proptest! {
         #[test]
