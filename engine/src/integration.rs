@@ -117,11 +117,12 @@ fn drop_known(
         let mut rest = Some(arrival);
         while let Some(arrival) = rest.take() {
             let start = arrival.batch.start;
-            let before = fresh.iter().rev().map(|before| &before.batch);
-            let before = before.take_while(|before| before.author == author);
-            let Some(before) =
-                before.filter(|batch| batch.start <= start).find(|batch| start < batch.end())
-            else {
+            // What was fresh so far is in order too, and nothing in it twice.
+            let after =
+                fresh.partition_point(|one| (one.batch.author, one.batch.start) <= (author, start));
+            let before = fresh[..after].last().map(|before| &before.batch);
+            let before = before.filter(|one| one.author == author && start < one.end());
+            let Some(before) = before else {
                 rest = Some(arrival);
                 break;
             };

@@ -73,7 +73,7 @@ impl User {
 #[test]
 fn change_sets_name_exactly_what_reads_differently() {
     let acts = prop::collection::vec((0..3usize, act()), 1..40);
-    check(300, &acts, |acts| {
+    check(200, &acts, |acts| {
         let mut users = [1, 2, 3].map(User::new);
         let mut janitor = Janitor::new(ReplicaId::new(4).unwrap());
         for (at, act) in &acts {

@@ -1,18 +1,30 @@
 //! After every step of a random story each replica is what the naive model makes of its changes:
 //! the whole displayed tree, every value, the digest.
 
+use std::cell::Cell;
+
 use proptest::prelude::prop;
-use sds_proptests::check::check;
+use proptest::strategy::Strategy;
+use sds_proptests::check::{check, report};
 use sds_proptests::story::{PEERS, Step, Story};
 
 #[test]
 fn honest_replicas_match_the_model_after_every_step() {
-    let stories = (PEERS, prop::collection::vec(Step::honest(), 1..80));
-    check(400, &stories, |(peers, steps)| drop(Story::new(peers).run(&steps)));
+    check_stories("honest", Step::honest());
 }
 
 #[test]
 fn replicas_match_the_model_whatever_changes_are_forged() {
-    let stories = (PEERS, prop::collection::vec(Step::any(), 1..80));
-    check(400, &stories, |(peers, steps)| drop(Story::new(peers).run(&steps)));
+    check_stories("forged", Step::any());
+}
+
+/// `PROPTEST_CASES=30000 cargo test --release -p sds-proptests --test matches_model -- --nocapture` takes
+/// more than two million steps.
+fn check_stories(which: &str, step: impl Strategy<Value = Step>) {
+    let taken = Cell::new(0);
+    check(400, &(PEERS, prop::collection::vec(step, 1..80)), |(peers, steps)| {
+        taken.set(taken.get() + steps.len());
+        drop(Story::new(peers).run(&steps));
+    });
+    report(&format!("{which}: {} steps, each checked", taken.get()));
 }

@@ -32,6 +32,9 @@
 //! # }
 //! ```
 //!
+//! [`DataStore::on_change`] tells what has changed, here and elsewhere; [`DataStore::undo`] takes back
+//! what was done here. What holds of both is in `docs/events-and-undo.md`.
+//!
 //! The store does no I/O: `sds-sync` keeps it on disk and equal to its peers.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::unreachable))]
 
@@ -74,3 +77,8 @@ pub use sds_engine::{
 pub use store::DataStore;
 pub use undo::UndoOptions;
 pub use value::{ItemValue, NewValue, ValueKind};
+
+/// The examples in the guides hold.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/events-and-undo.md")]
+mod events_and_undo {}

@@ -4,7 +4,6 @@
 mod listener;
 
 use listener::{Listener, keys, only};
-use sds_engine::{Patch, Replica};
 use sds_store::{DataStore, EntryId, Origin, Property, ReplicaId, StoreError, Timestamp};
 use serde_json::json;
 
@@ -203,8 +202,8 @@ fn j106_a_remote_patch_names_exactly_the_properties_that_changed() {
     let expected: Vec<_> = made.iter().copied().zip(expected.map(str::to_owned)).collect();
     assert_eq!(keys(&event), expected);
 
-    let purged = purge_elsewhere(&phone, made[4]);
-    phone.apply_remote_patch(&purged).unwrap();
+    desk.purge_entry(made[4]).unwrap();
+    send(&desk, &mut phone);
     let expected = [(TRASH, "innerEntryList".into()), (made[4], "Existence".into())];
     assert_eq!(keys(&only(listener.take())), expected);
 }
@@ -217,28 +216,20 @@ fn j103_a_purge_names_every_entry_that_is_gone() {
     desk.set_label(inside, "inside").unwrap();
     let deepest = desk.new_item_at(None, inside, None).unwrap();
     desk.delete_entry(folder, NOW).unwrap();
-    let listener = Listener::of(&mut desk);
-    let purged = purge_elsewhere(&desk, folder);
-    desk.apply_remote_patch(&purged).unwrap();
-    let event = only(listener.take());
+    let mut phone = store(2);
+    send(&desk, &mut phone);
+    let (here, there) = (Listener::of(&mut desk), Listener::of(&mut phone));
+    desk.purge_entry(folder).unwrap();
+    send(&desk, &mut phone);
     let (gone, list) = ("Existence".to_owned(), "innerEntryList".to_owned());
-    assert_eq!(
-        keys(&event),
-        [
-            (TRASH, list.clone()),
-            (folder, gone.clone()),
-            (folder, list.clone()),
-            (inside, gone.clone()),
-            (inside, list),
-            (deepest, gone),
-        ]
-    );
-}
-
-/// A patch in which somebody else purges an entry.
-fn purge_elsewhere(store: &DataStore, entry: EntryId) -> Vec<u8> {
-    let mut other = Replica::new(id(9));
-    other.integrate(Patch::decode(&store.export_patch(other.version())).unwrap()).unwrap();
-    other.purge(entry).unwrap();
-    other.export(store.version())
+    let expected = [
+        (TRASH, list.clone()),
+        (folder, gone.clone()),
+        (folder, list.clone()),
+        (inside, gone.clone()),
+        (inside, list),
+        (deepest, gone),
+    ];
+    assert_eq!(keys(&only(here.take())), expected);
+    assert_eq!(keys(&only(there.take())), expected);
 }

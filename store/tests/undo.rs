@@ -572,6 +572,53 @@ fn what_a_handler_adds_is_undone_with_what_it_answers() {
 }
 
 #[test]
+fn a_purge_is_no_step_and_leaves_nothing_to_redo() {
+    let (mut desk, _, made) = desk_and_phone(items::<2>);
+    desk.delete_entry(made[0], NOW).unwrap();
+    desk.set_label(made[1], "a").unwrap();
+    assert!(desk.undo(NOW).unwrap() && desk.can_redo());
+    desk.purge_entry(made[0]).unwrap();
+    assert!(!desk.can_redo());
+    assert!(!desk.undo(NOW).unwrap(), "the deletion is for good now");
+    assert!(desk.entry_with_id(made[0]).is_none());
+}
+
+#[test]
+fn contents_stay_at_hand_as_long_as_undoing_may_bring_them_back() {
+    let (mut desk, _, made) = desk_and_phone(|desk| {
+        let made = items::<1>(desk);
+        desk.write_value(made[0], vec![7; 50_000]).unwrap();
+        made
+    });
+    let hash = desk.entry(made[0]).unwrap().blob_ref().unwrap().hash;
+    desk.write_value(made[0], "small").unwrap();
+    assert_eq!(desk.blob_reference_count(&hash), 0);
+    assert_eq!(desk.release_unreferenced_blobs(), []);
+    assert!(desk.undo(NOW).unwrap());
+    assert_eq!(desk.blob_reference_count(&hash), 1);
+    assert_eq!(desk.entry(made[0]).unwrap().value(), ItemValue::Bytes(vec![7; 50_000].into()));
+    assert!(desk.redo(NOW).unwrap());
+    desk.clear_undo();
+    assert_eq!(desk.release_unreferenced_blobs(), [hash]);
+}
+
+#[test]
+fn imports_and_fresh_keys_are_steps_like_others() {
+    let (mut desk, _, made) = desk_and_phone(items::<3>);
+    let before = inner(&desk, ROOT);
+    desk.rebalance_inner_entries_of(ROOT).unwrap();
+    desk.move_entry_to(made[2], ROOT, Some(0)).unwrap();
+    assert!(desk.undo(NOW).unwrap());
+    assert_eq!(inner(&desk, ROOT), before);
+    assert!(desk.undo(NOW).unwrap(), "as good as nothing");
+    assert_eq!(inner(&desk, ROOT), before);
+    let json = desk.entry(made[0]).unwrap().as_json();
+    let copy = desk.new_entry_from_json_at(&json, ROOT, None).unwrap();
+    assert!(desk.undo(NOW).unwrap());
+    assert_eq!(outer(&desk, copy), Some(TRASH));
+}
+
+#[test]
 fn what_does_not_fit_a_change_is_not_undone_and_stays_to_be() {
     let options = StoreOptions::default().with_literal_size_limit(20 << 20);
     let mut desk = store(1).with_options(options);

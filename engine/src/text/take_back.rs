@@ -1,90 +1,109 @@
 //! Taking edits of a text back, as transactions that fail do.
 //!
-//! Rare, so plain: the runs are listed, the list is edited, and the text is made anew from it.
+//! Rare, so plain: the runs are listed, cut wherever an edit begins or ends; what the edits did to each is
+//! taken back, and the text is made anew from the list.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Fate, IdRange, OpId, Piece, Text, TextUndo};
+use crate::batch::to_usize;
+use crate::id::ReplicaId;
+use crate::value::{char_count, split_chars};
 
-/// A run outside the tree.
+/// The id of a character, in an order in which those with consecutive ids are neighbours.
+type Place = (ReplicaId, u64);
+
+/// Characters with consecutive ids, none of which an edit cuts.
 struct Part {
     first: OpId,
     len: u64,
-    /// The characters, if they show.
-    text: Option<String>,
+    state: State,
+}
+
+enum State {
+    Visible(String),
+    Deleted,
+    /// As if they had never been there.
+    Gone,
 }
 
 impl Text {
-    /// Takes edits back, the newest of which comes first. Costs the size of the text.
+    /// Takes edits back, the newest of which comes first. O(n log n) in the runs of the text and the
+    /// edits.
     pub(crate) fn take_back(&mut self, edits: &[TextUndo]) {
-        let mut parts: Vec<Part> = self.pieces().map(Part::new).collect();
+        let cuts: BTreeSet<Place> = edits.iter().flat_map(|edit| ends(range_of(edit))).collect();
+        let mut parts = Vec::new();
+        for piece in self.pieces() {
+            push_cut(&mut parts, piece, &cuts);
+        }
+        let places: BTreeMap<Place, usize> =
+            parts.iter().enumerate().map(|(at, part)| (place(part.first), at)).collect();
         for edit in edits {
+            let [from, to] = ends(range_of(edit));
+            let touched = places.range(from..to).map(|(_, at)| *at);
             match edit {
-                TextUndo::Inserted(range) => {
-                    isolate(&mut parts, *range);
-                    parts.retain(|part| !part.is_inside(*range));
+                TextUndo::Inserted(_) => touched.for_each(|at| parts[at].state = State::Gone),
+                TextUndo::Deleted { text, .. } => {
+                    let mut rest = text.as_str();
+                    for at in touched {
+                        let (mine, behind) = split_chars(rest, to_usize(parts[at].len));
+                        parts[at].state = State::Visible(mine.to_owned());
+                        rest = behind;
+                    }
                 }
-                TextUndo::Deleted { first, text } => restore(&mut parts, *first, text),
             }
         }
-        *self = Self::from_pieces(parts.iter().map(Part::piece));
+        *self = Self::from_pieces(parts.iter().filter_map(Part::piece));
     }
 }
 
 impl Part {
-    fn new(piece: Piece<'_>) -> Self {
-        let Piece { first, fate } = piece;
-        match fate {
-            Fate::Deleted(len) => Self { first, len, text: None },
-            Fate::Visible(text) => {
-                Self { first, len: text.chars().count() as u64, text: Some(text.to_owned()) }
+    fn piece(&self) -> Option<Piece<'_>> {
+        let fate = match &self.state {
+            State::Visible(text) => Fate::Visible(text),
+            State::Deleted => Fate::Deleted(self.len),
+            State::Gone => return None,
+        };
+        Some(Piece { first: self.first, fate })
+    }
+}
+
+/// Adds the parts of a piece between cuts.
+fn push_cut(parts: &mut Vec<Part>, piece: Piece<'_>, cuts: &BTreeSet<Place>) {
+    let (mut text, len) = match piece.fate {
+        Fate::Visible(text) => (Some(text), char_count(text)),
+        Fate::Deleted(len) => (None, len),
+    };
+    let (mut first, end) = (piece.first, piece.first.plus(len));
+    while first.counter < end.counter {
+        let next = cuts.range(place(first.plus(1))..place(end)).next();
+        let len = next.map_or(end.counter, |(_, counter)| *counter) - first.counter;
+        let state = match &mut text {
+            Some(rest) => {
+                let (mine, behind) = split_chars(rest, to_usize(len));
+                *rest = behind;
+                State::Visible(mine.to_owned())
             }
-        }
-    }
-
-    fn piece(&self) -> Piece<'_> {
-        let fate = self.text.as_deref().map_or(Fate::Deleted(self.len), Fate::Visible);
-        Piece { first: self.first, fate }
-    }
-
-    fn is_inside(&self, range: IdRange) -> bool {
-        self.first.replica == range.first.replica
-            && (range.first.counter..range.first.counter + range.len).contains(&self.first.counter)
-    }
-
-    /// Where `id` is inside of it, without its start.
-    fn offset_of(&self, id: OpId) -> Option<u64> {
-        let offset = id.counter.checked_sub(self.first.counter)?;
-        (id.replica == self.first.replica && (1..self.len).contains(&offset)).then_some(offset)
+            None => State::Deleted,
+        };
+        parts.push(Part { first, len, state });
+        first = first.plus(len);
     }
 }
 
-/// Cuts parts so that none lies across an end of `range`.
-fn isolate(parts: &mut Vec<Part>, range: IdRange) {
-    for id in [range.first, range.first.plus(range.len)] {
-        let cut = |(at, part): (usize, &Part)| part.offset_of(id).map(|offset| (at, offset));
-        let Some((at, offset)) = parts.iter().enumerate().find_map(cut) else { continue };
-        let part = &mut parts[at];
-        let text = part.text.as_mut().map(|text| text.split_off(prefix(text, offset).len()));
-        let rest = Part { first: id, len: part.len - offset, text };
-        part.len = offset;
-        parts.insert(at + 1, rest);
+/// The characters that an edit was about.
+fn range_of(edit: &TextUndo) -> IdRange {
+    match edit {
+        TextUndo::Inserted(range) => *range,
+        TextUndo::Deleted { first, text } => IdRange { first: *first, len: char_count(text) },
     }
 }
 
-fn restore(parts: &mut Vec<Part>, first: OpId, text: &str) {
-    let range = IdRange { first, len: text.chars().count() as u64 };
-    isolate(parts, range);
-    // They stood together when they were deleted, and do again: what came later is taken back.
-    let mut rest = text;
-    for part in parts.iter_mut().filter(|part| part.is_inside(range)) {
-        let mine = prefix(rest, part.len);
-        rest = &rest[mine.len()..];
-        part.text = Some(mine.to_owned());
-    }
+/// Where a range begins, and where it ends.
+fn ends(range: IdRange) -> [Place; 2] {
+    [place(range.first), place(range.first.plus(range.len))]
 }
 
-/// The first `chars` characters.
-fn prefix(text: &str, chars: u64) -> &str {
-    let chars = usize::try_from(chars).unwrap_or(usize::MAX);
-    let end = text.char_indices().nth(chars).map_or(text.len(), |(byte, _)| byte);
-    &text[..end]
+const fn place(id: OpId) -> Place {
+    (id.replica, id.counter)
 }
