@@ -110,6 +110,15 @@ pub trait Persistence: fmt::Debug + Send + 'static {
     /// # Errors
     /// If it cannot be written; then nothing of it is here.
     fn append(&mut self, batch: &Batch) -> Result<(), StorageError>;
+
+    /// Gives room on disk back that nothing needs, if it is worth it. May take as long as copying the
+    /// file; to be called before closing.
+    ///
+    /// # Errors
+    /// If that fails; what is kept is as it was.
+    fn compact(&mut self) -> Result<(), StorageError> {
+        Ok(())
+    }
 }
 
 /// Why a store's file cannot be used. The world is at fault; the file has not changed.
@@ -154,6 +163,12 @@ pub enum StorageError {
         /// The file.
         path: PathBuf,
     },
+    /// The file or its folder may only be read.
+    #[error("{} cannot be written: give this user the right to, or use another folder", path.display())]
+    NotWritable {
+        /// The file.
+        path: PathBuf,
+    },
     /// The operating system refused.
     #[error("cannot use {}: {source}; check that the disk is there and the rights are", path.display())]
     Io {
@@ -187,6 +202,7 @@ impl StorageError {
             Self::FormatTooNew { .. } => "store-too-new",
             Self::WrongStore { .. } => "wrong-store",
             Self::Full { .. } => "disk-full",
+            Self::NotWritable { .. } => "store-not-writable",
             Self::Io { .. } => "storage-failed",
             Self::HistoryMissing { .. } => "history-missing",
             Self::Closed { .. } => "storage-closed",
@@ -200,6 +216,9 @@ impl StorageError {
         match error.kind() {
             io::ErrorKind::NotFound => Self::NotFound { path },
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { path },
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                Self::NotWritable { path }
+            }
             io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
                 Self::Corrupt { path, detail: "not a database" }
             }

@@ -161,6 +161,43 @@ fn a_state_that_joined_is_kept_although_its_changes_are_gone() {
     assert_eq!(file.unwrap_err().code(), "store-locked");
 }
 
+/// Goal: no flipped bit in a file panics, or passes for another store. Method: bits all over a file with
+/// seats, snapshot, log and blob, one at a time.
+#[test]
+fn a_flipped_bit_is_an_error_or_makes_no_difference() {
+    let (folder, flipped) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let mut local = open(&folder);
+    let (item, photo) = (add_item(local.store_mut()), add_item(local.store_mut()));
+    local.store_mut().write_value(photo, noise(99, 150_000).into_bytes()).unwrap();
+    for number in 0..11 {
+        let text = noise(number, 60_000);
+        local.store_mut().set_info(item, "text", text.as_str()).unwrap();
+        local.commit().unwrap();
+    }
+    let expected = local.store_mut().digest();
+    drop(local);
+    let bytes = fs::read(folder.path().join("s.sds")).unwrap();
+    let path = flipped.path().join("s.sds");
+    let (mut good, mut bad) = (0, 0);
+    for at in (0..600).step_by(5).chain((600..bytes.len()).step_by(bytes.len() / 150)) {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1 << (at % 8);
+        fs::write(&path, &damaged).unwrap();
+        match LocalStore::open_existing(flipped.path(), &id()) {
+            Ok(mut local) => {
+                assert_eq!(local.store_mut().digest(), expected, "byte {at}");
+                good += 1;
+            }
+            Err(error) => {
+                let codes = ["store-corrupt", "store-too-new", "wrong-store", "storage-failed"];
+                assert!(codes.contains(&error.code()), "byte {at}: {error:?}");
+                bad += 1;
+            }
+        }
+    }
+    assert!(good > 0 && bad > 0, "{good} good, {bad} bad");
+}
+
 /// A disk that is full whenever the test says so.
 #[derive(Debug)]
 struct FullDisk {

@@ -200,6 +200,10 @@ impl Persistence for RedbPersistence {
             }
         }
     }
+
+    fn compact(&mut self) -> Result<(), StorageError> {
+        self.database.compact_if_worth_it().map(drop)
+    }
 }
 
 /// Puts a snapshot in the place of the log, which ended at `known_end`.

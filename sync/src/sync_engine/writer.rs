@@ -98,6 +98,9 @@ impl Writer {
                 let _gone = flushed.send(outcome.clone());
             }
         }
+        if let Err(error) = self.persistence.compact() {
+            tracing::warn!(code = error.code(), %error, "cannot make the store's file smaller");
+        }
     }
 
     /// Adds a job to the coming commit; says whether it was the last.
