@@ -295,6 +295,7 @@ mod op;
 mod place;
 mod rebalance;
 mod registers;
+mod remake;
 mod replica;
 mod reversal;
 #[cfg(feature = "serde")]
@@ -319,6 +320,7 @@ pub use digest::Digest;
 pub use error::{DecodeError, EditError, IntegrateError};
 pub use id::{EntryId, Life, NotAnEntryId, OpId, ReplicaId, Stamp, Timestamp};
 pub use op::{IdRange, NewEntry, Op};
+pub use remake::Remake;
 pub use replica::{Integrated, Replica};
 pub use reversal::{Mentioned, Reversal, StandIns};
 pub use text::{Side, TextChunks, TextUnit};

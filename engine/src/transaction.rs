@@ -145,12 +145,31 @@ impl Replica {
     }
 
     /// Takes back a transaction and any that was begun inside it. Ids that they gave out are not
-    /// given out again by this replica; a snapshot does not tell of them before the next change.
+    /// given out again by this replica; a snapshot does not tell of them before the next change, so see
+    /// [`Replica::next_counter`].
     ///
     /// Costs the edits taken back, and the length of each text that they spliced.
     pub fn roll_back(&mut self, transaction: Transaction) {
         while self.depth() >= transaction.depth {
             self.roll_back_innermost();
+        }
+    }
+
+    /// The counter that the next op gets: past those of all changes, and of all ids that transactions
+    /// had given out when they were taken back. A snapshot does not tell of the latter; whoever keeps
+    /// one keeps this beside it, for [`Replica::resume_at`].
+    #[must_use]
+    pub fn next_counter(&self) -> u64 {
+        self.next_id().counter
+    }
+
+    /// Gives out no id below the counter `next`, which [`Replica::next_counter`] gave before the
+    /// replica was saved. Without effect if that many are taken already, and past the greatest.
+    pub fn resume_at(&mut self, next: u64) {
+        let taken = self.version().next(self.id);
+        if self.open.is_none() && next <= COUNTER_MAX + 1 {
+            self.skipped = self.skipped.max(next.saturating_sub(taken));
+            self.keyboard = None;
         }
     }
 

@@ -4,6 +4,8 @@
 //! the replica that it touched must be what the model makes of the changes that it got, and what a
 //! mirror shows that gets its deltas.
 
+use std::collections::BTreeMap;
+
 use arbitrary::Arbitrary;
 use proptest::prelude::{Just, Strategy, any, prop};
 use proptest::prop_oneof;
@@ -208,6 +210,7 @@ impl Story {
 
     fn send(&mut self, from: usize, to: usize, delivery: &Delivery) {
         let sender = &self.peers[from];
+        sender.assert_newest_can_be_sent_alone();
         let exported = |since: &Version| {
             let patch = Patch::decode(&sender.replica.export(since));
             patch.expect("an export is a patch")
@@ -249,6 +252,22 @@ impl Peer {
         if self.lag > self.lag_max {
             self.mirror.follow(&mut self.replica);
             self.lag = 0;
+        }
+    }
+
+    /// Panics unless the newest change of each author, sent by itself, is what came.
+    fn assert_newest_can_be_sent_alone(&self) {
+        let newest: BTreeMap<ReplicaId, Change> =
+            self.integrated().into_iter().map(|change| (change.header().replica, change)).collect();
+        for (author, change) in newest {
+            let mut since = Version::new();
+            for (other, next) in self.replica.version().iter() {
+                since.advance(other, if other == author { change.header().start } else { next });
+            }
+            let patch = Patch::decode(&self.replica.export(&since)).expect("an export is a patch");
+            if !patch.has_state() {
+                assert_eq!(patch.into_changes(), [change], "the newest change by itself");
+            }
         }
     }
 

@@ -148,7 +148,11 @@ async fn serve_stream(
     };
     match first {
         Ok(Some(ClientFrame::Open { protocol, store, token, version })) => {
-            let request = OpenRequest { protocol, store, token, version };
+            let request = OpenRequest { protocol, store, token, version, seats: None };
+            serve_store(&peer, request, sender, receiver, stop).await;
+        }
+        Ok(Some(ClientFrame::OpenSeated { protocol, store, token, version, seats })) => {
+            let request = OpenRequest { protocol, store, token, version, seats: Some(seats) };
             serve_store(&peer, request, sender, receiver, stop).await;
         }
         Ok(Some(ClientFrame::PutBlob { store, hash, size })) => {

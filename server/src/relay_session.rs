@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use sds_engine::{Change, DecodeError, Patch, Version};
 use sds_sync::limits::{PATCH_BYTES_MAX, PATCH_CHANGES_MAX};
-use sds_sync::{ClientFrame, Outbox, RefusalCode, RelayFrame};
+use sds_sync::{ClientFrame, Outbox, RefusalCode, RelayFrame, SeatTip};
 
 use crate::limits::{APPEND_BYTES_GOAL, APPEND_CHANGES_MAX};
 use crate::relay::Cursor;
@@ -52,10 +52,20 @@ pub struct RelaySession {
 }
 
 impl RelaySession {
-    /// A session whose client stands at `cursor`, of a store of which the relay has `version`.
+    /// A session whose client stands at `cursor`, of a store of which the relay has `version`, and of
+    /// the client's seats, if it asked about them, `seats`.
     #[must_use]
-    pub fn new(version: &Version, writable: bool, cursor: Cursor) -> Self {
-        let opened = RelayFrame::Opened { version: version.encode().into(), writable };
+    pub fn new(
+        version: &Version,
+        seats: Option<Vec<SeatTip>>,
+        writable: bool,
+        cursor: Cursor,
+    ) -> Self {
+        let version = version.encode().into();
+        let opened = match seats {
+            Some(seats) => RelayFrame::OpenedSeated { version, writable, seats },
+            None => RelayFrame::Opened { version, writable },
+        };
         Self {
             writable,
             cursor,
@@ -216,7 +226,7 @@ mod tests {
     use super::*;
 
     fn session() -> RelaySession {
-        RelaySession::new(&Version::new(), true, Cursor::new(Version::new(), 0, 0))
+        RelaySession::new(&Version::new(), None, true, Cursor::new(Version::new(), 0, 0))
     }
 
     fn small(count: usize) -> Vec<Change> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use sds_engine::{Change, Version};
-use sds_sync::limits::{FRAME_BYTES_MAX, PROTOCOL_VERSION};
+use sds_sync::limits::{FRAME_BYTES_MAX, OPEN_SEATS_MAX, PROTOCOL_VERSION};
 use sds_sync::transport::{FramePipe, FrameReceiver, FrameSender, Interest, Ready, StreamError};
 use sds_sync::{ClientFrame, RefusalCode, RelayFrame, StoreId, Token};
 use tokio::sync::watch;
@@ -32,6 +32,8 @@ pub(crate) struct OpenRequest {
     pub(crate) store: String,
     pub(crate) token: Token,
     pub(crate) version: bytes::Bytes,
+    /// The seats that the client asks about; none if it speaks a version without.
+    pub(crate) seats: Option<Vec<u64>>,
 }
 
 const STORAGE_FAILED: Refusal =
@@ -43,7 +45,7 @@ const EXPIRED: Refusal = Refusal::new(RefusalCode::Unauthorized, "the token has 
 /// Serves a stream whose first frame asks for a store, until either side ends it.
 pub(crate) async fn serve_store(
     peer: &Arc<Peer>,
-    request: OpenRequest,
+    mut request: OpenRequest,
     sender: FrameSender,
     mut receiver: FrameReceiver,
     stop: watch::Receiver<bool>,
@@ -55,7 +57,8 @@ pub(crate) async fn serve_store(
             let _granted = peer.grant(&store, &access);
             let member = peer.node.rooms.enter(&store);
             let pipe = FramePipe::new(sender, receiver);
-            match open_session(peer, &store, &access, version, &member).await {
+            let asked = Asked { had: version, seats: request.seats.take() };
+            match open_session(peer, &store, &access, asked, &member).await {
                 Ok(session) => {
                     let node = Arc::clone(&peer.node);
                     let pending = None;
@@ -83,6 +86,9 @@ fn admit(node: &Node, request: &OpenRequest) -> Result<(StoreId, Access, Version
     if request.protocol == 0 {
         return Err(malformed("there is no protocol version 0"));
     }
+    if request.seats.as_ref().is_some_and(|seats| seats.len() > OPEN_SEATS_MAX) {
+        return Err(malformed("too many seats"));
+    }
     let access = node.gate.check(&request.token, &request.store, SystemTime::now());
     let access = access.map_err(|error| match error {
         AccessError::Forbidden => {
@@ -95,21 +101,30 @@ fn admit(node: &Node, request: &OpenRequest) -> Result<(StoreId, Access, Version
     Ok((store, access, version))
 }
 
+/// What a client has, and wants to know.
+struct Asked {
+    had: Version,
+    seats: Option<Vec<u64>>,
+}
+
 async fn open_session(
     peer: &Peer,
     store: &StoreId,
     access: &Access,
-    had: Version,
+    Asked { had, seats }: Asked,
     member: &Member,
 ) -> Result<RelaySession, Refusal> {
     let (id, known) = (store.clone(), had.clone());
     let read = peer.node.read(move |log| {
         let (position, end) = log.position_for(&id, &known)?;
-        Ok((log.version(&id)?, position, end))
+        // What is said of the seats is never more than what is said to be here.
+        let tips = seats.map(|seats| log.tips(&id, &seats)).transpose()?;
+        Ok((log.version(&id)?, tips, position, end))
     });
-    let (version, position, end) = read.await.ok_or(STORAGE_FAILED)?;
+    let (version, tips, position, end) = read.await.ok_or(STORAGE_FAILED)?;
     member.note_end(end);
-    Ok(RelaySession::new(&version, access.may_write(), Cursor::new(had, position, end)))
+    let (writable, cursor) = (access.may_write(), Cursor::new(had, position, end));
+    Ok(RelaySession::new(&version, tips, writable, cursor))
 }
 
 /// An append that waits for its turn or is on its way to the disk. `None` if the relay stops.

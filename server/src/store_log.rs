@@ -6,14 +6,15 @@
 //! | `stores` | store id | its number |
 //! | `log` | store number, position from 0 without gaps | an encoded change, and its checksum |
 //! | `starts` | store number, replica, first counter | the change's position |
-//! | `versions` | store number, replica | the counter that comes next |
+//! | `versions` | store number, replica | the counter that comes next, the chain hash at it |
 //! | `blobs` | store number, SHA-256 | size in bytes, upload number |
 //! | `blob_chunks` | upload number, index from 0 without gaps | 1 MiB; the last one the rest |
 //!
 //! Invariants, which every transaction keeps:
 //! - G1. A store's changes follow each other without gaps for each replica, and each comes after
 //!   its deps.
-//! - G2. `starts` and `versions` say what `log` holds.
+//! - G2. `starts` and `versions` say what `log` holds; the chain hash of a replica is that of all its
+//!   changes (`sds_sync::Chain`).
 //! - G3. A blob in `blobs` has all its bytes, and they are those of its name. It stays where it is.
 //!
 //! Not here: the thread that groups commits (`log_writer`), who may do what (`access`).
@@ -27,17 +28,18 @@ use sds_engine::{BlobHash, Change, ReplicaId, Version};
 use sds_sync::database::{Database, Failure};
 use sds_sync::limits::LOG_PAGE_BYTES_MAX;
 use sds_sync::log_value::{seal, unseal};
-use sds_sync::{LogPage, RefusalCode, StorageError, StoreId};
+use sds_sync::{Chain, LogPage, RefusalCode, SeatTip, StorageError, StoreId};
 
 use crate::limits::STEP_CHANGES_MAX;
 
-const FORMAT: u16 = 1;
+const FORMAT: u16 = 2;
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const STORES: TableDefinition<'_, &str, u64> = TableDefinition::new("stores");
 const LOG: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("log");
 const STARTS: TableDefinition<'_, (u64, u64, u64), u64> = TableDefinition::new("starts");
-const VERSIONS: TableDefinition<'_, (u64, u64), u64> = TableDefinition::new("versions");
+const VERSIONS: TableDefinition<'_, (u64, u64), (u64, &[u8; 32])> =
+    TableDefinition::new("versions");
 const BLOBS: TableDefinition<'_, (u64, &[u8; 32]), (u64, u64)> = TableDefinition::new("blobs");
 const BLOB_CHUNKS: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("blob_chunks");
 
@@ -93,9 +95,28 @@ impl StoreLog {
             let Some(number) = number_of(read, store)? else { return Ok(version) };
             for row in read.open_table(VERSIONS)?.range((number, 0)..=(number, u64::MAX))? {
                 let (key, next) = row?;
-                version.advance(replica(key.value().1)?, next.value());
+                version.advance(replica(key.value().1)?, next.value().0);
             }
             Ok(version)
+        })
+    }
+
+    /// How far the log of `store` has those of the replicas that it knows.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn tips(&self, store: &StoreId, replicas: &[u64]) -> Result<Vec<SeatTip>, StorageError> {
+        self.database.read(|read| {
+            let mut tips = Vec::new();
+            let Some(number) = number_of(read, store)? else { return Ok(tips) };
+            let versions = read.open_table(VERSIONS)?;
+            for replica in replicas {
+                if let Some(known) = versions.get((number, *replica))? {
+                    let (next, chain) = known.value();
+                    tips.push(SeatTip { replica: *replica, next, chain: *chain });
+                }
+            }
+            Ok(tips)
         })
     }
 
@@ -118,7 +139,7 @@ impl StoreLog {
                 let (key, next) = row?;
                 let author = key.value().1;
                 let known = version.next(replica(author)?);
-                if known < next.value() {
+                if known < next.value().0 {
                     // The change that holds the first unknown counter.
                     let mut until = starts.range((number, author, 0)..=(number, author, known))?;
                     if let Some(row) = until.next_back() {
@@ -230,7 +251,11 @@ pub fn append(
     for change in changes {
         let header = change.header();
         let author = header.replica.as_u64();
-        let next = versions.get((number, author))?.map_or(0, |next| next.value());
+        let mut chain = versions.get((number, author))?.map_or_else(Chain::default, |known| {
+            let (counter, hash) = known.value();
+            Chain { counter, hash: *hash }
+        });
+        let next = chain.counter;
         if header.start < next {
             let known = starts.get((number, author, header.start))?.map(|known| known.value());
             let known = known.map(|position| log.get((number, position))).transpose()?.flatten();
@@ -247,7 +272,7 @@ pub fn append(
             let mut lacks = header.start > next;
             for dep in &header.deps {
                 let next = versions.get((number, dep.replica.as_u64()))?;
-                lacks |= next.is_none_or(|next| next.value() <= dep.counter);
+                lacks |= next.is_none_or(|next| next.value().0 <= dep.counter);
             }
             if lacks {
                 appended.refused = Some(RefusalCode::MissingDependency);
@@ -255,7 +280,8 @@ pub fn append(
             }
             log.insert((number, position), seal(change.bytes()).as_slice())?;
             starts.insert((number, author, header.start), position)?;
-            versions.insert((number, author), header.end())?;
+            chain.extend(header.end(), change.bytes());
+            versions.insert((number, author), (chain.counter, &chain.hash))?;
             appended.new.push(Arc::clone(change.bytes()));
             position += 1;
         }

@@ -7,9 +7,13 @@ use std::time::{Duration, SystemTime};
 use sds_engine::{Change, Op, OpId, Patch, ReplicaId, Version};
 use sds_server::limits::{IDLE_CONNECTION_TIMEOUT, UNPROVED_HANDSHAKES_MAX};
 use sds_server::{Grant, Relay, RelayConfig, Scope, Secret, mint};
-use sds_sync::limits::{BLOB_BYTES_MAX, BLOB_CHUNK_BYTES_MAX, FRAME_BYTES_MAX};
+use sds_sync::limits::{
+    BLOB_BYTES_MAX, BLOB_CHUNK_BYTES_MAX, FRAME_BYTES_MAX, OPEN_SEATS_MAX, PROTOCOL_VERSION,
+};
 use sds_sync::transport::{Connection, FrameReceiver, FrameSender, connect};
-use sds_sync::{ClientFrame, RefusalCode, RelayFrame, RelayUrl, StoreId, Token, Trust};
+use sds_sync::{
+    Chain, ClientFrame, RefusalCode, RelayFrame, RelayUrl, SeatTip, StoreId, Token, Trust,
+};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::net::UdpSocket;
@@ -230,6 +234,36 @@ async fn a_malformed_frame_ends_only_its_own_stream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_relay_tells_how_far_it_has_the_seats_that_it_is_asked_about() {
+    let folder = TempDir::new().unwrap();
+    let relay = relay(&folder).await;
+    let connection = client(&relay).await;
+    let mut author = Stream::open(&connection, "s", Scope::Write, &[]).await;
+    let made = [change(1, 0, &[]), change(1, 1, &[]), change(2, 0, &[])];
+    author.send(&made).await;
+    assert_eq!(author.stored().await, version(&[(1, 2), (2, 1)]));
+    let mut chain = Chain::default();
+    made[..2].iter().for_each(|change| chain.extend(change.header().end(), change.bytes()));
+
+    let open = |seats| ClientFrame::OpenSeated {
+        protocol: PROTOCOL_VERSION,
+        store: "s".to_owned(),
+        token: token("s", Scope::Write),
+        version: version(&[(1, 2), (2, 1)]).encode().into(),
+        seats,
+    };
+    let opened = Stream::begin(&connection, open(vec![1, 9])).await.next().await;
+    let version = version(&[(1, 2), (2, 1)]).encode().into();
+    let seats = vec![SeatTip { replica: 1, next: 2, chain: chain.hash }];
+    assert_eq!(opened, RelayFrame::OpenedSeated { version, writable: true, seats });
+    let most = Stream::begin(&connection, open(vec![1; OPEN_SEATS_MAX])).await.next().await;
+    assert!(matches!(most, RelayFrame::OpenedSeated { .. }));
+    let mut many = Stream::begin(&connection, open(vec![1; OPEN_SEATS_MAX + 1])).await;
+    many.refused(RefusalCode::Malformed).await;
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn first_frames_that_open_nothing_are_refused() {
     let folder = TempDir::new().unwrap();
     let relay = relay(&folder).await;
@@ -246,7 +280,7 @@ async fn first_frames_that_open_nothing_are_refused() {
         (ClientFrame::Bye, RefusalCode::Unexpected),
         (ClientFrame::Changes { patch: vec![].into() }, RefusalCode::Unexpected),
         (chunk, RefusalCode::Malformed),
-        (open(2, "s", good.clone(), b""), RefusalCode::TooNew),
+        (open(3, "s", good.clone(), b""), RefusalCode::TooNew),
         (open(0, "s", good.clone(), b""), RefusalCode::Malformed),
         (open(1, "s", good.clone(), b"\xff"), RefusalCode::Malformed),
         (open(1, "t", good.clone(), b""), RefusalCode::Forbidden),

@@ -14,7 +14,7 @@ use sds_sync::limits::{
 use sds_sync::transport::{Connection, FrameReceiver, FrameSender, connect, server_endpoint};
 use sds_sync::{
     Batch, CertificateHash, ClientFrame, ConnectOptions, LocalStore, LogPage, MemoryPersistence,
-    Persistence, RefusalCode, RelayFrame, RelayUrl, StorageError, StoreId, SyncEngine, Token,
+    Persistence, RefusalCode, RelayFrame, RelayUrl, Seat, StorageError, StoreId, SyncEngine, Token,
     Trust,
 };
 use tokio::time::timeout;
@@ -44,9 +44,10 @@ impl ScriptedRelay {
         let (send, receive) = connection.accept_bi().await.unwrap();
         let mut receiver = FrameReceiver::new(receive, FRAME_BYTES_MAX);
         let open = receiver.next().await.unwrap();
-        assert!(matches!(open, Some(ClientFrame::Open { .. })));
+        assert!(matches!(open, Some(ClientFrame::OpenSeated { .. })));
         let mut sender = FrameSender::new(send);
-        let opened = RelayFrame::Opened { version: Version::new().encode().into(), writable: true };
+        let (version, seats) = (Version::new().encode().into(), Vec::new());
+        let opened = RelayFrame::OpenedSeated { version, writable: true, seats };
         sender.send(&opened).await.unwrap();
         (connection, sender, receiver)
     }
@@ -88,8 +89,12 @@ impl Persistence for SlowDisk {
         self.inner.store()
     }
 
-    fn replica(&self) -> ReplicaId {
-        self.inner.replica()
+    fn seats(&self) -> Vec<Seat> {
+        self.inner.seats()
+    }
+
+    fn read_snapshot(&self) -> Result<Option<Vec<u8>>, StorageError> {
+        self.inner.read_snapshot()
     }
 
     fn read_log(&self, from: u64) -> Result<LogPage, StorageError> {

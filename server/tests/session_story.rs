@@ -90,7 +90,7 @@ impl Device {
     fn connect(&mut self) {
         let store = StoreId::new("s").unwrap();
         let token = Token::from("t".to_owned());
-        let hello = Hello { store: &store, token: &token, version: &self.version };
+        let hello = Hello { store: &store, token: &token, version: &self.version, seats: &[] };
         let client = ClientSession::new(&hello, Instant::now());
         let (to_relay, to_client) = (VecDeque::new(), VecDeque::new());
         self.link = Some(Link { client, relay: None, to_relay, to_client });
@@ -140,10 +140,11 @@ impl Link {
     fn relay_step(&mut self, home: &mut Home) -> bool {
         if let Some(frame) = self.to_relay.pop_front() {
             match (&mut self.relay, frame) {
-                (None, ClientFrame::Open { version, .. }) => {
+                (None, ClientFrame::OpenSeated { version, .. }) => {
                     let had = Version::decode(&version).unwrap();
                     let cursor = Cursor::new(had, 0, home.room.end());
-                    self.relay = Some(RelaySession::new(&home.version, true, cursor));
+                    self.relay =
+                        Some(RelaySession::new(&home.version, Some(Vec::new()), true, cursor));
                 }
                 (Some(session), frame) => session.handle_frame(frame),
                 (None, frame) => panic!("{frame:?} before the store is open"),
@@ -244,7 +245,8 @@ fn a_large_export_goes_in_several_frames_and_a_large_change_alone() {
     again.connect();
     let link = again.link.as_mut().unwrap();
     link.client.poll_transmit().unwrap();
-    let opened = RelayFrame::Opened { version: Version::new().encode().into(), writable: true };
+    let (version, seats) = (Version::new().encode().into(), Vec::new());
+    let opened = RelayFrame::OpenedSeated { version, writable: true, seats };
     link.client.handle_frame(opened).unwrap();
     link.client.handle_durable(&desk.log).unwrap();
     while let Some(ClientFrame::Changes { patch }) = link.client.poll_transmit() {

@@ -211,8 +211,11 @@ async fn a_client_comes_back_after_the_relay_and_brings_what_was_edited_meanwhil
     synced(&desk).await;
     let listen = first.local_addr();
     first.stop().await;
-    reaches(&desk, |state| matches!(state, ConnectionState::WaitingToReconnect { .. })).await;
-    assert_eq!(desk.status().last_error, Some("shutting-down"));
+    // The first pause may be over before anybody looks; why the connection ended stays longer.
+    let mut status = desk.watch_status();
+    let ended = status.wait_for(|status| status.last_error.is_some());
+    let ended = tokio::time::timeout(PATIENCE, ended).await.unwrap().unwrap().last_error;
+    assert_eq!(ended, Some("shutting-down"));
     add_item(&desk, "meanwhile");
     let config = RelayConfig { listen, ..RelayConfig::new(secret(), home.path()) };
     let second = Relay::start(config).await.unwrap();

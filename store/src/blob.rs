@@ -41,6 +41,12 @@ impl Blobs {
         blobs
     }
 
+    /// Looks at another replica from now on. Costs a look at each entry.
+    pub(crate) fn look_anew(&mut self, replica: &mut Replica) {
+        let held = std::mem::take(&mut self.held);
+        *self = Self { held, ..Self::of(replica) };
+    }
+
     /// Takes in what has changed since the last look. Costs the values that were set.
     pub(crate) fn follow(&mut self, replica: &mut Replica) {
         for entry in replica.take_marked_values() {

@@ -53,6 +53,7 @@ mod events;
 mod json;
 pub mod limits;
 mod options;
+mod remake;
 mod store;
 mod text_diff;
 mod trash;
@@ -67,6 +68,7 @@ pub use error::{ImportError, StoreError};
 pub use events::{ChangeEvent, Origin, Subscription};
 pub use json::{JsonOptions, JsonSource};
 pub use options::StoreOptions;
+pub use remake::RemakeError;
 pub use sds_engine::{
     Anchor, BlobHash, BlobRef, Change, ChangeHeader, DecodeError, Digest, EntryId, Integrated,
     NotABlobHash, NotAnEntryId, OpId, Patch, ReplicaId, Side, TextSlice, TextUnit, Timestamp,

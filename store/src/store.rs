@@ -292,6 +292,17 @@ impl DataStore {
         &self.replica
     }
 
+    pub(crate) const fn replica_mut(&mut self) -> &mut Replica {
+        &mut self.replica
+    }
+
+    /// Goes on with another replica. Steps to undo are forgotten: they name ids of the former one.
+    pub(crate) fn replace_replica(&mut self, mut replica: Replica) {
+        self.blobs.look_anew(&mut replica);
+        self.replica = replica;
+        self.clear_undo();
+    }
+
     pub(crate) const fn events_mut(&mut self) -> &mut Events {
         &mut self.events
     }

@@ -28,6 +28,9 @@ const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// How old a temporary file is that nobody is still making.
 const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// The smallest file, in bytes, that is worth making smaller.
+const COMPACT_BYTES_MIN: u64 = if cfg!(test) { 1 << 20 } else { 16 << 20 };
+
 /// An open redb file.
 pub struct Database {
     /// None after a failure of the disk, until the next use opens the file again.
@@ -102,6 +105,35 @@ impl Database {
         work: impl FnOnce(&ReadTransaction) -> Result<T, Failure>,
     ) -> Result<T, StorageError> {
         self.run(|redb| work(&redb.begin_read()?))
+    }
+
+    /// Makes a large file smaller of which less than half is in use, and says whether it did. Takes
+    /// as long as copying it, and nobody else gets at it meanwhile; a kill costs a check of the whole
+    /// file at the next opening, and nothing else.
+    ///
+    /// # Errors
+    /// If it cannot be read or written; what is in it is as it was.
+    pub fn compact_if_worth_it(&self) -> Result<bool, StorageError> {
+        let size =
+            fs::metadata(&self.path).map_err(|error| StorageError::from_io(&self.path, error));
+        let size = size?.len();
+        if size < COMPACT_BYTES_MIN {
+            return Ok(false);
+        }
+        let used = self.run(|redb| {
+            let transaction = redb.begin_write()?;
+            let stats = transaction.stats()?;
+            transaction.abort()?;
+            Ok(stats.allocated_pages().saturating_mul(stats.page_size() as u64))
+        })?;
+        if used > size / 2 {
+            return Ok(false);
+        }
+        let mut redb = self.redb.write().unwrap_or_else(PoisonError::into_inner);
+        guarded(&self.path, || match &mut *redb {
+            Some(redb) => Ok(redb.compact()?),
+            None => Err(redb::Error::DatabaseClosed.into()),
+        })
     }
 
     /// Where the file is.
@@ -368,6 +400,33 @@ mod tests {
         });
         assert!(found.iter().all(|number| *number == found[0]), "{found:?}");
         assert_eq!(names(&folder), ["f"]);
+    }
+
+    #[test]
+    fn a_file_that_is_mostly_unused_is_made_smaller_and_keeps_what_is_in_it() {
+        const BYTES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("bytes");
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("f");
+        let database = Database::open_or_create(&path, |write| put(write, 7)).unwrap();
+        assert!(!database.compact_if_worth_it().unwrap(), "too small to be worth it");
+        let fill = |write: &WriteTransaction| {
+            let mut table = write.open_table(BYTES)?;
+            (0..200).try_for_each(|key| table.insert(key, [9; 40_000].as_slice()).map(drop))?;
+            Ok(())
+        };
+        database.write(fill).unwrap();
+        assert!(!database.compact_if_worth_it().unwrap(), "in use");
+        let clear = |write: &WriteTransaction| {
+            write.open_table(BYTES)?.retain(|_, _| false)?;
+            Ok(())
+        };
+        database.write(clear).unwrap();
+        let before = fs::metadata(&path).unwrap().len();
+        assert!(database.compact_if_worth_it().unwrap());
+        assert!(fs::metadata(&path).unwrap().len() < before / 2);
+        assert_eq!(value(&database), 7);
+        drop(database);
+        assert_eq!(value(&Database::open(&path).unwrap()), 7);
     }
 
     #[test]

@@ -12,13 +12,16 @@
 
 mod backoff;
 pub mod database;
+mod ledger;
 pub mod limits;
 mod local_store;
 pub mod log_value;
 mod message;
 mod outbox;
 mod persistence;
+mod place;
 mod random;
+mod seat;
 mod session;
 mod store_id;
 mod sync_engine;
@@ -26,11 +29,14 @@ pub mod transport;
 
 pub use backoff::Backoff;
 pub use local_store::LocalStore;
-pub use message::{ClientFrame, Frame, FrameBuffer, FrameError, RefusalCode, RelayFrame, Token};
+pub use message::{
+    ClientFrame, Frame, FrameBuffer, FrameError, RefusalCode, RelayFrame, SeatTip, Token,
+};
 pub use outbox::Outbox;
 pub use persistence::{
     Batch, LogPage, MemoryPersistence, Persistence, RedbPersistence, StorageError,
 };
+pub use seat::{Chain, Seat};
 pub use session::{ClientEvent, ClientSession, Hello, PeerMisbehaved};
 pub use store_id::{InvalidStoreId, StoreId};
 pub use sync_engine::{ConnectOptions, ConnectionState, SyncEngine, SyncError, SyncStatus};

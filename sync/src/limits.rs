@@ -5,7 +5,7 @@ use std::time::Duration;
 use sds_engine::limits::CHANGE_BYTES_MAX;
 
 /// The protocol version that this program speaks; a greater one is refused.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 /// Bytes of the length before each frame.
 pub const FRAME_LENGTH_BYTES: usize = 4;
@@ -35,6 +35,13 @@ pub const PATCH_BYTES_MAX: usize = PATCH_BYTES_GOAL + FRAME_OVERHEAD_BYTES_MAX;
 /// The greatest encoded version that opens a session, in bytes. A greater one is cut: naming less
 /// than one has costs duplicates, never data.
 pub const OPEN_VERSION_BYTES_MAX: usize = 32 << 10;
+
+/// The most seats of its file that a client asks about when it opens a store.
+pub const OPEN_SEATS_MAX: usize = 64;
+
+/// The log of a store's file gives way to a snapshot when it has so many bytes, and as many as the
+/// last snapshot: so writing snapshots costs no more than in proportion to the changes.
+pub const CHECKPOINT_BYTES_MIN: usize = 512 << 10;
 
 /// The longest token, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 8 << 10;
@@ -114,8 +121,10 @@ const _: () = assert!(PATCH_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(PATCH_CHANGES_MAX * size_of::<u64>() < FRAME_OVERHEAD_BYTES_MAX);
 const _: () = assert!(BLOB_CHUNK_BYTES_MAX < BLOB_FRAME_BYTES_MAX);
 const _: () = assert!(BLOB_FRAME_BYTES_MAX <= FRAME_BYTES_MAX);
-const _: () =
-    assert!(OPEN_VERSION_BYTES_MAX + TOKEN_BYTES_MAX + STORE_ID_BYTES_MAX < FIRST_FRAME_BYTES_MAX);
+const _: () = assert!(
+    OPEN_VERSION_BYTES_MAX + TOKEN_BYTES_MAX + STORE_ID_BYTES_MAX + 10 * OPEN_SEATS_MAX
+        < FIRST_FRAME_BYTES_MAX
+);
 const _: () = assert!(FIRST_FRAME_BYTES_MAX <= STRANGER_WINDOW_BYTES as usize);
 const _: () = assert!(STRANGER_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
 const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);

@@ -1,16 +1,16 @@
 //! A store and its file, for one user at a time: load, edit, commit.
-//!
-//! Invariant L1: the file holds exactly the changes of `saved`, and the store has them all.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sds_engine::{BlobRef, Change, ChangeHeader, DecodeError, Op, Patch, Value, Version};
-use sds_store::DataStore;
+use sds_engine::{ChangeHeader, DecodeError, Patch};
+use sds_store::{DataStore, StoreError};
 
-use crate::persistence::{Batch, Persistence, RedbPersistence, StorageError};
+use crate::ledger::Ledger;
+use crate::persistence::{Persistence, RedbPersistence, StorageError};
 use crate::random;
+use crate::seat::Seats;
 use crate::store_id::StoreId;
 
 /// A store's file, loaded. What [`commit`](Self::commit) has returned for survives a crash; what
@@ -31,7 +31,7 @@ use crate::store_id::StoreId;
 pub struct LocalStore {
     pub(crate) store: DataStore,
     pub(crate) persistence: Box<dyn Persistence>,
-    pub(crate) saved: Version,
+    pub(crate) ledger: Ledger,
 }
 
 impl LocalStore {
@@ -59,10 +59,19 @@ impl LocalStore {
     /// # Errors
     /// If it cannot be read, or is no store.
     pub fn load(persistence: impl Persistence) -> Result<Self, StorageError> {
-        let mut store = DataStore::new(persistence.replica());
+        let id = persistence.store();
+        let seats = Seats::new(persistence.seats()).ok_or_else(|| corrupt(id, "it has no seat"))?;
+        let replica = seats.current().replica;
+        let snapshot = persistence.read_snapshot()?;
+        let mut store = match &snapshot {
+            Some(snapshot) => from_snapshot(id, DataStore::from_binary(replica, snapshot))?,
+            None => DataStore::new(replica),
+        };
+        let mut log_bytes = 0;
         let mut from = Some(0);
         while let Some(at) = from {
             let page = persistence.read_log(at)?;
+            log_bytes += page.changes.iter().map(|change| change.len()).sum::<usize>();
             restore(&mut store, &page.changes, persistence.store())?;
             from = page.next;
         }
@@ -73,8 +82,14 @@ impl LocalStore {
                 return Err(corrupt(persistence.store(), "a blob is not what its name says"));
             }
         }
-        let saved = store.version().clone();
-        Ok(Self { store, persistence: Box::new(persistence), saved })
+        if store.version().next(replica) != seats.current().own.counter {
+            return Err(corrupt(id, "a seat does not fit the changes"));
+        }
+        store.resume_at(seats.current().next);
+        let (version, snapshot_bytes) =
+            (store.version().clone(), snapshot.map_or(0, |it| it.len()));
+        let ledger = Ledger { version, seats, log_bytes, snapshot_bytes };
+        Ok(Self { store, persistence: Box::new(persistence), ledger })
     }
 
     /// The store's id.
@@ -99,10 +114,11 @@ impl LocalStore {
     /// # Errors
     /// If that fails; then nothing was written, and it can be tried again.
     pub fn commit(&mut self) -> Result<(), StorageError> {
-        let batch = batch_since(&self.store, &self.saved, self.id())?.unsaved;
+        let mut ledger = self.ledger.clone();
+        let batch = ledger.gain(&self.store, self.id())?.unsaved;
         if !batch.is_empty() {
             self.persistence.append(&batch)?;
-            self.saved = self.store.version().clone();
+            self.ledger = ledger;
         }
         Ok(())
     }
@@ -110,44 +126,24 @@ impl LocalStore {
 
 impl fmt::Debug for LocalStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LocalStore").field("id", self.id()).field("saved", &self.saved).finish()
+        f.debug_struct("LocalStore")
+            .field("id", self.id())
+            .field("saved", &self.ledger.version)
+            .finish()
     }
 }
 
-/// What a store has gained.
-pub(crate) struct Gained {
-    /// What has to be written: changes, and those blobs that the store holds.
-    pub(crate) unsaved: Batch,
-    /// Every blob that the changes refer to.
-    pub(crate) blobs: Vec<BlobRef>,
-}
-
-/// What `store`, which has this id, has gained since it had `version`.
-pub(crate) fn batch_since(
-    store: &DataStore,
-    version: &Version,
+/// What a snapshot that cannot be read says about its file.
+fn from_snapshot(
     id: &StoreId,
-) -> Result<Gained, StorageError> {
-    let changes = store.changes_since(version).ok_or_else(|| history_missing(id))?;
-    let blobs: Vec<BlobRef> = changes.iter().flat_map(|change| blobs_of(change)).collect();
-    let held = blobs.iter().filter_map(|blob| Some((blob.hash, store.blob(&blob.hash)?))).collect();
-    Ok(Gained { unsaved: Batch { changes, blobs: held }, blobs })
-}
-
-pub(crate) fn history_missing(id: &StoreId) -> StorageError {
-    StorageError::HistoryMissing { path: PathBuf::from(id.file_name()) }
-}
-
-/// The blobs that a change refers to.
-fn blobs_of(change: &[u8]) -> Vec<BlobRef> {
-    // The store only holds changes that it could read.
-    let ops = Change::decode(change);
-    let ops = ops.iter().flat_map(Change::ops);
-    let blob = |op: &Op| match op {
-        Op::Set { value: Value::Blob(blob), .. } => Some(*blob),
-        _ => None,
-    };
-    ops.filter_map(blob).collect()
+    store: Result<DataStore, StoreError>,
+) -> Result<DataStore, StorageError> {
+    store.map_err(|error| match error {
+        StoreError::Unreadable(DecodeError::FormatTooNew { .. } | DecodeError::OpTooNew { .. }) => {
+            StorageError::FormatTooNew { path: PathBuf::from(id.file_name()) }
+        }
+        _ => corrupt(id, "the snapshot is damaged"),
+    })
 }
 
 /// Gives a store the changes of its file back.

@@ -56,6 +56,31 @@ pub enum ClientFrame {
         /// At most `BLOB_CHUNK_BYTES_MAX` of them.
         bytes: Bytes,
     },
+    /// First frame, since version 2: as Open, by a client whose file keeps seats.
+    OpenSeated {
+        /// The version of the protocol that the client speaks.
+        protocol: u16,
+        /// The store's id.
+        store: String,
+        /// Proof that the client may open the store.
+        token: Token,
+        /// What the client has, an encoded `Version`.
+        version: Bytes,
+        /// The replica ids of which the client wants to know what the relay has, at most
+        /// `OPEN_SEATS_MAX`.
+        seats: Vec<u64>,
+    },
+}
+
+/// How far a relay knows a replica.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeatTip {
+    /// The replica id.
+    pub replica: u64,
+    /// The counter after its last change.
+    pub next: u64,
+    /// The hash over all its changes, a [`Chain`](crate::Chain)'s.
+    pub chain: [u8; 32],
 }
 
 /// What a relay says.
@@ -100,6 +125,15 @@ pub enum RelayFrame {
     BlobChunk {
         /// At most `BLOB_CHUNK_BYTES_MAX` of them.
         bytes: Bytes,
+    },
+    /// The store is open: the answer to OpenSeated.
+    OpenedSeated {
+        /// What the relay has, an encoded `Version`.
+        version: Bytes,
+        /// Whether the client may send changes and blobs.
+        writable: bool,
+        /// Those of the seats asked about that the relay knows.
+        seats: Vec<SeatTip>,
     },
 }
 
@@ -304,11 +338,11 @@ pub trait Frame: Serialize + DeserializeOwned {
 }
 
 impl Frame for ClientFrame {
-    const KINDS: u8 = 6;
+    const KINDS: u8 = 7;
 }
 
 impl Frame for RelayFrame {
-    const KINDS: u8 = 9;
+    const KINDS: u8 = 10;
 }
 
 impl RelayFrame {

@@ -1,4 +1,5 @@
-//! Where a store is kept: a log of changes and the blobs that they refer to.
+//! Where a store is kept: its seats, a snapshot, a log of the changes after it, and the blobs that
+//! they refer to.
 //!
 //! The trait is small so that a test can stand in for the disk. Whatever [`Persistence::append`]
 //! has
@@ -11,8 +12,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sds_engine::{BlobHash, ReplicaId};
+use sds_engine::BlobHash;
 
+use crate::seat::Seat;
 use crate::store_id::StoreId;
 
 mod memory;
@@ -33,8 +35,12 @@ pub struct LogPage {
 /// What one commit adds.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
+    /// The store as it was before `changes`; it takes the place of all that is in the log.
+    pub snapshot: Option<Arc<[u8]>>,
     /// Encoded changes, each after those it builds on.
     pub changes: Vec<Arc<[u8]>>,
+    /// Seats, as they are with these changes.
+    pub seats: Vec<Seat>,
     /// Blobs; the caller has checked that the bytes are those of the hash.
     pub blobs: Vec<(BlobHash, Arc<[u8]>)>,
 }
@@ -43,7 +49,33 @@ impl Batch {
     /// Whether there is nothing to add.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.changes.is_empty() && self.blobs.is_empty()
+        self.snapshot.is_none()
+            && self.changes.is_empty()
+            && self.seats.is_empty()
+            && self.blobs.is_empty()
+    }
+
+    /// How many bytes are to be written.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let changes = self.changes.iter().map(|change| change.len());
+        let blobs = self.blobs.iter().map(|(_, bytes)| bytes.len());
+        let snapshot = self.snapshot.iter().map(|snapshot| snapshot.len());
+        changes.chain(blobs).chain(snapshot).sum()
+    }
+
+    /// Adds what was to be written after this.
+    pub fn add(&mut self, later: Self) {
+        if later.snapshot.is_some() {
+            self.snapshot = later.snapshot;
+            self.changes.clear();
+        }
+        self.changes.extend(later.changes);
+        self.blobs.extend(later.blobs);
+        for seat in later.seats {
+            self.seats.retain(|former| former.replica != seat.replica);
+            self.seats.push(seat);
+        }
     }
 }
 
@@ -52,8 +84,14 @@ pub trait Persistence: fmt::Debug + Send + 'static {
     /// The store that is kept here.
     fn store(&self) -> &StoreId;
 
-    /// The replica that writes here.
-    fn replica(&self) -> ReplicaId;
+    /// The seats of the file. One is not given up: it is leased to this session.
+    fn seats(&self) -> Vec<Seat>;
+
+    /// The snapshot that the log begins after, if there is one.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn read_snapshot(&self) -> Result<Option<Vec<u8>>, StorageError>;
 
     /// A part of the log from position `from`; zero is the start.
     ///
@@ -72,6 +110,15 @@ pub trait Persistence: fmt::Debug + Send + 'static {
     /// # Errors
     /// If it cannot be written; then nothing of it is here.
     fn append(&mut self, batch: &Batch) -> Result<(), StorageError>;
+
+    /// Gives room on disk back that nothing needs, if it is worth it. May take as long as copying the
+    /// file; to be called before closing.
+    ///
+    /// # Errors
+    /// If that fails; what is kept is as it was.
+    fn compact(&mut self) -> Result<(), StorageError> {
+        Ok(())
+    }
 }
 
 /// Why a store's file cannot be used. The world is at fault; the file has not changed.
@@ -116,6 +163,12 @@ pub enum StorageError {
         /// The file.
         path: PathBuf,
     },
+    /// The file or its folder may only be read.
+    #[error("{} cannot be written: give this user the right to, or use another folder", path.display())]
+    NotWritable {
+        /// The file.
+        path: PathBuf,
+    },
     /// The operating system refused.
     #[error("cannot use {}: {source}; check that the disk is there and the rights are", path.display())]
     Io {
@@ -124,9 +177,8 @@ pub enum StorageError {
         /// What the operating system said.
         source: Arc<io::Error>,
     },
-    /// The store took in a state in place of changes whose history was dropped elsewhere; a store's
-    /// file keeps changes, and cannot keep that.
-    #[error("{} cannot keep a state without the changes that led to it", path.display())]
+    /// Changes that were made here, or that a relay lacks, are gone: only what they led to is here.
+    #[error("{} lacks changes that are to be sent: only what they led to is here", path.display())]
     HistoryMissing {
         /// The file.
         path: PathBuf,
@@ -150,6 +202,7 @@ impl StorageError {
             Self::FormatTooNew { .. } => "store-too-new",
             Self::WrongStore { .. } => "wrong-store",
             Self::Full { .. } => "disk-full",
+            Self::NotWritable { .. } => "store-not-writable",
             Self::Io { .. } => "storage-failed",
             Self::HistoryMissing { .. } => "history-missing",
             Self::Closed { .. } => "storage-closed",
@@ -163,6 +216,9 @@ impl StorageError {
         match error.kind() {
             io::ErrorKind::NotFound => Self::NotFound { path },
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { path },
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                Self::NotWritable { path }
+            }
             io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
                 Self::Corrupt { path, detail: "not a database" }
             }

@@ -17,11 +17,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use sds_engine::{ChangeHeader, DecodeError, Version};
+use sds_engine::{ChangeHeader, DecodeError, ReplicaId, Version};
 
 use crate::limits::{OPEN_TIMEOUT, OPEN_VERSION_BYTES_MAX, PROTOCOL_VERSION};
-use crate::message::{ClientFrame, RefusalCode, RelayFrame, Token};
+use crate::message::{ClientFrame, RefusalCode, RelayFrame, SeatTip, Token};
 use crate::outbox::Outbox;
+use crate::seat::Chain;
 use crate::store_id::StoreId;
 
 /// What opens a session.
@@ -33,12 +34,15 @@ pub struct Hello<'a> {
     pub token: &'a Token,
     /// What the client has.
     pub version: &'a Version,
+    /// Its seats, as far as the relay is to be asked about them.
+    pub seats: &'a [ReplicaId],
 }
 
 /// What the driver has to act on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClientEvent {
-    /// The relay has opened the store: send it what it lacks.
+    /// The relay has opened the store: compare [`ClientSession::seats`] with one's own, then send it
+    /// what it lacks.
     Opened,
     /// Changes for the store, as an encoded patch.
     Changes(Bytes),
@@ -83,6 +87,7 @@ enum Phase {
 pub struct ClientSession {
     phase: Phase,
     at_open: Version,
+    seats: Vec<(ReplicaId, Chain)>,
     queued: Version,
     sent: Version,
     stored: Version,
@@ -95,15 +100,17 @@ impl ClientSession {
     /// A session that is about to say `hello`.
     #[must_use]
     pub fn new(hello: &Hello<'_>, now: Instant) -> Self {
-        let open = ClientFrame::Open {
+        let open = ClientFrame::OpenSeated {
             protocol: PROTOCOL_VERSION,
             store: hello.store.as_str().to_owned(),
             token: hello.token.clone(),
             version: encode_within(hello.version, OPEN_VERSION_BYTES_MAX).into(),
+            seats: hello.seats.iter().map(|seat| seat.as_u64()).collect(),
         };
         Self {
             phase: Phase::Opening { deadline: now + OPEN_TIMEOUT },
             at_open: Version::new(),
+            seats: Vec::new(),
             queued: Version::new(),
             sent: Version::new(),
             stored: Version::new(),
@@ -228,6 +235,12 @@ impl ClientSession {
         &self.at_open
     }
 
+    /// What the relay had then of the seats that it was asked about: those that it knows.
+    #[must_use]
+    pub fn seats(&self) -> &[(ReplicaId, Chain)] {
+        &self.seats
+    }
+
     /// What the relay has or will be sent: changes beyond it are the ones to export.
     #[must_use]
     pub const fn queued(&self) -> &Version {
@@ -262,14 +275,13 @@ impl ClientSession {
                 self.events.push_back(ClientEvent::Refused { code, message });
                 Ok(())
             }
-            (Phase::Opening { .. }, RelayFrame::Opened { version, writable }) => {
-                self.at_open = Version::decode(&version).map_err(PeerMisbehaved::Version)?;
-                self.queued = self.at_open.clone();
-                self.sent = self.at_open.clone();
-                self.stored = self.at_open.clone();
-                self.phase = Phase::Open { writable };
-                self.events.push_back(ClientEvent::Opened);
-                Ok(())
+            (Phase::Opening { .. }, RelayFrame::OpenedSeated { version, writable, seats }) => {
+                let chain = |seat: SeatTip| {
+                    let chain = Chain { counter: seat.next, hash: seat.chain };
+                    Some((ReplicaId::new(seat.replica)?, chain))
+                };
+                self.seats = seats.into_iter().filter_map(chain).collect();
+                self.open(&version, writable)
             }
             (Phase::Open { .. }, RelayFrame::Changes { patch }) => {
                 self.events.push_back(ClientEvent::Changes(patch));
@@ -279,13 +291,23 @@ impl ClientSession {
             (Phase::Opening { .. }, _) => {
                 Err(PeerMisbehaved::OutOfPlace("the store is not open yet"))
             }
-            (Phase::Open { .. }, RelayFrame::Opened { .. }) => {
+            (Phase::Open { .. }, RelayFrame::OpenedSeated { .. }) => {
                 Err(PeerMisbehaved::OutOfPlace("the store is open already"))
             }
             (Phase::Open { .. }, _) => {
-                Err(PeerMisbehaved::OutOfPlace("blobs have streams of their own"))
+                Err(PeerMisbehaved::OutOfPlace("blobs have streams of their own, stores seats"))
             }
         }
+    }
+
+    fn open(&mut self, version: &[u8], writable: bool) -> Result<(), PeerMisbehaved> {
+        self.at_open = Version::decode(version).map_err(PeerMisbehaved::Version)?;
+        self.queued = self.at_open.clone();
+        self.sent = self.at_open.clone();
+        self.stored = self.at_open.clone();
+        self.phase = Phase::Open { writable };
+        self.events.push_back(ClientEvent::Opened);
+        Ok(())
     }
 
     fn note_stored(&mut self, version: &[u8]) -> Result<(), PeerMisbehaved> {
@@ -330,17 +352,21 @@ mod tests {
     fn session(now: Instant) -> ClientSession {
         let store = StoreId::new("s").unwrap();
         let token = Token::from("t".to_owned());
-        ClientSession::new(&Hello { store: &store, token: &token, version: &version(&[]) }, now)
+        ClientSession::new(
+            &Hello { store: &store, token: &token, version: &version(&[]), seats: &[] },
+            now,
+        )
     }
 
     fn opened(version: &Version) -> RelayFrame {
-        RelayFrame::Opened { version: version.encode().into(), writable: true }
+        let (version, seats) = (version.encode().into(), Vec::new());
+        RelayFrame::OpenedSeated { version, writable: true, seats }
     }
 
     #[test]
     fn a_session_opens_and_tells_what_the_relay_has() {
         let mut session = session(Instant::now());
-        assert!(matches!(session.poll_transmit(), Some(ClientFrame::Open { .. })));
+        assert!(matches!(session.poll_transmit(), Some(ClientFrame::OpenSeated { .. })));
         assert!(!session.has_transmit());
         session.handle_frame(opened(&version(&[(1, 5)]))).unwrap();
         assert_eq!(session.poll_event(), Some(ClientEvent::Opened));
@@ -374,7 +400,10 @@ mod tests {
     #[test]
     fn versions_that_cannot_be_read_are_misbehaviour() {
         let mut session = session(Instant::now());
-        let damaged = RelayFrame::Opened { version: vec![0xff; 3].into(), writable: true };
+        let damaged = {
+            let version = vec![0xff; 3].into();
+            RelayFrame::OpenedSeated { version, writable: true, seats: Vec::new() }
+        };
         assert!(matches!(session.handle_frame(damaged), Err(PeerMisbehaved::Version(_))));
     }
 
@@ -405,11 +434,11 @@ mod tests {
         let many = version(&many);
         let store = StoreId::new("s").unwrap();
         let token = Token::from("t".to_owned());
-        let hello = Hello { store: &store, token: &token, version: &many };
+        let hello = Hello { store: &store, token: &token, version: &many, seats: &[] };
         let mut session = ClientSession::new(&hello, Instant::now());
         let open = session.poll_transmit().unwrap();
         assert!(open.encode().len() < crate::limits::FIRST_FRAME_BYTES_MAX);
-        let ClientFrame::Open { version, .. } = open else { panic!("not an open frame") };
+        let ClientFrame::OpenSeated { version, .. } = open else { panic!("not an open frame") };
         let part = Version::decode(&version).unwrap();
         assert!(!part.is_empty() && many.covers(&part));
     }

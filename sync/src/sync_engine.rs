@@ -24,6 +24,7 @@ use crate::transport::{RelayUrl, Trust};
 
 mod blobs;
 mod driver;
+mod reseat;
 mod shared;
 mod status;
 mod writer;
@@ -120,11 +121,11 @@ impl SyncEngine {
     #[must_use]
     pub fn start(local: LocalStore) -> Self {
         let id = local.id().clone();
-        let (persisted, known) = (local.saved.clone(), local.saved);
+        let (persisted, known) = (local.ledger.version.clone(), local.ledger.version.clone());
         let status = SyncStatus { local: known, persisted, ..SyncStatus::default() };
         let (status, saved) = (watch::Sender::new(status), watch::Sender::new(0));
         let (handle, writer) = Writer::spawn(local.persistence, status.clone(), saved.clone());
-        let shared = Shared::new(id, local.store, status, saved, handle);
+        let shared = Shared::new(id, (local.store, local.ledger), status, saved, handle);
         let engine =
             Self { shared: Arc::new(shared), driver: Mutex::new(None), writer: Some(writer) };
         // Nobody else has the store yet, so nothing stands in the way.
@@ -224,13 +225,15 @@ impl SyncEngine {
         }
     }
 
-    /// Leaves the relay, writes what is not on disk yet, and closes the file.
+    /// Leaves the relay, writes what is not on disk yet, with a snapshot in the place of the log, and
+    /// closes the file.
     ///
     /// # Errors
     /// If the disk fails.
     pub async fn stop(mut self) -> Result<(), SyncError> {
         self.disconnect().await;
-        let flushed = self.shared.flush().await;
+        let checkpointed = self.shared.checkpoint();
+        let flushed = checkpointed.and(self.shared.flush().await);
         self.shared.stop_writer();
         if let Some(writer) = self.writer.take() {
             let joined = tokio::task::spawn_blocking(move || writer.join()).await;

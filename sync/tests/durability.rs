@@ -7,7 +7,8 @@ use std::time::Duration;
 use sds_engine::{BlobHash, ReplicaId};
 use sds_store::{DataStore, EntryId, StoreError};
 use sds_sync::{
-    Batch, LocalStore, LogPage, MemoryPersistence, Persistence, StorageError, StoreId, SyncEngine,
+    Batch, LocalStore, LogPage, MemoryPersistence, Persistence, Seat, StorageError, StoreId,
+    SyncEngine,
 };
 use tempfile::TempDir;
 
@@ -35,8 +36,12 @@ impl Persistence for FullDisk {
         self.inner.store()
     }
 
-    fn replica(&self) -> ReplicaId {
-        self.inner.replica()
+    fn seats(&self) -> Vec<Seat> {
+        self.inner.seats()
+    }
+
+    fn read_snapshot(&self) -> Result<Option<Vec<u8>>, StorageError> {
+        self.inner.read_snapshot()
     }
 
     fn read_log(&self, from: u64) -> Result<LogPage, StorageError> {
@@ -101,9 +106,9 @@ fn a_log_with_a_gap_or_damage_is_no_store() {
     add_item(local.store_mut());
     let changes = local.store().changes_since(&sds_engine::Version::new()).unwrap();
     let mut gap = memory();
-    gap.append(&Batch { changes: changes[1..].to_vec(), blobs: Vec::new() }).unwrap();
+    gap.append(&Batch { changes: changes[1..].to_vec(), ..Batch::default() }).unwrap();
     assert_eq!(LocalStore::load(gap).unwrap_err().code(), "store-corrupt");
-    disk.append(&Batch { changes: vec![Arc::from(*b"garbage")], blobs: Vec::new() }).unwrap();
+    disk.append(&Batch { changes: vec![Arc::from(*b"garbage")], ..Batch::default() }).unwrap();
     assert_eq!(LocalStore::load(disk).unwrap_err().code(), "store-corrupt");
 }
 

@@ -41,6 +41,10 @@ fn the_bytes_of_client_frames_never_change() {
     let get = ClientFrame::GetBlob { store: store(), hash: [0xcd; 32] };
     check(&get, &format!("2400000004027331{}", "cd".repeat(32)));
     check(&ClientFrame::BlobChunk { bytes: bytes(&[9]) }, "03000000050109");
+    let (version, seats) = (bytes(&[7, 8]), vec![1, 300]);
+    let open =
+        ClientFrame::OpenSeated { protocol: 2, store: store(), token: token(), version, seats };
+    check(&open, "10000000060202733103746f6b0207080201ac02");
 }
 
 #[test]
@@ -54,6 +58,9 @@ fn the_bytes_of_relay_frames_never_change() {
     check(&RelayFrame::BlobFound { size: 300 }, "0300000006ac02");
     check(&RelayFrame::BlobMissing, "0100000007");
     check(&RelayFrame::BlobChunk { bytes: bytes(&[9]) }, "03000000080109");
+    let seats = vec![SeatTip { replica: 300, next: 4, chain: [0xab; 32] }];
+    let opened = RelayFrame::OpenedSeated { version: bytes(&[5]), writable: true, seats };
+    check(&opened, &format!("2800000009010501 01ac0204{}", "ab".repeat(32)).replace(' ', ""));
 }
 
 #[test]
@@ -68,8 +75,8 @@ fn every_refusal_keeps_its_number() {
 #[test]
 fn unknown_kinds_and_empty_frames_are_errors() {
     assert_eq!(ClientFrame::decode(&[]), Err(FrameError::Empty));
-    assert_eq!(ClientFrame::decode(&[6]), Err(FrameError::UnknownKind { kind: 6 }));
-    assert_eq!(RelayFrame::decode(&[9]), Err(FrameError::UnknownKind { kind: 9 }));
+    assert_eq!(ClientFrame::decode(&[7]), Err(FrameError::UnknownKind { kind: 7 }));
+    assert_eq!(RelayFrame::decode(&[10]), Err(FrameError::UnknownKind { kind: 10 }));
     assert_eq!(RelayFrame::decode(&[0xff; 9]), Err(FrameError::UnknownKind { kind: 0xff }));
     assert_eq!(ClientFrame::decode(&[1, 0xff]), Err(FrameError::Malformed { kind: 1 }));
 }
@@ -101,7 +108,7 @@ fn any_bytes_give_a_frame_or_an_error() {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             *byte = state.to_be_bytes()[0];
         }
-        noise[0] %= 10;
+        noise[0] %= 11;
         let len = usize::from(noise[23] % 24);
         drop(ClientFrame::decode(&noise[..len]));
         drop(RelayFrame::decode(&noise[..len]));

@@ -6,18 +6,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sds_engine::{BlobHash, ReplicaId};
 
 use super::{Batch, LogPage, Persistence, StorageError};
+use crate::seat::Seat;
 use crate::store_id::StoreId;
 
 /// Clones share what is kept, as two openings of one file would.
 #[derive(Clone, Debug)]
 pub struct MemoryPersistence {
     store: StoreId,
-    replica: ReplicaId,
     kept: Arc<Mutex<Kept>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Kept {
+    snapshot: Option<Arc<[u8]>>,
+    seats: BTreeMap<ReplicaId, Seat>,
     log: Vec<Arc<[u8]>>,
     blobs: BTreeMap<BlobHash, Arc<[u8]>>,
 }
@@ -26,7 +28,16 @@ impl MemoryPersistence {
     /// An empty store that `replica` writes to.
     #[must_use]
     pub fn new(store: StoreId, replica: ReplicaId) -> Self {
-        Self { store, replica, kept: Arc::default() }
+        let seats = BTreeMap::from([(replica, Seat::new(replica))]);
+        let kept = Kept { seats, ..Kept::default() };
+        Self { store, kept: Arc::new(Mutex::new(kept)) }
+    }
+
+    /// A copy that goes its own way, as one of a disk would.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let kept = Arc::new(Mutex::new(self.kept().clone()));
+        Self { store: self.store.clone(), kept }
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -40,8 +51,12 @@ impl Persistence for MemoryPersistence {
         &self.store
     }
 
-    fn replica(&self) -> ReplicaId {
-        self.replica
+    fn seats(&self) -> Vec<Seat> {
+        self.kept().seats.values().cloned().collect()
+    }
+
+    fn read_snapshot(&self) -> Result<Option<Vec<u8>>, StorageError> {
+        Ok(self.kept().snapshot.as_ref().map(|snapshot| snapshot.to_vec()))
     }
 
     fn read_log(&self, from: u64) -> Result<LogPage, StorageError> {
@@ -56,6 +71,11 @@ impl Persistence for MemoryPersistence {
 
     fn append(&mut self, batch: &Batch) -> Result<(), StorageError> {
         let mut kept = self.kept();
+        if let Some(snapshot) = &batch.snapshot {
+            kept.snapshot = Some(Arc::clone(snapshot));
+            kept.log.clear();
+        }
+        kept.seats.extend(batch.seats.iter().map(|seat| (seat.replica, seat.clone())));
         kept.log.extend(batch.changes.iter().cloned());
         kept.blobs.extend(batch.blobs.iter().cloned());
         Ok(())

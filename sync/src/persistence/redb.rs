@@ -2,13 +2,19 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `meta` | `format` (u16 LE), `store` (UTF-8), `replica` (u64 LE) | the value |
-//! | `log` | u64, from 0 without gaps | an encoded change, and its checksum (`log_value`) |
+//! | `meta` | `format` (u16 LE), `store` (UTF-8), `place` (32 bytes), `log_start` (u64 LE) | the value |
+//! | `seats` | replica (u64) | its seat, and a checksum (`seat`, `log_value`) |
+//! | `snapshot` | u32, from 0 without gaps | 1 MiB, the last one the rest; and a checksum each |
+//! | `log` | u64, from `log_start` without gaps | an encoded change, and its checksum (`log_value`) |
 //! | `blobs` | SHA-256 | size in bytes (u64) |
 //! | `blob_chunks` | SHA-256, u32 from 0 without gaps | 1 MiB; the last one the rest |
 //!
-//! Invariant R1: what was written here since opening, and nothing else, is behind what was loaded;
-//! also if a failure made it necessary to open the file again.
+//! Invariants:
+//! - R1. What was written here since opening, and nothing else, is behind what was loaded; also if a
+//!   failure made it necessary to open the file again.
+//! - R2. The snapshot and the log after it are the whole store, after every commit.
+//! - R3. A session's seat is in the file before the session begins. A file in another place than it
+//!   was gives up all seats that it had.
 //!
 //! Not here: whether changes are well formed; the log gives back what was put in.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
@@ -23,28 +29,39 @@ use super::{Batch, LogPage, Persistence, StorageError};
 use crate::database::{Database, Failure};
 use crate::limits::{BLOB_BYTES_MAX, BLOB_CHUNK_BYTES_MAX, LOG_PAGE_BYTES_MAX};
 use crate::log_value::{seal, unseal};
+use crate::place::Place;
+use crate::random;
+use crate::seat::Seat;
 use crate::store_id::StoreId;
 
-const FORMAT: u16 = 1;
+const FORMAT: u16 = 2;
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+const SEATS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("seats");
+const SNAPSHOT: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("snapshot");
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 const BLOBS: TableDefinition<'_, &[u8; 32], u64> = TableDefinition::new("blobs");
 const BLOB_CHUNKS: TableDefinition<'_, (&[u8; 32], u32), &[u8]> =
     TableDefinition::new("blob_chunks");
+
+/// How many bytes of a snapshot are in one row.
+const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
 
 /// A store in a redb file. As long as this lives no other process can open it.
 #[derive(Debug)]
 pub struct RedbPersistence {
     database: Database,
     store: StoreId,
-    replica: ReplicaId,
+    seats: Vec<Seat>,
     /// Where the log ended when it was last known. The file may be opened anew after a failure.
     end: u64,
+    /// What a commit that failed was to append there: it may have reached the disk all the same.
+    uncertain: Vec<Arc<[u8]>>,
 }
 
 impl RedbPersistence {
-    /// Opens the file of `store` in `folder`, or makes it, for a replica whose number is `fresh`.
+    /// Opens the file of `store` in `folder`, or makes it. If it has no seat that can be used, it
+    /// gets the seat `fresh`.
     ///
     /// # Errors
     /// Any [`StorageError`] but [`StorageError::NotFound`].
@@ -54,8 +71,8 @@ impl RedbPersistence {
         fresh: ReplicaId,
     ) -> Result<Self, StorageError> {
         let path = folder.join(store.file_name());
-        let database = Database::open_or_create(&path, |write| initialize(write, store, fresh))?;
-        Self::check(database, store)
+        let database = Database::open_or_create(&path, |write| initialize(write, store))?;
+        Self::lease(database, store, fresh)
     }
 
     /// Opens the file of `store` in `folder`; it must be there.
@@ -67,15 +84,35 @@ impl RedbPersistence {
         if !path.exists() {
             return Err(StorageError::NotFound { path });
         }
-        Self::check(Database::open(&path)?, store)
+        Self::lease(Database::open(&path)?, store, random::replica_id())
     }
 
-    fn check(database: Database, store: &StoreId) -> Result<Self, StorageError> {
-        let (replica, end) = database.read(|read| {
-            let replica = check_meta(read, store)?;
-            Ok((replica, end_of(&read.open_table(LOG)?)?))
+    /// Takes a seat: one of the file's, or `fresh`, if it has none or is a copy (R3).
+    fn lease(database: Database, store: &StoreId, fresh: ReplicaId) -> Result<Self, StorageError> {
+        let place = Place::of(database.path())
+            .map_err(|error| StorageError::from_io(database.path(), error))?;
+        let (mut seats, end, is_at_home) = database.read(|read| {
+            check_meta(read, store)?;
+            let meta = read.open_table(META)?;
+            let known = meta.get("place")?;
+            let is_at_home = known.is_some_and(|known| known.value() == place.0);
+            let seats = read_seats(&read.open_table(SEATS)?)?;
+            Ok((seats, end_of(&read.open_table(LOG)?, &meta)?, is_at_home))
         })?;
-        Ok(Self { database, store: store.clone(), replica, end })
+        if !is_at_home {
+            seats.iter_mut().for_each(|seat| seat.is_given_up = true);
+        }
+        let is_without = seats.iter().all(|seat| seat.is_given_up);
+        if is_without {
+            seats.push(Seat::new(fresh));
+        }
+        if is_without || !is_at_home {
+            database.write(|write| {
+                write.open_table(META)?.insert("place", place.0.as_slice())?;
+                write_seats(write, &seats)
+            })?;
+        }
+        Ok(Self { database, store: store.clone(), seats, end, uncertain: Vec::new() })
     }
 }
 
@@ -84,8 +121,23 @@ impl Persistence for RedbPersistence {
         &self.store
     }
 
-    fn replica(&self) -> ReplicaId {
-        self.replica
+    fn seats(&self) -> Vec<Seat> {
+        self.seats.clone()
+    }
+
+    fn read_snapshot(&self) -> Result<Option<Vec<u8>>, StorageError> {
+        self.database.read(|read| {
+            let mut snapshot = None;
+            for (index, row) in (0..).zip(read.open_table(SNAPSHOT)?.iter()?) {
+                let (key, value) = row?;
+                if key.value() != index {
+                    return Err(Failure::Corrupt("a part of the snapshot is missing"));
+                }
+                let bytes: &mut Vec<u8> = snapshot.get_or_insert_default();
+                bytes.extend_from_slice(unseal(value.value())?);
+            }
+            Ok(snapshot)
+        })
     }
 
     fn read_log(&self, from: u64) -> Result<LogPage, StorageError> {
@@ -126,13 +178,65 @@ impl Persistence for RedbPersistence {
     }
 
     fn append(&mut self, batch: &Batch) -> Result<(), StorageError> {
-        let known_end = self.end;
-        self.end = self.database.write(|write| {
+        let (known_end, uncertain) = (self.end, &self.uncertain);
+        let outcome = self.database.write(|write| {
             write_blobs(write, &batch.blobs)?;
-            append_changes(&mut write.open_table(LOG)?, known_end, &batch.changes)
-        })?;
-        Ok(())
+            write_seats(write, &batch.seats)?;
+            if let Some(snapshot) = &batch.snapshot {
+                replace_log(write, known_end, uncertain, snapshot)?;
+            }
+            let meta = write.open_table(META)?;
+            append_changes(&mut write.open_table(LOG)?, &meta, known_end, &batch.changes)
+        });
+        match outcome {
+            Ok(end) => {
+                self.end = end;
+                self.uncertain.clear();
+                Ok(())
+            }
+            Err(error) => {
+                self.uncertain.clone_from(&batch.changes);
+                Err(error)
+            }
+        }
     }
+
+    fn compact(&mut self) -> Result<(), StorageError> {
+        self.database.compact_if_worth_it().map(drop)
+    }
+}
+
+/// Puts a snapshot in the place of the log, which ended at `known_end`.
+///
+/// A commit that failed may have reached the disk all the same, with the changes `uncertain`; the
+/// snapshot has them too. Anything else there was written by somebody else.
+fn replace_log(
+    write: &WriteTransaction,
+    known_end: u64,
+    uncertain: &[Arc<[u8]>],
+    snapshot: &[u8],
+) -> Result<(), Failure> {
+    let mut meta = write.open_table(META)?;
+    let mut log = write.open_table(LOG)?;
+    let end = end_of(&log, &meta)?;
+    let mut expected = uncertain.iter();
+    for row in log.range(known_end..)? {
+        if expected.next().is_none_or(|change| row.is_ok_and(|(_, it)| it.value() != seal(change)))
+        {
+            return Err(Failure::Changed);
+        }
+    }
+    if end < known_end {
+        return Err(Failure::Changed);
+    }
+    log.retain(|_, _| false)?;
+    meta.insert("log_start", known_end.to_le_bytes().as_slice())?;
+    let mut rows = write.open_table(SNAPSHOT)?;
+    rows.retain(|_, _| false)?;
+    for (index, chunk) in (0..).zip(snapshot.chunks(SNAPSHOT_CHUNK_BYTES)) {
+        rows.insert(index, seal(chunk).as_slice())?;
+    }
+    Ok(())
 }
 
 /// Appends changes behind `known_end`, and says where the log ends then.
@@ -141,10 +245,11 @@ impl Persistence for RedbPersistence {
 /// not written twice. Anything else there was written by somebody else.
 fn append_changes(
     log: &mut Table<'_, u64, &'static [u8]>,
+    meta: &impl ReadableTable<&'static str, &'static [u8]>,
     known_end: u64,
     changes: &[Arc<[u8]>],
 ) -> Result<u64, Failure> {
-    let end = end_of(log)?;
+    let end = end_of(log, meta)?;
     let mut seq = known_end;
     for change in changes {
         let value = seal(change);
@@ -164,23 +269,33 @@ fn append_changes(
     Ok(seq)
 }
 
-fn end_of(log: &impl ReadableTable<u64, &'static [u8]>) -> Result<u64, Failure> {
-    Ok(log.last()?.map_or(0, |(last, _)| last.value() + 1))
+/// Where the log ends.
+fn end_of(
+    log: &impl ReadableTable<u64, &'static [u8]>,
+    meta: &impl ReadableTable<&'static str, &'static [u8]>,
+) -> Result<u64, Failure> {
+    if let Some((last, _)) = log.last()? {
+        return Ok(last.value() + 1);
+    }
+    let start = meta.get("log_start")?.and_then(|bytes| bytes.value().try_into().ok());
+    start.map(u64::from_le_bytes).ok_or(Failure::Corrupt("no start of the log"))
 }
 
-fn initialize(write: &WriteTransaction, store: &StoreId, fresh: ReplicaId) -> Result<(), Failure> {
+fn initialize(write: &WriteTransaction, store: &StoreId) -> Result<(), Failure> {
     let mut meta = write.open_table(META)?;
     meta.insert("format", FORMAT.to_le_bytes().as_slice())?;
     meta.insert("store", store.as_str().as_bytes())?;
-    meta.insert("replica", fresh.as_u64().to_le_bytes().as_slice())?;
+    meta.insert("log_start", 0_u64.to_le_bytes().as_slice())?;
+    write.open_table(SEATS)?;
+    write.open_table(SNAPSHOT)?;
     write.open_table(LOG)?;
     write.open_table(BLOBS)?;
     write.open_table(BLOB_CHUNKS)?;
     Ok(())
 }
 
-/// The replica that writes to the file, if the file is `store`'s and this program can read it.
-fn check_meta(read: &ReadTransaction, store: &StoreId) -> Result<ReplicaId, Failure> {
+/// Whether the file is `store`'s and this program can read it.
+fn check_meta(read: &ReadTransaction, store: &StoreId) -> Result<(), Failure> {
     if !read.list_tables()?.any(|table| table.name() == META.name()) {
         return Err(Failure::Corrupt("a database of another kind"));
     }
@@ -194,10 +309,26 @@ fn check_meta(read: &ReadTransaction, store: &StoreId) -> Result<ReplicaId, Fail
     if meta.get("store")?.is_none_or(|id| id.value() != store.as_str().as_bytes()) {
         return Err(Failure::WrongStore);
     }
-    let replica = meta.get("replica")?.and_then(|bytes| bytes.value().try_into().ok());
-    replica
-        .and_then(|bytes| ReplicaId::new(u64::from_le_bytes(bytes)))
-        .ok_or(Failure::Corrupt("no replica id"))
+    Ok(())
+}
+
+fn read_seats(table: &impl ReadableTable<u64, &'static [u8]>) -> Result<Vec<Seat>, Failure> {
+    let mut seats = Vec::new();
+    for row in table.iter()? {
+        let (replica, value) = row?;
+        let replica = ReplicaId::new(replica.value());
+        let seat = replica.and_then(|replica| Seat::decode(replica, unseal(value.value()).ok()?));
+        seats.push(seat.ok_or(Failure::Corrupt("a seat is damaged"))?);
+    }
+    Ok(seats)
+}
+
+fn write_seats(write: &WriteTransaction, seats: &[Seat]) -> Result<(), Failure> {
+    let mut table = write.open_table(SEATS)?;
+    for seat in seats {
+        table.insert(seat.replica.as_u64(), seal(&seat.encode()).as_slice())?;
+    }
+    Ok(())
 }
 
 fn write_blobs(write: &WriteTransaction, blobs: &[(BlobHash, Arc<[u8]>)]) -> Result<(), Failure> {

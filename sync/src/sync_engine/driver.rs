@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
 
+use super::reseat::Purpose;
 use super::shared::{ApplyError, DriverNumber, Shared, apply_off_thread};
 use super::status::ConnectionState;
 use super::{ConnectOptions, SyncError, blobs};
@@ -41,6 +42,8 @@ enum Failure {
     Engine(#[from] SyncError),
     #[error("the relay has ended the stream")]
     Ended,
+    #[error("the relay has other changes of this file: connecting anew to settle that")]
+    Reseating,
 }
 
 impl Failure {
@@ -53,12 +56,14 @@ impl Failure {
             Self::Apply(error) => error.code(),
             Self::Engine(error) => error.code(),
             Self::Ended => "connection-lost",
+            Self::Reseating => "reseating",
         }
     }
 
     /// Whether the relay itself was fine, so that there is no reason to go easy on it.
     const fn is_mere_loss(&self) -> bool {
         matches!(self, Self::Stream(StreamError::Transport(_) | StreamError::CutOff) | Self::Ended)
+            || matches!(self, Self::Reseating)
             || matches!(self, Self::Refused { code: RefusalCode::ShuttingDown, .. })
     }
 }
@@ -71,6 +76,7 @@ pub(super) async fn run(
     mut stop: watch::Receiver<bool>,
 ) {
     let mut backoff = Backoff::new();
+    let mut was_forked = false;
     loop {
         shared.report_connection(number, ConnectionState::Connecting);
         let connected = connect_once(&shared, number, &options, &mut stop).await;
@@ -85,11 +91,22 @@ pub(super) async fn run(
         }
         let delay = backoff.next_delay(random::jitter());
         let (state, is_final) = match failure {
-            Failure::Refused { code, message } if code.is_final() => {
+            // Another copy of this file may have been faster; the next connection will see that.
+            Failure::Refused { code: RefusalCode::Forked, .. } if !was_forked => {
+                was_forked = true;
+                (ConnectionState::WaitingToReconnect { attempt: backoff.attempt() }, false)
+            }
+            Failure::Refused { code, message }
+            | Failure::Engine(SyncError::Refused { code, message })
+                if code.is_final() =>
+            {
                 (ConnectionState::Refused { code, message }, true)
             }
             Failure::Engine(SyncError::Stopped) => (ConnectionState::Disconnected, true),
-            _ => (ConnectionState::WaitingToReconnect { attempt: backoff.attempt() }, false),
+            other => {
+                was_forked &= !matches!(other, Failure::Reseating);
+                (ConnectionState::WaitingToReconnect { attempt: backoff.attempt() }, false)
+            }
         };
         shared.report(number, |status| {
             status.connection = state;
@@ -146,6 +163,7 @@ struct Link {
     number: DriverNumber,
     connection: Connection,
     session: ClientSession,
+    purpose: Purpose,
     pipe: FramePipe<ClientFrame, RelayFrame>,
     saved: watch::Receiver<u64>,
     blobs: JoinSet<()>,
@@ -167,13 +185,14 @@ impl Link {
         connection: Connection,
         pipe: FramePipe<ClientFrame, RelayFrame>,
     ) -> Result<Self, SyncError> {
-        let version = shared.read(|store| store.version().clone())?;
-        let hello = Hello { store: &shared.id, token: &options.token, version: &version };
+        let (version, seats) = shared.hello()?;
+        let (store, token) = (&shared.id, &options.token);
+        let hello = Hello { store, token, version: &version, seats: &seats };
         let session = ClientSession::new(&hello, Instant::now());
         let saved = shared.saved.subscribe();
         let shared = Arc::clone(shared);
-        let blobs = JoinSet::new();
-        Ok(Self { shared, number, connection, session, pipe, saved, blobs })
+        let (blobs, purpose) = (JoinSet::new(), Purpose::Nothing);
+        Ok(Self { shared, number, connection, session, purpose, pipe, saved, blobs })
     }
 
     async fn run(mut self, stop: &mut watch::Receiver<bool>) -> Result<(), Failure> {
@@ -218,7 +237,7 @@ impl Link {
             match event {
                 ClientEvent::Opened => self.handle_opened()?,
                 ClientEvent::Changes(patch) => self.take_in(patch).await?,
-                ClientEvent::Stored => {}
+                ClientEvent::Stored => self.shared.note_stored(self.session.stored())?,
                 ClientEvent::Refused { code, message } => {
                     return Err(Failure::Refused { code, message });
                 }
@@ -228,6 +247,12 @@ impl Link {
     }
 
     fn handle_opened(&mut self) -> Result<(), Failure> {
+        self.purpose = self.shared.compare_seats(self.session.seats())?;
+        match self.purpose {
+            Purpose::Sync => {}
+            Purpose::Inquiry => return Ok(()),
+            Purpose::Nothing => return Err(Failure::Reseating),
+        }
         let writable = self.session.is_writable();
         tracing::info!(store = %self.shared.id, writable, "connected");
         let session = &self.session;
@@ -245,6 +270,10 @@ impl Link {
     }
 
     async fn take_in(&mut self, patch: Bytes) -> Result<(), Failure> {
+        if self.purpose == Purpose::Inquiry {
+            let is_settled = self.shared.inquire(self.session.at_open(), &patch).await?;
+            return if is_settled { Err(Failure::Reseating) } else { Ok(()) };
+        }
         if self.shared.is_disk_behind() {
             self.shared.flush().await?;
         }
@@ -259,7 +288,7 @@ impl Link {
 
     /// Queues what has reached the disk and the relay lacks.
     fn queue_changes(&mut self) -> Result<(), Failure> {
-        if self.session.is_writable() {
+        if self.session.is_writable() && self.purpose == Purpose::Sync {
             let changes = self.shared.durable_since(self.session.queued())?;
             self.session.handle_durable(&changes).map_err(|_| SyncError::Stopped)?;
         }
@@ -267,7 +296,7 @@ impl Link {
     }
 
     fn publish(&self) {
-        if !self.session.is_open() {
+        if !self.session.is_open() || self.purpose != Purpose::Sync {
             return;
         }
         let (sent, stored) = (self.session.sent(), self.session.stored());

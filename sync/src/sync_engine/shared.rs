@@ -1,7 +1,7 @@
 //! What the callers, the connection and the writer of one store share.
 //!
 //! Invariants:
-//! - E1. The writer was handed exactly the changes of `captured`, in an order in which each comes
+//! - E1. The writer was handed exactly what is in `ledger`, in an order in which each change comes
 //!   after those it builds on: capturing happens under the lock that every edit holds.
 //! - E2. `blobs_to_fetch` lists blobs that the state refers to, not only some change, and that the
 //!   store does not hold; `blobs_to_send` lists blobs that it holds.
@@ -11,22 +11,26 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
-use sds_engine::{BlobHash, BlobRef, ChangeHeader, Version};
+use sds_engine::{BlobHash, BlobRef, ChangeHeader, ReplicaId, Version};
 use sds_store::{DataStore, StoreError};
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::SyncError;
+use super::reseat::Doubts;
 use super::status::{ConnectionState, SyncStatus};
 use super::writer::{Job, WriterGone, WriterHandle};
+use crate::ledger::{Ledger, history_missing};
 use crate::limits::UNSAVED_BYTES_MAX;
-use crate::local_store::{batch_since, history_missing};
 use crate::persistence::Batch;
+use crate::random;
 use crate::store_id::StoreId;
 
 /// The store, and what has been passed on of it.
 pub(super) struct Core {
-    store: DataStore,
-    captured: Version,
+    pub(super) store: DataStore,
+    pub(super) ledger: Ledger,
+    /// What is being found out about seats of which a relay has other changes.
+    pub(super) doubts: Doubts,
     blobs_to_send: BTreeMap<BlobHash, u64>,
     blobs_to_fetch: BTreeMap<BlobHash, u64>,
 }
@@ -47,7 +51,7 @@ pub(super) struct Shared {
     /// Rung when there is another blob to send or to fetch.
     pub(super) blobs_changed: Notify,
     core: Mutex<Core>,
-    writer: WriterHandle,
+    pub(super) writer: WriterHandle,
     /// Which of the drivers, counted, speaks for the connection. Only changes with the status
     /// locked.
     speaker: AtomicU64,
@@ -66,15 +70,15 @@ impl From<WriterGone> for SyncError {
 impl Shared {
     pub(super) fn new(
         id: StoreId,
-        store: DataStore,
+        (store, ledger): (DataStore, Ledger),
         status: watch::Sender<SyncStatus>,
         saved: watch::Sender<u64>,
         writer: WriterHandle,
     ) -> Self {
-        let captured = status.borrow().persisted.clone();
         let core = Core {
             store,
-            captured,
+            ledger,
+            doubts: Doubts::default(),
             blobs_to_send: BTreeMap::new(),
             blobs_to_fetch: BTreeMap::new(),
         };
@@ -101,10 +105,20 @@ impl Shared {
     /// Takes a patch in, or leaves the store untouched; returns the changes that were new.
     pub(super) fn apply(&self, patch: &[u8]) -> Result<Vec<Arc<[u8]>>, ApplyError> {
         let mut core = self.core()?;
-        let taken_in = core.store.hold_events(|store| {
+        let Core { store, ledger, .. } = &mut *core;
+        let (seat, fresh) = (ledger.seats.current().replica, random::replica_id());
+        let made = store.version().next(seat);
+        let taken_in = store.hold_events(|store| {
             store.apply_remote_patch(patch)?;
+            if store.version().next(seat) > made {
+                // Another copy of this file is at work.
+                store.go_on_as(fresh)?;
+            }
             Ok::<_, StoreError>(store.version().clone())
         })?;
+        if store.replica_id() == fresh {
+            ledger.seats.renew(fresh);
+        }
         // Handlers may have answered with edits, which the relay has yet to hear of.
         let is_answered = *core.store.version() != taken_in;
         let origin = if is_answered { Origin::Local } else { Origin::Relay };
@@ -126,6 +140,12 @@ impl Shared {
             header.is_ok_and(|header| status.persisted.has(header.last()))
         });
         Ok(changes)
+    }
+
+    /// Notes what the relay has on its disk.
+    pub(super) fn note_stored(&self, stored: &Version) -> Result<(), SyncError> {
+        self.core()?.ledger.seats.note_stored(stored);
+        Ok(())
     }
 
     /// Waits until everything handed to the writer is on disk.
@@ -191,7 +211,7 @@ impl Shared {
         bytes: Arc<[u8]>,
     ) -> Result<(), SyncError> {
         let blobs = vec![(hash, Arc::clone(&bytes))];
-        let batch = Batch { changes: Vec::new(), blobs };
+        let batch = Batch { blobs, ..Batch::default() };
         self.writer.ask(Job::Append { batch, upto: Version::new() })?;
         self.flush().await?;
         let mut core = self.core()?;
@@ -232,15 +252,29 @@ impl Shared {
         });
     }
 
+    /// Puts a snapshot in the place of the file's log, unless that is empty.
+    pub(super) fn checkpoint(&self) -> Result<(), SyncError> {
+        let mut core = self.core()?;
+        if core.ledger.log_bytes > 0 {
+            let Core { store, ledger, .. } = &mut *core;
+            let (batch, upto) = (ledger.checkpoint(store), ledger.version.clone());
+            self.writer.ask(Job::Append { batch, upto })?;
+        }
+        Ok(())
+    }
+
     /// Hands what the store has gained to the writer.
     fn capture(&self, core: &mut Core, origin: Origin) -> Result<Vec<Arc<[u8]>>, SyncError> {
-        let gained = batch_since(&core.store, &core.captured, &self.id)?;
+        let former = core.ledger.version.clone();
+        let gained = core.ledger.gain(&core.store, &self.id)?;
         if gained.unsaved.is_empty() {
             return Ok(Vec::new());
         }
         let mut upto = Version::new();
-        let headers = gained.unsaved.changes.iter().flat_map(|bytes| ChangeHeader::decode(bytes));
-        headers.for_each(|header| upto.advance(header.replica, header.end()));
+        let is_new = |(replica, next): &(ReplicaId, u64)| former.next(*replica) < *next;
+        core.ledger.version.iter().filter(is_new).for_each(|(replica, next)| {
+            upto.advance(replica, next);
+        });
         // Looking at the whole state is worth it only if the list can have changed.
         if !gained.blobs.is_empty() || !core.blobs_to_fetch.is_empty() {
             core.list_blobs_to_fetch();
@@ -248,8 +282,6 @@ impl Shared {
         if origin == Origin::Local {
             core.note_blobs_to_send(gained.blobs.iter().copied());
         }
-        core.captured.merge(&upto);
-        let changes = gained.unsaved.changes.clone();
         self.status.send_modify(|status| {
             status.local.merge(&upto);
             status.blobs_to_send = core.blobs_to_send.len();
@@ -259,7 +291,7 @@ impl Shared {
             self.blobs_changed.notify_one();
         }
         self.writer.ask(Job::Append { batch: gained.unsaved, upto })?;
-        Ok(changes)
+        Ok(gained.changes)
     }
 
     fn publish_blobs(&self, core: &Core) {
@@ -273,7 +305,7 @@ impl Shared {
 
     /// The lock; an error after a panic of somebody who held it, for then nobody knows what is in
     /// there, and what is on disk is the truth.
-    fn core(&self) -> Result<MutexGuard<'_, Core>, SyncError> {
+    pub(super) fn core(&self) -> Result<MutexGuard<'_, Core>, SyncError> {
         self.core.lock().map_err(|_| SyncError::Stopped)
     }
 }
@@ -322,11 +354,11 @@ pub(super) async fn apply_off_thread(
 
 #[cfg(test)]
 mod tests {
-    use sds_engine::ReplicaId;
     use sds_store::EntryId;
 
     use super::super::writer::Writer;
     use super::*;
+    use crate::local_store::LocalStore;
     use crate::persistence::MemoryPersistence;
 
     fn replica(number: u64) -> ReplicaId {
@@ -336,9 +368,10 @@ mod tests {
     fn shared() -> Shared {
         let id = StoreId::new("s").unwrap();
         let (status, saved) = (watch::Sender::default(), watch::Sender::default());
-        let memory = Box::new(MemoryPersistence::new(id.clone(), replica(2)));
-        let (writer, _thread) = Writer::spawn(memory, status.clone(), saved.clone());
-        Shared::new(id, DataStore::new(replica(2)), status, saved, writer)
+        let memory = MemoryPersistence::new(id.clone(), replica(2));
+        let local = LocalStore::load(memory).unwrap();
+        let (writer, _thread) = Writer::spawn(local.persistence, status.clone(), saved.clone());
+        Shared::new(id, (local.store, local.ledger), status, saved, writer)
     }
 
     /// Fifty thousand bytes, which are kept as a blob.

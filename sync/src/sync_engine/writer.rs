@@ -43,7 +43,7 @@ impl WriterHandle {
     /// Asks for something.
     pub(super) fn ask(&self, job: Job) -> Result<(), WriterGone> {
         if let Job::Append { batch, .. } = &job {
-            self.unsaved_bytes.fetch_add(size_of_batch(batch), Ordering::Relaxed);
+            self.unsaved_bytes.fetch_add(batch.size(), Ordering::Relaxed);
         }
         self.jobs.send(job).map_err(|_| WriterGone)
     }
@@ -60,6 +60,8 @@ pub(super) struct Writer {
     jobs: Receiver<Job>,
     unsaved_bytes: Arc<AtomicUsize>,
     batch: Batch,
+    /// How many of the unsaved bytes came with what is in `batch`.
+    batch_bytes: usize,
     upto: Version,
     status: watch::Sender<SyncStatus>,
     saved: watch::Sender<u64>,
@@ -75,8 +77,9 @@ impl Writer {
         let (sender, jobs) = channel();
         let unsaved_bytes = Arc::new(AtomicUsize::new(0));
         let handle = WriterHandle { jobs: sender, unsaved_bytes: Arc::clone(&unsaved_bytes) };
-        let (batch, upto) = (Batch::default(), Version::new());
-        let writer = Self { persistence, jobs, unsaved_bytes, batch, upto, status, saved };
+        let (batch, batch_bytes, upto) = (Batch::default(), 0, Version::new());
+        let writer =
+            Self { persistence, jobs, unsaved_bytes, batch, batch_bytes, upto, status, saved };
         (handle, std::thread::spawn(move || writer.run()))
     }
 
@@ -95,6 +98,9 @@ impl Writer {
                 let _gone = flushed.send(outcome.clone());
             }
         }
+        if let Err(error) = self.persistence.compact() {
+            tracing::warn!(code = error.code(), %error, "cannot make the store's file smaller");
+        }
     }
 
     /// Adds a job to the coming commit; says whether it was the last.
@@ -105,8 +111,8 @@ impl Writer {
     ) -> bool {
         match job {
             Job::Append { batch, upto } => {
-                self.batch.changes.extend(batch.changes);
-                self.batch.blobs.extend(batch.blobs);
+                self.batch_bytes += batch.size();
+                self.batch.add(batch);
                 self.upto.merge(&upto);
             }
             Job::Flush(flushed) => waiting.push(flushed),
@@ -122,7 +128,8 @@ impl Writer {
         let outcome = self.persistence.append(&self.batch);
         match &outcome {
             Ok(()) => {
-                let written = size_of_batch(&std::mem::take(&mut self.batch));
+                self.batch = Batch::default();
+                let written = std::mem::take(&mut self.batch_bytes);
                 self.unsaved_bytes.fetch_sub(written, Ordering::Relaxed);
                 let upto = std::mem::take(&mut self.upto);
                 self.status.send_modify(|status| {
@@ -138,9 +145,4 @@ impl Writer {
         }
         outcome
     }
-}
-
-fn size_of_batch(batch: &Batch) -> usize {
-    let changes = batch.changes.iter().map(|change| change.len());
-    changes.chain(batch.blobs.iter().map(|(_, bytes)| bytes.len())).sum()
 }

@@ -19,7 +19,7 @@ fn open(folder: &TempDir, id: &str) -> RedbPersistence {
 
 fn changes(texts: &[&str]) -> Batch {
     let changes = texts.iter().map(|text| text.as_bytes().into()).collect();
-    Batch { changes, blobs: Vec::new() }
+    Batch { changes, ..Batch::default() }
 }
 
 fn log(persistence: &impl Persistence) -> Vec<String> {
@@ -42,7 +42,7 @@ fn what_was_appended_is_there_after_reopening_and_the_replica_stays() {
     drop(first);
     let second = RedbPersistence::open_or_create(folder.path(), &store("s"), replica(8)).unwrap();
     assert_eq!(log(&second), ["a", "b", "c"]);
-    assert_eq!(second.replica(), replica(7));
+    assert_eq!(second.seats(), [Seat::new(replica(7))]);
 }
 
 #[test]
@@ -75,8 +75,8 @@ fn blobs_come_back_whole() {
     let content: Arc<[u8]> = vec![9; BLOB_CHUNK_BYTES_MAX + 1].into();
     let blobs = vec![(small, Arc::from([])), (large, Arc::clone(&content))];
     let mut persistence = open(&folder, "s");
-    persistence.append(&Batch { changes: Vec::new(), blobs: blobs.clone() }).unwrap();
-    persistence.append(&Batch { changes: Vec::new(), blobs }).unwrap();
+    persistence.append(&Batch { blobs: blobs.clone(), ..Batch::default() }).unwrap();
+    persistence.append(&Batch { blobs, ..Batch::default() }).unwrap();
     drop(persistence);
     let persistence = open(&folder, "s");
     assert_eq!(persistence.read_blob(&small).unwrap(), Some(Arc::from([])));
@@ -220,4 +220,71 @@ fn what_another_process_has_written_meanwhile_is_not_mixed_with_ours() {
         assert_eq!(file.append(&batch).unwrap_err().code(), "storage-closed");
     }
     assert_eq!(log(&file), ["a", "theirs"]);
+}
+
+fn snapshot(text: &str) -> Batch {
+    Batch { snapshot: Some(text.as_bytes().into()), ..Batch::default() }
+}
+
+#[test]
+fn a_snapshot_takes_the_place_of_the_log_and_changes_come_after_it() {
+    let folder = TempDir::new().unwrap();
+    let mut file = open(&folder, "s");
+    let large = "x".repeat(2 * SNAPSHOT_CHUNK_BYTES + 5);
+    for (content, after) in [("first", "b"), (large.as_str(), "c"), ("", "d")] {
+        file.append(&changes(&["a"])).unwrap();
+        let mut batch = changes(&["covered"]);
+        batch.add(snapshot(content));
+        batch.add(changes(&[after]));
+        file.append(&batch).unwrap();
+        file.append(&changes(&["z"])).unwrap();
+        drop(file);
+        file = open(&folder, "s");
+        assert_eq!(log(&file), [after, "z"]);
+        let read = file.read_snapshot().unwrap().unwrap_or_default();
+        assert!(read == content.as_bytes());
+    }
+}
+
+#[test]
+fn a_snapshot_whose_commit_failed_and_is_there_all_the_same_is_no_damage() {
+    let folder = TempDir::new().unwrap();
+    let mut file = open(&folder, "s");
+    file.append(&changes(&["a"])).unwrap();
+    // The commits reached the disk, but this side was not told.
+    let told = |file: &mut RedbPersistence, batch: &Batch| {
+        let end = file.end;
+        file.append(batch).unwrap();
+        file.end = end;
+        file.uncertain.clone_from(&batch.changes);
+    };
+    told(&mut file, &changes(&["b"]));
+    told(&mut file, &snapshot("a b"));
+    let mut batch = snapshot("a b");
+    batch.add(changes(&["c"]));
+    told(&mut file, &batch);
+    batch.add(changes(&["d"]));
+    file.append(&batch).unwrap();
+    assert_eq!(log(&file), ["c", "d"]);
+
+    file.end -= 1;
+    let refused = file.append(&snapshot("without what somebody else wrote"));
+    assert_eq!(refused.unwrap_err().code(), "storage-closed");
+    assert_eq!(file.read_snapshot().unwrap().unwrap(), b"a b");
+}
+
+#[test]
+fn a_damaged_seat_is_damage() {
+    let folder = TempDir::new().unwrap();
+    let file = open(&folder, "s");
+    let damage = |write: &WriteTransaction| {
+        let mut bytes = seal(&Seat::new(replica(7)).encode());
+        bytes[3] ^= 1;
+        write.open_table(SEATS)?.insert(7, bytes.as_slice())?;
+        Ok(())
+    };
+    file.database.write(damage).unwrap();
+    drop(file);
+    let refused = RedbPersistence::open_existing(folder.path(), &store("s")).unwrap_err();
+    assert_eq!(refused.code(), "store-corrupt");
 }

@@ -1,0 +1,94 @@
+//! What a store's file has of the store, or will have once everything handed on is written.
+//!
+//! Invariant L1: snapshot and log are exactly the changes of `version`, and the store has them all.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use sds_engine::{BlobRef, Change, Op, Value, Version};
+use sds_store::DataStore;
+
+use crate::limits::CHECKPOINT_BYTES_MIN;
+use crate::persistence::{Batch, StorageError};
+use crate::seat::Seats;
+use crate::store_id::StoreId;
+
+/// What was handed on of a store, to be written to its file.
+#[derive(Clone, Debug)]
+pub(crate) struct Ledger {
+    pub(crate) version: Version,
+    pub(crate) seats: Seats,
+    /// How many bytes the changes in the log have.
+    pub(crate) log_bytes: usize,
+    /// How many bytes the snapshot before them has.
+    pub(crate) snapshot_bytes: usize,
+}
+
+/// What a store has gained.
+#[derive(Debug, Default)]
+pub(crate) struct Gained {
+    /// What has to be written: changes or a snapshot, seats, and those blobs that the store holds.
+    pub(crate) unsaved: Batch,
+    /// The changes that are new, also if a snapshot is written in their place.
+    pub(crate) changes: Vec<Arc<[u8]>>,
+    /// Every blob that they refer to.
+    pub(crate) blobs: Vec<BlobRef>,
+}
+
+impl Ledger {
+    /// What `store`, which has this id, has gained; it is to be written then.
+    pub(crate) fn gain(&mut self, store: &DataStore, id: &StoreId) -> Result<Gained, StorageError> {
+        let next = store.next_counter();
+        if *store.version() == self.version && next == self.seats.current().next {
+            return Ok(Gained::default());
+        }
+        let mut gained = Gained::default();
+        match store.changes_since(&self.version) {
+            Some(changes) => {
+                self.seats.note(&changes, next);
+                self.log_bytes += changes.iter().map(|change| change.len()).sum::<usize>();
+                gained.blobs = changes.iter().flat_map(|change| blobs_of(change)).collect();
+                gained.changes.clone_from(&changes);
+                gained.unsaved.changes = changes;
+            }
+            // It took in a state in place of changes that are gone.
+            None => {
+                self.seats.note_all(store).ok_or_else(|| history_missing(id))?;
+                self.log_bytes = usize::MAX;
+                gained.blobs = store.referenced_blobs();
+            }
+        }
+        let held = |blob: &BlobRef| Some((blob.hash, store.blob(&blob.hash)?));
+        gained.unsaved.blobs = gained.blobs.iter().filter_map(held).collect();
+        gained.unsaved.seats = self.seats.take_changed();
+        self.version = store.version().clone();
+        if self.log_bytes >= CHECKPOINT_BYTES_MIN.max(self.snapshot_bytes) {
+            gained.unsaved.add(self.checkpoint(store));
+        }
+        Ok(gained)
+    }
+
+    /// A snapshot in place of the log, of a store that has gained nothing.
+    pub(crate) fn checkpoint(&mut self, store: &DataStore) -> Batch {
+        let snapshot = store.as_binary();
+        (self.snapshot_bytes, self.log_bytes) = (snapshot.len(), 0);
+        let seats = self.seats.take_changed();
+        Batch { snapshot: Some(snapshot.into()), seats, ..Batch::default() }
+    }
+}
+
+/// The blobs that a change refers to.
+fn blobs_of(change: &[u8]) -> Vec<BlobRef> {
+    // The store only holds changes that it could read.
+    let ops = Change::decode(change);
+    let ops = ops.iter().flat_map(Change::ops);
+    let blob = |op: &Op| match op {
+        Op::Set { value: Value::Blob(blob), .. } => Some(*blob),
+        _ => None,
+    };
+    ops.filter_map(blob).collect()
+}
+
+pub(crate) fn history_missing(id: &StoreId) -> StorageError {
+    StorageError::HistoryMissing { path: PathBuf::from(id.file_name()) }
+}
