@@ -30,11 +30,18 @@ pub(crate) struct Graves<'a> {
     edited: Option<(usize, u64)>,
     /// Of each text that something was deleted from, what is still to go.
     left: HashMap<usize, Left>,
+    /// Whether deletions may be told by where they are at all.
+    is_open: bool,
 }
 
 impl<'a> Graves<'a> {
     pub(crate) fn new(told: &'a Told<'a>) -> Self {
-        Self { told, edited: None, left: HashMap::new() }
+        Self { told, edited: None, left: HashMap::new(), is_open: true }
+    }
+
+    /// The same where no deletion is told by where it is: there are too many characters to count.
+    pub(crate) fn unseen(told: &'a Told<'a>) -> Self {
+        Self { is_open: false, ..Self::new(told) }
     }
 
     /// To be called before the changes of another author.
@@ -152,6 +159,9 @@ impl<'a> Graves<'a> {
     }
 
     fn left_of(&mut self, text: usize) -> Option<&mut Left> {
+        if !self.is_open {
+            return None;
+        }
         let count = self.told.texts.get(text)?.gone_count;
         Some(self.left.entry(text).or_insert_with(|| Left::new(count)))
     }
