@@ -128,6 +128,11 @@ impl<'a> RegisterView<'a> {
         }
     }
 
+    /// Whether the value takes no memory of its own.
+    const fn is_scalar(&self) -> bool {
+        matches!(self.content, ContentView::Value(ValueView::None | ValueView::Int(_)))
+    }
+
     /// Whether the field holds nothing.
     pub(crate) const fn is_none(&self) -> bool {
         matches!(self.content, ContentView::Value(ValueView::None))
@@ -283,7 +288,7 @@ impl EntryState {
         text: &'a str,
         stamp: Stamp,
     ) -> Option<Typed<'a>> {
-        self.text_in(field)?.type_on(range, unit, text, stamp)
+        self.fields.text_mut(field)?.type_on(range, unit, text, stamp)
     }
 
     /// Says that about so many edits of a text follow each other; see [`Text::expect_edits`].
@@ -356,7 +361,7 @@ impl EntryState {
         if self.is_watched(entry, field, watch) {
             watch.note_text(entry, field, || self.shown_value(entry, field));
         }
-        if let Some(text) = self.text_in(field) {
+        if let Some(text) = self.fields.text_mut(field) {
             text.take_back(edits);
         }
     }
@@ -373,10 +378,8 @@ impl EntryState {
 
     /// Sets a field, unless a greater (life, stamp) has.
     fn set(&mut self, entry: EntryIx, register: &RegisterView<'_>, traces: &mut Traces<'_>) {
-        let rank = |one: &RegisterView<'_>| (one.life, one.stamp);
-        let field = register.field;
-        let known = self.fields.get(field);
-        if register.life < self.life || known.is_some_and(|known| rank(&known) > rank(register)) {
+        let (field, rank) = (register.field, (register.life, register.stamp));
+        if register.life < self.life || self.fields.rank(field).is_some_and(|known| known > rank) {
             return;
         }
         traces.watch.note_field(entry, field, || self.shown_value(entry, field));
@@ -387,15 +390,8 @@ impl EntryState {
 
     /// The text that the `Set` `set` made in `field`, if that value still stands.
     fn text_of(&mut self, field: FieldIx, set: OpId) -> Option<&mut Text> {
-        self.fields.get(field).filter(|register| register.stamp.op() == set)?;
-        self.text_in(field)
-    }
-
-    /// The text in `field`, to be spliced.
-    #[inline]
-    fn text_in(&mut self, field: FieldIx) -> Option<&mut Text> {
-        self.fields.get(field)?.text()?;
-        self.fields.get_mut(field)?.text_mut()
+        self.fields.rank(field).filter(|(_, stamp)| stamp.op() == set)?;
+        self.fields.text_mut(field)
     }
 
     /// Whether any op has named the entry as what it is about, or in a purge.
@@ -426,7 +422,7 @@ impl EntryState {
     /// The text in a field in the current life, to be spliced, and the op that set it.
     pub(crate) fn text_mut(&mut self, field: FieldIx) -> Option<(OpId, &mut Text)> {
         let set = self.register(field)?.stamp.op();
-        Some((set, self.text_in(field)?))
+        Some((set, self.fields.text_mut(field)?))
     }
 
     /// The fields that hold something in the current life, in order.

@@ -35,7 +35,23 @@ impl<'a> Reader<'a> {
     }
 
     /// A number in LEB128: seven bits a byte, lowest first, in as few bytes as it takes.
+    #[inline]
     pub(crate) fn varint(&mut self) -> Result<u64, DecodeError> {
+        // Most numbers are that small.
+        match *self.rest {
+            [byte @ ..0x80, ref rest @ ..] => {
+                self.rest = rest;
+                Ok(u64::from(byte))
+            }
+            [low, high @ 1..0x80, ref rest @ ..] => {
+                self.rest = rest;
+                Ok(u64::from(low & 0x7f) | u64::from(high) << 7)
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Result<u64, DecodeError> {
         let mut number = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -55,6 +71,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A signed number: zigzag, then LEB128.
+    #[inline]
     pub(crate) fn signed(&mut self) -> Result<i64, DecodeError> {
         Ok(unzigzag(self.varint()?))
     }

@@ -39,7 +39,16 @@ impl Writer {
         self.bytes.extend_from_slice(bytes);
     }
 
-    pub(crate) fn varint(&mut self, mut number: u64) {
+    #[inline]
+    pub(crate) fn varint(&mut self, number: u64) {
+        // Most numbers are that small.
+        match number.to_le_bytes() {
+            [byte @ ..0x80, 0, 0, 0, 0, 0, 0, 0] => self.bytes.push(byte),
+            _ => self.long_varint(number),
+        }
+    }
+
+    fn long_varint(&mut self, mut number: u64) {
         loop {
             let [low, ..] = number.to_le_bytes();
             number >>= 7;
@@ -51,6 +60,7 @@ impl Writer {
         }
     }
 
+    #[inline]
     pub(crate) fn signed(&mut self, number: i64) {
         self.varint(zigzag(number));
     }
@@ -74,10 +84,6 @@ impl Writer {
 
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
     }
 
     pub(crate) fn as_slice(&self) -> &[u8] {

@@ -5,9 +5,11 @@
 
 use hashbrown::HashMap;
 
+use crate::id::{Life, Stamp};
 use crate::index::dense_index;
-use crate::registers::packed::Packed;
+use crate::registers::packed::{HEAD_BYTES, Packed};
 use crate::registers::{Register, RegisterView};
+use crate::text::Text;
 use crate::value::Field;
 
 dense_index! {
@@ -66,12 +68,14 @@ const FEW: usize = if cfg!(any(test, feature = "small-nodes")) { 2 } else { 16 }
 #[derive(Clone, Debug)]
 pub(super) enum Fields {
     Packed(Packed),
-    /// Where one holds much, or a text that is being spliced.
+    /// Where one holds much, or a text that is being spliced; or where one is all there is, and so
+    /// small that packing would save next to nothing.
     Loose(Box<Loose>),
 }
 
 #[derive(Clone, Debug)]
 pub(super) enum Loose {
+    One(Register),
     Few(Vec<Register>),
     Many(HashMap<FieldIx, Register>),
 }
@@ -83,11 +87,13 @@ impl Default for Fields {
 }
 
 impl Fields {
-    /// These registers, each of another field, if all are there and can be packed.
+    /// These registers, each of another field, if all are there and can be packed. Their values have so
+    /// many bytes.
     pub(super) fn of<'a>(
         registers: impl Iterator<Item = Option<RegisterView<'a>>>,
+        values_size: usize,
     ) -> Option<Self> {
-        Packed::of(registers).map(Self::Packed)
+        Packed::of(registers, HEAD_BYTES + values_size).map(Self::Packed)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -96,24 +102,50 @@ impl Fields {
 
     /// Sets a register.
     pub(crate) fn set(&mut self, register: &RegisterView<'_>) {
-        let is_packed = if let Self::Packed(packed) = self { packed.set(register) } else { false };
-        if !is_packed {
+        if let Self::Loose(loose) = self
+            && let Some(known) = loose.get_mut(register.field)
+        {
+            *known = register.to_register();
+        } else if !self.pack(register) {
             self.loosen(register.to_register());
         }
     }
 
     /// The same where the register is there already.
     pub(crate) fn insert(&mut self, register: Register) {
-        let view = register.view();
-        let is_packed = if let Self::Packed(packed) = self { packed.set(&view) } else { false };
-        if !is_packed {
+        if let Self::Loose(loose) = self
+            && let Some(known) = loose.get_mut(register.field)
+        {
+            *known = register;
+        } else if !self.pack(&register.view()) {
             self.loosen(register);
+        }
+    }
+
+    /// Sets a register if all can be packed then, and are worth it. Whether it was set.
+    fn pack(&mut self, register: &RegisterView<'_>) -> bool {
+        match self {
+            Self::Packed(packed) if packed.is_empty() && register.is_scalar() => false,
+            Self::Packed(packed) => packed.set(register),
+            Self::Loose(loose) => {
+                let Loose::One(known) = &**loose else { return false };
+                let size = 2 * HEAD_BYTES + register.size();
+                let packed = Packed::of([Some(known.view()), Some(*register)].into_iter(), size);
+                let is_packed = packed.is_some();
+                if let Some(packed) = packed {
+                    *self = Self::Packed(packed);
+                }
+                is_packed
+            }
         }
     }
 
     /// Sets a register, and packs none.
     fn loosen(&mut self, register: Register) {
         match self {
+            Self::Packed(packed) if packed.is_empty() => {
+                *self = Self::Loose(Box::new(Loose::One(register)));
+            }
             Self::Packed(packed) => {
                 let mut loose = Loose::of(packed);
                 loose.insert(register);
@@ -131,11 +163,13 @@ impl Fields {
         match self {
             Self::Packed(packed) => {
                 if !packed.iter().all(|register| keep(&register)) {
-                    let kept = Packed::of(packed.iter().filter(keep).map(Some));
+                    let kept = packed.filtered(keep);
                     *packed = kept.unwrap_or_default();
                 }
             }
             Self::Loose(loose) => match &mut **loose {
+                Loose::One(one) if keep(&one.view()) => {}
+                Loose::One(_) => *self = Self::default(),
                 Loose::Few(few) => few.retain(|register| keep(&register.view())),
                 Loose::Many(many) => many.retain(|_, register| keep(&register.view())),
             },
@@ -149,14 +183,23 @@ impl Fields {
         }
     }
 
-    /// A register to be changed, which takes it out of the pack.
-    pub(crate) fn get_mut(&mut self, field: FieldIx) -> Option<&mut Register> {
+    /// The life and stamp of a register.
+    pub(super) fn rank(&self, field: FieldIx) -> Option<(Life, Stamp)> {
+        match self {
+            Self::Packed(packed) => packed.rank(field),
+            Self::Loose(loose) => loose.get(field).map(|register| (register.life, register.stamp)),
+        }
+    }
+
+    /// The text in a field, to be spliced, which takes all out of the pack.
+    #[inline]
+    pub(crate) fn text_mut(&mut self, field: FieldIx) -> Option<&mut Text> {
         if let Self::Packed(packed) = self {
-            packed.get(field)?;
+            packed.get(field)?.text()?;
             *self = Self::Loose(Box::new(Loose::of(packed)));
         }
         match self {
-            Self::Loose(loose) => loose.get_mut(field),
+            Self::Loose(loose) => loose.get_mut(field)?.text_mut(),
             Self::Packed(_) => None,
         }
     }
@@ -166,6 +209,7 @@ impl Fields {
         match self {
             Self::Packed(packed) => packed.iter().for_each(each),
             Self::Loose(loose) => match &**loose {
+                Loose::One(one) => each(one.view()),
                 Loose::Few(few) => few.iter().map(Register::view).for_each(each),
                 Loose::Many(many) => many.values().for_each(|register| each(register.view())),
             },
@@ -186,6 +230,10 @@ impl Loose {
             return;
         }
         match self {
+            Self::One(_) => {
+                let Self::One(one) = std::mem::replace(self, Self::Few(Vec::new())) else { return };
+                *self = Self::Few(vec![one, register]);
+            }
             Self::Few(few) if few.len() < FEW => {
                 few.reserve_exact(1);
                 few.push(register);
@@ -200,6 +248,7 @@ impl Loose {
 
     fn get(&self, field: FieldIx) -> Option<&Register> {
         match self {
+            Self::One(one) => Some(one).filter(|one| one.field == field),
             Self::Few(few) => few.iter().find(|register| register.field == field),
             Self::Many(many) => many.get(&field),
         }
@@ -207,6 +256,7 @@ impl Loose {
 
     fn get_mut(&mut self, field: FieldIx) -> Option<&mut Register> {
         match self {
+            Self::One(one) => Some(one).filter(|one| one.field == field),
             Self::Few(few) => few.iter_mut().find(|register| register.field == field),
             Self::Many(many) => many.get_mut(&field),
         }

@@ -57,13 +57,14 @@ impl EntryState {
         }
         let life = self.life;
         let fields = record.fields.iter().filter(|one| one.life >= life);
-        if self.fields.is_empty() && self.fill((entry, fields.clone()), names, sides, watch) {
+        let is_fresh = self.fields.is_empty() && fields.clone().nth(1).is_some();
+        if is_fresh && self.fill((entry, fields.clone()), names, sides, watch) {
             return;
         }
         fields.for_each(|one| self.join_field((entry, one), names, sides, watch));
     }
 
-    /// Sets all fields at once, where none is set and no text was spliced. Whether it could be done.
+    /// Sets a few fields at once, where none is set and no text was spliced. Whether it could be done.
     fn fill<'a>(
         &mut self,
         (entry, fields): (EntryIx, impl Iterator<Item = &'a FieldRecord<'a>> + Clone),
@@ -77,14 +78,18 @@ impl EntryState {
                 watch.note_field(entry, field, || self.shown_value(entry, field));
             }
         }
-        let Some(filled) = Fields::of(fields.map(|one| {
+        let size = |one: &FieldRecord<'_>| match one.content {
+            ContentRecord::Value(value) => size_of::<u64>() + value.size(),
+            ContentRecord::Text(_) => 0,
+        };
+        let size = fields.clone().map(size).sum();
+        let registers = fields.map(|one| {
             let ContentRecord::Value(value) = one.content else { return None };
             let (stamp, field) = ((sides.clock)(one.set), names.name(&one.field));
             let content = ContentView::Value(value);
             Some(RegisterView { stamp, life: one.life, field, content })
-        })) else {
-            return false;
-        };
+        });
+        let Some(filled) = Fields::of(registers, size) else { return false };
         self.fields = filled;
         true
     }
@@ -107,7 +112,7 @@ impl EntryState {
     ) {
         let field = names.name(&record.field);
         let stamp = (sides.clock)(record.set);
-        let known = self.fields.get(field).map(|known| (known.life, known.stamp));
+        let known = self.fields.rank(field);
         if known.is_some_and(|known| known >= (record.life, stamp)) {
             if known == Some((record.life, stamp))
                 && let ContentRecord::Text(theirs) = &record.content
@@ -140,7 +145,7 @@ impl EntryState {
         if self.is_watched(entry, field, watch) {
             watch.note_text(entry, field, || self.shown_value(entry, field));
         }
-        if let Some(mine) = self.text_in(field) {
+        if let Some(mine) = self.fields.text_mut(field) {
             *mine = mine.join(theirs, sides);
         }
     }

@@ -5,6 +5,8 @@
 //! that of the one before, Lamport time and counter as steps from the one before, the value. The bytes
 //! never leave the process, so that their form may change at any time.
 
+use std::ops::Range;
+
 use super::{ContentView, FieldIx, RegisterView};
 use crate::codec::{
     BYTES_KIND, Reader, TEXT_KINDS, Writer, read_content, value_kind, write_content,
@@ -18,11 +20,8 @@ const HAS_LIFE: u8 = 1;
 const HAS_AUTHOR: u8 = 2;
 const FLAG_BITS: u32 = 2;
 
-/// Most registers of an entry take no more together.
-const BYTES_EXPECTED: usize = 128;
-
-/// What stands before a value takes no more.
-const HEAD_BYTES_MAX: usize = 48;
+/// What stands before a value, and a number, mostly take no more.
+pub(super) const HEAD_BYTES: usize = 24;
 
 /// Registers as bytes.
 #[derive(Clone, Debug, Default)]
@@ -54,50 +53,68 @@ impl Packed {
         }
     }
 
+    /// The life and stamp of the register of a field.
+    pub(super) fn rank(&self, field: FieldIx) -> Option<(Life, Stamp)> {
+        let mut unpacker = Unpacker::new(&self.0);
+        loop {
+            let head = unpacker.head()?;
+            if head.field == field {
+                return Some((head.life, unpacker.last));
+            }
+            unpacker.skip(&head)?;
+        }
+    }
+
     /// These registers as bytes, unless one is missing or holds a text that was spliced, or there is too
-    /// much of them.
+    /// much of them. They are expected to take so many bytes.
     pub(super) fn of<'a>(
         registers: impl Iterator<Item = Option<RegisterView<'a>>>,
+        expected: usize,
     ) -> Option<Self> {
-        let mut writer = Writer::with_capacity(BYTES_EXPECTED);
+        let mut writer = Writer::with_capacity(expected);
         pack(&mut writer, registers)?;
         Some(Self(writer.into_bytes().into()))
     }
 
-    /// The stamp of the last register, unless one of them is of this field.
-    fn last_stamp_without(&self, field: FieldIx) -> Option<Stamp> {
-        let mut unpacker = Unpacker::new(&self.0);
-        while let Some(head) = unpacker.head() {
-            if head.field == field {
-                return None;
-            }
-            unpacker.skip(&head)?;
-        }
-        Some(unpacker.last)
+    /// Those of the registers that are to be kept.
+    pub(super) fn filtered(&self, keep: impl Fn(&RegisterView<'_>) -> bool) -> Option<Self> {
+        Self::of(self.iter().filter(keep).map(Some), self.0.len())
     }
 
-    /// The same with a register set, if there is room for it. Whether there was.
+    /// Sets a register, which becomes the last one, if there is room for it. Whether there was.
     pub(super) fn set(&mut self, register: &RegisterView<'_>) -> bool {
-        let mut writer = Writer::with_capacity(self.0.len() + HEAD_BYTES_MAX + register.size());
-        let has_room = match self.last_stamp_without(register.field) {
-            Some(last) => {
-                writer.raw(&self.0);
-                write(&mut writer, register, last).is_some()
+        let (old, before) = self.find(register.field);
+        let mut writer = Writer::with_capacity(HEAD_BYTES + register.size());
+        if old.end == self.0.len() {
+            if write(&mut writer, old.start, register, before).is_none() {
+                return false;
             }
-            None => {
-                let others = self.iter().filter(|known| known.field != register.field);
-                pack(&mut writer, others.chain([*register]).map(Some)).is_some()
+            if writer.len() == old.len() {
+                self.0[old].copy_from_slice(writer.as_slice());
+            } else {
+                self.0 = [&self.0[..old.start], writer.as_slice()].concat().into();
             }
-        };
-        if !has_room {
+            return true;
+        }
+        let others = self.iter().filter(|known| known.field != register.field);
+        if pack(&mut writer, others.chain([*register]).map(Some)).is_none() {
             return false;
         }
-        if self.0.len() == writer.len() {
-            self.0.copy_from_slice(writer.as_slice());
-        } else {
-            self.0 = writer.into_bytes().into();
-        }
+        self.0 = writer.into_bytes().into();
         true
+    }
+
+    /// Where the register of a field is, or would be added, and the stamp of the one before.
+    fn find(&self, field: FieldIx) -> (Range<usize>, Stamp) {
+        let mut unpacker = Unpacker::new(&self.0);
+        loop {
+            let (start, before) = (unpacker.reader.position(), unpacker.last);
+            let Some(head) = unpacker.head() else { return (start..self.0.len(), before) };
+            let is_it = head.field == field;
+            if unpacker.skip(&head).is_none() || is_it {
+                return (start..unpacker.reader.position(), before);
+            }
+        }
     }
 }
 
@@ -109,21 +126,27 @@ fn pack<'a>(
     let mut last = Stamp::ZERO;
     for register in registers {
         let register = register?;
-        write(writer, &register, last)?;
+        write(writer, writer.len(), &register, last)?;
         last = register.stamp;
     }
     Some(())
 }
 
-/// Writes a register behind one with the stamp `last`, on the same conditions.
-fn write(writer: &mut Writer, register: &RegisterView<'_>, last: Stamp) -> Option<()> {
+/// Writes a register behind so many bytes, of which the last register has the stamp `last`, on the same
+/// conditions.
+fn write(
+    writer: &mut Writer,
+    start: usize,
+    register: &RegisterView<'_>,
+    last: Stamp,
+) -> Option<()> {
     let RegisterView { stamp, life, field, content } = *register;
     let ContentView::Value(value) = content else { return None };
-    if writer.len() + value.size() > BYTES_MAX {
+    if start + value.size() > BYTES_MAX {
         return None;
     }
     let is_first = life == Life::FIRST;
-    let has_author = writer.is_empty() || stamp.replica != last.replica;
+    let has_author = start == 0 || stamp.replica != last.replica;
     let flags = if is_first { 0 } else { HAS_LIFE } | if has_author { HAS_AUTHOR } else { 0 };
     writer.byte(value_kind(value) << FLAG_BITS | flags);
     writer.varint(field.raw().into());

@@ -43,7 +43,7 @@ impl EntryState {
         watch: &mut Watch,
     ) {
         if self.is_watched(entry, field, watch)
-            && let Some(text) = self.text_in(field)
+            && let Some(text) = self.fields.text_mut(field)
         {
             watch.note_splice((entry, field), text.place_of_insertion(inserted), "", inserted);
         }
