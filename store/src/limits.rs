@@ -52,6 +52,9 @@ pub const EVENTS_AT_ONCE_MAX: usize = 1_000;
 /// So many steps can be undone, unless undoing is enabled with another number.
 pub const UNDO_STEPS: usize = 100;
 
+/// Steps keep about so many bytes of what they replaced, unless undoing is enabled with another number.
+pub const UNDO_BYTES: usize = 64 << 20;
+
 /// Steps of about so many bytes take in no more, so that undoing one fits a change.
 pub const UNDO_STEP_BYTES_MAX: usize = 4 << 20;
 

@@ -17,7 +17,7 @@
 //! it; those that answer a patch are no steps.
 //!
 //! Cost: nothing unless enabled; then what a transaction did, on top of it. The number of steps is
-//! bounded, and so is their memory by what they replaced.
+//! bounded, and so are the bytes of what they replaced.
 
 use std::collections::VecDeque;
 
@@ -25,7 +25,7 @@ use sds_engine::{BlobRef, Mentioned, Replica, Reversal, StandIns, Timestamp};
 
 use crate::error::StoreError;
 use crate::events::{Cause, Origin};
-use crate::limits::{UNDO_STEP_BYTES_MAX, UNDO_STEPS};
+use crate::limits::{UNDO_BYTES, UNDO_STEP_BYTES_MAX, UNDO_STEPS};
 use crate::store::{DataStore, UndoParts};
 
 /// How much can be undone, and what goes together.
@@ -34,15 +34,17 @@ use crate::store::{DataStore, UndoParts};
 pub struct UndoOptions {
     /// So many steps are kept; older ones cannot be undone any more.
     pub steps: usize,
+    /// So many bytes of what they replaced are kept, about, and the newest step whatever it takes.
+    pub bytes: usize,
     /// Transactions made with [`DataStore::transact_at`] belong to one step while each follows the one
     /// before within so many milliseconds.
     pub group_millis: i64,
 }
 
 impl Default for UndoOptions {
-    /// A hundred steps, and half a second.
+    /// A hundred steps, 64 MiB, and half a second.
     fn default() -> Self {
-        Self { steps: UNDO_STEPS, group_millis: 500 }
+        Self { steps: UNDO_STEPS, bytes: UNDO_BYTES, group_millis: 500 }
     }
 }
 
@@ -51,6 +53,12 @@ impl UndoOptions {
     #[must_use]
     pub const fn with_steps(self, steps: usize) -> Self {
         Self { steps, ..self }
+    }
+
+    /// The same, but for the number of bytes.
+    #[must_use]
+    pub const fn with_bytes(self, bytes: usize) -> Self {
+        Self { bytes, ..self }
     }
 
     /// The same, but for the milliseconds within which transactions belong together.
@@ -76,13 +84,16 @@ impl Step {
         step
     }
 
-    fn push(&mut self, reversal: Reversal) {
-        self.size += reversal.size();
+    /// Takes in what was done later. Returns how many bytes that takes.
+    fn push(&mut self, reversal: Reversal) -> usize {
+        let size = reversal.size();
+        self.size += size;
         let rest = match self.done.last_mut() {
             Some(last) => last.absorb(reversal).err(),
             None => Some(reversal),
         };
         self.done.extend(rest);
+        size
     }
 }
 
@@ -98,7 +109,9 @@ enum Way {
 pub(crate) struct UndoHistory {
     options: UndoOptions,
     back: VecDeque<Step>,
-    forth: Vec<Step>,
+    forth: VecDeque<Step>,
+    /// How many bytes all steps take.
+    size: usize,
     stand_ins: StandIns,
     /// How many stand-ins were left when those that nobody speaks of were last forgotten.
     kept: usize,
@@ -116,7 +129,8 @@ impl UndoHistory {
         Self {
             options,
             back: VecDeque::new(),
-            forth: Vec::new(),
+            forth: VecDeque::new(),
+            size: 0,
             stand_ins: StandIns::default(),
             kept: 0,
             is_open: false,
@@ -142,7 +156,7 @@ impl UndoHistory {
         let step = match answering {
             Some(Cause::Patch) => return,
             None => {
-                self.forth.clear();
+                self.size -= self.forth.drain(..).map(|step| step.size).sum::<usize>();
                 if reversal.is_empty() {
                     return;
                 }
@@ -153,11 +167,11 @@ impl UndoHistory {
                 self.back.back_mut()
             }
             Some(Cause::Edit | Cause::Redo) => self.back.back_mut(),
-            Some(Cause::Undo) => self.forth.last_mut(),
+            Some(Cause::Undo) => self.forth.back_mut(),
         };
         if let Some(step) = step.filter(|_| !reversal.is_empty()) {
             step.time = time.or(step.time);
-            step.push(reversal);
+            self.size += step.push(reversal);
         }
         self.trim();
     }
@@ -188,16 +202,19 @@ impl UndoHistory {
     }
 
     fn pop(&mut self, way: Way) -> Option<Step> {
-        match way {
+        let step = match way {
             Way::Back => self.back.pop_back(),
-            Way::Forth => self.forth.pop(),
-        }
+            Way::Forth => self.forth.pop_back(),
+        };
+        self.size -= step.as_ref().map_or(0, |step| step.size);
+        step
     }
 
     fn push(&mut self, way: Way, step: Step) {
+        self.size += step.size;
         match way {
             Way::Back => self.back.push_back(step),
-            Way::Forth => self.forth.push(step),
+            Way::Forth => self.forth.push_back(step),
         }
     }
 
@@ -227,11 +244,11 @@ impl UndoHistory {
 
     /// Forgets what is more than it may be.
     fn trim(&mut self) {
-        while self.back.len() > self.options.steps {
-            self.back.pop_front();
-        }
-        while self.forth.len() > self.options.steps {
-            self.forth.remove(0);
+        let UndoOptions { steps, bytes, .. } = self.options;
+        for kept in [&mut self.back, &mut self.forth] {
+            while kept.len() > steps || kept.len() > 1 && self.size > bytes {
+                self.size -= kept.pop_front().map_or(0, |step| step.size);
+            }
         }
         // Twice as many as there were pays for looking through all steps.
         if self.stand_ins.len() > 2 * self.kept + STAND_INS_FEW {

@@ -451,6 +451,42 @@ fn the_number_of_steps_is_bounded() {
     }
 }
 
+/// Of what was replaced, too much is forgotten from its oldest end, but never the newest step.
+#[test]
+fn the_bytes_of_steps_are_bounded() {
+    const LEN: usize = 10_000;
+    let value = |number: usize| number.to_string().repeat(LEN);
+    let mut desk = store(1);
+    let item = desk.new_item_at(None, ROOT, None).unwrap();
+    let write = |desk: &mut DataStore, numbers: std::ops::Range<usize>| {
+        numbers.for_each(|number| desk.write_value(item, value(number)).unwrap());
+    };
+    let options = UndoOptions::default().with_bytes(5 * LEN + LEN / 2);
+    write(&mut desk, 0..1);
+    desk.enable_undo(options);
+    write(&mut desk, 1..9);
+    let mut undone = 0;
+    while desk.undo(NOW).unwrap() {
+        undone += 1;
+    }
+    assert_eq!((undone, text(&desk, item)), (5, value(3)));
+    let mut redone = 0;
+    while desk.redo(NOW).unwrap() {
+        redone += 1;
+    }
+    assert_eq!((redone, text(&desk, item)), (5, value(8)));
+    // What was undone and can no longer be redone makes room.
+    desk.undo(NOW).unwrap();
+    write(&mut desk, 9..10);
+    assert!(!desk.can_redo());
+    assert!((0..5).all(|_| desk.undo(NOW).unwrap()));
+    assert!(!desk.can_undo());
+    desk.enable_undo(options.with_bytes(1));
+    write(&mut desk, 1..4);
+    assert!(desk.undo(NOW).unwrap());
+    assert!(!desk.can_undo());
+}
+
 #[test]
 fn what_follows_soon_is_undone_together() {
     let mut desk = store(1);
