@@ -25,6 +25,7 @@ mod disk;
 mod faults;
 mod line;
 mod oracle;
+mod process;
 mod relay;
 mod run;
 mod story;

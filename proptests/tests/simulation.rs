@@ -24,7 +24,7 @@ const EVENTS: [&str; 12] = [
 ];
 
 /// How many stories are told if nobody asks for more.
-const RUNS: u64 = 150;
+const RUNS: u64 = 200;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()

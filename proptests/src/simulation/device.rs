@@ -5,18 +5,17 @@ use std::time::Duration;
 
 use sds_engine::{Change, Field, Op, Patch, Value, Version};
 use sds_store::{DataStore, EntryId, StoreError};
-use sds_sync::database::Medium;
 use sds_sync::transport::StreamError;
 use sds_sync::{
-    ClientEvent, ClientFrame, Handover, Link, LinkError, LocalStore, Next, Persistence, Reconnect,
-    RedbPersistence, RefusalCode, RelayFrame, StorageError, StoreId, SyncError, SyncedStore,
-    TakenIn, Token, WriteQueue,
+    ClientEvent, ClientFrame, Link, LinkError, Next, RefusalCode, RelayFrame, StorageError,
+    StoreId, SyncError, TakenIn, Token,
 };
 
 use super::context::Context;
 use super::disk::Disk;
 use super::line::{End, Pipe, Speed};
 use super::oracle::assert_sound;
+use super::process::{Linked, Process};
 use super::{WINDOW_BYTES, is_disk_at_fault};
 
 /// The text that begins the names of notes.
@@ -43,31 +42,6 @@ pub(super) struct Claims {
     /// The names of notes made here; so many of them are on disk.
     pub(super) notes: Vec<String>,
     pub(super) notes_on_disk: usize,
-}
-
-/// A process.
-#[derive(Debug)]
-pub(super) struct Process {
-    pub(super) store: SyncedStore,
-    file: Box<dyn Persistence>,
-    /// The longest time until something is written, in milliseconds.
-    patience: usize,
-    queue: WriteQueue,
-    pub(super) persisted: Version,
-    /// Whether the connection has yet to hear of a commit.
-    has_saved: bool,
-    pub(super) commit_at: Option<Duration>,
-    reconnect: Reconnect,
-    pub(super) connect_at: Option<Duration>,
-    pub(super) refused: Option<RefusalCode>,
-    pub(super) link: Option<Linked>,
-}
-
-/// A connection, from this side.
-#[derive(Debug)]
-pub(super) struct Linked {
-    pub(super) line: u64,
-    pub(super) link: Link,
 }
 
 impl Device {
@@ -368,62 +342,6 @@ impl Device {
         assert!(is_disk_at_fault(error), "{}: {error}", self.name);
         if self.disk.has_lost_power() {
             context.note(format_args!("{} has lost power", self.name));
-        }
-    }
-}
-
-impl Process {
-    fn open(
-        medium: Box<dyn Medium>,
-        id: &StoreId,
-        context: &mut Context,
-    ) -> Result<Self, StorageError> {
-        let file = RedbPersistence::open_on(medium, id, context.fresh())?;
-        let (store, file) = SyncedStore::new(LocalStore::load(file)?);
-        let persisted = store.captured().clone();
-        let mut process = Self {
-            store,
-            file,
-            queue: WriteQueue::new(),
-            persisted,
-            has_saved: false,
-            // Some disks are slow.
-            patience: if context.dice.roll(4) == 0 { 3_000 } else { 30 },
-            commit_at: None,
-            reconnect: Reconnect::new(),
-            connect_at: Some(context.soon(100)),
-            refused: None,
-            link: None,
-        };
-        let ((), captured) = process.store.edit(|_| ())?;
-        process.hand_over(captured.handover, context);
-        Ok(process)
-    }
-
-    /// Lets it be written soon.
-    fn hand_over(&mut self, handover: Handover, context: &mut Context) {
-        if !handover.batch.is_empty() {
-            self.queue.add(handover);
-            self.commit_at.get_or_insert(context.soon(self.patience));
-        }
-    }
-
-    /// Whether the relay has everything and says so.
-    pub(super) fn is_synced(&self) -> bool {
-        let version = self.store.store().version();
-        let is_stored = self.link.as_ref().is_some_and(|linked| {
-            linked.link.is_syncing() && linked.link.session().stored().covers(version)
-        });
-        is_stored && self.queue.is_empty() && self.persisted.covers(version)
-    }
-
-    /// Tries again to write what waits, if anything does.
-    pub(super) fn retry(&mut self, now: Duration) {
-        if !self.queue.is_empty() {
-            self.commit_at = Some(now);
-        }
-        if self.link.is_none() {
-            self.connect_at = Some(now);
         }
     }
 }
