@@ -121,7 +121,7 @@ impl World {
             claims,
             backup: None,
         };
-        device.start(&self.id, context);
+        device.start(&self.id, &self.relay.ever_stored(), context);
         self.devices.push(device);
     }
 
@@ -167,7 +167,9 @@ impl World {
         match due {
             Due::RelayStart => relay.start(&self.id, context),
             Due::RelayCommit => relay.commit(&self.id, context),
-            Due::Start(number) => devices[number].start(&self.id, context),
+            Due::Start(number) => {
+                devices[number].start(&self.id, &relay.ever_stored(), context);
+            }
             Due::Commit(number) => {
                 // What could not be written waits.
                 drop(devices[number].commit(context));

@@ -43,7 +43,7 @@ pub use outbox::Outbox;
 pub use persistence::{
     Batch, LogPage, MemoryPersistence, Persistence, RedbPersistence, StorageError,
 };
-pub use reconnect::{Next, Reconnect};
+pub use reconnect::{NextAttempt, Reconnect};
 pub use seat::{Chain, Seat};
 pub use session::{ClientEvent, ClientSession, Hello, PeerMisbehaved};
 pub use store_id::{InvalidStoreId, StoreId};

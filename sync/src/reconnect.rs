@@ -9,7 +9,7 @@ use crate::sync_engine::SyncError;
 
 /// What follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum NextAttempt {
     /// Another connection, after this pause.
     Retry(Duration),
     /// Nothing: the relay would refuse again, and only a person can help.
@@ -39,7 +39,7 @@ impl Reconnect {
 
     /// What follows a connection that ended so; `was_open` says whether the store was open,
     /// `random` decides where the pause falls.
-    pub fn after(&mut self, failure: LinkError, was_open: bool, random: u32) -> Next {
+    pub fn after(&mut self, failure: LinkError, was_open: bool, random: u32) -> NextAttempt {
         if was_open && failure.is_mere_loss() {
             self.backoff.reset();
         }
@@ -48,18 +48,18 @@ impl Reconnect {
             // Another copy of this file may have been faster; the next connection will see that.
             LinkError::Refused { code: RefusalCode::Forked, .. } if !self.was_forked => {
                 self.was_forked = true;
-                Next::Retry(delay)
+                NextAttempt::Retry(delay)
             }
             LinkError::Refused { code, message }
             | LinkError::Engine(SyncError::Refused { code, message })
                 if code.is_final() =>
             {
-                Next::Refused { code, message }
+                NextAttempt::Refused { code, message }
             }
-            LinkError::Engine(SyncError::Stopped) => Next::Stopped,
+            LinkError::Engine(SyncError::Stopped) => NextAttempt::Stopped,
             other => {
                 self.was_forked &= !matches!(other, LinkError::Reseating);
-                Next::Retry(delay)
+                NextAttempt::Retry(delay)
             }
         }
     }
@@ -82,23 +82,23 @@ mod tests {
     #[test]
     fn a_fork_is_final_only_if_comparing_the_seats_did_not_help() {
         let mut reconnect = Reconnect::new();
-        assert!(matches!(reconnect.after(forked(), true, 0), Next::Retry(_)));
-        assert!(matches!(reconnect.after(LinkError::Reseating, false, 0), Next::Retry(_)));
-        assert!(matches!(reconnect.after(forked(), true, 0), Next::Retry(_)));
-        assert!(matches!(reconnect.after(LinkError::Ended, true, 0), Next::Retry(_)));
-        assert!(matches!(reconnect.after(forked(), true, 0), Next::Refused { .. }));
+        assert!(matches!(reconnect.after(forked(), true, 0), NextAttempt::Retry(_)));
+        assert!(matches!(reconnect.after(LinkError::Reseating, false, 0), NextAttempt::Retry(_)));
+        assert!(matches!(reconnect.after(forked(), true, 0), NextAttempt::Retry(_)));
+        assert!(matches!(reconnect.after(LinkError::Ended, true, 0), NextAttempt::Retry(_)));
+        assert!(matches!(reconnect.after(forked(), true, 0), NextAttempt::Refused { .. }));
     }
 
     #[test]
     fn only_a_loss_of_an_open_store_starts_the_pauses_anew() {
         let mut reconnect = Reconnect::new();
         for attempt in 1..4 {
-            assert!(matches!(reconnect.after(LinkError::Ended, false, 0), Next::Retry(_)));
+            assert!(matches!(reconnect.after(LinkError::Ended, false, 0), NextAttempt::Retry(_)));
             assert_eq!(reconnect.attempt(), attempt);
         }
-        assert!(matches!(reconnect.after(LinkError::Ended, true, 0), Next::Retry(_)));
+        assert!(matches!(reconnect.after(LinkError::Ended, true, 0), NextAttempt::Retry(_)));
         assert_eq!(reconnect.attempt(), 1);
         let stopped = LinkError::Engine(SyncError::Stopped);
-        assert_eq!(reconnect.after(stopped, true, 0), Next::Stopped);
+        assert_eq!(reconnect.after(stopped, true, 0), NextAttempt::Stopped);
     }
 }

@@ -7,7 +7,7 @@ use sds_engine::{Change, Field, Op, Patch, Value, Version};
 use sds_store::{DataStore, EntryId, StoreError};
 use sds_sync::transport::StreamError;
 use sds_sync::{
-    ClientEvent, ClientFrame, Link, LinkError, Next, RefusalCode, RelayFrame, StorageError,
+    ClientEvent, ClientFrame, Link, LinkError, NextAttempt, RefusalCode, RelayFrame, StorageError,
     StoreId, SyncError, TakenIn, Token,
 };
 
@@ -45,10 +45,11 @@ pub(super) struct Claims {
 }
 
 impl Device {
-    /// Begins a process; tries again later if the disk does not let it.
-    pub(super) fn start(&mut self, id: &StoreId, context: &mut Context) {
+    /// Begins a process; tries again later if the disk does not let it. A relay has had `ever_stored` at
+    /// one time or other.
+    pub(super) fn start(&mut self, id: &StoreId, ever_stored: &Version, context: &mut Context) {
         self.restart_at = None;
-        match Process::open(self.disk.medium(&self.name), id, context) {
+        match Process::open(self.disk.medium(&self.name), id, ever_stored, context) {
             Ok(process) => {
                 let store = process.store.store();
                 assert_sound(store, &self.name);
@@ -228,9 +229,9 @@ impl Device {
         let was_open = linked.as_ref().is_some_and(|linked| linked.link.is_syncing());
         let random = u32::try_from(context.dice.roll(1 << 32)).unwrap_or_default();
         match process.reconnect.after(error, was_open, random) {
-            Next::Retry(delay) => process.connect_at = Some(context.now + delay),
-            Next::Refused { code, .. } => process.refused = Some(code),
-            Next::Stopped => process.refused = Some(RefusalCode::Unexpected),
+            NextAttempt::Retry(delay) => process.connect_at = Some(context.now + delay),
+            NextAttempt::Refused { code, .. } => process.refused = Some(code),
+            NextAttempt::Stopped => process.refused = Some(RefusalCode::Unexpected),
         }
         linked.map(|linked| linked.line)
     }

@@ -233,8 +233,7 @@ impl World {
             }
         }
         self.lines.clear();
-        self.relay.disk.restore(image, self.relay.disk.place());
-        self.relay.kept = kept;
+        self.relay.restore(image, kept);
         self.context.note(format_args!("relay is restored"));
     }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use sds_engine::Version;
 use sds_sync::database::Medium;
 use sds_sync::{
-    Handover, Link, LocalStore, Persistence, Reconnect, RedbPersistence, RefusalCode, StorageError,
-    StoreId, SyncedStore, WriteQueue,
+    Handover, Link, LocalStore, Persistence, Reconnect, RedbPersistence, RefusalCode, Seat,
+    StorageError, StoreId, SyncedStore, WriteQueue,
 };
 
 use super::context::Context;
@@ -43,9 +43,14 @@ impl Process {
     pub(super) fn open(
         medium: Box<dyn Medium>,
         id: &StoreId,
+        ever_stored: &Version,
         context: &mut Context,
     ) -> Result<Self, StorageError> {
         let file = RedbPersistence::open_on(medium, id, context.fresh())?;
+        for Seat { replica, agreed, .. } in file.seats() {
+            let ever = ever_stored.next(replica);
+            assert!(agreed.counter <= ever, "no relay ever had {replica:?} up to {agreed:?}");
+        }
         let (store, file) = SyncedStore::new(LocalStore::load(file)?);
         let persisted = store.captured().clone();
         let mut process = Self {

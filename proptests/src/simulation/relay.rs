@@ -39,6 +39,8 @@ pub(super) struct RelayNode {
     pub(super) clock: i64,
     pub(super) kept: Kept,
     pub(super) backup: Option<(Vec<u8>, Kept)>,
+    /// What it had before it was restored from a backup.
+    forgotten: Version,
     secret: Secret,
 }
 
@@ -90,6 +92,7 @@ impl RelayNode {
             clock: 0,
             kept: Kept::default(),
             backup: None,
+            forgotten: Version::new(),
             secret: secret.expect("it is long enough"),
         }
     }
@@ -172,6 +175,20 @@ impl RelayNode {
                 }
             }
         }
+    }
+
+    /// What it has, or had at one time.
+    pub(super) fn ever_stored(&self) -> Version {
+        let mut version = self.forgotten.clone();
+        version.merge(&self.kept.version);
+        version
+    }
+
+    /// Puts a backup in the place of everything, while there is no process.
+    pub(super) fn restore(&mut self, image: Vec<u8>, kept: Kept) {
+        self.forgotten = self.ever_stored();
+        self.disk.restore(image, self.disk.place());
+        self.kept = kept;
     }
 
     /// A new line, on which nothing has come yet.

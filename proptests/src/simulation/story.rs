@@ -95,8 +95,16 @@ impl SimStory {
         let copies = if dice.roll(2) == 0 { Copies::Elsewhere } else { Copies::InPlace };
         // Stories of a kind are told more often than stories of everything.
         let mood = dice.roll(4);
+        let mut steps = Vec::new();
+        // Copies are of no interest as long as everybody knows everything.
+        if mood == 2 {
+            let away = (0..DEVICES_MAX).filter(|_| dice.roll(2) == 0);
+            let away =
+                away.filter_map(|at| u8::try_from(at).ok()).map(|at| SimStep::Offline { at });
+            steps.extend(away.collect::<Vec<_>>());
+        }
         let count = 4 + dice.roll(STEPS_MAX - 3);
-        let steps = (0..count).map(|_| step(&mut dice, mood)).collect();
+        steps.extend((0..count).map(|_| step(&mut dice, mood)));
         Self { seed, devices, copies, steps }
     }
 

@@ -18,7 +18,7 @@ use crate::limits::OPEN_TIMEOUT;
 use crate::link::{Link, LinkError};
 use crate::message::{ClientFrame, RelayFrame};
 use crate::random;
-use crate::reconnect::{Next, Reconnect};
+use crate::reconnect::{NextAttempt, Reconnect};
 use crate::session::{ClientEvent, PeerMisbehaved};
 use crate::synced_store::{Purpose, TakenIn};
 use crate::transport::{Connection, FramePipe, Interest, Ready, connect};
@@ -42,12 +42,14 @@ pub(super) async fn run(
             matches!(shared.status.borrow().connection, ConnectionState::Connected { .. });
         let next = reconnect.after(failure, was_open, random::jitter());
         let (state, delay) = match next {
-            Next::Retry(delay) => {
+            NextAttempt::Retry(delay) => {
                 let attempt = reconnect.attempt();
                 (ConnectionState::WaitingToReconnect { attempt }, Some(delay))
             }
-            Next::Refused { code, message } => (ConnectionState::Refused { code, message }, None),
-            Next::Stopped => (ConnectionState::Disconnected, None),
+            NextAttempt::Refused { code, message } => {
+                (ConnectionState::Refused { code, message }, None)
+            }
+            NextAttempt::Stopped => (ConnectionState::Disconnected, None),
         };
         shared.report(number, |status| {
             status.connection = state;
