@@ -7,17 +7,16 @@ use sds_sync::limits::{
     BLOB_FRAME_BYTES_MAX, CONNECTION_WINDOW_BYTES, FIRST_FRAME_BYTES_MAX, OPEN_TIMEOUT,
 };
 use sds_sync::transport::{FrameReceiver, FrameSender, StreamError};
-use sds_sync::{ClientFrame, RefusalCode, StoreId};
+use sds_sync::{ClientFrame, Refusal, RefusalCode, StoreId};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::access::Access;
 use crate::limits::{IDLE_CONNECTION_TIMEOUT, STOP_TIMEOUT};
 use crate::node::{Node, stopped};
-use crate::relay_session::Refusal;
 use crate::serve_blob::{BlobName, serve_get, serve_put};
 use crate::serve_store::{OpenRequest, serve_store};
+use sds_sync::access::Access;
 
 /// A client, and which stores it has open on its connection.
 pub(crate) struct Peer {

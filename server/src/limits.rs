@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use sds_sync::limits::{FRAME_BYTES_MAX, PATCH_BYTES_GOAL, PATCH_CHANGES_MAX};
-
-/// The shortest secret that signs tokens, in characters.
-pub const SECRET_CHARS_MIN: usize = 32;
+use sds_sync::limits::{APPEND_BYTES_GOAL, PATCH_BYTES_GOAL};
 
 /// The most connections at a time.
 pub const CONNECTIONS_MAX: usize = 4_096;
@@ -40,20 +37,11 @@ pub const TAIL_CHANGES_MAX: usize = 16_384;
 /// The most changes that are looked at in one step for one client.
 pub const STEP_CHANGES_MAX: usize = 4_096;
 
-/// How much memory the changes may take that are taken from one client at a time, and those of one
-/// store that are on their way to the disk, in bytes; a larger change comes alone.
-pub const APPEND_BYTES_GOAL: usize = 4 << 20;
-
-/// The most changes that are taken from one client at a time.
-pub const APPEND_CHANGES_MAX: usize = 2 * PATCH_CHANGES_MAX;
-
 /// The most bytes that go into one commit before the next one begins.
 pub const GROUP_BYTES_GOAL: usize = 32 << 20;
 
 const _: () = assert!(PATCH_BYTES_GOAL <= TAIL_BYTES_MAX);
-const _: () = assert!(APPEND_BYTES_GOAL <= FRAME_BYTES_MAX);
 const _: () = assert!(APPEND_BYTES_GOAL <= GROUP_BYTES_GOAL);
-const _: () = assert!(PATCH_CHANGES_MAX <= APPEND_CHANGES_MAX);
 
 #[cfg(test)]
 mod tests {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use sds_engine::BlobHash;
 use sds_sync::limits::{BLOB_BYTES_MAX, BLOB_CHUNK_BYTES_MAX};
 use sds_sync::transport::{FrameReceiver, FrameSender, StreamError};
-use sds_sync::{ClientFrame, RefusalCode, RelayFrame, StoreId};
+use sds_sync::{ClientFrame, Refusal, RefusalCode, RelayFrame, StoreId};
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
@@ -14,7 +14,6 @@ use crate::connection::{Peer, refuse};
 use crate::limits::chunk_timeout;
 use crate::log_writer::LogWriter;
 use crate::node::Node;
-use crate::relay_session::Refusal;
 use crate::store_log::StoredBlob;
 
 const STORAGE_FAILED: Refusal =

@@ -3,13 +3,16 @@
 //! - [`LocalStore`]: a store's file, loaded; for programs that edit, commit and end.
 //! - [`SyncEngine`]: the same for programs that go on running, with a connection to a relay.
 //! - [`ClientSession`]: the client's side of the protocol, without socket, clock or store.
+//! - [`ServingSession`]: the answering side's, likewise.
 //! - [`ClientFrame`], [`RelayFrame`]: what travels; `docs/protocol.md` has their bytes.
 //! - [`Persistence`]: where a store is kept; [`RedbPersistence`] is its file.
+//! - [`access`]: the tokens that open stores, at relays and at peers that listen.
 //! - [`transport`]: QUIC streams of frames, relay URLs, and whom to trust.
 //! - [`database`], [`log_value`]: redb files and what is in their logs, as the relay has them too.
 //! - [`limits`]: every bound.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::unreachable))]
 
+pub mod access;
 mod backoff;
 pub mod database;
 mod ledger;
@@ -22,6 +25,7 @@ mod persistence;
 mod place;
 mod random;
 mod seat;
+mod serving_session;
 mod session;
 mod store_id;
 mod sync_engine;
@@ -37,6 +41,7 @@ pub use persistence::{
     Batch, LogPage, MemoryPersistence, Persistence, RedbPersistence, StorageError,
 };
 pub use seat::{Chain, Seat};
+pub use serving_session::{LogCursor, Refusal, ServingSession, memory_of};
 pub use session::{ClientEvent, ClientSession, Hello, PeerMisbehaved};
 pub use store_id::{InvalidStoreId, StoreId};
 pub use sync_engine::{ConnectOptions, ConnectionState, SyncEngine, SyncError, SyncStatus};

@@ -46,6 +46,9 @@ pub const CHECKPOINT_BYTES_MIN: usize = 512 << 10;
 /// The longest token, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 8 << 10;
 
+/// The shortest secret that signs tokens, in characters.
+pub const SECRET_CHARS_MIN: usize = 32;
+
 /// The longest id of a store, in bytes. Every byte may take three in a file name.
 pub const STORE_ID_BYTES_MAX: usize = 80;
 
@@ -60,6 +63,13 @@ pub const BLOB_CHUNK_BYTES_MAX: usize = 1 << 20;
 
 /// The most bytes of a log that are read from disk at a time; a larger change comes alone.
 pub const LOG_PAGE_BYTES_MAX: usize = 4 << 20;
+
+/// How much memory the changes may take that are taken from one client at a time, and those of one
+/// store that are on their way to the disk, in bytes; a larger change comes alone.
+pub const APPEND_BYTES_GOAL: usize = 4 << 20;
+
+/// The most changes that are taken from one client at a time.
+pub const APPEND_CHANGES_MAX: usize = 2 * PATCH_CHANGES_MAX;
 
 /// The most bytes of local changes that may wait for the disk before edits are refused.
 pub const UNSAVED_BYTES_MAX: usize = 256 << 20;
@@ -119,6 +129,8 @@ const _: () = assert!(CHANGE_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX <= u32::MAX as usize);
 const _: () = assert!(PATCH_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(PATCH_CHANGES_MAX * size_of::<u64>() < FRAME_OVERHEAD_BYTES_MAX);
+const _: () = assert!(APPEND_BYTES_GOAL <= FRAME_BYTES_MAX);
+const _: () = assert!(PATCH_CHANGES_MAX <= APPEND_CHANGES_MAX);
 const _: () = assert!(BLOB_CHUNK_BYTES_MAX < BLOB_FRAME_BYTES_MAX);
 const _: () = assert!(BLOB_FRAME_BYTES_MAX <= FRAME_BYTES_MAX);
 const _: () = assert!(
