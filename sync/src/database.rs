@@ -65,8 +65,28 @@ impl Database {
     /// # Errors
     /// Any [`StorageError`].
     pub fn open(path: &Path) -> Result<Self, StorageError> {
-        let redb = RwLock::new(Some(open_patiently(path)?));
+        Self::open_within(path, LOCK_PATIENCE)
+    }
+
+    /// Opens a file, and waits no longer than `patience` for another process to let go of it.
+    ///
+    /// # Errors
+    /// Any [`StorageError`].
+    pub fn open_within(path: &Path, patience: Duration) -> Result<Self, StorageError> {
+        let redb = RwLock::new(Some(open_patiently(path, patience)?));
         Ok(Self { redb, path: path.to_owned() })
+    }
+
+    /// Makes a file, and its folder, with what `initialize` puts into it, unless it is there.
+    ///
+    /// # Errors
+    /// Any [`StorageError`]; and what `initialize` fails with, then there is no file.
+    pub fn create_if_missing(
+        path: &Path,
+        initialize: impl FnOnce(&WriteTransaction) -> Result<(), Failure>,
+    ) -> Result<(), StorageError> {
+        let is_there = path.try_exists().map_err(|error| StorageError::from_io(path, error))?;
+        if is_there { Ok(()) } else { create(path, initialize) }
     }
 
     /// Opens a file like [`open`](Self::open), or makes it, and its folder, with what `initialize`
@@ -78,10 +98,7 @@ impl Database {
         path: &Path,
         initialize: impl FnOnce(&WriteTransaction) -> Result<(), Failure>,
     ) -> Result<Self, StorageError> {
-        let is_there = path.try_exists().map_err(|error| StorageError::from_io(path, error))?;
-        if !is_there {
-            create(path, initialize)?;
-        }
+        Self::create_if_missing(path, initialize)?;
         Self::open(path)
     }
 
@@ -174,7 +191,7 @@ impl Database {
         drop(redb);
         let mut redb = self.redb.write().unwrap_or_else(PoisonError::into_inner);
         if redb.is_none() {
-            *redb = Some(open_patiently(&self.path)?);
+            *redb = Some(open_patiently(&self.path, LOCK_PATIENCE)?);
         }
         Ok(RwLockWriteGuard::downgrade(redb))
     }
@@ -186,8 +203,8 @@ impl fmt::Debug for Database {
     }
 }
 
-fn open_patiently(path: &Path) -> Result<redb::Database, StorageError> {
-    let deadline = Instant::now() + LOCK_PATIENCE;
+fn open_patiently(path: &Path, patience: Duration) -> Result<redb::Database, StorageError> {
+    let deadline = Instant::now() + patience;
     loop {
         match guarded(path, || Ok(redb::Database::builder().open(path)?)) {
             Err(StorageError::Locked { .. }) if Instant::now() < deadline => sleep(LOCK_RETRY),

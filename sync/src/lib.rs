@@ -15,8 +15,11 @@
 pub mod access;
 mod backoff;
 pub mod database;
+mod guest_session;
+mod intake;
 mod ledger;
 pub mod limits;
+mod local_socket;
 mod local_store;
 pub mod log_value;
 mod message;
@@ -38,7 +41,7 @@ pub use message::{
 };
 pub use outbox::Outbox;
 pub use persistence::{
-    Batch, LogPage, MemoryPersistence, Persistence, RedbPersistence, StorageError,
+    Batch, LogPage, MemoryPersistence, Persistence, RedbPersistence, SharedFile, StorageError,
 };
 pub use seat::{Chain, Seat};
 pub use serving_session::{LogCursor, Refusal, ServingSession, memory_of};

@@ -95,6 +95,20 @@ pub const FRAME_QUEUE_MAX: usize = 4;
 /// How long a file that another process has open is waited for.
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a process waits for the file of a store that another one has, without a sign of it.
+pub const OWNER_PATIENCE: Duration = Duration::from_secs(60);
+
+/// The first and the last ceiling of the pause before it tries again.
+pub const OWNER_RETRY_MIN: Duration = Duration::from_millis(4);
+/// See [`OWNER_RETRY_MIN`].
+pub const OWNER_RETRY_MAX: Duration = Duration::from_millis(128);
+
+/// How long the owner of a file may be silent before a guest looks for another one.
+pub const OWNER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How many local connections the owner of a file serves at a time.
+pub const GUESTS_MAX: usize = 128;
+
 /// How long a connection attempt may take, for each address.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -8,8 +8,7 @@ use sds_engine::{ChangeHeader, DecodeError, Patch};
 use sds_store::{DataStore, StoreError};
 
 use crate::ledger::Ledger;
-use crate::persistence::{Persistence, RedbPersistence, StorageError};
-use crate::random;
+use crate::persistence::{Intent, Persistence, SharedFile, StorageError};
 use crate::seat::Seats;
 use crate::store_id::StoreId;
 
@@ -35,23 +34,30 @@ pub struct LocalStore {
 }
 
 impl LocalStore {
-    /// Opens the store `id` in `folder`, or makes it. Waits a few seconds for another process that
-    /// has it open.
+    /// Opens the store `id` in `folder`, or makes it. If another process has its file open, this one
+    /// becomes its guest, or waits for its turn.
     ///
     /// # Errors
     /// Any [`StorageError`] but [`StorageError::NotFound`].
     pub fn open_or_create(folder: &Path, id: &StoreId) -> Result<Self, StorageError> {
-        let fresh = random::replica_id();
-        Self::load(RedbPersistence::open_or_create(folder, id, fresh)?)
+        Self::load(SharedFile::open(folder, id, Intent::Create)?)
     }
 
-    /// Opens the store `id` in `folder`; creates nothing. Waits a few seconds for another process
-    /// that has it open.
+    /// Opens the store `id` in `folder` as [`open_or_create`](Self::open_or_create) does, but creates
+    /// nothing.
     ///
     /// # Errors
     /// Any [`StorageError`].
     pub fn open_existing(folder: &Path, id: &StoreId) -> Result<Self, StorageError> {
-        Self::load(RedbPersistence::open_existing(folder, id)?)
+        Self::load(SharedFile::open(folder, id, Intent::Write)?)
+    }
+
+    /// The store `id` in `folder` as it is now, to read. Others may have its file at once.
+    ///
+    /// # Errors
+    /// Any [`StorageError`].
+    pub fn read(folder: &Path, id: &StoreId) -> Result<DataStore, StorageError> {
+        Ok(Self::load(SharedFile::open(folder, id, Intent::Read)?)?.store)
     }
 
     /// Loads what `persistence` keeps.
@@ -67,11 +73,13 @@ impl LocalStore {
             Some(snapshot) => from_snapshot(id, DataStore::from_binary(replica, snapshot))?,
             None => DataStore::new(replica),
         };
-        let mut log_bytes = 0;
+        let (mut log_bytes, takes_snapshots) = (0, persistence.takes_snapshots());
         let mut from = Some(0);
         while let Some(at) = from {
             let page = persistence.read_log(at)?;
-            log_bytes += page.changes.iter().map(|change| change.len()).sum::<usize>();
+            if takes_snapshots {
+                log_bytes += page.changes.iter().map(|change| change.len()).sum::<usize>();
+            }
             restore(&mut store, &page.changes, persistence.store())?;
             from = page.next;
         }
@@ -88,7 +96,7 @@ impl LocalStore {
         store.resume_at(seats.current().next);
         let (version, snapshot_bytes) =
             (store.version().clone(), snapshot.map_or(0, |it| it.len()));
-        let ledger = Ledger { version, seats, log_bytes, snapshot_bytes };
+        let ledger = Ledger { version, seats, log_bytes, snapshot_bytes, takes_snapshots };
         Ok(Self { store, persistence: Box::new(persistence), ledger })
     }
 
