@@ -2,6 +2,8 @@
 //!
 //! - [`LocalStore`]: a store's file, loaded; for programs that edit, commit and end.
 //! - [`SyncEngine`]: the same for programs that go on running, with a connection to a relay.
+//! - [`SyncedStore`], [`Link`], [`Reconnect`], [`WriteQueue`]: what a sync engine does, without thread,
+//!   socket or clock, for programs with a loop of their own.
 //! - [`ClientSession`]: the client's side of the protocol, without socket, clock or store.
 //! - [`ServingSession`]: the answering side's, likewise.
 //! - [`ClientFrame`], [`RelayFrame`]: what travels; `docs/protocol.md` has their bytes.
@@ -19,6 +21,7 @@ mod guest_session;
 mod intake;
 mod ledger;
 pub mod limits;
+mod link;
 mod local_socket;
 mod local_store;
 pub mod log_value;
@@ -27,14 +30,18 @@ mod outbox;
 mod persistence;
 mod place;
 mod random;
+mod reconnect;
 mod seat;
 mod serving_session;
 mod session;
 mod store_id;
 mod sync_engine;
+mod synced_store;
 pub mod transport;
+mod write_queue;
 
 pub use backoff::Backoff;
+pub use link::{Link, LinkError};
 pub use local_store::LocalStore;
 pub use message::{
     ClientFrame, Frame, FrameBuffer, FrameError, RefusalCode, RelayFrame, SeatTip, Token,
@@ -43,9 +50,12 @@ pub use outbox::Outbox;
 pub use persistence::{
     Batch, LogPage, MemoryPersistence, Persistence, RedbPersistence, SharedFile, StorageError,
 };
+pub use reconnect::{Next, Reconnect};
 pub use seat::{Chain, Seat};
 pub use serving_session::{LogCursor, Refusal, ServingSession, memory_of};
 pub use session::{ClientEvent, ClientSession, Hello, PeerMisbehaved};
 pub use store_id::{InvalidStoreId, StoreId};
 pub use sync_engine::{ConnectOptions, ConnectionState, SyncEngine, SyncError, SyncStatus};
+pub use synced_store::{Captured, Handover, Purpose, SyncedStore, TakeInError, TakenIn};
 pub use transport::{CertificateHash, RelayUrl, TransportError, Trust, UrlError};
+pub use write_queue::{Committed, WriteQueue};

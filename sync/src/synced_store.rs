@@ -1,0 +1,287 @@
+//! A store that is kept on disk and equal with a relay, without thread, socket, clock or randomness:
+//! what a [`SyncEngine`](crate::SyncEngine) does, for whoever brings another loop.
+//!
+//! Edits and patches go in, and what is to be written comes out; the caller hands it to the disk, in
+//! that order, and sends nothing before it is there. [`Link`](crate::Link) is the connection that goes
+//! with it, [`WriteQueue`](crate::WriteQueue) what waits for the disk.
+//!
+//! Invariants:
+//! - E1. What came out to be written is exactly what is in `ledger`, in an order in which each change
+//!   comes after those it builds on.
+//! - E2. `blobs_to_fetch` lists blobs that the state refers to, not only some change, and that the
+//!   store does not hold; `blobs_to_send` lists blobs that it holds.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use sds_engine::{BlobHash, BlobRef, ChangeHeader, Patch, ReplicaId, Version};
+use sds_store::{DataStore, StoreError};
+
+use crate::intake;
+use crate::ledger::{Ledger, history_missing};
+use crate::local_store::LocalStore;
+use crate::persistence::{Batch, Persistence, StorageError};
+use crate::store_id::StoreId;
+use crate::sync_engine::SyncError;
+
+mod reseat;
+mod visitors;
+
+use reseat::Doubts;
+pub use reseat::Purpose;
+pub(crate) use visitors::Lease;
+
+/// The store, and what has been passed on of it.
+pub struct SyncedStore {
+    id: StoreId,
+    pub(crate) store: DataStore,
+    ledger: Ledger,
+    /// What is being found out about seats of which a relay has other changes.
+    doubts: Doubts,
+    pub(crate) blobs_to_send: BTreeMap<BlobHash, u64>,
+    pub(crate) blobs_to_fetch: BTreeMap<BlobHash, u64>,
+}
+
+/// What is to be written to the store's file.
+#[derive(Clone, Debug, Default)]
+pub struct Handover {
+    /// What to write.
+    pub batch: Batch,
+    /// Once it is written, and all before it, the file has all of this.
+    pub upto: Version,
+}
+
+impl Handover {
+    /// What of `persisted`, which was on disk before, is still there by its former name, if this
+    /// [settled](TakenIn::Settled) the seats.
+    #[must_use]
+    pub fn still_there(&self, persisted: &Version) -> Version {
+        let mut still = Version::new();
+        persisted.iter().for_each(|(replica, next)| {
+            still.advance(replica, next.min(self.upto.next(replica)));
+        });
+        still
+    }
+}
+
+/// What the store has gained.
+#[derive(Debug, Default)]
+pub struct Captured {
+    /// To be written.
+    pub handover: Handover,
+    /// The changes that are new.
+    pub changes: Vec<Arc<[u8]>>,
+    /// Whether they refer to blobs.
+    pub has_blobs: bool,
+}
+
+/// What became of a relay's patch.
+#[derive(Debug)]
+pub enum TakenIn {
+    /// It is in the store.
+    Changes {
+        /// What the store has gained.
+        captured: Captured,
+        /// Those of the changes that came with the patch; handlers may have answered with others.
+        came: Vec<Arc<[u8]>>,
+    },
+    /// It is part of an inquiry about seats, which goes on.
+    Inquiring,
+    /// It was the last part. This has to be written before the next connection is opened, which is
+    /// what comes next. The store may have lost changes by their former names: it has what
+    /// `handover.upto` says, and no more.
+    Settled {
+        /// To be written.
+        handover: Handover,
+    },
+}
+
+/// Why a patch of the relay was not taken in. The store is as it was.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum TakeInError {
+    /// The store refuses it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Something on this side is wrong.
+    #[error(transparent)]
+    Sync(#[from] SyncError),
+}
+
+/// Who made the changes that a store has gained.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Local,
+    Relay,
+}
+
+impl SyncedStore {
+    /// Takes over a store that was loaded, and gives away its file. What was not committed of the store
+    /// comes out of the first [`edit`](Self::edit).
+    #[must_use]
+    pub fn new(local: LocalStore) -> (Self, Box<dyn Persistence>) {
+        let id = local.id().clone();
+        let this = Self {
+            id,
+            store: local.store,
+            ledger: local.ledger,
+            doubts: Doubts::default(),
+            blobs_to_send: BTreeMap::new(),
+            blobs_to_fetch: BTreeMap::new(),
+        };
+        (this, local.persistence)
+    }
+
+    /// Edits the store; says what it has gained.
+    ///
+    /// # Errors
+    /// [`StorageError::HistoryMissing`] if own changes are gone that were never written.
+    pub fn edit<T>(
+        &mut self,
+        work: impl FnOnce(&mut DataStore) -> T,
+    ) -> Result<(T, Captured), StorageError> {
+        let value = work(&mut self.store);
+        Ok((value, self.capture(Origin::Local)?))
+    }
+
+    /// Takes in a patch of the relay, which had `at_open` when the connection was opened, or leaves the
+    /// store untouched. If the relay has changes of another copy of this file, the store goes on as
+    /// `fresh`, an id that nobody has drawn before.
+    ///
+    /// # Errors
+    /// Any [`TakeInError`].
+    pub fn take_in(
+        &mut self,
+        purpose: Purpose,
+        at_open: &Version,
+        patch: &[u8],
+        fresh: ReplicaId,
+    ) -> Result<TakenIn, TakeInError> {
+        if purpose == Purpose::Inquiry {
+            let patch =
+                Patch::decode(patch).map_err(|error| reseat::cannot_reseat(&error.into()))?;
+            let settled = self.settle_seats(at_open, &patch, fresh)?;
+            return Ok(match settled {
+                Some(handover) => TakenIn::Settled { handover },
+                None => TakenIn::Inquiring,
+            });
+        }
+        self.apply(patch, fresh)
+    }
+
+    /// The changes that `version` lacks, as far as they are in `persisted`.
+    ///
+    /// # Errors
+    /// [`StorageError::HistoryMissing`] if some of them are gone.
+    pub fn durable_since(
+        &self,
+        version: &Version,
+        persisted: &Version,
+    ) -> Result<Vec<Arc<[u8]>>, StorageError> {
+        let changes = self.store.changes_since(version);
+        let mut changes = changes.ok_or_else(|| history_missing(&self.id))?;
+        changes.retain(|change| {
+            let header = ChangeHeader::decode(change);
+            header.is_ok_and(|header| persisted.has(header.last()))
+        });
+        Ok(changes)
+    }
+
+    /// Notes what the relay has on its disk.
+    pub fn note_stored(&mut self, stored: &Version) {
+        self.ledger.seats.note_stored(stored);
+    }
+
+    /// A snapshot in the place of the file's log, unless that is empty.
+    pub fn checkpoint(&mut self) -> Option<Handover> {
+        (self.ledger.log_bytes > 0).then(|| {
+            let batch = self.ledger.checkpoint(&self.store);
+            Handover { batch, upto: self.ledger.version.clone() }
+        })
+    }
+
+    /// The store's id.
+    #[must_use]
+    pub const fn id(&self) -> &StoreId {
+        &self.id
+    }
+
+    /// The store, to read.
+    #[must_use]
+    pub const fn store(&self) -> &DataStore {
+        &self.store
+    }
+
+    /// What came out to be written so far.
+    #[must_use]
+    pub const fn captured(&self) -> &Version {
+        &self.ledger.version
+    }
+
+    /// Forgets what the last relay had of the blobs: each is offered, or asked for, again.
+    pub(crate) fn list_blobs(&mut self) {
+        self.blobs_to_send.clear();
+        let referenced = self.store.referenced_blobs();
+        self.note_blobs_to_send(referenced);
+        self.list_blobs_to_fetch();
+    }
+
+    /// Lists what the state refers to now, so that nobody fetches what was overwritten (E2).
+    pub(crate) fn list_blobs_to_fetch(&mut self) {
+        let missing = self.store.missing_blobs().into_iter();
+        self.blobs_to_fetch = missing.map(|blob| (blob.hash, blob.size)).collect();
+    }
+
+    fn note_blobs_to_send(&mut self, blobs: impl IntoIterator<Item = BlobRef>) {
+        let held = blobs.into_iter().filter(|blob| self.store.blob(&blob.hash).is_some());
+        self.blobs_to_send.extend(held.map(|blob| (blob.hash, blob.size)));
+    }
+
+    fn apply(&mut self, patch: &[u8], fresh: ReplicaId) -> Result<TakenIn, TakeInError> {
+        let Self { store, ledger, .. } = self;
+        let taken_in = intake::apply(store, &mut ledger.seats, patch, fresh)?;
+        // Handlers may have answered with edits, which the relay has yet to hear of.
+        let is_answered = *store.version() != taken_in;
+        let origin = if is_answered { Origin::Local } else { Origin::Relay };
+        let captured = self.capture(origin).map_err(SyncError::Storage)?;
+        let mut came = captured.changes.clone();
+        came.retain(|change| {
+            let header = ChangeHeader::decode(change);
+            header.is_ok_and(|header| taken_in.has(header.last()))
+        });
+        Ok(TakenIn::Changes { captured, came })
+    }
+
+    /// What the store has gained since the last call.
+    fn capture(&mut self, origin: Origin) -> Result<Captured, StorageError> {
+        let former = self.ledger.version.clone();
+        let gained = self.ledger.gain(&self.store, &self.id)?;
+        if gained.unsaved.is_empty() {
+            return Ok(Captured::default());
+        }
+        let mut upto = Version::new();
+        let is_new = |(replica, next): &(ReplicaId, u64)| former.next(*replica) < *next;
+        self.ledger.version.iter().filter(is_new).for_each(|(replica, next)| {
+            upto.advance(replica, next);
+        });
+        // Looking at the whole state is worth it only if the list can have changed.
+        let has_blobs = !gained.blobs.is_empty();
+        if has_blobs || !self.blobs_to_fetch.is_empty() {
+            self.list_blobs_to_fetch();
+        }
+        if origin == Origin::Local {
+            self.note_blobs_to_send(gained.blobs);
+        }
+        let handover = Handover { batch: gained.unsaved, upto };
+        Ok(Captured { handover, changes: gained.changes, has_blobs })
+    }
+}
+
+impl fmt::Debug for SyncedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SyncedStore")
+            .field("id", &self.id)
+            .field("captured", &self.ledger.version)
+            .finish_non_exhaustive()
+    }
+}
