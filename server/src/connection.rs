@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quinn::{Connection, Incoming, RecvStream, SendStream, VarInt};
 use sds_sync::limits::{
-    BLOB_FRAME_BYTES_MAX, CONNECTION_WINDOW_BYTES, FIRST_FRAME_BYTES_MAX, OPEN_TIMEOUT,
+    BLOB_FRAME_BYTES_MAX, CONNECTION_WINDOW_BYTES, FIRST_FRAME_BYTES_MAX, IDLE_CONNECTION_TIMEOUT,
+    OPEN_TIMEOUT, STOP_TIMEOUT,
 };
 use sds_sync::transport::{FrameReceiver, FrameSender, StreamError};
 use sds_sync::{ClientFrame, Refusal, RefusalCode, StoreId};
@@ -12,7 +13,6 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::limits::{IDLE_CONNECTION_TIMEOUT, STOP_TIMEOUT};
 use crate::node::{Node, stopped};
 use crate::serve_blob::{BlobName, serve_get, serve_put};
 use crate::serve_store::{OpenRequest, serve_store};

@@ -8,7 +8,6 @@
 //! - [`limits`]: every bound that the protocol does not set already.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::unreachable))]
 
-mod certificate;
 pub mod config;
 mod connection;
 pub mod limits;
@@ -20,6 +19,6 @@ mod serve_blob;
 mod serve_store;
 pub mod store_log;
 
-pub use certificate::{CertificateError, CertificateSource};
 pub use node::{Relay, RelayConfig, StartError};
 pub use sds_sync::access::{Grant, MintError, Scope, Secret, UnknownScope, WeakSecret, mint};
+pub use sds_sync::{CertificateError, CertificateSource};

@@ -10,12 +10,6 @@ pub const CONNECTIONS_MAX: usize = 4_096;
 /// The most handshakes at a time before clients have to prove first that their address is theirs.
 pub const UNPROVED_HANDSHAKES_MAX: usize = 64;
 
-/// How long a client may take to shake hands, and a connection may be without an open store.
-pub const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// How long streams and connections may take to end when the relay stops.
-pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// How long a client may take for a piece of a blob, beyond the time that its bytes need.
 pub const CHUNK_PATIENCE: Duration = Duration::from_secs(30);
 

@@ -16,6 +16,7 @@
 
 pub mod access;
 mod backoff;
+pub mod certificate;
 pub mod database;
 mod guest_session;
 mod intake;
@@ -41,6 +42,7 @@ pub mod transport;
 mod write_queue;
 
 pub use backoff::Backoff;
+pub use certificate::{CertificateError, CertificateSource};
 pub use link::{Link, LinkError};
 pub use local_store::LocalStore;
 pub use message::{
@@ -55,7 +57,10 @@ pub use seat::{Chain, Seat};
 pub use serving_session::{LogCursor, Refusal, ServingSession, memory_of};
 pub use session::{ClientEvent, ClientSession, Hello, PeerMisbehaved};
 pub use store_id::{InvalidStoreId, StoreId};
-pub use sync_engine::{ConnectOptions, ConnectionState, SyncEngine, SyncError, SyncStatus};
+pub use sync_engine::{
+    ConnectOptions, ConnectionState, ListenError, ListenOptions, Listening, SyncEngine, SyncError,
+    SyncStatus,
+};
 pub use synced_store::{Captured, Handover, Purpose, SyncedStore, TakeInError, TakenIn};
 pub use transport::{CertificateHash, RelayUrl, TransportError, Trust, UrlError};
 pub use write_queue::{Committed, WriteQueue};

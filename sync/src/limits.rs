@@ -106,6 +106,18 @@ pub const OWNER_RETRY_MAX: Duration = Duration::from_millis(128);
 /// How long the owner of a file may be silent before a guest looks for another one.
 pub const OWNER_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long whoever connects may take to shake hands, and a connection may be without an open store.
+pub const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long streams and connections may take to end when who serves them stops.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many peers may be connected at a time to an engine that listens.
+pub const PEERS_MAX: usize = 64;
+
+/// How long a visitor may take for a piece of a blob.
+pub const BLOB_CHUNK_TIMEOUT: Duration = Duration::from_secs(290);
+
 /// How many local connections the owner of a file serves at a time.
 pub const GUESTS_MAX: usize = 128;
 

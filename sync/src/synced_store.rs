@@ -30,7 +30,6 @@ mod visitors;
 
 use reseat::Doubts;
 pub use reseat::Purpose;
-pub(crate) use visitors::Lease;
 
 /// The store, and what has been passed on of it.
 pub struct SyncedStore {

@@ -17,6 +17,7 @@ use crate::write_file::write_file;
 pub(super) fn run(options: &Options, command: &StoreCommand) -> Result<(), Failure> {
     match command {
         StoreCommand::Sync(args) => sync(options, args),
+        StoreCommand::Serve(args) => super::serve::run(options, args),
         StoreCommand::Info => info(options),
         StoreCommand::Export(args) => export(options, args),
     }
@@ -44,8 +45,8 @@ fn info(options: &Options) -> Result<(), Failure> {
     let place = StorePlace::of(options)?;
     let id = place.id.as_str();
     let file = place.file();
-    let mut local = match LocalStore::open_existing(&place.dir, &place.id) {
-        Ok(local) => local,
+    let mut store = match LocalStore::read(&place.dir, &place.id) {
+        Ok(store) => store,
         Err(StorageError::NotFound { .. }) => {
             let json = json!({ "storeId": id, "exists": false });
             let text = format!("store '{id}': not found in '{}'", place.dir.display());
@@ -54,8 +55,8 @@ fn info(options: &Options) -> Result<(), Failure> {
         }
         Err(error) => return Err(error.into()),
     };
-    let count = count_entries(local.store());
-    let digest = local.store_mut().digest().to_string();
+    let count = count_entries(&store);
+    let digest = store.digest().to_string();
     let json = json!({
         "storeId": id,
         "exists": true,
@@ -89,9 +90,9 @@ pub(super) fn count_entries(store: &DataStore) -> usize {
 
 fn export(options: &Options, args: &ExportArgs) -> Result<(), Failure> {
     let place = StorePlace::of(options)?;
-    let local = place.open()?;
+    let store = place.read()?;
     let Some(path) = &args.output else {
-        return match write_export(local.store(), args.encoding, &mut std::io::stdout().lock()) {
+        return match write_export(&store, args.encoding, &mut std::io::stdout().lock()) {
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
             done => Ok(done?),
         };
@@ -102,7 +103,7 @@ fn export(options: &Options, args: &ExportArgs) -> Result<(), Failure> {
     {
         return Err(Failure::usage(format_args!("--output: '{name}' is the store's own file")));
     }
-    write_file(path, |out| write_export(local.store(), args.encoding, out))?;
+    write_file(path, |out| write_export(&store, args.encoding, out))?;
     let form = if args.encoding == Encoding::Json { "json" } else { "binary" };
     let json = json!({ "exported": true, "file": name, "format": form });
     output::result(options.format, &json, format_args!("exported to '{name}'"));

@@ -8,16 +8,17 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use bytes::Bytes;
-use sds_engine::{BlobHash, Version};
+use sds_engine::{BlobHash, Change, ReplicaId, Version};
 use sds_store::DataStore;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::SyncError;
 use super::status::{ConnectionState, SyncStatus};
 use super::writer::{Job, WriterGone, WriterHandle};
+use crate::intake::Taken;
 use crate::limits::UNSAVED_BYTES_MAX;
 use crate::link::{Link, LinkError};
-use crate::message::Token;
+use crate::message::{SeatTip, Token};
 use crate::persistence::Batch;
 use crate::random;
 use crate::store_id::StoreId;
@@ -189,6 +190,64 @@ impl Shared {
         core.blobs_to_fetch.remove(&hash);
         self.publish_blobs(&core);
         Ok(())
+    }
+
+    /// Lends a seat to a guest; it is on disk then.
+    pub(super) async fn lend_seat(&self, wish: Option<ReplicaId>) -> Result<SeatTip, SyncError> {
+        let tip = {
+            let lease = self.core()?.lend_seat(wish, random::replica_id());
+            self.writer.ask(Job::Append(lease.handover))?;
+            lease.tip
+        };
+        self.flush().await?;
+        Ok(tip)
+    }
+
+    /// Notes that the guest has left which had this seat.
+    pub(super) fn take_seat_back(&self, seat: ReplicaId) {
+        // After a panic the store is closed, and so are its seats.
+        if let Ok(mut core) = self.core() {
+            core.take_seat_back(seat);
+        }
+    }
+
+    /// Takes in what a guest or a peer brings, up to the first change that cannot be taken.
+    pub(super) fn take_from(
+        &self,
+        lease: Option<ReplicaId>,
+        changes: &[Change],
+    ) -> Result<Taken, SyncError> {
+        let mut core = self.core()?;
+        let (taken, captured) = core.take_from(lease, changes, random::replica_id())?;
+        self.hand_over(&core, captured)?;
+        Ok(taken)
+    }
+
+    /// Puts a blob that somebody brought on disk, then into the store. The bytes must be those of the
+    /// hash.
+    pub(super) async fn blob_brought(
+        &self,
+        hash: BlobHash,
+        bytes: Arc<[u8]>,
+    ) -> Result<(), SyncError> {
+        let size = bytes.len() as u64;
+        self.blob_fetched(hash, bytes).await?;
+        let mut core = self.core()?;
+        core.note_blob_brought(hash, size);
+        self.publish_blobs(&core);
+        self.blobs_changed.notify_one();
+        Ok(())
+    }
+
+    /// The changes on disk that `version` lacks.
+    pub(super) fn durable_since(&self, version: &Version) -> Result<Vec<Arc<[u8]>>, SyncError> {
+        let persisted = self.persisted();
+        Ok(self.core()?.durable_since(version, &persisted)?)
+    }
+
+    /// What is on disk.
+    pub(super) fn persisted(&self) -> Version {
+        self.status.borrow().persisted.clone()
     }
 
     /// Makes a new driver speak for the connection; what earlier ones still say is not heard.
