@@ -52,6 +52,8 @@ pub(crate) struct GuestSession {
     outbox: Outbox,
     /// Up to where changes were sent that the owner has not said to be on disk.
     awaited: BTreeMap<ReplicaId, u64>,
+    /// Whether it has said so of some.
+    has_stored: bool,
 }
 
 impl GuestSession {
@@ -79,6 +81,7 @@ impl GuestSession {
             received: Vec::new(),
             outbox: Outbox::new(),
             awaited: BTreeMap::new(),
+            has_stored: false,
         }
     }
 
@@ -100,6 +103,7 @@ impl GuestSession {
             RelayFrame::Changes { patch } if self.is_open => self.receive(&patch),
             RelayFrame::Stored { version } if self.is_open => {
                 let stored = decode_version(&version)?;
+                self.has_stored |= !stored.is_empty();
                 self.awaited.retain(|replica, end| stored.next(*replica) < *end);
                 Ok(())
             }
@@ -109,6 +113,7 @@ impl GuestSession {
 
     /// Queues changes, each after what it builds on, to be sent and awaited.
     pub(crate) fn send(&mut self, changes: &[Arc<[u8]>]) {
+        self.has_stored = false;
         for change in changes {
             // What the caller has are changes; anything else would not be one for the owner either.
             let Ok(header) = ChangeHeader::decode(change) else { continue };
@@ -143,6 +148,11 @@ impl GuestSession {
     /// Whether the owner has said of all that was sent that it is on disk.
     pub(crate) fn is_stored(&self) -> bool {
         self.awaited.is_empty() && self.outbox.is_empty()
+    }
+
+    /// Whether the owner has said that of any of it.
+    pub(crate) const fn has_stored_some(&self) -> bool {
+        self.has_stored
     }
 
     /// The changes that have come since the last call, each after those it builds on.

@@ -65,14 +65,11 @@ mod platform {
     use interprocess::local_socket::{GenericFilePath, ToFsName};
     use interprocess::os::unix::local_socket::ListenerOptionsExt;
 
-    use super::*;
+    use super::{Listener, Name, Path, PathBuf, Stream, io, listener_at};
     use crate::random;
 
     /// How many bytes a socket's path may have anywhere.
     const PATH_BYTES_MAX: usize = 100;
-
-    /// Its owner alone may use it.
-    const MODE: u32 = 0o600;
 
     pub(super) fn name(path: &Path) -> io::Result<Name<'_>> {
         path.to_fs_name::<GenericFilePath>()
@@ -117,8 +114,9 @@ mod platform {
         }
     }
 
+    /// A socket that its owner alone may use.
     fn bind(path: &Path) -> io::Result<Listener> {
-        listener_at(name(path)?).mode(MODE.try_into().unwrap_or_default()).create_tokio()
+        listener_at(name(path)?).mode(0o600).create_tokio()
     }
 
     fn beside(file: &Path) -> PathBuf {
@@ -142,7 +140,7 @@ mod platform {
 mod platform {
     use interprocess::local_socket::{GenericNamespaced, ToNsName};
 
-    use super::*;
+    use super::{Listener, Name, Path, PathBuf, Stream, io, listener_at};
 
     pub(super) fn name(path: &Path) -> io::Result<Name<'static>> {
         let path = std::fs::canonicalize(path)?;

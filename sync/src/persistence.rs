@@ -206,7 +206,7 @@ pub enum StorageError {
         path: PathBuf,
     },
     /// The process that has the file open does not take what this one brings.
-    #[error("the process that has {} open refuses ({code}): use programs of one version", path.display())]
+    #[error("the process that has {} open refuses ({code}): see that both programs are of one version", path.display())]
     OwnerRefuses {
         /// The file.
         path: PathBuf,

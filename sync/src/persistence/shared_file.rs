@@ -40,13 +40,13 @@ pub struct SharedFile {
 #[derive(Debug)]
 enum Role {
     Owner(RedbPersistence),
-    Guest(Guest),
+    Guest(Box<Guest>),
 }
 
 #[derive(Debug)]
 struct Guest {
     /// None while the owner is not known.
-    link: Option<GuestLink>,
+    link: Option<Box<GuestLink>>,
     seat: Seat,
     /// What the owner had, until it is read.
     loaded: Mutex<Vec<Arc<[u8]>>>,
@@ -67,7 +67,7 @@ pub(crate) enum Intent {
 /// What became of an attempt to get at a file.
 enum Attempt {
     Owner(RedbPersistence),
-    Guest(GuestLink),
+    Guest(Box<GuestLink>),
 }
 
 impl SharedFile {
@@ -107,6 +107,10 @@ impl SharedFile {
             if let Some(link) = &mut guest.link {
                 match write_to(link, batch) {
                     Ok(()) => return Ok(()),
+                    Err(LinkError::Refused(code)) if link.session.has_stored_some() => {
+                        let path = self.path.clone();
+                        return Err(StorageError::OwnerRefuses { path, code });
+                    }
                     Err(LinkError::Refused(code)) => return Err(refused(&self.path, code)),
                     Err(LinkError::Gone) => guest.link = None,
                 }
@@ -213,14 +217,14 @@ fn attempt(
     }
     let path = folder.join(store.file_name());
     match GuestLink::open(&LocalAddress::of(&path), store, known, wish) {
-        Ok(link) => Ok(Some(Attempt::Guest(link))),
+        Ok(link) => Ok(Some(Attempt::Guest(Box::new(link)))),
         Err(LinkError::Gone) => Ok(None),
         Err(LinkError::Refused(code)) => Err(refused(&path, code)),
     }
 }
 
 /// Takes in what the owner has; nothing if it goes meanwhile.
-fn load(mut link: GuestLink, path: &Path) -> Result<Option<Role>, StorageError> {
+fn load(mut link: Box<GuestLink>, path: &Path) -> Result<Option<Role>, StorageError> {
     match link.load() {
         Ok(()) => {}
         Err(LinkError::Gone) => return Ok(None),
@@ -230,7 +234,7 @@ fn load(mut link: GuestLink, path: &Path) -> Result<Option<Role>, StorageError> 
     let seat = link.session.seat().unwrap_or_else(|| Seat::new(random::replica_id()));
     let loaded = Mutex::new(link.session.take_received());
     let known = link.session.at_open().clone();
-    Ok(Some(Role::Guest(Guest { link: Some(link), seat, loaded, known })))
+    Ok(Some(Role::Guest(Box::new(Guest { link: Some(link), seat, loaded, known }))))
 }
 
 fn write_to(link: &mut GuestLink, batch: &Batch) -> Result<(), LinkError> {
@@ -260,7 +264,11 @@ fn write_to_file(
     let _lent = seats.lend(store, Some(seat), random::replica_id());
     let taken = intake::take_in(store, seats, Some(seat), &changes, random::replica_id());
     local.commit()?;
-    taken.refused.map_or(Ok(()), |code| Err(refused(path, code)))
+    match taken.refused {
+        None => Ok(()),
+        Some(code) if taken.version.is_empty() => Err(refused(path, code)),
+        Some(code) => Err(StorageError::OwnerRefuses { path: path.to_owned(), code }),
+    }
 }
 
 fn refused(path: &Path, code: RefusalCode) -> StorageError {
