@@ -16,7 +16,7 @@ use crate::access::Access;
 use crate::limits::{IDLE_CONNECTION_TIMEOUT, STOP_TIMEOUT};
 use crate::node::{Node, stopped};
 use crate::relay_session::Refusal;
-use crate::serve_blob::{BlobName, serve_get, serve_put};
+use crate::serve_blob::{BlobName, Offer, serve_get, serve_put};
 use crate::serve_store::{OpenRequest, serve_store};
 
 /// A client, and which stores it has open on its connection.
@@ -157,10 +157,19 @@ async fn serve_stream(
         }
         Ok(Some(ClientFrame::PutBlob { store, hash, size })) => {
             receiver.set_max(BLOB_FRAME_BYTES_MAX);
-            serve_put(&peer, BlobName { store, hash }, size, sender, receiver).await;
+            let offer = Offer { name: BlobName { store, hash }, size, can_resume: false };
+            serve_put(&peer, offer, sender, receiver).await;
+        }
+        Ok(Some(ClientFrame::OfferBlob { store, hash, size })) => {
+            receiver.set_max(BLOB_FRAME_BYTES_MAX);
+            let offer = Offer { name: BlobName { store, hash }, size, can_resume: true };
+            serve_put(&peer, offer, sender, receiver).await;
         }
         Ok(Some(ClientFrame::GetBlob { store, hash })) => {
-            serve_get(&peer, BlobName { store, hash }, sender).await;
+            serve_get(&peer, BlobName { store, hash }, 0, sender).await;
+        }
+        Ok(Some(ClientFrame::GetBlobFrom { store, hash, offset })) => {
+            serve_get(&peer, BlobName { store, hash }, offset, sender).await;
         }
         Ok(Some(_)) => {
             let message = "no stream begins with this frame";

@@ -20,6 +20,7 @@ pub mod relay_session;
 mod rooms;
 mod serve_blob;
 mod serve_store;
+mod store_blobs;
 pub mod store_log;
 
 pub use access::{Grant, MintError, Scope, Secret, UnknownScope, WeakSecret, mint};

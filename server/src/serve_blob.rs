@@ -1,4 +1,5 @@
-//! Blobs in and out, one a stream. Nothing of a blob is visible before its hash was checked.
+//! Blobs in and out, one a stream. Nothing of a blob is visible before its hash was checked; what has
+//! come of one stays, for the client to go on with.
 
 use std::sync::Arc;
 
@@ -6,16 +7,13 @@ use bytes::Bytes;
 use sds_engine::BlobHash;
 use sds_sync::limits::{BLOB_BYTES_MAX, BLOB_CHUNK_BYTES_MAX};
 use sds_sync::transport::{FrameReceiver, FrameSender, StreamError};
-use sds_sync::{ClientFrame, RefusalCode, RelayFrame, StoreId};
-use sha2::{Digest, Sha256};
+use sds_sync::{BlobError, BlobStorage, BlobWriter, ClientFrame, RefusalCode, RelayFrame, StoreId};
 use tokio::time::timeout;
 
 use crate::connection::{Peer, refuse};
 use crate::limits::chunk_timeout;
-use crate::log_writer::LogWriter;
-use crate::node::Node;
 use crate::relay_session::Refusal;
-use crate::store_log::StoredBlob;
+use crate::store_blobs::StoreBlobs;
 
 const STORAGE_FAILED: Refusal =
     Refusal::new(RefusalCode::StorageFailed, "the relay cannot read or write its file");
@@ -32,15 +30,22 @@ pub(crate) struct BlobName {
     pub(crate) hash: [u8; 32],
 }
 
+/// What a client that brings a blob says first.
+pub(crate) struct Offer {
+    pub(crate) name: BlobName,
+    pub(crate) size: u64,
+    /// Whether the client can go on where another transfer broke off.
+    pub(crate) can_resume: bool,
+}
+
 /// Takes a blob from a client that may write to its store.
 pub(crate) async fn serve_put(
     peer: &Peer,
-    name: BlobName,
-    size: u64,
+    offer: Offer,
     mut sender: FrameSender,
     mut receiver: FrameReceiver,
 ) {
-    match put(peer, &name, size, &mut sender, &mut receiver).await {
+    match put(peer, &offer, &mut sender, &mut receiver).await {
         Ok(()) => sender.finish().await,
         Err(Some(refusal)) => refuse(sender, refusal).await,
         // The client has left.
@@ -48,9 +53,9 @@ pub(crate) async fn serve_put(
     }
 }
 
-/// Gives a blob to a client that may read its store.
-pub(crate) async fn serve_get(peer: &Peer, name: BlobName, mut sender: FrameSender) {
-    match get(peer, &name, &mut sender).await {
+/// Gives a blob, from `offset` on, to a client that may read its store.
+pub(crate) async fn serve_get(peer: &Peer, name: BlobName, offset: u64, mut sender: FrameSender) {
+    match get(peer, &name, offset, &mut sender).await {
         Ok(()) => sender.finish().await,
         Err(Some(refusal)) => refuse(sender, refusal).await,
         Err(None) => {}
@@ -59,55 +64,84 @@ pub(crate) async fn serve_get(peer: &Peer, name: BlobName, mut sender: FrameSend
 
 async fn put(
     peer: &Peer,
-    name: &BlobName,
-    size: u64,
+    offer: &Offer,
     sender: &mut FrameSender,
     receiver: &mut FrameReceiver,
 ) -> Result<(), Option<Refusal>> {
-    let store = check(peer, name, true)?;
+    let Offer { name, size, can_resume } = offer;
+    let blobs = open(peer, name, true).await?;
+    let (hash, size) = (BlobHash(name.hash), *size);
     if size > BLOB_BYTES_MAX {
         return Err(Some(Refusal::new(RefusalCode::TooLarge, "the blob is too large")));
     }
-    if find(&peer.node, &store, name).await?.is_none() {
-        send(sender, RelayFrame::BlobWanted).await?;
-        let mut upload = Upload::begin(&peer.node);
-        let mut left = size;
-        let mut hasher = Sha256::new();
-        while left > 0 {
-            let bytes = next_chunk(receiver, left).await?;
-            check(peer, name, true)?;
-            left -= bytes.len() as u64;
-            hasher.update(&bytes);
-            upload.add(bytes).await?;
-        }
-        if hasher.finalize().as_slice() != name.hash {
-            let message = "the bytes are not those of the hash";
-            return Err(Some(Refusal::new(RefusalCode::WrongHash, message)));
-        }
-        upload.keep(store, BlobHash(name.hash), size).await?;
+    let looked = Arc::clone(&blobs);
+    if blocking(move || looked.find(&hash)).await?.map_err(|_| STORAGE_FAILED)?.is_none() {
+        let writer = if *can_resume {
+            blocking(move || BlobWriter::resume(blobs, hash, size)).await?
+        } else {
+            Ok(BlobWriter::begin(blobs))
+        };
+        let writer = writer.map_err(refusal_for)?;
+        let offset = writer.len();
+        let wanted = match can_resume {
+            true => RelayFrame::BlobWantedFrom { offset },
+            false => RelayFrame::BlobWanted,
+        };
+        send(sender, wanted).await?;
+        take(peer, name, size, writer, receiver).await?;
     }
     send(sender, RelayFrame::BlobStored).await
+}
+
+/// Takes the rest of a blob.
+async fn take(
+    peer: &Peer,
+    name: &BlobName,
+    size: u64,
+    mut writer: BlobWriter,
+    receiver: &mut FrameReceiver,
+) -> Result<(), Option<Refusal>> {
+    while writer.len() < size {
+        let bytes = match next_chunk(receiver, size - writer.len()).await {
+            Ok(bytes) => bytes,
+            Err(refusal) => {
+                // What has come is written, which waits for the disk.
+                blocking(move || drop(writer)).await?;
+                return Err(refusal);
+            }
+        };
+        check(peer, name, true)?;
+        writer =
+            blocking(move || writer.write(&bytes).map(|()| writer)).await?.map_err(refusal_for)?;
+    }
+    let hash = BlobHash(name.hash);
+    blocking(move || writer.finish_as(&hash)).await?.map_err(refusal_for)?;
+    Ok(())
 }
 
 async fn get(
     peer: &Peer,
     name: &BlobName,
+    mut offset: u64,
     sender: &mut FrameSender,
 ) -> Result<(), Option<Refusal>> {
-    let store = check(peer, name, false)?;
-    let Some(blob) = find(&peer.node, &store, name).await? else {
+    let blobs = open(peer, name, false).await?;
+    let (hash, looked) = (BlobHash(name.hash), Arc::clone(&blobs));
+    let found = blocking(move || looked.find(&hash)).await?.map_err(|_| STORAGE_FAILED)?;
+    let Some(content) = found else {
         return send(sender, RelayFrame::BlobMissing).await;
     };
-    send(sender, RelayFrame::BlobFound { size: blob.size }).await?;
-    let mut left = blob.size;
-    let mut index = 0;
-    while left > 0 {
+    send(sender, RelayFrame::BlobFound { size: content.size }).await?;
+    while offset < content.size {
         check(peer, name, false)?;
-        let chunk = peer.node.read(move |log| log.blob_chunk(blob.upload, index)).await;
-        let bytes: Bytes = chunk.flatten().ok_or(Some(STORAGE_FAILED))?.into();
-        left = left.saturating_sub(bytes.len() as u64);
-        index += 1;
-        send(sender, RelayFrame::BlobChunk { bytes }).await?;
+        let blobs = Arc::clone(&blobs);
+        let read = move || blobs.read(content.number, offset, BLOB_CHUNK_BYTES_MAX);
+        let bytes = blocking(read).await?.map_err(|_| STORAGE_FAILED)?;
+        if bytes.is_empty() {
+            return Err(Some(STORAGE_FAILED));
+        }
+        offset += bytes.len() as u64;
+        send(sender, RelayFrame::BlobChunk { bytes: bytes.into() }).await?;
     }
     Ok(())
 }
@@ -125,13 +159,32 @@ fn check(peer: &Peer, name: &BlobName, writing: bool) -> Result<StoreId, Option<
     }
 }
 
-async fn find(
-    node: &Node,
-    store: &StoreId,
+/// The blobs of the store, if the client may do this.
+async fn open(
+    peer: &Peer,
     name: &BlobName,
-) -> Result<Option<StoredBlob>, Option<Refusal>> {
-    let (store, hash) = (store.clone(), BlobHash(name.hash));
-    node.read(move |log| log.blob(&store, hash)).await.ok_or(Some(STORAGE_FAILED))
+    writing: bool,
+) -> Result<Arc<dyn BlobStorage>, Option<Refusal>> {
+    let store = check(peer, name, writing)?;
+    let log = Arc::clone(&peer.node.log);
+    let blobs = blocking(move || StoreBlobs::of(log, &store)).await?;
+    Ok(Arc::new(blobs.map_err(|_| STORAGE_FAILED)?))
+}
+
+fn refusal_for(error: BlobError) -> Refusal {
+    match error {
+        BlobError::WrongHash => {
+            Refusal::new(RefusalCode::WrongHash, "the bytes are not those of the hash")
+        }
+        BlobError::TooLarge => Refusal::new(RefusalCode::TooLarge, "the blob is too large"),
+        BlobError::Busy => {
+            Refusal::new(RefusalCode::Busy, "somebody else is sending this blob; try again later")
+        }
+        error => {
+            tracing::error!(code = error.code(), %error, "cannot write a blob");
+            STORAGE_FAILED
+        }
+    }
 }
 
 /// The next chunk: a whole one, or all that is left.
@@ -151,39 +204,9 @@ async fn send(sender: &mut FrameSender, frame: RelayFrame) -> Result<(), Option<
     sender.send(&frame).await.map_err(|_| None)
 }
 
-/// Chunks on their way into the file; forgotten unless they are kept.
-struct Upload {
-    writer: LogWriter,
-    number: u64,
-    chunks: u32,
-    is_kept: bool,
-}
-
-impl Upload {
-    fn begin(node: &Arc<Node>) -> Self {
-        let number = node.next_upload();
-        Self { writer: node.writer.clone(), number, chunks: 0, is_kept: false }
-    }
-
-    async fn add(&mut self, bytes: Bytes) -> Result<(), Refusal> {
-        let reply = self.writer.put_chunk(self.number, self.chunks, bytes);
-        self.chunks += 1;
-        reply.await.ok().and_then(Result::ok).map(drop).ok_or(STORAGE_FAILED)
-    }
-
-    async fn keep(&mut self, store: StoreId, hash: BlobHash, size: u64) -> Result<(), Refusal> {
-        let blob = StoredBlob { size, upload: self.number };
-        // From here on the writer decides; dropping the chunks could leave a blob without them.
-        self.is_kept = true;
-        let reply = self.writer.keep_upload(store, hash, blob);
-        reply.await.ok().and_then(Result::ok).map(drop).ok_or(STORAGE_FAILED)
-    }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        if !self.is_kept {
-            self.writer.drop_upload(self.number);
-        }
-    }
+/// Does what waits for the disk, off the threads that must not wait.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Option<Refusal>> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| Some(STORAGE_FAILED))
 }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use redb::{Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
 
-use crate::limits::LOCK_PATIENCE;
+use crate::limits::{FILE_CACHE_BYTES, LOCK_PATIENCE};
 use crate::persistence::StorageError;
 use crate::random;
 
@@ -189,7 +189,9 @@ impl fmt::Debug for Database {
 fn open_patiently(path: &Path) -> Result<redb::Database, StorageError> {
     let deadline = Instant::now() + LOCK_PATIENCE;
     loop {
-        match guarded(path, || Ok(redb::Database::builder().open(path)?)) {
+        match guarded(path, || {
+            Ok(redb::Database::builder().set_cache_size(FILE_CACHE_BYTES).open(path)?)
+        }) {
             Err(StorageError::Locked { .. }) if Instant::now() < deadline => sleep(LOCK_RETRY),
             outcome => return outcome,
         }

@@ -6,11 +6,15 @@
 //! - [`ClientFrame`], [`RelayFrame`]: what travels; `docs/protocol.md` has their bytes.
 //! - [`Persistence`]: where a store is kept; [`RedbPersistence`] is its file.
 //! - [`transport`]: QUIC streams of frames, relay URLs, and whom to trust.
-//! - [`database`], [`log_value`]: redb files and what is in their logs, as the relay has them too.
+//! - [`BlobWriter`], [`BlobReader`]: large values in and out as streams.
+//! - [`database`], [`log_value`], [`blob_rows`]: redb files, what is in their logs, and their large
+//!   contents, as the relay has them too.
 //! - [`limits`]: every bound.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::unreachable))]
 
 mod backoff;
+pub mod blob_rows;
+mod blob_storage;
 pub mod database;
 mod ledger;
 pub mod limits;
@@ -28,6 +32,7 @@ mod sync_engine;
 pub mod transport;
 
 pub use backoff::Backoff;
+pub use blob_storage::{BlobError, BlobReader, BlobStorage, BlobWriter, Claims};
 pub use local_store::LocalStore;
 pub use message::{
     ClientFrame, Frame, FrameBuffer, FrameError, RefusalCode, RelayFrame, SeatTip, Token,
@@ -39,5 +44,7 @@ pub use persistence::{
 pub use seat::{Chain, Seat};
 pub use session::{ClientEvent, ClientSession, Hello, PeerMisbehaved};
 pub use store_id::{InvalidStoreId, StoreId};
-pub use sync_engine::{ConnectOptions, ConnectionState, SyncEngine, SyncError, SyncStatus};
+pub use sync_engine::{
+    BlobFetch, ConnectOptions, ConnectionState, SyncEngine, SyncError, SyncStatus,
+};
 pub use transport::{CertificateHash, RelayUrl, TransportError, Trust, UrlError};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sds_engine::limits::CHANGE_BYTES_MAX;
 
 /// The protocol version that this program speaks; a greater one is refused.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 
 /// Bytes of the length before each frame.
 pub const FRAME_LENGTH_BYTES: usize = 4;
@@ -55,8 +55,14 @@ pub const REFUSAL_MESSAGE_BYTES_MAX: usize = 1_024;
 /// The greatest blob, in bytes.
 pub const BLOB_BYTES_MAX: u64 = 1 << 30;
 
-/// Blobs are stored and sent in pieces of this size, in bytes; only the last is smaller.
+/// The most bytes of a blob in one frame.
 pub const BLOB_CHUNK_BYTES_MAX: usize = 1 << 20;
+
+/// The most blobs of a store of which parts are kept to go on with. The one begun first gives way.
+pub const BLOB_PARTS_MAX: usize = 16;
+
+/// The most bytes of a file that are kept in memory.
+pub const FILE_CACHE_BYTES: usize = 32 << 20;
 
 /// The most bytes of a log that are read from disk at a time; a larger change comes alone.
 pub const LOG_PAGE_BYTES_MAX: usize = 4 << 20;

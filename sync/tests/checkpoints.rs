@@ -1,5 +1,6 @@
 //! What a file keeps beside its log: seats and snapshots.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +9,7 @@ use sds_engine::{BlobHash, Replica, ReplicaId, Version};
 use sds_store::{DataStore, EntryId, StoreError};
 use sds_sync::limits::CHECKPOINT_BYTES_MIN;
 use sds_sync::{
-    Batch, LocalStore, LogPage, MemoryPersistence, Persistence, RedbPersistence, Seat,
+    Batch, BlobStorage, LocalStore, LogPage, MemoryPersistence, Persistence, RedbPersistence, Seat,
     StorageError, StoreId, SyncEngine,
 };
 use tempfile::TempDir;
@@ -222,8 +223,12 @@ impl Persistence for FullDisk {
         self.inner.read_log(from)
     }
 
-    fn read_blob(&self, hash: &BlobHash) -> Result<Option<Arc<[u8]>>, StorageError> {
-        self.inner.read_blob(hash)
+    fn blobs(&self) -> Arc<dyn BlobStorage> {
+        self.inner.blobs()
+    }
+
+    fn retain_blobs(&mut self, referenced: &BTreeSet<BlobHash>) -> Result<(), StorageError> {
+        self.inner.retain_blobs(referenced)
     }
 
     fn append(&mut self, batch: &Batch) -> Result<(), StorageError> {

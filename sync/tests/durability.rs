@@ -1,5 +1,6 @@
 //! A store and its disk: what is durable when, and what happens when the disk fails.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -7,8 +8,8 @@ use std::time::Duration;
 use sds_engine::{BlobHash, ReplicaId};
 use sds_store::{DataStore, EntryId, StoreError};
 use sds_sync::{
-    Batch, LocalStore, LogPage, MemoryPersistence, Persistence, Seat, StorageError, StoreId,
-    SyncEngine,
+    Batch, BlobStorage, LocalStore, LogPage, MemoryPersistence, Persistence, Seat, StorageError,
+    StoreId, SyncEngine,
 };
 use tempfile::TempDir;
 
@@ -48,8 +49,12 @@ impl Persistence for FullDisk {
         self.inner.read_log(from)
     }
 
-    fn read_blob(&self, hash: &BlobHash) -> Result<Option<Arc<[u8]>>, StorageError> {
-        self.inner.read_blob(hash)
+    fn blobs(&self) -> Arc<dyn BlobStorage> {
+        self.inner.blobs()
+    }
+
+    fn retain_blobs(&mut self, referenced: &BTreeSet<BlobHash>) -> Result<(), StorageError> {
+        self.inner.retain_blobs(referenced)
     }
 
     fn append(&mut self, batch: &Batch) -> Result<(), StorageError> {

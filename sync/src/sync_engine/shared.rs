@@ -3,25 +3,25 @@
 //! Invariants:
 //! - E1. The writer was handed exactly what is in `ledger`, in an order in which each change comes
 //!   after those it builds on: capturing happens under the lock that every edit holds.
-//! - E2. `blobs_to_fetch` lists blobs that the state refers to, not only some change, and that the
-//!   store does not hold; `blobs_to_send` lists blobs that it holds.
+//! - E2. `blobs_to_fetch` lists blobs that the state refers to, not only some change, that are not
+//!   here, and that are wanted; `blobs_to_send` lists blobs that are here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use sds_engine::{BlobHash, BlobRef, ChangeHeader, ReplicaId, Version};
 use sds_store::{DataStore, StoreError};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use super::SyncError;
 use super::reseat::Doubts;
-use super::status::{ConnectionState, SyncStatus};
+use super::status::{BlobFetch, ConnectionState, SyncStatus};
 use super::writer::{Job, WriterGone, WriterHandle};
+use crate::blob_storage::BlobStorage;
 use crate::ledger::{Ledger, history_missing};
 use crate::limits::UNSAVED_BYTES_MAX;
-use crate::persistence::Batch;
 use crate::random;
 use crate::store_id::StoreId;
 
@@ -33,6 +33,9 @@ pub(super) struct Core {
     pub(super) doubts: Doubts,
     blobs_to_send: BTreeMap<BlobHash, u64>,
     blobs_to_fetch: BTreeMap<BlobHash, u64>,
+    blob_fetch: BlobFetch,
+    /// Blobs that somebody has asked for.
+    asked: BTreeSet<BlobHash>,
 }
 
 /// Who made the changes that a store has gained.
@@ -48,8 +51,10 @@ pub(super) struct Shared {
     pub(super) status: watch::Sender<SyncStatus>,
     /// Counts the commits; to wait for the next one.
     pub(super) saved: watch::Sender<u64>,
-    /// Rung when there is another blob to send or to fetch.
-    pub(super) blobs_changed: Notify,
+    /// The blobs in the store's file.
+    pub(super) blobs: Arc<dyn BlobStorage>,
+    /// Counts when there is another blob to send or to fetch, or one has arrived.
+    pub(super) blobs_changed: watch::Sender<u64>,
     core: Mutex<Core>,
     pub(super) writer: WriterHandle,
     /// Which of the drivers, counted, speaks for the connection. Only changes with the status
@@ -71,6 +76,7 @@ impl Shared {
     pub(super) fn new(
         id: StoreId,
         (store, ledger): (DataStore, Ledger),
+        blobs: Arc<dyn BlobStorage>,
         status: watch::Sender<SyncStatus>,
         saved: watch::Sender<u64>,
         writer: WriterHandle,
@@ -81,10 +87,12 @@ impl Shared {
             doubts: Doubts::default(),
             blobs_to_send: BTreeMap::new(),
             blobs_to_fetch: BTreeMap::new(),
+            blob_fetch: BlobFetch::default(),
+            asked: BTreeSet::new(),
         };
         let core = Mutex::new(core);
-        let (blobs_changed, speaker) = (Notify::new(), AtomicU64::new(0));
-        Self { id, status, saved, blobs_changed, core, writer, speaker }
+        let (blobs_changed, speaker) = (watch::Sender::new(0), AtomicU64::new(0));
+        Self { id, status, saved, blobs, blobs_changed, core, writer, speaker }
     }
 
     pub(super) fn read<T>(&self, look: impl FnOnce(&DataStore) -> T) -> Result<T, SyncError> {
@@ -184,16 +192,41 @@ impl Shared {
         Ok(())
     }
 
-    pub(super) fn blobs_to_send(&self) -> Result<Vec<BlobHash>, SyncError> {
-        Ok(self.core()?.blobs_to_send.keys().copied().collect())
+    /// Says which blobs are to be fetched without being asked for.
+    pub(super) fn set_blob_fetch(&self, blob_fetch: BlobFetch) -> Result<(), SyncError> {
+        let mut core = self.core()?;
+        core.blob_fetch = blob_fetch;
+        core.list_blobs_to_fetch();
+        self.publish_blobs(&core);
+        self.ring_blobs();
+        Ok(())
     }
 
+    /// Asks for a blob; whether it is here, or nothing refers to it.
+    pub(super) fn ask_for_blob(&self, hash: &BlobHash) -> Result<Option<bool>, SyncError> {
+        let mut core = self.core()?;
+        if self.blobs.find(hash)?.is_some() {
+            return Ok(Some(true));
+        }
+        if core.store.blob_reference_count(hash) == 0 {
+            return Ok(Some(false));
+        }
+        if core.asked.insert(*hash) {
+            core.list_blobs_to_fetch();
+            self.publish_blobs(&core);
+            self.ring_blobs();
+        }
+        Ok(None)
+    }
+
+    /// The blobs to send, the small ones first.
+    pub(super) fn blobs_to_send(&self) -> Result<Vec<(BlobHash, u64)>, SyncError> {
+        Ok(by_size(&self.core()?.blobs_to_send))
+    }
+
+    /// The blobs to fetch, the small ones first.
     pub(super) fn blobs_to_fetch(&self) -> Result<Vec<(BlobHash, u64)>, SyncError> {
-        Ok(self.core()?.blobs_to_fetch.iter().map(|(hash, size)| (*hash, *size)).collect())
-    }
-
-    pub(super) fn blob(&self, hash: &BlobHash) -> Result<Option<Arc<[u8]>>, SyncError> {
-        self.read(|store| store.blob(hash))
+        Ok(by_size(&self.core()?.blobs_to_fetch))
     }
 
     /// Notes that the relay has a blob, or that there is no use in offering it.
@@ -204,21 +237,18 @@ impl Shared {
         Ok(())
     }
 
-    /// Puts a blob on disk, then into the store. The bytes must be those of the hash.
-    pub(super) async fn blob_fetched(
-        &self,
-        hash: BlobHash,
-        bytes: Arc<[u8]>,
-    ) -> Result<(), SyncError> {
-        let blobs = vec![(hash, Arc::clone(&bytes))];
-        let batch = Batch { blobs, ..Batch::default() };
-        self.writer.ask(Job::Append { batch, upto: Version::new() })?;
-        self.flush().await?;
+    /// Notes that a blob is in the file.
+    pub(super) fn blob_fetched(&self, hash: &BlobHash) -> Result<(), SyncError> {
         let mut core = self.core()?;
-        core.store.add_blob(bytes);
-        core.blobs_to_fetch.remove(&hash);
+        core.blobs_to_fetch.remove(hash);
+        core.asked.remove(hash);
         self.publish_blobs(&core);
+        self.ring_blobs();
         Ok(())
+    }
+
+    fn ring_blobs(&self) {
+        self.blobs_changed.send_modify(|count| *count += 1);
     }
 
     /// Makes a new driver speak for the connection; what earlier ones still say is not heard.
@@ -266,7 +296,9 @@ impl Shared {
     /// Hands what the store has gained to the writer.
     fn capture(&self, core: &mut Core, origin: Origin) -> Result<Vec<Arc<[u8]>>, SyncError> {
         let former = core.ledger.version.clone();
-        let gained = core.ledger.gain(&core.store, &self.id)?;
+        core.store.unload_blobs();
+        let Core { store, ledger, .. } = &mut *core;
+        let gained = ledger.gain(store, &*self.blobs, &self.id)?;
         if gained.unsaved.is_empty() {
             return Ok(Vec::new());
         }
@@ -288,7 +320,7 @@ impl Shared {
             status.blobs_to_fetch = core.blobs_to_fetch.len();
         });
         if !gained.blobs.is_empty() {
-            self.blobs_changed.notify_one();
+            self.ring_blobs();
         }
         self.writer.ask(Job::Append { batch: gained.unsaved, upto })?;
         Ok(gained.changes)
@@ -312,15 +344,25 @@ impl Shared {
 
 impl Core {
     fn note_blobs_to_send(&mut self, blobs: impl IntoIterator<Item = BlobRef>) {
-        let held = blobs.into_iter().filter(|blob| self.store.blob(&blob.hash).is_some());
+        let held = blobs.into_iter().filter(|blob| self.store.has_blob(&blob.hash));
         self.blobs_to_send.extend(held.map(|blob| (blob.hash, blob.size)));
     }
 
     /// Lists what the state refers to now, so that nobody fetches what was overwritten (E2).
     fn list_blobs_to_fetch(&mut self) {
-        let missing = self.store.missing_blobs().into_iter();
-        self.blobs_to_fetch = missing.map(|blob| (blob.hash, blob.size)).collect();
+        let Self { store, blob_fetch, asked, .. } = self;
+        let missing = store.missing_blobs().into_iter();
+        let is_wanted = |blob: &BlobRef| blob_fetch.wants(blob.size) || asked.contains(&blob.hash);
+        let wanted = missing.filter(is_wanted);
+        self.blobs_to_fetch = wanted.map(|blob| (blob.hash, blob.size)).collect();
     }
+}
+
+/// Blobs with the small ones first: a large one keeps the others waiting long.
+fn by_size(blobs: &BTreeMap<BlobHash, u64>) -> Vec<(BlobHash, u64)> {
+    let mut blobs: Vec<(BlobHash, u64)> = blobs.iter().map(|(hash, size)| (*hash, *size)).collect();
+    blobs.sort_by_key(|(_, size)| *size);
+    blobs
 }
 
 /// Why a patch of the relay was not taken in. The store is as it was.
@@ -371,7 +413,7 @@ mod tests {
         let memory = MemoryPersistence::new(id.clone(), replica(2));
         let local = LocalStore::load(memory).unwrap();
         let (writer, _thread) = Writer::spawn(local.persistence, status.clone(), saved.clone());
-        Shared::new(id, (local.store, local.ledger), status, saved, writer)
+        Shared::new(id, (local.store, local.ledger), local.blobs, status, saved, writer)
     }
 
     /// Fifty thousand bytes, which are kept as a blob.
