@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use sds_server::StartError;
 use sds_store::StoreError;
-use sds_sync::{RefusalCode, StorageError, SyncError};
+use sds_sync::{BlobError, RefusalCode, StorageError, SyncError};
 
 /// The exit codes of `sds`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +85,15 @@ impl From<StorageError> for Failure {
             _ => Exit::General,
         };
         Self::new(exit, error)
+    }
+}
+
+impl From<BlobError> for Failure {
+    fn from(error: BlobError) -> Self {
+        match error {
+            BlobError::Storage(error) => error.into(),
+            error => Self::new(Exit::General, error),
+        }
     }
 }
 

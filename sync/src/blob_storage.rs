@@ -100,9 +100,6 @@ pub enum BlobError {
     /// It is larger than any may be.
     #[error("more than {BLOB_BYTES_MAX} bytes: no value may be so large")]
     TooLarge,
-    /// It was to be a text and is none.
-    #[error("not valid UTF-8: store it as bytes, or give it another type")]
-    NotText,
     /// Its bytes are not those of its name.
     #[error("the bytes are not those of the hash")]
     WrongHash,
@@ -119,7 +116,6 @@ impl BlobError {
             Self::Storage(error) => error.code(),
             Self::Source(_) => "source-unreadable",
             Self::TooLarge => "too-large",
-            Self::NotText => "not-text",
             Self::WrongHash => "wrong-hash",
             Self::Busy => "busy",
         }
@@ -360,11 +356,11 @@ impl Drop for BlobWriter {
     }
 }
 
-/// Stores all that `source` gives as a blob; `is_text` asks for UTF-8.
+/// Stores all that `source` gives as a blob: as a text, if it is to be one and is UTF-8.
 pub(crate) fn write_blob(
     storage: Arc<dyn BlobStorage>,
     mut source: impl Read,
-    is_text: bool,
+    mut is_text: bool,
 ) -> Result<BlobRef, BlobError> {
     let mut writer = BlobWriter::begin(storage);
     let mut text = Utf8Check::default();
@@ -377,15 +373,10 @@ pub(crate) fn write_blob(
             Err(error) => return Err(error.into()),
         };
         let bytes = buffer.get(..count).unwrap_or_default();
-        if is_text && !text.take(bytes) {
-            return Err(BlobError::NotText);
-        }
+        is_text = is_text && text.take(bytes);
         writer.write(bytes)?;
     }
-    if is_text && !text.is_whole() {
-        return Err(BlobError::NotText);
-    }
-    Ok(BlobRef { is_text, ..writer.finish()? })
+    Ok(BlobRef { is_text: is_text && text.is_whole(), ..writer.finish()? })
 }
 
 /// Looks whether bytes that come in pieces are UTF-8.

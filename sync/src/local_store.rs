@@ -135,7 +135,8 @@ impl LocalStore {
     }
 
     /// Stores all that `source` gives, in memory that does not depend on its size, to be made a value
-    /// with [`DataStore::write_blob_value`] before this is closed. A text has to be UTF-8.
+    /// with [`DataStore::write_blob_value`] before this is closed. It is a text if it is
+    /// to be one and is UTF-8.
     ///
     /// # Errors
     /// Any [`BlobError`]; then nothing of it stays.

@@ -155,7 +155,8 @@ impl SyncEngine {
 
     /// Stores all that `source` gives, in memory that does not depend on its size, to be made a value
     /// with [`DataStore::write_blob_value`]; until then nobody sees it, and it is removed when the store
-    /// is opened again. A text has to be UTF-8. Blocks while it reads and writes.
+    /// is opened again. It is a
+    /// text if it is to be one and is UTF-8. Blocks while it reads and writes.
     ///
     /// # Errors
     /// Any [`BlobError`]; then nothing of it stays.
