@@ -1,13 +1,12 @@
 //! A sync engine before a relay that does what the test says, right or wrong.
 
-use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use quinn::Endpoint;
 use rustls::pki_types::PrivatePkcs8KeyDer;
-use sds_engine::{BlobHash, ReplicaId, Version};
+use sds_engine::{ReplicaId, Version};
 use sds_store::{DataStore, EntryId};
 use sds_sync::limits::{
     BLOB_CHUNK_BYTES_MAX, BLOB_FRAME_BYTES_MAX, CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX,
@@ -15,9 +14,8 @@ use sds_sync::limits::{
 };
 use sds_sync::transport::{Connection, FrameReceiver, FrameSender, connect, server_endpoint};
 use sds_sync::{
-    Batch, BlobStorage, CertificateHash, ClientFrame, ConnectOptions, LocalStore, LogPage,
-    MemoryPersistence, Persistence, RefusalCode, RelayFrame, RelayUrl, Seat, StorageError, StoreId,
-    SyncEngine, Token, Trust,
+    CertificateHash, ClientFrame, ConnectOptions, LocalStore, MemoryPersistence, Persistence,
+    RefusalCode, RelayFrame, RelayUrl, StoreId, SyncEngine, Token, Trust,
 };
 use tokio::time::timeout;
 
@@ -87,44 +85,6 @@ fn add_item(store: &mut DataStore) -> EntryId {
     store.new_item_at(None, EntryId::ROOT, None).unwrap()
 }
 
-/// A disk that writes only while the test lets it.
-#[derive(Debug)]
-struct SlowDisk {
-    inner: MemoryPersistence,
-    gate: Arc<Mutex<()>>,
-}
-
-impl Persistence for SlowDisk {
-    fn store(&self) -> &StoreId {
-        self.inner.store()
-    }
-
-    fn seats(&self) -> Vec<Seat> {
-        self.inner.seats()
-    }
-
-    fn read_snapshot(&self) -> Result<Option<Vec<u8>>, StorageError> {
-        self.inner.read_snapshot()
-    }
-
-    fn read_log(&self, from: u64) -> Result<LogPage, StorageError> {
-        self.inner.read_log(from)
-    }
-
-    fn blobs(&self) -> Arc<dyn BlobStorage> {
-        self.inner.blobs()
-    }
-
-    fn retain_blobs(&mut self, referenced: &BTreeSet<BlobHash>) -> Result<(), StorageError> {
-        self.inner.retain_blobs(referenced)
-    }
-
-    fn append(&mut self, batch: &Batch) -> Result<(), StorageError> {
-        let _open = self.gate.lock().unwrap();
-        self.inner.append(batch)
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_relay_gets_wrong_leaves_the_store_as_it_was() {
     let relay = ScriptedRelay::start();
@@ -153,7 +113,11 @@ async fn what_a_relay_gets_wrong_leaves_the_store_as_it_was() {
 async fn what_is_not_on_disk_is_not_sent() {
     let relay = ScriptedRelay::start();
     let gate = Arc::new(Mutex::new(()));
-    let disk = SlowDisk { inner: memory(), gate: Arc::clone(&gate) };
+    let opened = Arc::clone(&gate);
+    let disk = memory().guarded(move || {
+        let _open = opened.lock().unwrap();
+        Ok(())
+    });
     let engine = connected(disk, &relay);
     let (_connection, mut sender, mut receiver) = relay.open().await;
     let (closed, open) = std::sync::mpsc::channel::<()>();
