@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use sds_server::StartError;
 use sds_store::StoreError;
-use sds_sync::{ListenError, RefusalCode, StorageError, SyncError};
+use sds_sync::{BlobError, ListenError, RefusalCode, StorageError, SyncError};
 
 /// The exit codes of `sds`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +92,15 @@ impl From<StorageError> for Failure {
         };
         let is_passing = matches!(error, StorageError::SeatLost { .. });
         Self { is_passing, ..Self::new(exit, error) }
+    }
+}
+
+impl From<BlobError> for Failure {
+    fn from(error: BlobError) -> Self {
+        match error {
+            BlobError::Storage(error) => error.into(),
+            error => Self::new(Exit::General, error),
+        }
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::path::PathBuf;
 
-use sds_store::DataStore;
 use sds_sync::{ConnectOptions, LocalStore, RelayUrl, StoreId, Token, Trust};
 
 use crate::args::Options;
@@ -39,8 +38,8 @@ impl StorePlace {
     }
 
     /// The store as it is now, for commands that change nothing; its file is free again at once.
-    pub(crate) fn read(&self) -> Result<DataStore, Failure> {
-        Ok(LocalStore::read(&self.dir, &self.id)?)
+    pub(crate) fn read(&self) -> Result<LocalStore, Failure> {
+        Ok(LocalStore::open_to_read(&self.dir, &self.id)?)
     }
 
     pub(crate) fn open(&self) -> Result<LocalStore, Failure> {

@@ -17,6 +17,7 @@ pub mod relay;
 mod rooms;
 mod serve_blob;
 mod serve_store;
+mod store_blobs;
 pub mod store_log;
 
 pub use node::{Relay, RelayConfig, StartError};

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use redb::{Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
 
-use crate::limits::LOCK_PATIENCE;
+use crate::limits::{FILE_CACHE_BYTES, LOCK_PATIENCE};
 use crate::persistence::StorageError;
 pub use crate::place::Place;
 use crate::random;
@@ -62,7 +62,7 @@ struct FileMedium(PathBuf);
 
 impl Medium for FileMedium {
     fn open(&self) -> Result<redb::Database, redb::Error> {
-        Ok(redb::Database::builder().open(&self.0)?)
+        Ok(redb::Database::builder().set_cache_size(FILE_CACHE_BYTES).open(&self.0)?)
     }
 
     fn size(&self) -> io::Result<u64> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use sds_engine::{BlobRef, Change, Op, Value, Version};
 use sds_store::DataStore;
 
+use crate::blob_storage::BlobStorage;
 use crate::limits::CHECKPOINT_BYTES_MIN;
 use crate::persistence::{Batch, StorageError};
 use crate::seat::Seats;
@@ -38,8 +39,14 @@ pub(crate) struct Gained {
 }
 
 impl Ledger {
-    /// What `store`, which has this id, has gained; it is to be written then.
-    pub(crate) fn gain(&mut self, store: &DataStore, id: &StoreId) -> Result<Gained, StorageError> {
+    /// What `store`, which has this id, has gained; it is to be written then, and what it no longer
+    /// refers to is to be released from `kept`.
+    pub(crate) fn gain(
+        &mut self,
+        store: &mut DataStore,
+        kept: &dyn BlobStorage,
+        id: &StoreId,
+    ) -> Result<Gained, StorageError> {
         let next = store.next_counter();
         if *store.version() == self.version && next == self.seats.current().next {
             return Ok(Gained::default());
@@ -63,7 +70,10 @@ impl Ledger {
                 gained.blobs = store.referenced_blobs();
             }
         }
-        let held = |blob: &BlobRef| Some((blob.hash, store.blob(&blob.hash)?));
+        let dropped = store.take_dropped_blobs().into_iter();
+        gained.unsaved.released =
+            dropped.filter_map(|hash| Some((hash, kept.let_go(&hash)?))).collect();
+        let held = |blob: &BlobRef| Some((blob.hash, store.blob_in_memory(&blob.hash)?));
         gained.unsaved.blobs = gained.blobs.iter().filter_map(held).collect();
         gained.unsaved.seats = self.seats.take_changed();
         self.version = store.version().clone();

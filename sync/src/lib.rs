@@ -10,12 +10,17 @@
 //! - [`Persistence`]: where a store is kept; [`RedbPersistence`] is its file.
 //! - [`access`]: the tokens that open stores, at relays and at peers that listen.
 //! - [`transport`]: QUIC streams of frames, relay URLs, and whom to trust.
-//! - [`database`], [`log_value`]: redb files and what is in their logs, as the relay has them too.
+//! - [`BlobWriter`], [`BlobReader`]: large values in and out as streams.
+//! - [`database`], [`log_value`], [`blob_rows`]: redb files, what is in their logs, and their large
+//!   contents, as the relay has them too.
 //! - [`limits`]: every bound.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::unreachable))]
 
 pub mod access;
 mod backoff;
+pub mod blob_rows;
+mod blob_service;
+mod blob_storage;
 pub mod certificate;
 pub mod database;
 mod guest_session;
@@ -42,6 +47,8 @@ pub mod transport;
 mod write_queue;
 
 pub use backoff::Backoff;
+pub use blob_service::{BlobDoor, Offer, serve_get, serve_put};
+pub use blob_storage::{BlobError, BlobReader, BlobStorage, BlobWriter, Claims};
 pub use certificate::{CertificateError, CertificateSource};
 pub use link::{Link, LinkError};
 pub use local_store::LocalStore;
@@ -58,8 +65,8 @@ pub use serving_session::{LogCursor, Refusal, ServingSession, memory_of};
 pub use session::{ClientEvent, ClientSession, Hello, PeerMisbehaved};
 pub use store_id::{InvalidStoreId, StoreId};
 pub use sync_engine::{
-    ConnectOptions, ConnectionState, ListenError, ListenOptions, Listening, SyncEngine, SyncError,
-    SyncStatus,
+    BlobFetch, ConnectOptions, ConnectionState, ListenError, ListenOptions, Listening, SyncEngine,
+    SyncError, SyncStatus,
 };
 pub use synced_store::{Captured, Handover, Purpose, SyncedStore, TakeInError, TakenIn};
 pub use transport::{CertificateHash, RelayUrl, TransportError, Trust, UrlError};

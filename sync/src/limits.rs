@@ -5,7 +5,7 @@ use std::time::Duration;
 use sds_engine::limits::CHANGE_BYTES_MAX;
 
 /// The protocol version that this program speaks; a greater one is refused.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 
 /// Bytes of the length before each frame.
 pub const FRAME_LENGTH_BYTES: usize = 4;
@@ -58,8 +58,14 @@ pub const REFUSAL_MESSAGE_BYTES_MAX: usize = 1_024;
 /// The greatest blob, in bytes.
 pub const BLOB_BYTES_MAX: u64 = 1 << 30;
 
-/// Blobs are stored and sent in pieces of this size, in bytes; only the last is smaller.
+/// The most bytes of a blob in one frame.
 pub const BLOB_CHUNK_BYTES_MAX: usize = 1 << 20;
+
+/// The most blobs of a store of which parts are kept to go on with. The one begun first gives way.
+pub const BLOB_PARTS_MAX: usize = 16;
+
+/// The most bytes of a file that are kept in memory.
+pub const FILE_CACHE_BYTES: usize = 32 << 20;
 
 /// The most bytes of a log that are read from disk at a time; a larger change comes alone.
 pub const LOG_PAGE_BYTES_MAX: usize = 4 << 20;
@@ -115,8 +121,17 @@ pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many peers may be connected at a time to an engine that listens.
 pub const PEERS_MAX: usize = 64;
 
-/// How long a visitor may take for a piece of a blob.
-pub const BLOB_CHUNK_TIMEOUT: Duration = Duration::from_secs(290);
+/// How long a client may take for a piece of a blob, beyond the time that its bytes need.
+pub const CHUNK_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The slowest line over which a blob is still taken, in bytes a second.
+pub const BLOB_BYTES_PER_SECOND_MIN: u64 = 4 << 10;
+
+/// How long a client may take for a piece of a blob with this many bytes.
+#[must_use]
+pub const fn chunk_timeout(bytes: u64) -> Duration {
+    CHUNK_PATIENCE.saturating_add(Duration::from_secs(bytes / BLOB_BYTES_PER_SECOND_MIN))
+}
 
 /// How many local connections the owner of a file serves at a time.
 pub const GUESTS_MAX: usize = 128;
@@ -168,3 +183,15 @@ const _: () = assert!(STRANGER_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
 const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
 const _: () = assert!(3 * STORE_ID_BYTES_MAX + ".sds".len() <= 255);
 const _: () = assert!(KEEP_ALIVE_INTERVAL.as_secs() < IDLE_TIMEOUT.as_secs());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_chunk_may_come_over_a_slow_line() {
+        let modem = Duration::from_secs(BLOB_CHUNK_BYTES_MAX as u64 / (5 << 10));
+        assert!(chunk_timeout(BLOB_CHUNK_BYTES_MAX as u64) > modem);
+        assert_eq!(chunk_timeout(1), CHUNK_PATIENCE, "one byte is no reason to wait for minutes");
+    }
+}

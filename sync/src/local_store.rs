@@ -1,12 +1,14 @@
 //! A store and its file, for one user at a time: load, edit, commit.
 
 use std::fmt;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sds_engine::{ChangeHeader, DecodeError, Patch};
+use sds_engine::{BlobHash, BlobRef, ChangeHeader, DecodeError, Patch};
 use sds_store::{DataStore, StoreError};
 
+use crate::blob_storage::{BlobError, BlobReader, BlobStorage, StoredBlobs, write_blob};
 use crate::ledger::Ledger;
 use crate::persistence::{Intent, Persistence, SharedFile, StorageError};
 use crate::seat::Seats;
@@ -30,7 +32,10 @@ use crate::store_id::StoreId;
 pub struct LocalStore {
     pub(crate) store: DataStore,
     pub(crate) persistence: Box<dyn Persistence>,
+    pub(crate) blobs: Arc<dyn BlobStorage>,
     pub(crate) ledger: Ledger,
+    /// Blobs that were let go of, and are still in the file.
+    released: Vec<(BlobHash, u64)>,
 }
 
 impl LocalStore {
@@ -52,20 +57,23 @@ impl LocalStore {
         Self::load(SharedFile::open(folder, id, Intent::Write)?)
     }
 
-    /// The store `id` in `folder` as it is now, to read. Others may have its file at once.
+    /// The store `id` in `folder` as it is now, to read: nothing can be committed. Others may have its
+    /// file at once.
     ///
     /// # Errors
     /// Any [`StorageError`].
-    pub fn read(folder: &Path, id: &StoreId) -> Result<DataStore, StorageError> {
-        Ok(Self::load(SharedFile::open(folder, id, Intent::Read)?)?.store)
+    pub fn open_to_read(folder: &Path, id: &StoreId) -> Result<Self, StorageError> {
+        let mut local = Self::load(SharedFile::open(folder, id, Intent::Read)?)?;
+        local.persistence.let_go();
+        Ok(local)
     }
 
     /// Loads what `persistence` keeps.
     ///
     /// # Errors
     /// If it cannot be read, or is no store.
-    pub fn load(persistence: impl Persistence) -> Result<Self, StorageError> {
-        let id = persistence.store();
+    pub fn load(mut persistence: impl Persistence) -> Result<Self, StorageError> {
+        let id = &persistence.store().clone();
         let seats = Seats::new(persistence.seats()).ok_or_else(|| corrupt(id, "it has no seat"))?;
         let replica = seats.current().replica;
         let snapshot = persistence.read_snapshot()?;
@@ -83,13 +91,12 @@ impl LocalStore {
             restore(&mut store, &page.changes, persistence.store())?;
             from = page.next;
         }
-        for blob in store.referenced_blobs() {
-            if let Some(bytes) = persistence.read_blob(&blob.hash)?
-                && store.add_blob(bytes) != blob.hash
-            {
-                return Err(corrupt(persistence.store(), "a blob is not what its name says"));
-            }
-        }
+        // What a kill, or an undo that went with its process, has left behind.
+        let referenced = store.referenced_blobs().into_iter().map(|blob| blob.hash).collect();
+        persistence.retain_blobs(&referenced)?;
+        drop(store.take_dropped_blobs());
+        let blobs = persistence.blobs();
+        store.set_blob_source(Arc::new(StoredBlobs(Arc::clone(&blobs))));
         if store.version().next(replica) != seats.current().own.counter {
             return Err(corrupt(id, "a seat does not fit the changes"));
         }
@@ -97,7 +104,7 @@ impl LocalStore {
         let (version, snapshot_bytes) =
             (store.version().clone(), snapshot.map_or(0, |it| it.len()));
         let ledger = Ledger { version, seats, log_bytes, snapshot_bytes, takes_snapshots };
-        Ok(Self { store, persistence: Box::new(persistence), ledger })
+        Ok(Self { store, persistence: Box::new(persistence), blobs, ledger, released: Vec::new() })
     }
 
     /// The store's id.
@@ -123,12 +130,38 @@ impl LocalStore {
     /// If that fails; then nothing was written, and it can be tried again.
     pub fn commit(&mut self) -> Result<(), StorageError> {
         let mut ledger = self.ledger.clone();
-        let batch = ledger.gain(&self.store, self.id())?.unsaved;
-        if !batch.is_empty() {
-            self.persistence.append(&batch)?;
-            self.ledger = ledger;
+        let id = self.persistence.store();
+        let mut batch = ledger.gain(&mut self.store, &*self.blobs, id)?.unsaved;
+        batch.released.append(&mut self.released);
+        if batch.is_empty() {
+            return Ok(());
         }
+        if let Err(error) = self.persistence.append(&batch) {
+            self.released = batch.released;
+            return Err(error);
+        }
+        self.ledger = ledger;
+        self.store.unload_blobs();
         Ok(())
+    }
+
+    /// Stores all that `source` gives, in memory that does not depend on its size, to be made a value
+    /// with [`DataStore::write_blob_value`] before this is closed. It is a text if it is
+    /// to be one and is UTF-8.
+    ///
+    /// # Errors
+    /// Any [`BlobError`]; then nothing of it stays.
+    pub fn write_blob(&self, source: impl Read, is_text: bool) -> Result<BlobRef, BlobError> {
+        write_blob(Arc::clone(&self.blobs), source, is_text)
+    }
+
+    /// The content of a value that is kept as a blob, to be read as a stream; none if it is not here.
+    /// What was edited and not committed is not here.
+    ///
+    /// # Errors
+    /// If that cannot be read.
+    pub fn open_blob(&self, hash: &BlobHash) -> Result<Option<BlobReader>, StorageError> {
+        BlobReader::open(Arc::clone(&self.blobs), *hash)
     }
 }
 

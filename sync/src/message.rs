@@ -70,6 +70,24 @@ pub enum ClientFrame {
         /// `OPEN_SEATS_MAX`.
         seats: Vec<u64>,
     },
+    /// First frame, since version 3: as PutBlob, but the relay says from where on it lacks the bytes.
+    OfferBlob {
+        /// The store's id.
+        store: String,
+        /// SHA-256 of the bytes.
+        hash: [u8; 32],
+        /// How many bytes there are in all.
+        size: u64,
+    },
+    /// First frame, since version 3: as GetBlob, without the bytes before `offset`.
+    GetBlobFrom {
+        /// The store's id.
+        store: String,
+        /// SHA-256 of the bytes.
+        hash: [u8; 32],
+        /// How many bytes the client has.
+        offset: u64,
+    },
 }
 
 /// How far a relay knows a replica.
@@ -134,6 +152,11 @@ pub enum RelayFrame {
         writable: bool,
         /// Those of the seats asked about that the relay knows.
         seats: Vec<SeatTip>,
+    },
+    /// The relay lacks the rest of the blob: send it. The answer to OfferBlob.
+    BlobWantedFrom {
+        /// How many bytes it has.
+        offset: u64,
     },
 }
 
@@ -338,11 +361,11 @@ pub trait Frame: Serialize + DeserializeOwned {
 }
 
 impl Frame for ClientFrame {
-    const KINDS: u8 = 7;
+    const KINDS: u8 = 9;
 }
 
 impl Frame for RelayFrame {
-    const KINDS: u8 = 10;
+    const KINDS: u8 = 11;
 }
 
 impl RelayFrame {

@@ -6,6 +6,7 @@
 //!
 //! Not here: which changes to keep (`local_store`), grouping of commits (`sync_engine`).
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,10 +14,12 @@ use std::sync::Arc;
 
 use sds_engine::BlobHash;
 
+use crate::blob_storage::BlobStorage;
 use crate::message::RefusalCode;
 use crate::seat::Seat;
 use crate::store_id::StoreId;
 
+mod guest_blobs;
 mod guest_link;
 mod memory;
 mod redb;
@@ -47,6 +50,9 @@ pub struct Batch {
     pub seats: Vec<Seat>,
     /// Blobs; the caller has checked that the bytes are those of the hash.
     pub blobs: Vec<(BlobHash, Arc<[u8]>)>,
+    /// Blobs that nothing refers to with these changes, and the numbers of their contents
+    /// ([`BlobStorage::let_go`]). They go before `blobs` come.
+    pub released: Vec<(BlobHash, u64)>,
 }
 
 impl Batch {
@@ -57,6 +63,7 @@ impl Batch {
             && self.changes.is_empty()
             && self.seats.is_empty()
             && self.blobs.is_empty()
+            && self.released.is_empty()
     }
 
     /// How many bytes are to be written.
@@ -75,6 +82,7 @@ impl Batch {
             self.changes.clear();
         }
         self.changes.extend(later.changes);
+        self.released.extend(later.released);
         self.blobs.extend(later.blobs);
         for seat in later.seats {
             self.seats.retain(|former| former.replica != seat.replica);
@@ -103,11 +111,15 @@ pub trait Persistence: fmt::Debug + Send + 'static {
     /// If the log cannot be read.
     fn read_log(&self, from: u64) -> Result<LogPage, StorageError>;
 
-    /// The bytes of a blob, if they are here.
+    /// The blobs that are kept with the store, to be read and written beside the log.
+    fn blobs(&self) -> Arc<dyn BlobStorage>;
+
+    /// Removes all blobs, and parts of blobs, that are not in `referenced`, and whatever a kill left
+    /// behind. To be called when nobody reads or writes blobs.
     ///
     /// # Errors
-    /// If they cannot be read.
-    fn read_blob(&self, hash: &BlobHash) -> Result<Option<Arc<[u8]>>, StorageError>;
+    /// If that fails; then some may be left.
+    fn retain_blobs(&mut self, referenced: &BTreeSet<BlobHash>) -> Result<(), StorageError>;
 
     /// Adds a batch, whole, and durably by the time it returns.
     ///
@@ -124,6 +136,10 @@ pub trait Persistence: fmt::Debug + Send + 'static {
     fn owned_file(&self) -> Option<&Path> {
         None
     }
+
+    /// Lets others have what is kept here, if it was opened only to be read: it is not asked for
+    /// anything but blobs any more.
+    fn let_go(&mut self) {}
 
     /// Gives room on disk back that nothing needs, if it is worth it. May take as long as copying the
     /// file; to be called before closing.

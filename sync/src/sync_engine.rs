@@ -10,14 +10,17 @@
 //! file.
 
 use std::fmt;
+use std::io::Read;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use sds_engine::{BlobHash, BlobRef};
 use sds_store::DataStore;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::blob_storage::{BlobError, BlobReader, write_blob};
 use crate::local_socket::LocalAddress;
 use crate::local_store::LocalStore;
 use crate::message::{RefusalCode, Token};
@@ -35,7 +38,7 @@ mod writer;
 use hosting::Hosting;
 pub use hosting::{ListenError, ListenOptions, Listening};
 use shared::Shared;
-pub use status::{ConnectionState, SyncStatus};
+pub use status::{BlobFetch, ConnectionState, SyncStatus};
 use writer::Writer;
 
 /// Where to connect, as whom, and whom to trust.
@@ -162,6 +165,54 @@ impl SyncEngine {
     /// If the disk fails or is too far behind; then `work` was not called.
     pub fn edit<T>(&self, work: impl FnOnce(&mut DataStore) -> T) -> Result<T, SyncError> {
         self.shared.edit(work)
+    }
+
+    /// Stores all that `source` gives, in memory that does not depend on its size, to be made a value
+    /// with [`DataStore::write_blob_value`]; until then nobody sees it, and it is removed when the store
+    /// is opened again. It is a
+    /// text if it is to be one and is UTF-8. Blocks while it reads and writes.
+    ///
+    /// # Errors
+    /// Any [`BlobError`]; then nothing of it stays.
+    pub fn write_blob(&self, source: impl Read, is_text: bool) -> Result<BlobRef, BlobError> {
+        write_blob(Arc::clone(&self.shared.blobs), source, is_text)
+    }
+
+    /// The content of a value that is kept as a blob, to be read as a stream; none if it is not here.
+    /// What was edited is here after the next flush.
+    ///
+    /// # Errors
+    /// If that cannot be read.
+    pub fn open_blob(&self, hash: &BlobHash) -> Result<Option<BlobReader>, StorageError> {
+        BlobReader::open(Arc::clone(&self.shared.blobs), *hash)
+    }
+
+    /// Says which blobs are fetched without being asked for; all, as long as nothing is said. Those
+    /// that are here stay.
+    ///
+    /// # Errors
+    /// [`SyncError::Stopped`] after a panic in an earlier edit.
+    pub fn set_blob_fetch(&self, blob_fetch: BlobFetch) -> Result<(), SyncError> {
+        self.shared.set_blob_fetch(blob_fetch)
+    }
+
+    /// Asks for a blob that the store refers to, and waits until it is here. It is still wanted if it
+    /// does not come in time. Says whether it is here; false if nothing refers to it.
+    ///
+    /// # Errors
+    /// If that takes longer than `limit`, or the disk fails.
+    pub async fn fetch_blob(&self, hash: &BlobHash, limit: Duration) -> Result<bool, SyncError> {
+        let mut changed = self.shared.blobs_changed.subscribe();
+        let waiting = async {
+            loop {
+                if let Some(is_here) = self.shared.ask_for_blob(hash)? {
+                    return Ok(is_here);
+                }
+                changed.changed().await.map_err(|_| SyncError::Stopped)?;
+            }
+        };
+        let last_error = || SyncError::TimedOut { last_error: self.status().last_error };
+        timeout(limit, waiting).await.unwrap_or_else(|_| Err(last_error()))
     }
 
     /// Waits until everything that is in the store is on disk.
@@ -332,7 +383,7 @@ mod tests {
             store.write_value(item, [7_u8; 50_000].as_slice())
         };
         engine.edit(add_blob).unwrap().unwrap();
-        let blob = engine.shared.blobs_to_send().unwrap()[0];
+        let (blob, size) = engine.shared.blobs_to_send().unwrap()[0];
         let (stop, mut stopped) = watch::channel(false);
         let (sent, is_sent) = oneshot::channel();
         let shared = Arc::clone(&engine.shared);
@@ -349,6 +400,6 @@ mod tests {
         let mut status = engine.watch_status();
         let listed = status.wait_for(|status| status.blobs_to_send == 1);
         assert!(timeout(Duration::from_secs(5), listed).await.is_ok());
-        assert_eq!(engine.shared.blobs_to_send().unwrap(), [blob]);
+        assert_eq!(engine.shared.blobs_to_send().unwrap(), [(blob, size)]);
     }
 }

@@ -9,21 +9,22 @@
 //! - E1. What came out to be written is exactly what is in `ledger`, in an order in which each change
 //!   comes after those it builds on.
 //! - E2. `blobs_to_fetch` lists blobs that the state refers to, not only some change, and that the
-//!   store does not hold; `blobs_to_send` lists blobs that it holds.
+//!   store does not hold, and that are wanted; `blobs_to_send` lists blobs that it holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use sds_engine::{BlobHash, BlobRef, ChangeHeader, Patch, ReplicaId, Version};
 use sds_store::{DataStore, StoreError};
 
+use crate::blob_storage::BlobStorage;
 use crate::intake;
 use crate::ledger::{Ledger, history_missing};
 use crate::local_store::LocalStore;
 use crate::persistence::{Batch, Persistence, StorageError};
 use crate::store_id::StoreId;
-use crate::sync_engine::SyncError;
+use crate::sync_engine::{BlobFetch, SyncError};
 
 mod reseat;
 mod visitors;
@@ -38,8 +39,13 @@ pub struct SyncedStore {
     ledger: Ledger,
     /// What is being found out about seats of which a relay has other changes.
     doubts: Doubts,
+    /// The blobs in the store's file.
+    blobs: Arc<dyn BlobStorage>,
     pub(crate) blobs_to_send: BTreeMap<BlobHash, u64>,
     pub(crate) blobs_to_fetch: BTreeMap<BlobHash, u64>,
+    pub(crate) blob_fetch: BlobFetch,
+    /// Blobs that somebody has asked for.
+    pub(crate) asked: BTreeSet<BlobHash>,
 }
 
 /// What is to be written to the store's file.
@@ -125,8 +131,11 @@ impl SyncedStore {
             store: local.store,
             ledger: local.ledger,
             doubts: Doubts::default(),
+            blobs: local.blobs,
             blobs_to_send: BTreeMap::new(),
             blobs_to_fetch: BTreeMap::new(),
+            blob_fetch: BlobFetch::default(),
+            asked: BTreeSet::new(),
         };
         (this, local.persistence)
     }
@@ -211,6 +220,11 @@ impl SyncedStore {
         &self.store
     }
 
+    /// The blobs in its file.
+    pub(crate) const fn blobs(&self) -> &Arc<dyn BlobStorage> {
+        &self.blobs
+    }
+
     /// What came out to be written so far.
     #[must_use]
     pub const fn captured(&self) -> &Version {
@@ -227,12 +241,15 @@ impl SyncedStore {
 
     /// Lists what the state refers to now, so that nobody fetches what was overwritten (E2).
     pub(crate) fn list_blobs_to_fetch(&mut self) {
-        let missing = self.store.missing_blobs().into_iter();
-        self.blobs_to_fetch = missing.map(|blob| (blob.hash, blob.size)).collect();
+        let Self { store, blob_fetch, asked, .. } = self;
+        let missing = store.missing_blobs().into_iter();
+        let is_wanted = |blob: &BlobRef| blob_fetch.wants(blob.size) || asked.contains(&blob.hash);
+        let wanted = missing.filter(is_wanted);
+        self.blobs_to_fetch = wanted.map(|blob| (blob.hash, blob.size)).collect();
     }
 
     fn note_blobs_to_send(&mut self, blobs: impl IntoIterator<Item = BlobRef>) {
-        let held = blobs.into_iter().filter(|blob| self.store.blob(&blob.hash).is_some());
+        let held = blobs.into_iter().filter(|blob| self.store.has_blob(&blob.hash));
         self.blobs_to_send.extend(held.map(|blob| (blob.hash, blob.size)));
     }
 
@@ -254,7 +271,8 @@ impl SyncedStore {
     /// What the store has gained since the last call.
     fn capture(&mut self, origin: Origin) -> Result<Captured, StorageError> {
         let former = self.ledger.version.clone();
-        let gained = self.ledger.gain(&self.store, &self.id)?;
+        self.store.unload_blobs();
+        let gained = self.ledger.gain(&mut self.store, &*self.blobs, &self.id)?;
         if gained.unsaved.is_empty() {
             return Ok(Captured::default());
         }

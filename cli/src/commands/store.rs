@@ -45,8 +45,8 @@ fn info(options: &Options) -> Result<(), Failure> {
     let place = StorePlace::of(options)?;
     let id = place.id.as_str();
     let file = place.file();
-    let mut store = match LocalStore::read(&place.dir, &place.id) {
-        Ok(store) => store,
+    let mut local = match LocalStore::open_to_read(&place.dir, &place.id) {
+        Ok(local) => local,
         Err(StorageError::NotFound { .. }) => {
             let json = json!({ "storeId": id, "exists": false });
             let text = format!("store '{id}': not found in '{}'", place.dir.display());
@@ -55,8 +55,8 @@ fn info(options: &Options) -> Result<(), Failure> {
         }
         Err(error) => return Err(error.into()),
     };
-    let count = count_entries(&store);
-    let digest = store.digest().to_string();
+    let count = count_entries(local.store());
+    let digest = local.store_mut().digest().to_string();
     let json = json!({
         "storeId": id,
         "exists": true,
@@ -90,9 +90,9 @@ pub(super) fn count_entries(store: &DataStore) -> usize {
 
 fn export(options: &Options, args: &ExportArgs) -> Result<(), Failure> {
     let place = StorePlace::of(options)?;
-    let store = place.read()?;
+    let local = place.read()?;
     let Some(path) = &args.output else {
-        return match write_export(&store, args.encoding, &mut std::io::stdout().lock()) {
+        return match write_export(local.store(), args.encoding, &mut std::io::stdout().lock()) {
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
             done => Ok(done?),
         };
@@ -103,7 +103,7 @@ fn export(options: &Options, args: &ExportArgs) -> Result<(), Failure> {
     {
         return Err(Failure::usage(format_args!("--output: '{name}' is the store's own file")));
     }
-    write_file(path, |out| write_export(&store, args.encoding, out))?;
+    write_file(path, |out| write_export(local.store(), args.encoding, out))?;
     let form = if args.encoding == Encoding::Json { "json" } else { "binary" };
     let json = json!({ "exported": true, "file": name, "format": form });
     output::result(options.format, &json, format_args!("exported to '{name}'"));

@@ -45,6 +45,10 @@ fn the_bytes_of_client_frames_never_change() {
     let open =
         ClientFrame::OpenSeated { protocol: 2, store: store(), token: token(), version, seats };
     check(&open, "10000000060202733103746f6b0207080201ac02");
+    let offer = ClientFrame::OfferBlob { store: store(), hash: [0xab; 32], size: 300 };
+    check(&offer, &format!("2600000007027331{}ac02", "ab".repeat(32)));
+    let get = ClientFrame::GetBlobFrom { store: store(), hash: [0xcd; 32], offset: 300 };
+    check(&get, &format!("2600000008027331{}ac02", "cd".repeat(32)));
 }
 
 #[test]
@@ -61,6 +65,7 @@ fn the_bytes_of_relay_frames_never_change() {
     let seats = vec![SeatTip { replica: 300, next: 4, chain: [0xab; 32] }];
     let opened = RelayFrame::OpenedSeated { version: bytes(&[5]), writable: true, seats };
     check(&opened, &format!("2800000009010501 01ac0204{}", "ab".repeat(32)).replace(' ', ""));
+    check(&RelayFrame::BlobWantedFrom { offset: 300 }, "030000000aac02");
 }
 
 #[test]
@@ -75,8 +80,8 @@ fn every_refusal_keeps_its_number() {
 #[test]
 fn unknown_kinds_and_empty_frames_are_errors() {
     assert_eq!(ClientFrame::decode(&[]), Err(FrameError::Empty));
-    assert_eq!(ClientFrame::decode(&[7]), Err(FrameError::UnknownKind { kind: 7 }));
-    assert_eq!(RelayFrame::decode(&[10]), Err(FrameError::UnknownKind { kind: 10 }));
+    assert_eq!(ClientFrame::decode(&[9]), Err(FrameError::UnknownKind { kind: 9 }));
+    assert_eq!(RelayFrame::decode(&[11]), Err(FrameError::UnknownKind { kind: 11 }));
     assert_eq!(RelayFrame::decode(&[0xff; 9]), Err(FrameError::UnknownKind { kind: 0xff }));
     assert_eq!(ClientFrame::decode(&[1, 0xff]), Err(FrameError::Malformed { kind: 1 }));
 }

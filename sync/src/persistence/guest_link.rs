@@ -6,13 +6,10 @@ use std::sync::Arc;
 
 use interprocess::local_socket::Stream;
 use interprocess::local_socket::traits::Stream as _;
-use sds_engine::{BlobHash, Version};
-use sha2::{Digest, Sha256};
+use sds_engine::Version;
 
 use crate::guest_session::{GuestFailure, GuestSession, Wish};
-use crate::limits::{
-    BLOB_BYTES_MAX, BLOB_CHUNK_BYTES_MAX, BLOB_FRAME_BYTES_MAX, FRAME_BYTES_MAX, OWNER_TIMEOUT,
-};
+use crate::limits::{FRAME_BYTES_MAX, OWNER_TIMEOUT};
 use crate::local_socket::LocalAddress;
 use crate::message::{ClientFrame, Frame, FrameBuffer, FrameError, RefusalCode, RelayFrame};
 use crate::store_id::StoreId;
@@ -59,8 +56,6 @@ impl From<GuestFailure> for LinkError {
 /// A store that is open at its owner.
 #[derive(Debug)]
 pub(super) struct GuestLink {
-    address: LocalAddress,
-    store: StoreId,
     line: Line,
     pub(super) session: GuestSession,
 }
@@ -75,7 +70,7 @@ impl GuestLink {
     ) -> Result<Self, LinkError> {
         let line = Line::to(address, FRAME_BYTES_MAX)?;
         let session = GuestSession::new(store, known, wish);
-        let mut link = Self { address: address.clone(), store: store.clone(), line, session };
+        let mut link = Self { line, session };
         link.exchange(GuestSession::is_open)?;
         Ok(link)
     }
@@ -92,50 +87,6 @@ impl GuestLink {
         // What others do meanwhile is for whoever opens the store next.
         drop(self.session.take_received());
         stored
-    }
-
-    /// Sends a blob; returns when the owner has it on disk.
-    pub(super) fn put_blob(&self, hash: &BlobHash, bytes: &[u8]) -> Result<(), LinkError> {
-        let mut line = Line::to(&self.address, BLOB_FRAME_BYTES_MAX)?;
-        let (store, size) = (self.store.as_str().to_owned(), bytes.len() as u64);
-        line.send(&ClientFrame::PutBlob { store, hash: hash.0, size })?;
-        match line.receive()? {
-            RelayFrame::BlobStored => return Ok(()),
-            RelayFrame::BlobWanted => {}
-            other => return Err(unexpected(&other)),
-        }
-        for chunk in bytes.chunks(BLOB_CHUNK_BYTES_MAX) {
-            line.send(&ClientFrame::BlobChunk { bytes: chunk.to_vec().into() })?;
-        }
-        match line.receive()? {
-            RelayFrame::BlobStored => Ok(()),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    /// Fetches a blob, if the owner has it.
-    pub(super) fn blob(&self, hash: &BlobHash) -> Result<Option<Arc<[u8]>>, LinkError> {
-        let mut line = Line::to(&self.address, BLOB_FRAME_BYTES_MAX)?;
-        let store = self.store.as_str().to_owned();
-        line.send(&ClientFrame::GetBlob { store, hash: hash.0 })?;
-        let size = match line.receive()? {
-            RelayFrame::BlobMissing => return Ok(None),
-            RelayFrame::BlobFound { size } if size <= BLOB_BYTES_MAX => size,
-            other => return Err(unexpected(&other)),
-        };
-        let mut bytes = Vec::new();
-        while (bytes.len() as u64) < size {
-            match line.receive()? {
-                RelayFrame::BlobChunk { bytes: chunk } if !chunk.is_empty() => {
-                    bytes.extend_from_slice(&chunk);
-                }
-                other => return Err(unexpected(&other)),
-            }
-        }
-        if bytes.len() as u64 != size || Sha256::digest(&bytes).as_slice() != hash.0 {
-            return Err(LinkError::Refused(RefusalCode::WrongHash));
-        }
-        Ok(Some(bytes.into()))
     }
 
     fn exchange(&mut self, is_done: impl Fn(&GuestSession) -> bool) -> Result<(), LinkError> {
@@ -158,16 +109,9 @@ impl Drop for GuestLink {
     }
 }
 
-fn unexpected(frame: &RelayFrame) -> LinkError {
-    match frame {
-        RelayFrame::Refused { code, .. } => RefusalCode::from_number(*code).into(),
-        _ => LinkError::Refused(RefusalCode::Unexpected),
-    }
-}
-
 /// A connection to the owner.
 #[derive(Debug)]
-struct Line {
+pub(super) struct Line {
     stream: Stream,
     buffer: FrameBuffer,
     piece: Vec<u8>,
@@ -177,18 +121,18 @@ struct Line {
 const READ_BYTES: usize = 64 << 10;
 
 impl Line {
-    fn to(address: &LocalAddress, frame_max: usize) -> Result<Self, LinkError> {
+    pub(super) fn to(address: &LocalAddress, frame_max: usize) -> Result<Self, LinkError> {
         let stream = address.connect()?;
         stream.set_recv_timeout(Some(OWNER_TIMEOUT))?;
         stream.set_send_timeout(Some(OWNER_TIMEOUT))?;
         Ok(Self { stream, buffer: FrameBuffer::new(frame_max), piece: vec![0; READ_BYTES] })
     }
 
-    fn send(&mut self, frame: &ClientFrame) -> io::Result<()> {
+    pub(super) fn send(&mut self, frame: &ClientFrame) -> io::Result<()> {
         self.stream.write_all(&frame.encode())
     }
 
-    fn receive(&mut self) -> Result<RelayFrame, LinkError> {
+    pub(super) fn receive(&mut self) -> Result<RelayFrame, LinkError> {
         loop {
             if let Some(frame) = self.buffer.next_frame()? {
                 return Ok(frame);

@@ -9,6 +9,7 @@
 //! - O1. A guest writes only under its own seat, and no other guest ever gets the ids that it has.
 //! - O2. The seats, the snapshot and the order of the log are the owner's alone.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::sleep;
@@ -16,8 +17,10 @@ use std::time::{Duration, Instant};
 
 use sds_engine::{BlobHash, Change, ReplicaId, Version};
 
+use super::guest_blobs::GuestBlobs;
 use super::guest_link::{GuestLink, LinkError};
 use super::{Batch, LogPage, Persistence, RedbPersistence, StorageError};
+use crate::blob_storage::BlobStorage;
 use crate::guest_session::Wish;
 use crate::intake;
 use crate::limits::{OWNER_PATIENCE, OWNER_RETRY_MAX, OWNER_RETRY_MIN};
@@ -35,12 +38,16 @@ pub struct SharedFile {
     path: PathBuf,
     store: StoreId,
     role: Role,
+    /// Set for all but an owner who writes.
+    blobs: Option<Arc<GuestBlobs>>,
 }
 
 #[derive(Debug)]
 enum Role {
     Owner(RedbPersistence),
     Guest(Box<Guest>),
+    /// Somebody who has read, and lets others have the file.
+    Reader,
 }
 
 #[derive(Debug)]
@@ -91,8 +98,10 @@ impl SharedFile {
                 None => None,
             };
             if let Some(role) = role {
+                let is_owner = matches!(role, Role::Owner(_)) && intent != Intent::Read;
+                let blobs = (!is_owner).then(|| GuestBlobs::new(folder, &path, store));
                 let (folder, store) = (folder.to_owned(), store.clone());
-                return Ok(Self { folder, path, store, role });
+                return Ok(Self { folder, path, store, role, blobs: blobs.map(Arc::new) });
             }
             patience.wait(&path)?;
         }
@@ -101,12 +110,17 @@ impl SharedFile {
     /// Writes what a guest brings: through the owner, or, if that has gone, through the next; or to the
     /// file itself if it is nobody's, which then is let go again.
     fn write_as_guest(&mut self, batch: &Batch) -> Result<(), StorageError> {
-        let Role::Guest(guest) = &mut self.role else { return Ok(()) };
+        let (Role::Guest(guest), Some(blobs)) = (&mut self.role, &self.blobs) else {
+            return Err(StorageError::NotWritable { path: self.path.clone() });
+        };
         let mut patience = Patience::new();
         loop {
             if let Some(link) = &mut guest.link {
-                match write_to(link, batch) {
-                    Ok(()) => return Ok(()),
+                match blobs.send_for(batch).and_then(|()| link.store(&batch.changes)) {
+                    Ok(()) => {
+                        blobs.confirm();
+                        return Ok(());
+                    }
                     Err(LinkError::Refused(code)) if link.session.has_stored_some() => {
                         let path = self.path.clone();
                         return Err(StorageError::OwnerRefuses { path, code });
@@ -118,7 +132,9 @@ impl SharedFile {
             let (known, wish) = (&guest.known, Wish::Same(guest.seat.replica));
             match attempt(&self.folder, &self.store, Intent::Write, known, wish)? {
                 Some(Attempt::Owner(file)) => {
-                    return write_to_file(file, guest.seat.replica, batch, &self.path);
+                    write_to_file(file, guest.seat.replica, (batch, blobs), &self.path)?;
+                    blobs.confirm();
+                    return Ok(());
                 }
                 Some(Attempt::Guest(link)) => guest.link = Some(link),
                 None => patience.wait(&self.path)?,
@@ -136,13 +152,14 @@ impl Persistence for SharedFile {
         match &self.role {
             Role::Owner(file) => file.seats(),
             Role::Guest(guest) => vec![guest.seat.clone()],
+            Role::Reader => Vec::new(),
         }
     }
 
     fn read_snapshot(&self) -> Result<Option<Vec<u8>>, StorageError> {
         match &self.role {
             Role::Owner(file) => file.read_snapshot(),
-            Role::Guest(_) => Ok(None),
+            Role::Guest(_) | Role::Reader => Ok(None),
         }
     }
 
@@ -154,20 +171,23 @@ impl Persistence for SharedFile {
                 let mut loaded = guest.loaded.lock().unwrap_or_else(PoisonError::into_inner);
                 Ok(LogPage { changes: std::mem::take(&mut loaded), next: None })
             }
+            Role::Reader => Ok(LogPage::default()),
         }
     }
 
-    fn read_blob(&self, hash: &BlobHash) -> Result<Option<Arc<[u8]>>, StorageError> {
-        match &self.role {
-            Role::Owner(file) => file.read_blob(hash),
-            Role::Guest(guest) => {
-                let found =
-                    guest.link.as_ref().map_or(Err(LinkError::Gone), |link| link.blob(hash));
-                found.map_err(|error| match error {
-                    LinkError::Gone => StorageError::SeatLost { path: self.path.clone() },
-                    LinkError::Refused(code) => refused(&self.path, code),
-                })
-            }
+    fn blobs(&self) -> Arc<dyn BlobStorage> {
+        match (&self.blobs, &self.role) {
+            (Some(blobs), _) => Arc::clone(blobs) as Arc<dyn BlobStorage>,
+            (None, Role::Owner(file)) => file.blobs(),
+            (None, _) => Arc::new(GuestBlobs::new(&self.folder, &self.path, &self.store)),
+        }
+    }
+
+    fn retain_blobs(&mut self, referenced: &BTreeSet<BlobHash>) -> Result<(), StorageError> {
+        match &mut self.role {
+            Role::Owner(file) if self.blobs.is_none() => file.retain_blobs(referenced),
+            // That is for whoever owns the file.
+            _ => Ok(()),
         }
     }
 
@@ -178,23 +198,29 @@ impl Persistence for SharedFile {
             _ if batch.snapshot.is_some() => {
                 Err(StorageError::SeatLost { path: self.path.clone() })
             }
-            Role::Guest(_) => self.write_as_guest(batch),
+            Role::Guest(_) | Role::Reader => self.write_as_guest(batch),
         }
     }
 
     fn compact(&mut self) -> Result<(), StorageError> {
         match &mut self.role {
             Role::Owner(file) => file.compact(),
-            Role::Guest(_) => Ok(()),
+            Role::Guest(_) | Role::Reader => Ok(()),
         }
     }
 
     fn takes_snapshots(&self) -> bool {
-        matches!(self.role, Role::Owner(_))
+        matches!(self.role, Role::Owner(_)) && self.blobs.is_none()
+    }
+
+    fn let_go(&mut self) {
+        if self.blobs.is_some() {
+            self.role = Role::Reader;
+        }
     }
 
     fn owned_file(&self) -> Option<&Path> {
-        matches!(self.role, Role::Owner(_)).then_some(&self.path)
+        self.takes_snapshots().then_some(&self.path)
     }
 }
 
@@ -237,29 +263,20 @@ fn load(mut link: Box<GuestLink>, path: &Path) -> Result<Option<Role>, StorageEr
     Ok(Some(Role::Guest(Box::new(Guest { link: Some(link), seat, loaded, known }))))
 }
 
-fn write_to(link: &mut GuestLink, batch: &Batch) -> Result<(), LinkError> {
-    // Before what refers to them, so that whoever has that can have them.
-    for (hash, bytes) in &batch.blobs {
-        link.put_blob(hash, bytes)?;
-    }
-    link.store(&batch.changes)
-}
-
 /// Writes what a guest brings to the file, which nobody else has. What is there already stays as it is;
 /// if its seat is somebody else's now, no more than that.
 fn write_to_file(
     file: RedbPersistence,
     seat: ReplicaId,
-    batch: &Batch,
+    (batch, blobs): (&Batch, &GuestBlobs),
     path: &Path,
 ) -> Result<(), StorageError> {
     let changes: Result<Vec<Change>, _> =
         batch.changes.iter().map(|change| Change::decode(change)).collect();
     let changes = changes.map_err(|_| refused(path, RefusalCode::Malformed))?;
     let mut local = LocalStore::load(file)?;
-    for (_, bytes) in &batch.blobs {
-        local.store.add_blob(Arc::clone(bytes));
-    }
+    // Only now: opening a file removes what nothing refers to.
+    blobs.write_for(batch, &local.blobs)?;
     let (store, seats) = (&mut local.store, &mut local.ledger.seats);
     let _lent = seats.lend(store, Some(seat), random::replica_id());
     let taken = intake::take_in(store, seats, Some(seat), &changes, random::replica_id());
@@ -271,7 +288,7 @@ fn write_to_file(
     }
 }
 
-fn refused(path: &Path, code: RefusalCode) -> StorageError {
+pub(super) fn refused(path: &Path, code: RefusalCode) -> StorageError {
     let path = path.to_owned();
     match code {
         // Somebody else has its ids, or what it built on is gone: only a fresh start can help.
@@ -281,18 +298,18 @@ fn refused(path: &Path, code: RefusalCode) -> StorageError {
 }
 
 /// How long somebody waits for a file that another process has.
-struct Patience {
+pub(super) struct Patience {
     deadline: Instant,
     ceiling: Duration,
 }
 
 impl Patience {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { deadline: Instant::now() + OWNER_PATIENCE, ceiling: OWNER_RETRY_MIN }
     }
 
     /// Waits a while, longer each time, and up to a bound.
-    fn wait(&mut self, path: &Path) -> Result<(), StorageError> {
+    pub(super) fn wait(&mut self, path: &Path) -> Result<(), StorageError> {
         if Instant::now() >= self.deadline {
             return Err(StorageError::Locked { path: path.to_owned() });
         }

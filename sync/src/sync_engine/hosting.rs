@@ -7,12 +7,15 @@ use std::time::SystemTime;
 
 use interprocess::local_socket::tokio::{Listener, Stream};
 use interprocess::local_socket::traits::tokio::Listener as _;
+use sds_engine::BlobHash;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::shared::Shared;
 use crate::access::{Access, AccessError, Gate};
+use crate::blob_service::{BlobDoor, Offer, serve_get, serve_put};
+use crate::blob_storage::BlobStorage;
 use crate::limits::{
     BLOB_FRAME_BYTES_MAX, FIRST_FRAME_BYTES_MAX, GUESTS_MAX, OPEN_TIMEOUT, RECONNECT_DELAY_MIN,
     STOP_TIMEOUT,
@@ -22,7 +25,6 @@ use crate::message::{ClientFrame, RefusalCode, Token};
 use crate::serving_session::Refusal;
 use crate::transport::{FrameReceiver, FrameSender, StreamError};
 
-mod blobs;
 mod listener;
 mod service;
 
@@ -144,7 +146,7 @@ async fn serve_guest(
     let sender = FrameSender::local(Arc::clone(&stream));
     let receiver = FrameReceiver::local(stream, FIRST_FRAME_BYTES_MAX);
     if is_full {
-        return refuse(sender, Refusal::new(RefusalCode::Busy, "too many guests")).await;
+        return sender.refuse(Refusal::new(RefusalCode::Busy, "too many guests")).await;
     }
     serve_stream(shared, Visitor::Guest, None, (sender, receiver), stop).await;
 }
@@ -160,7 +162,7 @@ async fn serve_stream(
 ) {
     let Ok(first) = timeout(OPEN_TIMEOUT, receiver.next()).await else {
         let message = "the first frame did not come in time";
-        return refuse(sender, Refusal::new(RefusalCode::Unexpected, message)).await;
+        return sender.refuse(Refusal::new(RefusalCode::Unexpected, message)).await;
     };
     let unexpected = Refusal::new(RefusalCode::Unexpected, "no stream begins with this frame");
     match first {
@@ -171,32 +173,72 @@ async fn serve_stream(
                     let _open = open.as_ref().map(|open| open.enter(access.as_ref()));
                     serve_store(shared, access, opening, (sender, receiver), stop).await;
                 }
-                Err(refusal) => refuse(sender, refusal).await,
+                Err(refusal) => sender.refuse(refusal).await,
             }
         }
         Ok(Some(ClientFrame::PutBlob { store, hash, size })) => {
+            let offer = Offer { hash: BlobHash(hash), size, can_resume: false };
             receiver.set_max(BLOB_FRAME_BYTES_MAX);
-            let may_write = open.is_none_or(|open| open.may_write());
-            let wanted = blobs::Wanted { store, hash, may: may_write };
-            blobs::serve_put(&shared, wanted, size, sender, receiver).await;
+            take_blob(&VisitorBlobs { shared, open, store }, offer, sender, receiver).await;
+        }
+        Ok(Some(ClientFrame::OfferBlob { store, hash, size })) => {
+            let offer = Offer { hash: BlobHash(hash), size, can_resume: true };
+            receiver.set_max(BLOB_FRAME_BYTES_MAX);
+            take_blob(&VisitorBlobs { shared, open, store }, offer, sender, receiver).await;
         }
         Ok(Some(ClientFrame::GetBlob { store, hash })) => {
-            let may_read = open.is_none_or(|open| open.is_open());
-            blobs::serve_get(&shared, blobs::Wanted { store, hash, may: may_read }, sender).await;
+            serve_get(&VisitorBlobs { shared, open, store }, BlobHash(hash), 0, sender).await;
         }
-        Ok(Some(_)) => refuse(sender, unexpected).await,
+        Ok(Some(ClientFrame::GetBlobFrom { store, hash, offset })) => {
+            let door = VisitorBlobs { shared, open, store };
+            serve_get(&door, BlobHash(hash), offset, sender).await;
+        }
+        Ok(Some(_)) => sender.refuse(unexpected).await,
         Err(StreamError::Frame(_)) => {
             let message = "the first frame is not well formed, or too large";
-            refuse(sender, Refusal::new(RefusalCode::Malformed, message)).await;
+            sender.refuse(Refusal::new(RefusalCode::Malformed, message)).await;
         }
         Ok(None) | Err(_) => {}
     }
 }
 
-/// Ends a stream with the reason.
-async fn refuse(mut sender: FrameSender, refusal: Refusal) {
-    if sender.send(&refusal.frame()).await.is_ok() {
-        // A visitor that does not take the reason is not waited for.
-        let _taken = timeout(OPEN_TIMEOUT, sender.finish()).await;
+/// The blobs of the store, as a visitor asks for them.
+struct VisitorBlobs {
+    shared: Arc<Shared>,
+    /// What a peer may do; a guest may do everything.
+    open: Option<Arc<listener::OpenStore>>,
+    /// The store, as the visitor names it.
+    store: String,
+}
+
+impl BlobDoor for VisitorBlobs {
+    fn check(&self, writing: bool) -> Result<(), Refusal> {
+        let is_open = self.open.as_ref().is_none_or(|open| open.is_open());
+        if !is_open || self.store != self.shared.id.as_str() {
+            let message = "the store is not open on this connection";
+            return Err(Refusal::new(RefusalCode::Unauthorized, message));
+        }
+        if writing && !self.open.as_ref().is_none_or(|open| open.may_write()) {
+            return Err(Refusal::new(RefusalCode::ReadOnly, "the token is read-only"));
+        }
+        Ok(())
+    }
+
+    async fn open(&self) -> Option<Arc<dyn BlobStorage>> {
+        // What was edited just now is on its way to the file.
+        self.shared.flush().await.ok()?;
+        Some(Arc::clone(&self.shared.blobs))
+    }
+}
+
+async fn take_blob(
+    door: &VisitorBlobs,
+    offer: Offer,
+    sender: FrameSender,
+    receiver: FrameReceiver,
+) {
+    if serve_put(door, offer, sender, receiver).await {
+        // After a panic the store is closed.
+        let _noted = door.shared.blob_brought(&offer.hash, offer.size);
     }
 }

@@ -3,6 +3,7 @@
 //! Invariant: the writer is handed what comes out of the store, in that order: capturing happens under
 //! the lock that every edit holds.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
@@ -10,16 +11,16 @@ use std::time::Instant;
 use bytes::Bytes;
 use sds_engine::{BlobHash, Change, ReplicaId, Version};
 use sds_store::DataStore;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use super::SyncError;
-use super::status::{ConnectionState, SyncStatus};
+use super::status::{BlobFetch, ConnectionState, SyncStatus};
 use super::writer::{Job, WriterGone, WriterHandle};
+use crate::blob_storage::BlobStorage;
 use crate::intake::Taken;
 use crate::limits::UNSAVED_BYTES_MAX;
 use crate::link::{Link, LinkError};
 use crate::message::{SeatTip, Token};
-use crate::persistence::Batch;
 use crate::random;
 use crate::store_id::StoreId;
 use crate::synced_store::{Captured, Handover, Purpose, SyncedStore, TakeInError, TakenIn};
@@ -30,8 +31,10 @@ pub(super) struct Shared {
     pub(super) status: watch::Sender<SyncStatus>,
     /// Counts the commits; to wait for the next one.
     pub(super) saved: watch::Sender<u64>,
-    /// Rung when there is another blob to send or to fetch.
-    pub(super) blobs_changed: Notify,
+    /// The blobs in the store's file.
+    pub(super) blobs: Arc<dyn BlobStorage>,
+    /// Counts when there is another blob to send or to fetch, or one has arrived.
+    pub(super) blobs_changed: watch::Sender<u64>,
     core: Mutex<SyncedStore>,
     pub(super) writer: WriterHandle,
     /// Which of the drivers, counted, speaks for the connection. Only changes with the status
@@ -56,9 +59,10 @@ impl Shared {
         saved: watch::Sender<u64>,
         writer: WriterHandle,
     ) -> Self {
-        let (id, core) = (store.id().clone(), Mutex::new(store));
-        let (blobs_changed, speaker) = (Notify::new(), AtomicU64::new(0));
-        Self { id, status, saved, blobs_changed, core, writer, speaker }
+        let (id, blobs) = (store.id().clone(), Arc::clone(store.blobs()));
+        let (core, blobs_changed) = (Mutex::new(store), watch::Sender::new(0));
+        let speaker = AtomicU64::new(0);
+        Self { id, status, saved, blobs, blobs_changed, core, writer, speaker }
     }
 
     pub(super) fn read<T>(&self, look: impl FnOnce(&DataStore) -> T) -> Result<T, SyncError> {
@@ -155,16 +159,41 @@ impl Shared {
         Ok(())
     }
 
-    pub(super) fn blobs_to_send(&self) -> Result<Vec<BlobHash>, SyncError> {
-        Ok(self.core()?.blobs_to_send.keys().copied().collect())
+    /// Says which blobs are to be fetched without being asked for.
+    pub(super) fn set_blob_fetch(&self, blob_fetch: BlobFetch) -> Result<(), SyncError> {
+        let mut core = self.core()?;
+        core.blob_fetch = blob_fetch;
+        core.list_blobs_to_fetch();
+        self.publish_blobs(&core);
+        self.ring_blobs();
+        Ok(())
     }
 
+    /// Asks for a blob; whether it is here, or nothing refers to it.
+    pub(super) fn ask_for_blob(&self, hash: &BlobHash) -> Result<Option<bool>, SyncError> {
+        let mut core = self.core()?;
+        if self.blobs.find(hash)?.is_some() {
+            return Ok(Some(true));
+        }
+        if core.store.blob_reference_count(hash) == 0 {
+            return Ok(Some(false));
+        }
+        if core.asked.insert(*hash) {
+            core.list_blobs_to_fetch();
+            self.publish_blobs(&core);
+            self.ring_blobs();
+        }
+        Ok(None)
+    }
+
+    /// The blobs to send, the small ones first.
+    pub(super) fn blobs_to_send(&self) -> Result<Vec<(BlobHash, u64)>, SyncError> {
+        Ok(by_size(&self.core()?.blobs_to_send))
+    }
+
+    /// The blobs to fetch, the small ones first.
     pub(super) fn blobs_to_fetch(&self) -> Result<Vec<(BlobHash, u64)>, SyncError> {
-        Ok(self.core()?.blobs_to_fetch.iter().map(|(hash, size)| (*hash, *size)).collect())
-    }
-
-    pub(super) fn blob(&self, hash: &BlobHash) -> Result<Option<Arc<[u8]>>, SyncError> {
-        self.read(|store| store.blob(hash))
+        Ok(by_size(&self.core()?.blobs_to_fetch))
     }
 
     /// Notes that the relay has a blob, or that there is no use in offering it.
@@ -175,20 +204,13 @@ impl Shared {
         Ok(())
     }
 
-    /// Puts a blob on disk, then into the store. The bytes must be those of the hash.
-    pub(super) async fn blob_fetched(
-        &self,
-        hash: BlobHash,
-        bytes: Arc<[u8]>,
-    ) -> Result<(), SyncError> {
-        let blobs = vec![(hash, Arc::clone(&bytes))];
-        let batch = Batch { blobs, ..Batch::default() };
-        self.writer.ask(Job::Append(Handover { batch, upto: Version::new() }))?;
-        self.flush().await?;
+    /// Notes that a blob is in the file.
+    pub(super) fn blob_fetched(&self, hash: &BlobHash) -> Result<(), SyncError> {
         let mut core = self.core()?;
-        core.store.add_blob(bytes);
-        core.blobs_to_fetch.remove(&hash);
+        core.blobs_to_fetch.remove(hash);
+        core.asked.remove(hash);
         self.publish_blobs(&core);
+        self.ring_blobs();
         Ok(())
     }
 
@@ -223,19 +245,12 @@ impl Shared {
         Ok(taken)
     }
 
-    /// Puts a blob that somebody brought on disk, then into the store. The bytes must be those of the
-    /// hash.
-    pub(super) async fn blob_brought(
-        &self,
-        hash: BlobHash,
-        bytes: Arc<[u8]>,
-    ) -> Result<(), SyncError> {
-        let size = bytes.len() as u64;
-        self.blob_fetched(hash, bytes).await?;
+    /// Notes that a blob which somebody brought is in the file.
+    pub(super) fn blob_brought(&self, hash: &BlobHash, size: u64) -> Result<(), SyncError> {
         let mut core = self.core()?;
-        core.note_blob_brought(hash, size);
+        core.note_blob_brought(*hash, size);
         self.publish_blobs(&core);
-        self.blobs_changed.notify_one();
+        self.ring_blobs();
         Ok(())
     }
 
@@ -248,6 +263,10 @@ impl Shared {
     /// What is on disk.
     pub(super) fn persisted(&self) -> Version {
         self.status.borrow().persisted.clone()
+    }
+
+    fn ring_blobs(&self) {
+        self.blobs_changed.send_modify(|count| *count += 1);
     }
 
     /// Makes a new driver speak for the connection; what earlier ones still say is not heard.
@@ -302,7 +321,7 @@ impl Shared {
             status.blobs_to_fetch = core.blobs_to_fetch.len();
         });
         if has_blobs {
-            self.blobs_changed.notify_one();
+            self.ring_blobs();
         }
         self.writer.ask(Job::Append(handover))?;
         Ok(())
@@ -332,6 +351,13 @@ impl Shared {
     pub(super) fn core(&self) -> Result<MutexGuard<'_, SyncedStore>, SyncError> {
         self.core.lock().map_err(|_| SyncError::Stopped)
     }
+}
+
+/// Blobs with the small ones first: a large one keeps the others waiting long.
+fn by_size(blobs: &BTreeMap<BlobHash, u64>) -> Vec<(BlobHash, u64)> {
+    let mut blobs: Vec<(BlobHash, u64)> = blobs.iter().map(|(hash, size)| (*hash, *size)).collect();
+    blobs.sort_by_key(|(_, size)| *size);
+    blobs
 }
 
 /// [`Shared::take_in`], off the threads that must not wait.

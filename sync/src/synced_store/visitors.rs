@@ -68,6 +68,7 @@ impl SyncedStore {
     /// Notes that a blob which somebody brought is on disk, and may be one that the relay lacks.
     pub(crate) fn note_blob_brought(&mut self, hash: BlobHash, size: u64) {
         self.blobs_to_fetch.remove(&hash);
+        self.asked.remove(&hash);
         if self.store.blob_reference_count(&hash) > 0 {
             self.blobs_to_send.insert(hash, size);
         }

@@ -6,10 +6,12 @@ use bytes::{Bytes, BytesMut};
 use interprocess::local_socket::tokio as local;
 use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
 
 use super::TransportError;
-use crate::limits::READ_BYTES_MAX;
+use crate::limits::{OPEN_TIMEOUT, READ_BYTES_MAX};
 use crate::message::{Frame, FrameBuffer, FrameError};
+use crate::serving_session::Refusal;
 
 /// How much room there is at least for the next read from a local socket, in bytes.
 const LOCAL_READ_BYTES: usize = 64 << 10;
@@ -88,6 +90,14 @@ impl FrameSender {
             Outgoing::Local(stream) => {
                 (&**stream).write_all(&frame).await.map_err(|_| StreamError::CutOff)
             }
+        }
+    }
+
+    /// Ends the stream with a reason, and waits a while until the other side has it.
+    pub async fn refuse(mut self, refusal: Refusal) {
+        if self.send(&refusal.frame()).await.is_ok() {
+            // Who does not take the reason is not waited for.
+            let _taken = timeout(OPEN_TIMEOUT, self.finish()).await;
         }
     }
 

@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use super::super::SyncError;
 use super::super::shared::Shared;
-use super::{refuse, stopped};
+use super::stopped;
 use crate::access::Access;
 use crate::intake::Taken;
 use crate::limits::{FRAME_BYTES_MAX, OPEN_SEATS_MAX, PROTOCOL_VERSION};
@@ -63,7 +63,7 @@ pub(super) async fn serve_store(
     let saved = shared.saved.subscribe();
     let (lent, session) = match open(&shared, access.as_ref(), &opening).await {
         Ok(opened) => opened,
-        Err(refusal) => return refuse(sender, refusal).await,
+        Err(refusal) => return sender.refuse(refusal).await,
     };
     receiver.set_max(FRAME_BYTES_MAX);
     let pipe = FramePipe::new(sender, receiver);
