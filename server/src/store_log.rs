@@ -27,7 +27,7 @@ use std::sync::atomic::AtomicU64;
 use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 use sds_engine::{Change, ReplicaId, Version};
 use sds_sync::blob_rows;
-use sds_sync::database::{Database, Failure};
+use sds_sync::database::{Database, Failure, Medium};
 use sds_sync::limits::LOG_PAGE_BYTES_MAX;
 use sds_sync::log_value::{seal, unseal};
 use sds_sync::{Chain, Claims, LogPage, RefusalCode, SeatTip, StorageError, StoreId};
@@ -72,7 +72,26 @@ impl StoreLog {
     /// # Errors
     /// Any [`StorageError`].
     pub fn open(path: &Path) -> Result<Self, StorageError> {
-        let database = Database::open_or_create(path, initialize)?;
+        Self::begin(Database::open_or_create(path, initialize)?)
+    }
+
+    /// Opens the file on a medium like [`open`](Self::open); makes none.
+    ///
+    /// # Errors
+    /// Any [`StorageError`].
+    pub fn open_on(medium: Box<dyn Medium>) -> Result<Self, StorageError> {
+        Self::begin(Database::open_on(medium)?)
+    }
+
+    /// Fills a database that is new and empty as a relay's file.
+    ///
+    /// # Errors
+    /// Any [`StorageError`].
+    pub fn initialize(redb: &redb::Database) -> Result<(), StorageError> {
+        Database::initialize(redb, Path::new("relay.redb"), initialize)
+    }
+
+    fn begin(database: Database) -> Result<Self, StorageError> {
         database.write(check_format)?;
         for number in database.read(blob_rows::garbage)? {
             while !database.write(|write| blob_rows::sweep(write, number))? {}

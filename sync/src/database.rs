@@ -20,6 +20,7 @@ use redb::{Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
 
 use crate::limits::{FILE_CACHE_BYTES, LOCK_PATIENCE};
 use crate::persistence::StorageError;
+pub use crate::place::Place;
 use crate::random;
 
 /// How often a file that another process has open is tried again.
@@ -31,11 +32,57 @@ const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 /// The smallest file, in bytes, that is worth making smaller.
 const COMPACT_BYTES_MIN: u64 = if cfg!(test) { 1 << 20 } else { 16 << 20 };
 
+/// What a database is kept on: a file, or what stands for one.
+pub trait Medium: fmt::Debug + Send + Sync {
+    /// Opens the database that is there.
+    ///
+    /// # Errors
+    /// What redb fails with.
+    fn open(&self) -> Result<redb::Database, redb::Error>;
+
+    /// How many bytes it takes.
+    ///
+    /// # Errors
+    /// If it is not there.
+    fn size(&self) -> io::Result<u64>;
+
+    /// Where it is, to notice copies.
+    ///
+    /// # Errors
+    /// If it is not there.
+    fn place(&self) -> io::Result<Place>;
+
+    /// Its name, for messages.
+    fn path(&self) -> &Path;
+}
+
+/// A file.
+#[derive(Debug)]
+struct FileMedium(PathBuf);
+
+impl Medium for FileMedium {
+    fn open(&self) -> Result<redb::Database, redb::Error> {
+        Ok(redb::Database::builder().set_cache_size(FILE_CACHE_BYTES).open(&self.0)?)
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(fs::metadata(&self.0)?.len())
+    }
+
+    fn place(&self) -> io::Result<Place> {
+        Place::of(&self.0)
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
 /// An open redb file.
 pub struct Database {
     /// None after a failure of the disk, until the next use opens the file again.
     redb: RwLock<Option<redb::Database>>,
-    path: PathBuf,
+    medium: Box<dyn Medium>,
 }
 
 /// Why a step inside a transaction failed: redb's error, or damage that was noticed.
@@ -65,8 +112,16 @@ impl Database {
     /// # Errors
     /// Any [`StorageError`].
     pub fn open(path: &Path) -> Result<Self, StorageError> {
-        let redb = RwLock::new(Some(open_patiently(path)?));
-        Ok(Self { redb, path: path.to_owned() })
+        Self::open_on(Box::new(FileMedium(path.to_owned())))
+    }
+
+    /// Opens the database on a medium like [`open`](Self::open).
+    ///
+    /// # Errors
+    /// Any [`StorageError`].
+    pub fn open_on(medium: Box<dyn Medium>) -> Result<Self, StorageError> {
+        let redb = RwLock::new(Some(open_patiently(&*medium)?));
+        Ok(Self { redb, medium })
     }
 
     /// Opens a file like [`open`](Self::open), or makes it, and its folder, with what `initialize`
@@ -83,6 +138,18 @@ impl Database {
             create(path, initialize)?;
         }
         Self::open(path)
+    }
+
+    /// Fills a new and empty database with what `initialize` puts into it.
+    ///
+    /// # Errors
+    /// What `initialize` fails with, or the disk; then it is still empty.
+    pub fn initialize(
+        redb: &redb::Database,
+        path: &Path,
+        initialize: impl FnOnce(&WriteTransaction) -> Result<(), Failure>,
+    ) -> Result<(), StorageError> {
+        guarded(path, || write(redb, initialize))
     }
 
     /// Does one durable write transaction.
@@ -114,9 +181,8 @@ impl Database {
     /// # Errors
     /// If it cannot be read or written; what is in it is as it was.
     pub fn compact_if_worth_it(&self) -> Result<bool, StorageError> {
-        let size =
-            fs::metadata(&self.path).map_err(|error| StorageError::from_io(&self.path, error));
-        let size = size?.len();
+        let size = self.medium.size();
+        let size = size.map_err(|error| StorageError::from_io(self.path(), error))?;
         if size < COMPACT_BYTES_MIN {
             return Ok(false);
         }
@@ -130,7 +196,7 @@ impl Database {
             return Ok(false);
         }
         let mut redb = self.redb.write().unwrap_or_else(PoisonError::into_inner);
-        guarded(&self.path, || match &mut *redb {
+        guarded(self.path(), || match &mut *redb {
             Some(redb) => Ok(redb.compact()?),
             None => Err(redb::Error::DatabaseClosed.into()),
         })
@@ -139,7 +205,15 @@ impl Database {
     /// Where the file is.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        self.medium.path()
+    }
+
+    /// Where the file is, to notice copies.
+    ///
+    /// # Errors
+    /// If it is not there any more.
+    pub fn place(&self) -> Result<Place, StorageError> {
+        self.medium.place().map_err(|error| StorageError::from_io(self.path(), error))
     }
 
     /// Does `work`; after a failure of the disk the next one gets a file that was opened anew.
@@ -149,7 +223,7 @@ impl Database {
     ) -> Result<T, StorageError> {
         let outcome = {
             let redb = self.opened()?;
-            guarded(&self.path, || match &*redb {
+            guarded(self.path(), || match &*redb {
                 Some(redb) => work(redb),
                 None => Err(redb::Error::DatabaseClosed.into()),
             })
@@ -174,7 +248,7 @@ impl Database {
         drop(redb);
         let mut redb = self.redb.write().unwrap_or_else(PoisonError::into_inner);
         if redb.is_none() {
-            *redb = Some(open_patiently(&self.path)?);
+            *redb = Some(open_patiently(&*self.medium)?);
         }
         Ok(RwLockWriteGuard::downgrade(redb))
     }
@@ -182,16 +256,14 @@ impl Database {
 
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Database").field(&self.path).finish()
+        f.debug_tuple("Database").field(&self.path()).finish()
     }
 }
 
-fn open_patiently(path: &Path) -> Result<redb::Database, StorageError> {
+fn open_patiently(medium: &dyn Medium) -> Result<redb::Database, StorageError> {
     let deadline = Instant::now() + LOCK_PATIENCE;
     loop {
-        match guarded(path, || {
-            Ok(redb::Database::builder().set_cache_size(FILE_CACHE_BYTES).open(path)?)
-        }) {
+        match guarded(medium.path(), || Ok(medium.open()?)) {
             Err(StorageError::Locked { .. }) if Instant::now() < deadline => sleep(LOCK_RETRY),
             outcome => return outcome,
         }

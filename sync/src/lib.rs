@@ -2,6 +2,8 @@
 //!
 //! - [`LocalStore`]: a store's file, loaded; for programs that edit, commit and end.
 //! - [`SyncEngine`]: the same for programs that go on running, with a connection to a relay.
+//! - [`SyncedStore`], [`Link`], [`Reconnect`], [`WriteQueue`]: what a sync engine does, without thread,
+//!   socket or clock, for programs with a loop of their own.
 //! - [`ClientSession`]: the client's side of the protocol, without socket, clock or store.
 //! - [`ClientFrame`], [`RelayFrame`]: what travels; `docs/protocol.md` has their bytes.
 //! - [`Persistence`]: where a store is kept; [`RedbPersistence`] is its file.
@@ -18,6 +20,7 @@ mod blob_storage;
 pub mod database;
 mod ledger;
 pub mod limits;
+mod link;
 mod local_store;
 pub mod log_value;
 mod message;
@@ -25,14 +28,18 @@ mod outbox;
 mod persistence;
 mod place;
 mod random;
+mod reconnect;
 mod seat;
 mod session;
 mod store_id;
 mod sync_engine;
+mod synced_store;
 pub mod transport;
+mod write_queue;
 
 pub use backoff::Backoff;
 pub use blob_storage::{BlobError, BlobReader, BlobStorage, BlobWriter, Claims};
+pub use link::{Link, LinkError};
 pub use local_store::LocalStore;
 pub use message::{
     ClientFrame, Frame, FrameBuffer, FrameError, RefusalCode, RelayFrame, SeatTip, Token,
@@ -41,10 +48,13 @@ pub use outbox::Outbox;
 pub use persistence::{
     Batch, LogPage, MemoryPersistence, Persistence, RedbPersistence, StorageError,
 };
+pub use reconnect::{Next, Reconnect};
 pub use seat::{Chain, Seat};
 pub use session::{ClientEvent, ClientSession, Hello, PeerMisbehaved};
 pub use store_id::{InvalidStoreId, StoreId};
 pub use sync_engine::{
     BlobFetch, ConnectOptions, ConnectionState, SyncEngine, SyncError, SyncStatus,
 };
+pub use synced_store::{Captured, Handover, Purpose, SyncedStore, TakeInError, TakenIn};
 pub use transport::{CertificateHash, RelayUrl, TransportError, Trust, UrlError};
+pub use write_queue::{Committed, WriteQueue};

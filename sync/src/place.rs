@@ -11,11 +11,14 @@ use std::time::UNIX_EPOCH;
 /// A file's machine, device, number and time of birth, as one hash: the file need not tell others on
 /// which machine it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place(pub(crate) [u8; 32]);
+pub struct Place(pub [u8; 32]);
 
 impl Place {
     /// The place of the file at `path`.
-    pub(crate) fn of(path: &Path) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// If it is not there.
+    pub fn of(path: &Path) -> io::Result<Self> {
         let metadata = fs::metadata(path)?;
         let mut hasher = blake3::Hasher::new();
         let mut add = |part: &[u8]| {

@@ -23,11 +23,11 @@ use crate::blob_storage::{BlobError, BlobReader, write_blob};
 use crate::local_store::LocalStore;
 use crate::message::{RefusalCode, Token};
 use crate::persistence::StorageError;
+use crate::synced_store::SyncedStore;
 use crate::transport::{RelayUrl, Trust};
 
 mod blobs;
 mod driver;
-mod reseat;
 mod shared;
 mod status;
 mod writer;
@@ -123,13 +123,13 @@ impl SyncEngine {
     /// Takes over a store. What was not committed of it is written now.
     #[must_use]
     pub fn start(local: LocalStore) -> Self {
-        let id = local.id().clone();
-        let (persisted, known) = (local.ledger.version.clone(), local.ledger.version.clone());
+        let (store, persistence) = SyncedStore::new(local);
+        let (persisted, known) = (store.captured().clone(), store.captured().clone());
         let status = SyncStatus { local: known, persisted, ..SyncStatus::default() };
         let (status, saved) = (watch::Sender::new(status), watch::Sender::new(0));
-        let (handle, writer) = Writer::spawn(local.persistence, status.clone(), saved.clone());
-        let shared =
-            Shared::new(id, (local.store, local.ledger), local.blobs, status, saved, handle);
+        let blobs = Arc::clone(store.blobs());
+        let (handle, writer) = Writer::spawn(persistence, status.clone(), saved.clone());
+        let shared = Shared::new(store, blobs, status, saved, handle);
         let engine =
             Self { shared: Arc::new(shared), driver: Mutex::new(None), writer: Some(writer) };
         // Nobody else has the store yet, so nothing stands in the way.

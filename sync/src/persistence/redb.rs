@@ -20,7 +20,7 @@
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, TableHandle, WriteTransaction};
@@ -29,10 +29,9 @@ use sds_engine::{BlobHash, ReplicaId};
 use super::{Batch, LogPage, Persistence, StorageError};
 use crate::blob_rows;
 use crate::blob_storage::BlobStorage;
-use crate::database::{Database, Failure};
+use crate::database::{Database, Failure, Medium};
 use crate::limits::LOG_PAGE_BYTES_MAX;
 use crate::log_value::{seal, unseal};
-use crate::place::Place;
 use crate::random;
 use crate::seat::Seat;
 use crate::store_id::StoreId;
@@ -79,6 +78,28 @@ impl RedbPersistence {
         Self::lease(database, store, fresh)
     }
 
+    /// Opens the file of `store` on `medium`. If it has no seat that can be used, it gets the seat
+    /// `fresh`.
+    ///
+    /// # Errors
+    /// Any [`StorageError`].
+    pub fn open_on(
+        medium: Box<dyn Medium>,
+        store: &StoreId,
+        fresh: ReplicaId,
+    ) -> Result<Self, StorageError> {
+        Self::lease(Database::open_on(medium)?, store, fresh)
+    }
+
+    /// Fills a database that is new and empty as the file of `store`.
+    ///
+    /// # Errors
+    /// Any [`StorageError`].
+    pub fn initialize(redb: &redb::Database, store: &StoreId) -> Result<(), StorageError> {
+        let path = PathBuf::from(store.file_name());
+        Database::initialize(redb, &path, |write| initialize(write, store))
+    }
+
     /// Opens the file of `store` in `folder`; it must be there.
     ///
     /// # Errors
@@ -93,8 +114,7 @@ impl RedbPersistence {
 
     /// Takes a seat: one of the file's, or `fresh`, if it has none or is a copy (R3).
     fn lease(database: Database, store: &StoreId, fresh: ReplicaId) -> Result<Self, StorageError> {
-        let place = Place::of(database.path())
-            .map_err(|error| StorageError::from_io(database.path(), error))?;
+        let place = database.place()?;
         let (mut seats, end, is_at_home) = database.read(|read| {
             check_meta(read, store)?;
             let meta = read.open_table(META)?;

@@ -7,66 +7,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use sds_store::StoreError;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
 
-use super::reseat::Purpose;
-use super::shared::{ApplyError, DriverNumber, Shared, apply_off_thread};
+use super::shared::{DriverNumber, Shared, take_in_off_thread};
 use super::status::ConnectionState;
 use super::{ConnectOptions, SyncError, blobs};
-use crate::backoff::Backoff;
 use crate::limits::OPEN_TIMEOUT;
-use crate::message::{ClientFrame, RefusalCode, RelayFrame};
+use crate::link::{Link, LinkError};
+use crate::message::{ClientFrame, RelayFrame};
 use crate::random;
-use crate::session::{ClientEvent, ClientSession, Hello, PeerMisbehaved};
-use crate::transport::{
-    Connection, FramePipe, Interest, Ready, StreamError, TransportError, connect,
-};
-
-/// Why a connection ended, or did not come about.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error(transparent)]
-    Transport(#[from] TransportError),
-    #[error(transparent)]
-    Stream(#[from] StreamError),
-    #[error(transparent)]
-    Misbehaved(#[from] PeerMisbehaved),
-    #[error("the relay refuses ({code}): {message}")]
-    Refused { code: RefusalCode, message: String },
-    #[error("the relay's patch cannot be taken in: {0}")]
-    Apply(#[source] StoreError),
-    #[error(transparent)]
-    Engine(#[from] SyncError),
-    #[error("the relay has ended the stream")]
-    Ended,
-    #[error("the relay has other changes of this file: connecting anew to settle that")]
-    Reseating,
-}
-
-impl Failure {
-    fn code(&self) -> &'static str {
-        match self {
-            Self::Transport(error) => error.code(),
-            Self::Stream(error) => error.code(),
-            Self::Misbehaved(_) => "relay-misbehaved",
-            Self::Refused { code, .. } => code.code(),
-            Self::Apply(error) => error.code(),
-            Self::Engine(error) => error.code(),
-            Self::Ended => "connection-lost",
-            Self::Reseating => "reseating",
-        }
-    }
-
-    /// Whether the relay itself was fine, so that there is no reason to go easy on it.
-    const fn is_mere_loss(&self) -> bool {
-        matches!(self, Self::Stream(StreamError::Transport(_) | StreamError::CutOff) | Self::Ended)
-            || matches!(self, Self::Reseating)
-            || matches!(self, Self::Refused { code: RefusalCode::ShuttingDown, .. })
-    }
-}
+use crate::reconnect::{Next, Reconnect};
+use crate::session::{ClientEvent, PeerMisbehaved};
+use crate::synced_store::{Purpose, TakenIn};
+use crate::transport::{Connection, FramePipe, Interest, Ready, connect};
 
 /// Keeps the store connected until `stop` says so or the relay refuses for good.
 pub(super) async fn run(
@@ -75,8 +30,7 @@ pub(super) async fn run(
     options: ConnectOptions,
     mut stop: watch::Receiver<bool>,
 ) {
-    let mut backoff = Backoff::new();
-    let mut was_forked = false;
+    let mut reconnect = Reconnect::new();
     loop {
         shared.report_connection(number, ConnectionState::Connecting);
         let connected = connect_once(&shared, number, &options, &mut stop).await;
@@ -86,36 +40,21 @@ pub(super) async fn run(
         tracing::info!(%store, relay, code, %failure, "not connected");
         let was_open =
             matches!(shared.status.borrow().connection, ConnectionState::Connected { .. });
-        if was_open && failure.is_mere_loss() {
-            backoff.reset();
-        }
-        let delay = backoff.next_delay(random::jitter());
-        let (state, is_final) = match failure {
-            // Another copy of this file may have been faster; the next connection will see that.
-            Failure::Refused { code: RefusalCode::Forked, .. } if !was_forked => {
-                was_forked = true;
-                (ConnectionState::WaitingToReconnect { attempt: backoff.attempt() }, false)
+        let next = reconnect.after(failure, was_open, random::jitter());
+        let (state, delay) = match next {
+            Next::Retry(delay) => {
+                let attempt = reconnect.attempt();
+                (ConnectionState::WaitingToReconnect { attempt }, Some(delay))
             }
-            Failure::Refused { code, message }
-            | Failure::Engine(SyncError::Refused { code, message })
-                if code.is_final() =>
-            {
-                (ConnectionState::Refused { code, message }, true)
-            }
-            Failure::Engine(SyncError::Stopped) => (ConnectionState::Disconnected, true),
-            other => {
-                was_forked &= !matches!(other, Failure::Reseating);
-                (ConnectionState::WaitingToReconnect { attempt: backoff.attempt() }, false)
-            }
+            Next::Refused { code, message } => (ConnectionState::Refused { code, message }, None),
+            Next::Stopped => (ConnectionState::Disconnected, None),
         };
         shared.report(number, |status| {
             status.connection = state;
             status.last_error = Some(code);
             true
         });
-        if is_final {
-            return;
-        }
+        let Some(delay) = delay else { return };
         tokio::select! {
             () = sleep(delay) => {}
             () = stopped(&mut stop) => return,
@@ -134,7 +73,7 @@ async fn connect_once(
     number: DriverNumber,
     options: &ConnectOptions,
     stop: &mut watch::Receiver<bool>,
-) -> Result<(), Failure> {
+) -> Result<(), LinkError> {
     let connection = tokio::select! {
         () = stopped(stop) => return Ok(()),
         connected = connect(&options.url, &options.trust) => {
@@ -144,32 +83,31 @@ async fn connect_once(
     let outcome = match timeout(OPEN_TIMEOUT, connection.open_stream()).await {
         Ok(Ok((sender, receiver))) => {
             let pipe = FramePipe::new(sender, receiver);
-            let link = Link::new(shared, number, options, connection.clone(), pipe);
+            let link = Line::new(shared, number, options, connection.clone(), pipe);
             match link {
                 Ok(link) => link.run(stop).await,
-                Err(error) => Err(Failure::Engine(error)),
+                Err(error) => Err(LinkError::Engine(error)),
             }
         }
-        Ok(Err(error)) => Err(Failure::Stream(error)),
-        Err(_) => Err(Failure::Misbehaved(PeerMisbehaved::TooSlow)),
+        Ok(Err(error)) => Err(LinkError::Stream(error)),
+        Err(_) => Err(LinkError::Misbehaved(PeerMisbehaved::TooSlow)),
     };
     connection.close().await;
     outcome
 }
 
-/// One connection with one open store.
-struct Link {
+/// One connection with one open store, and the line that it goes over.
+struct Line {
     shared: Arc<Shared>,
     number: DriverNumber,
     connection: Connection,
-    session: ClientSession,
-    purpose: Purpose,
+    link: Link,
     pipe: FramePipe<ClientFrame, RelayFrame>,
     saved: watch::Receiver<u64>,
     blobs: JoinSet<()>,
 }
 
-/// What a link has to attend to next.
+/// What a line has to attend to next.
 enum Turn {
     Stop,
     Pipe(Ready<RelayFrame>),
@@ -177,7 +115,7 @@ enum Turn {
     Timeout,
 }
 
-impl Link {
+impl Line {
     fn new(
         shared: &Arc<Shared>,
         number: DriverNumber,
@@ -185,17 +123,13 @@ impl Link {
         connection: Connection,
         pipe: FramePipe<ClientFrame, RelayFrame>,
     ) -> Result<Self, SyncError> {
-        let (version, seats) = shared.hello()?;
-        let (store, token) = (&shared.id, &options.token);
-        let hello = Hello { store, token, version: &version, seats: &seats };
-        let session = ClientSession::new(&hello, Instant::now());
+        let link = shared.open_link(&options.token)?;
         let saved = shared.saved.subscribe();
-        let shared = Arc::clone(shared);
-        let (blobs, purpose) = (JoinSet::new(), Purpose::Nothing);
-        Ok(Self { shared, number, connection, session, purpose, pipe, saved, blobs })
+        let (shared, blobs) = (Arc::clone(shared), JoinSet::new());
+        Ok(Self { shared, number, connection, link, pipe, saved, blobs })
     }
 
-    async fn run(mut self, stop: &mut watch::Receiver<bool>) -> Result<(), Failure> {
+    async fn run(mut self, stop: &mut watch::Receiver<bool>) -> Result<(), LinkError> {
         loop {
             match self.next_turn(stop).await {
                 Turn::Stop => {
@@ -203,26 +137,26 @@ impl Link {
                     return Ok(());
                 }
                 Turn::Pipe(Ready::Room(true)) => {
-                    if let Some(frame) = self.session.poll_transmit() {
+                    if let Some(frame) = self.link.poll_transmit() {
                         self.pipe.send(frame);
                     }
                 }
                 // The relay takes nothing further; what it has sent says why.
                 Turn::Pipe(Ready::Room(false)) => {}
                 Turn::Pipe(Ready::Received(frame)) => {
-                    self.session.handle_frame(frame?.ok_or(Failure::Ended)?)?;
+                    self.link.handle_frame(frame?.ok_or(LinkError::Ended)?)?;
                     self.handle_events().await?;
                 }
-                Turn::Saved => self.queue_changes()?,
-                Turn::Timeout => self.session.handle_timeout(Instant::now())?,
+                Turn::Saved => self.shared.handle_saved(&mut self.link)?,
+                Turn::Timeout => self.link.handle_timeout(Instant::now())?,
             }
             self.publish();
         }
     }
 
     async fn next_turn(&mut self, stop: &mut watch::Receiver<bool>) -> Turn {
-        let deadline = self.session.poll_timeout();
-        let interest = Interest { in_room: self.session.has_transmit(), in_frames: true };
+        let deadline = self.link.poll_timeout();
+        let interest = Interest { in_room: self.link.session().has_transmit(), in_frames: true };
         let timer = sleep_until(deadline.unwrap_or_else(Instant::now).into());
         tokio::select! {
             () = stopped(stop) => Turn::Stop,
@@ -232,30 +166,28 @@ impl Link {
         }
     }
 
-    async fn handle_events(&mut self) -> Result<(), Failure> {
-        while let Some(event) = self.session.poll_event() {
+    async fn handle_events(&mut self) -> Result<(), LinkError> {
+        while let Some(event) = self.link.poll_event() {
             match event {
                 ClientEvent::Opened => self.handle_opened()?,
                 ClientEvent::Changes(patch) => self.take_in(patch).await?,
-                ClientEvent::Stored => self.shared.note_stored(self.session.stored())?,
+                ClientEvent::Stored => self.shared.note_stored(self.link.session().stored())?,
                 ClientEvent::Refused { code, message } => {
-                    return Err(Failure::Refused { code, message });
+                    return Err(LinkError::Refused { code, message });
                 }
             }
         }
         Ok(())
     }
 
-    fn handle_opened(&mut self) -> Result<(), Failure> {
-        self.purpose = self.shared.compare_seats(self.session.seats())?;
-        match self.purpose {
-            Purpose::Sync => {}
-            Purpose::Inquiry => return Ok(()),
-            Purpose::Nothing => return Err(Failure::Reseating),
+    fn handle_opened(&mut self) -> Result<(), LinkError> {
+        self.shared.handle_opened(&mut self.link)?;
+        if self.link.purpose() != Purpose::Sync {
+            return Ok(());
         }
-        let writable = self.session.is_writable();
+        let session = self.link.session();
+        let writable = session.is_writable();
         tracing::info!(store = %self.shared.id, writable, "connected");
-        let session = &self.session;
         self.shared.report(self.number, |status| {
             status.connection = ConnectionState::Connected { writable };
             status.relay_at_open = session.at_open().clone();
@@ -266,40 +198,27 @@ impl Link {
         });
         let (shared, connection) = (Arc::clone(&self.shared), self.connection.clone());
         self.blobs.spawn(blobs::transfer(shared, connection, writable));
-        self.queue_changes()
+        self.shared.handle_saved(&mut self.link)
     }
 
-    async fn take_in(&mut self, patch: Bytes) -> Result<(), Failure> {
-        if self.purpose == Purpose::Inquiry {
-            let is_settled = self.shared.inquire(self.session.at_open(), &patch).await?;
-            return if is_settled { Err(Failure::Reseating) } else { Ok(()) };
-        }
+    async fn take_in(&mut self, patch: Bytes) -> Result<(), LinkError> {
         if self.shared.is_disk_behind() {
             self.shared.flush().await?;
         }
-        let integrated =
-            apply_off_thread(&self.shared, patch).await.map_err(|error| match error {
-                ApplyError::Store(error) => Failure::Apply(error),
-                ApplyError::Sync(error) => Failure::Engine(error),
-            })?;
-        self.session.handle_integrated(&integrated).map_err(|_| SyncError::Stopped)?;
-        Ok(())
-    }
-
-    /// Queues what has reached the disk and the relay lacks.
-    fn queue_changes(&mut self) -> Result<(), Failure> {
-        if self.session.is_writable() && self.purpose == Purpose::Sync {
-            let changes = self.shared.durable_since(self.session.queued())?;
-            self.session.handle_durable(&changes).map_err(|_| SyncError::Stopped)?;
+        let taken_in = take_in_off_thread(&self.shared, &self.link, patch).await?;
+        if matches!(taken_in, TakenIn::Settled { .. }) {
+            // Nothing is sent before it is on disk, nor is any connection opened.
+            self.shared.flush().await?;
         }
-        Ok(())
+        self.link.handle_taken_in(&taken_in)
     }
 
     fn publish(&self) {
-        if !self.session.is_open() || self.purpose != Purpose::Sync {
+        if !self.link.is_syncing() {
             return;
         }
-        let (sent, stored) = (self.session.sent(), self.session.stored());
+        let session = self.link.session();
+        let (sent, stored) = (session.sent(), session.stored());
         self.shared.report(self.number, |status| {
             let is_new = status.sent != *sent || status.stored != *stored;
             if is_new {
@@ -314,9 +233,8 @@ impl Link {
     /// a connection that is closed earlier takes with it what the relay has not read yet.
     async fn close(mut self) {
         self.blobs.shutdown().await;
-        self.session.handle_close();
-        let goodbye: Vec<ClientFrame> =
-            std::iter::from_fn(|| self.session.poll_transmit()).collect();
+        self.link.handle_close();
+        let goodbye: Vec<ClientFrame> = std::iter::from_fn(|| self.link.poll_transmit()).collect();
         self.pipe.close(goodbye).await;
     }
 }

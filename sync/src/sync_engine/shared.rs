@@ -1,49 +1,28 @@
 //! What the callers, the connection and the writer of one store share.
 //!
-//! Invariants:
-//! - E1. The writer was handed exactly what is in `ledger`, in an order in which each change comes
-//!   after those it builds on: capturing happens under the lock that every edit holds.
-//! - E2. `blobs_to_fetch` lists blobs that the state refers to, not only some change, that are not
-//!   here, and that are wanted; `blobs_to_send` lists blobs that are here.
+//! Invariant: the writer is handed what comes out of the store, in that order: capturing happens under
+//! the lock that every edit holds.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
 use bytes::Bytes;
-use sds_engine::{BlobHash, BlobRef, ChangeHeader, ReplicaId, Version};
-use sds_store::{DataStore, StoreError};
+use sds_engine::{BlobHash, Version};
+use sds_store::DataStore;
 use tokio::sync::{oneshot, watch};
 
 use super::SyncError;
-use super::reseat::Doubts;
 use super::status::{BlobFetch, ConnectionState, SyncStatus};
 use super::writer::{Job, WriterGone, WriterHandle};
 use crate::blob_storage::BlobStorage;
-use crate::ledger::{Ledger, history_missing};
 use crate::limits::UNSAVED_BYTES_MAX;
+use crate::link::{Link, LinkError};
+use crate::message::Token;
 use crate::random;
 use crate::store_id::StoreId;
-
-/// The store, and what has been passed on of it.
-pub(super) struct Core {
-    pub(super) store: DataStore,
-    pub(super) ledger: Ledger,
-    /// What is being found out about seats of which a relay has other changes.
-    pub(super) doubts: Doubts,
-    blobs_to_send: BTreeMap<BlobHash, u64>,
-    blobs_to_fetch: BTreeMap<BlobHash, u64>,
-    blob_fetch: BlobFetch,
-    /// Blobs that somebody has asked for.
-    asked: BTreeSet<BlobHash>,
-}
-
-/// Who made the changes that a store has gained.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Origin {
-    Local,
-    Relay,
-}
+use crate::synced_store::{Captured, Handover, Purpose, SyncedStore, TakeInError, TakenIn};
 
 /// One open store.
 pub(super) struct Shared {
@@ -55,7 +34,7 @@ pub(super) struct Shared {
     pub(super) blobs: Arc<dyn BlobStorage>,
     /// Counts when there is another blob to send or to fetch, or one has arrived.
     pub(super) blobs_changed: watch::Sender<u64>,
-    core: Mutex<Core>,
+    core: Mutex<SyncedStore>,
     pub(super) writer: WriterHandle,
     /// Which of the drivers, counted, speaks for the connection. Only changes with the status
     /// locked.
@@ -74,23 +53,13 @@ impl From<WriterGone> for SyncError {
 
 impl Shared {
     pub(super) fn new(
-        id: StoreId,
-        (store, ledger): (DataStore, Ledger),
+        store: SyncedStore,
         blobs: Arc<dyn BlobStorage>,
         status: watch::Sender<SyncStatus>,
         saved: watch::Sender<u64>,
         writer: WriterHandle,
     ) -> Self {
-        let core = Core {
-            store,
-            ledger,
-            doubts: Doubts::default(),
-            blobs_to_send: BTreeMap::new(),
-            blobs_to_fetch: BTreeMap::new(),
-            blob_fetch: BlobFetch::default(),
-            asked: BTreeSet::new(),
-        };
-        let core = Mutex::new(core);
+        let (id, core) = (store.id().clone(), Mutex::new(store));
         let (blobs_changed, speaker) = (watch::Sender::new(0), AtomicU64::new(0));
         Self { id, status, saved, blobs, blobs_changed, core, writer, speaker }
     }
@@ -105,54 +74,54 @@ impl Shared {
             let failure = self.status.borrow().storage_error.clone();
             return Err(failure.map_or(SyncError::DiskTooSlow, SyncError::Storage));
         }
-        let value = work(&mut core.store);
-        self.capture(&mut core, Origin::Local)?;
+        let (value, captured) = core.edit(work)?;
+        self.hand_over(&core, captured)?;
         Ok(value)
     }
 
-    /// Takes a patch in, or leaves the store untouched; returns the changes that were new.
-    pub(super) fn apply(&self, patch: &[u8]) -> Result<Vec<Arc<[u8]>>, ApplyError> {
-        let mut core = self.core()?;
-        let Core { store, ledger, .. } = &mut *core;
-        let (seat, fresh) = (ledger.seats.current().replica, random::replica_id());
-        let made = store.version().next(seat);
-        let taken_in = store.hold_events(|store| {
-            store.apply_remote_patch(patch)?;
-            if store.version().next(seat) > made {
-                // Another copy of this file is at work.
-                store.go_on_as(fresh)?;
-            }
-            Ok::<_, StoreError>(store.version().clone())
-        })?;
-        if store.replica_id() == fresh {
-            ledger.seats.renew(fresh);
-        }
-        // Handlers may have answered with edits, which the relay has yet to hear of.
-        let is_answered = *core.store.version() != taken_in;
-        let origin = if is_answered { Origin::Local } else { Origin::Relay };
-        let mut changes = self.capture(&mut core, origin)?;
-        changes.retain(|change| {
-            let header = ChangeHeader::decode(change);
-            header.is_ok_and(|header| taken_in.has(header.last()))
-        });
-        Ok(changes)
+    /// A connection on which nothing was said yet.
+    pub(super) fn open_link(&self, token: &Token) -> Result<Link, SyncError> {
+        Ok(Link::new(&*self.core()?, token, Instant::now()))
     }
 
-    /// The durable changes that `version` lacks.
-    pub(super) fn durable_since(&self, version: &Version) -> Result<Vec<Arc<[u8]>>, SyncError> {
-        let changes = self.core()?.store.changes_since(version);
-        let mut changes = changes.ok_or_else(|| history_missing(&self.id))?;
-        let status = self.status.borrow();
-        changes.retain(|change| {
-            let header = ChangeHeader::decode(change);
-            header.is_ok_and(|header| status.persisted.has(header.last()))
-        });
-        Ok(changes)
+    /// Acts on the relay having opened the store.
+    pub(super) fn handle_opened(&self, link: &mut Link) -> Result<(), LinkError> {
+        let mut core = self.core()?;
+        let handover = link.handle_opened(&mut core, random::replica_id())?;
+        if !handover.batch.is_empty() {
+            self.writer.ask(Job::Append(handover)).map_err(SyncError::from)?;
+        }
+        Ok(())
+    }
+
+    /// Queues what has reached the disk and the relay lacks.
+    pub(super) fn handle_saved(&self, link: &mut Link) -> Result<(), LinkError> {
+        let persisted = self.status.borrow().persisted.clone();
+        link.handle_saved(&*self.core()?, &persisted)
+    }
+
+    /// Takes a patch in, or leaves the store untouched.
+    pub(super) fn take_in(
+        &self,
+        purpose: Purpose,
+        at_open: &Version,
+        patch: &[u8],
+    ) -> Result<TakenIn, TakeInError> {
+        let mut core = self.core()?;
+        let mut taken_in = core.take_in(purpose, at_open, patch, random::replica_id())?;
+        match &mut taken_in {
+            TakenIn::Changes { captured, .. } => {
+                self.hand_over(&core, std::mem::take(captured))?;
+            }
+            TakenIn::Inquiring => {}
+            TakenIn::Settled { handover } => self.hand_over_settled(std::mem::take(handover))?,
+        }
+        Ok(taken_in)
     }
 
     /// Notes what the relay has on its disk.
     pub(super) fn note_stored(&self, stored: &Version) -> Result<(), SyncError> {
-        self.core()?.ledger.seats.note_stored(stored);
+        self.core()?.note_stored(stored);
         Ok(())
     }
 
@@ -176,10 +145,7 @@ impl Shared {
     /// Forgets what the last relay had of the blobs: each is offered, or asked for, again.
     pub(super) fn list_blobs(&self) -> Result<(), SyncError> {
         let mut core = self.core()?;
-        core.blobs_to_send.clear();
-        let referenced = core.store.referenced_blobs();
-        core.note_blobs_to_send(referenced);
-        core.list_blobs_to_fetch();
+        core.list_blobs();
         self.publish_blobs(&core);
         Ok(())
     }
@@ -195,8 +161,7 @@ impl Shared {
     /// Says which blobs are to be fetched without being asked for.
     pub(super) fn set_blob_fetch(&self, blob_fetch: BlobFetch) -> Result<(), SyncError> {
         let mut core = self.core()?;
-        core.blob_fetch = blob_fetch;
-        core.list_blobs_to_fetch();
+        core.set_blob_fetch(blob_fetch);
         self.publish_blobs(&core);
         self.ring_blobs();
         Ok(())
@@ -211,8 +176,7 @@ impl Shared {
         if core.store.blob_reference_count(hash) == 0 {
             return Ok(Some(false));
         }
-        if core.asked.insert(*hash) {
-            core.list_blobs_to_fetch();
+        if core.ask_for_blob(*hash) {
             self.publish_blobs(&core);
             self.ring_blobs();
         }
@@ -240,8 +204,7 @@ impl Shared {
     /// Notes that a blob is in the file.
     pub(super) fn blob_fetched(&self, hash: &BlobHash) -> Result<(), SyncError> {
         let mut core = self.core()?;
-        core.blobs_to_fetch.remove(hash);
-        core.asked.remove(hash);
+        core.note_blob_fetched(hash);
         self.publish_blobs(&core);
         self.ring_blobs();
         Ok(())
@@ -285,48 +248,41 @@ impl Shared {
     /// Puts a snapshot in the place of the file's log, unless that is empty.
     pub(super) fn checkpoint(&self) -> Result<(), SyncError> {
         let mut core = self.core()?;
-        if core.ledger.log_bytes > 0 {
-            let Core { store, ledger, .. } = &mut *core;
-            let (batch, upto) = (ledger.checkpoint(store), ledger.version.clone());
-            self.writer.ask(Job::Append { batch, upto })?;
+        if let Some(handover) = core.checkpoint() {
+            self.writer.ask(Job::Append(handover))?;
         }
         Ok(())
     }
 
     /// Hands what the store has gained to the writer.
-    fn capture(&self, core: &mut Core, origin: Origin) -> Result<Vec<Arc<[u8]>>, SyncError> {
-        let former = core.ledger.version.clone();
-        core.store.unload_blobs();
-        let Core { store, ledger, .. } = &mut *core;
-        let gained = ledger.gain(store, &*self.blobs, &self.id)?;
-        if gained.unsaved.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut upto = Version::new();
-        let is_new = |(replica, next): &(ReplicaId, u64)| former.next(*replica) < *next;
-        core.ledger.version.iter().filter(is_new).for_each(|(replica, next)| {
-            upto.advance(replica, next);
-        });
-        // Looking at the whole state is worth it only if the list can have changed.
-        if !gained.blobs.is_empty() || !core.blobs_to_fetch.is_empty() {
-            core.list_blobs_to_fetch();
-        }
-        if origin == Origin::Local {
-            core.note_blobs_to_send(gained.blobs.iter().copied());
+    fn hand_over(&self, core: &SyncedStore, captured: Captured) -> Result<(), SyncError> {
+        let Captured { handover, has_blobs, .. } = captured;
+        if handover.batch.is_empty() {
+            return Ok(());
         }
         self.status.send_modify(|status| {
-            status.local.merge(&upto);
+            status.local.merge(&handover.upto);
             status.blobs_to_send = core.blobs_to_send.len();
             status.blobs_to_fetch = core.blobs_to_fetch.len();
         });
-        if !gained.blobs.is_empty() {
+        if has_blobs {
             self.ring_blobs();
         }
-        self.writer.ask(Job::Append { batch: gained.unsaved, upto })?;
-        Ok(gained.changes)
+        self.writer.ask(Job::Append(handover))?;
+        Ok(())
     }
 
-    fn publish_blobs(&self, core: &Core) {
+    /// Hands to the writer what a store has of which some was made again.
+    fn hand_over_settled(&self, handover: Handover) -> Result<(), SyncError> {
+        self.status.send_modify(|status| {
+            status.local.clone_from(&handover.upto);
+            status.persisted = handover.still_there(&status.persisted);
+        });
+        self.writer.ask(Job::Append(handover))?;
+        Ok(())
+    }
+
+    fn publish_blobs(&self, core: &SyncedStore) {
         let counts = (core.blobs_to_send.len(), core.blobs_to_fetch.len());
         self.status.send_if_modified(|status| {
             let is_new = (status.blobs_to_send, status.blobs_to_fetch) != counts;
@@ -337,24 +293,8 @@ impl Shared {
 
     /// The lock; an error after a panic of somebody who held it, for then nobody knows what is in
     /// there, and what is on disk is the truth.
-    pub(super) fn core(&self) -> Result<MutexGuard<'_, Core>, SyncError> {
+    pub(super) fn core(&self) -> Result<MutexGuard<'_, SyncedStore>, SyncError> {
         self.core.lock().map_err(|_| SyncError::Stopped)
-    }
-}
-
-impl Core {
-    fn note_blobs_to_send(&mut self, blobs: impl IntoIterator<Item = BlobRef>) {
-        let held = blobs.into_iter().filter(|blob| self.store.has_blob(&blob.hash));
-        self.blobs_to_send.extend(held.map(|blob| (blob.hash, blob.size)));
-    }
-
-    /// Lists what the state refers to now, so that nobody fetches what was overwritten (E2).
-    fn list_blobs_to_fetch(&mut self) {
-        let Self { store, blob_fetch, asked, .. } = self;
-        let missing = store.missing_blobs().into_iter();
-        let is_wanted = |blob: &BlobRef| blob_fetch.wants(blob.size) || asked.contains(&blob.hash);
-        let wanted = missing.filter(is_wanted);
-        self.blobs_to_fetch = wanted.map(|blob| (blob.hash, blob.size)).collect();
     }
 }
 
@@ -365,37 +305,22 @@ fn by_size(blobs: &BTreeMap<BlobHash, u64>) -> Vec<(BlobHash, u64)> {
     blobs
 }
 
-/// Why a patch of the relay was not taken in. The store is as it was.
-#[derive(Debug)]
-pub(super) enum ApplyError {
-    Store(StoreError),
-    Sync(SyncError),
-}
-
-impl From<StoreError> for ApplyError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl From<SyncError> for ApplyError {
-    fn from(error: SyncError) -> Self {
-        Self::Sync(error)
-    }
-}
-
-/// [`Shared::apply`], off the threads that must not wait.
-pub(super) async fn apply_off_thread(
+/// [`Shared::take_in`], off the threads that must not wait.
+pub(super) async fn take_in_off_thread(
     shared: &Arc<Shared>,
+    link: &Link,
     patch: Bytes,
-) -> Result<Vec<Arc<[u8]>>, ApplyError> {
-    let shared = Arc::clone(shared);
-    let applied = tokio::task::spawn_blocking(move || shared.apply(&patch)).await;
-    applied.unwrap_or(Err(ApplyError::Sync(SyncError::Stopped)))
+) -> Result<TakenIn, TakeInError> {
+    let (shared, purpose) = (Arc::clone(shared), link.purpose());
+    let at_open = link.session().at_open().clone();
+    let take_in = move || shared.take_in(purpose, &at_open, &patch);
+    let taken_in = tokio::task::spawn_blocking(take_in).await;
+    taken_in.unwrap_or(Err(TakeInError::Sync(SyncError::Stopped)))
 }
 
 #[cfg(test)]
 mod tests {
+    use sds_engine::{ChangeHeader, ReplicaId};
     use sds_store::EntryId;
 
     use super::super::writer::Writer;
@@ -408,12 +333,19 @@ mod tests {
     }
 
     fn shared() -> Shared {
-        let id = StoreId::new("s").unwrap();
         let (status, saved) = (watch::Sender::default(), watch::Sender::default());
-        let memory = MemoryPersistence::new(id.clone(), replica(2));
-        let local = LocalStore::load(memory).unwrap();
-        let (writer, _thread) = Writer::spawn(local.persistence, status.clone(), saved.clone());
-        Shared::new(id, (local.store, local.ledger), local.blobs, status, saved, writer)
+        let memory = MemoryPersistence::new(StoreId::new("s").unwrap(), replica(2));
+        let (store, persistence) = SyncedStore::new(LocalStore::load(memory).unwrap());
+        let blobs = Arc::clone(store.blobs());
+        let (writer, _thread) = Writer::spawn(persistence, status.clone(), saved.clone());
+        Shared::new(store, blobs, status, saved, writer)
+    }
+
+    fn take_in(shared: &Shared, patch: &[u8]) -> Vec<Arc<[u8]>> {
+        match shared.take_in(Purpose::Sync, &Version::new(), patch).unwrap() {
+            TakenIn::Changes { came, .. } => came,
+            other => panic!("{other:?}"),
+        }
     }
 
     /// Fifty thousand bytes, which are kept as a blob.
@@ -433,7 +365,7 @@ mod tests {
         });
         let mut author = DataStore::new(replica(1));
         author.set_label(EntryId::ROOT, "asked").unwrap();
-        let changes = shared.apply(&author.export_patch(&Version::new())).unwrap();
+        let changes = take_in(&shared, &author.export_patch(&Version::new()));
         let authors: Vec<_> =
             changes.iter().map(|change| ChangeHeader::decode(change).unwrap().replica).collect();
         assert_eq!(authors, [replica(1)], "the relay has no other");
@@ -450,7 +382,7 @@ mod tests {
         let item = author.new_item_at(None, EntryId::ROOT, None).unwrap();
         let mut seen = Version::new();
         let mut pass_on = |author: &DataStore| {
-            shared.apply(&author.export_patch(&seen)).unwrap();
+            take_in(&shared, &author.export_patch(&seen));
             seen = author.version().clone();
             let hashes = shared.blobs_to_fetch().unwrap();
             assert_eq!(shared.status.borrow().blobs_to_fetch, hashes.len());

@@ -46,7 +46,7 @@ pub enum BlobFetch {
 }
 
 impl BlobFetch {
-    pub(super) const fn wants(self, size: u64) -> bool {
+    pub(crate) const fn wants(self, size: u64) -> bool {
         match self {
             Self::All => true,
             Self::UpTo(max) => size <= max,

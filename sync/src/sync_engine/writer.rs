@@ -1,28 +1,21 @@
-//! The thread that writes to a store's file. One commit takes whatever has queued up meanwhile.
-//!
-//! What could not be written stays here and is tried again with whatever comes next, so the log
-//! never has a gap.
+//! The thread that writes to a store's file what waits in a [`WriteQueue`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
-use sds_engine::Version;
 use tokio::sync::{oneshot, watch};
 
 use super::status::SyncStatus;
-use crate::persistence::{Batch, Persistence, StorageError};
+use crate::persistence::{Persistence, StorageError};
+use crate::synced_store::Handover;
+use crate::write_queue::WriteQueue;
 
 /// What the writer is asked to do.
 pub(super) enum Job {
-    /// Write a batch; with it the file has all of `upto`.
-    Append {
-        /// What to write.
-        batch: Batch,
-        /// What the batch completes.
-        upto: Version,
-    },
+    /// Write this.
+    Append(Handover),
     /// Say when everything asked for before is durable.
     Flush(oneshot::Sender<Result<(), StorageError>>),
     /// Write what waits, close the file and end.
@@ -42,8 +35,8 @@ pub(super) struct WriterGone;
 impl WriterHandle {
     /// Asks for something.
     pub(super) fn ask(&self, job: Job) -> Result<(), WriterGone> {
-        if let Job::Append { batch, .. } = &job {
-            self.unsaved_bytes.fetch_add(batch.size(), Ordering::Relaxed);
+        if let Job::Append(handover) = &job {
+            self.unsaved_bytes.fetch_add(handover.batch.size(), Ordering::Relaxed);
         }
         self.jobs.send(job).map_err(|_| WriterGone)
     }
@@ -59,10 +52,7 @@ pub(super) struct Writer {
     persistence: Box<dyn Persistence>,
     jobs: Receiver<Job>,
     unsaved_bytes: Arc<AtomicUsize>,
-    batch: Batch,
-    /// How many of the unsaved bytes came with what is in `batch`.
-    batch_bytes: usize,
-    upto: Version,
+    queue: WriteQueue,
     status: watch::Sender<SyncStatus>,
     saved: watch::Sender<u64>,
 }
@@ -77,9 +67,8 @@ impl Writer {
         let (sender, jobs) = channel();
         let unsaved_bytes = Arc::new(AtomicUsize::new(0));
         let handle = WriterHandle { jobs: sender, unsaved_bytes: Arc::clone(&unsaved_bytes) };
-        let (batch, batch_bytes, upto) = (Batch::default(), 0, Version::new());
-        let writer =
-            Self { persistence, jobs, unsaved_bytes, batch, batch_bytes, upto, status, saved };
+        let queue = WriteQueue::new();
+        let writer = Self { persistence, jobs, unsaved_bytes, queue, status, saved };
         (handle, std::thread::spawn(move || writer.run()))
     }
 
@@ -110,11 +99,7 @@ impl Writer {
         waiting: &mut Vec<oneshot::Sender<Result<(), StorageError>>>,
     ) -> bool {
         match job {
-            Job::Append { batch, upto } => {
-                self.batch_bytes += batch.size();
-                self.batch.add(batch);
-                self.upto.merge(&upto);
-            }
+            Job::Append(handover) => self.queue.add(handover),
             Job::Flush(flushed) => waiting.push(flushed),
             Job::Stop => return true,
         }
@@ -122,27 +107,22 @@ impl Writer {
     }
 
     fn commit(&mut self) -> Result<(), StorageError> {
-        if self.batch.is_empty() {
-            return Ok(());
-        }
-        let outcome = self.persistence.append(&self.batch);
-        match &outcome {
-            Ok(()) => {
-                self.batch = Batch::default();
-                let written = std::mem::take(&mut self.batch_bytes);
-                self.unsaved_bytes.fetch_sub(written, Ordering::Relaxed);
-                let upto = std::mem::take(&mut self.upto);
+        match self.queue.commit(&mut *self.persistence) {
+            Ok(None) => Ok(()),
+            Ok(Some(committed)) => {
+                self.unsaved_bytes.fetch_sub(committed.bytes, Ordering::Relaxed);
                 self.status.send_modify(|status| {
-                    status.persisted.merge(&upto);
+                    status.persisted.merge(&committed.upto);
                     status.storage_error = None;
                 });
                 self.saved.send_modify(|count| *count += 1);
+                Ok(())
             }
             Err(error) => {
                 tracing::error!(code = error.code(), %error, "cannot write to the store's file");
                 self.status.send_modify(|status| status.storage_error = Some(error.clone()));
+                Err(error)
             }
         }
-        outcome
     }
 }

@@ -11,15 +11,12 @@ use std::sync::Arc;
 use sds_engine::{ChangeHeader, Patch, ReplicaId, Version};
 use sds_store::{RemakeError, StoreError};
 
-use super::SyncError;
-use super::shared::{Core, Shared};
-use super::writer::Job;
+use super::{Handover, SyncedStore};
 use crate::ledger::history_missing;
 use crate::message::RefusalCode;
 use crate::persistence::Batch;
-use crate::random;
 use crate::seat::Chain;
-use crate::store_id::StoreId;
+use crate::sync_engine::SyncError;
 
 /// Seats of which a relay has other changes, or may have, and what it has.
 #[derive(Debug, Default)]
@@ -41,7 +38,7 @@ impl Doubts {
 
 /// What a connection is good for, after a look at the relay's chains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub enum Purpose {
     /// To keep the store equal with the relay.
     Sync,
     /// To find out what the relay has of the seats in doubt.
@@ -50,63 +47,56 @@ pub(super) enum Purpose {
     Nothing,
 }
 
-impl Shared {
+impl SyncedStore {
     /// What to tell a relay: what is here, and which seats to ask about. What is in doubt is not
     /// said to be here, so that the relay sends it.
-    pub(super) fn hello(&self) -> Result<(Version, Vec<ReplicaId>), SyncError> {
-        let core = self.core()?;
-        let doubted = |replica| core.doubts.seats.iter().any(|(seat, _)| *seat == replica);
+    pub(crate) fn hello(&self) -> (Version, Vec<ReplicaId>) {
+        let doubted = |replica| self.doubts.seats.iter().any(|(seat, _)| *seat == replica);
         let mut version = Version::new();
-        let known = core.store.version().iter().filter(|(replica, _)| !doubted(*replica));
+        let known = self.store.version().iter().filter(|(replica, _)| !doubted(*replica));
         known.for_each(|(replica, next)| version.advance(replica, next));
-        Ok((version, core.ledger.seats.to_ask_about()))
+        (version, self.ledger.seats.to_ask_about())
     }
 
-    /// Compares the seats with what a relay has of them.
-    pub(super) fn compare_seats(&self, relay: &[(ReplicaId, Chain)]) -> Result<Purpose, SyncError> {
-        let mut core = self.core()?;
-        let Core { store, ledger, doubts, .. } = &mut *core;
-        let standing = ledger.seats.compare(store, relay);
-        let was_asked = |replica| doubts.seats.iter().any(|(seat, _)| *seat == replica);
+    /// Compares the seats with what a relay has of them; says what the connection is good for, and what
+    /// is to be written. If the relay knows more than this side, the store goes on as `fresh`.
+    pub(crate) fn compare_seats(
+        &mut self,
+        relay: &[(ReplicaId, Chain)],
+        fresh: ReplicaId,
+    ) -> Result<(Purpose, Handover), SyncError> {
+        let standing = self.ledger.seats.compare(&self.store, relay);
+        let was_asked = |replica| self.doubts.seats.iter().any(|(seat, _)| *seat == replica);
         let has_asked = standing.doubted.iter().all(|(replica, _)| was_asked(*replica));
-        *doubts = Doubts { seats: standing.doubted, theirs: Vec::new() };
-        if !doubts.seats.is_empty() {
-            return Ok(if has_asked { Purpose::Inquiry } else { Purpose::Nothing });
+        self.doubts = Doubts { seats: standing.doubted, theirs: Vec::new() };
+        if !self.doubts.seats.is_empty() {
+            let purpose = if has_asked { Purpose::Inquiry } else { Purpose::Nothing };
+            return Ok((purpose, Handover::default()));
         }
         if standing.is_behind {
-            core.take_new_seat()?;
+            self.take_new_seat(fresh)?;
             tracing::warn!(store = %self.id, "the relay knows more of this file: took a new seat");
         }
-        let (seats, upto) = (core.ledger.seats.take_changed(), Version::new());
-        if !seats.is_empty() {
-            let batch = Batch { seats, ..Batch::default() };
-            self.writer.ask(Job::Append { batch, upto })?;
-        }
-        Ok(Purpose::Sync)
+        let batch = Batch { seats: self.ledger.seats.take_changed(), ..Batch::default() };
+        Ok((Purpose::Sync, Handover { batch, upto: Version::new() }))
     }
 
-    /// Takes in what a relay, which has `version` in all, sends of the seats in doubt. Says whether
-    /// that was all, and the seats are settled.
-    pub(super) async fn inquire(&self, version: &Version, patch: &[u8]) -> Result<bool, SyncError> {
-        let changes = Patch::decode(patch).map_err(|error| cannot_reseat(&error.into()))?;
-        if !self.settle_seats(version, &changes)? {
-            return Ok(false);
-        }
-        // Nothing is sent before it is on disk, nor is any connection opened.
-        self.flush().await?;
-        Ok(true)
-    }
-
-    fn settle_seats(&self, version: &Version, patch: &Patch) -> Result<bool, SyncError> {
-        let mut core = self.core()?;
-        let Core { store, ledger, doubts, .. } = &mut *core;
+    /// Takes in what a relay, which has `version` in all, sends of the seats in doubt. If that was all,
+    /// the seats are settled, and this is to be written.
+    pub(super) fn settle_seats(
+        &mut self,
+        version: &Version,
+        patch: &Patch,
+        fresh: ReplicaId,
+    ) -> Result<Option<Handover>, SyncError> {
+        let Self { store, ledger, doubts, .. } = self;
         for change in patch.changes() {
             if doubts.seats.iter().any(|(seat, _)| *seat == change.header().replica) {
                 doubts.theirs.push(Arc::clone(change.bytes()));
             }
         }
         if !doubts.is_resolved() {
-            return Ok(false);
+            return Ok(None);
         }
         let Doubts { seats: doubted, theirs } = std::mem::take(doubts);
         let doubted: Vec<ReplicaId> = doubted.into_iter().map(|(replica, _)| replica).collect();
@@ -117,28 +107,20 @@ impl Shared {
             doubted.contains(replica) && seats.made(*replica) > chain.counter
         };
         let batch = if common.iter().any(|seat| is_beyond(&seat)) {
-            core.remake(&common, &self.id)?
+            self.remake(&common, fresh)?
         } else {
-            core.keep_all(&common, &doubted)?
+            self.keep_all(&common, &doubted, fresh)?
         };
-        let upto = core.ledger.version.clone();
-        self.status.send_modify(|status| {
-            status.local = upto.clone();
-            // What was made again is no longer there by its former name.
-            let known = std::mem::take(&mut status.persisted);
-            known.iter().for_each(|(replica, next)| {
-                status.persisted.advance(replica, next.min(upto.next(replica)));
-            });
-        });
-        self.writer.ask(Job::Append { batch, upto })?;
-        Ok(true)
+        Ok(Some(Handover { batch, upto: self.ledger.version.clone() }))
     }
-}
 
-impl Core {
     /// Makes again what the seats have beyond `common`, under a new id; says what is to be written.
-    fn remake(&mut self, common: &[(ReplicaId, Chain)], id: &StoreId) -> Result<Batch, SyncError> {
-        let Self { store, ledger, .. } = self;
+    fn remake(
+        &mut self,
+        common: &[(ReplicaId, Chain)],
+        fresh: ReplicaId,
+    ) -> Result<Batch, SyncError> {
+        let Self { id, store, ledger, .. } = self;
         let seats = &mut ledger.seats;
         let is_former = |header: &ChangeHeader| {
             let known = common.iter().find(|(seat, _)| *seat == header.replica);
@@ -146,7 +128,6 @@ impl Core {
                 chain.counter <= header.start && header.start < seats.made(*seat)
             })
         };
-        let fresh = random::replica_id();
         match store.remake_as(fresh, is_former) {
             Ok(_) => {}
             Err(RemakeError::HistoryMissing) => {
@@ -169,18 +150,18 @@ impl Core {
         &mut self,
         common: &[(ReplicaId, Chain)],
         doubted: &[ReplicaId],
+        fresh: ReplicaId,
     ) -> Result<Batch, SyncError> {
         let settled = common.iter().filter(|(seat, _)| doubted.contains(seat));
         let settled: Vec<(ReplicaId, Chain)> = settled.copied().collect();
         self.ledger.seats.settle(&settled);
         if doubted.contains(&self.store.replica_id()) {
-            self.take_new_seat()?;
+            self.take_new_seat(fresh)?;
         }
         Ok(Batch { seats: self.ledger.seats.take_changed(), ..Batch::default() })
     }
 
-    fn take_new_seat(&mut self) -> Result<(), SyncError> {
-        let fresh = random::replica_id();
+    fn take_new_seat(&mut self, fresh: ReplicaId) -> Result<(), SyncError> {
         self.store.go_on_as(fresh).map_err(|error| cannot_reseat(&error))?;
         self.ledger.seats.renew(fresh);
         Ok(())
@@ -191,6 +172,6 @@ fn forked(message: String) -> SyncError {
     SyncError::Refused { code: RefusalCode::Forked, message }
 }
 
-fn cannot_reseat(error: &StoreError) -> SyncError {
+pub(super) fn cannot_reseat(error: &StoreError) -> SyncError {
     forked(format!("this file is a copy, and cannot go on under another name: {error}"))
 }

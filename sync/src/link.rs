@@ -1,0 +1,205 @@
+//! One connection of a store with a relay, without socket or clock: the session, and what it means to
+//! the store.
+//!
+//! The driver feeds it frames, the time and word of what has reached the disk, acts on the events of
+//! the session with the methods here, and sends what it has to transmit.
+
+use std::time::Instant;
+
+use sds_engine::{ReplicaId, Version};
+use sds_store::StoreError;
+
+use crate::message::{ClientFrame, RefusalCode, RelayFrame, Token};
+use crate::session::{ClientEvent, ClientSession, Hello, PeerMisbehaved};
+use crate::sync_engine::SyncError;
+use crate::synced_store::{Handover, Purpose, SyncedStore, TakeInError, TakenIn};
+use crate::transport::{StreamError, TransportError};
+
+/// Why a connection ended, or did not come about.
+#[non_exhaustive]
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// There is no way to the relay.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The stream broke off, or what came over it is no frame.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    /// The relay broke the protocol.
+    #[error(transparent)]
+    Misbehaved(#[from] PeerMisbehaved),
+    /// The relay refuses.
+    #[error("the relay refuses ({code}): {message}")]
+    Refused {
+        /// Why.
+        code: RefusalCode,
+        /// Why, for a person.
+        message: String,
+    },
+    /// The store refuses what the relay sent.
+    #[error("the relay's patch cannot be taken in: {0}")]
+    Apply(#[source] StoreError),
+    /// Something on this side is wrong.
+    #[error(transparent)]
+    Engine(#[from] SyncError),
+    /// The relay has said all it had to say.
+    #[error("the relay has ended the stream")]
+    Ended,
+    /// Another connection has to find out what a relay has of this file's seats.
+    #[error("the relay has other changes of this file: connecting anew to settle that")]
+    Reseating,
+}
+
+impl LinkError {
+    /// The stable name of the reason.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Transport(error) => error.code(),
+            Self::Stream(error) => error.code(),
+            Self::Misbehaved(_) => "relay-misbehaved",
+            Self::Refused { code, .. } => code.code(),
+            Self::Apply(error) => error.code(),
+            Self::Engine(error) => error.code(),
+            Self::Ended => "connection-lost",
+            Self::Reseating => "reseating",
+        }
+    }
+
+    /// Whether the relay itself was fine, so that there is no reason to go easy on it.
+    pub(crate) const fn is_mere_loss(&self) -> bool {
+        matches!(self, Self::Stream(StreamError::Transport(_) | StreamError::CutOff) | Self::Ended)
+            || matches!(self, Self::Reseating)
+            || matches!(self, Self::Refused { code: RefusalCode::ShuttingDown, .. })
+    }
+}
+
+impl From<TakeInError> for LinkError {
+    fn from(error: TakeInError) -> Self {
+        match error {
+            TakeInError::Store(error) => Self::Apply(error),
+            TakeInError::Sync(error) => Self::Engine(error),
+        }
+    }
+}
+
+/// A store's side of one connection.
+#[derive(Debug)]
+pub struct Link {
+    session: ClientSession,
+    purpose: Purpose,
+}
+
+impl Link {
+    /// A connection on which nothing was said yet.
+    #[must_use]
+    pub fn new(store: &SyncedStore, token: &Token, now: Instant) -> Self {
+        let (version, seats) = store.hello();
+        let hello = Hello { store: store.id(), token, version: &version, seats: &seats };
+        Self { session: ClientSession::new(&hello, now), purpose: Purpose::Nothing }
+    }
+
+    /// Takes in a frame. Events may follow.
+    ///
+    /// # Errors
+    /// If the relay breaks the protocol.
+    pub fn handle_frame(&mut self, frame: RelayFrame) -> Result<(), PeerMisbehaved> {
+        self.session.handle_frame(frame)
+    }
+
+    /// Acts on [`ClientEvent::Opened`]: compares the seats of the file with what the relay has of them.
+    /// What comes back is to be written. Then [`handle_saved`](Self::handle_saved) is due. The store may
+    /// go on as `fresh`, an id that nobody has drawn before.
+    ///
+    /// # Errors
+    /// [`LinkError::Reseating`] if another connection has to ask the relay for other things.
+    pub fn handle_opened(
+        &mut self,
+        store: &mut SyncedStore,
+        fresh: ReplicaId,
+    ) -> Result<Handover, LinkError> {
+        let (purpose, handover) = store.compare_seats(self.session.seats(), fresh)?;
+        self.purpose = purpose;
+        if purpose == Purpose::Nothing { Err(LinkError::Reseating) } else { Ok(handover) }
+    }
+
+    /// Notes what became of the patch of a [`ClientEvent::Changes`], which
+    /// [`SyncedStore::take_in`] was given.
+    ///
+    /// # Errors
+    /// [`LinkError::Reseating`] if the seats are settled now, so that another connection can go on.
+    pub fn handle_taken_in(&mut self, taken_in: &TakenIn) -> Result<(), LinkError> {
+        match taken_in {
+            TakenIn::Changes { came, .. } => {
+                self.session.handle_integrated(came).map_err(|_| SyncError::Stopped)?;
+                Ok(())
+            }
+            TakenIn::Inquiring => Ok(()),
+            TakenIn::Settled { .. } => Err(LinkError::Reseating),
+        }
+    }
+
+    /// Queues what has reached the disk and the relay lacks.
+    ///
+    /// # Errors
+    /// If changes that the relay lacks are gone.
+    pub fn handle_saved(
+        &mut self,
+        store: &SyncedStore,
+        persisted: &Version,
+    ) -> Result<(), LinkError> {
+        if self.session.is_writable() && self.is_syncing() {
+            let changes = store.durable_since(self.session.queued(), persisted);
+            let changes = changes.map_err(SyncError::Storage)?;
+            self.session.handle_durable(&changes).map_err(|_| SyncError::Stopped)?;
+        }
+        Ok(())
+    }
+
+    /// Takes in the time.
+    ///
+    /// # Errors
+    /// If the relay has let its deadline pass.
+    pub fn handle_timeout(&mut self, now: Instant) -> Result<(), PeerMisbehaved> {
+        self.session.handle_timeout(now)
+    }
+
+    /// Says goodbye.
+    pub fn handle_close(&mut self) {
+        self.session.handle_close();
+    }
+
+    /// The next thing to act on, if there is one.
+    pub fn poll_event(&mut self) -> Option<ClientEvent> {
+        self.session.poll_event()
+    }
+
+    /// The next frame to send, if there is one.
+    pub fn poll_transmit(&mut self) -> Option<ClientFrame> {
+        self.session.poll_transmit()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due, if it is.
+    #[must_use]
+    pub const fn poll_timeout(&self) -> Option<Instant> {
+        self.session.poll_timeout()
+    }
+
+    /// What the connection is good for.
+    #[must_use]
+    pub const fn purpose(&self) -> Purpose {
+        self.purpose
+    }
+
+    /// Whether the store is open and the connection keeps it equal with the relay.
+    #[must_use]
+    pub fn is_syncing(&self) -> bool {
+        self.session.is_open() && self.purpose == Purpose::Sync
+    }
+
+    /// What the relay has, was sent and has stored.
+    #[must_use]
+    pub const fn session(&self) -> &ClientSession {
+        &self.session
+    }
+}

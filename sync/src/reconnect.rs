@@ -1,0 +1,104 @@
+//! What follows a connection that ended: another one after a pause, or nothing.
+
+use std::time::Duration;
+
+use crate::backoff::Backoff;
+use crate::link::LinkError;
+use crate::message::RefusalCode;
+use crate::sync_engine::SyncError;
+
+/// What follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Another connection, after this pause.
+    Retry(Duration),
+    /// Nothing: the relay would refuse again, and only a person can help.
+    Refused {
+        /// Why.
+        code: RefusalCode,
+        /// Why, for a person.
+        message: String,
+    },
+    /// Nothing: the engine has ended.
+    Stopped,
+}
+
+/// Remembers how the last connections ended.
+#[derive(Clone, Debug, Default)]
+pub struct Reconnect {
+    backoff: Backoff,
+    was_forked: bool,
+}
+
+impl Reconnect {
+    /// No connection has ended yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What follows a connection that ended so; `was_open` says whether the store was open,
+    /// `random` decides where the pause falls.
+    pub fn after(&mut self, failure: LinkError, was_open: bool, random: u32) -> Next {
+        if was_open && failure.is_mere_loss() {
+            self.backoff.reset();
+        }
+        let delay = self.backoff.next_delay(random);
+        match failure {
+            // Another copy of this file may have been faster; the next connection will see that.
+            LinkError::Refused { code: RefusalCode::Forked, .. } if !self.was_forked => {
+                self.was_forked = true;
+                Next::Retry(delay)
+            }
+            LinkError::Refused { code, message }
+            | LinkError::Engine(SyncError::Refused { code, message })
+                if code.is_final() =>
+            {
+                Next::Refused { code, message }
+            }
+            LinkError::Engine(SyncError::Stopped) => Next::Stopped,
+            other => {
+                self.was_forked &= !matches!(other, LinkError::Reseating);
+                Next::Retry(delay)
+            }
+        }
+    }
+
+    /// How many attempts have failed since the last success.
+    #[must_use]
+    pub const fn attempt(&self) -> u32 {
+        self.backoff.attempt()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn forked() -> LinkError {
+        LinkError::Refused { code: RefusalCode::Forked, message: String::new() }
+    }
+
+    #[test]
+    fn a_fork_is_final_only_if_comparing_the_seats_did_not_help() {
+        let mut reconnect = Reconnect::new();
+        assert!(matches!(reconnect.after(forked(), true, 0), Next::Retry(_)));
+        assert!(matches!(reconnect.after(LinkError::Reseating, false, 0), Next::Retry(_)));
+        assert!(matches!(reconnect.after(forked(), true, 0), Next::Retry(_)));
+        assert!(matches!(reconnect.after(LinkError::Ended, true, 0), Next::Retry(_)));
+        assert!(matches!(reconnect.after(forked(), true, 0), Next::Refused { .. }));
+    }
+
+    #[test]
+    fn only_a_loss_of_an_open_store_starts_the_pauses_anew() {
+        let mut reconnect = Reconnect::new();
+        for attempt in 1..4 {
+            assert!(matches!(reconnect.after(LinkError::Ended, false, 0), Next::Retry(_)));
+            assert_eq!(reconnect.attempt(), attempt);
+        }
+        assert!(matches!(reconnect.after(LinkError::Ended, true, 0), Next::Retry(_)));
+        assert_eq!(reconnect.attempt(), 1);
+        let stopped = LinkError::Engine(SyncError::Stopped);
+        assert_eq!(reconnect.after(stopped, true, 0), Next::Stopped);
+    }
+}

@@ -1,0 +1,333 @@
+//! A store that is kept on disk and equal with a relay, without thread, socket, clock or randomness:
+//! what a [`SyncEngine`](crate::SyncEngine) does, for whoever brings another loop.
+//!
+//! Edits and patches go in, and what is to be written comes out; the caller hands it to the disk, in
+//! that order, and sends nothing before it is there. [`Link`](crate::Link) is the connection that goes
+//! with it, [`WriteQueue`](crate::WriteQueue) what waits for the disk.
+//!
+//! Invariants:
+//! - E1. What came out to be written is exactly what is in `ledger`, in an order in which each change
+//!   comes after those it builds on.
+//! - E2. `blobs_to_fetch` lists blobs that the state refers to, not only some change, that are not
+//!   here, and that are wanted; `blobs_to_send` lists blobs that are here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use sds_engine::{BlobHash, BlobRef, ChangeHeader, Patch, ReplicaId, Version};
+use sds_store::{DataStore, StoreError};
+
+use crate::blob_storage::BlobStorage;
+use crate::ledger::{Ledger, history_missing};
+use crate::local_store::LocalStore;
+use crate::persistence::{Batch, Persistence, StorageError};
+use crate::store_id::StoreId;
+use crate::sync_engine::{BlobFetch, SyncError};
+
+mod reseat;
+
+use reseat::Doubts;
+pub use reseat::Purpose;
+
+/// The store, and what has been passed on of it.
+pub struct SyncedStore {
+    id: StoreId,
+    pub(crate) store: DataStore,
+    ledger: Ledger,
+    /// What is being found out about seats of which a relay has other changes.
+    doubts: Doubts,
+    pub(crate) blobs_to_send: BTreeMap<BlobHash, u64>,
+    pub(crate) blobs_to_fetch: BTreeMap<BlobHash, u64>,
+    blobs: Arc<dyn BlobStorage>,
+    blob_fetch: BlobFetch,
+    /// Blobs that somebody has asked for.
+    asked: BTreeSet<BlobHash>,
+}
+
+/// What is to be written to the store's file.
+#[derive(Clone, Debug, Default)]
+pub struct Handover {
+    /// What to write.
+    pub batch: Batch,
+    /// Once it is written, and all before it, the file has all of this.
+    pub upto: Version,
+}
+
+impl Handover {
+    /// What of `persisted`, which was on disk before, is still there by its former name, if this
+    /// [settled](TakenIn::Settled) the seats.
+    #[must_use]
+    pub fn still_there(&self, persisted: &Version) -> Version {
+        let mut still = Version::new();
+        persisted.iter().for_each(|(replica, next)| {
+            still.advance(replica, next.min(self.upto.next(replica)));
+        });
+        still
+    }
+}
+
+/// What the store has gained.
+#[derive(Debug, Default)]
+pub struct Captured {
+    /// To be written.
+    pub handover: Handover,
+    /// The changes that are new.
+    pub changes: Vec<Arc<[u8]>>,
+    /// Whether they refer to blobs.
+    pub has_blobs: bool,
+}
+
+/// What became of a relay's patch.
+#[derive(Debug)]
+pub enum TakenIn {
+    /// It is in the store.
+    Changes {
+        /// What the store has gained.
+        captured: Captured,
+        /// Those of the changes that came with the patch; handlers may have answered with others.
+        came: Vec<Arc<[u8]>>,
+    },
+    /// It is part of an inquiry about seats, which goes on.
+    Inquiring,
+    /// It was the last part. This has to be written before the next connection is opened, which is
+    /// what comes next. The store may have lost changes by their former names: it has what
+    /// `handover.upto` says, and no more.
+    Settled {
+        /// To be written.
+        handover: Handover,
+    },
+}
+
+/// Why a patch of the relay was not taken in. The store is as it was.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum TakeInError {
+    /// The store refuses it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Something on this side is wrong.
+    #[error(transparent)]
+    Sync(#[from] SyncError),
+}
+
+/// Who made the changes that a store has gained.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Local,
+    Relay,
+}
+
+impl SyncedStore {
+    /// Takes over a store that was loaded, and gives away its file. What was not committed of the store
+    /// comes out of the first [`edit`](Self::edit).
+    #[must_use]
+    pub fn new(local: LocalStore) -> (Self, Box<dyn Persistence>) {
+        let id = local.id().clone();
+        let this = Self {
+            id,
+            store: local.store,
+            ledger: local.ledger,
+            doubts: Doubts::default(),
+            blobs_to_send: BTreeMap::new(),
+            blobs_to_fetch: BTreeMap::new(),
+            blobs: local.blobs,
+            blob_fetch: BlobFetch::default(),
+            asked: BTreeSet::new(),
+        };
+        (this, local.persistence)
+    }
+
+    /// Edits the store; says what it has gained.
+    ///
+    /// # Errors
+    /// [`StorageError::HistoryMissing`] if own changes are gone that were never written.
+    pub fn edit<T>(
+        &mut self,
+        work: impl FnOnce(&mut DataStore) -> T,
+    ) -> Result<(T, Captured), StorageError> {
+        let value = work(&mut self.store);
+        Ok((value, self.capture(Origin::Local)?))
+    }
+
+    /// Takes in a patch of the relay, which had `at_open` when the connection was opened, or leaves the
+    /// store untouched. If the relay has changes of another copy of this file, the store goes on as
+    /// `fresh`, an id that nobody has drawn before.
+    ///
+    /// # Errors
+    /// Any [`TakeInError`].
+    pub fn take_in(
+        &mut self,
+        purpose: Purpose,
+        at_open: &Version,
+        patch: &[u8],
+        fresh: ReplicaId,
+    ) -> Result<TakenIn, TakeInError> {
+        if purpose == Purpose::Inquiry {
+            let patch =
+                Patch::decode(patch).map_err(|error| reseat::cannot_reseat(&error.into()))?;
+            let settled = self.settle_seats(at_open, &patch, fresh)?;
+            return Ok(match settled {
+                Some(handover) => TakenIn::Settled { handover },
+                None => TakenIn::Inquiring,
+            });
+        }
+        self.apply(patch, fresh)
+    }
+
+    /// The changes that `version` lacks, as far as they are in `persisted`.
+    ///
+    /// # Errors
+    /// [`StorageError::HistoryMissing`] if some of them are gone.
+    pub fn durable_since(
+        &self,
+        version: &Version,
+        persisted: &Version,
+    ) -> Result<Vec<Arc<[u8]>>, StorageError> {
+        let changes = self.store.changes_since(version);
+        let mut changes = changes.ok_or_else(|| history_missing(&self.id))?;
+        changes.retain(|change| {
+            let header = ChangeHeader::decode(change);
+            header.is_ok_and(|header| persisted.has(header.last()))
+        });
+        Ok(changes)
+    }
+
+    /// Notes what the relay has on its disk.
+    pub fn note_stored(&mut self, stored: &Version) {
+        self.ledger.seats.note_stored(stored);
+    }
+
+    /// A snapshot in the place of the file's log, unless that is empty.
+    pub fn checkpoint(&mut self) -> Option<Handover> {
+        (self.ledger.log_bytes > 0).then(|| {
+            let batch = self.ledger.checkpoint(&self.store);
+            Handover { batch, upto: self.ledger.version.clone() }
+        })
+    }
+
+    /// The store's id.
+    #[must_use]
+    pub const fn id(&self) -> &StoreId {
+        &self.id
+    }
+
+    /// The store, to read.
+    #[must_use]
+    pub const fn store(&self) -> &DataStore {
+        &self.store
+    }
+
+    /// What came out to be written so far.
+    #[must_use]
+    pub const fn captured(&self) -> &Version {
+        &self.ledger.version
+    }
+
+    /// Forgets what the last relay had of the blobs: each is offered, or asked for, again.
+    pub(crate) fn list_blobs(&mut self) {
+        self.blobs_to_send.clear();
+        let referenced = self.store.referenced_blobs();
+        self.note_blobs_to_send(referenced);
+        self.list_blobs_to_fetch();
+    }
+
+    /// Lists what the state refers to now, so that nobody fetches what was overwritten (E2).
+    pub(crate) fn list_blobs_to_fetch(&mut self) {
+        let Self { store, blob_fetch, asked, .. } = self;
+        let missing = store.missing_blobs().into_iter();
+        let is_wanted = |blob: &BlobRef| blob_fetch.wants(blob.size) || asked.contains(&blob.hash);
+        let wanted = missing.filter(is_wanted);
+        self.blobs_to_fetch = wanted.map(|blob| (blob.hash, blob.size)).collect();
+    }
+
+    pub(crate) fn set_blob_fetch(&mut self, blob_fetch: BlobFetch) {
+        self.blob_fetch = blob_fetch;
+        self.list_blobs_to_fetch();
+    }
+
+    /// Wants a blob whatever its size; whether that is new.
+    pub(crate) fn ask_for_blob(&mut self, hash: BlobHash) -> bool {
+        let is_new = self.asked.insert(hash);
+        if is_new {
+            self.list_blobs_to_fetch();
+        }
+        is_new
+    }
+
+    pub(crate) fn note_blob_fetched(&mut self, hash: &BlobHash) {
+        self.blobs_to_fetch.remove(hash);
+        self.asked.remove(hash);
+    }
+
+    /// The blobs in the store's file.
+    #[must_use]
+    pub const fn blobs(&self) -> &Arc<dyn BlobStorage> {
+        &self.blobs
+    }
+
+    fn note_blobs_to_send(&mut self, blobs: impl IntoIterator<Item = BlobRef>) {
+        let held = blobs.into_iter().filter(|blob| self.store.has_blob(&blob.hash));
+        self.blobs_to_send.extend(held.map(|blob| (blob.hash, blob.size)));
+    }
+
+    fn apply(&mut self, patch: &[u8], fresh: ReplicaId) -> Result<TakenIn, TakeInError> {
+        let Self { store, ledger, .. } = self;
+        let seat = ledger.seats.current().replica;
+        let made = store.version().next(seat);
+        let taken_in = store.hold_events(|store| {
+            store.apply_remote_patch(patch)?;
+            if store.version().next(seat) > made {
+                // Another copy of this file is at work.
+                store.go_on_as(fresh)?;
+            }
+            Ok::<_, StoreError>(store.version().clone())
+        })?;
+        if store.replica_id() == fresh {
+            ledger.seats.renew(fresh);
+        }
+        // Handlers may have answered with edits, which the relay has yet to hear of.
+        let is_answered = *store.version() != taken_in;
+        let origin = if is_answered { Origin::Local } else { Origin::Relay };
+        let captured = self.capture(origin).map_err(SyncError::Storage)?;
+        let mut came = captured.changes.clone();
+        came.retain(|change| {
+            let header = ChangeHeader::decode(change);
+            header.is_ok_and(|header| taken_in.has(header.last()))
+        });
+        Ok(TakenIn::Changes { captured, came })
+    }
+
+    /// What the store has gained since the last call.
+    fn capture(&mut self, origin: Origin) -> Result<Captured, StorageError> {
+        let former = self.ledger.version.clone();
+        self.store.unload_blobs();
+        let gained = self.ledger.gain(&mut self.store, &*self.blobs, &self.id)?;
+        if gained.unsaved.is_empty() {
+            return Ok(Captured::default());
+        }
+        let mut upto = Version::new();
+        let is_new = |(replica, next): &(ReplicaId, u64)| former.next(*replica) < *next;
+        self.ledger.version.iter().filter(is_new).for_each(|(replica, next)| {
+            upto.advance(replica, next);
+        });
+        // Looking at the whole state is worth it only if the list can have changed.
+        let has_blobs = !gained.blobs.is_empty();
+        if has_blobs || !self.blobs_to_fetch.is_empty() {
+            self.list_blobs_to_fetch();
+        }
+        if origin == Origin::Local {
+            self.note_blobs_to_send(gained.blobs);
+        }
+        let handover = Handover { batch: gained.unsaved, upto };
+        Ok(Captured { handover, changes: gained.changes, has_blobs })
+    }
+}
+
+impl fmt::Debug for SyncedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SyncedStore")
+            .field("id", &self.id)
+            .field("captured", &self.ledger.version)
+            .finish_non_exhaustive()
+    }
+}
