@@ -14,6 +14,7 @@ use sds_store::DataStore;
 use tokio::sync::{oneshot, watch};
 
 use super::SyncError;
+use super::presence::Presence;
 use super::status::{BlobFetch, ConnectionState, SyncStatus};
 use super::writer::{Job, WriterGone, WriterHandle};
 use crate::blob_storage::BlobStorage;
@@ -35,6 +36,7 @@ pub(super) struct Shared {
     /// Counts when there is another blob to send or to fetch, or one has arrived.
     pub(super) blobs_changed: watch::Sender<u64>,
     core: Mutex<SyncedStore>,
+    pub(super) presence: Arc<Presence>,
     pub(super) writer: WriterHandle,
     /// Which of the drivers, counted, speaks for the connection. Only changes with the status
     /// locked.
@@ -61,7 +63,8 @@ impl Shared {
     ) -> Self {
         let (id, core) = (store.id().clone(), Mutex::new(store));
         let (blobs_changed, speaker) = (watch::Sender::new(0), AtomicU64::new(0));
-        Self { id, status, saved, blobs, blobs_changed, core, writer, speaker }
+        let presence = Arc::default();
+        Self { id, status, saved, blobs, blobs_changed, core, presence, writer, speaker }
     }
 
     pub(super) fn read<T>(&self, look: impl FnOnce(&DataStore) -> T) -> Result<T, SyncError> {

@@ -47,6 +47,12 @@ impl FrameSender {
         Self { stream }
     }
 
+    /// The number of the stream, on its connection and on both sides.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        VarInt::from(self.stream.id()).into_inner()
+    }
+
     /// Sends a frame; waits while the other side cannot take it.
     ///
     /// # Errors
