@@ -15,6 +15,7 @@ mod connection;
 pub mod limits;
 mod log_writer;
 mod node;
+mod presence_seat;
 pub mod relay;
 pub mod relay_session;
 mod rooms;

@@ -5,13 +5,16 @@
 //! when its time comes. That somebody has left is a revision too, kept for a while.
 //!
 //! Invariants, checked by `assert_invariants`:
-//! - Q1. `order` has each entry under its revision, and nothing else.
+//! - Q1. `order` has each entry that was passed on under its revision, and nothing else.
 //! - Q2. A member is passed on at most once in [`PRESENCE_INTERVAL`], but for its leave.
 //! - Q3. There are never more than twice [`PRESENCE_PEERS_MAX`] entries, and one.
+//! - Q4. `deadlines` has each entry under its deadline, and nothing else.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
+
+use bytes::Bytes;
 
 use super::{PeerId, PresenceMessage};
 use crate::limits::{
@@ -25,6 +28,7 @@ pub struct PresenceRoom {
     revision: u64,
     entries: HashMap<PeerId, Entry>,
     order: BTreeMap<u64, PeerId>,
+    deadlines: BTreeSet<(Instant, PeerId)>,
 }
 
 #[derive(Debug)]
@@ -72,36 +76,19 @@ impl PresenceRoom {
         if message.state.len() > PRESENCE_BYTES_MAX {
             return;
         }
-        if let Some(entry) = self.entries.get_mut(&peer) {
-            let former = &entry.message;
-            let is_settling = message.is_settled && !former.is_settled;
-            let is_new = message.clock > former.clock;
-            if !is_new && !(message.clock == former.clock && is_settling) {
-                if message.clock == former.clock {
-                    // Still here, which the others have to hear as well.
-                    entry.is_waiting |= entry.last_heard + PRESENCE_INTERVAL <= now;
-                    entry.last_heard = now;
-                    self.handle_timeout(now);
-                }
-                return;
-            }
-            entry.message = message;
-            entry.last_heard = now;
-            entry.is_waiting = true;
-        } else {
-            let here = self.entries.values().filter(|entry| !entry.has_left()).count();
-            if message.state.is_empty() || here >= PRESENCE_PEERS_MAX {
-                return;
-            }
-            let subject = subject.get(..subject.floor_char_boundary(PRESENCE_SUBJECT_BYTES_MAX));
+        if self.entries.contains_key(&peer) {
+            self.change(peer, |entry| entry.take(message, now));
+        } else if !message.state.is_empty() && self.has_room() {
+            let end = subject.floor_char_boundary(PRESENCE_SUBJECT_BYTES_MAX);
             let entry = Entry {
-                subject: subject.unwrap_or_default().into(),
+                subject: subject.get(..end).unwrap_or_default().into(),
                 message,
                 revision: None,
                 passed_on_at: now.checked_sub(PRESENCE_INTERVAL).unwrap_or(now),
                 last_heard: now,
                 is_waiting: true,
             };
+            self.deadlines.insert((entry.deadline(), peer));
             self.entries.insert(peer, entry);
         }
         self.handle_timeout(now);
@@ -109,38 +96,27 @@ impl PresenceRoom {
 
     /// A member has left.
     pub fn handle_left(&mut self, peer: PeerId, now: Instant) {
-        let Some(entry) = self.entries.get_mut(&peer).filter(|entry| !entry.has_left()) else {
+        if self.entries.get(&peer).is_none_or(Entry::has_left) {
             return;
-        };
-        let clock = entry.message.clock + 1;
-        entry.message = PresenceMessage { clock, state: bytes::Bytes::new(), is_settled: true };
-        entry.last_heard = now;
+        }
+        self.change(peer, |entry| {
+            let clock = entry.message.clock + 1;
+            entry.message = PresenceMessage { clock, state: Bytes::new(), is_settled: true };
+            entry.last_heard = now;
+        });
         self.pass_on(peer, now);
         self.forget_some();
     }
 
     /// Takes in the time: passes on what has waited, and notes who is gone.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let mut due = Vec::new();
-        let mut gone = Vec::new();
-        for (peer, entry) in &self.entries {
-            if entry.last_heard + PRESENCE_TIMEOUT <= now {
-                gone.push((*peer, entry.has_left()));
-            } else if entry.is_waiting && entry.due() <= now {
-                due.push(*peer);
-            }
-        }
-        // In an order of their own, so that all rooms do the same.
-        due.sort_unstable();
-        gone.sort_unstable();
-        due.into_iter().for_each(|peer| self.pass_on(peer, now));
-        for (peer, has_left) in gone {
-            if !has_left {
-                self.handle_left(peer, now);
-            } else if let Some(entry) = self.entries.remove(&peer)
-                && let Some(revision) = entry.revision
-            {
-                self.order.remove(&revision);
+        while let Some((deadline, peer)) = self.deadlines.first().copied()
+            && deadline <= now
+        {
+            match self.entries.get(&peer) {
+                Some(entry) if entry.gone_at() > now => self.pass_on(peer, now),
+                Some(entry) if !entry.has_left() => self.handle_left(peer, now),
+                _ => self.forget(peer),
             }
         }
     }
@@ -148,11 +124,7 @@ impl PresenceRoom {
     /// When [`handle_timeout`](Self::handle_timeout) is due, if it is.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let due = |entry: &Entry| {
-            let gone = entry.last_heard + PRESENCE_TIMEOUT;
-            if entry.is_waiting { gone.min(entry.due()) } else { gone }
-        };
-        self.entries.values().map(due).min()
+        self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
     /// The revision of what was passed on last.
@@ -182,6 +154,8 @@ impl PresenceRoom {
     pub fn assert_invariants(&self) {
         let revisions = self.entries.values().filter_map(|entry| entry.revision);
         assert_eq!(revisions.count(), self.order.len(), "Q1");
+        let deadlines = self.entries.iter().map(|(peer, entry)| (entry.deadline(), *peer));
+        assert_eq!(deadlines.collect::<BTreeSet<_>>(), self.deadlines, "Q4");
         assert!(self.entries.len() <= 2 * PRESENCE_PEERS_MAX + 1, "Q3");
         for (revision, peer) in &self.order {
             let found = self.entries.get(peer).and_then(|entry| entry.revision);
@@ -190,29 +164,50 @@ impl PresenceRoom {
         }
     }
 
+    fn has_room(&self) -> bool {
+        self.entries.values().filter(|entry| !entry.has_left()).count() < PRESENCE_PEERS_MAX
+    }
+
     /// Forgets who has left first, so that coming and going costs no memory.
     fn forget_some(&mut self) {
-        if self.entries.len() <= 2 * PRESENCE_PEERS_MAX {
-            return;
+        if self.entries.len() > 2 * PRESENCE_PEERS_MAX {
+            let has_left = |peer: &&PeerId| self.entries.get(*peer).is_some_and(Entry::has_left);
+            let first = self.order.values().find(has_left).copied();
+            first.into_iter().for_each(|peer| self.forget(peer));
         }
-        let mut in_order = self.order.iter();
-        let has_left = |peer: &PeerId| self.entries.get(peer).is_some_and(Entry::has_left);
-        if let Some((revision, peer)) = in_order.find(|(_, peer)| has_left(peer)) {
-            let (revision, peer) = (*revision, *peer);
-            self.order.remove(&revision);
-            self.entries.remove(&peer);
+    }
+
+    fn forget(&mut self, peer: PeerId) {
+        if let Some(entry) = self.entries.remove(&peer) {
+            self.deadlines.remove(&(entry.deadline(), peer));
+            if let Some(revision) = entry.revision {
+                self.order.remove(&revision);
+            }
         }
     }
 
     fn pass_on(&mut self, peer: PeerId, now: Instant) {
-        let Some(entry) = self.entries.get_mut(&peer) else { return };
         self.revision += 1;
-        if let Some(former) = entry.revision.replace(self.revision) {
+        let revision = self.revision;
+        let mut former = None;
+        self.change(peer, |entry| {
+            former = entry.revision.replace(revision);
+            entry.is_waiting = false;
+            entry.passed_on_at = now;
+        });
+        if let Some(former) = former {
             self.order.remove(&former);
         }
-        self.order.insert(self.revision, peer);
-        entry.is_waiting = false;
-        entry.passed_on_at = now;
+        self.order.insert(revision, peer);
+    }
+
+    /// Changes an entry, which may change its deadline.
+    fn change(&mut self, peer: PeerId, change: impl FnOnce(&mut Entry)) {
+        if let Some(entry) = self.entries.get_mut(&peer) {
+            self.deadlines.remove(&(entry.deadline(), peer));
+            change(entry);
+            self.deadlines.insert((entry.deadline(), peer));
+        }
     }
 }
 
@@ -221,7 +216,145 @@ impl Entry {
         self.message.state.is_empty()
     }
 
-    fn due(&self) -> Instant {
-        self.passed_on_at + PRESENCE_INTERVAL
+    fn take(&mut self, message: PresenceMessage, now: Instant) {
+        let is_new = message.clock > self.message.clock;
+        let is_same = message.clock == self.message.clock;
+        if is_new || (is_same && message.is_settled && !self.message.is_settled) {
+            self.message = message;
+            self.last_heard = now;
+            self.is_waiting = true;
+        } else if is_same && !self.has_left() {
+            // Still here, which the others have to hear as well.
+            self.is_waiting |= self.last_heard + PRESENCE_INTERVAL <= now;
+            self.last_heard = now;
+        }
+    }
+
+    fn gone_at(&self) -> Instant {
+        self.last_heard + PRESENCE_TIMEOUT
+    }
+
+    fn deadline(&self) -> Instant {
+        let due = self.passed_on_at + PRESENCE_INTERVAL;
+        if self.is_waiting { self.gone_at().min(due) } else { self.gone_at() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn message(clock: u64, state: &'static str, is_settled: bool) -> PresenceMessage {
+        PresenceMessage { clock, state: state.into(), is_settled }
+    }
+
+    /// A member that notes what it hears: (peer, clock, state), the state empty for a leave.
+    struct Member {
+        peer: PeerId,
+        revision: u64,
+    }
+
+    impl Member {
+        fn hears(&mut self, room: &PresenceRoom) -> Vec<(u64, u64, String)> {
+            room.assert_invariants();
+            let mut heard = Vec::new();
+            while let Some((revision, news)) = room.next_for(self.peer, self.revision) {
+                assert!(revision > self.revision);
+                self.revision = revision;
+                heard.push(match news {
+                    PresenceNews::Here { peer, message, .. } => {
+                        let state = String::from_utf8(message.state.to_vec()).unwrap();
+                        (peer.0, message.clock, state)
+                    }
+                    PresenceNews::Left { peer, clock } => (peer.0, clock, String::new()),
+                });
+            }
+            heard
+        }
+    }
+
+    fn ms(count: u64) -> Duration {
+        Duration::from_millis(count)
+    }
+
+    const ANN: PeerId = PeerId(1);
+    const BOB: PeerId = PeerId(2);
+
+    #[test]
+    fn others_hear_the_newest_state_and_nobody_hears_himself() {
+        let (mut room, start) = (PresenceRoom::default(), Instant::now());
+        let (mut ann, mut bob) =
+            (Member { peer: ANN, revision: 0 }, Member { peer: BOB, revision: 0 });
+        room.handle_message(ANN, "ann", message(1, "a", false), start);
+        assert_eq!(bob.hears(&room), [(1, 1, "a".to_owned())]);
+        for clock in 2..30 {
+            room.handle_message(ANN, "ann", message(clock, "moving", false), start + ms(clock));
+        }
+        assert_eq!(bob.hears(&room), [], "too soon");
+        room.handle_timeout(start + ms(49));
+        assert_eq!(bob.hears(&room), []);
+        assert_eq!(room.poll_timeout(), Some(start + PRESENCE_INTERVAL));
+        room.handle_timeout(start + ms(50));
+        assert_eq!(bob.hears(&room), [(1, 29, "moving".to_owned())]);
+        room.handle_message(ANN, "ann", message(7, "late", false), start + ms(200));
+        assert_eq!(bob.hears(&room), [], "older than what is known");
+        room.handle_message(ANN, "ann", message(29, "moving", true), start + ms(300));
+        assert_eq!(bob.hears(&room).len(), 1, "it has come to rest");
+        assert_eq!(ann.hears(&room), []);
+        let mut late = Member { peer: PeerId(3), revision: 0 };
+        assert_eq!(late.hears(&room), [(1, 29, "moving".to_owned())]);
+    }
+
+    #[test]
+    fn who_leaves_is_told_of_at_once_and_who_falls_silent_in_the_end() {
+        let (mut room, start) = (PresenceRoom::default(), Instant::now());
+        let mut bob = Member { peer: BOB, revision: 0 };
+        room.handle_message(ANN, "ann", message(1, "a", true), start);
+        room.handle_left(ANN, start + ms(1));
+        assert_eq!(bob.hears(&room), [(1, 2, String::new())]);
+        room.handle_left(ANN, start + ms(2));
+        room.handle_message(PeerId(3), "eve", message(1, "e", true), start);
+        assert_eq!(bob.hears(&room), [(3, 1, "e".to_owned())]);
+        let half = PRESENCE_TIMEOUT / 2;
+        room.handle_message(PeerId(3), "eve", message(1, "e", true), start + half);
+        assert_eq!(bob.hears(&room).len(), 1, "still here");
+        room.handle_timeout(start + PRESENCE_TIMEOUT + ms(2));
+        assert_eq!(bob.hears(&room), []);
+        room.handle_timeout(start + half + PRESENCE_TIMEOUT);
+        assert_eq!(bob.hears(&room), [(3, 2, String::new())]);
+        room.handle_timeout(start + half + 2 * PRESENCE_TIMEOUT);
+        room.assert_invariants();
+        assert!(room.entries.is_empty() && room.poll_timeout().is_none());
+    }
+
+    #[test]
+    fn somebody_who_shows_nothing_may_show_something_again() {
+        let (mut room, start) = (PresenceRoom::default(), Instant::now());
+        let mut bob = Member { peer: BOB, revision: 0 };
+        for (clock, state) in [(1, "a"), (2, ""), (3, "b")] {
+            room.handle_message(ANN, "ann", message(clock, state, true), start + ms(clock * 100));
+            assert_eq!(bob.hears(&room), [(1, clock, state.to_owned())]);
+        }
+    }
+
+    #[test]
+    fn what_strangers_can_make_a_room_hold_is_bounded() {
+        let (mut room, start) = (PresenceRoom::default(), Instant::now());
+        let large = vec![b'x'; PRESENCE_BYTES_MAX + 1];
+        let large = PresenceMessage { clock: 1, state: large.into(), is_settled: true };
+        room.handle_message(ANN, "ann", large, start);
+        assert!(room.entries.is_empty());
+        for peer in 0..=PRESENCE_PEERS_MAX as u64 {
+            room.handle_message(PeerId(peer), &"s".repeat(999), message(1, "x", true), start);
+        }
+        assert_eq!(room.entries.len(), PRESENCE_PEERS_MAX, "full");
+        assert_eq!(room.entries[&PeerId(0)].subject.len(), PRESENCE_SUBJECT_BYTES_MAX);
+        for peer in 0..5 * PRESENCE_PEERS_MAX as u64 {
+            room.handle_message(PeerId(peer), "s", message(1, "x", true), start);
+            room.handle_left(PeerId(peer), start);
+            room.assert_invariants();
+        }
     }
 }

@@ -82,3 +82,69 @@ impl PresenceSender {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// All that is sent until `end`, as (milliseconds, clock, state, is settled).
+    fn sent(
+        sender: &mut PresenceSender,
+        start: Instant,
+        end: Instant,
+    ) -> Vec<(u128, u64, Bytes, bool)> {
+        let mut all = Vec::new();
+        let mut now = start;
+        while let Some(due) = sender.poll_timeout(now).filter(|due| *due <= end) {
+            now = due.max(now);
+            let message = sender.poll_transmit(now).unwrap();
+            let PresenceMessage { clock, state, is_settled } = message;
+            all.push(((now - start).as_millis(), clock, state, is_settled));
+        }
+        all
+    }
+
+    #[test]
+    fn a_state_is_sent_at_once_again_when_it_rests_and_now_and_then_after_that() {
+        let (mut sender, start) = (PresenceSender::default(), Instant::now());
+        let state = Bytes::from_static(b"a");
+        sender.set(Some(state.clone()));
+        assert_eq!(sender.poll_timeout(start), None, "nobody is there to hear it");
+        sender.handle_open();
+        let sent = sent(&mut sender, start, start + 2 * PRESENCE_REPEAT);
+        let row = |at, is_settled| (at, 1, state.clone(), is_settled);
+        assert_eq!(sent, [row(0, false), row(300, true), row(30_300, true)]);
+    }
+
+    #[test]
+    fn what_changes_quickly_is_sent_now_and_then_and_nothing_once() {
+        let (mut sender, start) = (PresenceSender::default(), Instant::now());
+        sender.handle_open();
+        let mut count = 0;
+        for at in 0..1_000 {
+            let now = start + Duration::from_millis(at);
+            sender.set(Some(at.to_string().into()));
+            count += u32::from(sender.poll_transmit(now).is_some());
+        }
+        assert_eq!(count, 20);
+        let end = start + Duration::from_secs(1);
+        sender.set(None);
+        sender.set(None);
+        let last = sent(&mut sender, end, end + PRESENCE_REPEAT);
+        assert_eq!(last, [(0, 1_001, Bytes::new(), true)]);
+    }
+
+    #[test]
+    fn on_another_connection_the_state_is_said_again() {
+        let (mut sender, start) = (PresenceSender::default(), Instant::now());
+        sender.set(Some(Bytes::from_static(b"a")));
+        sender.handle_open();
+        assert_eq!(sent(&mut sender, start, start + PRESENCE_SETTLE).len(), 2);
+        sender.handle_close();
+        assert_eq!(sender.poll_transmit(start + PRESENCE_REPEAT), None);
+        sender.handle_open();
+        assert_eq!(sent(&mut sender, start, start + PRESENCE_SETTLE).len(), 2);
+    }
+}

@@ -126,3 +126,76 @@ impl PresenceTable {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const ANN: PeerId = PeerId(1);
+
+    fn state(name: &str) -> Vec<u8> {
+        let name = Some(name.to_owned());
+        PresenceState { name, ..PresenceState::default() }.encode().unwrap()
+    }
+
+    /// What was told of, as names and "-" for a leave.
+    fn told(table: &mut PresenceTable) -> Vec<String> {
+        let name = |event| match event {
+            PresenceEvent::Here(presence) => presence.state.name.unwrap_or_default(),
+            PresenceEvent::Left(_) | PresenceEvent::Own(_) => "-".to_owned(),
+        };
+        std::iter::from_fn(|| table.poll_event()).map(name).collect()
+    }
+
+    #[test]
+    fn newer_states_are_told_of_and_older_ones_are_not() {
+        let (mut table, start) = (PresenceTable::default(), Instant::now());
+        for (clock, name) in [(3, "c"), (2, "b"), (3, "c"), (4, "d")] {
+            table.handle_state(ANN, "ann".to_owned(), clock, &state(name), start);
+        }
+        table.handle_state(ANN, "ann".to_owned(), 9, b"no state", start);
+        assert_eq!(told(&mut table), ["c", "d"]);
+        assert_eq!((table.peers()[0].peer, table.peers()[0].subject.as_str()), (ANN, "ann"));
+    }
+
+    #[test]
+    fn who_has_left_is_not_brought_back_by_what_was_on_its_way() {
+        let (mut table, start) = (PresenceTable::default(), Instant::now());
+        table.handle_state(ANN, String::new(), 1, &state("a"), start);
+        table.handle_left(ANN, 3);
+        table.handle_state(ANN, String::new(), 2, &state("late"), start);
+        table.handle_left(ANN, 3);
+        assert_eq!(told(&mut table), ["a", "-"]);
+        table.handle_state(ANN, String::new(), 4, &state("again"), start);
+        table.handle_left(ANN, 3);
+        assert_eq!(told(&mut table), ["again"]);
+        table.handle_close();
+        assert_eq!((told(&mut table), table.peers().len()), (vec!["-".to_owned()], 0));
+    }
+
+    #[test]
+    fn who_is_not_heard_of_is_gone_and_a_repetition_is_being_heard_of() {
+        let (mut table, start) = (PresenceTable::default(), Instant::now());
+        table.handle_state(ANN, String::new(), 1, &state("a"), start);
+        let later = start + Duration::from_secs(30);
+        table.handle_state(ANN, String::new(), 1, &state("a"), later);
+        assert_eq!(table.poll_timeout(), Some(later + PRESENCE_TIMEOUT));
+        table.handle_timeout(start + PRESENCE_TIMEOUT);
+        assert_eq!(told(&mut table), ["a"]);
+        table.handle_timeout(later + PRESENCE_TIMEOUT);
+        assert_eq!((told(&mut table), table.poll_timeout()), (vec!["-".to_owned()], None));
+    }
+
+    #[test]
+    fn a_table_is_bounded() {
+        let (mut table, start) = (PresenceTable::default(), Instant::now());
+        for peer in 0..2 * PRESENCE_PEERS_MAX as u64 {
+            table.handle_state(PeerId(peer), String::new(), 1, &state("x"), start);
+            table.handle_left(PeerId(1_000_000 + peer), 1);
+        }
+        assert_eq!(table.peers().len(), PRESENCE_PEERS_MAX);
+        assert_eq!(table.departed.len(), PRESENCE_DEPARTED_MAX);
+    }
+}

@@ -1,6 +1,7 @@
 //! What an engine shows of its user, and whom it sees: between those who ask, and the connection.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
@@ -99,8 +100,13 @@ impl Presence {
     fn tell(&self, events: &[PresenceEvent]) {
         let handlers: Vec<Handler> =
             self.hub().handlers.iter().map(|(_, handler)| Arc::clone(handler)).collect();
-        for event in events {
-            handlers.iter().for_each(|handler| handler(event));
+        for (event, handler) in
+            events.iter().flat_map(|event| handlers.iter().map(move |handler| (event, handler)))
+        {
+            // A handler that fails keeps neither the others nor the connection from going on.
+            if catch_unwind(AssertUnwindSafe(|| handler(event))).is_err() {
+                tracing::error!("a handler of presence has panicked");
+            }
         }
     }
 
