@@ -13,6 +13,7 @@ mod connection;
 pub mod limits;
 mod log_writer;
 mod node;
+mod presence_seat;
 pub mod relay;
 mod rooms;
 mod serve_blob;

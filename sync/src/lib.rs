@@ -9,6 +9,7 @@
 //! - [`ClientFrame`], [`RelayFrame`]: what travels; `docs/protocol.md` has their bytes.
 //! - [`Persistence`]: where a store is kept; [`RedbPersistence`] is its file.
 //! - [`access`]: the tokens that open stores, at relays and at peers that listen.
+//! - [`presence`]: who else is here, and where.
 //! - [`transport`]: QUIC streams of frames, relay URLs, and whom to trust.
 //! - [`BlobWriter`], [`BlobReader`]: large values in and out as streams.
 //! - [`database`], [`log_value`], [`blob_rows`]: redb files, what is in their logs, and their large
@@ -35,6 +36,7 @@ mod message;
 mod outbox;
 mod persistence;
 mod place;
+pub mod presence;
 mod random;
 mod reconnect;
 mod seat;
@@ -54,6 +56,7 @@ pub use link::{Link, LinkError};
 pub use local_store::LocalStore;
 pub use message::{
     ClientFrame, Frame, FrameBuffer, FrameError, RefusalCode, RelayFrame, SeatTip, Token,
+    decode_datagram, encode_datagram,
 };
 pub use outbox::Outbox;
 pub use persistence::{
@@ -65,8 +68,8 @@ pub use serving_session::{LogCursor, Refusal, ServingSession, memory_of};
 pub use session::{ClientEvent, ClientSession, Hello, PeerMisbehaved};
 pub use store_id::{InvalidStoreId, StoreId};
 pub use sync_engine::{
-    BlobFetch, ConnectOptions, ConnectionState, ListenError, ListenOptions, Listening, SyncEngine,
-    SyncError, SyncStatus,
+    BlobFetch, ConnectOptions, ConnectionState, ListenError, ListenOptions, Listening,
+    PresenceSubscription, SyncEngine, SyncError, SyncStatus,
 };
 pub use synced_store::{Captured, Handover, Purpose, SyncedStore, TakeInError, TakenIn};
 pub use transport::{CertificateHash, RelayUrl, TransportError, Trust, UrlError};

@@ -157,6 +157,36 @@ pub const BLOB_RETRY_MIN: Duration = Duration::from_millis(250);
 /// The last pause before a blob that the relay lacks is asked for again.
 pub const BLOB_RETRY_MAX: Duration = Duration::from_secs(10);
 
+/// The most bytes of what somebody shows of themselves.
+pub const PRESENCE_BYTES_MAX: usize = 4 << 10;
+
+/// The most bytes of a token's subject that are shown with it; a longer one is cut.
+pub const PRESENCE_SUBJECT_BYTES_MAX: usize = 256;
+
+/// The most who can be seen in a store at a time; who comes later is not shown.
+pub const PRESENCE_PEERS_MAX: usize = 256;
+
+/// How many who have left are remembered, so that what of them was on its way does not bring them back.
+pub const PRESENCE_DEPARTED_MAX: usize = 256;
+
+/// How often somebody's state is sent and passed on at most; what comes between is replaced.
+pub const PRESENCE_INTERVAL: Duration = Duration::from_millis(50);
+
+/// When a state that was sent so that it may get lost is sent again so that it arrives.
+pub const PRESENCE_SETTLE: Duration = Duration::from_millis(300);
+
+/// When somebody who is not heard of is gone.
+pub const PRESENCE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How often a state that stays is sent again.
+pub const PRESENCE_REPEAT: Duration = Duration::from_secs(PRESENCE_TIMEOUT.as_secs() / 4);
+
+/// The most presence messages of a client in a second; further ones are passed over.
+pub const PRESENCE_PER_SECOND_MAX: u32 = 200;
+
+/// How many bytes of datagrams may wait to be read, or to be sent; older ones give way.
+pub const DATAGRAM_BUFFER_BYTES: usize = 256 << 10;
+
 /// How long a stream or connection may take to close in good order.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -182,6 +212,8 @@ const _: () = assert!(FIRST_FRAME_BYTES_MAX <= STRANGER_WINDOW_BYTES as usize);
 const _: () = assert!(STRANGER_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
 const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
 const _: () = assert!(3 * STORE_ID_BYTES_MAX + ".sds".len() <= 255);
+const _: () = assert!(PRESENCE_BYTES_MAX + PRESENCE_SUBJECT_BYTES_MAX < FRAME_BYTES_MAX);
+const _: () = assert!(PRESENCE_INTERVAL.as_millis() < PRESENCE_SETTLE.as_millis());
 const _: () = assert!(KEEP_ALIVE_INTERVAL.as_secs() < IDLE_TIMEOUT.as_secs());
 
 #[cfg(test)]

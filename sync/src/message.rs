@@ -88,6 +88,13 @@ pub enum ClientFrame {
         /// How many bytes the client has.
         offset: u64,
     },
+    /// Since version 3: what the client shows of itself to others.
+    Presence {
+        /// Counts the states; an older one is passed over.
+        clock: u64,
+        /// An encoded `PresenceState`; empty if nothing is shown any more.
+        state: Bytes,
+    },
 }
 
 /// How far a relay knows a replica.
@@ -157,6 +164,24 @@ pub enum RelayFrame {
     BlobWantedFrom {
         /// How many bytes it has.
         offset: u64,
+    },
+    /// Since version 3: what somebody else shows.
+    Presence {
+        /// Who, for as long as they are connected.
+        peer: u64,
+        /// The subject of their token.
+        subject: String,
+        /// Counts the states of the peer; an older one is passed over.
+        clock: u64,
+        /// An encoded `PresenceState`.
+        state: Bytes,
+    },
+    /// Since version 3: somebody else has left, or shows nothing any more.
+    PeerLeft {
+        /// Who.
+        peer: u64,
+        /// After all states that they have shown so far.
+        clock: u64,
     },
 }
 
@@ -361,11 +386,11 @@ pub trait Frame: Serialize + DeserializeOwned {
 }
 
 impl Frame for ClientFrame {
-    const KINDS: u8 = 9;
+    const KINDS: u8 = 10;
 }
 
 impl Frame for RelayFrame {
-    const KINDS: u8 = 11;
+    const KINDS: u8 = 13;
 }
 
 impl RelayFrame {
@@ -376,6 +401,23 @@ impl RelayFrame {
         let message = message.get(..end).unwrap_or_default().to_owned();
         Self::Refused { code: code.number(), message }
     }
+}
+
+/// A frame that travels outside its stream, as a datagram: the number of the stream, a varint, and the
+/// frame without its length.
+#[must_use]
+pub fn encode_datagram<F: Frame>(stream: u64, frame: &F) -> Bytes {
+    // Serializing into a vector fails for no type of this module.
+    postcard::to_allocvec(&(stream, frame)).unwrap_or_default().into()
+}
+
+/// Reads what [`encode_datagram`] wrote: the number of the stream, and the frame.
+///
+/// # Errors
+/// If the bytes are anything else.
+pub fn decode_datagram<F: Frame>(bytes: &[u8]) -> Result<(u64, F), FrameError> {
+    let (stream, rest) = postcard::take_from_bytes(bytes).map_err(|_| FrameError::Empty)?;
+    Ok((stream, F::decode(rest)?))
 }
 
 /// Cuts a stream of bytes into frames.

@@ -25,18 +25,21 @@ use crate::local_socket::LocalAddress;
 use crate::local_store::LocalStore;
 use crate::message::{RefusalCode, Token};
 use crate::persistence::StorageError;
+use crate::presence::{PeerPresence, PresenceEvent, PresenceState, PresenceTooLarge};
 use crate::synced_store::SyncedStore;
 use crate::transport::{RelayUrl, Trust};
 
 mod blobs;
 mod driver;
 mod hosting;
+mod presence;
 mod shared;
 mod status;
 mod writer;
 
 use hosting::Hosting;
 pub use hosting::{ListenError, ListenOptions, Listening};
+pub use presence::PresenceSubscription;
 use shared::Shared;
 pub use status::{BlobFetch, ConnectionState, SyncStatus};
 use writer::Writer;
@@ -300,6 +303,38 @@ impl SyncEngine {
             Ok(Err(_)) => Err(SyncError::Stopped),
             Err(_) => Err(SyncError::TimedOut { last_error: self.status().last_error }),
         }
+    }
+
+    /// Shows a state to all others who have the store open at the relay, or nothing any more; the same
+    /// on each connection to come. It is never kept. Handlers hear of it before this returns.
+    ///
+    /// # Errors
+    /// If the state is too large; then the former one stays.
+    pub fn set_presence_to(&self, state: Option<PresenceState>) -> Result<(), PresenceTooLarge> {
+        self.shared.presence.set(state)
+    }
+
+    /// Who else is here, as far as known: those who show something, while this is connected.
+    #[must_use]
+    pub fn presence(&self) -> Vec<PeerPresence> {
+        self.shared.presence.peers()
+    }
+
+    /// Calls `handler` whenever somebody, this engine too, shows something else or leaves, until the
+    /// answer is dropped. It is called by whoever brought the news, and holds that up: it should be
+    /// brief, and may ask the engine for anything that does not block.
+    pub fn on_presence_change(
+        &self,
+        handler: impl Fn(&PresenceEvent) + Send + Sync + 'static,
+    ) -> PresenceSubscription {
+        self.shared.presence.subscribe(handler)
+    }
+
+    /// Counts the changes of what others show, to wait for the next one and then ask for
+    /// [`presence`](Self::presence).
+    #[must_use]
+    pub fn watch_presence(&self) -> watch::Receiver<u64> {
+        self.shared.presence.seen.subscribe()
     }
 
     /// Leaves the relay, writes what is not on disk yet, with a snapshot in the place of the log, and

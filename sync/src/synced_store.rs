@@ -8,8 +8,8 @@
 //! Invariants:
 //! - E1. What came out to be written is exactly what is in `ledger`, in an order in which each change
 //!   comes after those it builds on.
-//! - E2. `blobs_to_fetch` lists blobs that the state refers to, not only some change, and that the
-//!   store does not hold, and that are wanted; `blobs_to_send` lists blobs that it holds.
+//! - E2. `blobs_to_fetch` lists blobs that the state refers to, not only some change, that are not
+//!   here, and that are wanted; `blobs_to_send` lists blobs that are here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -43,9 +43,9 @@ pub struct SyncedStore {
     blobs: Arc<dyn BlobStorage>,
     pub(crate) blobs_to_send: BTreeMap<BlobHash, u64>,
     pub(crate) blobs_to_fetch: BTreeMap<BlobHash, u64>,
-    pub(crate) blob_fetch: BlobFetch,
+    blob_fetch: BlobFetch,
     /// Blobs that somebody has asked for.
-    pub(crate) asked: BTreeSet<BlobHash>,
+    asked: BTreeSet<BlobHash>,
 }
 
 /// What is to be written to the store's file.
@@ -220,11 +220,6 @@ impl SyncedStore {
         &self.store
     }
 
-    /// The blobs in its file.
-    pub(crate) const fn blobs(&self) -> &Arc<dyn BlobStorage> {
-        &self.blobs
-    }
-
     /// What came out to be written so far.
     #[must_use]
     pub const fn captured(&self) -> &Version {
@@ -246,6 +241,31 @@ impl SyncedStore {
         let is_wanted = |blob: &BlobRef| blob_fetch.wants(blob.size) || asked.contains(&blob.hash);
         let wanted = missing.filter(is_wanted);
         self.blobs_to_fetch = wanted.map(|blob| (blob.hash, blob.size)).collect();
+    }
+
+    pub(crate) fn set_blob_fetch(&mut self, blob_fetch: BlobFetch) {
+        self.blob_fetch = blob_fetch;
+        self.list_blobs_to_fetch();
+    }
+
+    /// Wants a blob whatever its size; whether that is new.
+    pub(crate) fn ask_for_blob(&mut self, hash: BlobHash) -> bool {
+        let is_new = self.asked.insert(hash);
+        if is_new {
+            self.list_blobs_to_fetch();
+        }
+        is_new
+    }
+
+    pub(crate) fn note_blob_fetched(&mut self, hash: &BlobHash) {
+        self.blobs_to_fetch.remove(hash);
+        self.asked.remove(hash);
+    }
+
+    /// The blobs in the store's file.
+    #[must_use]
+    pub const fn blobs(&self) -> &Arc<dyn BlobStorage> {
+        &self.blobs
     }
 
     fn note_blobs_to_send(&mut self, blobs: impl IntoIterator<Item = BlobRef>) {

@@ -49,6 +49,8 @@ fn the_bytes_of_client_frames_never_change() {
     check(&offer, &format!("2600000007027331{}ac02", "ab".repeat(32)));
     let get = ClientFrame::GetBlobFrom { store: store(), hash: [0xcd; 32], offset: 300 };
     check(&get, &format!("2600000008027331{}ac02", "cd".repeat(32)));
+    let presence = ClientFrame::Presence { clock: 300, state: bytes(b"{}") };
+    check(&presence, "0600000009ac02027b7d");
 }
 
 #[test]
@@ -66,6 +68,23 @@ fn the_bytes_of_relay_frames_never_change() {
     let opened = RelayFrame::OpenedSeated { version: bytes(&[5]), writable: true, seats };
     check(&opened, &format!("2800000009010501 01ac0204{}", "ab".repeat(32)).replace(' ', ""));
     check(&RelayFrame::BlobWantedFrom { offset: 300 }, "030000000aac02");
+    let (subject, state) = ("ann".to_owned(), bytes(b"{}"));
+    check(
+        &RelayFrame::Presence { peer: 300, subject, clock: 4, state },
+        "0b0000000bac0203616e6e04027b7d",
+    );
+    check(&RelayFrame::PeerLeft { peer: 300, clock: 4 }, "040000000cac0204");
+}
+
+#[test]
+fn a_datagram_names_its_stream_and_is_read_whole_or_not_at_all() {
+    let left = RelayFrame::PeerLeft { peer: 300, clock: 4 };
+    let encoded = encode_datagram(200, &left);
+    assert_eq!(hex::encode(&encoded), "c8010cac0204");
+    assert_eq!(decode_datagram(&encoded), Ok((200, left)));
+    for end in 0..encoded.len() {
+        assert!(decode_datagram::<RelayFrame>(&encoded[..end]).is_err(), "cut at {end}");
+    }
 }
 
 #[test]
@@ -80,8 +99,8 @@ fn every_refusal_keeps_its_number() {
 #[test]
 fn unknown_kinds_and_empty_frames_are_errors() {
     assert_eq!(ClientFrame::decode(&[]), Err(FrameError::Empty));
-    assert_eq!(ClientFrame::decode(&[9]), Err(FrameError::UnknownKind { kind: 9 }));
-    assert_eq!(RelayFrame::decode(&[11]), Err(FrameError::UnknownKind { kind: 11 }));
+    assert_eq!(ClientFrame::decode(&[10]), Err(FrameError::UnknownKind { kind: 10 }));
+    assert_eq!(RelayFrame::decode(&[13]), Err(FrameError::UnknownKind { kind: 13 }));
     assert_eq!(RelayFrame::decode(&[0xff; 9]), Err(FrameError::UnknownKind { kind: 0xff }));
     assert_eq!(ClientFrame::decode(&[1, 0xff]), Err(FrameError::Malformed { kind: 1 }));
 }

@@ -14,6 +14,7 @@ use sds_store::DataStore;
 use tokio::sync::{oneshot, watch};
 
 use super::SyncError;
+use super::presence::Presence;
 use super::status::{BlobFetch, ConnectionState, SyncStatus};
 use super::writer::{Job, WriterGone, WriterHandle};
 use crate::blob_storage::BlobStorage;
@@ -36,6 +37,7 @@ pub(super) struct Shared {
     /// Counts when there is another blob to send or to fetch, or one has arrived.
     pub(super) blobs_changed: watch::Sender<u64>,
     core: Mutex<SyncedStore>,
+    pub(super) presence: Arc<Presence>,
     pub(super) writer: WriterHandle,
     /// Which of the drivers, counted, speaks for the connection. Only changes with the status
     /// locked.
@@ -61,8 +63,8 @@ impl Shared {
     ) -> Self {
         let (id, blobs) = (store.id().clone(), Arc::clone(store.blobs()));
         let (core, blobs_changed) = (Mutex::new(store), watch::Sender::new(0));
-        let speaker = AtomicU64::new(0);
-        Self { id, status, saved, blobs, blobs_changed, core, writer, speaker }
+        let (speaker, presence) = (AtomicU64::new(0), Arc::default());
+        Self { id, status, saved, blobs, blobs_changed, core, presence, writer, speaker }
     }
 
     pub(super) fn read<T>(&self, look: impl FnOnce(&DataStore) -> T) -> Result<T, SyncError> {
@@ -162,8 +164,7 @@ impl Shared {
     /// Says which blobs are to be fetched without being asked for.
     pub(super) fn set_blob_fetch(&self, blob_fetch: BlobFetch) -> Result<(), SyncError> {
         let mut core = self.core()?;
-        core.blob_fetch = blob_fetch;
-        core.list_blobs_to_fetch();
+        core.set_blob_fetch(blob_fetch);
         self.publish_blobs(&core);
         self.ring_blobs();
         Ok(())
@@ -178,8 +179,7 @@ impl Shared {
         if core.store.blob_reference_count(hash) == 0 {
             return Ok(Some(false));
         }
-        if core.asked.insert(*hash) {
-            core.list_blobs_to_fetch();
+        if core.ask_for_blob(*hash) {
             self.publish_blobs(&core);
             self.ring_blobs();
         }
@@ -207,8 +207,7 @@ impl Shared {
     /// Notes that a blob is in the file.
     pub(super) fn blob_fetched(&self, hash: &BlobHash) -> Result<(), SyncError> {
         let mut core = self.core()?;
-        core.blobs_to_fetch.remove(hash);
-        core.asked.remove(hash);
+        core.note_blob_fetched(hash);
         self.publish_blobs(&core);
         self.ring_blobs();
         Ok(())

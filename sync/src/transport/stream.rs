@@ -67,6 +67,15 @@ impl FrameSender {
         Self { stream: Outgoing::Local(stream) }
     }
 
+    /// The number of the stream, on its connection and on both sides; a local socket is alone on its.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        match &self.stream {
+            Outgoing::Quic(stream) => VarInt::from(stream.id()).into_inner(),
+            Outgoing::Local(_) => 0,
+        }
+    }
+
     /// Sends a frame; waits while the other side cannot take it.
     ///
     /// # Errors

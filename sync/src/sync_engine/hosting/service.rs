@@ -216,6 +216,8 @@ impl Service {
 
     fn handle_received(&mut self, received: Result<Option<ClientFrame>, StreamError>) {
         match received {
+            // Who is here is told by relays alone.
+            Ok(Some(ClientFrame::Presence { .. })) => {}
             Ok(frame) => self.session.handle_frame(frame.unwrap_or(ClientFrame::Bye)),
             Err(StreamError::Frame(_)) => {
                 let message = "a frame is not well formed, or too large";
