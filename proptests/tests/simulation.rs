@@ -7,6 +7,22 @@
 use sds_proptests::check::report;
 use sds_proptests::simulation::{SimStory, check_seed, run_story};
 
+/// What must have happened in some story, or the simulation has become blind.
+const EVENTS: [&str; 12] = [
+    "lost power",
+    "cannot start: no space",
+    "cannot write: no space",
+    "relay cannot write",
+    "the stream was cut off",
+    "refuses (unauthorized)",
+    "relay is restored",
+    "connected: Inquiry",
+    "settled its seats",
+    "took a new seat",
+    "> Arrive",
+    "at rest",
+];
+
 /// How many stories are told if nobody asks for more.
 const RUNS: u64 = 150;
 
@@ -28,13 +44,17 @@ fn any_story_comes_to_rest_with_nothing_lost() {
     let runs = number("SDS_SIM_RUNS").or_else(|| number("PROPTEST_CASES")).unwrap_or(RUNS);
     let first = number("SDS_SIM_FIRST").unwrap_or(1);
     let mut steps = 0;
+    let mut counts = [0; EVENTS.len()];
     for seed in first..first + runs {
-        match check_seed(seed) {
-            Ok(count) => steps += count,
-            Err(failure) => panic!("{failure}"),
+        let trace = check_seed(seed).unwrap_or_else(|failure| panic!("{failure}"));
+        steps += trace.iter().filter(|line| line.contains("> ")).count();
+        for (event, count) in EVENTS.iter().zip(&mut counts) {
+            *count += trace.iter().filter(|line| line.contains(event)).count();
         }
     }
-    report(&format!("{runs} stories, {steps} steps"));
+    let counts: Vec<_> = EVENTS.iter().zip(counts).collect();
+    report(&format!("{runs} stories, {steps} steps, {counts:?}"));
+    assert!(runs < RUNS || counts.iter().all(|(_, count)| *count > 0), "{counts:?}");
 }
 
 /// Goal: a seed can be told again. Method: tell some stories twice, and compare what happened.

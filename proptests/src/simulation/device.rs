@@ -276,8 +276,12 @@ impl Device {
         let Process { store, link: Some(linked), .. } = process else { return Ok(()) };
         match event {
             ClientEvent::Opened => {
+                let former = store.store().replica_id();
                 let handover = linked.link.handle_opened(store, context.fresh())?;
-                let purpose = linked.link.purpose();
+                let (purpose, replica) = (linked.link.purpose(), store.store().replica_id());
+                if replica != former {
+                    context.note(format_args!("{} took a new seat: {replica:?}", self.name));
+                }
                 context.note(format_args!("{} is connected: {purpose:?}", self.name));
                 process.hand_over(handover, context);
                 self.handle_saved()

@@ -186,13 +186,22 @@ impl World {
                     self.relay.backup = Some((self.relay.disk.image(), self.relay.kept.clone()));
                 }
             },
-            SimStep::Restore { node } => match self.node(node) {
-                Node::Device(number) => self.restore_device(number),
-                Node::Relay => self.restore_relay(),
+            SimStep::Restore { node } => match self.node_with_backup(node) {
+                Some(Node::Device(number)) => self.restore_device(number),
+                Some(Node::Relay) => self.restore_relay(),
+                None => {}
             },
             SimStep::Clone { at } => self.clone_device(self.device(at)),
             _ => {}
         }
+    }
+
+    fn node_with_backup(&self, number: u8) -> Option<Node> {
+        let has_backup = |(_, device): &(usize, &super::Device)| device.backup.is_some();
+        let devices = self.devices.iter().enumerate().filter(has_backup);
+        let mut nodes: Vec<Node> = devices.map(|(number, _)| Node::Device(number)).collect();
+        nodes.extend(self.relay.backup.is_some().then_some(Node::Relay));
+        nodes.get(usize::from(number).checked_rem(nodes.len())?).copied()
     }
 
     fn restore_device(&mut self, number: usize) {

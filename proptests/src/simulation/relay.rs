@@ -68,6 +68,8 @@ enum Session {
     New,
     Open {
         session: Box<RelaySession>,
+        /// What it was told to be here when it opened the store.
+        version: Version,
         is_appending: bool,
         expires: SystemTime,
     },
@@ -191,8 +193,12 @@ impl RelayNode {
         let Some(process) = &mut self.process else { return false };
         if matches!(process.sessions.get(&line), Some(Session::New)) {
             process.open(line, (up, down), speed, (store, wall_clock), context);
+            // What it says to have it must keep. A commit that failed may be there all the same.
+            if let Some(Session::Open { version, .. }) = process.sessions.get(&line) {
+                self.kept.version.merge(version);
+            }
         }
-        let Some(Session::Open { session, is_appending, expires }) =
+        let Some(Session::Open { session, is_appending, expires, .. }) =
             process.sessions.get_mut(&line)
         else {
             let is_wanted = matches!(process.sessions.get(&line), Some(Session::New));
@@ -266,10 +272,9 @@ impl RelayProcess {
     ) {
         let Ok(Some(frame)) = up.next_frame::<ClientFrame>() else { return };
         match self.admit(frame, store, now) {
-            Ok((session, expires)) => {
+            Ok(session) => {
                 up.set_frame_max(FRAME_BYTES_MAX);
-                let (session, is_appending) = (Box::new(session), false);
-                self.sessions.insert(line, Session::Open { session, is_appending, expires });
+                self.sessions.insert(line, session);
             }
             Err(refusal) => {
                 let frame = refusal.frame();
@@ -285,7 +290,7 @@ impl RelayProcess {
         frame: ClientFrame,
         store: &StoreId,
         now: SystemTime,
-    ) -> Result<(RelaySession, SystemTime), Refusal> {
+    ) -> Result<Session, Refusal> {
         let malformed = Refusal::new(RefusalCode::Malformed, "not what opens a store");
         let ClientFrame::OpenSeated { store: asked, token, version, seats, .. } = frame else {
             return Err(malformed);
@@ -307,7 +312,8 @@ impl RelayProcess {
         }
         let cursor = Cursor::new(had, position, end);
         let session = RelaySession::new(&version, Some(tips), access.may_write(), cursor);
-        Ok((session, access.expires))
+        let (session, is_appending) = (Box::new(session), false);
+        Ok(Session::Open { session, version, is_appending, expires: access.expires })
     }
 
     /// Tells a session what became of its append.

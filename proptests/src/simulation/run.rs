@@ -58,14 +58,14 @@ pub fn run_story(story: &SimStory) -> Result<Vec<String>, (Vec<String>, String)>
     }
 }
 
-/// Tells the story of a seed. Returns how many steps it had.
+/// Tells the story of a seed. Returns what happened.
 ///
 /// # Errors
 /// A short form of the story, if it fails.
-pub fn check_seed(seed: u64) -> Result<usize, Box<Report>> {
+pub fn check_seed(seed: u64) -> Result<Vec<String>, Box<Report>> {
     let story = SimStory::of_seed(seed);
     match run_story(&story) {
-        Ok(_) => Ok(story.steps.len()),
+        Ok(trace) => Ok(trace),
         Err((trace, failure)) => Err(Box::new(shorten(Report { story, failure, trace }))),
     }
 }
