@@ -170,9 +170,6 @@ impl World {
             Due::Commit(number) => {
                 // What could not be written waits.
                 drop(devices[number].commit(context));
-                if let Err(error) = devices[number].handle_saved() {
-                    self.lose(number, error);
-                }
             }
             Due::Connect(number) => self.connect(number),
             // The process looks at the clock whenever it is attended to.

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use sds_engine::{Change, Field, Op, Value, Version};
+use sds_engine::{Change, Field, Op, Patch, Value, Version};
 use sds_store::{DataStore, EntryId, StoreError};
 use sds_sync::database::Medium;
 use sds_sync::transport::StreamError;
 use sds_sync::{
-    ClientEvent, Handover, Link, LinkError, LocalStore, Next, Persistence, Reconnect,
+    ClientEvent, ClientFrame, Handover, Link, LinkError, LocalStore, Next, Persistence, Reconnect,
     RedbPersistence, RefusalCode, RelayFrame, StorageError, StoreId, SyncError, SyncedStore,
     TakenIn, Token, WriteQueue,
 };
@@ -50,8 +50,12 @@ pub(super) struct Claims {
 pub(super) struct Process {
     pub(super) store: SyncedStore,
     file: Box<dyn Persistence>,
+    /// The longest time until something is written, in milliseconds.
+    patience: usize,
     queue: WriteQueue,
     pub(super) persisted: Version,
+    /// Whether the connection has yet to hear of a commit.
+    has_saved: bool,
     pub(super) commit_at: Option<Duration>,
     reconnect: Reconnect,
     pub(super) connect_at: Option<Duration>,
@@ -82,6 +86,8 @@ impl Device {
                     self.name
                 );
                 context.note(format_args!("{} starts as {:?}", self.name, store.replica_id()));
+                // What was found there will be sent, so it must stay.
+                self.claims.version.merge(&process.persisted);
                 self.process = Some(process);
             }
             Err(error) => {
@@ -161,6 +167,7 @@ impl Device {
             Ok(committed) => {
                 if let Some(committed) = committed {
                     process.persisted.merge(&committed.upto);
+                    process.has_saved = true;
                     self.claims.version.merge(&process.persisted);
                     self.claims.notes_on_disk = self.claims.notes.len();
                     context.note(format_args!("{} has written", self.name));
@@ -176,9 +183,10 @@ impl Device {
     }
 
     /// Tells the connection what has reached the disk.
-    pub(super) fn handle_saved(&mut self) -> Result<(), LinkError> {
+    fn handle_saved(&mut self) -> Result<(), LinkError> {
         let Some(process) = &mut self.process else { return Ok(()) };
-        let Process { store, persisted, link, .. } = process;
+        let Process { store, persisted, link, has_saved, .. } = process;
+        *has_saved = false;
         link.as_mut().map_or(Ok(()), |linked| linked.link.handle_saved(store, persisted))
     }
 
@@ -198,6 +206,9 @@ impl Device {
         stored: &Version,
         context: &mut Context,
     ) -> Result<(), LinkError> {
+        if self.process.as_ref().is_some_and(|process| process.has_saved) {
+            self.handle_saved()?;
+        }
         loop {
             let frame = down.next_frame::<RelayFrame>().map_err(StreamError::from)?;
             let Some(frame) = frame else { break };
@@ -221,14 +232,17 @@ impl Device {
         if linked.link.poll_timeout().is_some_and(|at| context.time_of(at) <= context.now) {
             linked.link.handle_timeout(context.instant())?;
         }
+        let mut frames = Vec::new();
         while up.load() < WINDOW_BYTES
             && let Some(frame) = linked.link.poll_transmit()
         {
             up.send(&frame, context.now, self.speed, &mut context.dice);
+            frames.push(frame);
         }
         if linked.link.is_syncing() {
             linked.link.session().assert_invariants();
         }
+        frames.iter().for_each(|frame| self.assert_durable(frame));
         Ok(())
     }
 
@@ -327,6 +341,28 @@ impl Device {
         Ok(())
     }
 
+    /// Says goodbye over its line, behind what was handed over before.
+    pub(super) fn say_goodbye(&mut self, up: &mut Pipe, context: &mut Context) {
+        let linked = self.process.as_mut().and_then(|process| process.link.as_mut());
+        let Some(linked) = linked else { return };
+        linked.link.handle_close();
+        while let Some(frame) = linked.link.poll_transmit() {
+            up.send(&frame, context.now, self.speed, &mut context.dice);
+        }
+        up.finish(context.now, self.speed);
+    }
+
+    /// Nothing is sent that is not on disk.
+    fn assert_durable(&self, frame: &ClientFrame) {
+        let ClientFrame::Changes { patch } = frame else { return };
+        let patch = Patch::decode(patch).expect("what is sent can be read");
+        for change in patch.changes() {
+            let last = change.header().last();
+            let is_durable = self.claims.version.has(last);
+            assert!(is_durable, "{} sends {last:?}, which is not on its disk", self.name);
+        }
+    }
+
     /// The only thing that may be wrong with a disk is what was made to go wrong.
     fn handle_disk_failure(&self, error: &StorageError, context: &mut Context) {
         assert!(is_disk_at_fault(error), "{}: {error}", self.name);
@@ -350,6 +386,9 @@ impl Process {
             file,
             queue: WriteQueue::new(),
             persisted,
+            has_saved: false,
+            // Some disks are slow.
+            patience: if context.dice.roll(4) == 0 { 3_000 } else { 30 },
             commit_at: None,
             reconnect: Reconnect::new(),
             connect_at: Some(context.soon(100)),
@@ -365,7 +404,7 @@ impl Process {
     fn hand_over(&mut self, handover: Handover, context: &mut Context) {
         if !handover.batch.is_empty() {
             self.queue.add(handover);
-            self.commit_at = Some(context.soon(30));
+            self.commit_at.get_or_insert(context.soon(self.patience));
         }
     }
 
@@ -398,5 +437,5 @@ pub(super) fn notes_of(change: &[u8]) -> Vec<String> {
         }
         _ => None,
     };
-    change.ops().iter().filter_map(|op| name(op)).collect()
+    change.ops().iter().filter_map(name).collect()
 }

@@ -118,11 +118,12 @@ impl World {
     }
 
     fn stop_device(&mut self, number: usize) {
-        let line = self.devices[number].line();
-        self.devices[number].stop(&mut self.context);
-        if let Some(line) = line {
-            self.cut_line(line);
+        let Self { context, devices, lines, .. } = self;
+        let device = &mut devices[number];
+        if let Some(line) = device.line().and_then(|line| lines.get_mut(&line)) {
+            device.say_goodbye(&mut line.up, context);
         }
+        device.stop(context);
     }
 
     fn disk_of(&self, node: u8) -> &super::Disk {

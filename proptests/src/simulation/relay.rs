@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use sds_engine::{Change, Version};
+use sds_engine::{Change, Patch, Version};
 use sds_server::access::Gate;
 use sds_server::relay::{Cursor, Next, Room};
 use sds_server::relay_session::{Refusal, RelaySession};
@@ -15,7 +15,7 @@ use sds_server::store_log::{StoreLog, append};
 use sds_server::{Grant, Scope, Secret, mint};
 use sds_sync::database::Failure;
 use sds_sync::limits::FRAME_BYTES_MAX;
-use sds_sync::{ClientFrame, RefusalCode, StorageError, StoreId, Token};
+use sds_sync::{ClientFrame, RefusalCode, RelayFrame, StorageError, StoreId, Token};
 
 use super::context::Context;
 use super::device::notes_of;
@@ -152,8 +152,10 @@ impl RelayNode {
         match outcomes {
             Ok(outcomes) => {
                 context.note(format_args!("relay has written for {} sessions", group.len()));
+                // With it goes what a commit left that failed, and was there all the same.
+                let version = process.log.version(store).expect("what was written can be read");
+                self.kept.version.merge(&version);
                 for ((line, _), appended) in group.into_iter().zip(outcomes) {
-                    self.kept.version.merge(&appended.stored);
                     self.kept.notes.extend(appended.new.iter().flat_map(|change| notes_of(change)));
                     if let Some(room) = &mut process.room {
                         room.publish(appended.from, &appended.new);
@@ -235,6 +237,13 @@ impl RelayNode {
             && !(session.is_over() && *is_appending)
             && let Some(frame) = session.poll_transmit()
         {
+            if let RelayFrame::Changes { patch } = &frame {
+                let patch = Patch::decode(patch).expect("what is sent can be read");
+                for last in patch.changes().map(|change| change.header().last()) {
+                    let is_durable = self.kept.version.has(last);
+                    assert!(is_durable, "the relay sends {last:?}, which is not on its disk");
+                }
+            }
             down.send(&frame, context.now, speed, &mut context.dice);
         }
         if session.is_over() && !*is_appending && !session.has_transmit() {

@@ -6,10 +6,10 @@ use crate::dice::Dice;
 use crate::store_story::StoreEdit;
 
 /// The fewest and most devices at the beginning; clones may join them.
-pub const DEVICES: std::ops::RangeInclusive<usize> = 2..=6;
+pub const DEVICES: std::ops::RangeInclusive<usize> = 2..=8;
 
 /// The most devices, with clones.
-pub(super) const DEVICES_MAX: usize = 8;
+pub(super) const DEVICES_MAX: usize = 10;
 
 /// The longest story that a seed tells, in steps.
 const STEPS_MAX: usize = 60;
@@ -149,12 +149,14 @@ fn step(dice: &mut Dice, mood: usize) -> SimStep {
         },
         // Copies.
         (2, _) => match trouble {
-            0..25 => SimStep::Backup { node: at },
-            25..50 => SimStep::Restore { node: at },
-            50..60 => SimStep::Clone { at },
-            60..70 => SimStep::Offline { at },
-            70..80 => SimStep::Online { at },
-            80..90 => SimStep::Crash { node: at, is_power_loss: half },
+            0..20 => SimStep::Backup { node: at },
+            20..40 => SimStep::Restore { node: at },
+            40..50 => SimStep::Clone { at },
+            50..58 => SimStep::Offline { at },
+            58..66 => SimStep::Online { at },
+            66..74 => SimStep::Crash { node: at, is_power_loss: half },
+            74..84 => SimStep::Hand { from: at, to: other },
+            84..94 => SimStep::Arrive { which: number, to: at },
             _ => SimStep::Cut { at },
         },
         _ => anything(dice, (at, other, number), trouble),
