@@ -435,3 +435,59 @@ fn end_of_changes(spans: &[Span], start: u64) -> Option<u64> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{EntryId, Life};
+    use crate::op::{IdRange, Op};
+    use crate::value::Field;
+
+    /// As many characters, no two of which could be one op, and then their deletions.
+    fn change(start: u64, len: u64) -> Change {
+        let author = ReplicaId::new(1).unwrap();
+        let (entry, field) = (EntryId::ROOT, Field::Value);
+        let set = OpId { replica: author, counter: 0 };
+        let op = |counter| {
+            let range =
+                IdRange { first: OpId { replica: author, counter: counter % 7 * 2 }, len: 1 };
+            Op::Delete {
+                entry,
+                life: Life::FIRST,
+                field: field.clone(),
+                set,
+                range,
+                backwards: false,
+            }
+        };
+        Change::new(author, start, vec![], &(start..start + len).map(op).collect::<Vec<_>>())
+            .unwrap()
+    }
+
+    #[test]
+    fn parts_have_few_ops_and_are_together_the_whole() {
+        let lens = [1, 3, 7, 2, 20, 1, 1, 1, 9, 8];
+        let mut changes = Vec::new();
+        let mut whole: Option<Batch> = None;
+        let mut start = 100;
+        for len in lens {
+            changes.push(change(start, len));
+            let next = Batch::of_change(change(start, len));
+            match &mut whole {
+                Some(whole) => whole.take(next),
+                None => whole = Some(next),
+            }
+            start += len;
+        }
+        let whole = whole.unwrap();
+        assert_eq!(whole.ops.len(), 53);
+        let parts: Vec<Batch> = whole.into_parts().collect();
+        assert!(parts.len() > 4);
+        for part in &parts {
+            assert!(part.ops.len() <= PART_OPS_MAX || part.change_count() == 1, "{part:?}");
+        }
+        assert!(parts.windows(2).all(|pair| pair[0].end() == pair[1].start));
+        let found: Vec<Change> = parts.iter().flat_map(Batch::changes).collect();
+        assert_eq!(found, changes);
+    }
+}

@@ -264,7 +264,10 @@ impl KnownField {
         let value = || after.map_or(Value::None, Register::value);
         match self {
             Self::Replaced(before) => Difference::between(before, value()).map(FieldEdit::Set),
-            Self::Spliced(splices) => splices.into_edit(),
+            Self::Spliced(splices) => splices.into_edit(|| match value() {
+                Value::Text(after) => after,
+                _ => String::new(),
+            }),
             Self::Rewritten(before) => match value() {
                 Value::Text(after) => TextSplice::between(&before, &after)
                     .map(|splice| FieldEdit::Spliced(vec![splice])),

@@ -42,13 +42,15 @@ impl Replica {
         }
         let mut remainders = Vec::new();
         if !batches.is_empty() {
+            // Each character that is gone was typed, unless a forged state says so of other ops: then
+            // there may be more of them than memory can count, or than a reader takes for honest.
+            let bound: usize = batches.iter().map(|batch| batch.ops.size_bound()).sum();
             let told = Told::new(self, &|author| floor_of(&floors, author));
             let parts: Vec<Batch> = batches.into_iter().flat_map(Batch::into_parts).collect();
-            remainders = encode_remainders(&parts, Graves::new(&told));
-            let bytes: usize = remainders.iter().map(|(_, remainder)| remainder.bytes.len()).sum();
-            if told.gone_count() > bytes as u64 {
-                // Only a forged state has more characters than were ever typed.
-                remainders = encode_remainders(&parts, Graves::unseen(&told));
+            remainders = encode_remainders(&parts, Graves::up_to(bound, &told));
+            let bytes = remainders.iter().map(|(_, remainder)| remainder.bytes.len()).sum();
+            if Graves::are_too_many(&told, bytes) {
+                remainders = encode_remainders(&parts, Graves::up_to(bytes, &told));
             }
         }
         let log = pack(&remainders, None);
@@ -67,8 +69,7 @@ impl Replica {
         let floors = replica.floors_of(&head.floors);
         let told = Told::new(&replica, &|author| floor_of(&floors, author));
         // Each character that is gone stands in an honest log.
-        let is_honest = told.gone_count() <= log.len() as u64;
-        let mut graves = if is_honest { Graves::new(&told) } else { Graves::unseen(&told) };
+        let mut graves = Graves::up_to(log.len(), &told);
         let mut batches = Vec::new();
         // What the state tells takes memory each time that the log asks for it.
         let mut next: HashMap<ReplicaId, u64> = floors.iter().copied().collect();
@@ -262,13 +263,18 @@ pub(crate) fn has(times: &[Times], op: OpId) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use smallvec::smallvec;
+
     use super::*;
     use crate::batch::{Deps, Span};
+    use crate::change::Change;
+    use crate::codec::{Patch, pack_sections};
     use crate::id::Life;
     use crate::limits::BLOCK_CHANGES_MAX;
     use crate::op::{IdRange, Op, OpList};
-    use crate::state::Piece;
+    use crate::state::{ContentRecord, FieldRecord, Piece, RunRecord, TextRecord};
     use crate::value::{Field, Value};
+    use crate::version::Version;
 
     const TEXT: Field = Field::Value;
 
@@ -283,7 +289,7 @@ mod tests {
     fn telling_times(desk: &Replica, batch: &Batch, times: usize) -> Vec<u8> {
         let told = Told::new(desk, &|_| batch.start);
         let sections: Vec<_> = (0..times)
-            .map(|_| (Kind::Log, encode_remainder(batch, &mut Graves::new(&told))))
+            .map(|_| (Kind::Log, encode_remainder(batch, &mut Graves::up_to(usize::MAX, &told))))
             .collect();
         let log = pack(&sections, None);
         let head = LogHead::of(vec![batch.start], &log);
@@ -328,5 +334,40 @@ mod tests {
         assert_eq!(telling(BLOCK_CHANGES_MAX).map(|batches| batches.len()), Ok(1));
         let more = telling(BLOCK_CHANGES_MAX + 1);
         assert!(matches!(more, Err(DecodeError::Malformed { .. })), "{more:?}");
+    }
+
+    /// A state may say of any op that it typed characters, which then were deleted.
+    #[test]
+    fn a_history_is_saved_whatever_a_forged_state_says() {
+        const GAP: u64 = 1 << 24;
+        let mut desk = desk();
+        let next = desk.version().next(desk.id());
+        let gap = Change::new(desk.id(), next, vec![], &[Op::Skip { count: GAP }]).unwrap();
+        desk.integrate(Patch::new(vec![gap])).unwrap();
+        let forger = ReplicaId::new(2).unwrap();
+        let first = |replica, counter| OpId { replica, counter };
+        let theirs = vec![Piece { start: 0, lamport: 9, len: 9, count: 1 }];
+        let mut times = desk.history.times();
+        times.push(Times { author: forger, pieces: theirs, is_head: true });
+        let run = |first, len, is_deleted| RunRecord { first, len, is_deleted };
+        let runs = vec![run(first(forger, 0), 9, false), run(first(desk.id(), next), GAP, true)];
+        let content = ContentRecord::Text(TextRecord { runs, text: "forgeries".into() });
+        let (field, life) = (TEXT, Life::FIRST);
+        let fields = smallvec![FieldRecord { field, life, set: first(forger, 0), content }];
+        let (lives, moves) = (smallvec![], smallvec![]);
+        let record = EntryRecord { id: EntryId::ROOT, life, lives, moves, fields };
+        let state = encode_state(&times, 1, std::iter::once(record));
+        let patch = Patch::decode(&pack_sections([(Kind::State, state.bytes.as_slice())])).unwrap();
+        desk.integrate(patch).unwrap();
+        let joined = desk.version().clone();
+        for at in [3, 6, 1, 0] {
+            desk.splice(EntryId::ROOT, TEXT, at..at + 1, "").unwrap();
+        }
+        let mut since = Version::new();
+        since.advance(forger, joined.next(forger));
+        let history = desk.changes_since(&since);
+        assert!(history.as_ref().is_some_and(|changes| changes.len() == 7));
+        let loaded = Replica::from_snapshot(desk.id(), &desk.snapshot()).unwrap();
+        assert_eq!(loaded.changes_since(&since), history);
     }
 }

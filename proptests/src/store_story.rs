@@ -9,10 +9,11 @@ mod imports;
 
 use arbitrary::Arbitrary;
 use proptest::prelude::{Strategy, any, prop};
-use sds_store::{DataStore, ReplicaId, StoreError, StoreOptions, Version};
+use sds_store::{DataStore, ReplicaId, StoreError, StoreOptions, UndoOptions, Version};
 
 use crate::dice::Dice;
 use crate::store_rules::check_store_rules;
+use crate::user::NOW;
 pub use edits::StoreEdit;
 use edits::pick;
 use imports::{Imported, Shape, assert_imported, forms, import_entry, is_small};
@@ -47,8 +48,12 @@ pub enum StoreStep {
     ImportStore { from: u8, to: u8, as_copy: bool },
     /// JSON of another's entry is taken in, keeping ids or not.
     ImportEntry { from: u8, to: u8, entry: u8, outer: u8, index: u8, form: u8 },
-    /// A store is saved and loaded.
+    /// A store is saved and loaded. What could be undone no longer can.
     Reload { at: u8 },
+    /// The last steps are undone, and some of them redone.
+    UndoRedo { at: u8, back: u8, forth: u8 },
+    /// What follows is one step to undo, or no longer.
+    UndoGroup { at: u8, begins: bool },
 }
 
 impl StoreStep {
@@ -72,6 +77,10 @@ impl StoreStep {
                 }
             ),
             1 => any::<u8>().prop_map(|at| Self::Reload { at }),
+            3 => (any::<u8>(), 0..4u8, 0..4u8)
+                .prop_map(|(at, back, forth)| Self::UndoRedo { at, back, forth }),
+            1 => (any::<u8>(), any::<bool>())
+                .prop_map(|(at, begins)| Self::UndoGroup { at, begins }),
         ]
     }
 }
@@ -88,7 +97,7 @@ impl StoreStory {
     #[must_use]
     pub fn new(users: usize) -> Self {
         let ids = CAST.into_iter().filter_map(ReplicaId::new).take(users);
-        let users = ids.map(|id| DataStore::new(id).with_options(options())).collect();
+        let users = ids.map(|id| equipped(DataStore::new(id))).collect();
         Self { users, sent: Vec::new() }
     }
 
@@ -179,12 +188,26 @@ impl StoreStory {
                 self.import_entry((from, to), (*entry, *outer), *index, *form);
                 to
             }
+            StoreStep::UndoRedo { at, back, forth } => {
+                let at = self.user(*at);
+                undo_and_redo(&mut self.users[at], back % 8, forth % 8);
+                at
+            }
+            StoreStep::UndoGroup { at, begins: true } => {
+                let at = self.user(*at);
+                self.users[at].begin_undo_group();
+                at
+            }
+            StoreStep::UndoGroup { at, begins: false } => {
+                let at = self.user(*at);
+                self.users[at].end_undo_group();
+                at
+            }
             StoreStep::Reload { at } => {
                 let at = self.user(*at);
                 let (id, snapshot) = (self.users[at].replica_id(), self.users[at].as_binary());
-                let loaded =
-                    DataStore::from_binary(id, &snapshot).expect("a snapshot can be loaded");
-                self.users[at] = loaded.with_options(options());
+                let loaded = DataStore::from_binary(id, &snapshot).expect("it can be loaded");
+                self.users[at] = equipped(loaded);
                 at
             }
         }
@@ -243,8 +266,21 @@ impl StoreStory {
     }
 }
 
-fn options() -> StoreOptions {
-    StoreOptions::default().with_literal_size_limit(LITERAL_SIZE_LIMIT)
+fn equipped(store: DataStore) -> DataStore {
+    let options = StoreOptions::default().with_literal_size_limit(LITERAL_SIZE_LIMIT);
+    let mut store = store.with_options(options);
+    store.enable_undo(UndoOptions::default().with_steps(8));
+    store
+}
+
+/// Where there is nothing left to do, nothing happens.
+fn undo_and_redo(store: &mut DataStore, back: u8, forth: u8) {
+    for _ in 0..back {
+        store.undo(NOW).expect("undoing is never refused");
+    }
+    for _ in 0..forth {
+        store.redo(NOW).expect("redoing is never refused");
+    }
 }
 
 /// Does something; if it is refused nothing may have changed. Returns whether it was done.

@@ -135,6 +135,39 @@ impl UserTransaction {
     }
 }
 
+/// What one of several users does next.
+#[derive(Clone, Debug)]
+pub enum UserAct {
+    /// Edits.
+    Edit(UserTransaction),
+    /// Takes the last step back.
+    Undo,
+    /// Takes that back.
+    Redo,
+    /// Begins a group of steps, or ends it.
+    Group(bool),
+    /// Takes in what another has.
+    Receive(u8),
+    /// Hears that somebody elsewhere has purged something.
+    Purge(u8),
+}
+
+impl UserAct {
+    /// Acts of every kind.
+    pub fn any() -> impl Strategy<Value = Self> {
+        (0..13u8, UserTransaction::any(), any::<u8>()).prop_map(|(kind, transaction, number)| {
+            match kind {
+                0..=4 => Self::Edit(transaction),
+                5 | 6 => Self::Undo,
+                7 | 8 => Self::Redo,
+                9 => Self::Group(number.is_multiple_of(2)),
+                10 => Self::Purge(number),
+                _ => Self::Receive(number),
+            }
+        })
+    }
+}
+
 /// Somebody elsewhere who purges what is in Trash, also what links outside still point to.
 #[derive(Debug)]
 pub struct Janitor(Replica);

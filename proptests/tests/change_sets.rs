@@ -3,33 +3,11 @@
 
 use std::sync::mpsc::{self, Receiver};
 
-use proptest::prelude::{Strategy, any, prop};
+use proptest::prelude::prop;
 use sds_proptests::check::check;
 use sds_proptests::store_view::StoreView;
-use sds_proptests::user::{Janitor, NOW, UserTransaction};
+use sds_proptests::user::{Janitor, NOW, UserAct};
 use sds_store::{ChangeEvent, DataStore, Origin, ReplicaId, Subscription, UndoOptions};
-
-#[derive(Clone, Debug)]
-enum Act {
-    Edit(UserTransaction),
-    Undo,
-    Redo,
-    Receive(u8),
-    /// Hears that somebody elsewhere has purged something.
-    Purge(u8),
-}
-
-fn act() -> impl Strategy<Value = Act> {
-    (0..11u8, UserTransaction::any(), any::<u8>()).prop_map(
-        |(kind, transaction, number)| match kind {
-            0..=4 => Act::Edit(transaction),
-            5 => Act::Undo,
-            6 => Act::Redo,
-            7 => Act::Purge(number),
-            _ => Act::Receive(number),
-        },
-    )
-}
 
 struct User {
     store: DataStore,
@@ -72,26 +50,28 @@ impl User {
 
 #[test]
 fn change_sets_name_exactly_what_reads_differently() {
-    let acts = prop::collection::vec((0..3usize, act()), 1..40);
+    let acts = prop::collection::vec((0..3usize, UserAct::any()), 1..40);
     check(200, &acts, |acts| {
         let mut users = [1, 2, 3].map(User::new);
         let mut janitor = Janitor::new(ReplicaId::new(4).unwrap());
         for (at, act) in &acts {
             match act {
-                Act::Edit(transaction) => {
+                UserAct::Edit(transaction) => {
                     users[*at].act(Origin::Internal, true, |store| transaction.make(store));
                 }
-                Act::Undo => users[*at].act(Origin::Internal, false, |store| {
+                UserAct::Undo => users[*at].act(Origin::Internal, false, |store| {
                     store.undo(NOW).unwrap();
                 }),
-                Act::Redo => users[*at].act(Origin::Internal, false, |store| {
+                UserAct::Redo => users[*at].act(Origin::Internal, false, |store| {
                     store.redo(NOW).unwrap();
                 }),
-                Act::Purge(number) => {
+                UserAct::Group(true) => users[*at].store.begin_undo_group(),
+                UserAct::Group(false) => users[*at].store.end_undo_group(),
+                UserAct::Purge(number) => {
                     let patch = janitor.purge(&users[*at].store, *number);
                     users[*at].receive(&patch);
                 }
-                Act::Receive(from) => {
+                UserAct::Receive(from) => {
                     let from = usize::from(*from) % 3;
                     let patch = users[from].store.export_patch(users[*at].store.version());
                     users[*at].receive(&patch);

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use proptest::prelude::{Strategy, any, prop};
+use proptest::prelude::{any, prop};
 use sds_proptests::check::check;
 use sds_proptests::dice::Dice;
 use sds_proptests::store_rules::check_store_rules;
-use sds_proptests::user::{Janitor, NOW, UserTransaction};
+use sds_proptests::user::{Janitor, NOW, UserAct, UserTransaction};
 use sds_store::{DataStore, EntryId, ItemValue, ReplicaId, UndoOptions};
 use serde_json::Value as Json;
 
@@ -83,51 +83,25 @@ fn collect_ids(entry: &Json, ids: &mut BTreeSet<String>) {
     inner.into_iter().flatten().for_each(|inner| collect_ids(inner, ids));
 }
 
-/// What one of several users does next.
-#[derive(Clone, Debug)]
-enum Act {
-    Edit(UserTransaction),
-    Undo,
-    Redo,
-    /// Takes in what another has.
-    Receive(u8),
-    Group(bool),
-    /// Hears that somebody elsewhere has purged something.
-    Purge(u8),
-}
-
-fn act() -> impl Strategy<Value = Act> {
-    (0..13u8, UserTransaction::any(), any::<u8>()).prop_map(
-        |(kind, transaction, number)| match kind {
-            0..=4 => Act::Edit(transaction),
-            5..=7 => Act::Undo,
-            8 | 9 => Act::Redo,
-            10 => Act::Group(number.is_multiple_of(2)),
-            11 => Act::Purge(number),
-            _ => Act::Receive(number),
-        },
-    )
-}
-
 #[test]
 fn undoing_while_others_edit_converges() {
-    let acts = prop::collection::vec((0..3usize, act()), 1..50);
+    let acts = prop::collection::vec((0..3usize, UserAct::any()), 1..50);
     check(200, &acts, |acts| {
         let mut users = [store(1), store(2), store(3)];
         let mut janitor = Janitor::new(ReplicaId::new(4).unwrap());
         users.iter_mut().for_each(|user| user.enable_undo(UndoOptions::default().with_steps(8)));
         for (user, act) in &acts {
             match act {
-                Act::Edit(transaction) => transaction.make(&mut users[*user]),
-                Act::Undo => drop(users[*user].undo(NOW).unwrap()),
-                Act::Redo => drop(users[*user].redo(NOW).unwrap()),
-                Act::Group(true) => users[*user].begin_undo_group(),
-                Act::Group(false) => users[*user].end_undo_group(),
-                Act::Purge(number) => {
+                UserAct::Edit(transaction) => transaction.make(&mut users[*user]),
+                UserAct::Undo => drop(users[*user].undo(NOW).unwrap()),
+                UserAct::Redo => drop(users[*user].redo(NOW).unwrap()),
+                UserAct::Group(true) => users[*user].begin_undo_group(),
+                UserAct::Group(false) => users[*user].end_undo_group(),
+                UserAct::Purge(number) => {
                     let patch = janitor.purge(&users[*user], *number);
                     users[*user].apply_remote_patch(&patch).unwrap();
                 }
-                Act::Receive(from) => receive(&mut users, *user, usize::from(*from) % 3),
+                UserAct::Receive(from) => receive(&mut users, *user, usize::from(*from) % 3),
             }
             check_store_rules(&users[*user]).unwrap();
         }

@@ -6,16 +6,15 @@ use std::time::Duration;
 
 use quinn::Endpoint;
 use rustls::pki_types::PrivatePkcs8KeyDer;
-use sds_engine::{BlobHash, ReplicaId, Version};
+use sds_engine::{ReplicaId, Version};
 use sds_store::{DataStore, EntryId};
 use sds_sync::limits::{
     BLOB_FRAME_BYTES_MAX, CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, STRANGER_WINDOW_BYTES,
 };
 use sds_sync::transport::{Connection, FrameReceiver, FrameSender, connect, server_endpoint};
 use sds_sync::{
-    Batch, CertificateHash, ClientFrame, ConnectOptions, LocalStore, LogPage, MemoryPersistence,
-    Persistence, RefusalCode, RelayFrame, RelayUrl, Seat, StorageError, StoreId, SyncEngine, Token,
-    Trust,
+    CertificateHash, ClientFrame, ConnectOptions, LocalStore, MemoryPersistence, Persistence,
+    RefusalCode, RelayFrame, RelayUrl, StoreId, SyncEngine, Token, Trust,
 };
 use tokio::time::timeout;
 
@@ -77,40 +76,6 @@ fn add_item(store: &mut DataStore) -> EntryId {
     store.new_item_at(None, EntryId::ROOT, None).unwrap()
 }
 
-/// A disk that writes only while the test lets it.
-#[derive(Debug)]
-struct SlowDisk {
-    inner: MemoryPersistence,
-    gate: Arc<Mutex<()>>,
-}
-
-impl Persistence for SlowDisk {
-    fn store(&self) -> &StoreId {
-        self.inner.store()
-    }
-
-    fn seats(&self) -> Vec<Seat> {
-        self.inner.seats()
-    }
-
-    fn read_snapshot(&self) -> Result<Option<Vec<u8>>, StorageError> {
-        self.inner.read_snapshot()
-    }
-
-    fn read_log(&self, from: u64) -> Result<LogPage, StorageError> {
-        self.inner.read_log(from)
-    }
-
-    fn read_blob(&self, hash: &BlobHash) -> Result<Option<Arc<[u8]>>, StorageError> {
-        self.inner.read_blob(hash)
-    }
-
-    fn append(&mut self, batch: &Batch) -> Result<(), StorageError> {
-        let _open = self.gate.lock().unwrap();
-        self.inner.append(batch)
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_relay_gets_wrong_leaves_the_store_as_it_was() {
     let relay = ScriptedRelay::start();
@@ -139,7 +104,11 @@ async fn what_a_relay_gets_wrong_leaves_the_store_as_it_was() {
 async fn what_is_not_on_disk_is_not_sent() {
     let relay = ScriptedRelay::start();
     let gate = Arc::new(Mutex::new(()));
-    let disk = SlowDisk { inner: memory(), gate: Arc::clone(&gate) };
+    let opened = Arc::clone(&gate);
+    let disk = memory().guarded(move || {
+        let _open = opened.lock().unwrap();
+        Ok(())
+    });
     let engine = connected(disk, &relay);
     let (_connection, mut sender, mut receiver) = relay.open().await;
     let (closed, open) = std::sync::mpsc::channel::<()>();

@@ -1,8 +1,7 @@
 //! Where a store is kept: its seats, a snapshot, a log of the changes after it, and the blobs that
 //! they refer to.
 //!
-//! The trait is small so that a test can stand in for the disk. Whatever [`Persistence::append`]
-//! has
+//! The trait is small so that a test can stand in for the disk. Whatever [`Persistence::append`] has
 //! returned for is there after a crash; what it failed for is not there at all.
 //!
 //! Not here: which changes to keep (`local_store`), grouping of commits (`sync_engine`).

@@ -4,12 +4,12 @@ use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use sds_engine::{BlobHash, Replica, ReplicaId, Version};
+use sds_engine::{Replica, ReplicaId, Version};
 use sds_store::{DataStore, EntryId, StoreError};
 use sds_sync::limits::CHECKPOINT_BYTES_MIN;
 use sds_sync::{
-    Batch, LocalStore, LogPage, MemoryPersistence, Persistence, RedbPersistence, Seat,
-    StorageError, StoreId, SyncEngine,
+    LocalStore, MemoryPersistence, Persistence, RedbPersistence, Seat, StorageError, StoreId,
+    SyncEngine,
 };
 use tempfile::TempDir;
 
@@ -198,47 +198,15 @@ fn a_flipped_bit_is_an_error_or_makes_no_difference() {
     assert!(good > 0 && bad > 0, "{good} good, {bad} bad");
 }
 
-/// A disk that is full whenever the test says so.
-#[derive(Debug)]
-struct FullDisk {
-    inner: MemoryPersistence,
-    is_full: Arc<AtomicBool>,
-}
-
-impl Persistence for FullDisk {
-    fn store(&self) -> &StoreId {
-        self.inner.store()
-    }
-
-    fn seats(&self) -> Vec<Seat> {
-        self.inner.seats()
-    }
-
-    fn read_snapshot(&self) -> Result<Option<Vec<u8>>, StorageError> {
-        self.inner.read_snapshot()
-    }
-
-    fn read_log(&self, from: u64) -> Result<LogPage, StorageError> {
-        self.inner.read_log(from)
-    }
-
-    fn read_blob(&self, hash: &BlobHash) -> Result<Option<Arc<[u8]>>, StorageError> {
-        self.inner.read_blob(hash)
-    }
-
-    fn append(&mut self, batch: &Batch) -> Result<(), StorageError> {
-        if self.is_full.load(Ordering::SeqCst) {
-            return Err(StorageError::Full { path: "memory".into() });
-        }
-        self.inner.append(batch)
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_is_full_at_a_checkpoint_loses_nothing() {
     let inner = MemoryPersistence::new(id(), ReplicaId::new(7).unwrap());
     let is_full = Arc::new(AtomicBool::new(true));
-    let disk = FullDisk { inner: inner.clone(), is_full: Arc::clone(&is_full) };
+    let full = Arc::clone(&is_full);
+    let disk = inner.clone().guarded(move || match full.load(Ordering::SeqCst) {
+        true => Err(StorageError::Full { path: "memory".into() }),
+        false => Ok(()),
+    });
     let engine = SyncEngine::start(LocalStore::load(disk).unwrap());
     let item = engine.edit(add_item).unwrap();
     for number in 0..12 {

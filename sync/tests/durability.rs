@@ -4,11 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sds_engine::{BlobHash, ReplicaId};
+use sds_engine::ReplicaId;
 use sds_store::{DataStore, EntryId, StoreError};
 use sds_sync::{
-    Batch, LocalStore, LogPage, MemoryPersistence, Persistence, Seat, StorageError, StoreId,
-    SyncEngine,
+    Batch, LocalStore, MemoryPersistence, Persistence, StorageError, StoreId, SyncEngine,
 };
 use tempfile::TempDir;
 
@@ -22,42 +21,6 @@ fn memory() -> MemoryPersistence {
 
 fn add_item(store: &mut DataStore) -> EntryId {
     store.new_item_at(None, EntryId::ROOT, None).unwrap()
-}
-
-/// A disk that is full whenever the test says so.
-#[derive(Debug)]
-struct FullDisk {
-    inner: MemoryPersistence,
-    is_full: Arc<AtomicBool>,
-}
-
-impl Persistence for FullDisk {
-    fn store(&self) -> &StoreId {
-        self.inner.store()
-    }
-
-    fn seats(&self) -> Vec<Seat> {
-        self.inner.seats()
-    }
-
-    fn read_snapshot(&self) -> Result<Option<Vec<u8>>, StorageError> {
-        self.inner.read_snapshot()
-    }
-
-    fn read_log(&self, from: u64) -> Result<LogPage, StorageError> {
-        self.inner.read_log(from)
-    }
-
-    fn read_blob(&self, hash: &BlobHash) -> Result<Option<Arc<[u8]>>, StorageError> {
-        self.inner.read_blob(hash)
-    }
-
-    fn append(&mut self, batch: &Batch) -> Result<(), StorageError> {
-        if self.is_full.load(Ordering::SeqCst) {
-            return Err(StorageError::Full { path: "memory".into() });
-        }
-        self.inner.append(batch)
-    }
 }
 
 #[test]
@@ -137,7 +100,11 @@ async fn uncommitted_edits_of_a_local_store_are_written_by_its_engine() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_reported_and_loses_nothing_once_there_is_room() {
     let (disk, is_full) = (memory(), Arc::new(AtomicBool::new(true)));
-    let failing = FullDisk { inner: disk.clone(), is_full: Arc::clone(&is_full) };
+    let full = Arc::clone(&is_full);
+    let failing = disk.clone().guarded(move || match full.load(Ordering::SeqCst) {
+        true => Err(StorageError::Full { path: "memory".into() }),
+        false => Ok(()),
+    });
     let engine = SyncEngine::start(LocalStore::load(failing).unwrap());
     let items = [engine.edit(add_item).unwrap(), engine.edit(add_item).unwrap()];
     assert_eq!(engine.flush().await.unwrap_err().code(), "disk-full");

@@ -119,23 +119,49 @@ pub(super) fn check(batch: Batch) -> Result<Batch, DecodeError> {
     Ok(batch)
 }
 
+/// Writes or reads deps, each as the number of its author and the distance from that one's last.
+pub(super) struct DepCoder<'a> {
+    others: &'a [OpId],
+    last: Vec<u64>,
+}
+
+impl<'a> DepCoder<'a> {
+    pub(super) fn new(others: &'a [OpId]) -> Self {
+        Self { others, last: vec![0; others.len()] }
+    }
+
+    pub(super) fn write(&mut self, writer: &mut Writer, dep: OpId) {
+        let number = self.others.binary_search_by_key(&dep.replica, |other| other.replica);
+        let number = number.unwrap_or_default();
+        writer.count(number);
+        if let Some(last) = self.last.get_mut(number) {
+            writer.signed(dep.counter.wrapping_sub(*last).cast_signed());
+            *last = dep.counter;
+        }
+    }
+
+    pub(super) fn read(&mut self, reader: &mut Reader<'_>) -> Result<OpId, DecodeError> {
+        let number = usize::try_from(reader.varint()?).unwrap_or(usize::MAX);
+        let distance = reader.signed()?.cast_unsigned();
+        match (self.others.get(number), self.last.get_mut(number)) {
+            (Some(other), Some(last)) => {
+                *last = last.wrapping_add(distance);
+                Ok(OpId { counter: *last, ..*other })
+            }
+            _ => Err(reader.malformed("reference to a replica that has no number")),
+        }
+    }
+}
+
 pub(super) fn write_spans(writer: &mut Writer, batch: &Batch, others: &[OpId]) {
-    let mut last: Vec<u64> = vec![0; others.len()];
+    let mut coder = DepCoder::new(others);
     for span in &batch.spans {
         writer.varint(span.len << 1 | u64::from(!span.deps.is_empty()));
         writer.varint(span.count);
         if !span.deps.is_empty() {
             writer.count(span.deps.len());
         }
-        for dep in &span.deps {
-            let number = others.binary_search_by_key(&dep.replica, |other| other.replica);
-            let number = number.unwrap_or_default();
-            writer.count(number);
-            if let Some(last) = last.get_mut(number) {
-                writer.signed(dep.counter.wrapping_sub(*last).cast_signed());
-                *last = dep.counter;
-            }
-        }
+        span.deps.iter().for_each(|dep| coder.write(writer, *dep));
     }
 }
 
@@ -145,7 +171,7 @@ pub(super) fn read_spans(
     start: u64,
     others: &[OpId],
 ) -> Result<(Vec<Span>, u64), DecodeError> {
-    let mut last: Vec<u64> = vec![0; others.len()];
+    let mut coder = DepCoder::new(others);
     let (mut spans, mut end, mut changes) = (Vec::new(), start, 0_u64);
     while !reader.is_empty() {
         let head = reader.varint()?;
@@ -153,13 +179,7 @@ pub(super) fn read_spans(
         let mut deps = Deps::new();
         if head & 1 == 1 {
             for _ in 0..reader.count(2)? {
-                let number = usize::try_from(reader.varint()?).unwrap_or(usize::MAX);
-                let distance = reader.signed()?.cast_unsigned();
-                let (Some(other), Some(last)) = (others.get(number), last.get_mut(number)) else {
-                    return Err(reader.malformed("reference to a replica that has no number"));
-                };
-                *last = last.wrapping_add(distance);
-                deps.push(OpId { counter: *last, ..*other });
+                deps.push(coder.read(reader)?);
             }
         }
         let span = Span { len: head >> 1, count, deps };

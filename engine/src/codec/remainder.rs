@@ -2,7 +2,7 @@
 //! block of which most ops are left out.
 #![deny(clippy::indexing_slicing)]
 
-use super::block::{check, others_of, read_others, read_spans, write_spans};
+use super::block::{DepCoder, check, others_of, read_others, read_spans, write_spans};
 use super::columns::{Column, ColumnReader, ColumnWriter, InColumns, Sink, Source};
 use super::ops::{OpReader, OpWriter, Scope};
 use super::{Reader, Writer};
@@ -12,7 +12,7 @@ use crate::id::OpId;
 use crate::limits::{BLOCK_CHANGES_MAX, BLOCK_OPS_MAX};
 use crate::op::{Op, OpList, OpView};
 use crate::told::{Extent, Graves, Lost};
-use crate::value::{char_count, split_chars};
+use crate::value::{Value, char_count, split_chars};
 
 /// Tags of deletions that are told by how far they are from the last edit. No op has them.
 const NEAR_ONE: u8 = 27;
@@ -39,8 +39,8 @@ pub(crate) fn encode_remainder(batch: &Batch, graves: &mut Graves<'_>) -> InColu
     let (mut at, end) = (batch.start, batch.end());
     // Counters of ops of which the state tells something else.
     let mut differing = Vec::new();
-    for op in &batch.ops.to_ops() {
-        let (id, view) = (batch.id(at), OpView::of(op));
+    for view in batch.ops.iter() {
+        let (id, op) = (batch.id(at), &view.to_op());
         let room = graves.told.next_known(id, end) - at;
         let is_known = room == 0;
         let near = if is_known { None } else { graves.place_of(op, room) };
@@ -103,16 +103,10 @@ fn links_of(batch: &Batch) -> Vec<(u64, OpId)> {
 }
 
 fn write_links(writer: &mut Writer, start: u64, links: &[(u64, OpId)], others: &[OpId]) {
-    let (mut at, mut last) = (start, vec![0; others.len()]);
+    let (mut at, mut coder) = (start, DepCoder::new(others));
     for (of, dep) in links {
-        let number = others.binary_search_by_key(&dep.replica, |other| other.replica);
-        let number = number.unwrap_or_default();
         writer.varint(of - at);
-        writer.count(number);
-        if let Some(last) = last.get_mut(number) {
-            writer.signed(dep.counter.wrapping_sub(*last).cast_signed());
-            *last = dep.counter;
-        }
+        coder.write(writer, *dep);
         at = *of;
     }
 }
@@ -122,17 +116,11 @@ fn read_links(
     start: u64,
     others: &[OpId],
 ) -> Result<Vec<(u64, OpId)>, DecodeError> {
-    let (mut at, mut last) = (start, vec![0_u64; others.len()]);
+    let (mut at, mut coder) = (start, DepCoder::new(others));
     let mut links = Vec::new();
     while !reader.is_empty() {
         at = at.saturating_add(reader.varint()?);
-        let number = usize::try_from(reader.varint()?).unwrap_or(usize::MAX);
-        let distance = reader.signed()?.cast_unsigned();
-        let (Some(other), Some(last)) = (others.get(number), last.get_mut(number)) else {
-            return Err(reader.malformed("reference to a replica that has no number"));
-        };
-        *last = last.wrapping_add(distance);
-        links.push((at, OpId { counter: *last, ..*other }));
+        links.push((at, coder.read(reader)?));
     }
     Ok(links)
 }
@@ -261,9 +249,7 @@ struct LostOfOp<'a> {
 impl<'a> LostOfOp<'a> {
     fn new(op: &'a Op) -> Self {
         let (set_len, rest) = match op {
-            Op::Set { value: crate::value::Value::Text(text), .. } => {
-                (Some(char_count(text)), text.as_str())
-            }
+            Op::Set { value: Value::Text(text), .. } => (Some(char_count(text)), text.as_str()),
             Op::Insert { text, .. } => (None, text.as_str()),
             _ => (None, ""),
         };

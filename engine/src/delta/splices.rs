@@ -81,7 +81,8 @@ impl TextSplice {
             self.inserted.clear();
             self.at = at;
         } else if theirs.end == mine.start
-            && self.deleted.len().max(self.inserted.len()) <= MOVED_BYTES_MAX
+            && (deleted.is_empty() || self.deleted.len() <= MOVED_BYTES_MAX)
+            && (inserted.is_empty() || self.inserted.len() <= MOVED_BYTES_MAX)
         {
             self.deleted.insert_str(0, deleted);
             self.inserted.insert_str(0, inserted);
@@ -114,10 +115,33 @@ impl Splices {
         self.0.push(TextSplice { at, deleted, inserted });
     }
 
-    /// The splices for a delta, if any are left.
-    pub(super) fn into_edit(self) -> Option<FieldEdit> {
-        let splices: Vec<_> = self.0.into_iter().filter_map(TextSplice::trimmed).collect();
-        (!splices.is_empty()).then_some(FieldEdit::Spliced(splices))
+    /// The splices for a delta, if the text is another than before. O(n log n) of them, on top of the
+    /// length of the text if they put in just the characters that they take out.
+    pub(super) fn into_edit(self, after: impl FnOnce() -> String) -> Option<FieldEdit> {
+        let splices = Self(self.0.into_iter().filter_map(TextSplice::trimmed).collect());
+        if splices.0.is_empty() {
+            return None;
+        }
+        if splices.only_moves_characters() {
+            let after = after();
+            if splices.undone(after.clone()) == after {
+                return None;
+            }
+        }
+        Some(FieldEdit::Spliced(splices.0))
+    }
+
+    /// Whether the characters put in are those taken out, in any order.
+    fn only_moves_characters(&self) -> bool {
+        let len = |text: fn(&TextSplice) -> &str| self.0.iter().map(|one| text(one).len()).sum();
+        let (deleted, inserted): (usize, usize) =
+            (len(TextSplice::deleted), len(TextSplice::inserted));
+        let sorted = |text: fn(&TextSplice) -> &str| {
+            let mut chars: Vec<char> = self.0.iter().flat_map(|one| text(one).chars()).collect();
+            chars.sort_unstable();
+            chars
+        };
+        deleted == inserted && sorted(TextSplice::deleted) == sorted(TextSplice::inserted)
     }
 
     /// What the text was before them. O(log n) for each, on top of the length of the text.

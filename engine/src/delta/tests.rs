@@ -210,6 +210,24 @@ fn what_is_typed_and_deleted_again_is_not_told() {
     assert!(replica.take_delta().is_empty(), "another b, which looks the same");
 }
 
+/// In any order, and also where there is too much to put it together.
+#[test]
+fn a_text_that_reads_as_before_is_not_told() {
+    let mut desk = with_text("one, two, three, four");
+    splice(&mut desk, 5..17, "");
+    splice(&mut desk, 5..5, "three, ");
+    splice(&mut desk, 5..5, "two, ");
+    assert!(desk.take_delta().is_empty());
+    splice(&mut desk, 0..1, "");
+    splice(&mut desk, 19..19, "o");
+    splice(&mut desk, 0..0, "o");
+    splice(&mut desk, 20..21, "");
+    assert!(desk.take_delta().is_empty());
+    splice(&mut desk, 0..1, "");
+    splice(&mut desk, 19..19, "o");
+    assert_eq!(splices(&desk.take_delta()), [(0, "o", ""), (19, "", "o")]);
+}
+
 #[test]
 fn setting_a_field_wins_over_splices_of_it() {
     let mut replica = with_text("draft");

@@ -30,18 +30,20 @@ pub(crate) struct Graves<'a> {
     edited: Option<(usize, u64)>,
     /// Of each text that something was deleted from, what is still to go.
     left: HashMap<usize, Left>,
-    /// Whether deletions may be told by where they are at all.
+    /// Whether deletions are told by where they are at all.
     is_open: bool,
 }
 
 impl<'a> Graves<'a> {
-    pub(crate) fn new(told: &'a Told<'a>) -> Self {
-        Self { told, edited: None, left: HashMap::new(), is_open: true }
+    /// Tells deletions by where they are, unless more characters are gone than there can be: their
+    /// number is what a forged state says, and takes memory.
+    pub(crate) fn up_to(most: usize, told: &'a Told<'a>) -> Self {
+        let is_open = !Self::are_too_many(told, most);
+        Self { told, edited: None, left: HashMap::new(), is_open }
     }
 
-    /// The same where no deletion is told by where it is: there are too many characters to count.
-    pub(crate) fn unseen(told: &'a Told<'a>) -> Self {
-        Self { is_open: false, ..Self::new(told) }
+    pub(crate) fn are_too_many(told: &Told<'_>, most: usize) -> bool {
+        told.gone_count() > most as u64
     }
 
     /// To be called before the changes of another author.

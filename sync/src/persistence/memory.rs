@@ -1,6 +1,7 @@
 //! A store that is kept in memory: for tests, and for stores that need no disk.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sds_engine::{BlobHash, ReplicaId};
@@ -10,11 +11,15 @@ use crate::seat::Seat;
 use crate::store_id::StoreId;
 
 /// Clones share what is kept, as two openings of one file would.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct MemoryPersistence {
     store: StoreId,
     kept: Arc<Mutex<Kept>>,
+    guard: Option<Arc<Guard>>,
 }
+
+/// Asked before each write whether it may go ahead, as a disk would be.
+type Guard = dyn Fn() -> Result<(), StorageError> + Send + Sync;
 
 #[derive(Clone, Debug, Default)]
 struct Kept {
@@ -30,19 +35,36 @@ impl MemoryPersistence {
     pub fn new(store: StoreId, replica: ReplicaId) -> Self {
         let seats = BTreeMap::from([(replica, Seat::new(replica))]);
         let kept = Kept { seats, ..Kept::default() };
-        Self { store, kept: Arc::new(Mutex::new(kept)) }
+        Self { store, kept: Arc::new(Mutex::new(kept)), guard: None }
     }
 
     /// A copy that goes its own way, as one of a disk would.
     #[must_use]
     pub fn copy(&self) -> Self {
         let kept = Arc::new(Mutex::new(self.kept().clone()));
-        Self { store: self.store.clone(), kept }
+        Self { store: self.store.clone(), kept, guard: None }
+    }
+
+    /// The same, where each write asks `guard` first: it may fail as a full disk does, or take its
+    /// time as a slow one.
+    #[must_use]
+    pub fn guarded(
+        mut self,
+        guard: impl Fn() -> Result<(), StorageError> + Send + Sync + 'static,
+    ) -> Self {
+        self.guard = Some(Arc::new(guard));
+        self
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
         // No code under this lock can leave the data half changed.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for MemoryPersistence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryPersistence").field("store", &self.store).finish_non_exhaustive()
     }
 }
 
@@ -70,6 +92,7 @@ impl Persistence for MemoryPersistence {
     }
 
     fn append(&mut self, batch: &Batch) -> Result<(), StorageError> {
+        self.guard.as_ref().map_or(Ok(()), |guard| guard())?;
         let mut kept = self.kept();
         if let Some(snapshot) = &batch.snapshot {
             kept.snapshot = Some(Arc::clone(snapshot));
