@@ -53,7 +53,8 @@ pub struct SyncedStore {
 pub struct Handover {
     /// What to write.
     pub batch: Batch,
-    /// Once it is written, and all before it, the file has all of this.
+    /// Once it is written, and all before it, the file has all of this. With a snapshot, it is all that
+    /// the file has.
     pub upto: Version,
 }
 
@@ -308,6 +309,9 @@ impl SyncedStore {
         }
         if origin == Origin::Local {
             self.note_blobs_to_send(gained.blobs);
+        }
+        if gained.unsaved.snapshot.is_some() {
+            upto.clone_from(&self.ledger.version);
         }
         let handover = Handover { batch: gained.unsaved, upto };
         Ok(Captured { handover, changes: gained.changes, has_blobs })
