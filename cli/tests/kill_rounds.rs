@@ -7,6 +7,8 @@
 //!
 //! `SDS_KILL_ROUNDS` says how many rounds, `SDS_KILL_SEED` replays the choices of a run (not its timing).
 
+#![expect(clippy::print_stdout, reason = "the seed and the figures of a run")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
@@ -244,7 +246,8 @@ fn kill(child: &mut Option<Child>, name: &'static str, kills: &mut BTreeMap<&'st
 fn whatever_is_killed_nothing_acknowledged_is_lost_or_there_twice() {
     let rounds = number_from("SDS_KILL_ROUNDS").map_or(ROUNDS, |rounds| rounds.try_into().unwrap());
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    let seed = number_from("SDS_KILL_SEED").unwrap_or_else(|| now.as_nanos() as u64 | 1);
+    let by_clock = now.as_secs() * 1_000_000_000 + u64::from(now.subsec_nanos());
+    let seed = number_from("SDS_KILL_SEED").unwrap_or(by_clock | 1);
     println!("SDS_KILL_SEED={seed}");
     let (mut scene, mut dice) = (Scene::new(), Dice(seed));
     scene.start_relay();

@@ -48,6 +48,7 @@ pub(crate) struct GuestSession {
     at_open: Version,
     /// What the guest has, or was sent.
     have: Version,
+    snapshot: Vec<u8>,
     received: Vec<Arc<[u8]>>,
     outbox: Outbox,
     /// Up to where changes were sent that the owner has not said to be on disk.
@@ -78,6 +79,7 @@ impl GuestSession {
             seat: None,
             at_open: Version::new(),
             have: known.clone(),
+            snapshot: Vec::new(),
             received: Vec::new(),
             outbox: Outbox::new(),
             awaited: BTreeMap::new(),
@@ -101,6 +103,13 @@ impl GuestSession {
                 Ok(())
             }
             RelayFrame::Changes { patch } if self.is_open => self.receive(&patch),
+            RelayFrame::Snapshot { bytes, version } if self.is_open => {
+                self.snapshot.extend_from_slice(&bytes);
+                if !version.is_empty() {
+                    self.have.merge(&decode_version(&version)?);
+                }
+                Ok(())
+            }
             RelayFrame::Stored { version } if self.is_open => {
                 let stored = decode_version(&version)?;
                 self.has_stored |= !stored.is_empty();
@@ -153,6 +162,11 @@ impl GuestSession {
     /// Whether the owner has said that of any of it.
     pub(crate) const fn has_stored_some(&self) -> bool {
         self.has_stored
+    }
+
+    /// The snapshot that came before all changes, if one did.
+    pub(crate) fn take_snapshot(&mut self) -> Option<Vec<u8>> {
+        Some(std::mem::take(&mut self.snapshot)).filter(|snapshot| !snapshot.is_empty())
     }
 
     /// The changes that have come since the last call, each after those it builds on.

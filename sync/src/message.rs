@@ -183,6 +183,13 @@ pub enum RelayFrame {
         /// After all states that they have shown so far.
         clock: u64,
     },
+    /// Since version 3, to a guest that has nothing yet: a part of a snapshot of the store.
+    Snapshot {
+        /// The next bytes of it.
+        bytes: Bytes,
+        /// With the last part what the snapshot has, an encoded `Version`; empty before.
+        version: Bytes,
+    },
 }
 
 /// A token on its way to a relay. It shows nowhere but in the frame that carries it.
@@ -390,7 +397,7 @@ impl Frame for ClientFrame {
 }
 
 impl Frame for RelayFrame {
-    const KINDS: u8 = 13;
+    const KINDS: u8 = 14;
 }
 
 impl RelayFrame {

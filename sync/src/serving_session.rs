@@ -6,11 +6,15 @@
 //! the caller's.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use sds_engine::{Change, ChangeHeader, DecodeError, Patch, Version};
 
-use crate::limits::{APPEND_BYTES_GOAL, APPEND_CHANGES_MAX, PATCH_BYTES_MAX, PATCH_CHANGES_MAX};
+use crate::limits::{
+    APPEND_BYTES_GOAL, APPEND_CHANGES_MAX, PATCH_BYTES_GOAL, PATCH_BYTES_MAX, PATCH_CHANGES_MAX,
+};
 use crate::message::{ClientFrame, RefusalCode, RelayFrame, SeatTip};
 use crate::outbox::Outbox;
 
@@ -56,6 +60,8 @@ pub struct ServingSession<C> {
     writable: bool,
     cursor: C,
     opened: Option<RelayFrame>,
+    snapshot: VecDeque<Bytes>,
+    snapshot_version: Version,
     outbox: Outbox,
     to_append: Vec<Change>,
     to_append_bytes: usize,
@@ -78,6 +84,8 @@ impl<C: LogCursor> ServingSession<C> {
             writable,
             cursor,
             opened: Some(opened),
+            snapshot: VecDeque::new(),
+            snapshot_version: Version::new(),
             outbox: Outbox::new(),
             to_append: Vec::new(),
             to_append_bytes: 0,
@@ -85,6 +93,14 @@ impl<C: LogCursor> ServingSession<C> {
             refusal: None,
             is_over: false,
         }
+    }
+
+    /// Sends a snapshot, which has `version`, before anything else. The cursor must be there.
+    #[must_use]
+    pub fn with_snapshot(mut self, snapshot: &[u8], version: Version) -> Self {
+        self.snapshot_version = version;
+        self.snapshot = snapshot.chunks(PATCH_BYTES_GOAL).map(Bytes::copy_from_slice).collect();
+        self
     }
 
     /// Takes in a frame of the client.
@@ -154,6 +170,11 @@ impl<C: LogCursor> ServingSession<C> {
         if let Some(opened) = self.opened.take() {
             return Some(opened);
         }
+        if let Some(bytes) = self.snapshot.pop_front() {
+            let is_last = self.snapshot.is_empty();
+            let version = if is_last { self.snapshot_version.encode() } else { Vec::new() };
+            return Some(RelayFrame::Snapshot { bytes, version: version.into() });
+        }
         if !self.stored.is_empty() {
             let version = std::mem::take(&mut self.stored).encode();
             return Some(RelayFrame::Stored { version: version.into() });
@@ -170,6 +191,7 @@ impl<C: LogCursor> ServingSession<C> {
     #[must_use]
     pub fn has_transmit(&self) -> bool {
         self.opened.is_some()
+            || !self.snapshot.is_empty()
             || !self.stored.is_empty()
             || self.refusal.is_some()
             || (!self.is_over && !self.outbox.is_empty())
@@ -178,7 +200,11 @@ impl<C: LogCursor> ServingSession<C> {
     /// Where the client stands, if it can take more of the log now.
     #[must_use]
     pub fn wants_log(&self) -> Option<&C> {
-        if self.is_over || !self.outbox.is_empty() { None } else { Some(&self.cursor) }
+        if self.is_over || !self.outbox.is_empty() || !self.snapshot.is_empty() {
+            None
+        } else {
+            Some(&self.cursor)
+        }
     }
 
     /// Whether more frames can be taken in before the next append.

@@ -31,6 +31,7 @@ mod visitors;
 
 use reseat::Doubts;
 pub use reseat::Purpose;
+pub(crate) use visitors::Snapshot;
 
 /// The store, and what has been passed on of it.
 pub struct SyncedStore {
@@ -39,6 +40,8 @@ pub struct SyncedStore {
     ledger: Ledger,
     /// What is being found out about seats of which a relay has other changes.
     doubts: Doubts,
+    /// The last snapshot for a guest.
+    snapshot: Option<Snapshot>,
     /// The blobs in the store's file.
     blobs: Arc<dyn BlobStorage>,
     pub(crate) blobs_to_send: BTreeMap<BlobHash, u64>,
@@ -132,6 +135,7 @@ impl SyncedStore {
             store: local.store,
             ledger: local.ledger,
             doubts: Doubts::default(),
+            snapshot: None,
             blobs: local.blobs,
             blobs_to_send: BTreeMap::new(),
             blobs_to_fetch: BTreeMap::new(),

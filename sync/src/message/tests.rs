@@ -74,6 +74,8 @@ fn the_bytes_of_relay_frames_never_change() {
         "0b0000000bac0203616e6e04027b7d",
     );
     check(&RelayFrame::PeerLeft { peer: 300, clock: 4 }, "040000000cac0204");
+    let snapshot = RelayFrame::Snapshot { bytes: vec![1, 2].into(), version: vec![7].into() };
+    check(&snapshot, "060000000d0201020107");
 }
 
 #[test]

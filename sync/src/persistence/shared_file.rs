@@ -55,7 +55,8 @@ struct Guest {
     /// None while the owner is not known.
     link: Option<Box<GuestLink>>,
     seat: Seat,
-    /// What the owner had, until it is read.
+    /// What the owner had, until it is read: a snapshot, and the changes after it.
+    snapshot: Mutex<Option<Vec<u8>>>,
     loaded: Mutex<Vec<Arc<[u8]>>>,
     known: Version,
 }
@@ -156,10 +157,14 @@ impl Persistence for SharedFile {
         }
     }
 
+    /// A guest's is what the owner had; it can be read once.
     fn read_snapshot(&self) -> Result<Option<Vec<u8>>, StorageError> {
         match &self.role {
             Role::Owner(file) => file.read_snapshot(),
-            Role::Guest(_) | Role::Reader => Ok(None),
+            Role::Guest(guest) => {
+                Ok(guest.snapshot.lock().unwrap_or_else(PoisonError::into_inner).take())
+            }
+            Role::Reader => Ok(None),
         }
     }
 
@@ -258,9 +263,10 @@ fn load(mut link: Box<GuestLink>, path: &Path) -> Result<Option<Role>, StorageEr
     }
     // Who only reads has none; it needs some id that nobody writes under.
     let seat = link.session.seat().unwrap_or_else(|| Seat::new(random::replica_id()));
+    let snapshot = Mutex::new(link.session.take_snapshot());
     let loaded = Mutex::new(link.session.take_received());
     let known = link.session.at_open().clone();
-    Ok(Some(Role::Guest(Box::new(Guest { link: Some(link), seat, loaded, known }))))
+    Ok(Some(Role::Guest(Box::new(Guest { link: Some(link), seat, snapshot, loaded, known }))))
 }
 
 /// Writes what a guest brings to the file, which nobody else has. What is there already stays as it is;

@@ -24,7 +24,9 @@ use crate::link::{Link, LinkError};
 use crate::message::{SeatTip, Token};
 use crate::random;
 use crate::store_id::StoreId;
-use crate::synced_store::{Captured, Handover, Purpose, SyncedStore, TakeInError, TakenIn};
+use crate::synced_store::{
+    Captured, Handover, Purpose, Snapshot, SyncedStore, TakeInError, TakenIn,
+};
 
 /// One open store.
 pub(super) struct Shared {
@@ -211,6 +213,16 @@ impl Shared {
         self.publish_blobs(&core);
         self.ring_blobs();
         Ok(())
+    }
+
+    /// A snapshot for a guest that has nothing; what is in it is on disk.
+    pub(super) async fn snapshot(self: &Arc<Self>) -> Result<Snapshot, SyncError> {
+        let shared = Arc::clone(self);
+        let made =
+            tokio::task::spawn_blocking(move || Ok::<_, SyncError>(shared.core()?.snapshot()));
+        let snapshot = made.await.map_err(|_| SyncError::Stopped)??;
+        self.flush().await?;
+        Ok(snapshot)
     }
 
     /// Lends a seat to a guest; it is on disk then.

@@ -1,10 +1,13 @@
 //! What others bring to a store and want to know of it: guests, who write to its file through this
 //! process, and peers, who have files of their own.
 
+use std::sync::Arc;
+
 use sds_engine::{BlobHash, Change, ReplicaId, Version};
 
 use super::{Captured, Handover, Origin, SyncedStore};
 use crate::intake::{self, Taken};
+use crate::limits::CHECKPOINT_BYTES_MIN;
 use crate::message::SeatTip;
 use crate::persistence::{Batch, StorageError};
 
@@ -17,7 +20,30 @@ pub(crate) struct Lease {
     pub(crate) handover: Handover,
 }
 
+/// The store at some time, for those who have nothing of it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) version: Version,
+    pub(crate) bytes: Arc<[u8]>,
+}
+
 impl SyncedStore {
+    /// A snapshot that is not much older than the store. Made anew only when as much has changed as
+    /// makes a file begin a new one: else it costs what has changed since.
+    pub(crate) fn snapshot(&mut self) -> Snapshot {
+        let bytes_since = |version| {
+            let changes = self.store.changes_since(version)?;
+            Some(changes.iter().map(|change| change.len()).sum::<usize>())
+        };
+        if let Some(snapshot) = &self.snapshot
+            && bytes_since(&snapshot.version).is_some_and(|bytes| bytes < CHECKPOINT_BYTES_MIN)
+        {
+            return snapshot.clone();
+        }
+        let (version, bytes) = (self.store.version().clone(), self.store.as_binary().into());
+        self.snapshot.insert(Snapshot { version, bytes }).clone()
+    }
+
     /// Lends a seat to a guest, if possible the one that it wishes for; `fresh` is an id that nobody has
     /// drawn before.
     pub(crate) fn lend_seat(&mut self, wish: Option<ReplicaId>, fresh: ReplicaId) -> Lease {

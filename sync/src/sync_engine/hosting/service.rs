@@ -85,8 +85,15 @@ async fn open(
     if opening.seats.len() > OPEN_SEATS_MAX {
         return Err(malformed("too many seats"));
     }
-    let had = Version::decode(&opening.version).map_err(|_| malformed("no valid version"))?;
+    let mut had = Version::decode(&opening.version).map_err(|_| malformed("no valid version"))?;
     let failed = |_: SyncError| STORAGE_FAILED;
+    // Only a guest is as near as that: a peer gets the history, as from a relay.
+    let mut snapshot = None;
+    if access.is_none() && had.is_empty() && !shared.persisted().is_empty() {
+        let made = shared.snapshot().await.map_err(failed)?;
+        had = made.version.clone();
+        snapshot = Some(made);
+    }
     let mut lent = None;
     let (version, seats) = match (access, opening.seats.first()) {
         // A guest asks for a seat, and who it is does not matter.
@@ -100,7 +107,14 @@ async fn open(
         (Some(_), _) => tips(shared, opening.seats.clone()).await?,
     };
     let writable = access.is_none_or(Access::may_write);
-    Ok((lent, ServingSession::new(&version, Some(seats), writable, had)))
+    let session = ServingSession::new(&version, Some(seats), writable, had);
+    Ok((
+        lent,
+        match snapshot {
+            Some(snapshot) => session.with_snapshot(&snapshot.bytes, snapshot.version),
+            None => session,
+        },
+    ))
 }
 
 /// What is on disk here, and how far the replicas are known that a peer asks about.
