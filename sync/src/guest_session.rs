@@ -204,3 +204,137 @@ fn decode_version(bytes: &[u8]) -> Result<Version, GuestFailure> {
 const fn out_of_place(what: &'static str) -> GuestFailure {
     GuestFailure::Misbehaved(PeerMisbehaved::OutOfPlace(what))
 }
+
+#[cfg(test)]
+mod tests {
+    use sds_engine::{Change, Op};
+
+    use super::*;
+    use crate::serving_session::ServingSession;
+
+    fn id(number: u64) -> ReplicaId {
+        ReplicaId::new(number).unwrap()
+    }
+
+    fn change(author: u64, start: u64) -> Change {
+        Change::new(id(author), start, Vec::new(), &[Op::Skip { count: 1 }]).unwrap()
+    }
+
+    fn version(pairs: &[(u64, u64)]) -> Version {
+        let mut version = Version::new();
+        pairs.iter().for_each(|(replica, next)| version.advance(id(*replica), *next));
+        version
+    }
+
+    fn guest(wish: Wish) -> GuestSession {
+        GuestSession::new(&StoreId::new("s").unwrap(), &Version::new(), wish)
+    }
+
+    /// An owner that has one change of replica 1, and lends the seat 2.
+    fn owner() -> ServingSession<Version> {
+        let tip = SeatTip { replica: 2, next: 5, chain: [7; 32] };
+        let mut owner =
+            ServingSession::new(&version(&[(1, 1)]), Some(vec![tip]), true, version(&[(1, 1)]));
+        let change = change(1, 0);
+        owner.handle_log([(change.header().clone(), Arc::clone(change.bytes()))]);
+        owner
+    }
+
+    /// Exchanges frames until both are quiet.
+    fn settle(guest: &mut GuestSession, owner: &mut ServingSession<Version>) {
+        for _ in 0..100 {
+            let mut is_quiet = true;
+            while let Some(frame) = guest.poll_transmit() {
+                is_quiet = false;
+                if !matches!(frame, ClientFrame::OpenSeated { .. }) {
+                    owner.handle_frame(frame);
+                }
+            }
+            while let Some(frame) = owner.poll_transmit() {
+                is_quiet = false;
+                guest.handle_frame(frame).unwrap();
+            }
+            if is_quiet {
+                return;
+            }
+        }
+        panic!("they never come to rest");
+    }
+
+    #[test]
+    fn a_guest_gets_a_seat_and_all_that_the_owner_has() {
+        let (mut guest, mut owner) = (guest(Wish::Any), owner());
+        assert!(!guest.is_loaded());
+        settle(&mut guest, &mut owner);
+        assert!(guest.is_loaded());
+        assert_eq!(guest.take_received(), [Arc::clone(change(1, 0).bytes())]);
+        let seat = guest.seat().unwrap();
+        assert_eq!((seat.replica, seat.next, seat.own.counter), (id(2), 5, 0));
+    }
+
+    #[test]
+    fn what_was_sent_is_awaited_until_the_owner_has_it_on_disk() {
+        let (mut guest, mut owner) = (guest(Wish::Any), owner());
+        settle(&mut guest, &mut owner);
+        let own = [change(2, 0), change(2, 1)];
+        guest.send(&own.each_ref().map(|change| Arc::clone(change.bytes())));
+        settle(&mut guest, &mut owner);
+        assert!(!guest.is_stored() && !guest.has_stored_some());
+        assert_eq!(owner.poll_append().unwrap().len(), 2);
+        owner.handle_appended(&version(&[(2, 1)]), None);
+        settle(&mut guest, &mut owner);
+        assert!(!guest.is_stored() && guest.has_stored_some());
+        owner.handle_appended(&version(&[(2, 2)]), None);
+        settle(&mut guest, &mut owner);
+        assert!(guest.is_stored());
+    }
+
+    #[test]
+    fn what_the_owner_seems_to_have_is_sent_all_the_same() {
+        let known = version(&[(1, 1), (2, 1)]);
+        let mut again = GuestSession::new(&StoreId::new("s").unwrap(), &known, Wish::Same(id(2)));
+        let tip = SeatTip { replica: 2, next: 9, chain: [7; 32] };
+        let mut owner = ServingSession::new(&known, Some(vec![tip]), true, known.clone());
+        again.send(&[Arc::clone(change(2, 0).bytes())]);
+        settle(&mut again, &mut owner);
+        assert_eq!(owner.poll_append().unwrap().len(), 1, "only its bytes tell");
+        owner.handle_appended(&Version::new(), Some(RefusalCode::Forked));
+        let refused = GuestFailure::Refused(RefusalCode::Forked);
+        assert_eq!(again.handle_frame(owner.poll_transmit().unwrap()), Err(refused));
+    }
+
+    #[test]
+    fn a_snapshot_comes_first_and_counts_as_what_it_has() {
+        let (mut guest, bytes) = (guest(Wish::Nothing), vec![7; 3 << 20]);
+        let mut owner =
+            ServingSession::new(&version(&[(1, 2)]), Some(Vec::new()), true, version(&[(1, 1)]))
+                .with_snapshot(&bytes, version(&[(1, 1)]));
+        assert!(owner.wants_log().is_none(), "not before the snapshot");
+        settle(&mut guest, &mut owner);
+        assert!(!guest.is_loaded(), "a change is missing");
+        let last = change(1, 1);
+        owner.handle_log([(last.header().clone(), Arc::clone(last.bytes()))]);
+        settle(&mut guest, &mut owner);
+        assert!(guest.is_loaded());
+        assert_eq!(guest.take_snapshot(), Some(bytes));
+        assert_eq!(guest.take_received().len(), 1);
+        assert_eq!(guest.seat(), None, "who only reads has none");
+    }
+
+    #[test]
+    fn an_owner_that_breaks_the_protocol_is_noticed() {
+        let stored = RelayFrame::Stored { version: Version::new().encode().into() };
+        assert!(guest(Wish::Any).handle_frame(stored).is_err(), "not open yet");
+        let opened = |seats| RelayFrame::OpenedSeated {
+            version: Version::new().encode().into(),
+            writable: true,
+            seats,
+        };
+        assert!(guest(Wish::Any).handle_frame(opened(Vec::new())).is_err(), "no seat");
+        let mut twice = guest(Wish::Nothing);
+        twice.handle_frame(opened(Vec::new())).unwrap();
+        assert!(twice.handle_frame(opened(Vec::new())).is_err());
+        let garbage = RelayFrame::Changes { patch: vec![1, 2, 3].into() };
+        assert!(twice.handle_frame(garbage).is_err());
+    }
+}

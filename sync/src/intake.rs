@@ -119,3 +119,147 @@ const fn refusal(error: &StoreError) -> RefusalCode {
         _ => RefusalCode::Malformed,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sds_engine::{ChangeHeader, EntryId};
+
+    use super::*;
+    use crate::seat::Seat;
+
+    fn id(number: u64) -> ReplicaId {
+        ReplicaId::new(number).unwrap()
+    }
+
+    /// What a copy of `of`, which goes on as `author`, makes: an item for each label.
+    fn edits(of: &DataStore, author: &Seat, labels: &[&str]) -> Vec<Change> {
+        let mut copy = DataStore::from_binary(author.replica, &of.as_binary()).unwrap();
+        copy.resume_at(author.next);
+        for label in labels {
+            copy.transact(|store| {
+                let item = store.new_item_at(None, EntryId::ROOT, None)?;
+                store.set_label(item, label)
+            })
+            .unwrap();
+        }
+        let changes = copy.changes_since(of.version()).unwrap();
+        changes.iter().map(|change| Change::decode(change).unwrap()).collect()
+    }
+
+    struct Home {
+        store: DataStore,
+        seats: Seats,
+    }
+
+    impl Home {
+        fn new() -> Self {
+            let seats = Seats::new(vec![Seat::new(id(1))]).unwrap();
+            Self { store: DataStore::new(id(1)), seats }
+        }
+
+        fn lend(&mut self, wish: Option<u64>, fresh: u64) -> Seat {
+            self.seats.lend(&self.store, wish.and_then(ReplicaId::new), id(fresh))
+        }
+
+        fn take_in(&mut self, lease: Option<&Seat>, changes: &[Change]) -> Option<RefusalCode> {
+            let lease = lease.map(|seat| seat.replica);
+            let taken = take_in(&mut self.store, &mut self.seats, lease, changes, id(99));
+            for change in changes.iter().filter(|change| taken.version.has(change.header().last()))
+            {
+                assert!(self.store.version().has(change.header().last()));
+            }
+            taken.refused
+        }
+
+        fn labels(&self) -> Vec<String> {
+            let entries = self.store.root_item();
+            let own = entries.inner_entries().filter(|entry| !entry.id().is_well_known());
+            own.map(|entry| entry.label().into_owned()).collect()
+        }
+    }
+
+    #[test]
+    fn changes_come_once_however_often_they_are_brought() {
+        let mut home = Home::new();
+        let seat = home.lend(None, 2);
+        let changes = edits(&home.store, &seat, &["a", "b"]);
+        assert_eq!(home.take_in(Some(&seat), &changes[..1]), None);
+        for _ in 0..2 {
+            assert_eq!(home.take_in(Some(&seat), &changes), None);
+        }
+        assert_eq!(home.labels(), ["a", "b"]);
+        home.seats.take_back(seat.replica);
+        let again = home.lend(None, 3);
+        assert_eq!(again.replica, seat.replica, "the seat is used again");
+        let next = edits(&home.store, &again, &["c"]);
+        assert_eq!(home.take_in(Some(&again), &next), None);
+        assert_eq!(home.labels(), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn two_guests_that_had_one_seat_never_pass_for_one() {
+        let mut home = Home::new();
+        let first = home.lend(None, 2);
+        let lost = edits(&home.store, &first, &["same"]);
+        // The owner died before it took that in, and the next one lent the seat again.
+        home.seats.take_back(first.replica);
+        let second = home.lend(None, 3);
+        assert_eq!(second.replica, first.replica);
+        let made = edits(&home.store, &second, &["same"]);
+        assert_ne!(lost[0].bytes(), made[0].bytes(), "the same edit under the same seat");
+        assert_eq!(home.take_in(None, &lost), Some(RefusalCode::Forked), "it is lent");
+        assert_eq!(home.take_in(Some(&second), &made), None);
+        assert_eq!(home.take_in(None, &lost), Some(RefusalCode::Forked), "other bytes");
+        assert_eq!(home.labels(), ["same"]);
+    }
+
+    #[test]
+    fn a_gap_ends_what_is_taken_and_nothing_waits_in_the_store() {
+        let mut home = Home::new();
+        let seat = home.lend(None, 2);
+        let changes = edits(&home.store, &seat, &["a", "b", "c"]);
+        let gap = [changes[0].clone(), changes[2].clone()];
+        assert_eq!(home.take_in(Some(&seat), &gap), Some(RefusalCode::MissingDependency));
+        assert_eq!(home.labels(), ["a"]);
+        assert_eq!(home.take_in(Some(&seat), &changes[1..2]), None);
+        assert_eq!(home.labels(), ["a", "b"], "the last one was not kept for later");
+    }
+
+    #[test]
+    fn a_change_that_contradicts_another_ends_what_is_taken() {
+        let mut home = Home::new();
+        let stranger = Seat::new(id(7));
+        let (one, other) =
+            (edits(&home.store, &stranger, &["one"]), edits(&home.store, &stranger, &["other"]));
+        let peer = edits(&home.store, &Seat::new(id(8)), &["peer"]);
+        assert_eq!(home.take_in(None, &one), None);
+        let mixed = [peer[0].clone(), other[0].clone()];
+        assert_eq!(home.take_in(None, &mixed), Some(RefusalCode::Forked));
+        assert_eq!(home.labels().len(), 2, "{:?}", home.labels());
+    }
+
+    #[test]
+    fn changes_of_a_copy_of_the_file_make_the_store_go_on_under_another_id() {
+        let mut home = Home::new();
+        let copied = edits(&home.store, &Seat::new(id(1)), &["made by a copy"]);
+        assert_eq!(home.take_in(None, &copied), None);
+        assert_eq!(home.store.replica_id(), id(99));
+        assert_eq!(home.seats.current().replica, id(99));
+    }
+
+    #[test]
+    fn the_chain_of_a_seat_goes_on_with_each_guest() {
+        let mut home = Home::new();
+        let mut chain = crate::seat::Chain::default();
+        for label in ["a", "b"] {
+            let seat = home.lend(None, 2);
+            assert_eq!(seat.own, chain, "what the guest is told");
+            let changes = edits(&home.store, &seat, &[label]);
+            let header = ChangeHeader::decode(changes[0].bytes()).unwrap();
+            chain.extend(header.end(), changes[0].bytes());
+            assert_eq!(home.take_in(Some(&seat), &changes), None);
+            home.seats.take_back(seat.replica);
+            assert_eq!(home.seats.tip(&home.store, id(2), header.end()), Some(chain));
+        }
+    }
+}

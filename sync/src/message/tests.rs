@@ -102,7 +102,7 @@ fn every_refusal_keeps_its_number() {
 fn unknown_kinds_and_empty_frames_are_errors() {
     assert_eq!(ClientFrame::decode(&[]), Err(FrameError::Empty));
     assert_eq!(ClientFrame::decode(&[10]), Err(FrameError::UnknownKind { kind: 10 }));
-    assert_eq!(RelayFrame::decode(&[13]), Err(FrameError::UnknownKind { kind: 13 }));
+    assert_eq!(RelayFrame::decode(&[14]), Err(FrameError::UnknownKind { kind: 14 }));
     assert_eq!(RelayFrame::decode(&[0xff; 9]), Err(FrameError::UnknownKind { kind: 0xff }));
     assert_eq!(ClientFrame::decode(&[1, 0xff]), Err(FrameError::Malformed { kind: 1 }));
 }
