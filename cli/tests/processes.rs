@@ -268,6 +268,29 @@ fn a_keeper_stays_in_step_with_a_peer() {
     assert_eq!(desk.digest(), laptop.digest());
 }
 
+#[test]
+fn a_second_keeper_hears_what_the_first_hears_and_goes_on_without_it() {
+    let (desk, laptop) = (Device::new(), Device::new());
+    let first = desk.keep_open(&[], 1);
+    let second = desk.keep_open(&["--listen", "127.0.0.1:0"], 3);
+    let (url, token) = (second.field("url:"), second.field("token:"));
+    let other = laptop.keep_open(&["--server", url, "--token", token], 1);
+    desk.sds(&["entry", "create", "--label", "to the first"]);
+    wait_for(&laptop, "to the first");
+    laptop.sds(&["entry", "create", "--label", "through the second"]);
+    wait_for(&desk, "through the second");
+    drop(first);
+    desk.sds(&["entry", "create", "--label", "to the file"]);
+    wait_for(&laptop, "to the file");
+    let third = desk.keep_open(&[], 1);
+    desk.sds(&["entry", "create", "--label", "to the third"]);
+    wait_for(&laptop, "to the third");
+    other.ends_well();
+    second.ends_well();
+    third.ends_well();
+    assert_eq!(desk.digest(), laptop.digest());
+}
+
 fn wait_for(device: &Device, label: &str) {
     let begin = Instant::now();
     while !device.labels().iter().any(|known| known == label) {

@@ -26,6 +26,10 @@ use crate::random;
 /// How often a file that another process has open is tried again.
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 
+/// How much of a file's name is in those of its temporary files, in bytes: with what follows they fit
+/// any file system.
+const TEMPORARY_PREFIX_BYTES_MAX: usize = 200;
+
 /// How old a temporary file is that nobody is still making.
 const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -336,16 +340,22 @@ fn give_name(temporary: &Path, path: &Path) -> io::Result<()> {
     }
 }
 
-fn temporary_name(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{:016x}.new", random::number()));
-    name.into()
+/// A name for a temporary file beside a file, which somebody removes if its maker was killed.
+pub(crate) fn temporary_name(path: &Path) -> PathBuf {
+    path.with_file_name(format!("{}{:016x}.new", temporary_prefix(path), random::number()))
+}
+
+/// What the names of temporary files begin with: the file's own name, unless that is too long.
+fn temporary_prefix(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let end = name.floor_char_boundary(TEMPORARY_PREFIX_BYTES_MAX);
+    format!("{}.", name.get(..end).unwrap_or_default())
 }
 
 /// Removes what makers of this file left behind that were killed a day ago or earlier.
 fn remove_leftovers(path: &Path) {
-    let prefix = path.file_name().map(|name| format!("{}.", name.to_string_lossy()));
-    let (Some(folder), Some(prefix)) = (folder_of(path), prefix) else { return };
+    let prefix = temporary_prefix(path);
+    let Some(folder) = folder_of(path) else { return };
     // They do no harm, so neither does a failure here.
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -475,6 +485,15 @@ mod tests {
         assert_eq!(names(&folder), [""; 0]);
         let made = Database::open_or_create(&path, |write| put(write, 7)).unwrap();
         assert_eq!((value(&made), names(&folder)), (7, vec!["f".to_owned()]));
+    }
+
+    #[test]
+    fn the_longest_name_that_a_store_can_have_is_no_hindrance() {
+        let folder = TempDir::new().unwrap();
+        let longest = crate::StoreId::new(&"A".repeat(crate::limits::STORE_ID_BYTES_MAX)).unwrap();
+        let path = folder.path().join(longest.file_name());
+        let made = Database::open_or_create(&path, |write| put(write, 7)).unwrap();
+        assert_eq!((value(&made), names(&folder)), (7, vec![longest.file_name()]));
     }
 
     #[test]

@@ -10,7 +10,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use interprocess::local_socket::tokio::Listener;
+use interprocess::local_socket::tokio::{self, Listener};
+use interprocess::local_socket::traits::StreamCommon;
 use interprocess::local_socket::{ConnectOptions, ListenerOptions, Name, Stream};
 
 /// Where the owner of a store's file can be met.
@@ -45,6 +46,18 @@ impl LocalAddress {
         Ok(stream)
     }
 
+    /// Connects like [`connect`](Self::connect), without blocking. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// If nobody listens, or somebody whom the file does not belong to.
+    pub(crate) async fn connect_async(&self) -> io::Result<tokio::Stream> {
+        let address = platform::resolve(&self.file)?;
+        let options = ConnectOptions::new().name(platform::name(&address)?);
+        let stream = options.connect_tokio().await?;
+        platform::check_owner(&self.file, &stream)?;
+        Ok(stream)
+    }
+
     /// Removes what [`listen`](Self::listen) made; the file must still be open (L1).
     pub(crate) fn remove(&self) {
         platform::remove(&self.file);
@@ -61,11 +74,10 @@ mod platform {
     use std::fs;
     use std::os::unix::fs::{MetadataExt, symlink};
 
-    use interprocess::local_socket::traits::StreamCommon;
     use interprocess::local_socket::{GenericFilePath, ToFsName};
     use interprocess::os::unix::local_socket::ListenerOptionsExt;
 
-    use super::{Listener, Name, Path, PathBuf, Stream, io, listener_at};
+    use super::{Listener, Name, Path, PathBuf, StreamCommon, io, listener_at};
     use crate::random;
 
     /// How many bytes a socket's path may have anywhere.
@@ -104,7 +116,7 @@ mod platform {
     }
 
     /// A socket in a folder that others may write to could be anybody's.
-    pub(super) fn check_owner(file: &Path, stream: &Stream) -> io::Result<()> {
+    pub(super) fn check_owner(file: &Path, stream: &impl StreamCommon) -> io::Result<()> {
         let owner = fs::metadata(file)?.uid();
         match stream.peer_creds()?.euid() {
             Some(user) if user != owner && user != 0 => {
@@ -140,7 +152,7 @@ mod platform {
 mod platform {
     use interprocess::local_socket::{GenericNamespaced, ToNsName};
 
-    use super::{Listener, Name, Path, PathBuf, Stream, io, listener_at};
+    use super::{Listener, Name, Path, PathBuf, StreamCommon, io, listener_at};
 
     pub(super) fn name(path: &Path) -> io::Result<Name<'static>> {
         let path = std::fs::canonicalize(path)?;
@@ -161,7 +173,7 @@ mod platform {
     pub(super) fn remove(_file: &Path) {}
 
     #[expect(clippy::unnecessary_wraps, reason = "elsewhere it can fail")]
-    pub(super) fn check_owner(_file: &Path, _stream: &Stream) -> io::Result<()> {
+    pub(super) fn check_owner(_file: &Path, _stream: &impl StreamCommon) -> io::Result<()> {
         Ok(())
     }
 }

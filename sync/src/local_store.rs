@@ -14,7 +14,9 @@ use crate::persistence::{Intent, Persistence, SharedFile, StorageError};
 use crate::seat::Seats;
 use crate::store_id::StoreId;
 
-/// A store's file, loaded. What [`commit`](Self::commit) has returned for survives a crash; what
+/// A store's file, loaded, for as long as it takes to edit it: other processes that need the file wait
+/// until this is dropped. A program that goes on running has a [`SyncEngine`](crate::SyncEngine), which
+/// serves them. What [`commit`](Self::commit) has returned for survives a crash; what
 /// was edited since is gone with this value.
 ///
 /// ```

@@ -141,6 +141,11 @@ pub trait Persistence: fmt::Debug + Send + 'static {
     /// anything but blobs any more.
     fn let_go(&mut self) {}
 
+    /// The file, if another process may own it, and what others write there has to be asked for.
+    fn followed_file(&self) -> Option<&Path> {
+        None
+    }
+
     /// Gives room on disk back that nothing needs, if it is worth it. May take as long as copying the
     /// file; to be called before closing.
     ///

@@ -11,6 +11,7 @@
 
 use std::fmt;
 use std::io::Read;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -31,12 +32,14 @@ use crate::transport::{RelayUrl, Trust};
 
 mod blobs;
 mod driver;
+mod following;
 mod hosting;
 mod presence;
 mod shared;
 mod status;
 mod writer;
 
+use following::Following;
 use hosting::Hosting;
 pub use hosting::{ListenError, ListenOptions, Listening};
 pub use presence::PresenceSubscription;
@@ -122,6 +125,8 @@ pub struct SyncEngine {
     writer: Option<JoinHandle<()>>,
     /// The guests of the file, if this process owns one.
     hosting: Option<Hosting>,
+    /// What others write to the file, if another process owns it.
+    following: Option<Following>,
     /// Ends what listens for peers.
     stop_listening: watch::Sender<bool>,
 }
@@ -134,21 +139,25 @@ struct Driver {
 impl SyncEngine {
     /// Takes over a store. What was not committed of it is written now. If the store has a file of its
     /// own, and there is a tokio runtime, other processes that open the file become guests from now on,
-    /// whose edits come here; without a runtime they wait until the file is free.
+    /// whose edits come here; without a runtime they wait until the file is free. If another process owns
+    /// the file, this engine is its guest.
     #[must_use]
     pub fn start(local: LocalStore) -> Self {
-        let file = local.persistence.owned_file().map(LocalAddress::of);
+        let has_runtime = tokio::runtime::Handle::try_current().is_ok();
+        let own = local.persistence.owned_file().filter(|_| has_runtime).map(LocalAddress::of);
+        let others = local.persistence.followed_file().filter(|_| has_runtime);
+        let others = others.map(Path::to_owned);
         let (store, persistence) = SyncedStore::new(local);
         let (persisted, known) = (store.captured().clone(), store.captured().clone());
         let status = SyncStatus { local: known, persisted, ..SyncStatus::default() };
         let (status, saved) = (watch::Sender::new(status), watch::Sender::new(0));
         let (handle, writer) = Writer::spawn(persistence, status.clone(), saved.clone());
         let shared = Arc::new(Shared::new(store, status, saved, handle));
-        let file = file.filter(|_| tokio::runtime::Handle::try_current().is_ok());
-        let hosting = file.and_then(|address| Hosting::begin(&shared, address));
-        let (driver, writer) = (Mutex::new(None), Some(writer));
-        let engine =
-            Self { shared, driver, writer, hosting, stop_listening: watch::Sender::new(false) };
+        let hosting = own.and_then(|address| Hosting::begin(&shared, address));
+        let following = others.map(|file| Following::begin(&shared, file));
+        let (driver, stop_listening) = (Mutex::new(None), watch::Sender::new(false));
+        let writer = Some(writer);
+        let engine = Self { shared, driver, writer, hosting, following, stop_listening };
         // Nobody else has the store yet, so nothing stands in the way.
         let _captured = engine.edit(|_| ());
         engine
@@ -346,6 +355,9 @@ impl SyncEngine {
         self.stop_listening.send_replace(true);
         if let Some(hosting) = self.hosting.take() {
             hosting.end().await;
+        }
+        if let Some(following) = self.following.take() {
+            following.end().await;
         }
         self.disconnect().await;
         let checkpointed = self.shared.checkpoint();

@@ -17,10 +17,10 @@ use super::shared_file::{Patience, refused};
 use super::{Batch, Persistence, RedbPersistence, StorageError};
 use crate::blob_rows::Content;
 use crate::blob_storage::{BlobError, BlobStorage, BlobWriter, Claims};
+use crate::database::temporary_name;
 use crate::limits::{BLOB_BYTES_MAX, BLOB_CHUNK_BYTES_MAX, BLOB_FRAME_BYTES_MAX};
 use crate::local_socket::LocalAddress;
 use crate::message::{ClientFrame, RefusalCode, RelayFrame};
-use crate::random;
 use crate::store_id::StoreId;
 
 /// See the module.
@@ -358,9 +358,7 @@ impl BlobStorage for GuestBlobs {
 
 impl Draft {
     fn make(beside: &Path) -> io::Result<Self> {
-        let mut path = beside.as_os_str().to_owned();
-        path.push(format!(".{:016x}.new", random::number()));
-        let path = PathBuf::from(path);
+        let path = temporary_name(beside);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true);
         #[cfg(unix)]

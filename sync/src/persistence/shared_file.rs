@@ -224,6 +224,10 @@ impl Persistence for SharedFile {
         }
     }
 
+    fn followed_file(&self) -> Option<&Path> {
+        matches!(self.role, Role::Guest(_)).then_some(&self.path)
+    }
+
     fn owned_file(&self) -> Option<&Path> {
         self.takes_snapshots().then_some(&self.path)
     }
