@@ -127,7 +127,11 @@ impl SharedFile {
                         return Err(StorageError::OwnerRefuses { path, code });
                     }
                     Err(LinkError::Refused(code)) => return Err(refused(&self.path, code)),
-                    Err(LinkError::Gone) => guest.link = None,
+                    // An owner that is about to end says so at each visit.
+                    Err(LinkError::Gone) => {
+                        guest.link = None;
+                        patience.wait(&self.path)?;
+                    }
                 }
             }
             let (known, wish) = (&guest.known, Wish::Same(guest.seat.replica));
