@@ -6,7 +6,8 @@
 //!   socket or clock, for programs with a loop of their own.
 //! - [`ClientSession`]: the client's side of the protocol, without socket, clock or store.
 //! - [`ClientFrame`], [`RelayFrame`]: what travels; `docs/protocol.md` has their bytes.
-//! - [`Persistence`]: where a store is kept; [`RedbPersistence`] is its file.
+//! - [`Persistence`]: where a store is kept; [`RedbPersistence`] is its file, and [`check_store`] looks
+//!   whether it is sound.
 //! - [`presence`]: who else is here, and where.
 //! - [`transport`]: QUIC streams of frames, relay URLs, and whom to trust.
 //! - [`BlobWriter`], [`BlobReader`]: large values in and out as streams.
@@ -30,6 +31,7 @@ mod persistence;
 mod place;
 pub mod presence;
 mod random;
+mod read_only;
 mod reconnect;
 mod seat;
 mod session;
@@ -49,7 +51,8 @@ pub use message::{
 };
 pub use outbox::Outbox;
 pub use persistence::{
-    Batch, LogPage, MemoryPersistence, Persistence, RedbPersistence, StorageError,
+    Batch, CheckReport, Finding, LogPage, MemoryPersistence, Persistence, RedbPersistence,
+    StorageError, check_store,
 };
 pub use reconnect::{Next, Reconnect};
 pub use seat::{Chain, Seat};

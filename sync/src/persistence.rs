@@ -22,7 +22,7 @@ mod memory;
 mod redb;
 
 pub use memory::MemoryPersistence;
-pub use redb::RedbPersistence;
+pub use redb::{CheckReport, Finding, RedbPersistence, check_store};
 
 /// A part of the log, in the order in which it was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

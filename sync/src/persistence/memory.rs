@@ -55,6 +55,23 @@ impl MemoryPersistence {
         Self { store, kept: Arc::new(Mutex::new(kept)), blobs: Arc::default(), guard: None }
     }
 
+    /// Takes over the snapshot and the log of another.
+    pub(super) fn fill(
+        &mut self,
+        snapshot: Option<Vec<u8>>,
+        read_log: impl Fn(u64) -> Result<LogPage, StorageError>,
+    ) -> Result<(), StorageError> {
+        let mut kept = self.kept();
+        kept.snapshot = snapshot.map(Into::into);
+        let mut from = Some(0);
+        while let Some(at) = from {
+            let page = read_log(at)?;
+            kept.log.extend(page.changes);
+            from = page.next;
+        }
+        Ok(())
+    }
+
     /// A copy that goes its own way, as one of a disk would.
     #[must_use]
     pub fn copy(&self) -> Self {

@@ -15,7 +15,7 @@ fn open(folder: &TempDir) -> RedbPersistence {
 }
 
 fn bytes(seed: u8, len: usize) -> Arc<[u8]> {
-    (0..len).map(|at| (at % 251) as u8 ^ seed).collect()
+    (0..=250_u8).cycle().map(|byte| byte ^ seed).take(len).collect()
 }
 
 fn batch(blobs: &[&Arc<[u8]>]) -> Batch {
@@ -148,7 +148,7 @@ fn parts_are_bounded_and_the_one_begun_first_gives_way() {
     let folder = TempDir::new().unwrap();
     let persistence = open(&folder);
     let parts: Vec<Arc<[u8]>> =
-        (0..=crate::limits::BLOB_PARTS_MAX).map(|number| bytes(number as u8, 50)).collect();
+        (0..).map(|number| bytes(number, 50)).take(crate::limits::BLOB_PARTS_MAX + 1).collect();
     for part in &parts {
         let mut writer = BlobWriter::resume(persistence.blobs(), blob_hash(part), 50).unwrap();
         writer.write(&part[..20]).unwrap();
