@@ -21,11 +21,10 @@ use crate::limits::{BLOCK_CHANGES_MAX, BLOCK_OPS_MAX, CHANGE_OPS_MAX};
 use crate::op::{OpList, OpParts, OpView, TextEdit, TextOp};
 use crate::version::Version;
 
-/// Of how many ops parts are made, but for a change that has more: half of what a block may hold. Few
-/// make tests see many parts.
-const PART_OPS_MAX: usize =
-    if cfg!(any(test, feature = "small-nodes")) { 8 } else { BLOCK_OPS_MAX / 2 };
-const _: () = assert!(CHANGE_OPS_MAX <= BLOCK_OPS_MAX);
+/// Of how many ops parts are made, but for a change that has more: enough for like to compress beside
+/// like, and little enough that a part is no burden on memory. Few make tests see many parts.
+const PART_OPS_MAX: usize = if cfg!(any(test, feature = "small-nodes")) { 8 } else { 1 << 18 };
+const _: () = assert!(PART_OPS_MAX <= BLOCK_OPS_MAX && CHANGE_OPS_MAX <= BLOCK_OPS_MAX);
 
 /// Deps that a change names by itself.
 pub(crate) type Deps = SmallVec<[OpId; 1]>;
@@ -53,6 +52,23 @@ pub(crate) fn push_span(spans: &mut Vec<Span>, span: Span) {
         Some(last) if last.len == span.len && span.deps.is_empty() => last.count += span.count,
         _ => spans.push(span),
     }
+}
+
+/// Changes of one author in few batches, each of which fits a block.
+pub(crate) fn gather(pieces: impl Iterator<Item = Batch>) -> impl Iterator<Item = Batch> {
+    let mut pieces = pieces.peekable();
+    let gathered = std::iter::from_fn(move || {
+        let mut whole = pieces.next()?;
+        let mut len = whole.ops.len();
+        while let Some(next) = pieces.next_if(|next| {
+            len += next.ops.len();
+            len <= PART_OPS_MAX && whole.can_take(next)
+        }) {
+            whole.take(next);
+        }
+        Some(whole)
+    });
+    gathered.flat_map(Batch::into_parts)
 }
 
 /// Some changes of one author, without gaps.

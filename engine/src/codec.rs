@@ -19,7 +19,9 @@ pub(crate) use block::{decode_block, encode_block};
 pub(crate) use columns::InColumns;
 use columns::{Column, Sink, Source};
 pub(crate) use fields::{field_number, read_field, write_field};
-pub(crate) use ops::{OpReader, OpWriter, Scope, value_kind, write_content};
+pub(crate) use ops::{
+    BYTES_KIND, OpReader, OpWriter, Scope, TEXT_KINDS, read_content, value_kind, write_content,
+};
 pub use patch::Patch;
 pub(crate) use patch::{Kind, Section, for_each_section, pack_changes, pack_sections};
 pub(crate) use reader::Reader;

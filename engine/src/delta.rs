@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use crate::entries::EntryIx;
 use crate::id::{EntryId, Timestamp};
 use crate::op::NewEntry;
-use crate::registers::{FieldIx, Register};
+use crate::registers::{FieldIx, RegisterView};
 use crate::replica::Replica;
 use crate::value::{Field, Value};
 use order::Reordering;
@@ -260,8 +260,8 @@ impl Deltas {
 
 impl KnownField {
     /// How a field came from what was noted to what it holds.
-    fn edit_to(self, after: Option<&Register>) -> Option<FieldEdit> {
-        let value = || after.map_or(Value::None, Register::value);
+    fn edit_to(self, after: Option<RegisterView<'_>>) -> Option<FieldEdit> {
+        let value = || after.map_or(Value::None, RegisterView::value);
         match self {
             Self::Replaced(before) => Difference::between(before, value()).map(FieldEdit::Set),
             Self::Spliced(splices) => splices.into_edit(|| match value() {

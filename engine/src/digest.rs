@@ -10,7 +10,7 @@ use crate::display::Facts;
 use crate::entries::EntryIx;
 use crate::id::Stamp;
 use crate::op::NewEntry;
-use crate::registers::Register;
+use crate::registers::RegisterView;
 use crate::value::Field;
 
 /// Equal for replicas with the same changes; different, but for a collision, when anything that was
@@ -141,7 +141,7 @@ fn write_placement(writer: &mut Writer, entry: EntryIx, facts: Facts<'_>) {
     }
 }
 
-fn write_register(writer: &mut Writer, field: &Field, register: &Register) {
+fn write_register(writer: &mut Writer, field: &Field, register: RegisterView<'_>) {
     writer.byte(field_number(field));
     if let Field::Info(key) = field {
         write_sized(writer, key.as_bytes());
@@ -149,8 +149,8 @@ fn write_register(writer: &mut Writer, field: &Field, register: &Register) {
     write_stamp(writer, register.stamp);
     let mut value = Writer::new();
     let content = register.value();
-    value.byte(value_kind(&content));
-    write_content(&mut value, &content);
+    value.byte(value_kind(content.view()));
+    write_content(&mut value, content.view());
     write_sized(writer, value.as_slice());
 }
 

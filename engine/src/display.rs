@@ -136,6 +136,9 @@ pub(crate) struct Display {
     has_hidden: bool,
 }
 
+/// Of an update of so many entries, the new ones are put in order together.
+const MANY: usize = if cfg!(any(test, feature = "small-nodes")) { 3 } else { 64 };
+
 /// What an update has to look at again when everything else is in place.
 #[derive(Debug, Default)]
 struct Doubts {
@@ -185,11 +188,20 @@ impl Display {
         changed.dedup();
         let mut doubts = Doubts::default();
         self.doubt_containers(&changed, &mut doubts);
+        let (is_many, mut new) = (changed.len() >= MANY, Vec::new());
         for entry in changed {
             self.update_link(entry, facts, &mut doubts, watch);
             let place = self.place_live(entry, facts);
-            self.show(entry, place, facts, watch);
+            match place {
+                Some(place) if is_many && self.place(entry).is_none() => {
+                    watch.note_entry(entry, |time| self.known(entry, time, facts));
+                    self.siblings.note_mut(entry).shown = Some(place);
+                    new.push((place.parent, Sibling { entry, by: place.by }));
+                }
+                _ => self.show(entry, place, facts, watch),
+            }
         }
+        self.siblings.insert_all(new, &ByKey(facts));
         self.settle(doubts, facts, watch);
     }
 

@@ -14,7 +14,7 @@ use crate::id::{EntryId, Life, OpId, Timestamp};
 use crate::limits::{COUNTER_MAX, INFO_KEY_BYTES_MAX};
 use crate::op::{NewEntry, Op, Target, TextEdit};
 use crate::replica::Replica;
-use crate::text::{Splice, TextUnit};
+use crate::text::{Splice, TextContent, TextForm, TextUnit};
 use crate::text_slice::out_of_range;
 use crate::value::{Field, Value};
 
@@ -246,13 +246,11 @@ impl Replica {
         }
         let known = self.require_shown(entry)?;
         let (state, names) = self.entries.state_mut(known);
-        let register = names.find(&field).and_then(|field| state.register_mut(field));
-        let register = register.ok_or(EditError::NotText(entry))?;
-        let set = register.stamp.op();
-        let splice = register.resolve(&range, unit, !text.is_empty());
-        let Some(splice) = splice.ok_or(EditError::NotText(entry))? else {
-            let text = register.text().ok_or(EditError::NotText(entry))?;
-            return Err(out_of_range(text, &range, unit));
+        let known_text = names.find(&field).and_then(|field| state.text_mut(field));
+        let (set, known_text) = known_text.ok_or(EditError::NotText(entry))?;
+        let Some(splice) = known_text.resolve(&range, unit, !text.is_empty()) else {
+            let content = TextContent { set, form: TextForm::Spliced(known_text) };
+            return Err(out_of_range(content, &range, unit));
         };
         let life = self.life(known);
         if let Some((op, span)) = splice.as_keystroke(text) {

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use smallvec::{SmallVec, smallvec};
 
-use crate::batch::{Batch, Deps, Edit, OpWalk, Span};
+use crate::batch::{Batch, Deps, Edit, OpWalk, Span, gather};
 use crate::change::{Change, ChangeHeader, full_deps};
 use crate::id::{OpId, ReplicaId, Stamp};
 use crate::op::{OpList, TextEdit};
@@ -244,6 +244,22 @@ impl History {
     /// they are gone.
     pub(crate) fn batch(&self, author: ReplicaId, from: u64, to: u64) -> Option<Batch> {
         self.log(author)?.batch(author, from, to)
+    }
+
+    /// All changes of `author` from a counter on, in as few batches as fit blocks, each of which is put
+    /// together when it is asked for.
+    pub(crate) fn gathered(
+        &self,
+        author: ReplicaId,
+        from: u64,
+    ) -> Option<impl Iterator<Item = Batch> + '_> {
+        Some(gather(self.log(author)?.kept(author, from, self.version.next(author))?))
+    }
+
+    /// At least as many bytes as the changes of `author` from a counter on have typed; nothing if they
+    /// are gone.
+    pub(crate) fn typed_bound(&self, author: ReplicaId, from: u64) -> Option<usize> {
+        self.log(author)?.typed_bound(author, from)
     }
 
     /// The newest change of `author`, if it begins at `from`.

@@ -32,45 +32,55 @@ impl Replica {
     /// Where each author's log begins, in order of author, and what of all logs the state does not
     /// tell, compressed. In as few parts as can be, since like compresses beside like.
     pub(crate) fn pack_log(&self) -> (Vec<u64>, Vec<u8>) {
-        let (mut floors, mut batches) = (Vec::new(), Vec::new());
+        let (mut floors, mut bound) = (Vec::new(), 0);
         for (author, floor) in self.history.floors() {
-            let end = self.history.version().next(author);
-            let batch = self.history.batch(author, floor, end);
+            let typed = self.history.typed_bound(author, floor);
             // Nothing is left, or a forged snapshot brought a log that cannot be read.
-            floors.push((author, if batch.is_some() { floor } else { end }));
-            batches.extend(batch);
+            let end = || self.history.version().next(author);
+            floors.push((author, if typed.is_some() { floor } else { end() }));
+            bound += typed.unwrap_or_default();
         }
         let mut remainders = Vec::new();
-        if !batches.is_empty() {
+        if bound > 0 {
             // Each character that is gone was typed, unless a forged state says so of other ops: then
             // there may be more of them than memory can count, or than a reader takes for honest.
-            let bound: usize = batches.iter().map(|batch| batch.ops.size_bound()).sum();
             let told = Told::new(self, &|author| floor_of(&floors, author));
-            let parts: Vec<Batch> = batches.into_iter().flat_map(Batch::into_parts).collect();
-            remainders = encode_remainders(&parts, Graves::up_to(bound, &told));
+            remainders = self.encode_remainders(&floors, Graves::up_to(bound, &told));
             let bytes = remainders.iter().map(|(_, remainder)| remainder.bytes.len()).sum();
             if Graves::are_too_many(&told, bytes) {
-                remainders = encode_remainders(&parts, Graves::up_to(bytes, &told));
+                remainders = self.encode_remainders(&floors, Graves::up_to(bytes, &told));
             }
         }
         let log = pack(&remainders, None);
         (floors.into_iter().map(|(_, floor)| floor).collect(), log)
     }
 
-    /// The changes in a snapshot, author by author.
+    fn encode_remainders(
+        &self,
+        floors: &[(ReplicaId, u64)],
+        mut graves: Graves<'_>,
+    ) -> Vec<(Kind, InColumns)> {
+        let parts =
+            floors.iter().filter_map(|(author, floor)| self.history.gathered(*author, *floor));
+        parts.flatten().map(|part| (Kind::Log, encode_remainder(&part, &mut graves))).collect()
+    }
+
+    /// Hands over the changes in a snapshot, author by author.
     ///
     /// # Errors
-    /// If the log does not go with the state. Costs both, and memory in proportion to the bytes that
-    /// they unfold to.
-    pub(crate) fn unpack_log(snapshot: &[u8]) -> Result<Vec<Batch>, DecodeError> {
+    /// If the log does not go with the state; what was handed over till then is not to be used. Costs
+    /// both, and memory in proportion to the bytes that they unfold to.
+    pub(crate) fn unpack_log(
+        snapshot: &[u8],
+        mut each: impl FnMut(Batch),
+    ) -> Result<(), DecodeError> {
         let (replica, head, log) = Self::read_snapshot(ReplicaId::MAX, snapshot)?;
-        let Some(head) = head else { return Ok(Vec::new()) };
+        let Some(head) = head else { return Ok(()) };
         let log = unpack(log)?;
         let floors = replica.floors_of(&head.floors);
         let told = Told::new(&replica, &|author| floor_of(&floors, author));
         // Each character that is gone stands in an honest log.
         let mut graves = Graves::up_to(log.len(), &told);
-        let mut batches = Vec::new();
         // What the state tells takes memory each time that the log asks for it.
         let mut next: HashMap<ReplicaId, u64> = floors.iter().copied().collect();
         for_each_section(&log, |kind, section| {
@@ -82,10 +92,9 @@ impl Replica {
                 Some(next) if *next == batch.start => *next = batch.end(),
                 _ => return Err(DecodeError::Malformed { at: 0, what: "changes not in order" }),
             }
-            batches.push(batch);
+            each(batch);
             Ok(())
-        })?;
-        Ok(batches)
+        })
     }
 
     /// The state of a snapshot as a replica, what is said of its log, and the log.
@@ -162,7 +171,7 @@ impl Replica {
         encode_state(&times, count, records)
     }
 
-    fn record(&self, entry: EntryIx, moves: impl Iterator<Item = MoveIx>) -> EntryRecord {
+    fn record(&self, entry: EntryIx, moves: impl Iterator<Item = MoveIx>) -> EntryRecord<'_> {
         let state = self.entries.state(entry);
         let moves = moves.filter_map(|ix| {
             let (parent, life) = self.tree.target(ix);
@@ -201,7 +210,7 @@ impl Replica {
 
     fn join_entry(
         &mut self,
-        record: EntryRecord,
+        record: EntryRecord<'_>,
         here: &dyn Fn(OpId) -> bool,
         there: &dyn Fn(OpId) -> bool,
         pending: &mut Pending,
@@ -236,10 +245,6 @@ impl Replica {
 }
 
 type OpIdKey = (ReplicaId, u64);
-
-fn encode_remainders(parts: &[Batch], mut graves: Graves<'_>) -> Vec<(Kind, InColumns)> {
-    parts.iter().map(|part| (Kind::Log, encode_remainder(part, &mut graves))).collect()
-}
 
 /// Of floors in order of author, that of one.
 fn floor_of(floors: &[(ReplicaId, u64)], author: ReplicaId) -> u64 {
@@ -301,10 +306,10 @@ mod tests {
     fn a_log_tells_each_change_once() {
         let desk = desk();
         let batch = desk.history.batch(desk.id(), 0, desk.version().next(desk.id())).unwrap();
-        let once = Replica::unpack_log(&telling_times(&desk, &batch, 1)).unwrap();
+        let once = unpacked(&telling_times(&desk, &batch, 1)).unwrap();
         assert_eq!(once, std::slice::from_ref(&batch));
         for times in 2..5 {
-            let more = Replica::unpack_log(&telling_times(&desk, &batch, times));
+            let more = unpacked(&telling_times(&desk, &batch, times));
             assert!(matches!(more, Err(DecodeError::Malformed { .. })), "{more:?}");
         }
     }
@@ -329,11 +334,16 @@ mod tests {
             let spans = vec![Span { len: 1, count, deps: Deps::new() }];
             let ops = OpList::joined([delete], first.plus(count));
             let batch = Batch { author, start: count, spans, ops };
-            Replica::unpack_log(&telling_times(&desk, &batch, 1))
+            unpacked(&telling_times(&desk, &batch, 1))
         };
         assert_eq!(telling(BLOCK_CHANGES_MAX).map(|batches| batches.len()), Ok(1));
         let more = telling(BLOCK_CHANGES_MAX + 1);
         assert!(matches!(more, Err(DecodeError::Malformed { .. })), "{more:?}");
+    }
+
+    fn unpacked(snapshot: &[u8]) -> Result<Vec<Batch>, DecodeError> {
+        let mut batches = Vec::new();
+        Replica::unpack_log(snapshot, |batch| batches.push(batch)).map(|()| batches)
     }
 
     /// A state may say of any op that it typed characters, which then were deleted.

@@ -13,6 +13,7 @@ mod fields;
 mod joining;
 mod journal;
 mod lives;
+mod packed;
 mod watching;
 
 use std::ops::Range;
@@ -23,8 +24,8 @@ use crate::delta::Watch;
 use crate::entries::EntryIx;
 use crate::id::{Life, OpId, Stamp};
 use crate::op::{IdRange, NewEntry, Op};
-use crate::text::{Fate, Piece, Splice, Text, TextContent, TextForm, TextUndo, TextUnit, Typed};
-use crate::value::{Field, Value};
+use crate::text::{Fate, Piece, Text, TextContent, TextForm, TextUndo, TextUnit, Typed};
+use crate::value::{Field, Value, ValueView};
 use crate::value_ref::ValueRef;
 use fields::Fields;
 pub(crate) use fields::{FieldIx, FieldNames};
@@ -55,103 +56,120 @@ enum Content {
 }
 
 impl Content {
-    fn of(value: &Value) -> Self {
+    fn of(value: ValueView<'_>) -> Self {
         match value {
-            Value::None => Self::Nothing,
-            Value::Int(number) => Self::Int(*number),
-            Value::Text(text) => Self::Plain(text.as_str().into()),
-            other => Self::Other(Box::new(other.clone())),
+            ValueView::None => Self::Nothing,
+            ValueView::Int(number) => Self::Int(number),
+            ValueView::Text(text) => Self::Plain(text.into()),
+            other => Self::Other(Box::new(other.to_value())),
         }
+    }
+
+    fn view(&self) -> ContentView<'_> {
+        ContentView::Value(match self {
+            Self::Nothing => ValueView::None,
+            Self::Int(number) => ValueView::Int(*number),
+            Self::Plain(text) => ValueView::Text(text),
+            Self::Spliced(text) => return ContentView::Spliced(text),
+            Self::Other(value) => value.view(),
+        })
     }
 }
 
-impl Register {
+/// A register to look at, however it is kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RegisterView<'a> {
+    pub(crate) stamp: Stamp,
+    pub(crate) life: Life,
+    pub(crate) field: FieldIx,
+    content: ContentView<'a>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum ContentView<'a> {
+    /// A value as it was set.
+    Value(ValueView<'a>),
+    Spliced(&'a Text),
+}
+
+impl<'a> RegisterView<'a> {
+    /// A copy to keep.
+    pub(crate) fn to_register(self) -> Register {
+        let Self { stamp, life, field, .. } = self;
+        let content = match self.content {
+            ContentView::Value(value) => Content::of(value),
+            ContentView::Spliced(text) => Content::Spliced(Box::new(text.clone())),
+        };
+        Register { stamp, content, life, field }
+    }
+
     /// The value as it reads now.
-    pub(crate) fn value(&self) -> Value {
-        match &self.content {
-            Content::Nothing => Value::None,
-            Content::Int(number) => Value::Int(*number),
-            Content::Plain(text) => Value::Text(text.to_string()),
-            Content::Spliced(text) => Value::Text(text.visible()),
-            Content::Other(value) => (**value).clone(),
+    pub(crate) fn value(self) -> Value {
+        match self.content {
+            ContentView::Value(value) => value.to_value(),
+            ContentView::Spliced(text) => Value::Text(text.visible()),
         }
     }
 
     /// The same, borrowed.
-    pub(crate) fn value_ref(&self) -> ValueRef<'_> {
-        match &self.content {
-            Content::Nothing => ValueRef::None,
-            Content::Int(number) => ValueRef::Int(*number),
-            Content::Plain(_) | Content::Spliced(_) => {
-                self.text().map_or(ValueRef::None, |text| ValueRef::Text(text.chunks()))
-            }
-            Content::Other(value) => ValueRef::of_other(value),
+    pub(crate) fn value_ref(self) -> ValueRef<'a> {
+        match (self.content, self.text()) {
+            (_, Some(text)) => ValueRef::Text(text.chunks()),
+            (ContentView::Value(value), None) => ValueRef::of_other(value),
+            (ContentView::Spliced(_), None) => ValueRef::None,
+        }
+    }
+
+    /// How many bytes the value has, about.
+    pub(crate) fn size(&self) -> usize {
+        match self.content {
+            ContentView::Value(value) => value.size(),
+            ContentView::Spliced(text) => text.shown().bytes,
         }
     }
 
     /// Whether the field holds nothing.
     pub(crate) const fn is_none(&self) -> bool {
-        matches!(self.content, Content::Nothing)
+        matches!(self.content, ContentView::Value(ValueView::None))
     }
 
     /// The text that the field holds, if it holds one.
-    pub(crate) fn text(&self) -> Option<TextContent<'_>> {
-        let form = match &self.content {
-            Content::Spliced(text) => TextForm::Spliced(text),
-            Content::Plain(text) => TextForm::Plain(text),
-            _ => return None,
+    pub(crate) fn text(self) -> Option<TextContent<'a>> {
+        let form = match self.content {
+            ContentView::Spliced(text) => TextForm::Spliced(text),
+            ContentView::Value(ValueView::Text(text)) => TextForm::Plain(text),
+            ContentView::Value(_) => return None,
         };
         Some(TextContent { set: self.stamp.op(), form })
     }
 
-    /// The characters of a range that are in the text that the field holds, if it holds one: pieces
-    /// that stand together, each with whether it shows.
-    pub(crate) fn standing(&mut self, range: IdRange) -> Vec<(IdRange, bool)> {
-        self.text_mut().map(|text| text.standing(range)).unwrap_or_default()
-    }
-
     /// Hands over the characters of the text that the field holds, in order.
-    pub(crate) fn for_each_piece<'a>(&'a self, mut each: impl FnMut(Piece<'a>)) {
-        match &self.content {
-            Content::Plain(text) => {
+    pub(crate) fn for_each_piece(self, mut each: impl FnMut(Piece<'a>)) {
+        match self.content {
+            ContentView::Value(ValueView::Text(text)) => {
                 each(Piece { first: self.stamp.op(), fate: Fate::Visible(text) });
             }
-            Content::Spliced(text) => text.pieces().for_each(each),
-            _ => {}
-        }
-    }
-
-    /// How many bytes the value has, about.
-    pub(crate) fn value_size(&self) -> usize {
-        match &self.content {
-            Content::Nothing | Content::Int(_) => 0,
-            Content::Plain(text) => text.len(),
-            Content::Spliced(text) => text.shown().bytes,
-            Content::Other(value) => value.size(),
+            ContentView::Spliced(text) => text.pieces().for_each(each),
+            ContentView::Value(_) => {}
         }
     }
 
     /// The text that the field holds, if it was spliced.
-    pub(crate) const fn spliced(&self) -> Option<&Text> {
-        match &self.content {
-            Content::Spliced(text) => Some(text),
-            _ => None,
+    pub(crate) const fn spliced(&self) -> Option<&'a Text> {
+        match self.content {
+            ContentView::Spliced(text) => Some(text),
+            ContentView::Value(_) => None,
         }
     }
+}
 
-    /// What replacing a range of positions means in characters; `None` if the field holds no text,
-    /// `Some(None)` if the range does not fit the text. `inserts`: something goes into its place. A
-    /// text that is asked for the first time is taken apart.
-    #[inline]
-    pub(crate) fn resolve(
-        &mut self,
-        range: &Range<usize>,
-        unit: TextUnit,
-        inserts: bool,
-    ) -> Option<Option<Splice>> {
-        Some(self.text_mut()?.resolve(range, unit, inserts))
+impl Register {
+    pub(crate) fn view(&self) -> RegisterView<'_> {
+        let Self { stamp, life, field, .. } = *self;
+        RegisterView { stamp, life, field, content: self.content.view() }
     }
 
+    /// The text that the field holds, if it holds one. It is taken apart.
     #[inline]
     fn text_mut(&mut self) -> Option<&mut Text> {
         if let Content::Plain(text) = &self.content {
@@ -213,9 +231,9 @@ impl EntryState {
         let creates = if let Op::Create { kind, .. } = op { Some(*kind) } else { None };
         let is_changed = self.touch(entry, &Touch { life, creates, stamp }, traces);
         if let Op::Set { field, value, .. } = op {
-            let content = Content::of(value);
-            let register = Register { stamp, content, life, field: names.name(field) };
-            self.set(entry, register, traces);
+            let content = ContentView::Value(value.view());
+            let register = RegisterView { stamp, life, field: names.name(field), content };
+            self.set(entry, &register, traces);
         }
         is_changed
     }
@@ -265,7 +283,7 @@ impl EntryState {
         text: &'a str,
         stamp: Stamp,
     ) -> Option<Typed<'a>> {
-        self.fields.get_mut(field)?.text_mut()?.type_on(range, unit, text, stamp)
+        self.text_in(field)?.type_on(range, unit, text, stamp)
     }
 
     /// Says that about so many edits of a text follow each other; see [`Text::expect_edits`].
@@ -322,7 +340,7 @@ impl EntryState {
             Undo::Unknown => *self = Self::default(),
             Undo::Lives(lives) => self.lives = lives,
             Undo::Whole(state) => *self = *state,
-            Undo::Field(_, Some(register)) => drop(self.fields.insert(register)),
+            Undo::Field(_, Some(register)) => self.fields.insert(register),
             Undo::Field(field, None) => self.fields.remove(field),
             Undo::Text(..) => {}
         }
@@ -338,7 +356,7 @@ impl EntryState {
         if self.is_watched(entry, field, watch) {
             watch.note_text(entry, field, || self.shown_value(entry, field));
         }
-        if let Some(text) = self.fields.get_mut(field).and_then(Register::text_mut) {
+        if let Some(text) = self.text_in(field) {
             text.take_back(edits);
         }
     }
@@ -354,22 +372,30 @@ impl EntryState {
     }
 
     /// Sets a field, unless a greater (life, stamp) has.
-    fn set(&mut self, entry: EntryIx, register: Register, traces: &mut Traces<'_>) {
-        let rank = |one: &Register| (one.life, one.stamp);
-        let known = self.fields.get_mut(register.field);
-        if register.life < self.life || known.is_some_and(|known| rank(known) > rank(&register)) {
+    fn set(&mut self, entry: EntryIx, register: &RegisterView<'_>, traces: &mut Traces<'_>) {
+        let rank = |one: &RegisterView<'_>| (one.life, one.stamp);
+        let field = register.field;
+        let known = self.fields.get(field);
+        if register.life < self.life || known.is_some_and(|known| rank(&known) > rank(register)) {
             return;
         }
-        let field = register.field;
         traces.watch.note_field(entry, field, || self.shown_value(entry, field));
-        let before = self.fields.insert(register);
-        traces.journal.note(entry, || Undo::Field(field, before));
+        let before = || self.fields.get(field).map(RegisterView::to_register);
+        traces.journal.note(entry, || Undo::Field(field, before()));
+        self.fields.set(register);
     }
 
     /// The text that the `Set` `set` made in `field`, if that value still stands.
     fn text_of(&mut self, field: FieldIx, set: OpId) -> Option<&mut Text> {
-        let register = self.fields.get_mut(field)?;
-        if register.stamp.op() == set { register.text_mut() } else { None }
+        self.fields.get(field).filter(|register| register.stamp.op() == set)?;
+        self.text_in(field)
+    }
+
+    /// The text in `field`, to be spliced.
+    #[inline]
+    fn text_in(&mut self, field: FieldIx) -> Option<&mut Text> {
+        self.fields.get(field)?.text()?;
+        self.fields.get_mut(field)?.text_mut()
     }
 
     /// Whether any op has named the entry as what it is about, or in a purge.
@@ -393,21 +419,21 @@ impl EntryState {
     }
 
     /// The value of a field in the current life.
-    pub(crate) fn register(&self, field: FieldIx) -> Option<&Register> {
+    pub(crate) fn register(&self, field: FieldIx) -> Option<RegisterView<'_>> {
         self.fields.get(field).filter(|register| register.life == self.life)
     }
 
-    /// The same, to be taken apart.
-    pub(crate) fn register_mut(&mut self, field: FieldIx) -> Option<&mut Register> {
-        let life = self.life;
-        self.fields.get_mut(field).filter(|register| register.life == life)
+    /// The text in a field in the current life, to be spliced, and the op that set it.
+    pub(crate) fn text_mut(&mut self, field: FieldIx) -> Option<(OpId, &mut Text)> {
+        let set = self.register(field)?.stamp.op();
+        Some((set, self.text_in(field)?))
     }
 
     /// The fields that hold something in the current life, in order.
     pub(crate) fn registers<'a>(
         &'a self,
         names: &'a FieldNames,
-    ) -> impl Iterator<Item = (&'a Field, &'a Register)> {
+    ) -> impl Iterator<Item = (&'a Field, RegisterView<'a>)> {
         let mut registers = SmallVec::<[_; 8]>::new();
         self.fields.for_each(|register| {
             if register.life == self.life && !register.is_none() {
@@ -419,7 +445,7 @@ impl EntryState {
     }
 
     /// Hands over what all fields hold, in lives to come too.
-    pub(crate) fn each_register<'a>(&'a self, each: impl FnMut(&'a Register)) {
+    pub(crate) fn each_register<'a>(&'a self, each: impl FnMut(RegisterView<'a>)) {
         self.fields.for_each(each);
     }
 
@@ -428,7 +454,7 @@ impl EntryState {
         self.lives.assert_invariants(self.life);
         self.fields.for_each(|register| {
             assert!(register.life >= self.life, "R1");
-            if let Content::Spliced(text) = &register.content {
+            if let Some(text) = register.spliced() {
                 text.assert_invariants(clock);
             }
         });

@@ -24,7 +24,7 @@ use crate::id::{EntryId, Life, OpId, ReplicaId, Stamp};
 use crate::integration::{Arrival, Plan, Step, plan};
 use crate::keystroke::Keyboard;
 use crate::op::{NewEntry, Op, OpParts, OpView, Target, TextEdit, TextOp};
-use crate::registers::{Applying, EntryState, Journal, Register, TextPlace, Touch, Traces};
+use crate::registers::{Applying, EntryState, Journal, RegisterView, TextPlace, Touch, Traces};
 use crate::transaction::OpenChange;
 use crate::tree::{MoveIx, MoveKind, MoveOp, MoveTree, OrderKey};
 use crate::value::Field;
@@ -423,7 +423,7 @@ impl Replica {
     }
 
     /// What a field of a live entry holds.
-    pub(crate) fn register(&self, entry: EntryId, field: &Field) -> Option<&Register> {
+    pub(crate) fn register(&self, entry: EntryId, field: &Field) -> Option<RegisterView<'_>> {
         let field = self.entries.names().find(field)?;
         self.live_state(entry)?.register(field)
     }

@@ -156,7 +156,7 @@ impl Reversal {
     /// The blobs that fields referred to before.
     pub fn blobs(&self) -> impl Iterator<Item = BlobRef> {
         let before = self.fields.iter().filter_map(|part| part.set.as_ref()?.before.as_ref());
-        before.filter_map(|(_, register)| match register.value_ref() {
+        before.filter_map(|(_, register)| match register.view().value_ref() {
             ValueRef::Blob(blob) => Some(blob),
             _ => None,
         })
@@ -171,7 +171,7 @@ impl Reversal {
         };
         let field_size = |part: &FieldPart| {
             let before = part.set.as_ref().and_then(|set| set.before.as_ref());
-            let value = before.map_or(0, |(_, before)| before.value_size());
+            let value = before.map_or(0, |(_, before)| before.view().size());
             PART_BYTES + value + part.edits.iter().map(edit_size).sum::<usize>()
         };
         PART_BYTES * self.places.len() + self.fields.iter().map(field_size).sum::<usize>()

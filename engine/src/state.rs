@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 use crate::id::{EntryId, Life, OpId, ReplicaId, Timestamp};
 use crate::op::NewEntry;
 use crate::tree::OrderKey;
-use crate::value::{Field, Value};
+use crate::value::{Field, ValueView};
 
 /// When the changes of one author were made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,15 +61,15 @@ impl Piece {
     }
 }
 
-/// Everything about one entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct EntryRecord {
+/// Everything about one entry. Values are borrowed from wherever it was put together.
+#[derive(Debug)]
+pub(crate) struct EntryRecord<'a> {
     pub(crate) id: EntryId,
     pub(crate) life: Life,
     /// The lives that ops touched, from the current one on.
     pub(crate) lives: SmallVec<[LifeRecord; 1]>,
     pub(crate) moves: SmallVec<[MoveRecord; 1]>,
-    pub(crate) fields: SmallVec<[FieldRecord; 1]>,
+    pub(crate) fields: SmallVec<[FieldRecord<'a>; 3]>,
 }
 
 /// A life in which somebody touched the entry, and what it was created as.
@@ -121,19 +121,19 @@ pub(crate) struct MoveRecord {
 }
 
 /// The winning value of a field.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct FieldRecord {
+#[derive(Debug)]
+pub(crate) struct FieldRecord<'a> {
     pub(crate) field: Field,
     pub(crate) life: Life,
     pub(crate) set: OpId,
-    pub(crate) content: ContentRecord,
+    pub(crate) content: ContentRecord<'a>,
 }
 
 /// What a field holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum ContentRecord {
+#[derive(Debug)]
+pub(crate) enum ContentRecord<'a> {
     /// As it was set.
-    Value(Value),
+    Value(ValueView<'a>),
     /// A text that was spliced since.
     Text(TextRecord),
 }

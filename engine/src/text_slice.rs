@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use crate::error::EditError;
 use crate::id::EntryId;
-use crate::registers::Register;
+use crate::registers::RegisterView;
 use crate::replica::Replica;
 use crate::text::{Lengths, TextChunks, TextContent, TextUnit};
 use crate::value::Field;
@@ -130,7 +130,7 @@ impl Replica {
             return Err(EditError::NotFound(entry));
         }
         let register = self.register(entry, field);
-        register.and_then(Register::text).ok_or(EditError::NotText(entry))
+        register.and_then(RegisterView::text).ok_or(EditError::NotText(entry))
     }
 }
 

@@ -109,15 +109,61 @@ pub enum Value {
     Blob(BlobRef),
 }
 
-impl Value {
+/// The same, borrowed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ValueView<'a> {
+    None,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Text(&'a str),
+    Bytes(&'a [u8]),
+    Json(&'a str),
+    Blob(BlobRef),
+}
+
+impl ValueView<'_> {
+    pub(crate) fn to_value(self) -> Value {
+        match self {
+            Self::None => Value::None,
+            Self::Bool(value) => Value::Bool(value),
+            Self::Int(number) => Value::Int(number),
+            Self::Float(number) => Value::Float(number),
+            Self::Text(text) => Value::Text(text.to_owned()),
+            Self::Bytes(bytes) => Value::Bytes(bytes.to_vec()),
+            Self::Json(text) => Value::Json(text.to_owned()),
+            Self::Blob(blob) => Value::Blob(blob),
+        }
+    }
+
     /// How many bytes the value's content has, about.
-    pub(crate) const fn size(&self) -> usize {
+    pub(crate) const fn size(self) -> usize {
         match self {
             Self::Text(text) | Self::Json(text) => text.len(),
             Self::Bytes(bytes) => bytes.len(),
             Self::Blob(_) => size_of::<BlobRef>(),
             Self::None | Self::Bool(_) | Self::Int(_) | Self::Float(_) => 0,
         }
+    }
+}
+
+impl Value {
+    pub(crate) fn view(&self) -> ValueView<'_> {
+        match self {
+            Self::None => ValueView::None,
+            Self::Bool(value) => ValueView::Bool(*value),
+            Self::Int(number) => ValueView::Int(*number),
+            Self::Float(number) => ValueView::Float(*number),
+            Self::Text(text) => ValueView::Text(text),
+            Self::Bytes(bytes) => ValueView::Bytes(bytes),
+            Self::Json(text) => ValueView::Json(text),
+            Self::Blob(blob) => ValueView::Blob(*blob),
+        }
+    }
+
+    /// How many bytes the value's content has, about.
+    pub(crate) fn size(&self) -> usize {
+        self.view().size()
     }
 
     /// How many counters setting this value takes: one for each character of a text, at least one.

@@ -2,12 +2,12 @@
 
 use crate::entries::EntryIx;
 use crate::id::EntryId;
-use crate::registers::{FieldNames, Register};
+use crate::registers::{FieldNames, RegisterView};
 use crate::replica::Replica;
 use crate::text::TextChunks;
-use crate::value::{BlobRef, Field, Value};
+use crate::value::{BlobRef, Field, ValueView};
 
-/// What a field holds, borrowed from its replica. See [`Value`] for what each means.
+/// What a field holds, borrowed from its replica. See [`Value`](crate::Value) for what each means.
 #[non_exhaustive]
 #[derive(Clone, Debug)]
 pub enum ValueRef<'a> {
@@ -30,15 +30,16 @@ pub enum ValueRef<'a> {
 }
 
 impl<'a> ValueRef<'a> {
-    /// A value that is neither text nor number; those a register keeps in other forms.
-    pub(crate) fn of_other(value: &'a Value) -> Self {
+    /// A value that is no text.
+    pub(crate) const fn of_other(value: ValueView<'a>) -> Self {
         match value {
-            Value::Bool(value) => Self::Bool(*value),
-            Value::Float(number) => Self::Float(*number),
-            Value::Bytes(bytes) => Self::Bytes(bytes),
-            Value::Json(text) => Self::Json(text),
-            Value::Blob(blob) => Self::Blob(*blob),
-            Value::None | Value::Int(_) | Value::Text(_) => Self::None,
+            ValueView::Bool(value) => Self::Bool(value),
+            ValueView::Int(number) => Self::Int(number),
+            ValueView::Float(number) => Self::Float(number),
+            ValueView::Bytes(bytes) => Self::Bytes(bytes),
+            ValueView::Json(text) => Self::Json(text),
+            ValueView::Blob(blob) => Self::Blob(blob),
+            ValueView::None | ValueView::Text(_) => Self::None,
         }
     }
 }
@@ -47,7 +48,7 @@ impl Replica {
     /// What a field of a live entry holds, without a copy. O(log n) in the size of the text.
     #[must_use]
     pub fn value_ref(&self, entry: EntryId, field: &Field) -> ValueRef<'_> {
-        self.register(entry, field).map_or(ValueRef::None, Register::value_ref)
+        self.register(entry, field).map_or(ValueRef::None, RegisterView::value_ref)
     }
 
     /// The live entries whose value is a blob, in no particular order. Costs a look at each entry.

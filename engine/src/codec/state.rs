@@ -15,10 +15,10 @@ use entries::EntryWriter;
 use reader::EntryReader;
 
 /// Writes a state. The entries must be in order of [`entry_order`].
-pub(crate) fn encode_state(
+pub(crate) fn encode_state<'a>(
     times: &[Times],
     entry_count: usize,
-    entries: impl Iterator<Item = EntryRecord>,
+    entries: impl Iterator<Item = EntryRecord<'a>>,
 ) -> InColumns {
     let authors: Vec<ReplicaId> = times.iter().map(|one| one.author).collect();
     let mut columns = ColumnWriter::default();
@@ -77,7 +77,7 @@ impl<'a> StateReader<'a> {
     /// Where an entry is not well formed; those before it, or all, have been handed over then.
     pub(crate) fn read_entries(
         self,
-        mut each: impl FnMut(EntryRecord),
+        mut each: impl FnMut(EntryRecord<'a>),
     ) -> Result<Vec<Times>, DecodeError> {
         let mut reader = EntryReader::new(self.columns, &self.times);
         for _ in 0..self.entry_count {

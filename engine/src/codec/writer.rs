@@ -72,6 +72,14 @@ impl Writer {
         self.raw(&replica.as_u64().to_le_bytes());
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
     pub(crate) fn as_slice(&self) -> &[u8] {
         &self.bytes
     }

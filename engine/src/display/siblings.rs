@@ -103,6 +103,11 @@ pub(crate) struct Siblings<T> {
 }
 
 impl Slot {
+    fn of(sibling: Sibling, order: &impl Order) -> Self {
+        let more = sibling.by.map_or(0, MoveIx::raw);
+        Self { prefix: order.prefix(sibling), item: sibling.entry.raw(), more }
+    }
+
     fn sibling(self) -> Sibling {
         Sibling { entry: self.entry(), by: MoveIx::from_raw(self.more) }
     }
@@ -146,8 +151,7 @@ impl<T: Copy + Default> Siblings<T> {
         near: Option<EntryIx>,
         order: &impl Order,
     ) {
-        let more = new.by.map_or(0, MoveIx::raw);
-        let slot = Slot { prefix: order.prefix(new), item: new.entry.raw(), more };
+        let slot = Slot::of(new, order);
         let Some(root) = self.spots[container.at()].root else {
             let leaf = self.add_node(smallvec![slot], Up::Container(container), None);
             self.spots[container.at()].root = Some(leaf);
@@ -158,6 +162,31 @@ impl<T: Copy + Default> Siblings<T> {
         self.spots[new.entry.at()].leaf = Some(leaf);
         self.count_up(leaf, |count| *count += 1);
         self.insert_slot(leaf, at, slot);
+    }
+
+    /// Adds many entries, each with its container, that are in none. Those whose container is empty are
+    /// put in order at once: O(n log n), but in a few passes through memory.
+    pub(crate) fn insert_all(&mut self, new: Vec<(EntryIx, Sibling)>, order: &impl Order) {
+        let (mut alone, mut near) = (Vec::with_capacity(new.len()), None);
+        for (container, sibling) in new {
+            if self.root(container).is_some() {
+                self.insert(container, sibling, near, order);
+                near = Some(sibling.entry);
+            } else {
+                alone.push((container, Slot::of(sibling, order)));
+            }
+        }
+        alone.sort_unstable_by(|(one, a), (other, b)| {
+            let by_prefix = || a.prefix.cmp(&b.prefix);
+            let by_key = || order.compare(a.sibling(), b.sibling());
+            one.cmp(other).then_with(by_prefix).then_with(by_key)
+        });
+        for inside in alone.chunk_by(|(one, _), (other, _)| one == other) {
+            let slots = inside.iter().map(|(_, slot)| *slot);
+            if let [(container, _), ..] = inside {
+                self.build(*container, slots.collect());
+            }
+        }
     }
 
     /// Removes an entry from its container, if it is in one.

@@ -44,11 +44,12 @@ impl Archive {
 
 fn unpack_blocks(snapshot: &[u8]) -> HashMap<ReplicaId, Vec<Sealed>> {
     let mut blocks: HashMap<ReplicaId, Vec<Sealed>> = HashMap::new();
-    for batch in Replica::unpack_log(snapshot).unwrap_or_default() {
+    let read = Replica::unpack_log(snapshot, |batch| {
         let author = batch.author;
         for (start, end, block) in batch.into_blocks() {
             blocks.entry(author).or_default().push(Sealed { start, end, block });
         }
-    }
-    blocks
+    });
+    // Only a forged snapshot cannot be read.
+    if read.is_ok() { blocks } else { HashMap::new() }
 }

@@ -244,20 +244,33 @@ impl AuthorLog {
     /// The changes from one counter to another; nothing if no change begins or ends there, or their
     /// ops are gone.
     pub(super) fn batch(&self, author: ReplicaId, from: u64, to: u64) -> Option<Batch> {
-        let mut whole: Option<Batch> = None;
-        let mut add = |part: Batch| match &mut whole {
-            Some(whole) => whole.take(part),
-            None => whole = Some(part),
-        };
-        for sealed in self.stored(author, from)?.filter(|sealed| sealed.start < to) {
-            add(sealed.batch(from, to)?);
-        }
-        if to > self.tail_start {
-            let start = from.max(self.tail_start);
-            let spans = self.tail_spans(start, to)?;
-            add(Batch { author, start, spans, ops: self.tail_ops(author, start, to) });
-        }
-        whole.filter(|whole| (whole.start, whole.end()) == (from, to))
+        let mut kept = self.kept(author, from, to)?;
+        let mut whole = kept.next()?;
+        kept.for_each(|part| whole.take(part));
+        ((whole.start, whole.end()) == (from, to)).then_some(whole)
+    }
+
+    /// The same as it is kept, one after the other.
+    pub(super) fn kept(
+        &self,
+        author: ReplicaId,
+        from: u64,
+        to: u64,
+    ) -> Option<impl Iterator<Item = Batch> + '_> {
+        let sealed = self.stored(author, from)?.take_while(move |sealed| sealed.start < to);
+        let start = from.max(self.tail_start);
+        let spans = if start < to { Some(self.tail_spans(start, to)?) } else { None };
+        let tail =
+            move |spans| Batch { author, start, spans, ops: self.tail_ops(author, start, to) };
+        // Who asks for more than there is finds a part missing.
+        let sealed = sealed.map_while(move |sealed| sealed.batch(from, to));
+        Some(sealed.chain(std::iter::once_with(move || spans.map(tail)).flatten()))
+    }
+
+    /// At least as many bytes as the ops from a counter on have typed; nothing if those are gone.
+    pub(super) fn typed_bound(&self, author: ReplicaId, from: u64) -> Option<usize> {
+        let sealed = self.stored(author, from)?.map(|sealed| sealed.block.len()).sum::<usize>();
+        Some(sealed + self.tail.size_bound())
     }
 
     /// The blocks that hold changes from a counter on; nothing if those are gone.

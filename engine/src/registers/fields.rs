@@ -6,7 +6,8 @@
 use hashbrown::HashMap;
 
 use crate::index::dense_index;
-use crate::registers::Register;
+use crate::registers::packed::Packed;
+use crate::registers::{Register, RegisterView};
 use crate::value::Field;
 
 dense_index! {
@@ -61,77 +62,153 @@ impl FieldNames {
 /// So many registers are searched one by one.
 const FEW: usize = if cfg!(any(test, feature = "small-nodes")) { 2 } else { 16 };
 
-/// The registers of one entry. Most entries have one or two, and few ever get more: so these take
-/// exactly their room.
+/// The registers of one entry. Most entries have a few small ones, which are packed.
 #[derive(Clone, Debug)]
-pub(crate) enum Fields {
-    Few(Box<[Register]>),
-    Many(Box<HashMap<FieldIx, Register>>),
+pub(super) enum Fields {
+    Packed(Packed),
+    /// Where one holds much, or a text that is being spliced.
+    Loose(Box<Loose>),
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Loose {
+    Few(Vec<Register>),
+    Many(HashMap<FieldIx, Register>),
 }
 
 impl Default for Fields {
     fn default() -> Self {
-        Self::Few(Box::default())
+        Self::Packed(Packed::default())
     }
 }
 
 impl Fields {
-    /// Sets a register, and returns the one before.
-    pub(crate) fn insert(&mut self, register: Register) -> Option<Register> {
-        if let Some(known) = self.get_mut(register.field) {
-            return Some(std::mem::replace(known, register));
+    /// These registers, each of another field, if all are there and can be packed.
+    pub(super) fn of<'a>(
+        registers: impl Iterator<Item = Option<RegisterView<'a>>>,
+    ) -> Option<Self> {
+        Packed::of(registers).map(Self::Packed)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self, Self::Packed(packed) if packed.is_empty())
+    }
+
+    /// Sets a register.
+    pub(crate) fn set(&mut self, register: &RegisterView<'_>) {
+        let is_packed = if let Self::Packed(packed) = self { packed.set(register) } else { false };
+        if !is_packed {
+            self.loosen(register.to_register());
         }
+    }
+
+    /// The same where the register is there already.
+    pub(crate) fn insert(&mut self, register: Register) {
+        let view = register.view();
+        let is_packed = if let Self::Packed(packed) = self { packed.set(&view) } else { false };
+        if !is_packed {
+            self.loosen(register);
+        }
+    }
+
+    /// Sets a register, and packs none.
+    fn loosen(&mut self, register: Register) {
         match self {
-            Self::Few(few) => {
-                let mut all = std::mem::take(few).into_vec();
-                if all.len() < FEW {
-                    all.reserve_exact(1);
-                    all.push(register);
-                    *few = all.into_boxed_slice();
-                } else {
-                    let all = all.into_iter().chain([register]);
-                    *self = Self::Many(Box::new(all.map(|one| (one.field, one)).collect()));
-                }
+            Self::Packed(packed) => {
+                let mut loose = Loose::of(packed);
+                loose.insert(register);
+                *self = Self::Loose(Box::new(loose));
             }
-            Self::Many(many) => drop(many.insert(register.field, register)),
+            Self::Loose(loose) => loose.insert(register),
         }
-        None
     }
 
     pub(crate) fn remove(&mut self, field: FieldIx) {
         self.retain(|register| register.field != field);
     }
 
-    pub(crate) fn retain(&mut self, keep: impl Fn(&Register) -> bool) {
+    pub(crate) fn retain(&mut self, keep: impl Fn(&RegisterView<'_>) -> bool) {
         match self {
-            Self::Few(few) => {
-                let mut all = std::mem::take(few).into_vec();
-                all.retain(keep);
-                *few = all.into_boxed_slice();
+            Self::Packed(packed) => {
+                if !packed.iter().all(|register| keep(&register)) {
+                    let kept = Packed::of(packed.iter().filter(keep).map(Some));
+                    *packed = kept.unwrap_or_default();
+                }
             }
-            Self::Many(many) => many.retain(|_, register| keep(register)),
+            Self::Loose(loose) => match &mut **loose {
+                Loose::Few(few) => few.retain(|register| keep(&register.view())),
+                Loose::Many(many) => many.retain(|_, register| keep(&register.view())),
+            },
         }
     }
 
-    pub(crate) fn get(&self, field: FieldIx) -> Option<&Register> {
+    pub(crate) fn get(&self, field: FieldIx) -> Option<RegisterView<'_>> {
+        match self {
+            Self::Packed(packed) => packed.get(field),
+            Self::Loose(loose) => loose.get(field).map(Register::view),
+        }
+    }
+
+    /// A register to be changed, which takes it out of the pack.
+    pub(crate) fn get_mut(&mut self, field: FieldIx) -> Option<&mut Register> {
+        if let Self::Packed(packed) = self {
+            packed.get(field)?;
+            *self = Self::Loose(Box::new(Loose::of(packed)));
+        }
+        match self {
+            Self::Loose(loose) => loose.get_mut(field),
+            Self::Packed(_) => None,
+        }
+    }
+
+    /// All registers, in no particular order.
+    pub(crate) fn for_each<'a>(&'a self, mut each: impl FnMut(RegisterView<'a>)) {
+        match self {
+            Self::Packed(packed) => packed.iter().for_each(each),
+            Self::Loose(loose) => match &**loose {
+                Loose::Few(few) => few.iter().map(Register::view).for_each(each),
+                Loose::Many(many) => many.values().for_each(|register| each(register.view())),
+            },
+        }
+    }
+}
+
+impl Loose {
+    fn of(packed: &Packed) -> Self {
+        let mut loose = Self::Few(Vec::new());
+        packed.iter().for_each(|register| loose.insert(register.to_register()));
+        loose
+    }
+
+    fn insert(&mut self, register: Register) {
+        if let Some(known) = self.get_mut(register.field) {
+            *known = register;
+            return;
+        }
+        match self {
+            Self::Few(few) if few.len() < FEW => {
+                few.reserve_exact(1);
+                few.push(register);
+            }
+            Self::Few(few) => {
+                let all = few.drain(..).chain([register]);
+                *self = Self::Many(all.map(|one| (one.field, one)).collect());
+            }
+            Self::Many(many) => drop(many.insert(register.field, register)),
+        }
+    }
+
+    fn get(&self, field: FieldIx) -> Option<&Register> {
         match self {
             Self::Few(few) => few.iter().find(|register| register.field == field),
             Self::Many(many) => many.get(&field),
         }
     }
 
-    pub(crate) fn get_mut(&mut self, field: FieldIx) -> Option<&mut Register> {
+    fn get_mut(&mut self, field: FieldIx) -> Option<&mut Register> {
         match self {
             Self::Few(few) => few.iter_mut().find(|register| register.field == field),
             Self::Many(many) => many.get_mut(&field),
-        }
-    }
-
-    /// All registers, in no particular order.
-    pub(crate) fn for_each<'a>(&'a self, mut each: impl FnMut(&'a Register)) {
-        match self {
-            Self::Few(few) => few.iter().for_each(each),
-            Self::Many(many) => many.values().for_each(&mut each),
         }
     }
 }

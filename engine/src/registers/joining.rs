@@ -3,13 +3,15 @@
 use smallvec::SmallVec;
 
 use super::lives::Touch;
-use super::{Content, EntryState, FieldIx, FieldNames, Register};
+use super::{
+    Content, ContentView, EntryState, FieldIx, FieldNames, Fields, Register, RegisterView,
+};
 use crate::delta::Watch;
 use crate::entries::EntryIx;
 use crate::id::{Life, Stamp};
 use crate::state::{ContentRecord, EntryRecord, FieldRecord, LifeRecord, RunRecord, TextRecord};
 use crate::text::{Fate, Piece, Sides, Text, pieces_of};
-use crate::value::{Value, char_count};
+use crate::value::char_count;
 
 impl EntryState {
     /// The lives that ops touched.
@@ -18,8 +20,8 @@ impl EntryState {
     }
 
     /// What the fields hold.
-    pub(crate) fn field_records(&self, names: &FieldNames) -> SmallVec<[FieldRecord; 1]> {
-        let mut records: SmallVec<[FieldRecord; 1]> = SmallVec::new();
+    pub(crate) fn field_records(&self, names: &FieldNames) -> SmallVec<[FieldRecord<'_>; 3]> {
+        let mut records: SmallVec<[FieldRecord<'_>; 3]> = SmallVec::new();
         self.fields.for_each(|register| {
             records.push(FieldRecord {
                 field: names.field(register.field).clone(),
@@ -35,7 +37,7 @@ impl EntryState {
     /// Takes in what another replica knows of the entry.
     pub(crate) fn join(
         &mut self,
-        (entry, record): (EntryIx, EntryRecord),
+        (entry, record): (EntryIx, EntryRecord<'_>),
         names: &mut FieldNames,
         sides: &Sides<'_>,
         watch: &mut Watch,
@@ -53,11 +55,38 @@ impl EntryState {
                 self.lives.touch(self.life, &touch);
             }
         }
-        for one in record.fields {
-            if one.life >= self.life {
-                self.join_field((entry, one), names, sides, watch);
+        let life = self.life;
+        let fields = record.fields.iter().filter(|one| one.life >= life);
+        if self.fields.is_empty() && self.fill((entry, fields.clone()), names, sides, watch) {
+            return;
+        }
+        fields.for_each(|one| self.join_field((entry, one), names, sides, watch));
+    }
+
+    /// Sets all fields at once, where none is set and no text was spliced. Whether it could be done.
+    fn fill<'a>(
+        &mut self,
+        (entry, fields): (EntryIx, impl Iterator<Item = &'a FieldRecord<'a>> + Clone),
+        names: &mut FieldNames,
+        sides: &Sides<'_>,
+        watch: &mut Watch,
+    ) -> bool {
+        if watch.notes_fields() {
+            for one in fields.clone() {
+                let field = names.name(&one.field);
+                watch.note_field(entry, field, || self.shown_value(entry, field));
             }
         }
+        let Some(filled) = Fields::of(fields.map(|one| {
+            let ContentRecord::Value(value) = one.content else { return None };
+            let (stamp, field) = ((sides.clock)(one.set), names.name(&one.field));
+            let content = ContentView::Value(value);
+            Some(RegisterView { stamp, life: one.life, field, content })
+        })) else {
+            return false;
+        };
+        self.fields = filled;
+        true
     }
 
     /// Ends all lives before this one.
@@ -71,14 +100,14 @@ impl EntryState {
 
     fn join_field(
         &mut self,
-        (entry, record): (EntryIx, FieldRecord),
+        (entry, record): (EntryIx, &FieldRecord<'_>),
         names: &mut FieldNames,
         sides: &Sides<'_>,
         watch: &mut Watch,
     ) {
         let field = names.name(&record.field);
         let stamp = (sides.clock)(record.set);
-        let known = self.fields.get_mut(field).map(|known| (known.life, known.stamp));
+        let known = self.fields.get(field).map(|known| (known.life, known.stamp));
         if known.is_some_and(|known| known >= (record.life, stamp)) {
             if known == Some((record.life, stamp))
                 && let ContentRecord::Text(theirs) = &record.content
@@ -88,8 +117,17 @@ impl EntryState {
             return;
         }
         watch.note_field(entry, field, || self.shown_value(entry, field));
-        let content = Content::of_record(&record.content);
-        drop(self.fields.insert(Register { stamp, content, life: record.life, field }));
+        let life = record.life;
+        match &record.content {
+            ContentRecord::Value(value) => {
+                let content = ContentView::Value(*value);
+                self.fields.set(&RegisterView { stamp, life, field, content });
+            }
+            ContentRecord::Text(text) => {
+                let content = Content::Spliced(Box::new(Text::from_pieces(pieces_of(text))));
+                self.fields.insert(Register { stamp, content, life, field });
+            }
+        }
     }
 
     fn join_text(
@@ -102,29 +140,17 @@ impl EntryState {
         if self.is_watched(entry, field, watch) {
             watch.note_text(entry, field, || self.shown_value(entry, field));
         }
-        if let Some(mine) = self.fields.get_mut(field).and_then(Register::text_mut) {
+        if let Some(mine) = self.text_in(field) {
             *mine = mine.join(theirs, sides);
         }
     }
 }
 
-impl Content {
-    fn record(&self) -> ContentRecord {
+impl<'a> ContentView<'a> {
+    fn record(self) -> ContentRecord<'a> {
         match self {
-            Self::Nothing => ContentRecord::Value(Value::None),
-            Self::Int(number) => ContentRecord::Value(Value::Int(*number)),
-            Self::Plain(text) => ContentRecord::Value(Value::Text(text.to_string())),
-            Self::Other(value) => ContentRecord::Value((**value).clone()),
+            Self::Value(value) => ContentRecord::Value(value),
             Self::Spliced(text) => ContentRecord::Text(record_of(text)),
-        }
-    }
-
-    fn of_record(record: &ContentRecord) -> Self {
-        match record {
-            ContentRecord::Value(value) => Self::of(value),
-            ContentRecord::Text(text) => {
-                Self::Spliced(Box::new(Text::from_pieces(pieces_of(text))))
-            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What is noted of fields before they come to hold something else.
 
-use super::{EntryState, FieldIx, Register, Undo};
+use super::{EntryState, FieldIx, RegisterView, Undo};
 use crate::delta::Watch;
 use crate::entries::EntryIx;
 use crate::value::Value;
@@ -43,7 +43,7 @@ impl EntryState {
         watch: &mut Watch,
     ) {
         if self.is_watched(entry, field, watch)
-            && let Some(text) = self.register_mut(field).and_then(Register::text_mut)
+            && let Some(text) = self.text_in(field)
         {
             watch.note_splice((entry, field), text.place_of_insertion(inserted), "", inserted);
         }
@@ -57,10 +57,10 @@ impl EntryState {
 
     /// What a field holds, if the entry is alive.
     pub(super) fn shown_value(&self, entry: EntryIx, field: FieldIx) -> Value {
-        self.shown_register(entry, field).map_or(Value::None, Register::value)
+        self.shown_register(entry, field).map_or(Value::None, RegisterView::value)
     }
 
-    fn shown_register(&self, entry: EntryIx, field: FieldIx) -> Option<&Register> {
+    fn shown_register(&self, entry: EntryIx, field: FieldIx) -> Option<RegisterView<'_>> {
         let is_alive = entry.is_well_known() || self.is_touched();
         self.register(field).filter(|_| is_alive)
     }

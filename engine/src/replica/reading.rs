@@ -3,7 +3,7 @@
 use crate::entries::EntryIx;
 use crate::id::{EntryId, Timestamp};
 use crate::op::NewEntry;
-use crate::registers::Register;
+use crate::registers::RegisterView;
 use crate::replica::Replica;
 use crate::value::{Field, Value};
 
@@ -90,7 +90,7 @@ impl Replica {
     /// its length, since it is copied; [`Replica::text_slice`] reads without a copy.
     #[must_use]
     pub fn value(&self, entry: EntryId, field: &Field) -> Value {
-        self.register(entry, field).map_or(Value::None, Register::value)
+        self.register(entry, field).map_or(Value::None, RegisterView::value)
     }
 
     /// The fields of an entry that hold something, in order.

@@ -9,7 +9,7 @@ use crate::entries::EntryIx;
 use crate::error::EditError;
 use crate::id::{EntryId, OpId, Timestamp};
 use crate::op::{IdRange, Op};
-use crate::registers::{FieldIx, Register};
+use crate::registers::{FieldIx, RegisterView};
 use crate::replica::Replica;
 use crate::text::Fate;
 use crate::tree::{OrderKey, rescued_key};
@@ -225,6 +225,7 @@ impl Undoing<'_> {
         let Some((before, register)) = &set.before else {
             return self.push_set(entry, part, Value::None).map(drop);
         };
+        let register = register.view();
         if register.text().is_none() {
             let new = self.push_set(entry, part, register.value())?;
             self.stand_for_op(*before, new);
@@ -256,7 +257,7 @@ impl Undoing<'_> {
 
     /// The text that a register holds, with something in the place of deleted characters that may be
     /// brought back.
-    fn text_with_fillers(&self, register: &Register) -> Refilled {
+    fn text_with_fillers(&self, register: RegisterView<'_>) -> Refilled {
         let mut refilled = Refilled::default();
         let names = &self.stand_ins.chars;
         let mut mentioned = None;
@@ -352,7 +353,7 @@ impl Undoing<'_> {
         for (named, now) in self.stand_ins.chars.present(chars) {
             let now = IdRange { first: now.unwrap_or(named.first), ..named };
             let (state, _) = self.replica.entries.state_mut(entry);
-            let pieces = state.register_mut(field).map(|register| register.standing(now));
+            let pieces = state.text_mut(field).map(|(_, text)| text.standing(now));
             for (piece, is_visible) in pieces.unwrap_or_default() {
                 let by = piece.first.counter - now.first.counter;
                 let named = IdRange { first: named.first.plus(by), len: piece.len };

@@ -4,33 +4,37 @@ use super::super::fields::field_number;
 use super::super::{Column, Reader, Sink, Source, Writer};
 use super::names::{NameReader, NameWriter};
 use crate::error::DecodeError;
-use crate::value::{BlobHash, BlobRef, Field, Value};
+use crate::value::{BlobHash, BlobRef, Field, Value, ValueView};
+
+/// The kinds of texts, which have the form of bytes.
+pub(crate) const TEXT_KINDS: [u8; 2] = [5, 7];
+pub(crate) const BYTES_KIND: u8 = 6;
 
 /// The number of the value's kind.
-pub(crate) const fn value_kind(value: &Value) -> u8 {
+pub(crate) const fn value_kind(value: ValueView<'_>) -> u8 {
     match value {
-        Value::None => 0,
-        Value::Bool(false) => 1,
-        Value::Bool(true) => 2,
-        Value::Int(_) => 3,
-        Value::Float(_) => 4,
-        Value::Text(_) => 5,
-        Value::Bytes(_) => 6,
-        Value::Json(_) => 7,
-        Value::Blob(BlobRef { is_text: false, .. }) => 8,
-        Value::Blob(BlobRef { is_text: true, .. }) => 9,
+        ValueView::None => 0,
+        ValueView::Bool(false) => 1,
+        ValueView::Bool(true) => 2,
+        ValueView::Int(_) => 3,
+        ValueView::Float(_) => 4,
+        ValueView::Text(_) => 5,
+        ValueView::Bytes(_) => 6,
+        ValueView::Json(_) => 7,
+        ValueView::Blob(BlobRef { is_text: false, .. }) => 8,
+        ValueView::Blob(BlobRef { is_text: true, .. }) => 9,
     }
 }
 
 /// Writes what a value holds. The digest hashes the same bytes.
-pub(crate) fn write_content(writer: &mut Writer, value: &Value) {
+pub(crate) fn write_content(writer: &mut Writer, value: ValueView<'_>) {
     match value {
-        Value::None | Value::Bool(_) => {}
-        Value::Int(number) => writer.signed(*number),
-        Value::Float(number) => writer.raw(&number.to_bits().to_le_bytes()),
-        Value::Text(text) | Value::Json(text) => writer.text(text),
-        Value::Bytes(bytes) => writer.sized(bytes),
-        Value::Blob(blob) => {
+        ValueView::None | ValueView::Bool(_) => {}
+        ValueView::Int(number) => writer.signed(number),
+        ValueView::Float(number) => writer.raw(&number.to_bits().to_le_bytes()),
+        ValueView::Text(text) | ValueView::Json(text) => writer.text(text),
+        ValueView::Bytes(bytes) => writer.sized(bytes),
+        ValueView::Blob(blob) => {
             writer.raw(&blob.hash.0);
             writer.varint(blob.size);
         }
@@ -38,17 +42,20 @@ pub(crate) fn write_content(writer: &mut Writer, value: &Value) {
 }
 
 /// Reads what a value of this kind holds.
-pub(crate) fn read_content(reader: &mut Reader<'_>, kind: u8) -> Result<Value, DecodeError> {
+pub(crate) fn read_content<'a>(
+    reader: &mut Reader<'a>,
+    kind: u8,
+) -> Result<ValueView<'a>, DecodeError> {
     Ok(match kind {
-        0 => Value::None,
-        1 => Value::Bool(false),
-        2 => Value::Bool(true),
-        3 => Value::Int(reader.signed()?),
-        4 => Value::Float(f64::from_bits(u64::from_le_bytes(reader.array()?))),
-        5 => Value::Text(reader.text()?.to_owned()),
-        6 => Value::Bytes(reader.sized()?.to_vec()),
-        7 => Value::Json(reader.text()?.to_owned()),
-        8 | 9 => Value::Blob(BlobRef {
+        0 => ValueView::None,
+        1 => ValueView::Bool(false),
+        2 => ValueView::Bool(true),
+        3 => ValueView::Int(reader.signed()?),
+        4 => ValueView::Float(f64::from_bits(u64::from_le_bytes(reader.array()?))),
+        5 => ValueView::Text(reader.text()?),
+        6 => ValueView::Bytes(reader.sized()?),
+        7 => ValueView::Json(reader.text()?),
+        8 | 9 => ValueView::Blob(BlobRef {
             hash: BlobHash(reader.array()?),
             size: reader.varint()?,
             is_text: kind == 9,
@@ -71,9 +78,9 @@ impl<S: Sink> NameWriter<'_, S> {
 
     /// A field and its new value.
     pub(super) fn value(&mut self, field: &Field, value: &Value) {
-        self.field(field, value_kind(value).into());
+        self.field(field, value_kind(value.view()).into());
         let column = if matches!(value, Value::Text(_)) { Column::Text } else { Column::Value };
-        write_content(self.sink.to(column), value);
+        write_content(self.sink.to(column), value.view());
     }
 }
 
@@ -96,6 +103,6 @@ impl<'b, S: Source<'b>> NameReader<'_, S> {
         let (field, kind) = self.field()?;
         let kind = u8::try_from(kind).unwrap_or(u8::MAX);
         let column = if kind == 5 { Column::Text } else { Column::Value };
-        Ok((field, read_content(self.source.from(column), kind)?))
+        Ok((field, read_content(self.source.from(column), kind)?.to_value()))
     }
 }

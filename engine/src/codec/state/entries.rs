@@ -66,7 +66,7 @@ impl<'a> EntryWriter<'a> {
         self.sink
     }
 
-    pub(super) fn entry(&mut self, entry: &EntryRecord) {
+    pub(super) fn entry(&mut self, entry: &EntryRecord<'_>) {
         self.id(entry.id);
         let is_item = *entry.lives == [LifeRecord { life: entry.life, creation: Creation::Item }];
         let at_once = self.is_placed_at_once(entry);
@@ -92,7 +92,7 @@ impl<'a> EntryWriter<'a> {
         }
     }
 
-    fn is_placed_at_once(&self, entry: &EntryRecord) -> bool {
+    fn is_placed_at_once(&self, entry: &EntryRecord<'_>) -> bool {
         let [one] = entry.moves.as_slice() else { return false };
         entry.id.creator() == Some(one.op)
             && one.life == Life::FIRST
@@ -153,11 +153,11 @@ impl<'a> EntryWriter<'a> {
         write_key(self.sink.to(Column::Key), last.as_ref(), one.op, &one.key);
     }
 
-    fn field(&mut self, one: &FieldRecord, entry: EntryId) {
+    fn field(&mut self, one: &FieldRecord<'_>, entry: EntryId) {
         let known = self.fields.len() as u64;
         let number = *self.fields.entry(one.field.clone()).or_insert(known);
         let kind = match &one.content {
-            ContentRecord::Value(value) => value_kind(value),
+            ContentRecord::Value(value) => value_kind(*value),
             ContentRecord::Text(_) => SPLICED,
         };
         let has_life = u64::from(one.life > Life::FIRST);
@@ -171,7 +171,7 @@ impl<'a> EntryWriter<'a> {
         self.recent.op = self.base_of(entry);
         self.op(one.set);
         match &one.content {
-            ContentRecord::Value(value) => write_content(self.sink.to(Column::Value), value),
+            ContentRecord::Value(value) => write_content(self.sink.to(Column::Value), *value),
             ContentRecord::Text(text) => self.text(text),
         }
     }

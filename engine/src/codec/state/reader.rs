@@ -47,7 +47,7 @@ impl<'a, 'b> EntryReader<'a, 'b> {
         self.source.finish()
     }
 
-    pub(super) fn entry(&mut self) -> Result<EntryRecord, DecodeError> {
+    pub(super) fn entry(&mut self) -> Result<EntryRecord<'b>, DecodeError> {
         let id = self.id()?;
         let head = self.number(Column::Tag)?;
         let life = if head & HAS_LIFE == 0 { Life::FIRST } else { self.life()? };
@@ -146,7 +146,7 @@ impl<'a, 'b> EntryReader<'a, 'b> {
         Ok(MoveRecord { op, life, parent, key, is_within, trashed_at })
     }
 
-    fn field(&mut self, entry: EntryId, current: Life) -> Result<FieldRecord, DecodeError> {
+    fn field(&mut self, entry: EntryId, current: Life) -> Result<FieldRecord<'b>, DecodeError> {
         let head = self.number(Column::Field)?;
         let (number, has_life) = (head >> 5, head & 16 != 0);
         // Four bits.
@@ -241,7 +241,7 @@ impl<'a, 'b> EntryReader<'a, 'b> {
 }
 
 /// What no ops can have led to.
-fn fault(entry: &EntryRecord) -> Option<&'static str> {
+fn fault(entry: &EntryRecord<'_>) -> Option<&'static str> {
     let is_well_known = entry.id.is_well_known();
     if is_well_known && entry.life > Life::FIRST {
         return Some("a life that a system entry does not have");

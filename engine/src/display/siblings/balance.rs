@@ -3,6 +3,7 @@
 use smallvec::smallvec;
 
 use super::{NODE_SIZE, NODE_SIZE_LOW, Node, NodeIx, Siblings, Slot, Slots, Up};
+use crate::entries::EntryIx;
 use crate::index::push_tightly;
 
 impl<T: Copy + Default> Siblings<T> {
@@ -28,6 +29,29 @@ impl<T: Copy + Default> Siblings<T> {
             self.renew_first(node);
         }
         self.add_right(node, moved);
+    }
+
+    /// Makes the tree of an empty container from all its siblings, in order.
+    pub(super) fn build(&mut self, container: EntryIx, mut slots: Vec<Slot>) {
+        let (up, mut is_leaf) = (Up::Container(container), true);
+        loop {
+            // As many nodes as it takes, all about as full.
+            let nodes = slots.len().div_ceil(NODE_SIZE);
+            let size = slots.len().div_ceil(nodes.max(1)).max(1);
+            let level = slots.chunks(size).map(|slots| {
+                let first_leaf = if is_leaf { None } else { self.first_leaf(slots[0]) };
+                let node = self.add_node(slots.iter().copied().collect(), up, first_leaf);
+                self.slot_of(node)
+            });
+            slots = level.collect();
+            is_leaf = false;
+            if let [root] = slots[..] {
+                self.spots[container.at()].root = Some(root.node());
+            }
+            if slots.len() <= 1 {
+                return;
+            }
+        }
     }
 
     /// Makes a node of these slots, right beside `node` to which they belonged.
