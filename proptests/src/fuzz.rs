@@ -3,6 +3,7 @@
 use arbitrary::{Arbitrary, Unstructured};
 use sds_engine::{Change, Patch, Replica, ReplicaId, Version};
 
+use crate::simulation::{SimStory, run_story};
 use crate::snapshot;
 use crate::store_story::{StoreStep, StoreStory, USERS};
 use crate::story::{PEERS, Step, Story};
@@ -48,6 +49,13 @@ pub fn store_story(data: &[u8]) -> Option<(usize, u64, Vec<StoreStep>)> {
         steps.push(StoreStep::arbitrary(&mut bytes).ok()?);
     }
     Some((users, seed, steps))
+}
+
+/// Panics unless the story that the bytes tell comes to rest with nothing lost.
+pub fn simulation(data: &[u8]) {
+    let Some(story) = SimStory::of_bytes(data) else { return };
+    let told = run_story(&story).map_err(|(_, failure)| failure);
+    assert!(told.is_ok(), "{}", told.err().unwrap_or_default());
 }
 
 /// The model takes time that grows with the square of what it is given.

@@ -3,6 +3,7 @@
 //! - [`model`]: what state a set of changes gives, straight from the merging rules.
 //! - [`story`]: a few replicas, their edits and what reaches whom.
 //! - [`store_rules`]: what must hold of any store; [`store_story`]: a few users of one.
+//! - [`simulation`]: devices, a relay, lines and disks that fail, all decided by one seed.
 //! - [`edit`]: local edits at random, and what each promises.
 //! - [`adversarial`]: well-formed changes that no honest author would make.
 //! - [`fuzz`](mod@fuzz): the bodies of the fuzz targets.
@@ -24,6 +25,7 @@ pub mod fuzz;
 pub mod mirror;
 pub mod model;
 pub mod pool;
+pub mod simulation;
 pub mod snapshot;
 pub mod store_rules;
 pub mod store_story;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use sds_proptests::check::report;
 use sds_proptests::fuzz;
+use sds_proptests::simulation::{SimStory, run_story};
 
 #[test]
 fn stories_of_the_corpus_converge() {
@@ -31,6 +32,16 @@ fn stories_of_a_store_in_the_corpus_keep_its_rules() {
         if let Err(panic) = std::panic::catch_unwind(|| fuzz::store(&bytes)) {
             report(&format!("{}: {:#?}", file.display(), fuzz::store_story(&bytes)));
             std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+#[test]
+fn simulations_of_the_corpus_come_to_rest() {
+    for (file, bytes) in corpus("simulation") {
+        let story = SimStory::of_bytes(&bytes).unwrap();
+        if let Err((trace, failure)) = run_story(&story) {
+            panic!("{}: {failure}\n{story:#?}\n{}", file.display(), trace.join("\n"));
         }
     }
 }

@@ -4,22 +4,25 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quinn::{Connection, Incoming, RecvStream, SendStream, VarInt};
+use sds_engine::BlobHash;
 use sds_sync::limits::{
-    BLOB_FRAME_BYTES_MAX, CONNECTION_WINDOW_BYTES, FIRST_FRAME_BYTES_MAX, OPEN_TIMEOUT,
+    BLOB_FRAME_BYTES_MAX, CONNECTION_WINDOW_BYTES, FIRST_FRAME_BYTES_MAX, IDLE_CONNECTION_TIMEOUT,
+    OPEN_TIMEOUT, STOP_TIMEOUT,
 };
 use sds_sync::transport::{FrameReceiver, FrameSender, StreamError, send_datagram};
-use sds_sync::{ClientFrame, RefusalCode, RelayFrame, StoreId, decode_datagram, encode_datagram};
+use sds_sync::{
+    ClientFrame, Offer, Refusal, RefusalCode, RelayFrame, StoreId, decode_datagram,
+    encode_datagram, serve_get, serve_put,
+};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::access::Access;
-use crate::limits::{IDLE_CONNECTION_TIMEOUT, STOP_TIMEOUT};
 use crate::node::{Node, stopped};
 use crate::presence_seat::PresenceSeat;
-use crate::relay_session::Refusal;
-use crate::serve_blob::{BlobName, Offer, serve_get, serve_put};
+use crate::serve_blob::ClientBlobs;
 use crate::serve_store::{OpenRequest, serve_store};
+use sds_sync::access::Access;
 
 /// A client, and which stores it has open on its connection.
 pub(crate) struct Peer {
@@ -189,19 +192,19 @@ async fn serve_stream(
         }
         Ok(Some(ClientFrame::PutBlob { store, hash, size })) => {
             receiver.set_max(BLOB_FRAME_BYTES_MAX);
-            let offer = Offer { name: BlobName { store, hash }, size, can_resume: false };
-            serve_put(&peer, offer, sender, receiver).await;
+            let offer = Offer { hash: BlobHash(hash), size, can_resume: false };
+            serve_put(&ClientBlobs { peer: &peer, store }, offer, sender, receiver).await;
         }
         Ok(Some(ClientFrame::OfferBlob { store, hash, size })) => {
             receiver.set_max(BLOB_FRAME_BYTES_MAX);
-            let offer = Offer { name: BlobName { store, hash }, size, can_resume: true };
-            serve_put(&peer, offer, sender, receiver).await;
+            let offer = Offer { hash: BlobHash(hash), size, can_resume: true };
+            serve_put(&ClientBlobs { peer: &peer, store }, offer, sender, receiver).await;
         }
         Ok(Some(ClientFrame::GetBlob { store, hash })) => {
-            serve_get(&peer, BlobName { store, hash }, 0, sender).await;
+            serve_get(&ClientBlobs { peer: &peer, store }, BlobHash(hash), 0, sender).await;
         }
         Ok(Some(ClientFrame::GetBlobFrom { store, hash, offset })) => {
-            serve_get(&peer, BlobName { store, hash }, offset, sender).await;
+            serve_get(&ClientBlobs { peer: &peer, store }, BlobHash(hash), offset, sender).await;
         }
         Ok(Some(_)) => {
             let message = "no stream begins with this frame";

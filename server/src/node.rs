@@ -9,19 +9,20 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use quinn::{Endpoint, VarInt};
+use sds_sync::limits::STOP_TIMEOUT;
 use sds_sync::transport::server_endpoint;
 use sds_sync::{CertificateHash, RelayUrl, StorageError, TransportError, UrlError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::access::{Gate, Secret};
-use crate::certificate::{CertificateError, CertificateSource, Identity};
 use crate::connection::{serve, shake_hands};
-use crate::limits::{CONNECTIONS_MAX, STOP_TIMEOUT, UNPROVED_HANDSHAKES_MAX};
+use crate::limits::{CONNECTIONS_MAX, UNPROVED_HANDSHAKES_MAX};
 use crate::log_writer::LogWriter;
 use crate::rooms::Rooms;
 use crate::store_log::StoreLog;
+use sds_sync::access::{Gate, Secret};
+use sds_sync::certificate::{CertificateError, CertificateSource, Identity};
 
 /// The name of the relay's file in its folder.
 const LOG_FILE: &str = "relay.redb";

@@ -10,10 +10,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sds_sync::StoreId;
+use sds_sync::limits::APPEND_BYTES_GOAL;
 use sds_sync::presence::PresenceRoom;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::limits::{APPEND_BYTES_GOAL, GROUP_BYTES_GOAL};
+use crate::limits::GROUP_BYTES_GOAL;
 use crate::relay::{Cursor, Next, Room};
 
 /// Turns are counted in steps of this many bytes.

@@ -10,18 +10,19 @@ use std::time::{Duration, Instant, SystemTime};
 use sds_engine::{Change, Version};
 use sds_sync::limits::{FRAME_BYTES_MAX, OPEN_SEATS_MAX, PROTOCOL_VERSION};
 use sds_sync::transport::{FramePipe, FrameReceiver, FrameSender, Interest, Ready, StreamError};
-use sds_sync::{ClientFrame, RefusalCode, RelayFrame, StoreId, Token};
+use sds_sync::{
+    ClientFrame, Refusal, RefusalCode, RelayFrame, ServingSession, StoreId, Token, memory_of,
+};
 use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until};
 
-use crate::access::{Access, AccessError};
 use crate::connection::{Peer, refuse};
 use crate::log_writer::Outcome;
 use crate::node::{Node, stopped};
 use crate::presence_seat::PresenceSeat;
 use crate::relay::{Cursor, Next};
-use crate::relay_session::{Refusal, RelaySession, memory_of};
 use crate::rooms::Member;
+use sds_sync::access::{Access, AccessError};
 
 /// How long to sleep at most before the clock is looked at again: clocks are set, machines
 /// suspended.
@@ -126,7 +127,7 @@ async fn open_session(
     access: &Access,
     Asked { had, seats }: Asked,
     member: &Member,
-) -> Result<RelaySession, Refusal> {
+) -> Result<ServingSession<Cursor>, Refusal> {
     let (id, known) = (store.clone(), had.clone());
     let read = peer.node.read(move |log| {
         let (position, end) = log.position_for(&id, &known)?;
@@ -137,7 +138,7 @@ async fn open_session(
     let (version, tips, position, end) = read.await.ok_or(STORAGE_FAILED)?;
     member.note_end(end);
     let (writable, cursor) = (access.may_write(), Cursor::new(had, position, end));
-    Ok(RelaySession::new(&version, tips, writable, cursor))
+    Ok(ServingSession::new(&version, tips, writable, cursor))
 }
 
 /// An append that waits for its turn or is on its way to the disk. `None` if the relay stops.
@@ -146,7 +147,7 @@ type Append = Pin<Box<dyn Future<Output = Option<Outcome>> + Send>>;
 struct Service {
     node: Arc<Node>,
     store: StoreId,
-    session: RelaySession,
+    session: ServingSession<Cursor>,
     member: Member,
     pipe: FramePipe<RelayFrame, ClientFrame>,
     pending: Option<Append>,
@@ -327,17 +328,23 @@ impl Service {
         while let Some(cursor) = self.session.wants_log() {
             match self.member.next_for(cursor) {
                 Next::Nothing => return,
-                Next::Changes { from, changes } => self.session.handle_log(from, changes),
+                Next::Changes { from, changes } => self.pass(from, changes),
                 Next::OnDisk(from) => {
                     let store = self.store.clone();
                     let page = self.node.read(move |log| log.read(&store, from)).await;
                     match page.filter(|page| !page.changes.is_empty()) {
-                        Some(page) => self.session.handle_log(from, page.changes),
+                        Some(page) => self.pass(from, page.changes),
                         None => return self.session.refuse(STORAGE_FAILED),
                     }
                 }
             }
         }
+    }
+
+    /// Moves the client on over the part of the log at position `from`.
+    fn pass(&mut self, from: u64, changes: Vec<Arc<[u8]>>) {
+        let lacking = self.session.cursor_mut().pass(from, changes);
+        self.session.handle_log(lacking);
     }
 
     /// Appends the client's last changes, so that a goodbye right after them loses none.
@@ -368,7 +375,7 @@ impl Service {
                 if let Some(code) = appended.refused {
                     tracing::warn!(store = %self.store, code = code.code(), "changes refused");
                 }
-                self.session.handle_appended(&appended);
+                self.session.handle_appended(&appended.stored, appended.refused);
             }
             Some(Err(_)) => self.session.refuse(STORAGE_FAILED),
             None => self.session.refuse(SHUTTING_DOWN),

@@ -264,3 +264,33 @@ async fn two_clones_that_edit_at_the_same_time_part_and_converge() {
         relay.stop().await;
     }
 }
+
+/// Goal: an old backup that is restored twice, with the same unsent edit in it, brings that edit once.
+/// Method: each time the relay has another change in its place, so that it has to be made again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_restored_twice_makes_its_unsent_edit_once() {
+    let home = TempDir::new().unwrap();
+    let relay = relay(home.path()).await;
+    let desk = MemoryPersistence::new(id(), ReplicaId::new(7).unwrap());
+    let backup = desk.copy();
+    let engine = wake(&desk);
+    add(&engine, "at the desk");
+    connect(&engine, &relay);
+    synced(&engine).await;
+    let engine_of_backup = wake(&backup);
+    add(&engine_of_backup, "unsent");
+    engine_of_backup.flush().await.unwrap();
+    drop(engine_of_backup);
+
+    let mut expected = vec!["at the desk", "unsent"];
+    for later in ["went on once", "went on twice"] {
+        let restored = wake(&backup.copy());
+        connect(&restored, &relay);
+        converge(&engine, &restored, &expected).await;
+        add(&restored, later);
+        expected.push(later);
+        converge(&engine, &restored, &expected).await;
+        restored.stop().await.unwrap();
+    }
+    relay.stop().await;
+}

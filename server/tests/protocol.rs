@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use sds_engine::{Change, Op, OpId, Patch, ReplicaId, Version};
-use sds_server::limits::{IDLE_CONNECTION_TIMEOUT, UNPROVED_HANDSHAKES_MAX};
+use sds_server::limits::UNPROVED_HANDSHAKES_MAX;
 use sds_server::{Grant, Relay, RelayConfig, Scope, Secret, mint};
 use sds_sync::limits::{
-    BLOB_BYTES_MAX, BLOB_CHUNK_BYTES_MAX, FRAME_BYTES_MAX, OPEN_SEATS_MAX, PROTOCOL_VERSION,
+    BLOB_BYTES_MAX, BLOB_CHUNK_BYTES_MAX, FRAME_BYTES_MAX, IDLE_CONNECTION_TIMEOUT, OPEN_SEATS_MAX,
+    PROTOCOL_VERSION,
 };
 use sds_sync::transport::{Connection, FrameReceiver, FrameSender, connect};
 use sds_sync::{

@@ -112,7 +112,17 @@ impl Database {
     /// # Errors
     /// Any [`StorageError`].
     pub fn open(path: &Path) -> Result<Self, StorageError> {
-        Self::open_on(Box::new(FileMedium(path.to_owned())))
+        Self::open_within(path, LOCK_PATIENCE)
+    }
+
+    /// Opens a file, and waits no longer than `patience` for another process to let go of it.
+    ///
+    /// # Errors
+    /// Any [`StorageError`].
+    pub fn open_within(path: &Path, patience: Duration) -> Result<Self, StorageError> {
+        let medium = Box::new(FileMedium(path.to_owned()));
+        let redb = RwLock::new(Some(open_patiently(&*medium, patience)?));
+        Ok(Self { redb, medium })
     }
 
     /// Opens the database on a medium like [`open`](Self::open).
@@ -120,8 +130,20 @@ impl Database {
     /// # Errors
     /// Any [`StorageError`].
     pub fn open_on(medium: Box<dyn Medium>) -> Result<Self, StorageError> {
-        let redb = RwLock::new(Some(open_patiently(&*medium)?));
+        let redb = RwLock::new(Some(open_patiently(&*medium, LOCK_PATIENCE)?));
         Ok(Self { redb, medium })
+    }
+
+    /// Makes a file, and its folder, with what `initialize` puts into it, unless it is there.
+    ///
+    /// # Errors
+    /// Any [`StorageError`]; and what `initialize` fails with, then there is no file.
+    pub fn create_if_missing(
+        path: &Path,
+        initialize: impl FnOnce(&WriteTransaction) -> Result<(), Failure>,
+    ) -> Result<(), StorageError> {
+        let is_there = path.try_exists().map_err(|error| StorageError::from_io(path, error))?;
+        if is_there { Ok(()) } else { create(path, initialize) }
     }
 
     /// Opens a file like [`open`](Self::open), or makes it, and its folder, with what `initialize`
@@ -133,10 +155,7 @@ impl Database {
         path: &Path,
         initialize: impl FnOnce(&WriteTransaction) -> Result<(), Failure>,
     ) -> Result<Self, StorageError> {
-        let is_there = path.try_exists().map_err(|error| StorageError::from_io(path, error))?;
-        if !is_there {
-            create(path, initialize)?;
-        }
+        Self::create_if_missing(path, initialize)?;
         Self::open(path)
     }
 
@@ -266,7 +285,7 @@ impl Database {
         drop(redb);
         let mut redb = self.redb.write().unwrap_or_else(PoisonError::into_inner);
         if redb.is_none() {
-            *redb = Some(open_patiently(&*self.medium)?);
+            *redb = Some(open_patiently(&*self.medium, LOCK_PATIENCE)?);
         }
         Ok(RwLockWriteGuard::downgrade(redb))
     }
@@ -278,8 +297,8 @@ impl fmt::Debug for Database {
     }
 }
 
-fn open_patiently(medium: &dyn Medium) -> Result<redb::Database, StorageError> {
-    let deadline = Instant::now() + LOCK_PATIENCE;
+fn open_patiently(medium: &dyn Medium, patience: Duration) -> Result<redb::Database, StorageError> {
+    let deadline = Instant::now() + patience;
     loop {
         match guarded(medium.path(), || Ok(medium.open()?)) {
             Err(StorageError::Locked { .. }) if Instant::now() < deadline => sleep(LOCK_RETRY),

@@ -23,6 +23,8 @@ pub(crate) struct Ledger {
     pub(crate) log_bytes: usize,
     /// How many bytes the snapshot before them has.
     pub(crate) snapshot_bytes: usize,
+    /// Whether there is a log that a snapshot may take the place of.
+    pub(crate) takes_snapshots: bool,
 }
 
 /// What a store has gained.
@@ -53,12 +55,15 @@ impl Ledger {
         match store.changes_since(&self.version) {
             Some(changes) => {
                 self.seats.note(&changes, next);
-                self.log_bytes += changes.iter().map(|change| change.len()).sum::<usize>();
+                if self.takes_snapshots {
+                    self.log_bytes += changes.iter().map(|change| change.len()).sum::<usize>();
+                }
                 gained.blobs = changes.iter().flat_map(|change| blobs_of(change)).collect();
                 gained.changes.clone_from(&changes);
                 gained.unsaved.changes = changes;
             }
             // It took in a state in place of changes that are gone.
+            None if !self.takes_snapshots => return Err(history_missing(id)),
             None => {
                 self.seats.note_all(store).ok_or_else(|| history_missing(id))?;
                 self.log_bytes = usize::MAX;

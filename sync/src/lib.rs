@@ -5,9 +5,11 @@
 //! - [`SyncedStore`], [`Link`], [`Reconnect`], [`WriteQueue`]: what a sync engine does, without thread,
 //!   socket or clock, for programs with a loop of their own.
 //! - [`ClientSession`]: the client's side of the protocol, without socket, clock or store.
+//! - [`ServingSession`]: the answering side's, likewise.
 //! - [`ClientFrame`], [`RelayFrame`]: what travels; `docs/protocol.md` has their bytes.
 //! - [`Persistence`]: where a store is kept; [`RedbPersistence`] is its file, and [`check_store`] looks
 //!   whether it is sound.
+//! - [`access`]: the tokens that open stores, at relays and at peers that listen.
 //! - [`presence`]: who else is here, and where.
 //! - [`transport`]: QUIC streams of frames, relay URLs, and whom to trust.
 //! - [`BlobWriter`], [`BlobReader`]: large values in and out as streams.
@@ -16,13 +18,19 @@
 //! - [`limits`]: every bound.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::unreachable))]
 
+pub mod access;
 mod backoff;
 pub mod blob_rows;
+mod blob_service;
 mod blob_storage;
+pub mod certificate;
 pub mod database;
+mod guest_session;
+mod intake;
 mod ledger;
 pub mod limits;
 mod link;
+mod local_socket;
 mod local_store;
 pub mod log_value;
 mod message;
@@ -34,6 +42,7 @@ mod random;
 mod read_only;
 mod reconnect;
 mod seat;
+mod serving_session;
 mod session;
 mod store_id;
 mod sync_engine;
@@ -42,7 +51,9 @@ pub mod transport;
 mod write_queue;
 
 pub use backoff::Backoff;
+pub use blob_service::{BlobDoor, Offer, serve_get, serve_put};
 pub use blob_storage::{BlobError, BlobReader, BlobStorage, BlobWriter, Claims};
+pub use certificate::{CertificateError, CertificateSource};
 pub use link::{Link, LinkError};
 pub use local_store::LocalStore;
 pub use message::{
@@ -52,15 +63,16 @@ pub use message::{
 pub use outbox::Outbox;
 pub use persistence::{
     Batch, CheckReport, Finding, LogPage, MemoryPersistence, Persistence, RedbPersistence,
-    StorageError, check_store,
+    SharedFile, StorageError, check_store,
 };
 pub use reconnect::{Next, Reconnect};
 pub use seat::{Chain, Seat};
+pub use serving_session::{LogCursor, Refusal, ServingSession, memory_of};
 pub use session::{ClientEvent, ClientSession, Hello, PeerMisbehaved};
 pub use store_id::{InvalidStoreId, StoreId};
 pub use sync_engine::{
-    BlobFetch, ConnectOptions, ConnectionState, PresenceSubscription, SyncEngine, SyncError,
-    SyncStatus,
+    BlobFetch, ConnectOptions, ConnectionState, ListenError, ListenOptions, Listening,
+    PresenceSubscription, SyncEngine, SyncError, SyncStatus,
 };
 pub use synced_store::{Captured, Handover, Purpose, SyncedStore, TakeInError, TakenIn};
 pub use transport::{CertificateHash, RelayUrl, TransportError, Trust, UrlError};

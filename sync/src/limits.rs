@@ -46,6 +46,9 @@ pub const CHECKPOINT_BYTES_MIN: usize = 512 << 10;
 /// The longest token, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 8 << 10;
 
+/// The shortest secret that signs tokens, in characters.
+pub const SECRET_CHARS_MIN: usize = 32;
+
 /// The longest id of a store, in bytes. Every byte may take three in a file name.
 pub const STORE_ID_BYTES_MAX: usize = 80;
 
@@ -66,6 +69,13 @@ pub const FILE_CACHE_BYTES: usize = 32 << 20;
 
 /// The most bytes of a log that are read from disk at a time; a larger change comes alone.
 pub const LOG_PAGE_BYTES_MAX: usize = 4 << 20;
+
+/// How much memory the changes may take that are taken from one client at a time, and those of one
+/// store that are on their way to the disk, in bytes; a larger change comes alone.
+pub const APPEND_BYTES_GOAL: usize = 4 << 20;
+
+/// The most changes that are taken from one client at a time.
+pub const APPEND_CHANGES_MAX: usize = 2 * PATCH_CHANGES_MAX;
 
 /// The most bytes of local changes that may wait for the disk before edits are refused.
 pub const UNSAVED_BYTES_MAX: usize = 256 << 20;
@@ -90,6 +100,41 @@ pub const FRAME_QUEUE_MAX: usize = 4;
 
 /// How long a file that another process has open is waited for.
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a process waits for the file of a store that another one has, without a sign of it.
+pub const OWNER_PATIENCE: Duration = Duration::from_secs(60);
+
+/// The first and the last ceiling of the pause before it tries again.
+pub const OWNER_RETRY_MIN: Duration = Duration::from_millis(4);
+/// See [`OWNER_RETRY_MIN`].
+pub const OWNER_RETRY_MAX: Duration = Duration::from_millis(128);
+
+/// How long the owner of a file may be silent before a guest looks for another one.
+pub const OWNER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long whoever connects may take to shake hands, and a connection may be without an open store.
+pub const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long streams and connections may take to end when who serves them stops.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many peers may be connected at a time to an engine that listens.
+pub const PEERS_MAX: usize = 64;
+
+/// How long a client may take for a piece of a blob, beyond the time that its bytes need.
+pub const CHUNK_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The slowest line over which a blob is still taken, in bytes a second.
+pub const BLOB_BYTES_PER_SECOND_MIN: u64 = 4 << 10;
+
+/// How long a client may take for a piece of a blob with this many bytes.
+#[must_use]
+pub const fn chunk_timeout(bytes: u64) -> Duration {
+    CHUNK_PATIENCE.saturating_add(Duration::from_secs(bytes / BLOB_BYTES_PER_SECOND_MIN))
+}
+
+/// How many local connections the owner of a file serves at a time.
+pub const GUESTS_MAX: usize = 128;
 
 /// How long a connection attempt may take, for each address.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -155,6 +200,8 @@ const _: () = assert!(CHANGE_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX <= u32::MAX as usize);
 const _: () = assert!(PATCH_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(PATCH_CHANGES_MAX * size_of::<u64>() < FRAME_OVERHEAD_BYTES_MAX);
+const _: () = assert!(APPEND_BYTES_GOAL <= FRAME_BYTES_MAX);
+const _: () = assert!(PATCH_CHANGES_MAX <= APPEND_CHANGES_MAX);
 const _: () = assert!(BLOB_CHUNK_BYTES_MAX < BLOB_FRAME_BYTES_MAX);
 const _: () = assert!(BLOB_FRAME_BYTES_MAX <= FRAME_BYTES_MAX);
 const _: () = assert!(
@@ -168,3 +215,15 @@ const _: () = assert!(3 * STORE_ID_BYTES_MAX + ".sds".len() <= 255);
 const _: () = assert!(PRESENCE_BYTES_MAX + PRESENCE_SUBJECT_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(PRESENCE_INTERVAL.as_millis() < PRESENCE_SETTLE.as_millis());
 const _: () = assert!(KEEP_ALIVE_INTERVAL.as_secs() < IDLE_TIMEOUT.as_secs());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_chunk_may_come_over_a_slow_line() {
+        let modem = Duration::from_secs(BLOB_CHUNK_BYTES_MAX as u64 / (5 << 10));
+        assert!(chunk_timeout(BLOB_CHUNK_BYTES_MAX as u64) > modem);
+        assert_eq!(chunk_timeout(1), CHUNK_PATIENCE, "one byte is no reason to wait for minutes");
+    }
+}

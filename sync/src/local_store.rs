@@ -10,8 +10,7 @@ use sds_store::{DataStore, StoreError};
 
 use crate::blob_storage::{BlobError, BlobReader, BlobStorage, StoredBlobs, write_blob};
 use crate::ledger::Ledger;
-use crate::persistence::{Persistence, RedbPersistence, StorageError};
-use crate::random;
+use crate::persistence::{Intent, Persistence, SharedFile, StorageError};
 use crate::seat::Seats;
 use crate::store_id::StoreId;
 
@@ -40,23 +39,33 @@ pub struct LocalStore {
 }
 
 impl LocalStore {
-    /// Opens the store `id` in `folder`, or makes it. Waits a few seconds for another process that
-    /// has it open.
+    /// Opens the store `id` in `folder`, or makes it. If another process has its file open, this one
+    /// becomes its guest, or waits for its turn.
     ///
     /// # Errors
     /// Any [`StorageError`] but [`StorageError::NotFound`].
     pub fn open_or_create(folder: &Path, id: &StoreId) -> Result<Self, StorageError> {
-        let fresh = random::replica_id();
-        Self::load(RedbPersistence::open_or_create(folder, id, fresh)?)
+        Self::load(SharedFile::open(folder, id, Intent::Create)?)
     }
 
-    /// Opens the store `id` in `folder`; creates nothing. Waits a few seconds for another process
-    /// that has it open.
+    /// Opens the store `id` in `folder` as [`open_or_create`](Self::open_or_create) does, but creates
+    /// nothing.
     ///
     /// # Errors
     /// Any [`StorageError`].
     pub fn open_existing(folder: &Path, id: &StoreId) -> Result<Self, StorageError> {
-        Self::load(RedbPersistence::open_existing(folder, id)?)
+        Self::load(SharedFile::open(folder, id, Intent::Write)?)
+    }
+
+    /// The store `id` in `folder` as it is now, to read: nothing can be committed. Others may have its
+    /// file at once.
+    ///
+    /// # Errors
+    /// Any [`StorageError`].
+    pub fn open_to_read(folder: &Path, id: &StoreId) -> Result<Self, StorageError> {
+        let mut local = Self::load(SharedFile::open(folder, id, Intent::Read)?)?;
+        local.persistence.let_go();
+        Ok(local)
     }
 
     /// Loads what `persistence` keeps.
@@ -72,11 +81,13 @@ impl LocalStore {
             Some(snapshot) => from_snapshot(id, DataStore::from_binary(replica, snapshot))?,
             None => DataStore::new(replica),
         };
-        let mut log_bytes = 0;
+        let (mut log_bytes, takes_snapshots) = (0, persistence.takes_snapshots());
         let mut from = Some(0);
         while let Some(at) = from {
             let page = persistence.read_log(at)?;
-            log_bytes += page.changes.iter().map(|change| change.len()).sum::<usize>();
+            if takes_snapshots {
+                log_bytes += page.changes.iter().map(|change| change.len()).sum::<usize>();
+            }
             restore(&mut store, &page.changes, persistence.store())?;
             from = page.next;
         }
@@ -92,7 +103,7 @@ impl LocalStore {
         store.resume_at(seats.current().next);
         let (version, snapshot_bytes) =
             (store.version().clone(), snapshot.map_or(0, |it| it.len()));
-        let ledger = Ledger { version, seats, log_bytes, snapshot_bytes };
+        let ledger = Ledger { version, seats, log_bytes, snapshot_bytes, takes_snapshots };
         Ok(Self { store, persistence: Box::new(persistence), blobs, ledger, released: Vec::new() })
     }
 

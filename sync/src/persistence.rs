@@ -15,14 +15,20 @@ use std::sync::Arc;
 use sds_engine::BlobHash;
 
 use crate::blob_storage::BlobStorage;
+use crate::message::RefusalCode;
 use crate::seat::Seat;
 use crate::store_id::StoreId;
 
+mod guest_blobs;
+mod guest_link;
 mod memory;
 mod redb;
+mod shared_file;
 
 pub use memory::MemoryPersistence;
 pub use redb::{CheckReport, Finding, RedbPersistence, check_store};
+pub(crate) use shared_file::Intent;
+pub use shared_file::SharedFile;
 
 /// A part of the log, in the order in which it was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -90,7 +96,7 @@ pub trait Persistence: fmt::Debug + Send + 'static {
     /// The store that is kept here.
     fn store(&self) -> &StoreId;
 
-    /// The seats of the file. One is not given up: it is leased to this session.
+    /// The seats of the file. One is for sessions, and this session's.
     fn seats(&self) -> Vec<Seat>;
 
     /// The snapshot that the log begins after, if there is one.
@@ -120,6 +126,20 @@ pub trait Persistence: fmt::Debug + Send + 'static {
     /// # Errors
     /// If it cannot be written; then nothing of it is here.
     fn append(&mut self, batch: &Batch) -> Result<(), StorageError>;
+
+    /// Whether a batch may bring a snapshot.
+    fn takes_snapshots(&self) -> bool {
+        true
+    }
+
+    /// The file, if there is one and this process owns it: others then are served by it.
+    fn owned_file(&self) -> Option<&Path> {
+        None
+    }
+
+    /// Lets others have what is kept here, if it was opened only to be read: it is not asked for
+    /// anything but blobs any more.
+    fn let_go(&mut self) {}
 
     /// Gives room on disk back that nothing needs, if it is worth it. May take as long as copying the
     /// file; to be called before closing.
@@ -193,6 +213,21 @@ pub enum StorageError {
         /// The file.
         path: PathBuf,
     },
+    /// The process that had the file went in the middle of a write, and somebody else has gone on under
+    /// the same ids, or without what the write built on. Nothing of it was written.
+    #[error("{} was written to by somebody else meanwhile: do the same again", path.display())]
+    SeatLost {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The process that has the file open does not take what this one brings.
+    #[error("the process that has {} open refuses ({code}): see that both programs are of one version", path.display())]
+    OwnerRefuses {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        code: RefusalCode,
+    },
     /// A failure has closed the file. If it stays so, another process has written to it since.
     #[error("{} was closed after a failure: try again, or open it anew", path.display())]
     Closed {
@@ -215,6 +250,8 @@ impl StorageError {
             Self::NotWritable { .. } => "store-not-writable",
             Self::Io { .. } => "storage-failed",
             Self::HistoryMissing { .. } => "history-missing",
+            Self::SeatLost { .. } => "seat-lost",
+            Self::OwnerRefuses { .. } => "owner-refuses",
             Self::Closed { .. } => "storage-closed",
         }
     }

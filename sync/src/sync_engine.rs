@@ -4,6 +4,7 @@
 //! - What was edited is on disk before it is sent.
 //! - What was received is on disk before it counts as synced.
 //! - A patch that cannot be taken in ends the connection and leaves the store untouched.
+//! - What others bring, guests of the file and peers, is on disk before they are told that it is.
 //!
 //! Not here: the protocol (`session`), the file (`persistence`), and more than one process at one
 //! file.
@@ -20,6 +21,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::blob_storage::{BlobError, BlobReader, write_blob};
+use crate::local_socket::LocalAddress;
 use crate::local_store::LocalStore;
 use crate::message::{RefusalCode, Token};
 use crate::persistence::StorageError;
@@ -29,11 +31,14 @@ use crate::transport::{RelayUrl, Trust};
 
 mod blobs;
 mod driver;
+mod hosting;
 mod presence;
 mod shared;
 mod status;
 mod writer;
 
+use hosting::Hosting;
+pub use hosting::{ListenError, ListenOptions, Listening};
 pub use presence::PresenceSubscription;
 use shared::Shared;
 pub use status::{BlobFetch, ConnectionState, SyncStatus};
@@ -115,6 +120,10 @@ pub struct SyncEngine {
     shared: Arc<Shared>,
     driver: Mutex<Option<Driver>>,
     writer: Option<JoinHandle<()>>,
+    /// The guests of the file, if this process owns one.
+    hosting: Option<Hosting>,
+    /// Ends what listens for peers.
+    stop_listening: watch::Sender<bool>,
 }
 
 struct Driver {
@@ -123,18 +132,23 @@ struct Driver {
 }
 
 impl SyncEngine {
-    /// Takes over a store. What was not committed of it is written now.
+    /// Takes over a store. What was not committed of it is written now. If the store has a file of its
+    /// own, and there is a tokio runtime, other processes that open the file become guests from now on,
+    /// whose edits come here; without a runtime they wait until the file is free.
     #[must_use]
     pub fn start(local: LocalStore) -> Self {
+        let file = local.persistence.owned_file().map(LocalAddress::of);
         let (store, persistence) = SyncedStore::new(local);
         let (persisted, known) = (store.captured().clone(), store.captured().clone());
         let status = SyncStatus { local: known, persisted, ..SyncStatus::default() };
         let (status, saved) = (watch::Sender::new(status), watch::Sender::new(0));
-        let blobs = Arc::clone(store.blobs());
         let (handle, writer) = Writer::spawn(persistence, status.clone(), saved.clone());
-        let shared = Shared::new(store, blobs, status, saved, handle);
+        let shared = Arc::new(Shared::new(store, status, saved, handle));
+        let file = file.filter(|_| tokio::runtime::Handle::try_current().is_ok());
+        let hosting = file.and_then(|address| Hosting::begin(&shared, address));
+        let (driver, writer) = (Mutex::new(None), Some(writer));
         let engine =
-            Self { shared: Arc::new(shared), driver: Mutex::new(None), writer: Some(writer) };
+            Self { shared, driver, writer, hosting, stop_listening: watch::Sender::new(false) };
         // Nobody else has the store yet, so nothing stands in the way.
         let _captured = engine.edit(|_| ());
         engine
@@ -272,6 +286,17 @@ impl SyncEngine {
         }
     }
 
+    /// Takes connections of peers, who need a token and then can do what they could at a relay: so two
+    /// devices on one network need none. Lasts until the answer is stopped or dropped, or the engine.
+    /// Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// If the certificate or the address cannot be used.
+    pub async fn listen(&self, options: ListenOptions) -> Result<Listening, ListenError> {
+        let stop = self.stop_listening.subscribe();
+        Listening::begin(Arc::clone(&self.shared), options, stop).await
+    }
+
     /// How far the store has come.
     #[must_use]
     pub fn status(&self) -> SyncStatus {
@@ -338,6 +363,10 @@ impl SyncEngine {
     /// # Errors
     /// If the disk fails.
     pub async fn stop(mut self) -> Result<(), SyncError> {
+        self.stop_listening.send_replace(true);
+        if let Some(hosting) = self.hosting.take() {
+            hosting.end().await;
+        }
         self.disconnect().await;
         let checkpointed = self.shared.checkpoint();
         let flushed = checkpointed.and(self.shared.flush().await);
@@ -361,6 +390,9 @@ impl Drop for SyncEngine {
         let driver = self.driver().take();
         if let Some(driver) = driver {
             driver.task.abort();
+        }
+        if let Some(hosting) = self.hosting.take() {
+            hosting.abort();
         }
         self.shared.stop_writer();
     }

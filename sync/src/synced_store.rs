@@ -19,6 +19,7 @@ use sds_engine::{BlobHash, BlobRef, ChangeHeader, Patch, ReplicaId, Version};
 use sds_store::{DataStore, StoreError};
 
 use crate::blob_storage::BlobStorage;
+use crate::intake;
 use crate::ledger::{Ledger, history_missing};
 use crate::local_store::LocalStore;
 use crate::persistence::{Batch, Persistence, StorageError};
@@ -26,6 +27,7 @@ use crate::store_id::StoreId;
 use crate::sync_engine::{BlobFetch, SyncError};
 
 mod reseat;
+mod visitors;
 
 use reseat::Doubts;
 pub use reseat::Purpose;
@@ -37,9 +39,10 @@ pub struct SyncedStore {
     ledger: Ledger,
     /// What is being found out about seats of which a relay has other changes.
     doubts: Doubts,
+    /// The blobs in the store's file.
+    blobs: Arc<dyn BlobStorage>,
     pub(crate) blobs_to_send: BTreeMap<BlobHash, u64>,
     pub(crate) blobs_to_fetch: BTreeMap<BlobHash, u64>,
-    blobs: Arc<dyn BlobStorage>,
     blob_fetch: BlobFetch,
     /// Blobs that somebody has asked for.
     asked: BTreeSet<BlobHash>,
@@ -50,7 +53,8 @@ pub struct SyncedStore {
 pub struct Handover {
     /// What to write.
     pub batch: Batch,
-    /// Once it is written, and all before it, the file has all of this.
+    /// Once it is written, and all before it, the file has all of this. With a snapshot, it is all that
+    /// the file has.
     pub upto: Version,
 }
 
@@ -128,9 +132,9 @@ impl SyncedStore {
             store: local.store,
             ledger: local.ledger,
             doubts: Doubts::default(),
+            blobs: local.blobs,
             blobs_to_send: BTreeMap::new(),
             blobs_to_fetch: BTreeMap::new(),
-            blobs: local.blobs,
             blob_fetch: BlobFetch::default(),
             asked: BTreeSet::new(),
         };
@@ -272,19 +276,7 @@ impl SyncedStore {
 
     fn apply(&mut self, patch: &[u8], fresh: ReplicaId) -> Result<TakenIn, TakeInError> {
         let Self { store, ledger, .. } = self;
-        let seat = ledger.seats.current().replica;
-        let made = store.version().next(seat);
-        let taken_in = store.hold_events(|store| {
-            store.apply_remote_patch(patch)?;
-            if store.version().next(seat) > made {
-                // Another copy of this file is at work.
-                store.go_on_as(fresh)?;
-            }
-            Ok::<_, StoreError>(store.version().clone())
-        })?;
-        if store.replica_id() == fresh {
-            ledger.seats.renew(fresh);
-        }
+        let taken_in = intake::apply(store, &mut ledger.seats, patch, fresh)?;
         // Handlers may have answered with edits, which the relay has yet to hear of.
         let is_answered = *store.version() != taken_in;
         let origin = if is_answered { Origin::Local } else { Origin::Relay };
@@ -317,6 +309,9 @@ impl SyncedStore {
         }
         if origin == Origin::Local {
             self.note_blobs_to_send(gained.blobs);
+        }
+        if gained.unsaved.snapshot.is_some() {
+            upto.clone_from(&self.ledger.version);
         }
         let handover = Handover { batch: gained.unsaved, upto };
         Ok(Captured { handover, changes: gained.changes, has_blobs })

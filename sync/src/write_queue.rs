@@ -36,8 +36,13 @@ impl WriteQueue {
     /// Adds what is to be written after all before.
     pub fn add(&mut self, handover: Handover) {
         self.bytes += handover.batch.size();
+        if handover.batch.snapshot.is_some() {
+            // It is all there is: what was made again is no longer there by its former name.
+            self.upto = handover.upto;
+        } else {
+            self.upto.merge(&handover.upto);
+        }
         self.batch.add(handover.batch);
-        self.upto.merge(&handover.upto);
     }
 
     /// Writes everything, durably; nothing comes back if there was nothing.
@@ -60,5 +65,47 @@ impl WriteQueue {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.batch.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use sds_engine::ReplicaId;
+
+    use super::*;
+    use crate::persistence::MemoryPersistence;
+    use crate::store_id::StoreId;
+
+    fn version(pairs: &[(u64, u64)]) -> Version {
+        let mut version = Version::new();
+        for (replica, next) in pairs {
+            version.advance(ReplicaId::new(*replica).unwrap(), *next);
+        }
+        version
+    }
+
+    #[test]
+    fn a_snapshot_says_itself_what_is_on_disk() {
+        let changes = |upto| {
+            let batch = Batch { changes: vec![Arc::from(*b"change")], ..Batch::default() };
+            Handover { batch, upto }
+        };
+        let snapshot = |upto| {
+            let batch = Batch { snapshot: Some(Arc::from(*b"all")), ..Batch::default() };
+            Handover { batch, upto }
+        };
+        let id = StoreId::new("s").unwrap();
+        let mut disk = MemoryPersistence::new(id, ReplicaId::new(1).unwrap());
+        let mut queue = WriteQueue::new();
+        assert!(queue.commit(&mut disk).unwrap().is_none());
+        queue.add(changes(version(&[(1, 9)])));
+        // What was made under the id 1 from 5 on was made again under the id 2.
+        queue.add(snapshot(version(&[(1, 5), (2, 4)])));
+        queue.add(changes(version(&[(2, 6)])));
+        let committed = queue.commit(&mut disk).unwrap().unwrap();
+        assert_eq!(committed.upto, version(&[(1, 5), (2, 6)]));
+        assert!(queue.is_empty());
     }
 }

@@ -27,8 +27,8 @@ pub(super) fn run(options: &Options, command: &EntryCommand) -> Result<(), Failu
     let place = StorePlace::of(options)?;
     match command {
         EntryCommand::Create(args) => create(options.format, &place, args),
-        EntryCommand::Get(args) => get(options.format, &place.open()?, args),
-        EntryCommand::List(args) => list(options.format, place.open()?.store(), args),
+        EntryCommand::Get(args) => get(options.format, &place.read()?, args),
+        EntryCommand::List(args) => list(options.format, place.read()?.store(), args),
         EntryCommand::Move(args) => move_into(options.format, &place, args),
         EntryCommand::Delete(args) => delete(options.format, &place, args),
     }

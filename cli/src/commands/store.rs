@@ -17,6 +17,7 @@ use crate::write_file::write_file;
 pub(super) fn run(options: &Options, command: &StoreCommand) -> Result<(), Failure> {
     match command {
         StoreCommand::Sync(args) => sync(options, args),
+        StoreCommand::Serve(args) => super::serve::run(options, args),
         StoreCommand::Info => info(options),
         StoreCommand::Export(args) => export(options, args),
         StoreCommand::Check => check(options),
@@ -45,7 +46,7 @@ fn info(options: &Options) -> Result<(), Failure> {
     let place = StorePlace::of(options)?;
     let id = place.id.as_str();
     let file = place.file();
-    let mut local = match LocalStore::open_existing(&place.dir, &place.id) {
+    let mut local = match LocalStore::open_to_read(&place.dir, &place.id) {
         Ok(local) => local,
         Err(StorageError::NotFound { .. }) => {
             let json = json!({ "storeId": id, "exists": false });
@@ -118,7 +119,7 @@ pub(super) fn count_entries(store: &DataStore) -> usize {
 
 fn export(options: &Options, args: &ExportArgs) -> Result<(), Failure> {
     let place = StorePlace::of(options)?;
-    let local = place.open()?;
+    let local = place.read()?;
     let Some(path) = &args.output else {
         return match write_export(local.store(), args.encoding, &mut std::io::stdout().lock()) {
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),

@@ -22,6 +22,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, TableHandle, WriteTransaction};
 use sds_engine::{BlobHash, ReplicaId};
@@ -114,6 +115,26 @@ impl RedbPersistence {
         Self::lease(Database::open(&path)?, store, random::replica_id())
     }
 
+    /// Like [`open_or_create`](Self::open_or_create), but waits for nobody.
+    pub(super) fn create_at_once(
+        folder: &Path,
+        store: &StoreId,
+        fresh: ReplicaId,
+    ) -> Result<Self, StorageError> {
+        let path = folder.join(store.file_name());
+        Database::create_if_missing(&path, |write| initialize(write, store))?;
+        Self::lease(Database::open_within(&path, Duration::ZERO)?, store, fresh)
+    }
+
+    /// Like [`open_existing`](Self::open_existing), but waits for nobody.
+    pub(super) fn open_at_once(folder: &Path, store: &StoreId) -> Result<Self, StorageError> {
+        let path = folder.join(store.file_name());
+        if !path.exists() {
+            return Err(StorageError::NotFound { path });
+        }
+        Self::lease(Database::open_within(&path, Duration::ZERO)?, store, random::replica_id())
+    }
+
     /// Takes a seat: one of the file's, or `fresh`, if it has none or is a copy (R3).
     fn lease(database: Database, store: &StoreId, fresh: ReplicaId) -> Result<Self, StorageError> {
         let place = database.place()?;
@@ -128,7 +149,7 @@ impl RedbPersistence {
         if !is_at_home {
             seats.iter_mut().for_each(|seat| seat.is_given_up = true);
         }
-        let is_without = seats.iter().all(|seat| seat.is_given_up);
+        let is_without = !seats.iter().any(Seat::is_for_sessions);
         if is_without {
             seats.push(Seat::new(fresh));
         }

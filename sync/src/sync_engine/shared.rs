@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use bytes::Bytes;
-use sds_engine::{BlobHash, Version};
+use sds_engine::{BlobHash, Change, ReplicaId, Version};
 use sds_store::DataStore;
 use tokio::sync::{oneshot, watch};
 
@@ -18,9 +18,10 @@ use super::presence::Presence;
 use super::status::{BlobFetch, ConnectionState, SyncStatus};
 use super::writer::{Job, WriterGone, WriterHandle};
 use crate::blob_storage::BlobStorage;
+use crate::intake::Taken;
 use crate::limits::UNSAVED_BYTES_MAX;
 use crate::link::{Link, LinkError};
-use crate::message::Token;
+use crate::message::{SeatTip, Token};
 use crate::random;
 use crate::store_id::StoreId;
 use crate::synced_store::{Captured, Handover, Purpose, SyncedStore, TakeInError, TakenIn};
@@ -56,14 +57,13 @@ impl From<WriterGone> for SyncError {
 impl Shared {
     pub(super) fn new(
         store: SyncedStore,
-        blobs: Arc<dyn BlobStorage>,
         status: watch::Sender<SyncStatus>,
         saved: watch::Sender<u64>,
         writer: WriterHandle,
     ) -> Self {
-        let (id, core) = (store.id().clone(), Mutex::new(store));
-        let (blobs_changed, speaker) = (watch::Sender::new(0), AtomicU64::new(0));
-        let presence = Arc::default();
+        let (id, blobs) = (store.id().clone(), Arc::clone(store.blobs()));
+        let (core, blobs_changed) = (Mutex::new(store), watch::Sender::new(0));
+        let (speaker, presence) = (AtomicU64::new(0), Arc::default());
         Self { id, status, saved, blobs, blobs_changed, core, presence, writer, speaker }
     }
 
@@ -213,6 +213,57 @@ impl Shared {
         Ok(())
     }
 
+    /// Lends a seat to a guest; it is on disk then.
+    pub(super) async fn lend_seat(&self, wish: Option<ReplicaId>) -> Result<SeatTip, SyncError> {
+        let tip = {
+            let lease = self.core()?.lend_seat(wish, random::replica_id());
+            self.writer.ask(Job::Append(lease.handover))?;
+            lease.tip
+        };
+        self.flush().await?;
+        Ok(tip)
+    }
+
+    /// Notes that the guest has left which had this seat.
+    pub(super) fn take_seat_back(&self, seat: ReplicaId) {
+        // After a panic the store is closed, and so are its seats.
+        if let Ok(mut core) = self.core() {
+            core.take_seat_back(seat);
+        }
+    }
+
+    /// Takes in what a guest or a peer brings, up to the first change that cannot be taken.
+    pub(super) fn take_from(
+        &self,
+        lease: Option<ReplicaId>,
+        changes: &[Change],
+    ) -> Result<Taken, SyncError> {
+        let mut core = self.core()?;
+        let (taken, captured) = core.take_from(lease, changes, random::replica_id())?;
+        self.hand_over(&core, captured)?;
+        Ok(taken)
+    }
+
+    /// Notes that a blob which somebody brought is in the file.
+    pub(super) fn blob_brought(&self, hash: &BlobHash, size: u64) -> Result<(), SyncError> {
+        let mut core = self.core()?;
+        core.note_blob_brought(*hash, size);
+        self.publish_blobs(&core);
+        self.ring_blobs();
+        Ok(())
+    }
+
+    /// The changes on disk that `version` lacks.
+    pub(super) fn durable_since(&self, version: &Version) -> Result<Vec<Arc<[u8]>>, SyncError> {
+        let persisted = self.persisted();
+        Ok(self.core()?.durable_since(version, &persisted)?)
+    }
+
+    /// What is on disk.
+    pub(super) fn persisted(&self) -> Version {
+        self.status.borrow().persisted.clone()
+    }
+
     fn ring_blobs(&self) {
         self.blobs_changed.send_modify(|count| *count += 1);
     }
@@ -339,9 +390,8 @@ mod tests {
         let (status, saved) = (watch::Sender::default(), watch::Sender::default());
         let memory = MemoryPersistence::new(StoreId::new("s").unwrap(), replica(2));
         let (store, persistence) = SyncedStore::new(LocalStore::load(memory).unwrap());
-        let blobs = Arc::clone(store.blobs());
         let (writer, _thread) = Writer::spawn(persistence, status.clone(), saved.clone());
-        Shared::new(store, blobs, status, saved, writer)
+        Shared::new(store, status, saved, writer)
     }
 
     fn take_in(shared: &Shared, patch: &[u8]) -> Vec<Arc<[u8]>> {

@@ -115,6 +115,10 @@ impl SyncedStore {
     }
 
     /// Makes again what the seats have beyond `common`, under a new id; says what is to be written.
+    ///
+    /// The id follows from the first change that is made again: another copy of the file that makes it
+    /// again too gets the same change to the byte, and not the same edit twice. If both go on under
+    /// this id, that is a fork like any other.
     fn remake(
         &mut self,
         common: &[(ReplicaId, Chain)],
@@ -128,18 +132,20 @@ impl SyncedStore {
                 chain.counter <= header.start && header.start < seats.made(*seat)
             })
         };
+        let missing = || SyncError::Storage(history_missing(id));
+        let changes = store.changes_since(&Version::new()).ok_or_else(missing)?;
+        let named = name_of_remade(&changes, common, is_former);
+        let fresh = named.filter(|name| store.version().next(*name) == 0).unwrap_or(fresh);
         match store.remake_as(fresh, is_former) {
             Ok(_) => {}
-            Err(RemakeError::HistoryMissing) => {
-                return Err(SyncError::Storage(history_missing(id)));
-            }
+            Err(RemakeError::HistoryMissing) => return Err(missing()),
             Err(RemakeError::Store(error)) => return Err(cannot_reseat(&error)),
             Err(error) => return Err(forked(error.to_string())),
         }
         tracing::warn!(store = %id, "this file is a copy: its own changes have new ids now");
         seats.settle(common);
         seats.renew(fresh);
-        seats.note_all(store).ok_or_else(|| SyncError::Storage(history_missing(id)))?;
+        seats.note_all(store).ok_or_else(missing)?;
         ledger.version = store.version().clone();
         Ok(ledger.checkpoint(store))
     }
@@ -166,6 +172,25 @@ impl SyncedStore {
         self.ledger.seats.renew(fresh);
         Ok(())
     }
+}
+
+/// The id under which changes are made again, of which the first is the first one in `changes` for
+/// which `is_former` holds.
+fn name_of_remade(
+    changes: &[Arc<[u8]>],
+    common: &[(ReplicaId, Chain)],
+    is_former: impl Fn(&ChangeHeader) -> bool,
+) -> Option<ReplicaId> {
+    let first = changes.iter().find_map(|change| {
+        let header = ChangeHeader::decode(change).ok().filter(&is_former)?;
+        Some((header.replica, change))
+    });
+    let (former, change) = first?;
+    let (_, chain) = common.iter().find(|(seat, _)| *seat == former)?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"made again").update(&chain.hash).update(change);
+    let name = hasher.finalize();
+    ReplicaId::new(u64::from_le_bytes(*name.as_bytes().first_chunk()?))
 }
 
 fn forked(message: String) -> SyncError {

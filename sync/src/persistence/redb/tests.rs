@@ -87,7 +87,7 @@ fn a_file_in_use_is_waited_for_and_then_reported() {
     let folder_path = folder.path().to_owned();
     let waiting =
         std::thread::spawn(move || RedbPersistence::open_existing(&folder_path, &store("s")));
-    std::thread::sleep(std::time::Duration::from_millis(100));
+    std::thread::sleep(Duration::from_millis(100));
     drop(first);
     assert!(waiting.join().unwrap().is_ok());
 }

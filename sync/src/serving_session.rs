@@ -1,18 +1,31 @@
-//! The relay's side of one open store on one stream, without socket, clock or disk.
+//! The answering side of one open store on one stream, without socket, clock or disk: of a relay, of a
+//! peer that listens, and of a process that owns a store's file.
 //!
 //! It begins when access was granted. Frames, the outcome of appends and parts of the log go in;
-//! changes to append and frames to send come out.
+//! changes to append and frames to send come out. What a log is, and where in it a client stands, is
+//! the caller's.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 use std::sync::Arc;
 
-use sds_engine::{Change, DecodeError, Patch, Version};
-use sds_sync::limits::{PATCH_BYTES_MAX, PATCH_CHANGES_MAX};
-use sds_sync::{ClientFrame, Outbox, RefusalCode, RelayFrame, SeatTip};
+use sds_engine::{Change, ChangeHeader, DecodeError, Patch, Version};
 
-use crate::limits::{APPEND_BYTES_GOAL, APPEND_CHANGES_MAX};
-use crate::relay::Cursor;
-use crate::store_log::Appended;
+use crate::limits::{APPEND_BYTES_GOAL, APPEND_CHANGES_MAX, PATCH_BYTES_MAX, PATCH_CHANGES_MAX};
+use crate::message::{ClientFrame, RefusalCode, RelayFrame, SeatTip};
+use crate::outbox::Outbox;
+
+/// Where a client stands in the log that it is served from.
+pub trait LogCursor {
+    /// Notes a change that the client has sent, so that it does not come back to it.
+    fn note_sent(&mut self, header: &ChangeHeader);
+}
+
+/// By version: what the client has, or was given.
+impl LogCursor for Version {
+    fn note_sent(&mut self, header: &ChangeHeader) {
+        self.advance(header.replica, header.end());
+    }
+}
 
 /// Why a stream ends before its client wants it to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,11 +50,11 @@ impl Refusal {
     }
 }
 
-/// One open store, as the relay sees one of its clients.
+/// One open store, as the answering side sees one of its clients.
 #[derive(Debug)]
-pub struct RelaySession {
+pub struct ServingSession<C> {
     writable: bool,
-    cursor: Cursor,
+    cursor: C,
     opened: Option<RelayFrame>,
     outbox: Outbox,
     to_append: Vec<Change>,
@@ -51,16 +64,11 @@ pub struct RelaySession {
     is_over: bool,
 }
 
-impl RelaySession {
-    /// A session whose client stands at `cursor`, of a store of which the relay has `version`, and of
+impl<C: LogCursor> ServingSession<C> {
+    /// A session whose client stands at `cursor`, of a store of which this side has `version`, and of
     /// the client's seats, if it asked about them, `seats`.
     #[must_use]
-    pub fn new(
-        version: &Version,
-        seats: Option<Vec<SeatTip>>,
-        writable: bool,
-        cursor: Cursor,
-    ) -> Self {
+    pub fn new(version: &Version, seats: Option<Vec<SeatTip>>, writable: bool, cursor: C) -> Self {
         let version = version.encode().into();
         let opened = match seats {
             Some(seats) => RelayFrame::OpenedSeated { version, writable, seats },
@@ -100,24 +108,29 @@ impl RelaySession {
         }
     }
 
-    /// Takes in what became of the changes that [`poll_append`](Self::poll_append) gave.
-    pub fn handle_appended(&mut self, appended: &Appended) {
-        self.stored.merge(&appended.stored);
-        let message = match appended.refused {
-            None => return,
-            Some(RefusalCode::Forked) => "another change with this id is known",
-            Some(RefusalCode::StorageFailed) => "the relay cannot read or write its file",
-            Some(_) => "the change builds on others that were not sent",
+    /// Takes in what became of the changes that [`poll_append`](Self::poll_append) gave: those in
+    /// `stored` are on disk, and the rest was refused, if it was.
+    pub fn handle_appended(&mut self, stored: &Version, refused: Option<RefusalCode>) {
+        self.stored.merge(stored);
+        let Some(code) = refused else { return };
+        let message = match code {
+            RefusalCode::Forked => "another change with this id is known",
+            RefusalCode::StorageFailed => "this side cannot read or write its file",
+            _ => "the change builds on others that were not sent",
         };
-        let code = appended.refused.unwrap_or(RefusalCode::Malformed);
         self.refuse(Refusal::new(code, message));
     }
 
-    /// Takes in the part of the log at position `from`.
-    pub fn handle_log(&mut self, from: u64, changes: Vec<Arc<[u8]>>) {
-        for (header, change) in self.cursor.pass(from, changes) {
+    /// Takes in changes from the log that the client lacks; the cursor is past them already.
+    pub fn handle_log(&mut self, lacking: impl IntoIterator<Item = (ChangeHeader, Arc<[u8]>)>) {
+        for (header, change) in lacking {
             self.outbox.push(&header, change);
         }
+    }
+
+    /// Where the client stands, to be moved on.
+    pub const fn cursor_mut(&mut self) -> &mut C {
+        &mut self.cursor
     }
 
     /// Ends the session; what was acknowledged is still said.
@@ -164,7 +177,7 @@ impl RelaySession {
 
     /// Where the client stands, if it can take more of the log now.
     #[must_use]
-    pub fn wants_log(&self) -> Option<&Cursor> {
+    pub fn wants_log(&self) -> Option<&C> {
         if self.is_over || !self.outbox.is_empty() { None } else { Some(&self.cursor) }
     }
 
@@ -193,14 +206,15 @@ impl RelaySession {
 
 /// About what a decoded change takes in memory, in bytes: much more than its encoding if it is
 /// small.
-pub(crate) fn memory_of(change: &Change) -> usize {
+#[must_use]
+pub fn memory_of(change: &Change) -> usize {
     change.bytes().len() + size_of::<Change>() + size_of_val(change.ops())
 }
 
 /// The changes of a patch. One of many changes that is larger than any client makes is refused
 /// before it is decoded, for that would take many times its size.
 fn decode_bounded(patch: &[u8]) -> Result<Vec<Change>, Refusal> {
-    let too_new = || Refusal::new(RefusalCode::TooNew, "the change is newer than this relay");
+    let too_new = || Refusal::new(RefusalCode::TooNew, "the change is newer than this side");
     let refusal = |error| match error {
         DecodeError::FormatTooNew { .. } | DecodeError::OpTooNew { .. } => too_new(),
         _ => Refusal::new(RefusalCode::Malformed, "the patch is not well formed"),
@@ -225,8 +239,8 @@ mod tests {
 
     use super::*;
 
-    fn session() -> RelaySession {
-        RelaySession::new(&Version::new(), None, true, Cursor::new(Version::new(), 0, 0))
+    fn session() -> ServingSession<Version> {
+        ServingSession::new(&Version::new(), None, true, Version::new())
     }
 
     fn small(count: usize) -> Vec<Change> {

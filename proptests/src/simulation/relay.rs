@@ -1,0 +1,365 @@
+//! The relay: its disk, and the process on it while there is one.
+//!
+//! Sessions, room and log are the real ones. Access is asked for as the real relay does; appends of all
+//! sessions go to the disk in one commit, and what is durable is published.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use sds_engine::{Change, Patch, Version};
+use sds_server::relay::{Cursor, Next, Room};
+use sds_server::store_log::{StoreLog, append};
+use sds_server::{Grant, Scope, Secret, mint};
+use sds_sync::access::Gate;
+use sds_sync::database::Failure;
+use sds_sync::limits::FRAME_BYTES_MAX;
+use sds_sync::{
+    ClientFrame, Refusal, RefusalCode, RelayFrame, ServingSession, StorageError, StoreId, Token,
+};
+
+use super::context::Context;
+use super::device::notes_of;
+use super::disk::Disk;
+use super::line::{End, Pipe, Speed};
+use super::{WINDOW_BYTES, is_disk_at_fault};
+
+/// How long a token holds.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(3_600);
+
+/// What every clock says at the beginning, in seconds since 1970.
+const BEGINNING: u64 = 1_700_000_000;
+
+/// The relay.
+#[derive(Debug)]
+pub(super) struct RelayNode {
+    pub(super) disk: Disk,
+    pub(super) process: Option<RelayProcess>,
+    pub(super) restart_at: Option<Duration>,
+    /// How far its clock is off, in minutes.
+    pub(super) clock: i64,
+    pub(super) kept: Kept,
+    pub(super) backup: Option<(Vec<u8>, Kept)>,
+    secret: Secret,
+}
+
+/// What the relay has on its disk, by what its commits have said.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Kept {
+    pub(super) version: Version,
+    pub(super) notes: BTreeSet<String>,
+}
+
+/// A process.
+#[derive(Debug)]
+pub(super) struct RelayProcess {
+    pub(super) log: StoreLog,
+    gate: Gate,
+    room: Option<Room>,
+    sessions: BTreeMap<u64, Session>,
+    /// What goes into the next commit.
+    group: Vec<(u64, Vec<Change>)>,
+    pub(super) commit_at: Option<Duration>,
+}
+
+/// One line, from this side.
+#[derive(Debug)]
+enum Session {
+    /// Nothing has come yet.
+    New,
+    Open {
+        session: Box<ServingSession<Cursor>>,
+        /// What it was told to be here when it opened the store.
+        version: Version,
+        is_appending: bool,
+        expires: SystemTime,
+    },
+    /// Nothing will be said any more.
+    Over,
+}
+
+const STORAGE_FAILED: Refusal =
+    Refusal::new(RefusalCode::StorageFailed, "the relay cannot read or write its file");
+
+impl RelayNode {
+    pub(super) fn new(disk: Disk) -> Self {
+        let secret = Secret::new("a secret of more than thirty-two characters");
+        Self {
+            disk,
+            process: None,
+            restart_at: None,
+            clock: 0,
+            kept: Kept::default(),
+            backup: None,
+            secret: secret.expect("it is long enough"),
+        }
+    }
+
+    /// A token that holds for an hour from now on, by the relay's clock.
+    pub(super) fn token(&self, store: &StoreId, may_write: bool, now: Duration) -> Token {
+        let scope = if may_write { Scope::Write } else { Scope::Read };
+        let (store, subject) = (store.clone(), "somebody".to_owned());
+        let grant = Grant { store, subject, scope, lifetime: TOKEN_LIFETIME, issuer: None };
+        mint(&self.secret, &grant, self.wall_clock(now)).expect("a token can be made")
+    }
+
+    /// Begins a process; tries again later if the disk does not let it.
+    pub(super) fn start(&mut self, store: &StoreId, context: &mut Context) {
+        self.restart_at = None;
+        match StoreLog::open_on(self.disk.medium("relay")) {
+            Ok(log) => {
+                let version = log.version(store).expect("what was just opened can be read");
+                let kept = &self.kept.version;
+                assert!(version.covers(kept), "the relay had {kept:?} on disk, it has {version:?}");
+                context.note(format_args!("relay starts"));
+                self.process = Some(RelayProcess {
+                    log,
+                    gate: Gate::new(&self.secret, None),
+                    room: None,
+                    sessions: BTreeMap::new(),
+                    group: Vec::new(),
+                    commit_at: None,
+                });
+            }
+            Err(error) => {
+                context.note(format_args!("relay cannot start: {error}"));
+                assert!(is_disk_at_fault(&error), "relay: {error}");
+                self.restart_at = Some(context.soon(2_000));
+            }
+        }
+    }
+
+    /// Ends the process as it is. All lines are lost.
+    pub(super) fn crash(&mut self, is_power_loss: bool, context: &mut Context) {
+        context.note(format_args!("relay crashes (power loss: {is_power_loss})"));
+        if is_power_loss {
+            self.disk.lose_power(&mut context.dice);
+        } else {
+            self.disk.kill();
+        }
+        self.process = None;
+        self.restart_at = Some(context.soon(3_000));
+    }
+
+    /// Writes what all sessions have brought, and lets everybody hear of it.
+    pub(super) fn commit(&mut self, store: &StoreId, context: &mut Context) {
+        let Some(process) = &mut self.process else { return };
+        process.commit_at = None;
+        let group = std::mem::take(&mut process.group);
+        let outcomes = process.log.write(|write| {
+            let appended = group.iter().map(|(_, changes)| append(write, store, changes));
+            appended.collect::<Result<Vec<_>, Failure>>()
+        });
+        match outcomes {
+            Ok(outcomes) => {
+                context.note(format_args!("relay has written for {} sessions", group.len()));
+                // With it goes what a commit left that failed, and was there all the same.
+                let version = process.log.version(store).expect("what was written can be read");
+                self.kept.version.merge(&version);
+                for ((line, _), appended) in group.into_iter().zip(outcomes) {
+                    self.kept.notes.extend(appended.new.iter().flat_map(|change| notes_of(change)));
+                    if let Some(room) = &mut process.room {
+                        room.publish(appended.from, &appended.new);
+                        room.assert_invariants();
+                    }
+                    process.settle(line, |session| {
+                        session.handle_appended(&appended.stored, appended.refused)
+                    });
+                }
+            }
+            Err(error) => {
+                context.note(format_args!("relay cannot write: {error}"));
+                assert!(is_disk_at_fault(&error), "relay: {error}");
+                for (line, _) in group {
+                    process.settle(line, |session| session.refuse(STORAGE_FAILED));
+                }
+            }
+        }
+    }
+
+    /// A new line, on which nothing has come yet.
+    pub(super) fn accept(&mut self, line: u64) {
+        if let Some(process) = &mut self.process {
+            process.sessions.insert(line, Session::New);
+        }
+    }
+
+    /// Takes in what a line has brought, and sends what there is room for. Says whether the line is
+    /// still of use.
+    pub(super) fn attend(
+        &mut self,
+        line: u64,
+        (up, down): (&mut Pipe, &mut Pipe),
+        speed: Speed,
+        store: &StoreId,
+        context: &mut Context,
+    ) -> bool {
+        let wall_clock = self.wall_clock(context.now);
+        let Some(process) = &mut self.process else { return false };
+        if matches!(process.sessions.get(&line), Some(Session::New)) {
+            process.open(line, (up, down), speed, (store, wall_clock), context);
+            // What it says to have it must keep. A commit that failed may be there all the same.
+            if let Some(Session::Open { version, .. }) = process.sessions.get(&line) {
+                self.kept.version.merge(version);
+            }
+        }
+        let Some(Session::Open { session, is_appending, expires, .. }) =
+            process.sessions.get_mut(&line)
+        else {
+            let is_wanted = matches!(process.sessions.get(&line), Some(Session::New));
+            return is_wanted && up.ended().is_none();
+        };
+        if *expires <= wall_clock {
+            session.refuse(Refusal::new(RefusalCode::Unauthorized, "the token has expired"));
+        }
+        while !*is_appending && session.wants_frames() {
+            match up.next_frame::<ClientFrame>() {
+                Ok(Some(frame)) => session.handle_frame(frame),
+                Ok(None) if up.ended().is_some() => session.handle_frame(ClientFrame::Bye),
+                Ok(None) => break,
+                Err(_) => session.refuse(Refusal::new(RefusalCode::Malformed, "no frame")),
+            }
+        }
+        if !*is_appending && let Some(changes) = session.poll_append() {
+            *is_appending = true;
+            process.group.push((line, changes));
+            process.commit_at.get_or_insert(context.soon(20));
+        }
+        let room = process.room.get_or_insert_default();
+        while let Some(cursor) = session.wants_log() {
+            match room.next_for(cursor) {
+                Next::Nothing => break,
+                Next::Changes { from, changes } => pass(session, from, changes),
+                Next::OnDisk(from) => match process.log.read(store, from) {
+                    Ok(page) if !page.changes.is_empty() => pass(session, from, page.changes),
+                    _ => session.refuse(STORAGE_FAILED),
+                },
+            }
+        }
+        while down.load() < WINDOW_BYTES
+            && !(session.is_over() && *is_appending)
+            && let Some(frame) = session.poll_transmit()
+        {
+            if let RelayFrame::Changes { patch } = &frame {
+                let patch = Patch::decode(patch).expect("what is sent can be read");
+                for last in patch.changes().map(|change| change.header().last()) {
+                    let is_durable = self.kept.version.has(last);
+                    assert!(is_durable, "the relay sends {last:?}, which is not on its disk");
+                }
+            }
+            down.send(&frame, context.now, speed, &mut context.dice);
+        }
+        if session.is_over() && !*is_appending && !session.has_transmit() {
+            down.finish(context.now, speed);
+            process.leave(line);
+            return up.ended() != Some(End::Lost);
+        }
+        true
+    }
+
+    /// Forgets a line.
+    pub(super) fn drop_line(&mut self, line: u64) {
+        if let Some(process) = &mut self.process {
+            process.leave(line);
+            process.sessions.remove(&line);
+        }
+    }
+
+    fn wall_clock(&self, now: Duration) -> SystemTime {
+        let minutes = Duration::from_secs(60 * self.clock.unsigned_abs());
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(BEGINNING) + now;
+        if self.clock < 0 { time - minutes } else { time + minutes }
+    }
+}
+
+impl RelayProcess {
+    /// Takes the first frame of a line, once it has come, and opens the store or refuses.
+    fn open(
+        &mut self,
+        line: u64,
+        (up, down): (&mut Pipe, &mut Pipe),
+        speed: Speed,
+        (store, now): (&StoreId, SystemTime),
+        context: &mut Context,
+    ) {
+        let Ok(Some(frame)) = up.next_frame::<ClientFrame>() else { return };
+        match self.admit(frame, store, now) {
+            Ok(session) => {
+                up.set_frame_max(FRAME_BYTES_MAX);
+                self.sessions.insert(line, session);
+            }
+            Err(refusal) => {
+                let frame = refusal.frame();
+                down.send(&frame, context.now, speed, &mut context.dice);
+                down.finish(context.now, speed);
+                self.sessions.insert(line, Session::Over);
+            }
+        }
+    }
+
+    fn admit(
+        &mut self,
+        frame: ClientFrame,
+        store: &StoreId,
+        now: SystemTime,
+    ) -> Result<Session, Refusal> {
+        let malformed = Refusal::new(RefusalCode::Malformed, "not what opens a store");
+        let ClientFrame::OpenSeated { store: asked, token, version, seats, .. } = frame else {
+            return Err(malformed);
+        };
+        let access = self.gate.check(&token, &asked, now);
+        let access = access
+            .map_err(|_| Refusal::new(RefusalCode::Unauthorized, "the token is not accepted"))?;
+        let had = Version::decode(&version).map_err(|_| malformed)?;
+        let read = || {
+            let (position, end) = self.log.position_for(store, &had)?;
+            let tips = self.log.tips(store, &seats)?;
+            Ok::<_, StorageError>((self.log.version(store)?, tips, position, end))
+        };
+        let (version, tips, position, end) = read().map_err(|_| STORAGE_FAILED)?;
+        // A room lives from its first member to its last.
+        let room = self.room.get_or_insert_default();
+        if room.end() < end {
+            *room = Room::new(end);
+        }
+        let cursor = Cursor::new(had, position, end);
+        let session = ServingSession::new(&version, Some(tips), access.may_write(), cursor);
+        let (session, is_appending) = (Box::new(session), false);
+        Ok(Session::Open { session, version, is_appending, expires: access.expires })
+    }
+
+    /// Tells a session what became of its append.
+    fn settle(&mut self, line: u64, tell: impl FnOnce(&mut ServingSession<Cursor>)) {
+        if let Some(Session::Open { session, is_appending, .. }) = self.sessions.get_mut(&line) {
+            *is_appending = false;
+            tell(session);
+        }
+    }
+
+    fn leave(&mut self, line: u64) {
+        if let Some(session) = self.sessions.get_mut(&line) {
+            *session = Session::Over;
+        }
+        if !self.sessions.values().any(|session| matches!(session, Session::Open { .. })) {
+            self.room = None;
+        }
+    }
+}
+
+/// Moves a client on over the part of the log at position `from`.
+fn pass(session: &mut ServingSession<Cursor>, from: u64, changes: Vec<Arc<[u8]>>) {
+    let lacking = session.cursor_mut().pass(from, changes);
+    session.handle_log(lacking);
+}
+
+/// Everything in a relay's log.
+pub(super) fn all_changes(log: &StoreLog, store: &StoreId) -> Vec<Arc<[u8]>> {
+    let mut changes = Vec::new();
+    let mut next = Some(0);
+    while let Some(from) = next {
+        let page = log.read(store, from).expect("the log can be read");
+        changes.extend(page.changes);
+        next = page.next;
+    }
+    changes
+}
