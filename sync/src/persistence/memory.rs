@@ -44,6 +44,7 @@ struct KeptBlobs {
     whole: BTreeMap<BlobHash, Content>,
     parts: BTreeMap<BlobHash, Content>,
     bytes: BTreeMap<u64, Vec<u8>>,
+    pinned: BTreeSet<BlobHash>,
 }
 
 impl MemoryPersistence {
@@ -239,8 +240,20 @@ impl BlobStorage for MemoryBlobs {
         Ok(())
     }
 
+    fn pin(&self, hash: &BlobHash) {
+        self.kept().pinned.insert(*hash);
+    }
+
+    fn unpin(&self, hash: &BlobHash) {
+        self.kept().pinned.remove(hash);
+    }
+
     fn let_go(&self, hash: &BlobHash) -> Option<u64> {
-        self.kept().whole.remove(hash).map(|content| content.number)
+        let mut kept = self.kept();
+        if kept.pinned.contains(hash) {
+            return None;
+        }
+        kept.whole.remove(hash).map(|content| content.number)
     }
 
     fn claims(&self) -> &Claims {
