@@ -200,6 +200,8 @@ pub(crate) enum StoreCommand {
     Info,
     /// Write the store as JSON or as a binary snapshot
     Export(ExportArgs),
+    /// Look whether the store's file is sound; changes nothing
+    Check,
 }
 
 #[derive(Debug, Args)]

@@ -258,5 +258,6 @@ async fn a_stranger_has_little_under_way_and_who_opened_a_store_has_more() {
     let known = stranger + sent_unread(&connection).await;
     assert!(known > 2 * STRANGER_WINDOW_BYTES as usize, "{known}");
     assert!(known <= CONNECTION_WINDOW_BYTES as usize, "{known}");
-    assert_eq!(accepted.max_datagram_size(), None, "datagrams are not taken");
+    // Presence travels in them; those of strangers are read and dropped.
+    assert!(accepted.max_datagram_size().is_some());
 }

@@ -83,6 +83,13 @@ pub trait BlobStorage: fmt::Debug + Send + Sync + 'static {
     /// change that made nothing refer to it. None where blobs stay.
     fn let_go(&self, hash: &BlobHash) -> Option<u64>;
 
+    /// Keeps a blob from being let go of until something refers to it, or the file is closed: for who
+    /// is about to refer to it. Where blobs stay in any case that takes nothing.
+    fn pin(&self, _: &BlobHash) {}
+
+    /// Notes that something refers to a blob now.
+    fn unpin(&self, _: &BlobHash) {}
+
     /// Who writes to which content.
     fn claims(&self) -> &Claims;
 }
@@ -362,7 +369,7 @@ pub(crate) fn write_blob(
     mut source: impl Read,
     mut is_text: bool,
 ) -> Result<BlobRef, BlobError> {
-    let mut writer = BlobWriter::begin(storage);
+    let mut writer = BlobWriter::begin(Arc::clone(&storage));
     let mut text = Utf8Check::default();
     let mut buffer = vec![0; READ_BYTES];
     loop {
@@ -376,6 +383,8 @@ pub(crate) fn write_blob(
         is_text = is_text && text.take(bytes);
         writer.write(bytes)?;
     }
+    // Before it is there, so that it cannot go with the last reference to the same content.
+    storage.pin(&BlobHash(writer.hasher.clone().finalize().into()));
     Ok(BlobRef { is_text: is_text && text.is_whole(), ..writer.finish()? })
 }
 

@@ -197,6 +197,24 @@ impl Database {
         self.run(|redb| work(&redb.begin_read()?))
     }
 
+    /// Whether the checksums of all pages match, and the pages agree. Reads the whole file, and repairs
+    /// what can be, as far as the medium lets it.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn check_integrity(&mut self) -> Result<bool, StorageError> {
+        let path = self.medium.path().to_owned();
+        let redb = self.redb.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let checked = guarded(&path, || match redb {
+            Some(redb) => Ok(redb.check_integrity()?),
+            None => Err(redb::Error::DatabaseClosed.into()),
+        });
+        match checked {
+            Err(StorageError::Corrupt { .. }) => Ok(false),
+            checked => checked,
+        }
+    }
+
     /// Makes a large file smaller of which less than half is in use, and says whether it did. Takes
     /// as long as copying it, and nobody else gets at it meanwhile; a kill costs a check of the whole
     /// file at the next opening, and nothing else.

@@ -70,6 +70,7 @@ impl Ledger {
                 gained.blobs = store.referenced_blobs();
             }
         }
+        gained.blobs.iter().for_each(|blob| kept.unpin(&blob.hash));
         let dropped = store.take_dropped_blobs().into_iter();
         gained.unsaved.released =
             dropped.filter_map(|hash| Some((hash, kept.let_go(&hash)?))).collect();

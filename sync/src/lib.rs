@@ -7,7 +7,8 @@
 //! - [`ClientSession`]: the client's side of the protocol, without socket, clock or store.
 //! - [`ServingSession`]: the answering side's, likewise.
 //! - [`ClientFrame`], [`RelayFrame`]: what travels; `docs/protocol.md` has their bytes.
-//! - [`Persistence`]: where a store is kept; [`RedbPersistence`] is its file.
+//! - [`Persistence`]: where a store is kept; [`RedbPersistence`] is its file, and [`check_store`] looks
+//!   whether it is sound.
 //! - [`access`]: the tokens that open stores, at relays and at peers that listen.
 //! - [`presence`]: who else is here, and where.
 //! - [`transport`]: QUIC streams of frames, relay URLs, and whom to trust.
@@ -38,6 +39,7 @@ mod persistence;
 mod place;
 pub mod presence;
 mod random;
+mod read_only;
 mod reconnect;
 mod seat;
 mod serving_session;
@@ -60,7 +62,8 @@ pub use message::{
 };
 pub use outbox::Outbox;
 pub use persistence::{
-    Batch, LogPage, MemoryPersistence, Persistence, RedbPersistence, SharedFile, StorageError,
+    Batch, CheckReport, Finding, LogPage, MemoryPersistence, Persistence, RedbPersistence,
+    SharedFile, StorageError, check_store,
 };
 pub use reconnect::{Next, Reconnect};
 pub use seat::{Chain, Seat};

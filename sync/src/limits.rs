@@ -185,7 +185,7 @@ pub const PRESENCE_REPEAT: Duration = Duration::from_secs(PRESENCE_TIMEOUT.as_se
 pub const PRESENCE_PER_SECOND_MAX: u32 = 200;
 
 /// How many bytes of datagrams may wait to be read, or to be sent; older ones give way.
-pub const DATAGRAM_BUFFER_BYTES: usize = 256 << 10;
+pub const DATAGRAM_BUFFER_BYTES: usize = 64 << 10;
 
 /// How long a stream or connection may take to close in good order.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -213,6 +213,7 @@ const _: () = assert!(STRANGER_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
 const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
 const _: () = assert!(3 * STORE_ID_BYTES_MAX + ".sds".len() <= 255);
 const _: () = assert!(PRESENCE_BYTES_MAX + PRESENCE_SUBJECT_BYTES_MAX < FRAME_BYTES_MAX);
+const _: () = assert!(DATAGRAM_BUFFER_BYTES <= STRANGER_WINDOW_BYTES as usize);
 const _: () = assert!(PRESENCE_INTERVAL.as_millis() < PRESENCE_SETTLE.as_millis());
 const _: () = assert!(KEEP_ALIVE_INTERVAL.as_secs() < IDLE_TIMEOUT.as_secs());
 

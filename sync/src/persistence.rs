@@ -26,7 +26,7 @@ mod redb;
 mod shared_file;
 
 pub use memory::MemoryPersistence;
-pub use redb::RedbPersistence;
+pub use redb::{CheckReport, Finding, RedbPersistence, check_store};
 pub(crate) use shared_file::Intent;
 pub use shared_file::SharedFile;
 

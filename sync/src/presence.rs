@@ -10,6 +10,30 @@
 //! others from seeing it. Each has a clock that counts up, and older ones are passed over. Whoever is
 //! not heard of for [`PRESENCE_TIMEOUT`](crate::limits::PRESENCE_TIMEOUT) is gone.
 
+//!
+//! ```
+//! use sds_engine::ReplicaId;
+//! use sds_store::{DataStore, EntryId, TextField};
+//! use sds_sync::presence::{Cursor, Focus, FocusProperty, PresenceState};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut store = DataStore::new(ReplicaId::new(1).ok_or("zero")?);
+//! let note = store.new_item_at(None, EntryId::ROOT, None)?;
+//! store.write_value(note, "milk, bread")?;
+//! let cursor = Cursor::of(&store, note, TextField::Value, 4..4)?;
+//! let focus = Focus { entry: note, property: FocusProperty::Value, cursor: Some(cursor.clone()) };
+//! let name = Some("Ann".to_owned());
+//! // For `SyncEngine::set_presence_to`.
+//! let state = PresenceState { name, focus: Some(focus), ..PresenceState::default() };
+//!
+//! // On every copy of the store the cursor stays behind the milk.
+//! store.change_value(note, 0..0, "oat ")?;
+//! assert_eq!(cursor.range(&store), Some(8..8));
+//! # drop(state);
+//! # Ok(())
+//! # }
+//! ```
+
 mod room;
 mod sender;
 mod state;

@@ -100,6 +100,24 @@ impl Seat {
         is_sound.then_some(Self { replica, next, own, agreed, is_given_up, is_for_guests })
     }
 
+    /// Whether what it says of the changes made under it is what they are in `store`, as far as they
+    /// are still there one by one.
+    pub(crate) fn fits(&self, store: &DataStore) -> bool {
+        let known = store.version().next(self.replica);
+        if known < self.own.counter || (!self.is_given_up && known != self.own.counter) {
+            return false;
+        }
+        let Some(changes) = self.changes(store, 0) else { return true };
+        let mut chain = Chain::default();
+        let mut is_agreed = self.agreed == chain;
+        let own = changes.iter().take_while(|(header, _)| header.end() <= self.own.counter);
+        for (header, change) in own {
+            chain.extend(header.end(), change);
+            is_agreed |= self.agreed == chain;
+        }
+        chain == self.own && is_agreed
+    }
+
     /// The changes made here under this id from the counter `from` on; nothing if some are gone.
     fn changes(&self, store: &DataStore, from: u64) -> Option<Vec<(ChangeHeader, Arc<[u8]>)>> {
         let mut known = Version::new();

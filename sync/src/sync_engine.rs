@@ -184,6 +184,26 @@ impl SyncEngine {
     /// is opened again. It is a
     /// text if it is to be one and is UTF-8. Blocks while it reads and writes.
     ///
+    /// ```
+    /// use std::io::Read;
+    /// use sds_store::EntryId;
+    /// use sds_sync::{LocalStore, StoreId, SyncEngine};
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// let engine =
+    ///     SyncEngine::start(LocalStore::open_or_create(folder.path(), &StoreId::new("s")?)?);
+    /// // From a file, as a rule.
+    /// let film = engine.write_blob([7; 100_000].as_slice(), false)?;
+    /// engine.edit(|store| store.write_blob_value(EntryId::ROOT, film))??;
+    ///
+    /// let mut reader = engine.open_blob(&film.hash)?.ok_or("it was just written")?;
+    /// assert_eq!(reader.bytes().count(), 100_000);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// Any [`BlobError`]; then nothing of it stays.
     pub fn write_blob(&self, source: impl Read, is_text: bool) -> Result<BlobRef, BlobError> {

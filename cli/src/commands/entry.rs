@@ -27,7 +27,12 @@ pub(super) fn run(options: &Options, command: &EntryCommand) -> Result<(), Failu
     let place = StorePlace::of(options)?;
     match command {
         EntryCommand::Create(args) => create(options.format, &place, args),
-        EntryCommand::Get(args) => get(options.format, &place.read()?, args),
+        EntryCommand::Get(args) => {
+            // Copying a large value out of a file that others may have in between would mean to open it
+            // again for each part.
+            let local = if args.output.is_some() { place.open()? } else { place.read()? };
+            get(options.format, &local, args)
+        }
         EntryCommand::List(args) => list(options.format, place.read()?.store(), args),
         EntryCommand::Move(args) => move_into(options.format, &place, args),
         EntryCommand::Delete(args) => delete(options.format, &place, args),

@@ -44,6 +44,7 @@ struct KeptBlobs {
     whole: BTreeMap<BlobHash, Content>,
     parts: BTreeMap<BlobHash, Content>,
     bytes: BTreeMap<u64, Vec<u8>>,
+    pinned: BTreeSet<BlobHash>,
 }
 
 impl MemoryPersistence {
@@ -53,6 +54,23 @@ impl MemoryPersistence {
         let seats = BTreeMap::from([(replica, Seat::new(replica))]);
         let kept = Kept { seats, ..Kept::default() };
         Self { store, kept: Arc::new(Mutex::new(kept)), blobs: Arc::default(), guard: None }
+    }
+
+    /// Takes over the snapshot and the log of another.
+    pub(super) fn fill(
+        &mut self,
+        snapshot: Option<Vec<u8>>,
+        read_log: impl Fn(u64) -> Result<LogPage, StorageError>,
+    ) -> Result<(), StorageError> {
+        let mut kept = self.kept();
+        kept.snapshot = snapshot.map(Into::into);
+        let mut from = Some(0);
+        while let Some(at) = from {
+            let page = read_log(at)?;
+            kept.log.extend(page.changes);
+            from = page.next;
+        }
+        Ok(())
     }
 
     /// A copy that goes its own way, as one of a disk would.
@@ -222,8 +240,20 @@ impl BlobStorage for MemoryBlobs {
         Ok(())
     }
 
+    fn pin(&self, hash: &BlobHash) {
+        self.kept().pinned.insert(*hash);
+    }
+
+    fn unpin(&self, hash: &BlobHash) {
+        self.kept().pinned.remove(hash);
+    }
+
     fn let_go(&self, hash: &BlobHash) -> Option<u64> {
-        self.kept().whole.remove(hash).map(|content| content.number)
+        let mut kept = self.kept();
+        if kept.pinned.contains(hash) {
+            return None;
+        }
+        kept.whole.remove(hash).map(|content| content.number)
     }
 
     fn claims(&self) -> &Claims {

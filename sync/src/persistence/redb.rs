@@ -38,8 +38,10 @@ use crate::seat::Seat;
 use crate::store_id::StoreId;
 
 mod blobs;
+mod check;
 
 use blobs::RedbBlobs;
+pub use check::{CheckReport, Finding, check_store};
 
 const FORMAT: u16 = 3;
 
@@ -157,10 +159,15 @@ impl RedbPersistence {
                 write_seats(write, &seats)
             })?;
         }
+        Ok(Self { seats, end, ..Self::of(database, store.clone())? })
+    }
+
+    /// A file to read, whose seats are not looked at.
+    fn of(database: Database, store: StoreId) -> Result<Self, StorageError> {
         let database = Arc::new(database);
         let blobs = Arc::new(RedbBlobs::of(Arc::clone(&database))?);
-        let (store, uncertain) = (store.clone(), Vec::new());
-        Ok(Self { database, blobs, store, seats, end, uncertain })
+        let (seats, uncertain) = (Vec::new(), Vec::new());
+        Ok(Self { database, blobs, store, seats, end: 0, uncertain })
     }
 }
 

@@ -15,7 +15,7 @@ fn open(folder: &TempDir) -> RedbPersistence {
 }
 
 fn bytes(seed: u8, len: usize) -> Arc<[u8]> {
-    (0..len).map(|at| u8::try_from(at % 251).unwrap() ^ seed).collect()
+    (0..=250_u8).cycle().map(|byte| byte ^ seed).take(len).collect()
 }
 
 fn batch(blobs: &[&Arc<[u8]>]) -> Batch {
@@ -147,9 +147,8 @@ fn opening_removes_what_nothing_refers_to_and_what_a_kill_left_behind() {
 fn parts_are_bounded_and_the_one_begun_first_gives_way() {
     let folder = TempDir::new().unwrap();
     let persistence = open(&folder);
-    let parts: Vec<Arc<[u8]>> = (0..=crate::limits::BLOB_PARTS_MAX)
-        .map(|number| bytes(u8::try_from(number).unwrap(), 50))
-        .collect();
+    let parts: Vec<Arc<[u8]>> =
+        (0..).map(|number| bytes(number, 50)).take(crate::limits::BLOB_PARTS_MAX + 1).collect();
     for part in &parts {
         let mut writer = BlobWriter::resume(persistence.blobs(), blob_hash(part), 50).unwrap();
         writer.write(&part[..20]).unwrap();

@@ -6,7 +6,7 @@
 //! Whoever holds the list waits for no transaction; transactions look at the list. A blob enters it
 //! inside the transaction that gives it its name, so that the next one finds it there.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -27,6 +27,7 @@ const OWNER: u64 = 0;
 pub(super) struct RedbBlobs {
     database: Arc<Database>,
     whole: Mutex<HashMap<BlobHash, Content>>,
+    pinned: Mutex<HashSet<BlobHash>>,
     next: AtomicU64,
     claims: Claims,
 }
@@ -36,7 +37,8 @@ impl RedbBlobs {
         let (whole, next) = database
             .read(|read| Ok((blob_rows::list(read, OWNER)?, blob_rows::next_number(read)?)))?;
         let whole = Mutex::new(whole.into_iter().collect());
-        Ok(Self { database, whole, next: AtomicU64::new(next), claims: Claims::default() })
+        let (pinned, next) = (Mutex::default(), AtomicU64::new(next));
+        Ok(Self { database, whole, pinned, next, claims: Claims::default() })
     }
 
     /// Releases blobs, and then puts others into the file, as far as they are not there. Notes in
@@ -110,6 +112,11 @@ impl RedbBlobs {
         Ok(())
     }
 
+    fn pinned(&self) -> MutexGuard<'_, HashSet<BlobHash>> {
+        // No code under this lock can leave the set half changed.
+        self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn whole(&self) -> MutexGuard<'_, HashMap<BlobHash, Content>> {
         // No code under this lock can leave the list half changed.
         self.whole.lock().unwrap_or_else(PoisonError::into_inner)
@@ -176,7 +183,18 @@ impl BlobStorage for RedbBlobs {
         self.remove(number)
     }
 
+    fn pin(&self, hash: &BlobHash) {
+        self.pinned().insert(*hash);
+    }
+
+    fn unpin(&self, hash: &BlobHash) {
+        self.pinned().remove(hash);
+    }
+
     fn let_go(&self, hash: &BlobHash) -> Option<u64> {
+        if self.pinned().contains(hash) {
+            return None;
+        }
         self.whole().remove(hash).map(|content| content.number)
     }
 
