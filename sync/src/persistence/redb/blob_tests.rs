@@ -100,6 +100,8 @@ fn what_was_released_is_gone_and_may_come_again_at_any_moment() {
     assert_eq!(read(&persistence, hash).as_deref(), Some(&*blob));
     assert_eq!(contents(&persistence), 1);
 
+    assert_eq!(persistence.blobs().let_go(&hash), None, "something is about to refer to it");
+    persistence.blobs().unpin(&hash);
     let number = persistence.blobs().let_go(&hash).unwrap();
     let mut both = Batch { released: vec![(hash, number)], ..Batch::default() };
     both.add(batch(&[&blob]));
