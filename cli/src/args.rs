@@ -1,6 +1,7 @@
 //! What can be said to `sds`.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -193,10 +194,14 @@ pub(crate) struct TreeShowArgs {
 pub(crate) enum StoreCommand {
     /// Exchange changes with the relay until both have everything
     Sync(SyncArgs),
+    /// Keep the store open: for commands on this machine, a relay, and peers on the network
+    Serve(ServeArgs),
     /// Show where the store is and what is in it
     Info,
     /// Write the store as JSON or as a binary snapshot
     Export(ExportArgs),
+    /// Look whether the store's file is sound; changes nothing
+    Check,
 }
 
 #[derive(Debug, Args)]
@@ -205,6 +210,16 @@ pub(crate) struct SyncArgs {
     #[arg(long, value_name = "MS", default_value_t = 5_000,
           value_parser = clap::value_parser!(u64).range(1..=86_400_000))]
     pub(crate) timeout: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Take connections of peers at this address; they need the URL and the token that are printed
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// The name or address by which peers reach this machine, for the URL
+    #[arg(long, value_name = "HOST", requires = "listen")]
+    pub(crate) host: Option<String>,
 }
 
 #[derive(Debug, Args)]

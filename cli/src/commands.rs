@@ -2,6 +2,7 @@
 
 mod demo;
 mod entry;
+mod serve;
 mod store;
 mod tree;
 
@@ -14,19 +15,33 @@ use crate::failure::Failure;
 use crate::open_store::relay_url;
 use crate::output;
 
-/// Runs one command.
-pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
-    let options = cli.options;
+/// How often a command is run that others got in the way of.
+const ATTEMPTS_MAX: u32 = 16;
+
+/// Runs one command. If somebody else got in its way, so that nothing of it was done, again.
+pub(crate) fn run(cli: &Cli) -> Result<(), Failure> {
+    let mut outcome = run_once(cli);
+    for _ in 1..ATTEMPTS_MAX {
+        match &outcome {
+            Err(failure) if failure.is_passing() => outcome = run_once(cli),
+            _ => break,
+        }
+    }
+    outcome
+}
+
+fn run_once(cli: &Cli) -> Result<(), Failure> {
+    let options = &cli.options;
     // A wrong address is a mistake in any command, not only in those that connect.
-    relay_url(&options)?;
-    match cli.command {
+    relay_url(options)?;
+    match &cli.command {
         None => show_help(None),
-        Some(Command::Demo(args)) => demo::run(&options, &args),
-        Some(Command::Entry(Group { command: Some(command) })) => entry::run(&options, &command),
+        Some(Command::Demo(args)) => demo::run(options, args),
+        Some(Command::Entry(Group { command: Some(command) })) => entry::run(options, command),
         Some(Command::Entry(_)) => show_help(Some("entry")),
-        Some(Command::Tree(Group { command: Some(command) })) => tree::run(&options, &command),
+        Some(Command::Tree(Group { command: Some(command) })) => tree::run(options, command),
         Some(Command::Tree(_)) => show_help(Some("tree")),
-        Some(Command::Store(Group { command: Some(command) })) => store::run(&options, &command),
+        Some(Command::Store(Group { command: Some(command) })) => store::run(options, command),
         Some(Command::Store(_)) => show_help(Some("store")),
     }
 }

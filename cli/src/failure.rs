@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use sds_server::StartError;
 use sds_store::StoreError;
-use sds_sync::{RefusalCode, StorageError, SyncError};
+use sds_sync::{BlobError, ListenError, RefusalCode, StorageError, SyncError};
 
 /// The exit codes of `sds`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,11 +29,12 @@ impl From<Exit> for ExitCode {
 pub(crate) struct Failure {
     exit: Exit,
     message: String,
+    is_passing: bool,
 }
 
 impl Failure {
     pub(crate) fn new(exit: Exit, message: impl fmt::Display) -> Self {
-        Self { exit, message: message.to_string() }
+        Self { exit, message: message.to_string(), is_passing: false }
     }
 
     pub(crate) fn usage(message: impl fmt::Display) -> Self {
@@ -42,6 +43,11 @@ impl Failure {
 
     pub(crate) fn not_found(message: impl fmt::Display) -> Self {
         Self::new(Exit::NotFound, message)
+    }
+
+    /// Whether nothing was done because of what others did meanwhile: the same can succeed now.
+    pub(crate) const fn is_passing(&self) -> bool {
+        self.is_passing
     }
 
     pub(crate) const fn exit(&self) -> Exit {
@@ -84,13 +90,24 @@ impl From<StorageError> for Failure {
             StorageError::NotFound { .. } => Exit::NotFound,
             _ => Exit::General,
         };
-        Self::new(exit, error)
+        let is_passing = matches!(error, StorageError::SeatLost { .. });
+        Self { is_passing, ..Self::new(exit, error) }
+    }
+}
+
+impl From<BlobError> for Failure {
+    fn from(error: BlobError) -> Self {
+        match error {
+            BlobError::Storage(error) => error.into(),
+            error => Self::new(Exit::General, error),
+        }
     }
 }
 
 impl From<SyncError> for Failure {
     fn from(error: SyncError) -> Self {
         let exit = match &error {
+            SyncError::Storage(error) => return error.clone().into(),
             SyncError::Refused { code: RefusalCode::Unauthorized, .. } => Exit::Unauthorized,
             SyncError::Refused { code: RefusalCode::Forbidden, .. } | SyncError::ReadOnly => {
                 Exit::Forbidden
@@ -99,6 +116,12 @@ impl From<SyncError> for Failure {
             _ => Exit::General,
         };
         Self::new(exit, error)
+    }
+}
+
+impl From<ListenError> for Failure {
+    fn from(error: ListenError) -> Self {
+        Self::new(Exit::Network, error)
     }
 }
 

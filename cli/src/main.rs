@@ -1,4 +1,4 @@
-//! `sds`: stores at the command line. Every command opens the store's file, does one thing durably,
+//! `sds`: stores at the command line. Every command opens the store, does one thing durably,
 //! and says what it did; exit codes are those of [`failure::Exit`].
 
 mod args;
@@ -19,7 +19,7 @@ fn main() -> ExitCode {
         Err(error) => return report_usage(&error),
     };
     let format = cli.options.format;
-    match commands::run(cli) {
+    match commands::run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             output::failure(format, &failure);

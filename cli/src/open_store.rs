@@ -1,4 +1,5 @@
-//! The one way in which all commands find and open a store.
+//! The one way in which all commands find and open a store. Another process may have it open: then a
+//! command goes through that one, or waits for its turn.
 
 use std::path::PathBuf;
 
@@ -34,6 +35,11 @@ impl StorePlace {
     /// The store's file, which may not exist yet.
     pub(crate) fn file(&self) -> PathBuf {
         self.dir.join(self.id.file_name())
+    }
+
+    /// The store as it is now, for commands that change nothing; its file is free again at once.
+    pub(crate) fn read(&self) -> Result<LocalStore, Failure> {
+        Ok(LocalStore::open_to_read(&self.dir, &self.id)?)
     }
 
     pub(crate) fn open(&self) -> Result<LocalStore, Failure> {

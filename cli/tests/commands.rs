@@ -272,3 +272,44 @@ fn the_demo_says_clearly_what_it_cannot_share() {
         assert!(done.err.contains(why), "{}", done.err);
     }
 }
+
+#[test]
+fn a_store_is_checked_without_being_changed() {
+    let shell = Shell::new();
+    let check = |args: &[&str]| shell.sds(&[&["--store", "s", "store", "check"], args].concat());
+    let missing = check(&[]);
+    assert_eq!((missing.code, missing.out.as_str()), (3, ""));
+    assert_eq!(std::fs::read_dir(shell.path()).unwrap().count(), 0, "nothing was made");
+    shell.sds(&["--store", "s", "entry", "create", "--value", "milk"]).line();
+    assert_eq!(check(&[]).line(), "store 's': sound");
+    let json = check(&["--format", "json"]).json();
+    assert_eq!((&json["sound"], &json["findings"]), (&true.into(), &serde_json::json!([])));
+
+    let file = shell.path().join("stores/s.sds");
+    let bytes = std::fs::read(&file).unwrap();
+    let at = bytes.windows(4).position(|window| window == b"milk").unwrap();
+    let mut damaged = bytes.clone();
+    damaged[at] ^= 1;
+    std::fs::write(&file, &damaged).unwrap();
+    let found = check(&[]);
+    assert_eq!(found.code, 1);
+    assert!(found.out.starts_with("store 's': damaged\npages-damaged: "), "{}", found.out);
+    assert!(found.err.contains("restore it from a backup"), "{}", found.err);
+    assert!(std::fs::read(&file).unwrap() == damaged);
+    std::fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+    assert_eq!(check(&[]).code, 1);
+}
+
+/// A process that may not write a single byte to a file is like one whose disk is full.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_store_is_checked_on_a_full_disk_too() {
+    let shell = Shell::new();
+    shell.sds(&["--store", "s", "entry", "create", "--value", "milk"]).line();
+    let sds = env!("CARGO_BIN_EXE_sds");
+    let mut full = Command::new("prlimit");
+    full.args(["--fsize=0", sds, "--store", "s", "store", "check"]);
+    full.env("SDS_PERSISTENCE_DIR", shell.path().join("stores"));
+    let done = Done::from(full.output().unwrap());
+    assert_eq!(done.line(), "store 's': sound");
+}

@@ -112,7 +112,6 @@ impl Replica {
         let mut head_max = SPREAD_HEAD_MAX;
         let mut step = 1;
         loop {
-            let before = (from, to);
             // The right neighbour first: it may have the left one's key.
             while to < index + step && may_move(others.at(to)) {
                 to += 1;
@@ -120,7 +119,7 @@ impl Replica {
             while from + step > index + 1 && may_move(others.before(from)) {
                 from -= 1;
             }
-            let is_all = before == (from, to);
+            let is_all = !may_move(others.at(to)) && !may_move(others.before(from));
             let lo = others.before(from).map(|lo| others.key(lo));
             let hi = others.at(to).map(|hi| others.key(hi));
             let ends = (lo.as_ref().map(ShownKey::as_bytes), hi.as_ref().map(ShownKey::as_bytes));

@@ -1,5 +1,6 @@
 //! Stories of replicas that edit and meet, through the public API alone.
 
+use sds_engine::limits::ORDER_KEY_BYTES_GOAL;
 use sds_engine::{
     EditError, EntryId, Field, NewEntry, Patch, Replica, ReplicaId, Timestamp, Value,
 };
@@ -339,4 +340,36 @@ fn making_room_among_rescued_entries_revives_no_placeholder() {
     meet(&mut a, &mut b);
     assert!(targets.iter().all(|target| !a.is_alive(*target)));
     assert_eq!(a.child_count(lost), 203);
+}
+
+#[test]
+fn two_who_append_in_turn_never_run_out_of_room() {
+    let (mut desk, mut phone) = (replica(1), replica(2));
+    let list = desk.create_item(EntryId::ROOT, END).unwrap();
+    let mut expected = Vec::new();
+    for _ in 0..600 {
+        send(&desk, &mut phone);
+        expected.push(phone.create_item(list, END).unwrap());
+        send(&phone, &mut desk);
+        expected.push(desk.create_item(list, END).unwrap());
+    }
+    meet(&mut desk, &mut phone);
+    assert_eq!(children(&desk, list), expected);
+    let longest = expected.iter().filter_map(|entry| desk.order_key(*entry)).map(|key| key.len());
+    assert!(longest.max().unwrap() <= ORDER_KEY_BYTES_GOAL);
+}
+
+#[test]
+fn two_who_prepend_in_turn_never_run_out_of_room() {
+    let (mut desk, mut phone) = (replica(1), replica(2));
+    let list = desk.create_item(EntryId::ROOT, END).unwrap();
+    let mut expected = Vec::new();
+    for _ in 0..600 {
+        send(&desk, &mut phone);
+        expected.push(phone.create_item(list, 0).unwrap());
+        send(&phone, &mut desk);
+        expected.push(desk.create_item(list, 0).unwrap());
+    }
+    expected.reverse();
+    assert_eq!(children(&desk, list), expected);
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use sds_sync::{InvalidStoreId, StoreId};
 
-use crate::access::{Grant, Scope, Secret, UnknownScope, WeakSecret};
-use crate::certificate::CertificateSource;
 use crate::node::RelayConfig;
+use sds_sync::access::{Grant, Scope, Secret, UnknownScope, WeakSecret};
+use sds_sync::certificate::CertificateSource;
 
 /// The variable that holds the secret. There is no flag for it: flags show in the list of
 /// processes.

@@ -1,29 +1,36 @@
 //! One client's connection: its streams, and what it has open.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quinn::{Connection, Incoming, RecvStream, SendStream, VarInt};
+use sds_engine::BlobHash;
 use sds_sync::limits::{
-    BLOB_FRAME_BYTES_MAX, CONNECTION_WINDOW_BYTES, FIRST_FRAME_BYTES_MAX, OPEN_TIMEOUT,
+    BLOB_FRAME_BYTES_MAX, CONNECTION_WINDOW_BYTES, FIRST_FRAME_BYTES_MAX, IDLE_CONNECTION_TIMEOUT,
+    OPEN_TIMEOUT, STOP_TIMEOUT,
 };
-use sds_sync::transport::{FrameReceiver, FrameSender, StreamError};
-use sds_sync::{ClientFrame, RefusalCode, StoreId};
+use sds_sync::transport::{FrameReceiver, FrameSender, StreamError, send_datagram};
+use sds_sync::{
+    ClientFrame, Offer, Refusal, RefusalCode, RelayFrame, StoreId, decode_datagram,
+    encode_datagram, serve_get, serve_put,
+};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::access::Access;
-use crate::limits::{IDLE_CONNECTION_TIMEOUT, STOP_TIMEOUT};
 use crate::node::{Node, stopped};
-use crate::relay_session::Refusal;
-use crate::serve_blob::{BlobName, serve_get, serve_put};
+use crate::presence_seat::PresenceSeat;
+use crate::serve_blob::ClientBlobs;
 use crate::serve_store::{OpenRequest, serve_store};
+use sds_sync::access::Access;
 
 /// A client, and which stores it has open on its connection.
 pub(crate) struct Peer {
     pub(crate) node: Arc<Node>,
     connection: Connection,
     open: Mutex<OpenStores>,
+    /// Who takes part in presence, by the number of the stream; never more than there are streams.
+    seats: Mutex<HashMap<u64, Arc<PresenceSeat>>>,
 }
 
 struct OpenStores {
@@ -48,7 +55,34 @@ pub(crate) struct Granted {
 impl Peer {
     fn new(node: Arc<Node>, connection: Connection) -> Self {
         let open = OpenStores { entries: Vec::new(), idle_since: Instant::now() };
-        Self { node, connection, open: Mutex::new(open) }
+        Self { node, connection, open: Mutex::new(open), seats: Mutex::default() }
+    }
+
+    /// Lets datagrams that name `stream` speak for `seat`, or for nobody any more.
+    pub(crate) fn set_seat(&self, stream: u64, seat: Option<Arc<PresenceSeat>>) {
+        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        match seat {
+            Some(seat) => seats.insert(stream, seat),
+            None => seats.remove(&stream),
+        };
+    }
+
+    /// Sends a datagram; says false, and does not, if it is too large for one.
+    pub(crate) fn send_datagram(&self, stream: u64, frame: &RelayFrame) -> bool {
+        send_datagram(&self.connection, encode_datagram(stream, frame))
+    }
+
+    /// Takes in a datagram; one that is nothing of ours is as good as lost.
+    fn handle_datagram(&self, bytes: &[u8]) {
+        let Ok((stream, ClientFrame::Presence { clock, state })) = decode_datagram(bytes) else {
+            return;
+        };
+        let seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        let seat = seats.get(&stream).cloned();
+        drop(seats);
+        if let Some(seat) = seat {
+            seat.handle_state(clock, state, false);
+        }
     }
 
     /// Notes that the client has `store` open, until the answer is dropped. From now on the client
@@ -116,6 +150,7 @@ pub(crate) async fn serve(
                 streams.spawn(serve_stream(Arc::clone(&peer), send, receive, stop.clone()));
             }
             Some(_) = streams.join_next() => {}
+            Ok(datagram) = connection.read_datagram() => peer.handle_datagram(&datagram),
             () = sleep_until(idle_deadline) => {}
         }
     }
@@ -157,10 +192,19 @@ async fn serve_stream(
         }
         Ok(Some(ClientFrame::PutBlob { store, hash, size })) => {
             receiver.set_max(BLOB_FRAME_BYTES_MAX);
-            serve_put(&peer, BlobName { store, hash }, size, sender, receiver).await;
+            let offer = Offer { hash: BlobHash(hash), size, can_resume: false };
+            serve_put(&ClientBlobs { peer: &peer, store }, offer, sender, receiver).await;
+        }
+        Ok(Some(ClientFrame::OfferBlob { store, hash, size })) => {
+            receiver.set_max(BLOB_FRAME_BYTES_MAX);
+            let offer = Offer { hash: BlobHash(hash), size, can_resume: true };
+            serve_put(&ClientBlobs { peer: &peer, store }, offer, sender, receiver).await;
         }
         Ok(Some(ClientFrame::GetBlob { store, hash })) => {
-            serve_get(&peer, BlobName { store, hash }, sender).await;
+            serve_get(&ClientBlobs { peer: &peer, store }, BlobHash(hash), 0, sender).await;
+        }
+        Ok(Some(ClientFrame::GetBlobFrom { store, hash, offset })) => {
+            serve_get(&ClientBlobs { peer: &peer, store }, BlobHash(hash), offset, sender).await;
         }
         Ok(Some(_)) => {
             let message = "no stream begins with this frame";

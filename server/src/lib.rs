@@ -1,27 +1,26 @@
 //! A relay: stores and forwards the changes of many stores, and checks who may see them.
 //!
 //! - [`Relay`]: a running relay; [`RelayConfig`] says where and with what.
-//! - [`mint`]: makes the tokens that [`access`] checks.
-//! - [`relay`]: who hears what, and [`relay_session`]: one client's side; both without I/O.
+//! - [`mint`]: makes the tokens that it checks.
+//! - [`relay`]: who hears what, without I/O; one client's side is `sds_sync`'s `ServingSession`.
 //! - [`config`]: the command line of the program.
 //! - [`store_log`]: what is kept on disk.
 //! - [`limits`]: every bound that the protocol does not set already.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::unreachable))]
 
-pub mod access;
-mod certificate;
 pub mod config;
 mod connection;
 pub mod limits;
 mod log_writer;
 mod node;
+mod presence_seat;
 pub mod relay;
-pub mod relay_session;
 mod rooms;
 mod serve_blob;
 mod serve_store;
+mod store_blobs;
 pub mod store_log;
 
-pub use access::{Grant, MintError, Scope, Secret, UnknownScope, WeakSecret, mint};
-pub use certificate::{CertificateError, CertificateSource};
 pub use node::{Relay, RelayConfig, StartError};
+pub use sds_sync::access::{Grant, MintError, Scope, Secret, UnknownScope, WeakSecret, mint};
+pub use sds_sync::{CertificateError, CertificateSource};

@@ -5,25 +5,19 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
-use bytes::Bytes;
-use redb::WriteTransaction;
-use sds_engine::{BlobHash, Change};
+use sds_engine::Change;
 use sds_sync::database::Failure;
 use sds_sync::{StorageError, StoreId};
 use tokio::sync::oneshot;
 
 use crate::limits::GROUP_BYTES_GOAL;
 use crate::rooms::Rooms;
-use crate::store_log::{
-    Appended, StoreLog, StoredBlob, append, drop_upload, keep_upload, put_chunk,
-};
+use crate::store_log::{Appended, StoreLog, append};
 
 /// What is to be written.
-enum Work {
-    Append { store: StoreId, changes: Vec<Change> },
-    PutChunk { upload: u64, index: u32, bytes: Bytes },
-    KeepUpload { store: StoreId, hash: BlobHash, blob: StoredBlob },
-    DropUpload { upload: u64 },
+struct Append {
+    store: StoreId,
+    changes: Vec<Change>,
 }
 
 /// What became of the work, once it is durable.
@@ -33,7 +27,7 @@ pub(crate) type Outcome = Result<Appended, StorageError>;
 pub(crate) type Reply = oneshot::Receiver<Outcome>;
 
 enum Job {
-    Write(Work, oneshot::Sender<Outcome>),
+    Write(Append, oneshot::Sender<Outcome>),
     Stop,
 }
 
@@ -53,36 +47,16 @@ impl LogWriter {
 
     /// Appends changes.
     pub(crate) fn append(&self, store: StoreId, changes: Vec<Change>) -> Reply {
-        self.write(Work::Append { store, changes })
-    }
-
-    /// Keeps a chunk of an upload.
-    pub(crate) fn put_chunk(&self, upload: u64, index: u32, bytes: Bytes) -> Reply {
-        self.write(Work::PutChunk { upload, index, bytes })
-    }
-
-    /// Makes an upload visible as a blob of `store`.
-    pub(crate) fn keep_upload(&self, store: StoreId, hash: BlobHash, blob: StoredBlob) -> Reply {
-        self.write(Work::KeepUpload { store, hash, blob })
-    }
-
-    /// Forgets an upload, some time soon.
-    pub(crate) fn drop_upload(&self, upload: u64) {
-        // A writer that has stopped leaves it to the next start.
-        drop(self.write(Work::DropUpload { upload }));
+        let (sender, receiver) = oneshot::channel();
+        // If the writer has stopped, the sender is gone with the job, and the reply says so.
+        let _stopped = self.jobs.send(Job::Write(Append { store, changes }, sender));
+        receiver
     }
 
     /// Lets the writer end, after what was asked for before.
     pub(crate) fn stop(&self) {
         // If it has ended already, that is what was wanted.
         let _ended = self.jobs.send(Job::Stop);
-    }
-
-    fn write(&self, work: Work) -> Reply {
-        let (sender, receiver) = oneshot::channel();
-        // If the writer has stopped, the sender is gone with the job, and the reply says so.
-        let _stopped = self.jobs.send(Job::Write(work, sender));
-        receiver
     }
 }
 
@@ -112,16 +86,15 @@ fn run(log: &StoreLog, rooms: &Rooms, jobs: &Receiver<Job>) {
     }
 }
 
-fn commit(log: &StoreLog, rooms: &Rooms, group: Vec<(Work, oneshot::Sender<Outcome>)>) {
+fn commit(log: &StoreLog, rooms: &Rooms, group: Vec<(Append, oneshot::Sender<Outcome>)>) {
     let outcomes = log.write(|write| {
-        group.iter().map(|(work, _)| work.run(write)).collect::<Result<Vec<_>, Failure>>()
+        let append = |(work, _): &(Append, _)| append(write, &work.store, &work.changes);
+        group.iter().map(append).collect::<Result<Vec<_>, Failure>>()
     });
     match outcomes {
         Ok(outcomes) => {
             for ((work, reply), appended) in group.into_iter().zip(outcomes) {
-                if let Work::Append { store, .. } = &work {
-                    rooms.publish(store, appended.from, &appended.new);
-                }
+                rooms.publish(&work.store, appended.from, &appended.new);
                 // The client may have left meanwhile.
                 let _gone = reply.send(Ok(appended));
             }
@@ -135,22 +108,8 @@ fn commit(log: &StoreLog, rooms: &Rooms, group: Vec<(Work, oneshot::Sender<Outco
     }
 }
 
-impl Work {
-    fn run(&self, write: &WriteTransaction) -> Result<Appended, Failure> {
-        match self {
-            Self::Append { store, changes } => return append(write, store, changes),
-            Self::PutChunk { upload, index, bytes } => put_chunk(write, *upload, *index, bytes)?,
-            Self::KeepUpload { store, hash, blob } => keep_upload(write, store, *hash, *blob)?,
-            Self::DropUpload { upload } => drop_upload(write, *upload)?,
-        }
-        Ok(Appended::default())
-    }
-
+impl Append {
     fn size(&self) -> usize {
-        match self {
-            Self::Append { changes, .. } => changes.iter().map(|change| change.bytes().len()).sum(),
-            Self::PutChunk { bytes, .. } => bytes.len(),
-            Self::KeepUpload { .. } | Self::DropUpload { .. } => 0,
-        }
+        self.changes.iter().map(|change| change.bytes().len()).sum()
     }
 }

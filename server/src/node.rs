@@ -6,23 +6,23 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use quinn::{Endpoint, VarInt};
+use sds_sync::limits::STOP_TIMEOUT;
 use sds_sync::transport::server_endpoint;
 use sds_sync::{CertificateHash, RelayUrl, StorageError, TransportError, UrlError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::access::{Gate, Secret};
-use crate::certificate::{CertificateError, CertificateSource, Identity};
 use crate::connection::{serve, shake_hands};
-use crate::limits::{CONNECTIONS_MAX, STOP_TIMEOUT, UNPROVED_HANDSHAKES_MAX};
+use crate::limits::{CONNECTIONS_MAX, UNPROVED_HANDSHAKES_MAX};
 use crate::log_writer::LogWriter;
 use crate::rooms::Rooms;
 use crate::store_log::StoreLog;
+use sds_sync::access::{Gate, Secret};
+use sds_sync::certificate::{CertificateError, CertificateSource, Identity};
 
 /// The name of the relay's file in its folder.
 const LOG_FILE: &str = "relay.redb";
@@ -92,8 +92,7 @@ pub(crate) struct Node {
     pub(crate) gate: Gate,
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) writer: LogWriter,
-    log: Arc<StoreLog>,
-    uploads: AtomicU64,
+    pub(crate) log: Arc<StoreLog>,
 }
 
 impl Node {
@@ -111,11 +110,6 @@ impl Node {
             }
             Err(_) => None,
         }
-    }
-
-    /// A number that no upload had.
-    pub(crate) fn next_upload(&self) -> u64 {
-        self.uploads.fetch_add(1, Ordering::Relaxed)
     }
 }
 
@@ -139,7 +133,7 @@ impl Relay {
     pub async fn start(config: RelayConfig) -> Result<Self, StartError> {
         let (listen, gate) = (config.listen, Gate::new(&config.secret, config.issuer.clone()));
         let opened = tokio::task::spawn_blocking(move || open(&config)).await;
-        let (log, uploads, identity) = opened.map_err(|_| StartError::Ending)??;
+        let (log, identity) = opened.map_err(|_| StartError::Ending)??;
         let refused = |source| StartError::Listen { listen, source };
         let certificate_hash = identity
             .chain
@@ -152,7 +146,7 @@ impl Relay {
         let (log, rooms) = (Arc::new(log), Arc::new(Rooms::default()));
         let (writer, writing) = LogWriter::spawn(Arc::clone(&log), Arc::clone(&rooms));
         let log_writer = writer.clone();
-        let node = Node { gate, rooms, writer, log, uploads: AtomicU64::new(uploads) };
+        let node = Node { gate, rooms, writer, log };
         let (stop, stopped) = watch::channel(false);
         let accepting = tokio::spawn(accept(Arc::new(node), endpoint.clone(), stopped));
         let writing = Some(writing);
@@ -214,14 +208,13 @@ impl fmt::Debug for Relay {
     }
 }
 
-fn open(config: &RelayConfig) -> Result<(StoreLog, u64, Identity), StartError> {
+fn open(config: &RelayConfig) -> Result<(StoreLog, Identity), StartError> {
     let folder = &config.data_dir;
     create_private(folder).map_err(|source| StartError::Folder { path: folder.clone(), source })?;
     let log = StoreLog::open(&folder.join(LOG_FILE))?;
-    let uploads = log.next_upload()?;
     // With the file open no second relay can make another certificate at the same time.
     let identity = Identity::load(&config.certificate, folder)?;
-    Ok((log, uploads, identity))
+    Ok((log, identity))
 }
 
 /// Makes the folder, if it is not there, for its owner alone: everybody's stores are in it.

@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use sds_engine::{ChangeHeader, OpId, Version};
+use sds_sync::LogCursor;
 
 use crate::limits::{STEP_CHANGES_MAX, TAIL_BYTES_MAX, TAIL_CHANGES_MAX};
 
@@ -124,11 +125,6 @@ impl Cursor {
         Self { position, had, had_until: end, sent: Version::new() }
     }
 
-    /// Notes a change that the client sends, so that it does not come back to it.
-    pub fn note_sent(&mut self, header: &ChangeHeader) {
-        self.sent.advance(header.replica, header.end());
-    }
-
     /// Moves over changes from position `from`, and returns those that the client lacks.
     pub fn pass(&mut self, from: u64, changes: Vec<Arc<[u8]>>) -> Vec<(ChangeHeader, Arc<[u8]>)> {
         let mut lacking = Vec::new();
@@ -157,6 +153,12 @@ impl Cursor {
 
     fn has(&self, op: OpId) -> bool {
         self.had.has(op) || self.sent.has(op)
+    }
+}
+
+impl LogCursor for Cursor {
+    fn note_sent(&mut self, header: &ChangeHeader) {
+        self.sent.advance(header.replica, header.end());
     }
 }
 

@@ -10,9 +10,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sds_sync::StoreId;
+use sds_sync::limits::APPEND_BYTES_GOAL;
+use sds_sync::presence::PresenceRoom;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::limits::{APPEND_BYTES_GOAL, GROUP_BYTES_GOAL};
+use crate::limits::GROUP_BYTES_GOAL;
 use crate::relay::{Cursor, Next, Room};
 
 /// Turns are counted in steps of this many bytes.
@@ -26,6 +28,9 @@ struct Entry {
     end: watch::Sender<u64>,
     /// What this store may have on its way to the disk.
     turns: Arc<Semaphore>,
+    presence: PresenceRoom,
+    /// The revision of presence; its receivers wake when it moves.
+    revision: watch::Sender<u64>,
 }
 
 /// All rooms.
@@ -55,7 +60,14 @@ pub(crate) struct Member {
 impl Default for Entry {
     fn default() -> Self {
         let turns = Arc::new(Semaphore::new(APPEND_BYTES_GOAL / TURN_BYTES));
-        Self { room: Room::default(), members: 0, end: watch::Sender::default(), turns }
+        Self {
+            room: Room::default(),
+            members: 0,
+            end: watch::Sender::default(),
+            turns,
+            presence: PresenceRoom::default(),
+            revision: watch::Sender::default(),
+        }
     }
 }
 
@@ -85,6 +97,24 @@ impl Rooms {
             entry.room.publish(from, changes);
             entry.end.send_replace(entry.room.end());
         }
+    }
+
+    /// Does something with the presence of `store`, and wakes those who have to hear of it.
+    pub(crate) fn with_presence<T>(
+        &self,
+        store: &StoreId,
+        work: impl FnOnce(&mut PresenceRoom) -> T,
+    ) -> Option<T> {
+        let mut rooms = self.lock();
+        let entry = rooms.get_mut(store)?;
+        let outcome = work(&mut entry.presence);
+        let revision = entry.presence.revision();
+        entry.revision.send_if_modified(|known| {
+            let is_new = *known != revision;
+            *known = revision;
+            is_new
+        });
+        Some(outcome)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<StoreId, Entry>> {
@@ -125,6 +155,19 @@ impl Member {
             let of_all = all.acquire_many_owned(steps).await.ok();
             AppendTurn { _of_store: of_store, _of_all: of_all }
         }
+    }
+
+    /// Wakes when there is more to hear of presence.
+    pub(crate) fn watch_presence(&self) -> watch::Receiver<u64> {
+        let rooms = self.rooms.lock();
+        rooms
+            .get(&self.store)
+            .map_or_else(|| watch::channel(0).1, |entry| entry.revision.subscribe())
+    }
+
+    /// The rooms that this is a member of one of.
+    pub(crate) const fn rooms(&self) -> &Arc<Rooms> {
+        &self.rooms
     }
 
     /// Waits until there is more to hear than at the last call.

@@ -5,22 +5,24 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use sds_engine::{Change, Version};
 use sds_sync::limits::{FRAME_BYTES_MAX, OPEN_SEATS_MAX, PROTOCOL_VERSION};
 use sds_sync::transport::{FramePipe, FrameReceiver, FrameSender, Interest, Ready, StreamError};
-use sds_sync::{ClientFrame, RefusalCode, RelayFrame, StoreId, Token};
+use sds_sync::{
+    ClientFrame, Refusal, RefusalCode, RelayFrame, ServingSession, StoreId, Token, memory_of,
+};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, sleep_until};
 
-use crate::access::{Access, AccessError};
 use crate::connection::{Peer, refuse};
 use crate::log_writer::Outcome;
 use crate::node::{Node, stopped};
+use crate::presence_seat::PresenceSeat;
 use crate::relay::{Cursor, Next};
-use crate::relay_session::{Refusal, RelaySession, memory_of};
 use crate::rooms::Member;
+use sds_sync::access::{Access, AccessError};
 
 /// How long to sleep at most before the clock is looked at again: clocks are set, machines
 /// suspended.
@@ -56,6 +58,9 @@ pub(crate) async fn serve_store(
             receiver.set_max(FRAME_BYTES_MAX);
             let _granted = peer.grant(&store, &access);
             let member = peer.node.rooms.enter(&store);
+            let stream = sender.id();
+            let presence = (request.protocol >= PRESENCE_SINCE)
+                .then(|| Attendance::begin(peer, stream, &member, &store, access.subject.clone()));
             let pipe = FramePipe::new(sender, receiver);
             let asked = Asked { had: version, seats: request.seats.take() };
             match open_session(peer, &store, &access, asked, &member).await {
@@ -63,8 +68,17 @@ pub(crate) async fn serve_store(
                     let node = Arc::clone(&peer.node);
                     let pending = None;
                     let expires = access.expires;
-                    let room =
-                        Service { node, store, session, member, pipe, pending, expires, stop };
+                    let room = Service {
+                        node,
+                        store,
+                        session,
+                        member,
+                        pipe,
+                        pending,
+                        presence,
+                        expires,
+                        stop,
+                    };
                     room.run().await;
                 }
                 Err(refusal) => pipe.finish([refusal.frame()]).await,
@@ -113,7 +127,7 @@ async fn open_session(
     access: &Access,
     Asked { had, seats }: Asked,
     member: &Member,
-) -> Result<RelaySession, Refusal> {
+) -> Result<ServingSession<Cursor>, Refusal> {
     let (id, known) = (store.clone(), had.clone());
     let read = peer.node.read(move |log| {
         let (position, end) = log.position_for(&id, &known)?;
@@ -124,7 +138,7 @@ async fn open_session(
     let (version, tips, position, end) = read.await.ok_or(STORAGE_FAILED)?;
     member.note_end(end);
     let (writable, cursor) = (access.may_write(), Cursor::new(had, position, end));
-    Ok(RelaySession::new(&version, tips, writable, cursor))
+    Ok(ServingSession::new(&version, tips, writable, cursor))
 }
 
 /// An append that waits for its turn or is on its way to the disk. `None` if the relay stops.
@@ -133,10 +147,12 @@ type Append = Pin<Box<dyn Future<Output = Option<Outcome>> + Send>>;
 struct Service {
     node: Arc<Node>,
     store: StoreId,
-    session: RelaySession,
+    session: ServingSession<Cursor>,
     member: Member,
     pipe: FramePipe<RelayFrame, ClientFrame>,
     pending: Option<Append>,
+    /// None for a client of a version without.
+    presence: Option<Attendance>,
     expires: SystemTime,
     stop: watch::Receiver<bool>,
 }
@@ -148,6 +164,66 @@ enum Turn {
     Pipe(Ready<ClientFrame>),
     Appended(Option<Outcome>),
     More,
+    Presence,
+}
+
+/// The first version of the protocol with presence.
+const PRESENCE_SINCE: u16 = 3;
+
+/// A client's part in the presence of a store, until it is dropped.
+struct Attendance {
+    peer: Arc<Peer>,
+    stream: u64,
+    seat: Arc<PresenceSeat>,
+    /// Up to where the client has heard of the others.
+    revision: u64,
+    changed: watch::Receiver<u64>,
+    /// What waits for room on the stream.
+    frame: Option<RelayFrame>,
+}
+
+impl Attendance {
+    fn begin(
+        peer: &Arc<Peer>,
+        stream: u64,
+        member: &Member,
+        store: &StoreId,
+        subject: String,
+    ) -> Self {
+        let seat = PresenceSeat::new(Arc::clone(member.rooms()), store.clone(), subject);
+        let seat = Arc::new(seat);
+        peer.set_seat(stream, Some(Arc::clone(&seat)));
+        let (peer, changed) = (Arc::clone(peer), member.watch_presence());
+        Self { peer, stream, seat, revision: 0, changed, frame: None }
+    }
+
+    /// Tells the client of the others, until something has to wait for room on the stream.
+    fn tell(&mut self) {
+        while self.frame.is_none()
+            && let Some((revision, frame, is_settled)) = self.seat.next(self.revision)
+        {
+            self.revision = revision;
+            if is_settled || !self.peer.send_datagram(self.stream, &frame) {
+                self.frame = Some(frame);
+            }
+        }
+    }
+
+    /// Waits until there may be more to tell.
+    async fn wait(&mut self) {
+        let due = self.seat.poll_timeout();
+        let timer = sleep_until(due.unwrap_or_else(Instant::now).into());
+        tokio::select! {
+            Ok(()) = self.changed.changed() => {}
+            () = timer, if due.is_some() => self.seat.handle_timeout(),
+        }
+    }
+}
+
+impl Drop for Attendance {
+    fn drop(&mut self) {
+        self.peer.set_seat(self.stream, None);
+    }
 }
 
 impl Service {
@@ -155,12 +231,17 @@ impl Service {
         while !self.session.is_over() {
             self.append_what_came();
             self.read_log().await;
+            if let Some(presence) = &mut self.presence {
+                presence.tell();
+            }
             match self.next_turn().await {
                 Turn::Stop => self.session.refuse(SHUTTING_DOWN),
                 Turn::Clock if self.expires <= SystemTime::now() => self.session.refuse(EXPIRED),
-                Turn::Clock | Turn::More => {}
+                Turn::Clock | Turn::More | Turn::Presence => {}
                 Turn::Pipe(Ready::Room(true)) => {
-                    if let Some(frame) = self.session.poll_transmit() {
+                    let presence = &mut self.presence;
+                    let waiting = || presence.as_mut()?.frame.take();
+                    if let Some(frame) = self.session.poll_transmit().or_else(waiting) {
                         self.pipe.send(frame);
                     }
                 }
@@ -173,6 +254,8 @@ impl Service {
                 }
             }
         }
+        // The others hear of it at once, whatever is still to be done here.
+        self.presence = None;
         self.settle().await;
         let last: Vec<RelayFrame> = std::iter::from_fn(|| self.session.poll_transmit()).collect();
         self.pipe.finish(last).await;
@@ -180,7 +263,8 @@ impl Service {
 
     async fn next_turn(&mut self) -> Turn {
         let interest = Interest {
-            in_room: self.session.has_transmit(),
+            in_room: self.session.has_transmit()
+                || self.presence.as_ref().is_some_and(|presence| presence.frame.is_some()),
             in_frames: self.pending.is_none() && self.session.wants_frames(),
         };
         let left = self.expires.duration_since(SystemTime::now()).unwrap_or_default();
@@ -191,8 +275,15 @@ impl Service {
                 None => std::future::pending().await,
             }
         };
+        let presence = async {
+            match &mut self.presence {
+                Some(presence) => presence.wait().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = stopped(&mut self.stop) => Turn::Stop,
+            () = presence => Turn::Presence,
             () = sleep(left.min(CLOCK_INTERVAL)) => Turn::Clock,
             ready = self.pipe.ready(interest) => Turn::Pipe(ready),
             outcome = appended => Turn::Appended(outcome),
@@ -216,6 +307,11 @@ impl Service {
 
     fn handle_received(&mut self, received: Result<Option<ClientFrame>, StreamError>) {
         match received {
+            Ok(Some(ClientFrame::Presence { clock, state })) if self.presence.is_some() => {
+                if let Some(presence) = &self.presence {
+                    presence.seat.handle_state(clock, state, true);
+                }
+            }
             Ok(frame) => self.session.handle_frame(frame.unwrap_or(ClientFrame::Bye)),
             Err(StreamError::Frame(error)) => {
                 tracing::info!(store = %self.store, %error, "malformed frame");
@@ -232,17 +328,23 @@ impl Service {
         while let Some(cursor) = self.session.wants_log() {
             match self.member.next_for(cursor) {
                 Next::Nothing => return,
-                Next::Changes { from, changes } => self.session.handle_log(from, changes),
+                Next::Changes { from, changes } => self.pass(from, changes),
                 Next::OnDisk(from) => {
                     let store = self.store.clone();
                     let page = self.node.read(move |log| log.read(&store, from)).await;
                     match page.filter(|page| !page.changes.is_empty()) {
-                        Some(page) => self.session.handle_log(from, page.changes),
+                        Some(page) => self.pass(from, page.changes),
                         None => return self.session.refuse(STORAGE_FAILED),
                     }
                 }
             }
         }
+    }
+
+    /// Moves the client on over the part of the log at position `from`.
+    fn pass(&mut self, from: u64, changes: Vec<Arc<[u8]>>) {
+        let lacking = self.session.cursor_mut().pass(from, changes);
+        self.session.handle_log(lacking);
     }
 
     /// Appends the client's last changes, so that a goodbye right after them loses none.
@@ -273,7 +375,7 @@ impl Service {
                 if let Some(code) = appended.refused {
                     tracing::warn!(store = %self.store, code = code.code(), "changes refused");
                 }
-                self.session.handle_appended(&appended);
+                self.session.handle_appended(&appended.stored, appended.refused);
             }
             Some(Err(_)) => self.session.refuse(STORAGE_FAILED),
             None => self.session.refuse(SHUTTING_DOWN),

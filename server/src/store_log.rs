@@ -7,32 +7,34 @@
 //! | `log` | store number, position from 0 without gaps | an encoded change, and its checksum |
 //! | `starts` | store number, replica, first counter | the change's position |
 //! | `versions` | store number, replica | the counter that comes next, the chain hash at it |
-//! | `blobs` | store number, SHA-256 | size in bytes, upload number |
-//! | `blob_chunks` | upload number, index from 0 without gaps | 1 MiB; the last one the rest |
+//!
+//! and the tables of the blobs (`sds_sync::blob_rows`), whose owners are store numbers.
 //!
 //! Invariants, which every transaction keeps:
 //! - G1. A store's changes follow each other without gaps for each replica, and each comes after
 //!   its deps.
 //! - G2. `starts` and `versions` say what `log` holds; the chain hash of a replica is that of all its
 //!   changes (`sds_sync::Chain`).
-//! - G3. A blob in `blobs` has all its bytes, and they are those of its name. It stays where it is.
+//! - G3. A blob stays where it is: the log has all that ever referred to it.
 //!
 //! Not here: the thread that groups commits (`log_writer`), who may do what (`access`).
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
-use sds_engine::{BlobHash, Change, ReplicaId, Version};
+use sds_engine::{Change, ReplicaId, Version};
+use sds_sync::blob_rows;
 use sds_sync::database::{Database, Failure, Medium};
 use sds_sync::limits::LOG_PAGE_BYTES_MAX;
 use sds_sync::log_value::{seal, unseal};
-use sds_sync::{Chain, LogPage, RefusalCode, SeatTip, StorageError, StoreId};
+use sds_sync::{Chain, Claims, LogPage, RefusalCode, SeatTip, StorageError, StoreId};
 
 use crate::limits::STEP_CHANGES_MAX;
 
-const FORMAT: u16 = 2;
+const FORMAT: u16 = 3;
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const STORES: TableDefinition<'_, &str, u64> = TableDefinition::new("stores");
@@ -40,17 +42,6 @@ const LOG: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("log");
 const STARTS: TableDefinition<'_, (u64, u64, u64), u64> = TableDefinition::new("starts");
 const VERSIONS: TableDefinition<'_, (u64, u64), (u64, &[u8; 32])> =
     TableDefinition::new("versions");
-const BLOBS: TableDefinition<'_, (u64, &[u8; 32]), (u64, u64)> = TableDefinition::new("blobs");
-const BLOB_CHUNKS: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("blob_chunks");
-
-/// Where the bytes of a blob are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StoredBlob {
-    /// How many bytes it has.
-    pub size: u64,
-    /// The number that its chunks are kept under.
-    pub upload: u64,
-}
 
 /// What became of changes that a client sent. Not yet durable until the transaction is.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -68,11 +59,15 @@ pub struct Appended {
 /// The relay's file.
 #[derive(Debug)]
 pub struct StoreLog {
-    database: Database,
+    pub(crate) database: Database,
+    /// The number that the next large content gets.
+    pub(crate) next_content: AtomicU64,
+    /// Who writes to which content.
+    pub(crate) claims: Claims,
 }
 
 impl StoreLog {
-    /// Opens the file, or makes it, and clears away what uploads left behind that were cut off.
+    /// Opens the file, or makes it, and clears away what nothing can go on with.
     ///
     /// # Errors
     /// Any [`StorageError`].
@@ -97,11 +92,12 @@ impl StoreLog {
     }
 
     fn begin(database: Database) -> Result<Self, StorageError> {
-        database.write(|write| {
-            check_format(write)?;
-            remove_abandoned_uploads(write)
-        })?;
-        Ok(Self { database })
+        database.write(check_format)?;
+        for number in database.read(blob_rows::garbage)? {
+            while !database.write(|write| blob_rows::sweep(write, number))? {}
+        }
+        let next_content = AtomicU64::new(database.read(blob_rows::next_number)?);
+        Ok(Self { database, next_content, claims: Claims::default() })
     }
 
     /// What the log of `store` has.
@@ -194,50 +190,15 @@ impl StoreLog {
         })
     }
 
-    /// Where a blob of `store` is, if it is here.
+    /// The number of `store`, which it gets if it has none.
     ///
     /// # Errors
-    /// If that cannot be read.
-    pub fn blob(
-        &self,
-        store: &StoreId,
-        hash: BlobHash,
-    ) -> Result<Option<StoredBlob>, StorageError> {
-        self.database.read(|read| {
-            let Some(number) = number_of(read, store)? else { return Ok(None) };
-            let found = read.open_table(BLOBS)?.get((number, &hash.0))?;
-            Ok(found.map(|found| {
-                let (size, upload) = found.value();
-                StoredBlob { size, upload }
-            }))
-        })
-    }
-
-    /// A chunk of an upload, if it is here.
-    ///
-    /// # Errors
-    /// If it cannot be read.
-    pub fn blob_chunk(&self, upload: u64, index: u32) -> Result<Option<Vec<u8>>, StorageError> {
-        self.database.read(|read| {
-            let found = read.open_table(BLOB_CHUNKS)?.get((upload, index))?;
-            Ok(found.map(|found| found.value().to_vec()))
-        })
-    }
-
-    /// The number for the next upload: greater than those of all that left bytes here.
-    ///
-    /// # Errors
-    /// If that cannot be read.
-    pub fn next_upload(&self) -> Result<u64, StorageError> {
-        self.database.read(|read| {
-            let last = read.open_table(BLOB_CHUNKS)?.last()?.map(|(key, _)| key.value().0);
-            let mut next = last.map_or(1, |last| last.saturating_add(1));
-            // Empty blobs have no chunks.
-            for row in read.open_table(BLOBS)?.iter()? {
-                next = next.max(row?.1.value().1.saturating_add(1));
-            }
-            Ok(next)
-        })
+    /// If the file cannot be read or written.
+    pub fn number_of(&self, store: &StoreId) -> Result<u64, StorageError> {
+        match self.database.read(|read| number_of(read, store))? {
+            Some(number) => Ok(number),
+            None => self.database.write(|write| number_for(write, store)),
+        }
     }
 
     /// Does one durable transaction.
@@ -309,61 +270,13 @@ pub fn append(
     Ok(appended)
 }
 
-/// Keeps a chunk of an upload.
-///
-/// # Errors
-/// If the file cannot be written.
-pub fn put_chunk(
-    write: &WriteTransaction,
-    upload: u64,
-    index: u32,
-    bytes: &[u8],
-) -> Result<(), Failure> {
-    write.open_table(BLOB_CHUNKS)?.insert((upload, index), bytes)?;
-    Ok(())
-}
-
-/// Makes an upload visible as a blob of `store`, or forgets it if the blob is there already; the
-/// caller has checked size and hash.
-///
-/// # Errors
-/// If the file cannot be written.
-pub fn keep_upload(
-    write: &WriteTransaction,
-    store: &StoreId,
-    hash: BlobHash,
-    blob: StoredBlob,
-) -> Result<(), Failure> {
-    let number = number_for(write, store)?;
-    let mut blobs = write.open_table(BLOBS)?;
-    let former = blobs.get((number, &hash.0))?.map(|former| former.value().1);
-    match former {
-        // The same blob came twice at a time. Somebody may be reading the former one.
-        Some(former) if former != blob.upload => return drop_upload(write, blob.upload),
-        _ => {}
-    }
-    blobs.insert((number, &hash.0), (blob.size, blob.upload))?;
-    Ok(())
-}
-
-/// Forgets an upload that came to nothing.
-///
-/// # Errors
-/// If the file cannot be written.
-pub fn drop_upload(write: &WriteTransaction, upload: u64) -> Result<(), Failure> {
-    write.open_table(BLOB_CHUNKS)?.retain_in((upload, 0)..=(upload, u32::MAX), |_, _| false)?;
-    Ok(())
-}
-
 fn initialize(write: &WriteTransaction) -> Result<(), Failure> {
     write.open_table(META)?.insert("format", FORMAT.to_le_bytes().as_slice())?;
     write.open_table(STORES)?;
     write.open_table(LOG)?;
     write.open_table(STARTS)?;
     write.open_table(VERSIONS)?;
-    write.open_table(BLOBS)?;
-    write.open_table(BLOB_CHUNKS)?;
-    Ok(())
+    blob_rows::initialize(write)
 }
 
 fn check_format(write: &WriteTransaction) -> Result<(), Failure> {
@@ -374,15 +287,6 @@ fn check_format(write: &WriteTransaction) -> Result<(), Failure> {
         Some(newer) if newer > FORMAT => Err(Failure::TooNew),
         _ => Err(Failure::Corrupt("no relay's file")),
     }
-}
-
-fn remove_abandoned_uploads(write: &WriteTransaction) -> Result<(), Failure> {
-    let mut kept = std::collections::BTreeSet::new();
-    for row in write.open_table(BLOBS)?.iter()? {
-        kept.insert(row?.1.value().1);
-    }
-    write.open_table(BLOB_CHUNKS)?.retain(|(upload, _), _| kept.contains(&upload))?;
-    Ok(())
 }
 
 fn number_of(read: &ReadTransaction, store: &StoreId) -> Result<Option<u64>, Failure> {
@@ -520,41 +424,6 @@ mod tests {
             let found = log.position_for(&id(), &version(known)).unwrap();
             assert_eq!(found, (position, 4), "{known:?}");
         }
-    }
-
-    #[test]
-    fn uploads_that_were_cut_off_are_gone_after_reopening() {
-        let folder = TempDir::new().unwrap();
-        let log = open(&folder);
-        let hash = BlobHash([7; 32]);
-        let blob = StoredBlob { size: 2, upload: 1 };
-        log.write(|write| put_chunk(write, 1, 0, b"ab")).unwrap();
-        log.write(|write| put_chunk(write, 2, 0, b"cut off")).unwrap();
-        assert_eq!(log.blob(&id(), hash).unwrap(), None);
-        log.write(|write| keep_upload(write, &id(), hash, blob)).unwrap();
-        drop(log);
-        let log = open(&folder);
-        assert_eq!(log.blob(&id(), hash).unwrap(), Some(blob));
-        assert_eq!(log.blob_chunk(1, 0).unwrap().as_deref(), Some(b"ab".as_slice()));
-        assert_eq!(log.blob_chunk(2, 0).unwrap(), None);
-        assert_eq!(log.next_upload().unwrap(), 2);
-    }
-
-    #[test]
-    fn a_second_upload_of_a_blob_leaves_the_first_in_its_place() {
-        let folder = TempDir::new().unwrap();
-        let log = open(&folder);
-        let hash = BlobHash([7; 32]);
-        for upload in [1, 2] {
-            log.write(|write| put_chunk(write, upload, 0, b"ab")).unwrap();
-        }
-        for upload in [1, 2, 1] {
-            let blob = StoredBlob { size: 2, upload };
-            log.write(|write| keep_upload(write, &id(), hash, blob)).unwrap();
-        }
-        assert_eq!(log.blob(&id(), hash).unwrap(), Some(StoredBlob { size: 2, upload: 1 }));
-        assert_eq!(log.blob_chunk(1, 0).unwrap().as_deref(), Some(b"ab".as_slice()));
-        assert_eq!(log.blob_chunk(2, 0).unwrap(), None);
     }
 
     #[test]

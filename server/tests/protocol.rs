@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use sds_engine::{Change, Op, OpId, Patch, ReplicaId, Version};
-use sds_server::limits::{IDLE_CONNECTION_TIMEOUT, UNPROVED_HANDSHAKES_MAX};
+use sds_server::limits::UNPROVED_HANDSHAKES_MAX;
 use sds_server::{Grant, Relay, RelayConfig, Scope, Secret, mint};
 use sds_sync::limits::{
-    BLOB_BYTES_MAX, BLOB_CHUNK_BYTES_MAX, FRAME_BYTES_MAX, OPEN_SEATS_MAX, PROTOCOL_VERSION,
+    BLOB_BYTES_MAX, BLOB_CHUNK_BYTES_MAX, FRAME_BYTES_MAX, IDLE_CONNECTION_TIMEOUT, OPEN_SEATS_MAX,
+    PROTOCOL_VERSION,
 };
 use sds_sync::transport::{Connection, FrameReceiver, FrameSender, connect};
 use sds_sync::{
@@ -280,7 +281,7 @@ async fn first_frames_that_open_nothing_are_refused() {
         (ClientFrame::Bye, RefusalCode::Unexpected),
         (ClientFrame::Changes { patch: vec![].into() }, RefusalCode::Unexpected),
         (chunk, RefusalCode::Malformed),
-        (open(3, "s", good.clone(), b""), RefusalCode::TooNew),
+        (open(4, "s", good.clone(), b""), RefusalCode::TooNew),
         (open(0, "s", good.clone(), b""), RefusalCode::Malformed),
         (open(1, "s", good.clone(), b"\xff"), RefusalCode::Malformed),
         (open(1, "t", good.clone(), b""), RefusalCode::Forbidden),
@@ -351,6 +352,60 @@ async fn blobs_are_taken_only_whole_and_true() {
     assert_eq!(nothing.next().await, RelayFrame::BlobWanted);
     assert_eq!(nothing.next().await, RelayFrame::BlobStored);
     drop(reader);
+    relay.stop().await;
+}
+
+async fn offer(connection: &Connection, hash: [u8; 32], size: u64) -> Stream {
+    let store = "s".to_owned();
+    Stream::begin(connection, ClientFrame::OfferBlob { store, hash, size }).await
+}
+
+async fn send_chunk(stream: &mut Stream, bytes: &[u8]) {
+    let chunk = ClientFrame::BlobChunk { bytes: bytes.to_vec().into() };
+    stream.sender.send(&chunk).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_goes_on_where_it_broke_off_also_with_another_relay_on_the_same_folder() {
+    let folder = TempDir::new().unwrap();
+    let content: Vec<u8> = (0..=250).cycle().take(2 * BLOB_CHUNK_BYTES_MAX + 9).collect();
+    let (size, chunk) = (content.len() as u64, BLOB_CHUNK_BYTES_MAX);
+    let hash: [u8; 32] = Sha256::digest(&content).into();
+    for round in 0..2 {
+        let relay = relay(&folder).await;
+        let connection = client(&relay).await;
+        let _writer = Stream::open(&connection, "s", Scope::Write, &[]).await;
+        let mut stream = offer(&connection, hash, size).await;
+        let offset = round * chunk;
+        assert_eq!(stream.next().await, RelayFrame::BlobWantedFrom { offset: offset as u64 });
+        send_chunk(&mut stream, &content[offset..offset + chunk]).await;
+        // Somebody else has to wait as long as it comes.
+        offer(&connection, hash, size).await.refused(RefusalCode::Busy).await;
+        let other = connection.open_stream().await.unwrap().0;
+        std::mem::replace(&mut stream.sender, other).finish().await;
+        stream.refused(RefusalCode::Unexpected).await;
+        assert_eq!(get(&connection, hash).await.next().await, RelayFrame::BlobMissing);
+        relay.stop().await;
+    }
+    let relay = relay(&folder).await;
+    let connection = client(&relay).await;
+    let _writer = Stream::open(&connection, "s", Scope::Write, &[]).await;
+    let mut stream = offer(&connection, hash, size).await;
+    assert_eq!(stream.next().await, RelayFrame::BlobWantedFrom { offset: 2 * chunk as u64 });
+    send_chunk(&mut stream, &content[2 * chunk..]).await;
+    assert_eq!(stream.next().await, RelayFrame::BlobStored);
+    assert_eq!(offer(&connection, hash, size).await.next().await, RelayFrame::BlobStored);
+    for offset in [0, 5, size - 1, size, u64::MAX] {
+        let from = ClientFrame::GetBlobFrom { store: "s".to_owned(), hash, offset };
+        let mut found = Stream::begin(&connection, from).await;
+        assert_eq!(found.next().await, RelayFrame::BlobFound { size });
+        let from = usize::try_from(offset).unwrap();
+        let rest = content.get(from..).unwrap_or_default();
+        for part in rest.chunks(chunk) {
+            let bytes = part.to_vec().into();
+            assert_eq!(found.next().await, RelayFrame::BlobChunk { bytes });
+        }
+    }
     relay.stop().await;
 }
 

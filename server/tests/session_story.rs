@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use sds_engine::{Change, ChangeHeader, Op, Patch, ReplicaId, Version};
 use sds_server::relay::{Cursor, Next, Room};
-use sds_server::relay_session::RelaySession;
 use sds_server::store_log::Appended;
 use sds_sync::{
-    ClientEvent, ClientFrame, ClientSession, Hello, RefusalCode, RelayFrame, StoreId, Token,
+    ClientEvent, ClientFrame, ClientSession, Hello, RefusalCode, RelayFrame, ServingSession,
+    StoreId, Token,
 };
 
 /// The most steps that anything may take until it is quiet.
@@ -57,7 +57,7 @@ struct Device {
 
 struct Link {
     client: ClientSession,
-    relay: Option<RelaySession>,
+    relay: Option<ServingSession<Cursor>>,
     to_relay: VecDeque<ClientFrame>,
     to_client: VecDeque<RelayFrame>,
 }
@@ -144,7 +144,7 @@ impl Link {
                     let had = Version::decode(&version).unwrap();
                     let cursor = Cursor::new(had, 0, home.room.end());
                     self.relay =
-                        Some(RelaySession::new(&home.version, Some(Vec::new()), true, cursor));
+                        Some(ServingSession::new(&home.version, Some(Vec::new()), true, cursor));
                 }
                 (Some(session), frame) => session.handle_frame(frame),
                 (None, frame) => panic!("{frame:?} before the store is open"),
@@ -153,7 +153,8 @@ impl Link {
         }
         let Some(session) = &mut self.relay else { return false };
         if let Some(changes) = session.poll_append() {
-            session.handle_appended(&home.append(&changes));
+            let appended = home.append(&changes);
+            session.handle_appended(&appended.stored, appended.refused);
             return true;
         }
         if let Some(frame) = session.poll_transmit() {
@@ -161,14 +162,13 @@ impl Link {
             return true;
         }
         let Some(cursor) = session.wants_log() else { return false };
-        match home.room.next_for(cursor) {
+        let (from, changes) = match home.room.next_for(cursor) {
             Next::Nothing => return false,
-            Next::Changes { from, changes } => session.handle_log(from, changes),
-            Next::OnDisk(from) => {
-                let from_index = usize::try_from(from).unwrap();
-                session.handle_log(from, home.log[from_index..].to_vec());
-            }
-        }
+            Next::Changes { from, changes } => (from, changes),
+            Next::OnDisk(from) => (from, home.log[usize::try_from(from).unwrap()..].to_vec()),
+        };
+        let lacking = session.cursor_mut().pass(from, changes);
+        session.handle_log(lacking);
         true
     }
 }

@@ -1,13 +1,15 @@
 //! Stores that are kept equal over a relay: real QUIC on loopback, real files.
 
+use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use sds_engine::BlobHash;
 use sds_server::{CertificateSource, Grant, Relay, RelayConfig, Scope, Secret, mint};
 use sds_store::{EntryId, ItemValue, StoreError};
 use sds_sync::{
-    CertificateHash, ConnectOptions, ConnectionState, LocalStore, RefusalCode, RelayUrl, StoreId,
-    SyncEngine, SyncError, Token, Trust,
+    BlobFetch, CertificateHash, ConnectOptions, ConnectionState, LocalStore, RefusalCode, RelayUrl,
+    StoreId, SyncEngine, SyncError, Token, Trust,
 };
 use tempfile::TempDir;
 
@@ -248,6 +250,75 @@ async fn blobs_reach_those_who_lack_them_even_when_their_author_has_left() {
         store.blob(&item.blob_ref().unwrap().hash)
     });
     assert_eq!(blob.unwrap().as_deref(), Some(content.as_slice()), "kept on disk");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_value_comes_from_a_stream_and_goes_into_one_when_it_is_asked_for() {
+    let (home, ann_dir, bob_dir) = (folder(), folder(), folder());
+    let relay = relay(home.path()).await;
+    let (desk, phone) = (engine(&ann_dir, "s"), engine(&bob_dir, "s"));
+    let content: Vec<u8> = (0..9_000_001_u32).map(|n| (n % 253) as u8).collect();
+    let blob = desk.write_blob(content.as_slice(), false).unwrap();
+    let item = add_item(&desk, "film");
+    let small = add_item(&desk, "photo");
+    desk.edit(|store| store.write_blob_value(item, blob)).unwrap().unwrap();
+    desk.edit(|store| store.write_value(small, &content[..5_000])).unwrap().unwrap();
+    connect(&desk, &relay, token("s", Scope::Write));
+    synced(&desk).await;
+
+    phone.set_blob_fetch(BlobFetch::UpTo(1_000_000)).unwrap();
+    connect(&phone, &relay, token("s", Scope::Read));
+    synced(&phone).await;
+    let value = |engine: &SyncEngine, item| engine.read(|store| store.read_value(item)).unwrap();
+    assert_eq!(value(&phone, small).unwrap().as_bytes(), Some(&content[..5_000]));
+    assert_eq!(value(&phone, item).unwrap(), ItemValue::Pending(blob), "nobody asked for it");
+    assert!(phone.open_blob(&blob.hash).unwrap().is_none());
+    assert!(phone.fetch_blob(&blob.hash, PATIENCE).await.unwrap());
+    let mut back = Vec::new();
+    phone.open_blob(&blob.hash).unwrap().unwrap().read_to_end(&mut back).unwrap();
+    assert!(back == content);
+    assert!(!phone.fetch_blob(&BlobHash([9; 32]), PATIENCE).await.unwrap(), "nobody refers to it");
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_leaves_the_file_with_its_last_reference_and_comes_back_with_the_next() {
+    let (home, ann_dir, bob_dir) = (folder(), folder(), folder());
+    let relay = relay(home.path()).await;
+    let (desk, phone) = (engine(&ann_dir, "s"), engine(&bob_dir, "s"));
+    let content = vec![7_u8; 60_000];
+    let (one, two) = (add_item(&desk, "one"), add_item(&desk, "two"));
+    for item in [one, two] {
+        desk.edit(|store| store.write_value(item, content.as_slice())).unwrap().unwrap();
+    }
+    connect(&desk, &relay, token("s", Scope::Write));
+    connect(&phone, &relay, token("s", Scope::Write));
+    synced(&desk).await;
+    synced(&phone).await;
+    let blob = desk.read(|store| store.referenced_blobs()[0]).unwrap();
+    let has = |engine: &SyncEngine| engine.open_blob(&blob.hash).unwrap().is_some();
+    desk.edit(|store| store.write_value(one, "no more")).unwrap().unwrap();
+    assert!(has(&desk), "the other one refers to it");
+    desk.edit(|store| store.write_value(two, "no more")).unwrap().unwrap();
+    assert!(!has(&desk));
+    synced(&desk).await;
+    let mut status = phone.watch_status();
+    while has(&phone) {
+        status.changed().await.unwrap();
+    }
+    phone.flush().await.unwrap();
+    // The relay still has it, so whoever refers to it gets it again.
+    phone.edit(|store| store.write_blob_value(one, blob)).unwrap().unwrap();
+    assert!(phone.fetch_blob(&blob.hash, PATIENCE).await.unwrap());
+    synced(&phone).await;
+    let mut status = desk.watch_status();
+    while !has(&desk) {
+        status.changed().await.unwrap();
+    }
+    phone.stop().await.unwrap();
+    let phone = engine(&bob_dir, "s");
+    assert!(has(&phone), "what is referred to survives a restart");
+    relay.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,13 +1,19 @@
 //! Contents too large to stay inline, kept apart under their SHA-256, and who refers to them.
 //!
+//! A content is at hand in memory, or in a [`BlobSource`] that the store was given: a file, as a rule.
+//! Those in the source are not kept in memory.
+//!
 //! References follow each change: the engine marks the entries whose values were set, and only these
 //! are looked at. A content whose last reference has gone stays until somebody releases it, since an
 //! undo or a late change may refer to it again.
 //!
-//! Invariant: `counts` has each hash that a value of a live entry refers to, with how many do.
+//! Invariants:
+//! - `counts` has each hash that a value of a live entry refers to, with how many do.
+//! - `dropped` has each hash whose last reference has gone since it was last asked for.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 
 use sds_engine::{BlobHash, BlobRef, EntryId, Field, Replica, ValueRef};
@@ -22,15 +28,32 @@ pub fn blob_hash(bytes: &[u8]) -> BlobHash {
     BlobHash(Sha256::digest(bytes).into())
 }
 
-/// The blobs at hand, in memory, each once; and what the store's values refer to.
+/// Where contents are that are not in memory. It is asked while the store is borrowed, so it answers
+/// soon.
+pub trait BlobSource: fmt::Debug + Send + Sync {
+    /// How many bytes the content has, if it is there.
+    fn size(&self, hash: &BlobHash) -> Option<u64>;
+
+    /// The content, whole, if it is there and its bytes are those of the hash.
+    fn read(&self, hash: &BlobHash) -> Option<Arc<[u8]>>;
+}
+
+/// The blobs at hand, each once; and what the store's values refer to.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Blobs {
     held: HashMap<BlobHash, Arc<[u8]>>,
+    source: Option<Arc<dyn BlobSource>>,
     values: HashMap<EntryId, BlobRef>,
     counts: HashMap<BlobHash, usize>,
+    dropped: HashSet<BlobHash>,
+    has_dropped_more: bool,
 }
 
 impl Blobs {
+    fn is_in_source(&self, hash: &BlobHash) -> bool {
+        self.source.as_ref().is_some_and(|source| source.size(hash).is_some())
+    }
+
     /// What the values of a replica refer to. Costs a look at each entry.
     pub(crate) fn of(replica: &mut Replica) -> Self {
         replica.mark_values();
@@ -43,8 +66,9 @@ impl Blobs {
 
     /// Looks at another replica from now on. Costs a look at each entry.
     pub(crate) fn look_anew(&mut self, replica: &mut Replica) {
-        let held = std::mem::take(&mut self.held);
-        *self = Self { held, ..Self::of(replica) };
+        let Self { held, source, counts, mut dropped, .. } = std::mem::take(self);
+        dropped.extend(counts.into_keys());
+        *self = Self { held, source, dropped, has_dropped_more: true, ..Self::of(replica) };
     }
 
     /// Takes in what has changed since the last look. Costs the values that were set.
@@ -72,6 +96,8 @@ impl Blobs {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();
+                self.dropped.insert(before.hash);
+                self.has_dropped_more = true;
             }
         }
     }
@@ -82,14 +108,41 @@ impl DataStore {
     pub fn add_blob(&mut self, bytes: impl Into<Arc<[u8]>>) -> BlobHash {
         let bytes = bytes.into();
         let hash = blob_hash(&bytes);
-        self.blobs.held.entry(hash).or_insert(bytes);
+        if !self.blobs.is_in_source(&hash) {
+            self.blobs.held.entry(hash).or_insert(bytes);
+        }
         hash
     }
 
-    /// The blob with this hash, if it is at hand.
+    /// The blob with this hash, if it is at hand. Reads it whole if it is not in memory.
     #[must_use]
     pub fn blob(&self, hash: &BlobHash) -> Option<Arc<[u8]>> {
+        let held = self.blobs.held.get(hash).cloned();
+        held.or_else(|| self.blobs.source.as_ref()?.read(hash))
+    }
+
+    /// The blob with this hash, if it is in memory and not in the source: what is still to be written
+    /// there.
+    #[must_use]
+    pub fn blob_in_memory(&self, hash: &BlobHash) -> Option<Arc<[u8]>> {
         self.blobs.held.get(hash).cloned()
+    }
+
+    /// Whether the blob with this hash is at hand. O(1), and as long as the source takes to say.
+    #[must_use]
+    pub fn has_blob(&self, hash: &BlobHash) -> bool {
+        self.blobs.held.contains_key(hash) || self.blobs.is_in_source(hash)
+    }
+
+    /// Looks for blobs that are not in memory in `source` from now on.
+    pub fn set_blob_source(&mut self, source: Arc<dyn BlobSource>) {
+        self.blobs.source = Some(source);
+    }
+
+    /// Lets go of the blobs in memory that are in the source too. Costs the blobs in memory.
+    pub fn unload_blobs(&mut self) {
+        let Blobs { held, source: Some(source), .. } = &mut self.blobs else { return };
+        held.retain(|hash, _| source.size(hash).is_none());
     }
 
     /// How many values refer to a blob, those of entries in Trash included. O(1).
@@ -111,16 +164,15 @@ impl DataStore {
     #[must_use]
     pub fn missing_blobs(&self) -> Vec<BlobRef> {
         let mut blobs = self.referenced_blobs();
-        blobs.retain(|blob| !self.blobs.held.contains_key(&blob.hash));
+        blobs.retain(|blob| !self.has_blob(&blob.hash));
         blobs
     }
 
-    /// The blobs at hand that no value refers to, in order of hash; but for those that undoing may
+    /// The blobs in memory that no value refers to, in order of hash; but for those that undoing may
     /// bring back.
     #[must_use]
     pub fn unreferenced_blobs(&self) -> Vec<BlobHash> {
-        let undoable = self.undo_ref().into_iter().flat_map(UndoHistory::blobs);
-        let undoable: HashSet<BlobHash> = undoable.map(|blob| blob.hash).collect();
+        let undoable = self.undoable_blobs();
         let is_free =
             |hash: &&BlobHash| !self.blobs.counts.contains_key(*hash) && !undoable.contains(*hash);
         let mut free: Vec<BlobHash> = self.blobs.held.keys().filter(is_free).copied().collect();
@@ -151,5 +203,32 @@ impl DataStore {
         let free = self.unreferenced_blobs();
         free.iter().for_each(|hash| drop(self.blobs.held.remove(hash)));
         free
+    }
+
+    /// The blobs whose last reference has gone since they were last asked for, in order of hash, for
+    /// whoever keeps them; one that undoing may bring back, only once it no longer may and another one
+    /// has gone. What of them was in memory is let go of.
+    pub fn take_dropped_blobs(&mut self) -> Vec<BlobHash> {
+        if !std::mem::take(&mut self.blobs.has_dropped_more) {
+            return Vec::new();
+        }
+        let undoable = self.undoable_blobs();
+        let Blobs { held, counts, dropped, .. } = &mut self.blobs;
+        let mut free: Vec<BlobHash> = Vec::new();
+        dropped.retain(|hash| {
+            let is_free = !counts.contains_key(hash) && !undoable.contains(hash);
+            if is_free {
+                held.remove(hash);
+                free.push(*hash);
+            }
+            !is_free && !counts.contains_key(hash)
+        });
+        free.sort_unstable();
+        free
+    }
+
+    fn undoable_blobs(&self) -> HashSet<BlobHash> {
+        let undoable = self.undo_ref().into_iter().flat_map(UndoHistory::blobs);
+        undoable.map(|blob| blob.hash).collect()
     }
 }

@@ -18,13 +18,17 @@ use std::time::{Duration, Instant, SystemTime};
 
 use redb::{Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
 
-use crate::limits::LOCK_PATIENCE;
+use crate::limits::{FILE_CACHE_BYTES, LOCK_PATIENCE};
 use crate::persistence::StorageError;
 pub use crate::place::Place;
 use crate::random;
 
 /// How often a file that another process has open is tried again.
 const LOCK_RETRY: Duration = Duration::from_millis(20);
+
+/// How much of a file's name is in those of its temporary files, in bytes: with what follows they fit
+/// any file system.
+const TEMPORARY_PREFIX_BYTES_MAX: usize = 200;
 
 /// How old a temporary file is that nobody is still making.
 const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -62,7 +66,7 @@ struct FileMedium(PathBuf);
 
 impl Medium for FileMedium {
     fn open(&self) -> Result<redb::Database, redb::Error> {
-        Ok(redb::Database::builder().open(&self.0)?)
+        Ok(redb::Database::builder().set_cache_size(FILE_CACHE_BYTES).open(&self.0)?)
     }
 
     fn size(&self) -> io::Result<u64> {
@@ -112,7 +116,17 @@ impl Database {
     /// # Errors
     /// Any [`StorageError`].
     pub fn open(path: &Path) -> Result<Self, StorageError> {
-        Self::open_on(Box::new(FileMedium(path.to_owned())))
+        Self::open_within(path, LOCK_PATIENCE)
+    }
+
+    /// Opens a file, and waits no longer than `patience` for another process to let go of it.
+    ///
+    /// # Errors
+    /// Any [`StorageError`].
+    pub fn open_within(path: &Path, patience: Duration) -> Result<Self, StorageError> {
+        let medium = Box::new(FileMedium(path.to_owned()));
+        let redb = RwLock::new(Some(open_patiently(&*medium, patience)?));
+        Ok(Self { redb, medium })
     }
 
     /// Opens the database on a medium like [`open`](Self::open).
@@ -120,8 +134,20 @@ impl Database {
     /// # Errors
     /// Any [`StorageError`].
     pub fn open_on(medium: Box<dyn Medium>) -> Result<Self, StorageError> {
-        let redb = RwLock::new(Some(open_patiently(&*medium)?));
+        let redb = RwLock::new(Some(open_patiently(&*medium, LOCK_PATIENCE)?));
         Ok(Self { redb, medium })
+    }
+
+    /// Makes a file, and its folder, with what `initialize` puts into it, unless it is there.
+    ///
+    /// # Errors
+    /// Any [`StorageError`]; and what `initialize` fails with, then there is no file.
+    pub fn create_if_missing(
+        path: &Path,
+        initialize: impl FnOnce(&WriteTransaction) -> Result<(), Failure>,
+    ) -> Result<(), StorageError> {
+        let is_there = path.try_exists().map_err(|error| StorageError::from_io(path, error))?;
+        if is_there { Ok(()) } else { create(path, initialize) }
     }
 
     /// Opens a file like [`open`](Self::open), or makes it, and its folder, with what `initialize`
@@ -133,10 +159,7 @@ impl Database {
         path: &Path,
         initialize: impl FnOnce(&WriteTransaction) -> Result<(), Failure>,
     ) -> Result<Self, StorageError> {
-        let is_there = path.try_exists().map_err(|error| StorageError::from_io(path, error))?;
-        if !is_there {
-            create(path, initialize)?;
-        }
+        Self::create_if_missing(path, initialize)?;
         Self::open(path)
     }
 
@@ -172,6 +195,24 @@ impl Database {
         work: impl FnOnce(&ReadTransaction) -> Result<T, Failure>,
     ) -> Result<T, StorageError> {
         self.run(|redb| work(&redb.begin_read()?))
+    }
+
+    /// Whether the checksums of all pages match, and the pages agree. Reads the whole file, and repairs
+    /// what can be, as far as the medium lets it.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn check_integrity(&mut self) -> Result<bool, StorageError> {
+        let path = self.medium.path().to_owned();
+        let redb = self.redb.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let checked = guarded(&path, || match redb {
+            Some(redb) => Ok(redb.check_integrity()?),
+            None => Err(redb::Error::DatabaseClosed.into()),
+        });
+        match checked {
+            Err(StorageError::Corrupt { .. }) => Ok(false),
+            checked => checked,
+        }
     }
 
     /// Makes a large file smaller of which less than half is in use, and says whether it did. Takes
@@ -248,7 +289,7 @@ impl Database {
         drop(redb);
         let mut redb = self.redb.write().unwrap_or_else(PoisonError::into_inner);
         if redb.is_none() {
-            *redb = Some(open_patiently(&*self.medium)?);
+            *redb = Some(open_patiently(&*self.medium, LOCK_PATIENCE)?);
         }
         Ok(RwLockWriteGuard::downgrade(redb))
     }
@@ -260,8 +301,8 @@ impl fmt::Debug for Database {
     }
 }
 
-fn open_patiently(medium: &dyn Medium) -> Result<redb::Database, StorageError> {
-    let deadline = Instant::now() + LOCK_PATIENCE;
+fn open_patiently(medium: &dyn Medium, patience: Duration) -> Result<redb::Database, StorageError> {
+    let deadline = Instant::now() + patience;
     loop {
         match guarded(medium.path(), || Ok(medium.open()?)) {
             Err(StorageError::Locked { .. }) if Instant::now() < deadline => sleep(LOCK_RETRY),
@@ -317,16 +358,22 @@ fn give_name(temporary: &Path, path: &Path) -> io::Result<()> {
     }
 }
 
-fn temporary_name(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{:016x}.new", random::number()));
-    name.into()
+/// A name for a temporary file beside a file, which somebody removes if its maker was killed.
+pub(crate) fn temporary_name(path: &Path) -> PathBuf {
+    path.with_file_name(format!("{}{:016x}.new", temporary_prefix(path), random::number()))
+}
+
+/// What the names of temporary files begin with: the file's own name, unless that is too long.
+fn temporary_prefix(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let end = name.floor_char_boundary(TEMPORARY_PREFIX_BYTES_MAX);
+    format!("{}.", name.get(..end).unwrap_or_default())
 }
 
 /// Removes what makers of this file left behind that were killed a day ago or earlier.
 fn remove_leftovers(path: &Path) {
-    let prefix = path.file_name().map(|name| format!("{}.", name.to_string_lossy()));
-    let (Some(folder), Some(prefix)) = (folder_of(path), prefix) else { return };
+    let prefix = temporary_prefix(path);
+    let Some(folder) = folder_of(path) else { return };
     // They do no harm, so neither does a failure here.
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -456,6 +503,15 @@ mod tests {
         assert_eq!(names(&folder), [""; 0]);
         let made = Database::open_or_create(&path, |write| put(write, 7)).unwrap();
         assert_eq!((value(&made), names(&folder)), (7, vec!["f".to_owned()]));
+    }
+
+    #[test]
+    fn the_longest_name_that_a_store_can_have_is_no_hindrance() {
+        let folder = TempDir::new().unwrap();
+        let longest = crate::StoreId::new(&"A".repeat(crate::limits::STORE_ID_BYTES_MAX)).unwrap();
+        let path = folder.path().join(longest.file_name());
+        let made = Database::open_or_create(&path, |write| put(write, 7)).unwrap();
+        assert_eq!((value(&made), names(&folder)), (7, vec![longest.file_name()]));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use sds_engine::{BlobRef, Change, Op, Value, Version};
 use sds_store::DataStore;
 
+use crate::blob_storage::BlobStorage;
 use crate::limits::CHECKPOINT_BYTES_MIN;
 use crate::persistence::{Batch, StorageError};
 use crate::seat::Seats;
@@ -22,6 +23,8 @@ pub(crate) struct Ledger {
     pub(crate) log_bytes: usize,
     /// How many bytes the snapshot before them has.
     pub(crate) snapshot_bytes: usize,
+    /// Whether there is a log that a snapshot may take the place of.
+    pub(crate) takes_snapshots: bool,
 }
 
 /// What a store has gained.
@@ -36,8 +39,14 @@ pub(crate) struct Gained {
 }
 
 impl Ledger {
-    /// What `store`, which has this id, has gained; it is to be written then.
-    pub(crate) fn gain(&mut self, store: &DataStore, id: &StoreId) -> Result<Gained, StorageError> {
+    /// What `store`, which has this id, has gained; it is to be written then, and what it no longer
+    /// refers to is to be released from `kept`.
+    pub(crate) fn gain(
+        &mut self,
+        store: &mut DataStore,
+        kept: &dyn BlobStorage,
+        id: &StoreId,
+    ) -> Result<Gained, StorageError> {
         let next = store.next_counter();
         if *store.version() == self.version && next == self.seats.current().next {
             return Ok(Gained::default());
@@ -46,19 +55,26 @@ impl Ledger {
         match store.changes_since(&self.version) {
             Some(changes) => {
                 self.seats.note(&changes, next);
-                self.log_bytes += changes.iter().map(|change| change.len()).sum::<usize>();
+                if self.takes_snapshots {
+                    self.log_bytes += changes.iter().map(|change| change.len()).sum::<usize>();
+                }
                 gained.blobs = changes.iter().flat_map(|change| blobs_of(change)).collect();
                 gained.changes.clone_from(&changes);
                 gained.unsaved.changes = changes;
             }
             // It took in a state in place of changes that are gone.
+            None if !self.takes_snapshots => return Err(history_missing(id)),
             None => {
                 self.seats.note_all(store).ok_or_else(|| history_missing(id))?;
                 self.log_bytes = usize::MAX;
                 gained.blobs = store.referenced_blobs();
             }
         }
-        let held = |blob: &BlobRef| Some((blob.hash, store.blob(&blob.hash)?));
+        gained.blobs.iter().for_each(|blob| kept.unpin(&blob.hash));
+        let dropped = store.take_dropped_blobs().into_iter();
+        gained.unsaved.released =
+            dropped.filter_map(|hash| Some((hash, kept.let_go(&hash)?))).collect();
+        let held = |blob: &BlobRef| Some((blob.hash, store.blob_in_memory(&blob.hash)?));
         gained.unsaved.blobs = gained.blobs.iter().filter_map(held).collect();
         gained.unsaved.seats = self.seats.take_changed();
         self.version = store.version().clone();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sds_engine::limits::CHANGE_BYTES_MAX;
 
 /// The protocol version that this program speaks; a greater one is refused.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 
 /// Bytes of the length before each frame.
 pub const FRAME_LENGTH_BYTES: usize = 4;
@@ -46,6 +46,9 @@ pub const CHECKPOINT_BYTES_MIN: usize = 512 << 10;
 /// The longest token, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 8 << 10;
 
+/// The shortest secret that signs tokens, in characters.
+pub const SECRET_CHARS_MIN: usize = 32;
+
 /// The longest id of a store, in bytes. Every byte may take three in a file name.
 pub const STORE_ID_BYTES_MAX: usize = 80;
 
@@ -55,11 +58,24 @@ pub const REFUSAL_MESSAGE_BYTES_MAX: usize = 1_024;
 /// The greatest blob, in bytes.
 pub const BLOB_BYTES_MAX: u64 = 1 << 30;
 
-/// Blobs are stored and sent in pieces of this size, in bytes; only the last is smaller.
+/// The most bytes of a blob in one frame.
 pub const BLOB_CHUNK_BYTES_MAX: usize = 1 << 20;
+
+/// The most blobs of a store of which parts are kept to go on with. The one begun first gives way.
+pub const BLOB_PARTS_MAX: usize = 16;
+
+/// The most bytes of a file that are kept in memory.
+pub const FILE_CACHE_BYTES: usize = 32 << 20;
 
 /// The most bytes of a log that are read from disk at a time; a larger change comes alone.
 pub const LOG_PAGE_BYTES_MAX: usize = 4 << 20;
+
+/// How much memory the changes may take that are taken from one client at a time, and those of one
+/// store that are on their way to the disk, in bytes; a larger change comes alone.
+pub const APPEND_BYTES_GOAL: usize = 4 << 20;
+
+/// The most changes that are taken from one client at a time.
+pub const APPEND_CHANGES_MAX: usize = 2 * PATCH_CHANGES_MAX;
 
 /// The most bytes of local changes that may wait for the disk before edits are refused.
 pub const UNSAVED_BYTES_MAX: usize = 256 << 20;
@@ -85,6 +101,41 @@ pub const FRAME_QUEUE_MAX: usize = 4;
 /// How long a file that another process has open is waited for.
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a process waits for the file of a store that another one has, without a sign of it.
+pub const OWNER_PATIENCE: Duration = Duration::from_secs(60);
+
+/// The first and the last ceiling of the pause before it tries again.
+pub const OWNER_RETRY_MIN: Duration = Duration::from_millis(4);
+/// See [`OWNER_RETRY_MIN`].
+pub const OWNER_RETRY_MAX: Duration = Duration::from_millis(128);
+
+/// How long the owner of a file may be silent before a guest looks for another one.
+pub const OWNER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long whoever connects may take to shake hands, and a connection may be without an open store.
+pub const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long streams and connections may take to end when who serves them stops.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many peers may be connected at a time to an engine that listens.
+pub const PEERS_MAX: usize = 64;
+
+/// How long a client may take for a piece of a blob, beyond the time that its bytes need.
+pub const CHUNK_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The slowest line over which a blob is still taken, in bytes a second.
+pub const BLOB_BYTES_PER_SECOND_MIN: u64 = 4 << 10;
+
+/// How long a client may take for a piece of a blob with this many bytes.
+#[must_use]
+pub const fn chunk_timeout(bytes: u64) -> Duration {
+    CHUNK_PATIENCE.saturating_add(Duration::from_secs(bytes / BLOB_BYTES_PER_SECOND_MIN))
+}
+
+/// How many local connections the owner of a file serves at a time.
+pub const GUESTS_MAX: usize = 128;
+
 /// How long a connection attempt may take, for each address.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -106,6 +157,36 @@ pub const BLOB_RETRY_MIN: Duration = Duration::from_millis(250);
 /// The last pause before a blob that the relay lacks is asked for again.
 pub const BLOB_RETRY_MAX: Duration = Duration::from_secs(10);
 
+/// The most bytes of what somebody shows of themselves.
+pub const PRESENCE_BYTES_MAX: usize = 4 << 10;
+
+/// The most bytes of a token's subject that are shown with it; a longer one is cut.
+pub const PRESENCE_SUBJECT_BYTES_MAX: usize = 256;
+
+/// The most who can be seen in a store at a time; who comes later is not shown.
+pub const PRESENCE_PEERS_MAX: usize = 256;
+
+/// How many who have left are remembered, so that what of them was on its way does not bring them back.
+pub const PRESENCE_DEPARTED_MAX: usize = 256;
+
+/// How often somebody's state is sent and passed on at most; what comes between is replaced.
+pub const PRESENCE_INTERVAL: Duration = Duration::from_millis(50);
+
+/// When a state that was sent so that it may get lost is sent again so that it arrives.
+pub const PRESENCE_SETTLE: Duration = Duration::from_millis(300);
+
+/// When somebody who is not heard of is gone.
+pub const PRESENCE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How often a state that stays is sent again.
+pub const PRESENCE_REPEAT: Duration = Duration::from_secs(PRESENCE_TIMEOUT.as_secs() / 4);
+
+/// The most presence messages of a client in a second; further ones are passed over.
+pub const PRESENCE_PER_SECOND_MAX: u32 = 200;
+
+/// How many bytes of datagrams may wait to be read, or to be sent; older ones give way.
+pub const DATAGRAM_BUFFER_BYTES: usize = 64 << 10;
+
 /// How long a stream or connection may take to close in good order.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -119,6 +200,8 @@ const _: () = assert!(CHANGE_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX <= u32::MAX as usize);
 const _: () = assert!(PATCH_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(PATCH_CHANGES_MAX * size_of::<u64>() < FRAME_OVERHEAD_BYTES_MAX);
+const _: () = assert!(APPEND_BYTES_GOAL <= FRAME_BYTES_MAX);
+const _: () = assert!(PATCH_CHANGES_MAX <= APPEND_CHANGES_MAX);
 const _: () = assert!(BLOB_CHUNK_BYTES_MAX < BLOB_FRAME_BYTES_MAX);
 const _: () = assert!(BLOB_FRAME_BYTES_MAX <= FRAME_BYTES_MAX);
 const _: () = assert!(
@@ -129,4 +212,19 @@ const _: () = assert!(FIRST_FRAME_BYTES_MAX <= STRANGER_WINDOW_BYTES as usize);
 const _: () = assert!(STRANGER_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
 const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
 const _: () = assert!(3 * STORE_ID_BYTES_MAX + ".sds".len() <= 255);
+const _: () = assert!(PRESENCE_BYTES_MAX + PRESENCE_SUBJECT_BYTES_MAX < FRAME_BYTES_MAX);
+const _: () = assert!(DATAGRAM_BUFFER_BYTES <= STRANGER_WINDOW_BYTES as usize);
+const _: () = assert!(PRESENCE_INTERVAL.as_millis() < PRESENCE_SETTLE.as_millis());
 const _: () = assert!(KEEP_ALIVE_INTERVAL.as_secs() < IDLE_TIMEOUT.as_secs());
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_chunk_may_come_over_a_slow_line() {
+        let modem = Duration::from_secs(BLOB_CHUNK_BYTES_MAX as u64 / (5 << 10));
+        assert!(chunk_timeout(BLOB_CHUNK_BYTES_MAX as u64) > modem);
+        assert_eq!(chunk_timeout(1), CHUNK_PATIENCE, "one byte is no reason to wait for minutes");
+    }
+}

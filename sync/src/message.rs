@@ -70,6 +70,31 @@ pub enum ClientFrame {
         /// `OPEN_SEATS_MAX`.
         seats: Vec<u64>,
     },
+    /// First frame, since version 3: as PutBlob, but the relay says from where on it lacks the bytes.
+    OfferBlob {
+        /// The store's id.
+        store: String,
+        /// SHA-256 of the bytes.
+        hash: [u8; 32],
+        /// How many bytes there are in all.
+        size: u64,
+    },
+    /// First frame, since version 3: as GetBlob, without the bytes before `offset`.
+    GetBlobFrom {
+        /// The store's id.
+        store: String,
+        /// SHA-256 of the bytes.
+        hash: [u8; 32],
+        /// How many bytes the client has.
+        offset: u64,
+    },
+    /// Since version 3: what the client shows of itself to others.
+    Presence {
+        /// Counts the states; an older one is passed over.
+        clock: u64,
+        /// An encoded `PresenceState`; empty if nothing is shown any more.
+        state: Bytes,
+    },
 }
 
 /// How far a relay knows a replica.
@@ -134,6 +159,36 @@ pub enum RelayFrame {
         writable: bool,
         /// Those of the seats asked about that the relay knows.
         seats: Vec<SeatTip>,
+    },
+    /// The relay lacks the rest of the blob: send it. The answer to OfferBlob.
+    BlobWantedFrom {
+        /// How many bytes it has.
+        offset: u64,
+    },
+    /// Since version 3: what somebody else shows.
+    Presence {
+        /// Who, for as long as they are connected.
+        peer: u64,
+        /// The subject of their token.
+        subject: String,
+        /// Counts the states of the peer; an older one is passed over.
+        clock: u64,
+        /// An encoded `PresenceState`.
+        state: Bytes,
+    },
+    /// Since version 3: somebody else has left, or shows nothing any more.
+    PeerLeft {
+        /// Who.
+        peer: u64,
+        /// After all states that they have shown so far.
+        clock: u64,
+    },
+    /// Since version 3, to a guest that has nothing yet: a part of a snapshot of the store.
+    Snapshot {
+        /// The next bytes of it.
+        bytes: Bytes,
+        /// With the last part what the snapshot has, an encoded `Version`; empty before.
+        version: Bytes,
     },
 }
 
@@ -338,11 +393,11 @@ pub trait Frame: Serialize + DeserializeOwned {
 }
 
 impl Frame for ClientFrame {
-    const KINDS: u8 = 7;
+    const KINDS: u8 = 10;
 }
 
 impl Frame for RelayFrame {
-    const KINDS: u8 = 10;
+    const KINDS: u8 = 14;
 }
 
 impl RelayFrame {
@@ -353,6 +408,23 @@ impl RelayFrame {
         let message = message.get(..end).unwrap_or_default().to_owned();
         Self::Refused { code: code.number(), message }
     }
+}
+
+/// A frame that travels outside its stream, as a datagram: the number of the stream, a varint, and the
+/// frame without its length.
+#[must_use]
+pub fn encode_datagram<F: Frame>(stream: u64, frame: &F) -> Bytes {
+    // Serializing into a vector fails for no type of this module.
+    postcard::to_allocvec(&(stream, frame)).unwrap_or_default().into()
+}
+
+/// Reads what [`encode_datagram`] wrote: the number of the stream, and the frame.
+///
+/// # Errors
+/// If the bytes are anything else.
+pub fn decode_datagram<F: Frame>(bytes: &[u8]) -> Result<(u64, F), FrameError> {
+    let (stream, rest) = postcard::take_from_bytes(bytes).map_err(|_| FrameError::Empty)?;
+    Ok((stream, F::decode(rest)?))
 }
 
 /// Cuts a stream of bytes into frames.

@@ -6,6 +6,7 @@
 //!
 //! Not here: which changes to keep (`local_store`), grouping of commits (`sync_engine`).
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,14 +14,21 @@ use std::sync::Arc;
 
 use sds_engine::BlobHash;
 
+use crate::blob_storage::BlobStorage;
+use crate::message::RefusalCode;
 use crate::seat::Seat;
 use crate::store_id::StoreId;
 
+mod guest_blobs;
+mod guest_link;
 mod memory;
 mod redb;
+mod shared_file;
 
 pub use memory::MemoryPersistence;
-pub use redb::RedbPersistence;
+pub use redb::{CheckReport, Finding, RedbPersistence, check_store};
+pub(crate) use shared_file::Intent;
+pub use shared_file::SharedFile;
 
 /// A part of the log, in the order in which it was written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,6 +50,9 @@ pub struct Batch {
     pub seats: Vec<Seat>,
     /// Blobs; the caller has checked that the bytes are those of the hash.
     pub blobs: Vec<(BlobHash, Arc<[u8]>)>,
+    /// Blobs that nothing refers to with these changes, and the numbers of their contents
+    /// ([`BlobStorage::let_go`]). They go before `blobs` come.
+    pub released: Vec<(BlobHash, u64)>,
 }
 
 impl Batch {
@@ -52,6 +63,7 @@ impl Batch {
             && self.changes.is_empty()
             && self.seats.is_empty()
             && self.blobs.is_empty()
+            && self.released.is_empty()
     }
 
     /// How many bytes are to be written.
@@ -70,6 +82,7 @@ impl Batch {
             self.changes.clear();
         }
         self.changes.extend(later.changes);
+        self.released.extend(later.released);
         self.blobs.extend(later.blobs);
         for seat in later.seats {
             self.seats.retain(|former| former.replica != seat.replica);
@@ -83,7 +96,7 @@ pub trait Persistence: fmt::Debug + Send + 'static {
     /// The store that is kept here.
     fn store(&self) -> &StoreId;
 
-    /// The seats of the file. One is not given up: it is leased to this session.
+    /// The seats of the file. One is for sessions, and this session's.
     fn seats(&self) -> Vec<Seat>;
 
     /// The snapshot that the log begins after, if there is one.
@@ -98,17 +111,40 @@ pub trait Persistence: fmt::Debug + Send + 'static {
     /// If the log cannot be read.
     fn read_log(&self, from: u64) -> Result<LogPage, StorageError>;
 
-    /// The bytes of a blob, if they are here.
+    /// The blobs that are kept with the store, to be read and written beside the log.
+    fn blobs(&self) -> Arc<dyn BlobStorage>;
+
+    /// Removes all blobs, and parts of blobs, that are not in `referenced`, and whatever a kill left
+    /// behind. To be called when nobody reads or writes blobs.
     ///
     /// # Errors
-    /// If they cannot be read.
-    fn read_blob(&self, hash: &BlobHash) -> Result<Option<Arc<[u8]>>, StorageError>;
+    /// If that fails; then some may be left.
+    fn retain_blobs(&mut self, referenced: &BTreeSet<BlobHash>) -> Result<(), StorageError>;
 
     /// Adds a batch, whole, and durably by the time it returns.
     ///
     /// # Errors
     /// If it cannot be written; then nothing of it is here.
     fn append(&mut self, batch: &Batch) -> Result<(), StorageError>;
+
+    /// Whether a batch may bring a snapshot.
+    fn takes_snapshots(&self) -> bool {
+        true
+    }
+
+    /// The file, if there is one and this process owns it: others then are served by it.
+    fn owned_file(&self) -> Option<&Path> {
+        None
+    }
+
+    /// Lets others have what is kept here, if it was opened only to be read: it is not asked for
+    /// anything but blobs any more.
+    fn let_go(&mut self) {}
+
+    /// The file, if another process may own it, and what others write there has to be asked for.
+    fn followed_file(&self) -> Option<&Path> {
+        None
+    }
 
     /// Gives room on disk back that nothing needs, if it is worth it. May take as long as copying the
     /// file; to be called before closing.
@@ -182,6 +218,21 @@ pub enum StorageError {
         /// The file.
         path: PathBuf,
     },
+    /// The process that had the file went in the middle of a write, and somebody else has gone on under
+    /// the same ids, or without what the write built on. Nothing of it was written.
+    #[error("{} was written to by somebody else meanwhile: do the same again", path.display())]
+    SeatLost {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The process that has the file open does not take what this one brings.
+    #[error("the process that has {} open refuses ({code}): see that both programs are of one version", path.display())]
+    OwnerRefuses {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        code: RefusalCode,
+    },
     /// A failure has closed the file. If it stays so, another process has written to it since.
     #[error("{} was closed after a failure: try again, or open it anew", path.display())]
     Closed {
@@ -204,6 +255,8 @@ impl StorageError {
             Self::NotWritable { .. } => "store-not-writable",
             Self::Io { .. } => "storage-failed",
             Self::HistoryMissing { .. } => "history-missing",
+            Self::SeatLost { .. } => "seat-lost",
+            Self::OwnerRefuses { .. } => "owner-refuses",
             Self::Closed { .. } => "storage-closed",
         }
     }

@@ -7,12 +7,15 @@
 //!
 //! Invariants:
 //! - T1. `agreed.counter` <= `own.counter` <= `next`.
-//! - T2. Exactly one seat of a session is not given up: the one it edits under.
+//! - T2. Of the seats that are neither given up nor for guests a session has exactly one: the one that
+//!   it edits under.
+//! - T3. A seat for guests is lent to one guest at a time, who gets higher counters than any guest
+//!   before: so two guests never make changes that are the same to the byte.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use sds_engine::{ChangeHeader, ReplicaId, Version};
+use sds_engine::{Change, ChangeHeader, ReplicaId, Version};
 use sds_store::DataStore;
 
 use crate::limits::OPEN_SEATS_MAX;
@@ -48,6 +51,8 @@ pub struct Seat {
     pub agreed: Chain,
     /// Whether nothing may be made under this id here any more.
     pub is_given_up: bool,
+    /// Whether it is for guests: other processes, which the owner of the file lends it to.
+    pub is_for_guests: bool,
 }
 
 /// How many bytes a seat takes on disk.
@@ -58,7 +63,13 @@ impl Seat {
     #[must_use]
     pub fn new(replica: ReplicaId) -> Self {
         let (own, agreed) = (Chain::default(), Chain::default());
-        Self { replica, next: 0, own, agreed, is_given_up: false }
+        Self { replica, next: 0, own, agreed, is_given_up: false, is_for_guests: false }
+    }
+
+    /// Whether a session may edit under it: whether it is neither given up nor for guests.
+    #[must_use]
+    pub const fn is_for_sessions(&self) -> bool {
+        !self.is_given_up && !self.is_for_guests
     }
 
     /// All but the id, as bytes: the counters little-endian.
@@ -70,7 +81,7 @@ impl Seat {
             bytes.extend(chain.counter.to_le_bytes());
             bytes.extend(chain.hash);
         }
-        bytes.push(u8::from(self.is_given_up));
+        bytes.push(u8::from(self.is_given_up) | u8::from(self.is_for_guests) << 1);
         bytes
     }
 
@@ -80,14 +91,31 @@ impl Seat {
         let (next, rest) = bytes.split_first_chunk()?;
         let (own, rest) = decode_chain(rest)?;
         let (agreed, rest) = decode_chain(rest)?;
-        let is_given_up = match rest {
-            [0] => false,
-            [1] => true,
+        let (is_given_up, is_for_guests) = match rest {
+            [flags @ 0..=3] => (flags & 1 != 0, flags & 2 != 0),
             _ => return None,
         };
         let next = u64::from_le_bytes(*next);
         let is_sound = agreed.counter <= own.counter && own.counter <= next;
-        is_sound.then_some(Self { replica, next, own, agreed, is_given_up })
+        is_sound.then_some(Self { replica, next, own, agreed, is_given_up, is_for_guests })
+    }
+
+    /// Whether what it says of the changes made under it is what they are in `store`, as far as they
+    /// are still there one by one.
+    pub(crate) fn fits(&self, store: &DataStore) -> bool {
+        let known = store.version().next(self.replica);
+        if known < self.own.counter || (!self.is_given_up && known != self.own.counter) {
+            return false;
+        }
+        let Some(changes) = self.changes(store, 0) else { return true };
+        let mut chain = Chain::default();
+        let mut is_agreed = self.agreed == chain;
+        let own = changes.iter().take_while(|(header, _)| header.end() <= self.own.counter);
+        for (header, change) in own {
+            chain.extend(header.end(), change);
+            is_agreed |= self.agreed == chain;
+        }
+        chain == self.own && is_agreed
     }
 
     /// The changes made here under this id from the counter `from` on; nothing if some are gone.
@@ -159,13 +187,15 @@ pub(crate) struct Seats {
     current: usize,
     /// Those that are not on disk as they are here.
     changed: BTreeSet<ReplicaId>,
+    /// Those that a guest has at present (T3).
+    lent: BTreeSet<ReplicaId>,
 }
 
 impl Seats {
-    /// Seats of which one is not given up (T2); nothing otherwise.
+    /// Seats of which one is for sessions (T2); nothing otherwise.
     pub(crate) fn new(all: Vec<Seat>) -> Option<Self> {
-        let current = all.iter().position(|seat| !seat.is_given_up)?;
-        Some(Self { all, current, changed: BTreeSet::new() })
+        let current = all.iter().position(Seat::is_for_sessions)?;
+        Some(Self { all, current, changed: BTreeSet::new(), lent: BTreeSet::new() })
     }
 
     /// The one in use.
@@ -194,10 +224,73 @@ impl Seats {
 
     /// Notes what a relay has on its disk: it has taken it as it is here.
     pub(crate) fn note_stored(&mut self, stored: &Version) {
-        let seat = &mut self.all[self.current];
-        if seat.agreed != seat.own && stored.next(seat.replica) == seat.own.counter {
-            seat.agreed = seat.own;
-            self.changed.insert(seat.replica);
+        for seat in &mut self.all {
+            if seat.agreed != seat.own && stored.next(seat.replica) == seat.own.counter {
+                seat.agreed = seat.own;
+                self.changed.insert(seat.replica);
+            }
+        }
+    }
+
+    /// Lends a seat to a guest: the one that it wishes for if that is free, else any other, or
+    /// `fresh`, an id that nobody has drawn before. It has to be on disk before the guest uses it.
+    pub(crate) fn lend(
+        &mut self,
+        store: &DataStore,
+        wish: Option<ReplicaId>,
+        fresh: ReplicaId,
+    ) -> Seat {
+        let is_free = |seat: &Seat| {
+            let is_as_left = store.version().next(seat.replica) == seat.own.counter;
+            seat.is_for_guests
+                && !seat.is_given_up
+                && is_as_left
+                && !self.lent.contains(&seat.replica)
+        };
+        let wished = self.all.iter().position(|seat| Some(seat.replica) == wish && is_free(seat));
+        let index = wished.or_else(|| self.all.iter().position(is_free)).unwrap_or_else(|| {
+            self.all.push(Seat { is_for_guests: true, ..Seat::new(fresh) });
+            self.all.len() - 1
+        });
+        let seat = &mut self.all[index];
+        // A counter that nobody uses tells the changes of this guest from those of any other (T3).
+        seat.next += 1;
+        self.lent.insert(seat.replica);
+        self.changed.insert(seat.replica);
+        seat.clone()
+    }
+
+    /// Whether a guest has this seat.
+    pub(crate) fn is_lent(&self, replica: ReplicaId) -> bool {
+        self.lent.contains(&replica)
+    }
+
+    /// Notes that the guest has left which had this seat.
+    pub(crate) fn take_back(&mut self, replica: ReplicaId) {
+        self.lent.remove(&replica);
+    }
+
+    /// Notes changes of a guest that are new here, among them those of its seat.
+    pub(crate) fn note_guest(&mut self, replica: ReplicaId, changes: &[Change]) {
+        let Some(seat) = self.all.iter_mut().find(|seat| seat.replica == replica) else { return };
+        for change in changes {
+            let header = change.header();
+            if header.replica == replica && header.start == seat.own.counter {
+                seat.own.extend(header.end(), change.bytes());
+            }
+        }
+        seat.next = seat.next.max(seat.own.counter);
+        self.changed.insert(replica);
+    }
+
+    /// The chain of any replica at the counter `next`, which is at the end of a change, as far as it
+    /// can be told. Costs that replica's changes, unless it has a seat here.
+    pub(crate) fn tip(&self, store: &DataStore, replica: ReplicaId, next: u64) -> Option<Chain> {
+        let seat = self.all.iter().find(|seat| seat.replica == replica && next <= seat.own.counter);
+        let seat = seat.cloned().unwrap_or_else(|| Seat::new(replica));
+        match seat.chain_at(store, next) {
+            ChainAt::Is(chain) => Some(chain),
+            ChainAt::NoChange | ChainAt::Gone => None,
         }
     }
 
@@ -328,8 +421,8 @@ mod tests {
         seat.agreed = seat.own;
         seat.own.extend(5, b"b");
         seat.next = 9;
-        for is_given_up in [false, true] {
-            seat.is_given_up = is_given_up;
+        for flags in 0..4 {
+            (seat.is_given_up, seat.is_for_guests) = (flags & 1 == 1, flags & 2 == 2);
             let bytes = seat.encode();
             assert_eq!(bytes.len(), SEAT_BYTES);
             assert_eq!(Seat::decode(seat.replica, &bytes), Some(seat.clone()));
@@ -339,6 +432,26 @@ mod tests {
         }
         seat.next = 4;
         assert_eq!(Seat::decode(seat.replica, &seat.encode()), None, "T1");
+    }
+
+    #[test]
+    fn no_two_guests_have_one_seat_and_none_gets_ids_that_another_had() {
+        let id = |number| ReplicaId::new(number).unwrap();
+        let (store, own) = (DataStore::new(id(1)), Seat::new(id(1)));
+        let mut seats = Seats::new(vec![own]).unwrap();
+        let first = seats.lend(&store, None, id(2));
+        let second = seats.lend(&store, Some(id(2)), id(3));
+        assert_eq!((first.replica, first.next), (id(2), 1));
+        assert_eq!(second.replica, id(3), "the one that it wishes for is taken");
+        seats.take_back(id(2));
+        seats.take_back(id(3));
+        let third = seats.lend(&store, Some(id(3)), id(4));
+        assert_eq!((third.replica, third.next), (id(3), 2));
+        assert_eq!(seats.lend(&store, Some(id(1)), id(4)).replica, id(2), "not the owner's own");
+        assert_eq!(seats.take_changed().len(), 2);
+        assert_eq!(seats.current().replica, id(1));
+        let kept = seats.all.into_iter().rev().collect();
+        assert_eq!(Seats::new(kept).unwrap().current().replica, id(1), "T2");
     }
 
     #[test]

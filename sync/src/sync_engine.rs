@@ -4,33 +4,47 @@
 //! - What was edited is on disk before it is sent.
 //! - What was received is on disk before it counts as synced.
 //! - A patch that cannot be taken in ends the connection and leaves the store untouched.
+//! - What others bring, guests of the file and peers, is on disk before they are told that it is.
 //!
 //! Not here: the protocol (`session`), the file (`persistence`), and more than one process at one
 //! file.
 
 use std::fmt;
+use std::io::Read;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use sds_engine::{BlobHash, BlobRef};
 use sds_store::DataStore;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::blob_storage::{BlobError, BlobReader, write_blob};
+use crate::local_socket::LocalAddress;
 use crate::local_store::LocalStore;
 use crate::message::{RefusalCode, Token};
 use crate::persistence::StorageError;
+use crate::presence::{PeerPresence, PresenceEvent, PresenceState, PresenceTooLarge};
 use crate::synced_store::SyncedStore;
 use crate::transport::{RelayUrl, Trust};
 
 mod blobs;
 mod driver;
+mod following;
+mod hosting;
+mod presence;
 mod shared;
 mod status;
 mod writer;
 
+use following::Following;
+use hosting::Hosting;
+pub use hosting::{ListenError, ListenOptions, Listening};
+pub use presence::PresenceSubscription;
 use shared::Shared;
-pub use status::{ConnectionState, SyncStatus};
+pub use status::{BlobFetch, ConnectionState, SyncStatus};
 use writer::Writer;
 
 /// Where to connect, as whom, and whom to trust.
@@ -109,6 +123,12 @@ pub struct SyncEngine {
     shared: Arc<Shared>,
     driver: Mutex<Option<Driver>>,
     writer: Option<JoinHandle<()>>,
+    /// The guests of the file, if this process owns one.
+    hosting: Option<Hosting>,
+    /// What others write to the file, if another process owns it.
+    following: Option<Following>,
+    /// Ends what listens for peers.
+    stop_listening: watch::Sender<bool>,
 }
 
 struct Driver {
@@ -117,17 +137,27 @@ struct Driver {
 }
 
 impl SyncEngine {
-    /// Takes over a store. What was not committed of it is written now.
+    /// Takes over a store. What was not committed of it is written now. If the store has a file of its
+    /// own, and there is a tokio runtime, other processes that open the file become guests from now on,
+    /// whose edits come here; without a runtime they wait until the file is free. If another process owns
+    /// the file, this engine is its guest.
     #[must_use]
     pub fn start(local: LocalStore) -> Self {
+        let has_runtime = tokio::runtime::Handle::try_current().is_ok();
+        let own = local.persistence.owned_file().filter(|_| has_runtime).map(LocalAddress::of);
+        let others = local.persistence.followed_file().filter(|_| has_runtime);
+        let others = others.map(Path::to_owned);
         let (store, persistence) = SyncedStore::new(local);
         let (persisted, known) = (store.captured().clone(), store.captured().clone());
         let status = SyncStatus { local: known, persisted, ..SyncStatus::default() };
         let (status, saved) = (watch::Sender::new(status), watch::Sender::new(0));
         let (handle, writer) = Writer::spawn(persistence, status.clone(), saved.clone());
-        let shared = Shared::new(store, status, saved, handle);
-        let engine =
-            Self { shared: Arc::new(shared), driver: Mutex::new(None), writer: Some(writer) };
+        let shared = Arc::new(Shared::new(store, status, saved, handle));
+        let hosting = own.and_then(|address| Hosting::begin(&shared, address));
+        let following = others.map(|file| Following::begin(&shared, file));
+        let (driver, stop_listening) = (Mutex::new(None), watch::Sender::new(false));
+        let writer = Some(writer);
+        let engine = Self { shared, driver, writer, hosting, following, stop_listening };
         // Nobody else has the store yet, so nothing stands in the way.
         let _captured = engine.edit(|_| ());
         engine
@@ -147,6 +177,74 @@ impl SyncEngine {
     /// If the disk fails or is too far behind; then `work` was not called.
     pub fn edit<T>(&self, work: impl FnOnce(&mut DataStore) -> T) -> Result<T, SyncError> {
         self.shared.edit(work)
+    }
+
+    /// Stores all that `source` gives, in memory that does not depend on its size, to be made a value
+    /// with [`DataStore::write_blob_value`]; until then nobody sees it, and it is removed when the store
+    /// is opened again. It is a
+    /// text if it is to be one and is UTF-8. Blocks while it reads and writes.
+    ///
+    /// ```
+    /// use std::io::Read;
+    /// use sds_store::EntryId;
+    /// use sds_sync::{LocalStore, StoreId, SyncEngine};
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = tempfile::tempdir()?;
+    /// let engine =
+    ///     SyncEngine::start(LocalStore::open_or_create(folder.path(), &StoreId::new("s")?)?);
+    /// // From a file, as a rule.
+    /// let film = engine.write_blob([7; 100_000].as_slice(), false)?;
+    /// engine.edit(|store| store.write_blob_value(EntryId::ROOT, film))??;
+    ///
+    /// let mut reader = engine.open_blob(&film.hash)?.ok_or("it was just written")?;
+    /// assert_eq!(reader.bytes().count(), 100_000);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Any [`BlobError`]; then nothing of it stays.
+    pub fn write_blob(&self, source: impl Read, is_text: bool) -> Result<BlobRef, BlobError> {
+        write_blob(Arc::clone(&self.shared.blobs), source, is_text)
+    }
+
+    /// The content of a value that is kept as a blob, to be read as a stream; none if it is not here.
+    /// What was edited is here after the next flush.
+    ///
+    /// # Errors
+    /// If that cannot be read.
+    pub fn open_blob(&self, hash: &BlobHash) -> Result<Option<BlobReader>, StorageError> {
+        BlobReader::open(Arc::clone(&self.shared.blobs), *hash)
+    }
+
+    /// Says which blobs are fetched without being asked for; all, as long as nothing is said. Those
+    /// that are here stay.
+    ///
+    /// # Errors
+    /// [`SyncError::Stopped`] after a panic in an earlier edit.
+    pub fn set_blob_fetch(&self, blob_fetch: BlobFetch) -> Result<(), SyncError> {
+        self.shared.set_blob_fetch(blob_fetch)
+    }
+
+    /// Asks for a blob that the store refers to, and waits until it is here. It is still wanted if it
+    /// does not come in time. Says whether it is here; false if nothing refers to it.
+    ///
+    /// # Errors
+    /// If that takes longer than `limit`, or the disk fails.
+    pub async fn fetch_blob(&self, hash: &BlobHash, limit: Duration) -> Result<bool, SyncError> {
+        let mut changed = self.shared.blobs_changed.subscribe();
+        let waiting = async {
+            loop {
+                if let Some(is_here) = self.shared.ask_for_blob(hash)? {
+                    return Ok(is_here);
+                }
+                changed.changed().await.map_err(|_| SyncError::Stopped)?;
+            }
+        };
+        let last_error = || SyncError::TimedOut { last_error: self.status().last_error };
+        timeout(limit, waiting).await.unwrap_or_else(|_| Err(last_error()))
     }
 
     /// Waits until everything that is in the store is on disk.
@@ -197,6 +295,17 @@ impl SyncEngine {
         }
     }
 
+    /// Takes connections of peers, who need a token and then can do what they could at a relay: so two
+    /// devices on one network need none. Lasts until the answer is stopped or dropped, or the engine.
+    /// Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// If the certificate or the address cannot be used.
+    pub async fn listen(&self, options: ListenOptions) -> Result<Listening, ListenError> {
+        let stop = self.stop_listening.subscribe();
+        Listening::begin(Arc::clone(&self.shared), options, stop).await
+    }
+
     /// How far the store has come.
     #[must_use]
     pub fn status(&self) -> SyncStatus {
@@ -225,12 +334,51 @@ impl SyncEngine {
         }
     }
 
+    /// Shows a state to all others who have the store open at the relay, or nothing any more; the same
+    /// on each connection to come. It is never kept. Handlers hear of it before this returns.
+    ///
+    /// # Errors
+    /// If the state is too large; then the former one stays.
+    pub fn set_presence_to(&self, state: Option<PresenceState>) -> Result<(), PresenceTooLarge> {
+        self.shared.presence.set(state)
+    }
+
+    /// Who else is here, as far as known: those who show something, while this is connected.
+    #[must_use]
+    pub fn presence(&self) -> Vec<PeerPresence> {
+        self.shared.presence.peers()
+    }
+
+    /// Calls `handler` whenever somebody, this engine too, shows something else or leaves, until the
+    /// answer is dropped. It is called by whoever brought the news, and holds that up: it should be
+    /// brief, and may ask the engine for anything that does not block.
+    pub fn on_presence_change(
+        &self,
+        handler: impl Fn(&PresenceEvent) + Send + Sync + 'static,
+    ) -> PresenceSubscription {
+        self.shared.presence.subscribe(handler)
+    }
+
+    /// Counts the changes of what others show, to wait for the next one and then ask for
+    /// [`presence`](Self::presence).
+    #[must_use]
+    pub fn watch_presence(&self) -> watch::Receiver<u64> {
+        self.shared.presence.seen.subscribe()
+    }
+
     /// Leaves the relay, writes what is not on disk yet, with a snapshot in the place of the log, and
     /// closes the file.
     ///
     /// # Errors
     /// If the disk fails.
     pub async fn stop(mut self) -> Result<(), SyncError> {
+        self.stop_listening.send_replace(true);
+        if let Some(hosting) = self.hosting.take() {
+            hosting.end().await;
+        }
+        if let Some(following) = self.following.take() {
+            following.end().await;
+        }
         self.disconnect().await;
         let checkpointed = self.shared.checkpoint();
         let flushed = checkpointed.and(self.shared.flush().await);
@@ -254,6 +402,9 @@ impl Drop for SyncEngine {
         let driver = self.driver().take();
         if let Some(driver) = driver {
             driver.task.abort();
+        }
+        if let Some(hosting) = self.hosting.take() {
+            hosting.abort();
         }
         self.shared.stop_writer();
     }
@@ -299,7 +450,7 @@ mod tests {
             store.write_value(item, [7_u8; 50_000].as_slice())
         };
         engine.edit(add_blob).unwrap().unwrap();
-        let blob = engine.shared.blobs_to_send().unwrap()[0];
+        let (blob, size) = engine.shared.blobs_to_send().unwrap()[0];
         let (stop, mut stopped) = watch::channel(false);
         let (sent, is_sent) = oneshot::channel();
         let shared = Arc::clone(&engine.shared);
@@ -316,6 +467,6 @@ mod tests {
         let mut status = engine.watch_status();
         let listed = status.wait_for(|status| status.blobs_to_send == 1);
         assert!(timeout(Duration::from_secs(5), listed).await.is_ok());
-        assert_eq!(engine.shared.blobs_to_send().unwrap(), [blob]);
+        assert_eq!(engine.shared.blobs_to_send().unwrap(), [(blob, size)]);
     }
 }

@@ -8,26 +8,30 @@
 //! Invariants:
 //! - E1. What came out to be written is exactly what is in `ledger`, in an order in which each change
 //!   comes after those it builds on.
-//! - E2. `blobs_to_fetch` lists blobs that the state refers to, not only some change, and that the
-//!   store does not hold; `blobs_to_send` lists blobs that it holds.
+//! - E2. `blobs_to_fetch` lists blobs that the state refers to, not only some change, that are not
+//!   here, and that are wanted; `blobs_to_send` lists blobs that are here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use sds_engine::{BlobHash, BlobRef, ChangeHeader, Patch, ReplicaId, Version};
 use sds_store::{DataStore, StoreError};
 
+use crate::blob_storage::BlobStorage;
+use crate::intake;
 use crate::ledger::{Ledger, history_missing};
 use crate::local_store::LocalStore;
 use crate::persistence::{Batch, Persistence, StorageError};
 use crate::store_id::StoreId;
-use crate::sync_engine::SyncError;
+use crate::sync_engine::{BlobFetch, SyncError};
 
 mod reseat;
+mod visitors;
 
 use reseat::Doubts;
 pub use reseat::Purpose;
+pub(crate) use visitors::Snapshot;
 
 /// The store, and what has been passed on of it.
 pub struct SyncedStore {
@@ -36,8 +40,15 @@ pub struct SyncedStore {
     ledger: Ledger,
     /// What is being found out about seats of which a relay has other changes.
     doubts: Doubts,
+    /// The last snapshot for a guest.
+    snapshot: Option<Snapshot>,
+    /// The blobs in the store's file.
+    blobs: Arc<dyn BlobStorage>,
     pub(crate) blobs_to_send: BTreeMap<BlobHash, u64>,
     pub(crate) blobs_to_fetch: BTreeMap<BlobHash, u64>,
+    blob_fetch: BlobFetch,
+    /// Blobs that somebody has asked for.
+    asked: BTreeSet<BlobHash>,
 }
 
 /// What is to be written to the store's file.
@@ -124,8 +135,12 @@ impl SyncedStore {
             store: local.store,
             ledger: local.ledger,
             doubts: Doubts::default(),
+            snapshot: None,
+            blobs: local.blobs,
             blobs_to_send: BTreeMap::new(),
             blobs_to_fetch: BTreeMap::new(),
+            blob_fetch: BlobFetch::default(),
+            asked: BTreeSet::new(),
         };
         (this, local.persistence)
     }
@@ -226,30 +241,46 @@ impl SyncedStore {
 
     /// Lists what the state refers to now, so that nobody fetches what was overwritten (E2).
     pub(crate) fn list_blobs_to_fetch(&mut self) {
-        let missing = self.store.missing_blobs().into_iter();
-        self.blobs_to_fetch = missing.map(|blob| (blob.hash, blob.size)).collect();
+        let Self { store, blob_fetch, asked, .. } = self;
+        let missing = store.missing_blobs().into_iter();
+        let is_wanted = |blob: &BlobRef| blob_fetch.wants(blob.size) || asked.contains(&blob.hash);
+        let wanted = missing.filter(is_wanted);
+        self.blobs_to_fetch = wanted.map(|blob| (blob.hash, blob.size)).collect();
+    }
+
+    pub(crate) fn set_blob_fetch(&mut self, blob_fetch: BlobFetch) {
+        self.blob_fetch = blob_fetch;
+        self.list_blobs_to_fetch();
+    }
+
+    /// Wants a blob whatever its size; whether that is new.
+    pub(crate) fn ask_for_blob(&mut self, hash: BlobHash) -> bool {
+        let is_new = self.asked.insert(hash);
+        if is_new {
+            self.list_blobs_to_fetch();
+        }
+        is_new
+    }
+
+    pub(crate) fn note_blob_fetched(&mut self, hash: &BlobHash) {
+        self.blobs_to_fetch.remove(hash);
+        self.asked.remove(hash);
+    }
+
+    /// The blobs in the store's file.
+    #[must_use]
+    pub const fn blobs(&self) -> &Arc<dyn BlobStorage> {
+        &self.blobs
     }
 
     fn note_blobs_to_send(&mut self, blobs: impl IntoIterator<Item = BlobRef>) {
-        let held = blobs.into_iter().filter(|blob| self.store.blob(&blob.hash).is_some());
+        let held = blobs.into_iter().filter(|blob| self.store.has_blob(&blob.hash));
         self.blobs_to_send.extend(held.map(|blob| (blob.hash, blob.size)));
     }
 
     fn apply(&mut self, patch: &[u8], fresh: ReplicaId) -> Result<TakenIn, TakeInError> {
         let Self { store, ledger, .. } = self;
-        let seat = ledger.seats.current().replica;
-        let made = store.version().next(seat);
-        let taken_in = store.hold_events(|store| {
-            store.apply_remote_patch(patch)?;
-            if store.version().next(seat) > made {
-                // Another copy of this file is at work.
-                store.go_on_as(fresh)?;
-            }
-            Ok::<_, StoreError>(store.version().clone())
-        })?;
-        if store.replica_id() == fresh {
-            ledger.seats.renew(fresh);
-        }
+        let taken_in = intake::apply(store, &mut ledger.seats, patch, fresh)?;
         // Handlers may have answered with edits, which the relay has yet to hear of.
         let is_answered = *store.version() != taken_in;
         let origin = if is_answered { Origin::Local } else { Origin::Relay };
@@ -265,7 +296,8 @@ impl SyncedStore {
     /// What the store has gained since the last call.
     fn capture(&mut self, origin: Origin) -> Result<Captured, StorageError> {
         let former = self.ledger.version.clone();
-        let gained = self.ledger.gain(&self.store, &self.id)?;
+        self.store.unload_blobs();
+        let gained = self.ledger.gain(&mut self.store, &*self.blobs, &self.id)?;
         if gained.unsaved.is_empty() {
             return Ok(Captured::default());
         }

@@ -19,7 +19,7 @@ mod stream;
 mod trust;
 
 pub use pipe::{FramePipe, Interest, Ready};
-pub use quic::{Connection, connect, server_endpoint};
+pub use quic::{Connection, connect, send_datagram, server_endpoint};
 pub use stream::{FrameReceiver, FrameSender, StreamError};
 
 /// The protocol that both sides name when they shake hands.

@@ -1,12 +1,14 @@
 //! `sds entry`: create, read, move and delete entries.
 
-use std::fs;
-use std::path::Path;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use sds_store::{DataStore, Entry, EntryId, ItemValue, NewValue};
+use sds_store::{BlobRef, DataStore, Entry, EntryId, ItemValue, NewValue};
+use sds_sync::LocalStore;
 use serde_json::{Map, Value as Json, json};
 
 use crate::args::{
@@ -18,12 +20,20 @@ use crate::open_store::StorePlace;
 use crate::output;
 use crate::write_file::write_file;
 
+/// The most bytes of a file that are read into memory to be stored.
+const IN_MEMORY_BYTES: u64 = 1 << 20;
+
 pub(super) fn run(options: &Options, command: &EntryCommand) -> Result<(), Failure> {
     let place = StorePlace::of(options)?;
     match command {
         EntryCommand::Create(args) => create(options.format, &place, args),
-        EntryCommand::Get(args) => get(options.format, place.open()?.store(), args),
-        EntryCommand::List(args) => list(options.format, place.open()?.store(), args),
+        EntryCommand::Get(args) => {
+            // Copying a large value out of a file that others may have in between would mean to open it
+            // again for each part.
+            let local = if args.output.is_some() { place.open()? } else { place.read()? };
+            get(options.format, &local, args)
+        }
+        EntryCommand::List(args) => list(options.format, place.read()?.store(), args),
         EntryCommand::Move(args) => move_into(options.format, &place, args),
         EntryCommand::Delete(args) => delete(options.format, &place, args),
     }
@@ -31,10 +41,14 @@ pub(super) fn run(options: &Options, command: &EntryCommand) -> Result<(), Failu
 
 fn create(format: Format, place: &StorePlace, args: &CreateArgs) -> Result<(), Failure> {
     // What can fail for reasons outside the store comes before anything is created.
-    let value = new_value(args)?;
+    let source = args.file.as_deref().map(open_source).transpose()?;
     let mut local = if args.target.is_some() { place.open()? } else { place.open_or_create()? };
     let container = require_item(local.store(), args.container)?;
     let target = args.target.map(|name| require_item(local.store(), name)).transpose()?;
+    let value = match source {
+        Some(source) => source.into_value(&local, mime_type(args).as_deref())?,
+        None => NewContent::Inline(args.value.clone().into()),
+    };
     let id = local.store_mut().transact(|store| {
         let id = match target {
             Some(target) => store.new_link_at(target, container, args.at)?,
@@ -43,8 +57,10 @@ fn create(format: Format, place: &StorePlace, args: &CreateArgs) -> Result<(), F
         if let Some(label) = &args.label {
             store.set_label(id, label)?;
         }
-        if value != NewValue::None {
-            store.write_value(id, value)?;
+        match value {
+            NewContent::Inline(NewValue::None) => {}
+            NewContent::Inline(value) => store.write_value(id, value)?,
+            NewContent::Stored(blob) => store.write_blob_value(id, blob)?,
         }
         Ok::<_, Failure>(id)
     })?;
@@ -64,28 +80,53 @@ fn mime_type(args: &CreateArgs) -> Option<String> {
     args.mime.clone().or_else(|| args.file.as_deref().and_then(guess))
 }
 
-fn new_value(args: &CreateArgs) -> Result<NewValue, Failure> {
-    if let Some(text) = &args.value {
-        return Ok(NewValue::Text(text.clone()));
-    }
-    let Some(path) = &args.file else { return Ok(NewValue::None) };
-    let bytes = fs::read(path).map_err(|error| {
-        let missing = error.kind() == std::io::ErrorKind::NotFound;
-        let exit = if missing { Exit::NotFound } else { Exit::General };
-        Failure::new(exit, format_args!("cannot read '{}': {error}", path.display()))
-    })?;
-    let is_text = mime_type(args).is_none_or(|mime| mime.starts_with("text/"));
-    Ok(match String::from_utf8(bytes) {
-        Ok(text) if is_text => NewValue::Text(text),
-        Ok(text) => NewValue::Bytes(text.into_bytes()),
-        Err(error) => NewValue::Bytes(error.into_bytes()),
-    })
+/// What a new item holds.
+enum NewContent {
+    Inline(NewValue),
+    /// Too large to be in memory, and stored already.
+    Stored(BlobRef),
 }
 
-fn get(format: Format, store: &DataStore, args: &GetArgs) -> Result<(), Failure> {
-    let entry = require_entry(store, args.id)?;
+/// A file whose content is to be stored.
+struct Source {
+    path: PathBuf,
+    file: File,
+}
+
+fn open_source(path: &Path) -> Result<Source, Failure> {
+    let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+    Ok(Source { path: path.to_owned(), file })
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    let missing = error.kind() == std::io::ErrorKind::NotFound;
+    let exit = if missing { Exit::NotFound } else { Exit::General };
+    Failure::new(exit, format_args!("cannot read '{}': {error}", path.display()))
+}
+
+impl Source {
+    /// The content: as text if the type is one and the bytes are, else as bytes.
+    fn into_value(mut self, local: &LocalStore, mime: Option<&str>) -> Result<NewContent, Failure> {
+        let is_text = mime.is_none_or(|mime| mime.starts_with("text/"));
+        let mut bytes = Vec::new();
+        let read = Read::by_ref(&mut self.file).take(IN_MEMORY_BYTES + 1).read_to_end(&mut bytes);
+        read.map_err(|error| unreadable(&self.path, &error))?;
+        if bytes.len() as u64 > IN_MEMORY_BYTES {
+            let all = Read::chain(bytes.as_slice(), self.file);
+            return Ok(NewContent::Stored(local.write_blob(all, is_text)?));
+        }
+        Ok(NewContent::Inline(match String::from_utf8(bytes) {
+            Ok(text) if is_text => NewValue::Text(text),
+            Ok(text) => NewValue::Bytes(text.into_bytes()),
+            Err(error) => NewValue::Bytes(error.into_bytes()),
+        }))
+    }
+}
+
+fn get(format: Format, local: &LocalStore, args: &GetArgs) -> Result<(), Failure> {
+    let entry = require_entry(local.store(), args.id)?;
     if let Some(path) = &args.output {
-        return write_value(&entry, path);
+        return write_value(local, &entry, path);
     }
     let fields = args.fields;
     let all = !(args.kind || args.target || fields.label || fields.mime || fields.value);
@@ -110,14 +151,19 @@ fn get(format: Format, store: &DataStore, args: &GetArgs) -> Result<(), Failure>
     Ok(())
 }
 
-fn write_value(entry: &Entry<'_>, path: &Path) -> Result<(), Failure> {
+fn write_value(local: &LocalStore, entry: &Entry<'_>, path: &Path) -> Result<(), Failure> {
+    if let Some(blob) = entry.blob_ref() {
+        let Some(mut reader) = local.open_blob(&blob.hash)? else {
+            let why = "the value has not been fetched yet: run 'sds store sync'";
+            return Err(Failure::not_found(why));
+        };
+        return Ok(write_file(path, |out| std::io::copy(&mut reader, out).map(drop))?);
+    }
     let bytes: Arc<[u8]> = match entry.value() {
         ItemValue::Text(text) => text.into_bytes().into(),
         ItemValue::Bytes(bytes) => bytes,
-        ItemValue::None => return Err(Failure::not_found("the entry has no value")),
-        ItemValue::Pending(_) => {
-            let why = "the value has not been fetched yet: run 'sds store sync'";
-            return Err(Failure::not_found(why));
+        ItemValue::None | ItemValue::Pending(_) => {
+            return Err(Failure::not_found("the entry has no value"));
         }
     };
     Ok(write_file(path, |out| out.write_all(&bytes))?)

@@ -5,11 +5,11 @@ use std::io::{BufWriter, Write};
 use std::time::Duration;
 
 use sds_store::{DataStore, Entry};
-use sds_sync::{LocalStore, StorageError, SyncEngine};
+use sds_sync::{Finding, LocalStore, StorageError, SyncEngine, check_store};
 use serde_json::json;
 
 use crate::args::{Encoding, ExportArgs, Options, StoreCommand, SyncArgs};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::open_store::{StorePlace, connect_options};
 use crate::output;
 use crate::write_file::write_file;
@@ -17,8 +17,10 @@ use crate::write_file::write_file;
 pub(super) fn run(options: &Options, command: &StoreCommand) -> Result<(), Failure> {
     match command {
         StoreCommand::Sync(args) => sync(options, args),
+        StoreCommand::Serve(args) => super::serve::run(options, args),
         StoreCommand::Info => info(options),
         StoreCommand::Export(args) => export(options, args),
+        StoreCommand::Check => check(options),
     }
 }
 
@@ -44,7 +46,7 @@ fn info(options: &Options) -> Result<(), Failure> {
     let place = StorePlace::of(options)?;
     let id = place.id.as_str();
     let file = place.file();
-    let mut local = match LocalStore::open_existing(&place.dir, &place.id) {
+    let mut local = match LocalStore::open_to_read(&place.dir, &place.id) {
         Ok(local) => local,
         Err(StorageError::NotFound { .. }) => {
             let json = json!({ "storeId": id, "exists": false });
@@ -75,6 +77,34 @@ fn info(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
+fn check(options: &Options) -> Result<(), Failure> {
+    let place = StorePlace::of(options)?;
+    let id = place.id.as_str();
+    let report = check_store(&place.dir, &place.id)?;
+    let finding =
+        |finding: &Finding| json!({ "code": finding.code(), "message": finding.to_string() });
+    let findings: Vec<_> = report.findings.iter().map(finding).collect();
+    let json = json!({
+        "storeId": id,
+        "sound": report.is_sound(),
+        "findings": findings,
+        "changes": report.changes,
+        "blobs": report.blobs,
+        "missingBlobs": report.missing_blobs,
+    });
+    let verdict = if report.is_sound() { "sound" } else { "damaged" };
+    let mut lines = vec![format!("store '{id}': {verdict}")];
+    let finding = |finding: &Finding| format!("{}: {finding}", finding.code());
+    lines.extend(report.findings.iter().map(finding));
+    output::result(options.format, &json, lines.join("\n"));
+    if report.is_sound() {
+        return Ok(());
+    }
+    let file = place.file();
+    let advice = "keep a copy of it, and restore it from a backup, or sync anew from a relay";
+    Err(Failure::new(Exit::General, format_args!("{} is damaged: {advice}", file.display())))
+}
+
 /// All entries below Root but the trash, the lost and found, and what is in them.
 pub(super) fn count_entries(store: &DataStore) -> usize {
     let mut count = 0;
@@ -89,7 +119,7 @@ pub(super) fn count_entries(store: &DataStore) -> usize {
 
 fn export(options: &Options, args: &ExportArgs) -> Result<(), Failure> {
     let place = StorePlace::of(options)?;
-    let local = place.open()?;
+    let local = place.read()?;
     let Some(path) = &args.output else {
         return match write_export(local.store(), args.encoding, &mut std::io::stdout().lock()) {
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),

@@ -13,8 +13,7 @@ const JSON_DEPTH_MAX: usize = 60;
 
 pub(super) fn run(options: &Options, command: &TreeCommand) -> Result<(), Failure> {
     let TreeCommand::Show(args) = command;
-    let local = StorePlace::of(options)?.open()?;
-    show(options.format, local.store(), args)
+    show(options.format, StorePlace::of(options)?.read()?.store(), args)
 }
 
 fn show(format: Format, store: &DataStore, args: &TreeShowArgs) -> Result<(), Failure> {

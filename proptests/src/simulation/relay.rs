@@ -8,14 +8,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use sds_engine::{Change, Patch, Version};
-use sds_server::access::Gate;
 use sds_server::relay::{Cursor, Next, Room};
-use sds_server::relay_session::{Refusal, RelaySession};
 use sds_server::store_log::{StoreLog, append};
 use sds_server::{Grant, Scope, Secret, mint};
+use sds_sync::access::Gate;
 use sds_sync::database::Failure;
 use sds_sync::limits::FRAME_BYTES_MAX;
-use sds_sync::{ClientFrame, RefusalCode, RelayFrame, StorageError, StoreId, Token};
+use sds_sync::{
+    ClientFrame, Refusal, RefusalCode, RelayFrame, ServingSession, StorageError, StoreId, Token,
+};
 
 use super::context::Context;
 use super::device::notes_of;
@@ -69,7 +70,7 @@ enum Session {
     /// Nothing has come yet.
     New,
     Open {
-        session: Box<RelaySession>,
+        session: Box<ServingSession<Cursor>>,
         /// What it was told to be here when it opened the store.
         version: Version,
         is_appending: bool,
@@ -164,7 +165,9 @@ impl RelayNode {
                         room.publish(appended.from, &appended.new);
                         room.assert_invariants();
                     }
-                    process.settle(line, |session| session.handle_appended(&appended));
+                    process.settle(line, |session| {
+                        session.handle_appended(&appended.stored, appended.refused)
+                    });
                 }
             }
             Err(error) => {
@@ -243,9 +246,9 @@ impl RelayNode {
         while let Some(cursor) = session.wants_log() {
             match room.next_for(cursor) {
                 Next::Nothing => break,
-                Next::Changes { from, changes } => session.handle_log(from, changes),
+                Next::Changes { from, changes } => pass(session, from, changes),
                 Next::OnDisk(from) => match process.log.read(store, from) {
-                    Ok(page) if !page.changes.is_empty() => session.handle_log(from, page.changes),
+                    Ok(page) if !page.changes.is_empty() => pass(session, from, page.changes),
                     _ => session.refuse(STORAGE_FAILED),
                 },
             }
@@ -337,13 +340,13 @@ impl RelayProcess {
             *room = Room::new(end);
         }
         let cursor = Cursor::new(had, position, end);
-        let session = RelaySession::new(&version, Some(tips), access.may_write(), cursor);
+        let session = ServingSession::new(&version, Some(tips), access.may_write(), cursor);
         let (session, is_appending) = (Box::new(session), false);
         Ok(Session::Open { session, version, is_appending, expires: access.expires })
     }
 
     /// Tells a session what became of its append.
-    fn settle(&mut self, line: u64, tell: impl FnOnce(&mut RelaySession)) {
+    fn settle(&mut self, line: u64, tell: impl FnOnce(&mut ServingSession<Cursor>)) {
         if let Some(Session::Open { session, is_appending, .. }) = self.sessions.get_mut(&line) {
             *is_appending = false;
             tell(session);
@@ -358,6 +361,12 @@ impl RelayProcess {
             self.room = None;
         }
     }
+}
+
+/// Moves a client on over the part of the log at position `from`.
+fn pass(session: &mut ServingSession<Cursor>, from: u64, changes: Vec<Arc<[u8]>>) {
+    let lacking = session.cursor_mut().pass(from, changes);
+    session.handle_log(lacking);
 }
 
 /// Everything in a relay's log.

@@ -120,6 +120,16 @@ impl DataStore {
         self.set(item, Field::Value, value)
     }
 
+    /// Makes a blob an item's value, whole, as [`write_value`](Self::write_value) does: for one that
+    /// was brought to where the blobs are kept without being in memory, or that is to come.
+    ///
+    /// # Errors
+    /// `not-found`; `invalid-argument` for a link.
+    pub fn write_blob_value(&mut self, item: EntryId, blob: BlobRef) -> Result<(), StoreError> {
+        self.require_own_item(item)?;
+        self.set(item, Field::Value, Value::Blob(blob))
+    }
+
     /// Replaces a range of UTF-16 units of an inline text. Concurrent changes of one text merge. The
     /// second number is an end, not a count.
     ///

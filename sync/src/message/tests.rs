@@ -45,6 +45,12 @@ fn the_bytes_of_client_frames_never_change() {
     let open =
         ClientFrame::OpenSeated { protocol: 2, store: store(), token: token(), version, seats };
     check(&open, "10000000060202733103746f6b0207080201ac02");
+    let offer = ClientFrame::OfferBlob { store: store(), hash: [0xab; 32], size: 300 };
+    check(&offer, &format!("2600000007027331{}ac02", "ab".repeat(32)));
+    let get = ClientFrame::GetBlobFrom { store: store(), hash: [0xcd; 32], offset: 300 };
+    check(&get, &format!("2600000008027331{}ac02", "cd".repeat(32)));
+    let presence = ClientFrame::Presence { clock: 300, state: bytes(b"{}") };
+    check(&presence, "0600000009ac02027b7d");
 }
 
 #[test]
@@ -61,6 +67,26 @@ fn the_bytes_of_relay_frames_never_change() {
     let seats = vec![SeatTip { replica: 300, next: 4, chain: [0xab; 32] }];
     let opened = RelayFrame::OpenedSeated { version: bytes(&[5]), writable: true, seats };
     check(&opened, &format!("2800000009010501 01ac0204{}", "ab".repeat(32)).replace(' ', ""));
+    check(&RelayFrame::BlobWantedFrom { offset: 300 }, "030000000aac02");
+    let (subject, state) = ("ann".to_owned(), bytes(b"{}"));
+    check(
+        &RelayFrame::Presence { peer: 300, subject, clock: 4, state },
+        "0b0000000bac0203616e6e04027b7d",
+    );
+    check(&RelayFrame::PeerLeft { peer: 300, clock: 4 }, "040000000cac0204");
+    let snapshot = RelayFrame::Snapshot { bytes: vec![1, 2].into(), version: vec![7].into() };
+    check(&snapshot, "060000000d0201020107");
+}
+
+#[test]
+fn a_datagram_names_its_stream_and_is_read_whole_or_not_at_all() {
+    let left = RelayFrame::PeerLeft { peer: 300, clock: 4 };
+    let encoded = encode_datagram(200, &left);
+    assert_eq!(hex::encode(&encoded), "c8010cac0204");
+    assert_eq!(decode_datagram(&encoded), Ok((200, left)));
+    for end in 0..encoded.len() {
+        assert!(decode_datagram::<RelayFrame>(&encoded[..end]).is_err(), "cut at {end}");
+    }
 }
 
 #[test]
@@ -75,8 +101,8 @@ fn every_refusal_keeps_its_number() {
 #[test]
 fn unknown_kinds_and_empty_frames_are_errors() {
     assert_eq!(ClientFrame::decode(&[]), Err(FrameError::Empty));
-    assert_eq!(ClientFrame::decode(&[7]), Err(FrameError::UnknownKind { kind: 7 }));
-    assert_eq!(RelayFrame::decode(&[10]), Err(FrameError::UnknownKind { kind: 10 }));
+    assert_eq!(ClientFrame::decode(&[10]), Err(FrameError::UnknownKind { kind: 10 }));
+    assert_eq!(RelayFrame::decode(&[14]), Err(FrameError::UnknownKind { kind: 14 }));
     assert_eq!(RelayFrame::decode(&[0xff; 9]), Err(FrameError::UnknownKind { kind: 0xff }));
     assert_eq!(ClientFrame::decode(&[1, 0xff]), Err(FrameError::Malformed { kind: 1 }));
 }

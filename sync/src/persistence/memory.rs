@@ -1,12 +1,14 @@
 //! A store that is kept in memory: for tests, and for stores that need no disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sds_engine::{BlobHash, ReplicaId};
 
 use super::{Batch, LogPage, Persistence, StorageError};
+use crate::blob_rows::Content;
+use crate::blob_storage::{BlobStorage, Claims};
 use crate::seat::Seat;
 use crate::store_id::StoreId;
 
@@ -15,6 +17,7 @@ use crate::store_id::StoreId;
 pub struct MemoryPersistence {
     store: StoreId,
     kept: Arc<Mutex<Kept>>,
+    blobs: Arc<MemoryBlobs>,
     guard: Option<Arc<Guard>>,
 }
 
@@ -26,7 +29,22 @@ struct Kept {
     snapshot: Option<Arc<[u8]>>,
     seats: BTreeMap<ReplicaId, Seat>,
     log: Vec<Arc<[u8]>>,
-    blobs: BTreeMap<BlobHash, Arc<[u8]>>,
+}
+
+/// The blobs, and their parts, by name, and their bytes by number.
+#[derive(Debug, Default)]
+struct MemoryBlobs {
+    kept: Mutex<KeptBlobs>,
+    claims: Claims,
+}
+
+#[derive(Clone, Debug, Default)]
+struct KeptBlobs {
+    last_number: u64,
+    whole: BTreeMap<BlobHash, Content>,
+    parts: BTreeMap<BlobHash, Content>,
+    bytes: BTreeMap<u64, Vec<u8>>,
+    pinned: BTreeSet<BlobHash>,
 }
 
 impl MemoryPersistence {
@@ -35,14 +53,33 @@ impl MemoryPersistence {
     pub fn new(store: StoreId, replica: ReplicaId) -> Self {
         let seats = BTreeMap::from([(replica, Seat::new(replica))]);
         let kept = Kept { seats, ..Kept::default() };
-        Self { store, kept: Arc::new(Mutex::new(kept)), guard: None }
+        Self { store, kept: Arc::new(Mutex::new(kept)), blobs: Arc::default(), guard: None }
+    }
+
+    /// Takes over the snapshot and the log of another.
+    pub(super) fn fill(
+        &mut self,
+        snapshot: Option<Vec<u8>>,
+        read_log: impl Fn(u64) -> Result<LogPage, StorageError>,
+    ) -> Result<(), StorageError> {
+        let mut kept = self.kept();
+        kept.snapshot = snapshot.map(Into::into);
+        let mut from = Some(0);
+        while let Some(at) = from {
+            let page = read_log(at)?;
+            kept.log.extend(page.changes);
+            from = page.next;
+        }
+        Ok(())
     }
 
     /// A copy that goes its own way, as one of a disk would.
     #[must_use]
     pub fn copy(&self) -> Self {
         let kept = Arc::new(Mutex::new(self.kept().clone()));
-        Self { store: self.store.clone(), kept, guard: None }
+        let blobs = Mutex::new(self.blobs.kept().clone());
+        let blobs = Arc::new(MemoryBlobs { kept: blobs, claims: Claims::default() });
+        Self { store: self.store.clone(), kept, blobs, guard: None }
     }
 
     /// The same, where each write asks `guard` first: it may fail as a full disk does, or take its
@@ -87,8 +124,19 @@ impl Persistence for MemoryPersistence {
         Ok(LogPage { changes, next: None })
     }
 
-    fn read_blob(&self, hash: &BlobHash) -> Result<Option<Arc<[u8]>>, StorageError> {
-        Ok(self.kept().blobs.get(hash).cloned())
+    fn blobs(&self) -> Arc<dyn BlobStorage> {
+        Arc::clone(&self.blobs) as Arc<dyn BlobStorage>
+    }
+
+    fn retain_blobs(&mut self, referenced: &BTreeSet<BlobHash>) -> Result<(), StorageError> {
+        let mut kept = self.blobs.kept();
+        let KeptBlobs { whole, parts, bytes, .. } = &mut *kept;
+        whole.retain(|hash, _| referenced.contains(hash));
+        parts.retain(|hash, _| referenced.contains(hash));
+        let named: BTreeSet<u64> =
+            whole.values().chain(parts.values()).map(|content| content.number).collect();
+        bytes.retain(|number, _| named.contains(number));
+        Ok(())
     }
 
     fn append(&mut self, batch: &Batch) -> Result<(), StorageError> {
@@ -100,7 +148,115 @@ impl Persistence for MemoryPersistence {
         }
         kept.seats.extend(batch.seats.iter().map(|seat| (seat.replica, seat.clone())));
         kept.log.extend(batch.changes.iter().cloned());
-        kept.blobs.extend(batch.blobs.iter().cloned());
+        drop(kept);
+        let mut blobs = self.blobs.kept();
+        for (_, number) in &batch.released {
+            blobs.bytes.remove(number);
+        }
+        for (hash, bytes) in &batch.blobs {
+            if !blobs.whole.contains_key(hash) {
+                let content = blobs.next(bytes.len() as u64);
+                blobs.bytes.insert(content.number, bytes.to_vec());
+                blobs.whole.insert(*hash, content);
+            }
+        }
         Ok(())
+    }
+}
+
+impl MemoryBlobs {
+    fn kept(&self) -> MutexGuard<'_, KeptBlobs> {
+        // No code under this lock can leave the data half changed.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl KeptBlobs {
+    const fn next(&mut self, size: u64) -> Content {
+        self.last_number += 1;
+        Content { number: self.last_number, size }
+    }
+
+    fn held(&self, number: u64) -> u64 {
+        self.bytes.get(&number).map_or(0, |bytes| bytes.len() as u64)
+    }
+}
+
+impl BlobStorage for MemoryBlobs {
+    fn find(&self, hash: &BlobHash) -> Result<Option<Content>, StorageError> {
+        Ok(self.kept().whole.get(hash).copied())
+    }
+
+    fn read(&self, number: u64, offset: u64, max: usize) -> Result<Vec<u8>, StorageError> {
+        let kept = self.kept();
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        let rest = kept.bytes.get(&number).and_then(|bytes| bytes.get(offset..));
+        let rest = rest.unwrap_or_default();
+        Ok(rest.get(..max.min(rest.len())).unwrap_or_default().to_vec())
+    }
+
+    fn begin(&self) -> u64 {
+        self.kept().next(0).number
+    }
+
+    fn part_len(&self, hash: &BlobHash, size: u64) -> Result<u64, StorageError> {
+        let kept = self.kept();
+        let part = kept.parts.get(hash).filter(|part| part.size == size);
+        Ok(part.map_or(0, |part| kept.held(part.number)))
+    }
+
+    fn resume(&self, hash: &BlobHash, size: u64) -> Result<(Content, u64), StorageError> {
+        let mut kept = self.kept();
+        let part = match kept.parts.get(hash) {
+            Some(part) if part.size == size => *part,
+            _ => kept.next(size),
+        };
+        kept.parts.insert(*hash, part);
+        Ok((part, kept.held(part.number)))
+    }
+
+    fn append(&self, number: u64, offset: u64, bytes: &[u8]) -> Result<bool, StorageError> {
+        let mut kept = self.kept();
+        if kept.held(number) != offset {
+            return Ok(false);
+        }
+        kept.bytes.entry(number).or_default().extend_from_slice(bytes);
+        Ok(true)
+    }
+
+    fn keep(&self, hash: &BlobHash, content: Content) -> Result<(), StorageError> {
+        let mut kept = self.kept();
+        kept.parts.remove(hash);
+        kept.whole.entry(*hash).or_insert(content);
+        Ok(())
+    }
+
+    fn forget(&self, number: u64, part_of: Option<&BlobHash>) -> Result<(), StorageError> {
+        let mut kept = self.kept();
+        kept.bytes.remove(&number);
+        if let Some(hash) = part_of {
+            kept.parts.remove(hash);
+        }
+        Ok(())
+    }
+
+    fn pin(&self, hash: &BlobHash) {
+        self.kept().pinned.insert(*hash);
+    }
+
+    fn unpin(&self, hash: &BlobHash) {
+        self.kept().pinned.remove(hash);
+    }
+
+    fn let_go(&self, hash: &BlobHash) -> Option<u64> {
+        let mut kept = self.kept();
+        if kept.pinned.contains(hash) {
+            return None;
+        }
+        kept.whole.remove(hash).map(|content| content.number)
+    }
+
+    fn claims(&self) -> &Claims {
+        &self.claims
     }
 }

@@ -6,8 +6,8 @@
 //! | `seats` | replica (u64) | its seat, and a checksum (`seat`, `log_value`) |
 //! | `snapshot` | u32, from 0 without gaps | 1 MiB, the last one the rest; and a checksum each |
 //! | `log` | u64, from `log_start` without gaps | an encoded change, and its checksum (`log_value`) |
-//! | `blobs` | SHA-256 | size in bytes (u64) |
-//! | `blob_chunks` | SHA-256, u32 from 0 without gaps | 1 MiB; the last one the rest |
+//!
+//! and the tables of the blobs (`blob_rows`), with the owner 0.
 //!
 //! Invariants:
 //! - R1. What was written here since opening, and nothing else, is behind what was loaded; also if a
@@ -19,37 +19,44 @@
 //! Not here: whether changes are well formed; the log gives back what was put in.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, TableHandle, WriteTransaction};
 use sds_engine::{BlobHash, ReplicaId};
 
 use super::{Batch, LogPage, Persistence, StorageError};
+use crate::blob_rows;
+use crate::blob_storage::BlobStorage;
 use crate::database::{Database, Failure, Medium};
-use crate::limits::{BLOB_BYTES_MAX, BLOB_CHUNK_BYTES_MAX, LOG_PAGE_BYTES_MAX};
+use crate::limits::LOG_PAGE_BYTES_MAX;
 use crate::log_value::{seal, unseal};
 use crate::random;
 use crate::seat::Seat;
 use crate::store_id::StoreId;
 
-const FORMAT: u16 = 2;
+mod blobs;
+mod check;
+
+use blobs::RedbBlobs;
+pub use check::{CheckReport, Finding, check_store};
+
+const FORMAT: u16 = 3;
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const SEATS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("seats");
 const SNAPSHOT: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("snapshot");
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
-const BLOBS: TableDefinition<'_, &[u8; 32], u64> = TableDefinition::new("blobs");
-const BLOB_CHUNKS: TableDefinition<'_, (&[u8; 32], u32), &[u8]> =
-    TableDefinition::new("blob_chunks");
-
 /// How many bytes of a snapshot are in one row.
 const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
 
 /// A store in a redb file. As long as this lives no other process can open it.
 #[derive(Debug)]
 pub struct RedbPersistence {
-    database: Database,
+    database: Arc<Database>,
+    blobs: Arc<RedbBlobs>,
     store: StoreId,
     seats: Vec<Seat>,
     /// Where the log ended when it was last known. The file may be opened anew after a failure.
@@ -108,6 +115,26 @@ impl RedbPersistence {
         Self::lease(Database::open(&path)?, store, random::replica_id())
     }
 
+    /// Like [`open_or_create`](Self::open_or_create), but waits for nobody.
+    pub(super) fn create_at_once(
+        folder: &Path,
+        store: &StoreId,
+        fresh: ReplicaId,
+    ) -> Result<Self, StorageError> {
+        let path = folder.join(store.file_name());
+        Database::create_if_missing(&path, |write| initialize(write, store))?;
+        Self::lease(Database::open_within(&path, Duration::ZERO)?, store, fresh)
+    }
+
+    /// Like [`open_existing`](Self::open_existing), but waits for nobody.
+    pub(super) fn open_at_once(folder: &Path, store: &StoreId) -> Result<Self, StorageError> {
+        let path = folder.join(store.file_name());
+        if !path.exists() {
+            return Err(StorageError::NotFound { path });
+        }
+        Self::lease(Database::open_within(&path, Duration::ZERO)?, store, random::replica_id())
+    }
+
     /// Takes a seat: one of the file's, or `fresh`, if it has none or is a copy (R3).
     fn lease(database: Database, store: &StoreId, fresh: ReplicaId) -> Result<Self, StorageError> {
         let place = database.place()?;
@@ -122,7 +149,7 @@ impl RedbPersistence {
         if !is_at_home {
             seats.iter_mut().for_each(|seat| seat.is_given_up = true);
         }
-        let is_without = seats.iter().all(|seat| seat.is_given_up);
+        let is_without = !seats.iter().any(Seat::is_for_sessions);
         if is_without {
             seats.push(Seat::new(fresh));
         }
@@ -132,7 +159,15 @@ impl RedbPersistence {
                 write_seats(write, &seats)
             })?;
         }
-        Ok(Self { database, store: store.clone(), seats, end, uncertain: Vec::new() })
+        Ok(Self { seats, end, ..Self::of(database, store.clone())? })
+    }
+
+    /// A file to read, whose seats are not looked at.
+    fn of(database: Database, store: StoreId) -> Result<Self, StorageError> {
+        let database = Arc::new(database);
+        let blobs = Arc::new(RedbBlobs::of(Arc::clone(&database))?);
+        let (seats, uncertain) = (Vec::new(), Vec::new());
+        Ok(Self { database, blobs, store, seats, end: 0, uncertain })
     }
 }
 
@@ -178,29 +213,19 @@ impl Persistence for RedbPersistence {
         })
     }
 
-    fn read_blob(&self, hash: &BlobHash) -> Result<Option<Arc<[u8]>>, StorageError> {
-        self.database.read(|read| {
-            let Some(size) = read.open_table(BLOBS)?.get(&hash.0)? else { return Ok(None) };
-            let size = size.value();
-            if size > BLOB_BYTES_MAX {
-                return Err(Failure::Corrupt("a blob is larger than any may be"));
-            }
-            let chunks = read.open_table(BLOB_CHUNKS)?;
-            let mut bytes = Vec::new();
-            for row in chunks.range((&hash.0, 0)..=(&hash.0, u32::MAX))? {
-                bytes.extend_from_slice(row?.1.value());
-            }
-            if bytes.len() as u64 != size {
-                return Err(Failure::Corrupt("a blob has another size than was noted"));
-            }
-            Ok(Some(bytes.into()))
-        })
+    fn blobs(&self) -> Arc<dyn BlobStorage> {
+        Arc::clone(&self.blobs) as Arc<dyn BlobStorage>
+    }
+
+    fn retain_blobs(&mut self, referenced: &BTreeSet<BlobHash>) -> Result<(), StorageError> {
+        self.blobs.retain(referenced)
     }
 
     fn append(&mut self, batch: &Batch) -> Result<(), StorageError> {
         let (known_end, uncertain) = (self.end, &self.uncertain);
+        let mut written = Vec::new();
         let outcome = self.database.write(|write| {
-            write_blobs(write, &batch.blobs)?;
+            self.blobs.write(write, &batch.released, &batch.blobs, &mut written)?;
             write_seats(write, &batch.seats)?;
             if let Some(snapshot) = &batch.snapshot {
                 replace_log(write, known_end, uncertain, snapshot)?;
@@ -212,10 +237,12 @@ impl Persistence for RedbPersistence {
             Ok(end) => {
                 self.end = end;
                 self.uncertain.clear();
+                self.blobs.sweep(batch.released.iter().map(|(_, number)| *number));
                 Ok(())
             }
             Err(error) => {
                 self.uncertain.clone_from(&batch.changes);
+                self.blobs.take_back(&written);
                 Err(error)
             }
         }
@@ -309,9 +336,7 @@ fn initialize(write: &WriteTransaction, store: &StoreId) -> Result<(), Failure> 
     write.open_table(SEATS)?;
     write.open_table(SNAPSHOT)?;
     write.open_table(LOG)?;
-    write.open_table(BLOBS)?;
-    write.open_table(BLOB_CHUNKS)?;
-    Ok(())
+    blob_rows::initialize(write)
 }
 
 /// Whether the file is `store`'s and this program can read it.
@@ -351,19 +376,8 @@ fn write_seats(write: &WriteTransaction, seats: &[Seat]) -> Result<(), Failure> 
     Ok(())
 }
 
-fn write_blobs(write: &WriteTransaction, blobs: &[(BlobHash, Arc<[u8]>)]) -> Result<(), Failure> {
-    let mut sizes = write.open_table(BLOBS)?;
-    let mut chunks = write.open_table(BLOB_CHUNKS)?;
-    for (hash, bytes) in blobs {
-        if sizes.insert(&hash.0, bytes.len() as u64)?.is_some() {
-            continue;
-        }
-        for (index, chunk) in (0..).zip(bytes.chunks(BLOB_CHUNK_BYTES_MAX)) {
-            chunks.insert((&hash.0, index), chunk)?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod blob_tests;

@@ -1,29 +1,32 @@
 //! Blobs over a connection whose store is open: offer what the relay may lack, fetch what is
 //! missing.
 //!
-//! One at a time: the next one waits for the last. A blob that the relay lacks is asked for again
-//! and again, for whoever has it may bring it at any time. So is one whose transfer broke off; only
-//! what would fail again in the same way is set aside for the rest of the connection.
+//! One at a time each way, the small ones first. A blob that the relay lacks is asked for again and
+//! again, for whoever has it may bring it at any time. So is one whose transfer broke off, and it goes
+//! on where it was; only what would fail again in the same way is set aside for the rest of the
+//! connection.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sds_engine::BlobHash;
-use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
 use super::SyncError;
 use super::shared::Shared;
+use crate::blob_rows::Content;
+use crate::blob_storage::{BlobError, BlobWriter};
 use crate::limits::{
     BLOB_BYTES_MAX, BLOB_CHUNK_BYTES_MAX, BLOB_FRAME_BYTES_MAX, BLOB_RETRY_MAX, BLOB_RETRY_MIN,
 };
 use crate::message::{ClientFrame, RefusalCode, RelayFrame};
+use crate::persistence::StorageError;
 use crate::transport::{Connection, FrameReceiver, FrameSender, StreamError};
 
 /// Why a blob did not arrive.
 #[derive(Debug)]
-enum BlobError {
+enum TransferError {
     /// The connection is no good any more, or the engine has stopped; another will try.
     Over,
     /// This transfer broke off, or the relay refused it for now; the same may succeed later.
@@ -34,7 +37,7 @@ enum BlobError {
     Misbehaved(&'static str),
 }
 
-impl From<StreamError> for BlobError {
+impl From<StreamError> for TransferError {
     fn from(error: StreamError) -> Self {
         match error {
             StreamError::Transport(_) => Self::Over,
@@ -44,7 +47,7 @@ impl From<StreamError> for BlobError {
     }
 }
 
-impl From<RefusalCode> for BlobError {
+impl From<RefusalCode> for TransferError {
     fn from(code: RefusalCode) -> Self {
         match code {
             RefusalCode::TooLarge | RefusalCode::WrongHash | RefusalCode::ReadOnly => {
@@ -55,146 +58,206 @@ impl From<RefusalCode> for BlobError {
     }
 }
 
-impl From<SyncError> for BlobError {
+impl From<SyncError> for TransferError {
     fn from(_: SyncError) -> Self {
         Self::Over
     }
 }
 
-/// How a round of transfers went.
-#[derive(Default)]
-struct Round {
-    is_missing_some: bool,
-    has_failed_some: bool,
+impl From<StorageError> for TransferError {
+    fn from(error: StorageError) -> Self {
+        Self::Passing(error.code())
+    }
+}
+
+impl From<BlobError> for TransferError {
+    fn from(error: BlobError) -> Self {
+        match error {
+            BlobError::WrongHash | BlobError::TooLarge => Self::Misbehaved("wrong-hash"),
+            error => Self::Passing(error.code()),
+        }
+    }
+}
+
+const MALFORMED: TransferError = TransferError::Misbehaved("malformed-frame");
+
+/// Which way blobs go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Out,
+    In,
 }
 
 /// Transfers blobs until the connection or the engine ends.
 pub(super) async fn transfer(shared: Arc<Shared>, connection: Connection, writable: bool) {
-    let mut transfers = Transfers { shared, connection, writable, set_aside: BTreeSet::new() };
-    let mut pause = BLOB_RETRY_MIN;
-    while let Ok(round) = transfers.round().await {
-        let changed = transfers.shared.blobs_changed.notified();
-        if round.is_missing_some || round.has_failed_some {
-            if timeout(pause, changed).await.is_err() {
-                pause = Duration::min(pause * 2, BLOB_RETRY_MAX);
-            }
-        } else {
-            pause = BLOB_RETRY_MIN;
-            changed.await;
+    let way = |way| Transfers {
+        shared: Arc::clone(&shared),
+        connection: connection.clone(),
+        way,
+        set_aside: BTreeSet::new(),
+    };
+    let outgoing = async {
+        if writable {
+            way(Way::Out).run().await;
         }
-    }
+    };
+    tokio::join!(outgoing, way(Way::In).run());
 }
 
 struct Transfers {
     shared: Arc<Shared>,
     connection: Connection,
-    writable: bool,
+    way: Way,
     /// Blobs that this relay refused, or whose bytes it got wrong.
     set_aside: BTreeSet<BlobHash>,
 }
 
 impl Transfers {
-    async fn round(&mut self) -> Result<Round, BlobError> {
-        let mut round = Round::default();
-        if self.writable {
-            for hash in self.shared.blobs_to_send()? {
-                if !self.set_aside.contains(&hash) {
-                    let sent = self.send(hash).await;
-                    self.settle(hash, sent, &mut round)?;
+    async fn run(mut self) {
+        let mut changed = self.shared.blobs_changed.subscribe();
+        let mut pause = BLOB_RETRY_MIN;
+        while let Ok(is_done) = self.round().await {
+            let changed = changed.changed();
+            if is_done {
+                pause = BLOB_RETRY_MIN;
+                if changed.await.is_err() {
+                    return;
                 }
+            } else if timeout(pause, changed).await.is_err() {
+                pause = Duration::min(pause * 2, BLOB_RETRY_MAX);
             }
         }
-        for (hash, size) in self.shared.blobs_to_fetch()? {
-            if size <= BLOB_BYTES_MAX && !self.set_aside.contains(&hash) {
-                let fetched = self.fetch(hash, size).await;
-                let is_here = self.settle(hash, fetched, &mut round)?.unwrap_or(true);
-                round.is_missing_some |= !is_here;
-            }
-        }
-        if round.is_missing_some {
-            self.shared.forget_unreferenced_blobs()?;
-        }
-        Ok(round)
     }
 
-    /// Goes on to the next blob unless the connection is over.
-    fn settle<T>(
+    /// Tries each blob once; whether nothing is left that may succeed later.
+    async fn round(&mut self) -> Result<bool, TransferError> {
+        let mut is_done = true;
+        let blobs = match self.way {
+            Way::Out => self.shared.blobs_to_send()?,
+            Way::In => self.shared.blobs_to_fetch()?,
+        };
+        for (hash, size) in blobs {
+            if size > BLOB_BYTES_MAX || self.set_aside.contains(&hash) {
+                continue;
+            }
+            let transferred = match self.way {
+                Way::Out => self.send(hash).await.map(|()| true),
+                Way::In => self.fetch(hash, size).await,
+            };
+            is_done &= self.settle(hash, transferred)?;
+        }
+        if self.way == Way::In && !is_done {
+            self.shared.forget_unreferenced_blobs()?;
+        }
+        Ok(is_done)
+    }
+
+    /// Goes on to the next blob unless the connection is over; whether this one is settled.
+    fn settle(
         &mut self,
         hash: BlobHash,
-        outcome: Result<T, BlobError>,
-        round: &mut Round,
-    ) -> Result<Option<T>, BlobError> {
+        outcome: Result<bool, TransferError>,
+    ) -> Result<bool, TransferError> {
         let (code, is_passing) = match outcome {
-            Ok(value) => return Ok(Some(value)),
-            Err(BlobError::Over) => return Err(BlobError::Over),
-            Err(BlobError::Passing(code)) => (code, true),
-            Err(BlobError::Refused(code)) => (code.code(), false),
-            Err(BlobError::Misbehaved(what)) => (what, false),
+            Ok(is_settled) => return Ok(is_settled),
+            Err(TransferError::Over) => return Err(TransferError::Over),
+            Err(TransferError::Passing(code)) => (code, true),
+            Err(TransferError::Refused(code)) => (code.code(), false),
+            Err(TransferError::Misbehaved(what)) => (what, false),
         };
         tracing::warn!(%hash, code, is_passing, "a blob was not transferred");
         self.shared.status.send_modify(|status| status.last_error = Some(code));
-        if is_passing {
-            round.has_failed_some = true;
-        } else {
+        if !is_passing {
             self.set_aside.insert(hash);
         }
-        Ok(None)
+        Ok(!is_passing)
     }
 
-    async fn send(&self, hash: BlobHash) -> Result<(), BlobError> {
-        let Some(bytes) = self.shared.blob(&hash)? else {
+    async fn send(&self, hash: BlobHash) -> Result<(), TransferError> {
+        let Some(content) = self.content(&hash).await? else {
             return Ok(self.shared.blob_sent(&hash)?);
         };
         let (mut sender, mut receiver) = self.open_stream().await?;
         let store = self.shared.id.as_str().to_owned();
-        let put = ClientFrame::PutBlob { store, hash: hash.0, size: bytes.len() as u64 };
-        sender.send(&put).await?;
-        if answer(&mut receiver).await? == RelayFrame::BlobWanted {
-            for chunk in bytes.chunks(BLOB_CHUNK_BYTES_MAX) {
-                let chunk = ClientFrame::BlobChunk { bytes: chunk.to_vec().into() };
-                if sender.send(&chunk).await.is_err() {
-                    // The relay has given up; its answer says why.
-                    break;
+        sender.send(&ClientFrame::OfferBlob { store, hash: hash.0, size: content.size }).await?;
+        match answer(&mut receiver).await? {
+            RelayFrame::BlobStored => {}
+            RelayFrame::BlobWantedFrom { offset } => {
+                self.send_from(content, offset, &mut sender).await?;
+                if answer(&mut receiver).await? != RelayFrame::BlobStored {
+                    return Err(MALFORMED);
                 }
             }
-            if answer(&mut receiver).await? != RelayFrame::BlobStored {
-                return Err(BlobError::Misbehaved("malformed-frame"));
-            }
+            _ => return Err(MALFORMED),
         }
         sender.finish().await;
         Ok(self.shared.blob_sent(&hash)?)
     }
 
+    /// Where the bytes of a blob are; none if it was released.
+    async fn content(&self, hash: &BlobHash) -> Result<Option<Content>, TransferError> {
+        if let Some(content) = self.shared.blobs.find(hash)? {
+            return Ok(Some(content));
+        }
+        // What was written just now is on its way to the file.
+        self.shared.flush().await?;
+        Ok(self.shared.blobs.find(hash)?)
+    }
+
+    async fn send_from(
+        &self,
+        content: Content,
+        mut offset: u64,
+        sender: &mut FrameSender,
+    ) -> Result<(), TransferError> {
+        while offset < content.size {
+            let blobs = Arc::clone(&self.shared.blobs);
+            let read = move || blobs.read(content.number, offset, BLOB_CHUNK_BYTES_MAX);
+            let bytes = blocking(read).await??;
+            if bytes.is_empty() {
+                return Err(TransferError::Passing("blob-released"));
+            }
+            offset += bytes.len() as u64;
+            if sender.send(&ClientFrame::BlobChunk { bytes: bytes.into() }).await.is_err() {
+                // The relay has given up; its answer says why.
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Fetches a blob; whether the relay had it.
-    async fn fetch(&self, hash: BlobHash, size: u64) -> Result<bool, BlobError> {
+    async fn fetch(&self, hash: BlobHash, size: u64) -> Result<bool, TransferError> {
+        let offset = self.shared.blobs.part_len(&hash, size)?;
         let (mut sender, mut receiver) = self.open_stream().await?;
         let store = self.shared.id.as_str().to_owned();
-        sender.send(&ClientFrame::GetBlob { store, hash: hash.0 }).await?;
+        sender.send(&ClientFrame::GetBlobFrom { store, hash: hash.0, offset }).await?;
         match answer(&mut receiver).await? {
             RelayFrame::BlobMissing => return Ok(false),
             RelayFrame::BlobFound { size: found } if found == size => {}
-            RelayFrame::BlobFound { .. } => return Err(BlobError::Misbehaved("wrong-size")),
-            _ => return Err(BlobError::Misbehaved("malformed-frame")),
+            RelayFrame::BlobFound { .. } => return Err(TransferError::Misbehaved("wrong-size")),
+            _ => return Err(MALFORMED),
         }
-        let mut bytes = Vec::new();
-        while (bytes.len() as u64) < size {
-            let RelayFrame::BlobChunk { bytes: chunk } = answer(&mut receiver).await? else {
-                return Err(BlobError::Misbehaved("malformed-frame"));
+        let blobs = Arc::clone(&self.shared.blobs);
+        let mut writer = blocking(move || BlobWriter::resume(blobs, hash, size)).await??;
+        if writer.len() != offset {
+            return Err(TransferError::Passing("busy"));
+        }
+        while writer.len() < size {
+            let RelayFrame::BlobChunk { bytes } = answer(&mut receiver).await? else {
+                return Err(MALFORMED);
             };
-            if chunk.is_empty() {
-                return Err(BlobError::Misbehaved("malformed-frame"));
+            if bytes.is_empty() {
+                return Err(MALFORMED);
             }
-            bytes.extend_from_slice(&chunk);
+            writer = blocking(move || writer.write(&bytes).map(|()| writer)).await??;
         }
-        let bytes: Arc<[u8]> = bytes.into();
-        if bytes.len() as u64 != size || !is_blob(hash, &bytes).await {
-            return Err(BlobError::Misbehaved("wrong-hash"));
-        }
-        self.shared.blob_fetched(hash, bytes).await?;
+        blocking(move || writer.finish()).await??;
+        self.shared.blob_fetched(&hash)?;
         Ok(true)
     }
 
-    async fn open_stream(&self) -> Result<(FrameSender, FrameReceiver), BlobError> {
+    async fn open_stream(&self) -> Result<(FrameSender, FrameReceiver), TransferError> {
         let (sender, mut receiver) = self.connection.open_stream().await?;
         receiver.set_max(BLOB_FRAME_BYTES_MAX);
         Ok((sender, receiver))
@@ -202,24 +265,24 @@ impl Transfers {
 }
 
 /// The relay's next frame, unless it refuses.
-async fn answer(receiver: &mut FrameReceiver) -> Result<RelayFrame, BlobError> {
+async fn answer(receiver: &mut FrameReceiver) -> Result<RelayFrame, TransferError> {
     match receiver.next().await? {
         Some(RelayFrame::Refused { code, .. }) => Err(RefusalCode::from_number(code).into()),
         Some(
-            frame @ (RelayFrame::BlobWanted
+            frame @ (RelayFrame::BlobWantedFrom { .. }
             | RelayFrame::BlobStored
             | RelayFrame::BlobFound { .. }
             | RelayFrame::BlobMissing
             | RelayFrame::BlobChunk { .. }),
         ) => Ok(frame),
-        Some(_) => Err(BlobError::Misbehaved("malformed-frame")),
-        None => Err(BlobError::Passing(StreamError::CutOff.code())),
+        Some(_) => Err(MALFORMED),
+        None => Err(TransferError::Passing(StreamError::CutOff.code())),
     }
 }
 
-/// Whether these are the bytes that `hash` names.
-async fn is_blob(hash: BlobHash, bytes: &Arc<[u8]>) -> bool {
-    let bytes = Arc::clone(bytes);
-    let found = tokio::task::spawn_blocking(move || Sha256::digest(&bytes));
-    found.await.is_ok_and(|found| found.as_slice() == hash.0)
+/// Does what waits for the disk, off the threads that must not wait.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, TransferError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| TransferError::Over)
 }

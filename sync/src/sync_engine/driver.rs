@@ -11,12 +11,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
 
+use super::presence::{Outgoing, PresenceLine};
 use super::shared::{DriverNumber, Shared, take_in_off_thread};
 use super::status::ConnectionState;
 use super::{ConnectOptions, SyncError, blobs};
 use crate::limits::OPEN_TIMEOUT;
 use crate::link::{Link, LinkError};
-use crate::message::{ClientFrame, RelayFrame};
+use crate::message::{ClientFrame, RelayFrame, decode_datagram, encode_datagram};
 use crate::random;
 use crate::reconnect::{NextAttempt, Reconnect};
 use crate::session::{ClientEvent, PeerMisbehaved};
@@ -84,8 +85,9 @@ async fn connect_once(
     };
     let outcome = match timeout(OPEN_TIMEOUT, connection.open_stream()).await {
         Ok(Ok((sender, receiver))) => {
+            let stream = sender.id();
             let pipe = FramePipe::new(sender, receiver);
-            let link = Line::new(shared, number, options, connection.clone(), pipe);
+            let link = Line::new(shared, number, options, (connection.clone(), stream), pipe);
             match link {
                 Ok(link) => link.run(stop).await,
                 Err(error) => Err(LinkError::Engine(error)),
@@ -105,8 +107,15 @@ struct Line {
     connection: Connection,
     link: Link,
     pipe: FramePipe<ClientFrame, RelayFrame>,
+    /// The number of the stream.
+    stream: u64,
     saved: watch::Receiver<u64>,
     blobs: JoinSet<()>,
+    /// Once the store is open.
+    presence: Option<PresenceLine>,
+    presence_set: watch::Receiver<u64>,
+    /// What of presence waits for room on the stream.
+    presence_frame: Option<ClientFrame>,
 }
 
 /// What a line has to attend to next.
@@ -114,6 +123,8 @@ enum Turn {
     Stop,
     Pipe(Ready<RelayFrame>),
     Saved,
+    Datagram(Bytes),
+    Presence,
     Timeout,
 }
 
@@ -122,13 +133,26 @@ impl Line {
         shared: &Arc<Shared>,
         number: DriverNumber,
         options: &ConnectOptions,
-        connection: Connection,
+        (connection, stream): (Connection, u64),
         pipe: FramePipe<ClientFrame, RelayFrame>,
     ) -> Result<Self, SyncError> {
         let link = shared.open_link(&options.token)?;
         let saved = shared.saved.subscribe();
+        let presence_set = shared.presence.set.subscribe();
         let (shared, blobs) = (Arc::clone(shared), JoinSet::new());
-        Ok(Self { shared, number, connection, link, pipe, saved, blobs })
+        Ok(Self {
+            shared,
+            number,
+            connection,
+            link,
+            pipe,
+            stream,
+            saved,
+            blobs,
+            presence: None,
+            presence_set,
+            presence_frame: None,
+        })
     }
 
     async fn run(mut self, stop: &mut watch::Receiver<bool>) -> Result<(), LinkError> {
@@ -139,32 +163,91 @@ impl Line {
                     return Ok(());
                 }
                 Turn::Pipe(Ready::Room(true)) => {
-                    if let Some(frame) = self.link.poll_transmit() {
+                    let frame = self.link.poll_transmit().or_else(|| self.presence_frame.take());
+                    if let Some(frame) = frame {
                         self.pipe.send(frame);
                     }
                 }
                 // The relay takes nothing further; what it has sent says why.
                 Turn::Pipe(Ready::Room(false)) => {}
                 Turn::Pipe(Ready::Received(frame)) => {
-                    self.link.handle_frame(frame?.ok_or(LinkError::Ended)?)?;
-                    self.handle_events().await?;
+                    let frame = frame?.ok_or(LinkError::Ended)?;
+                    if let Some(frame) = self.handle_presence(frame) {
+                        self.link.handle_frame(frame)?;
+                        self.handle_events().await?;
+                    }
                 }
+                Turn::Datagram(bytes) => self.handle_datagram(&bytes),
+                Turn::Presence => {}
                 Turn::Saved => self.shared.handle_saved(&mut self.link)?,
-                Turn::Timeout => self.link.handle_timeout(Instant::now())?,
+                Turn::Timeout => self.handle_timeout()?,
             }
+            self.tell_presence();
             self.publish();
         }
     }
 
     async fn next_turn(&mut self, stop: &mut watch::Receiver<bool>) -> Turn {
-        let deadline = self.link.poll_timeout();
-        let interest = Interest { in_room: self.link.session().has_transmit(), in_frames: true };
+        let (link, now) = (self.link.poll_timeout(), Instant::now());
+        let presence = self.presence.as_ref().and_then(|line| line.poll_timeout(now));
+        // What waits for room has no other time.
+        let presence = presence.filter(|_| self.presence_frame.is_none());
+        let deadline = link.into_iter().chain(presence).min();
+        let in_room = self.link.session().has_transmit() || self.presence_frame.is_some();
+        let interest = Interest { in_room, in_frames: true };
         let timer = sleep_until(deadline.unwrap_or_else(Instant::now).into());
         tokio::select! {
             () = stopped(stop) => Turn::Stop,
             ready = self.pipe.ready(interest) => Turn::Pipe(ready),
             Ok(()) = self.saved.changed() => Turn::Saved,
+            Ok(bytes) = self.connection.read_datagram(), if self.presence.is_some() => {
+                Turn::Datagram(bytes)
+            }
+            Ok(()) = self.presence_set.changed() => Turn::Presence,
             () = timer, if deadline.is_some() => Turn::Timeout,
+        }
+    }
+
+    fn handle_timeout(&mut self) -> Result<(), LinkError> {
+        let now = Instant::now();
+        if let Some(presence) = &self.presence {
+            presence.handle_timeout(now);
+        }
+        Ok(self.link.handle_timeout(now)?)
+    }
+
+    /// Takes in a frame about presence, and gives any other back.
+    fn handle_presence(&self, frame: RelayFrame) -> Option<RelayFrame> {
+        match &self.presence {
+            Some(presence) => presence.handle_frame(frame),
+            None => Some(frame),
+        }
+    }
+
+    fn handle_datagram(&self, bytes: &[u8]) {
+        // One that is none of ours, or not well formed, is as good as lost.
+        if let (Some(presence), Ok((stream, frame))) = (&self.presence, decode_datagram(bytes))
+            && stream == presence.stream()
+        {
+            let _other = presence.handle_frame(frame);
+        }
+    }
+
+    /// Tells others what this side shows, if it is time.
+    fn tell_presence(&mut self) {
+        let Some(presence) = self.presence.as_ref().filter(|_| self.presence_frame.is_none())
+        else {
+            return;
+        };
+        match presence.poll_transmit(Instant::now()) {
+            Some(Outgoing::Datagram(frame)) => {
+                let datagram = encode_datagram(presence.stream(), &frame);
+                if !self.connection.send_datagram(datagram) {
+                    self.presence_frame = Some(frame);
+                }
+            }
+            Some(Outgoing::Frame(frame)) => self.presence_frame = Some(frame),
+            None => {}
         }
     }
 
@@ -200,6 +283,7 @@ impl Line {
         });
         let (shared, connection) = (Arc::clone(&self.shared), self.connection.clone());
         self.blobs.spawn(blobs::transfer(shared, connection, writable));
+        self.presence = Some(self.shared.presence.open(self.stream));
         self.shared.handle_saved(&mut self.link)
     }
 

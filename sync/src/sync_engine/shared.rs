@@ -3,25 +3,30 @@
 //! Invariant: the writer is handed what comes out of the store, in that order: capturing happens under
 //! the lock that every edit holds.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use bytes::Bytes;
-use sds_engine::{BlobHash, Version};
+use sds_engine::{BlobHash, Change, ReplicaId, Version};
 use sds_store::DataStore;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use super::SyncError;
-use super::status::{ConnectionState, SyncStatus};
+use super::presence::Presence;
+use super::status::{BlobFetch, ConnectionState, SyncStatus};
 use super::writer::{Job, WriterGone, WriterHandle};
+use crate::blob_storage::BlobStorage;
+use crate::intake::Taken;
 use crate::limits::UNSAVED_BYTES_MAX;
 use crate::link::{Link, LinkError};
-use crate::message::Token;
-use crate::persistence::Batch;
+use crate::message::{SeatTip, Token};
 use crate::random;
 use crate::store_id::StoreId;
-use crate::synced_store::{Captured, Handover, Purpose, SyncedStore, TakeInError, TakenIn};
+use crate::synced_store::{
+    Captured, Handover, Purpose, Snapshot, SyncedStore, TakeInError, TakenIn,
+};
 
 /// One open store.
 pub(super) struct Shared {
@@ -29,9 +34,12 @@ pub(super) struct Shared {
     pub(super) status: watch::Sender<SyncStatus>,
     /// Counts the commits; to wait for the next one.
     pub(super) saved: watch::Sender<u64>,
-    /// Rung when there is another blob to send or to fetch.
-    pub(super) blobs_changed: Notify,
+    /// The blobs in the store's file.
+    pub(super) blobs: Arc<dyn BlobStorage>,
+    /// Counts when there is another blob to send or to fetch, or one has arrived.
+    pub(super) blobs_changed: watch::Sender<u64>,
     core: Mutex<SyncedStore>,
+    pub(super) presence: Arc<Presence>,
     pub(super) writer: WriterHandle,
     /// Which of the drivers, counted, speaks for the connection. Only changes with the status
     /// locked.
@@ -55,9 +63,10 @@ impl Shared {
         saved: watch::Sender<u64>,
         writer: WriterHandle,
     ) -> Self {
-        let (id, core) = (store.id().clone(), Mutex::new(store));
-        let (blobs_changed, speaker) = (Notify::new(), AtomicU64::new(0));
-        Self { id, status, saved, blobs_changed, core, writer, speaker }
+        let (id, blobs) = (store.id().clone(), Arc::clone(store.blobs()));
+        let (core, blobs_changed) = (Mutex::new(store), watch::Sender::new(0));
+        let (speaker, presence) = (AtomicU64::new(0), Arc::default());
+        Self { id, status, saved, blobs, blobs_changed, core, presence, writer, speaker }
     }
 
     pub(super) fn read<T>(&self, look: impl FnOnce(&DataStore) -> T) -> Result<T, SyncError> {
@@ -154,16 +163,39 @@ impl Shared {
         Ok(())
     }
 
-    pub(super) fn blobs_to_send(&self) -> Result<Vec<BlobHash>, SyncError> {
-        Ok(self.core()?.blobs_to_send.keys().copied().collect())
+    /// Says which blobs are to be fetched without being asked for.
+    pub(super) fn set_blob_fetch(&self, blob_fetch: BlobFetch) -> Result<(), SyncError> {
+        let mut core = self.core()?;
+        core.set_blob_fetch(blob_fetch);
+        self.publish_blobs(&core);
+        self.ring_blobs();
+        Ok(())
     }
 
+    /// Asks for a blob; whether it is here, or nothing refers to it.
+    pub(super) fn ask_for_blob(&self, hash: &BlobHash) -> Result<Option<bool>, SyncError> {
+        let mut core = self.core()?;
+        if self.blobs.find(hash)?.is_some() {
+            return Ok(Some(true));
+        }
+        if core.store.blob_reference_count(hash) == 0 {
+            return Ok(Some(false));
+        }
+        if core.ask_for_blob(*hash) {
+            self.publish_blobs(&core);
+            self.ring_blobs();
+        }
+        Ok(None)
+    }
+
+    /// The blobs to send, the small ones first.
+    pub(super) fn blobs_to_send(&self) -> Result<Vec<(BlobHash, u64)>, SyncError> {
+        Ok(by_size(&self.core()?.blobs_to_send))
+    }
+
+    /// The blobs to fetch, the small ones first.
     pub(super) fn blobs_to_fetch(&self) -> Result<Vec<(BlobHash, u64)>, SyncError> {
-        Ok(self.core()?.blobs_to_fetch.iter().map(|(hash, size)| (*hash, *size)).collect())
-    }
-
-    pub(super) fn blob(&self, hash: &BlobHash) -> Result<Option<Arc<[u8]>>, SyncError> {
-        self.read(|store| store.blob(hash))
+        Ok(by_size(&self.core()?.blobs_to_fetch))
     }
 
     /// Notes that the relay has a blob, or that there is no use in offering it.
@@ -174,21 +206,78 @@ impl Shared {
         Ok(())
     }
 
-    /// Puts a blob on disk, then into the store. The bytes must be those of the hash.
-    pub(super) async fn blob_fetched(
-        &self,
-        hash: BlobHash,
-        bytes: Arc<[u8]>,
-    ) -> Result<(), SyncError> {
-        let blobs = vec![(hash, Arc::clone(&bytes))];
-        let batch = Batch { blobs, ..Batch::default() };
-        self.writer.ask(Job::Append(Handover { batch, upto: Version::new() }))?;
-        self.flush().await?;
+    /// Notes that a blob is in the file.
+    pub(super) fn blob_fetched(&self, hash: &BlobHash) -> Result<(), SyncError> {
         let mut core = self.core()?;
-        core.store.add_blob(bytes);
-        core.blobs_to_fetch.remove(&hash);
+        core.note_blob_fetched(hash);
         self.publish_blobs(&core);
+        self.ring_blobs();
         Ok(())
+    }
+
+    /// A snapshot for a guest that has nothing; what is in it is on disk.
+    pub(super) async fn snapshot(self: &Arc<Self>) -> Result<Snapshot, SyncError> {
+        let shared = Arc::clone(self);
+        let made =
+            tokio::task::spawn_blocking(move || Ok::<_, SyncError>(shared.core()?.snapshot()));
+        let snapshot = made.await.map_err(|_| SyncError::Stopped)??;
+        self.flush().await?;
+        Ok(snapshot)
+    }
+
+    /// Lends a seat to a guest; it is on disk then.
+    pub(super) async fn lend_seat(&self, wish: Option<ReplicaId>) -> Result<SeatTip, SyncError> {
+        let tip = {
+            let lease = self.core()?.lend_seat(wish, random::replica_id());
+            self.writer.ask(Job::Append(lease.handover))?;
+            lease.tip
+        };
+        self.flush().await?;
+        Ok(tip)
+    }
+
+    /// Notes that the guest has left which had this seat.
+    pub(super) fn take_seat_back(&self, seat: ReplicaId) {
+        // After a panic the store is closed, and so are its seats.
+        if let Ok(mut core) = self.core() {
+            core.take_seat_back(seat);
+        }
+    }
+
+    /// Takes in what a guest or a peer brings, up to the first change that cannot be taken.
+    pub(super) fn take_from(
+        &self,
+        lease: Option<ReplicaId>,
+        changes: &[Change],
+    ) -> Result<Taken, SyncError> {
+        let mut core = self.core()?;
+        let (taken, captured) = core.take_from(lease, changes, random::replica_id())?;
+        self.hand_over(&core, captured)?;
+        Ok(taken)
+    }
+
+    /// Notes that a blob which somebody brought is in the file.
+    pub(super) fn blob_brought(&self, hash: &BlobHash, size: u64) -> Result<(), SyncError> {
+        let mut core = self.core()?;
+        core.note_blob_brought(*hash, size);
+        self.publish_blobs(&core);
+        self.ring_blobs();
+        Ok(())
+    }
+
+    /// The changes on disk that `version` lacks.
+    pub(super) fn durable_since(&self, version: &Version) -> Result<Vec<Arc<[u8]>>, SyncError> {
+        let persisted = self.persisted();
+        Ok(self.core()?.durable_since(version, &persisted)?)
+    }
+
+    /// What is on disk.
+    pub(super) fn persisted(&self) -> Version {
+        self.status.borrow().persisted.clone()
+    }
+
+    fn ring_blobs(&self) {
+        self.blobs_changed.send_modify(|count| *count += 1);
     }
 
     /// Makes a new driver speak for the connection; what earlier ones still say is not heard.
@@ -243,7 +332,7 @@ impl Shared {
             status.blobs_to_fetch = core.blobs_to_fetch.len();
         });
         if has_blobs {
-            self.blobs_changed.notify_one();
+            self.ring_blobs();
         }
         self.writer.ask(Job::Append(handover))?;
         Ok(())
@@ -273,6 +362,13 @@ impl Shared {
     pub(super) fn core(&self) -> Result<MutexGuard<'_, SyncedStore>, SyncError> {
         self.core.lock().map_err(|_| SyncError::Stopped)
     }
+}
+
+/// Blobs with the small ones first: a large one keeps the others waiting long.
+fn by_size(blobs: &BTreeMap<BlobHash, u64>) -> Vec<(BlobHash, u64)> {
+    let mut blobs: Vec<(BlobHash, u64)> = blobs.iter().map(|(hash, size)| (*hash, *size)).collect();
+    blobs.sort_by_key(|(_, size)| *size);
+    blobs
 }
 
 /// [`Shared::take_in`], off the threads that must not wait.

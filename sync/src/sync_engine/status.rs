@@ -33,6 +33,28 @@ pub enum ConnectionState {
     },
 }
 
+/// Which blobs are fetched without being asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BlobFetch {
+    /// All, so that everything can be read offline.
+    #[default]
+    All,
+    /// Those of at most so many bytes.
+    UpTo(u64),
+    /// None: each when it is asked for.
+    OnDemand,
+}
+
+impl BlobFetch {
+    pub(crate) const fn wants(self, size: u64) -> bool {
+        match self {
+            Self::All => true,
+            Self::UpTo(max) => size <= max,
+            Self::OnDemand => false,
+        }
+    }
+}
+
 /// How far a store has come. All progress is a version: see which changes each one covers.
 #[derive(Clone, Debug, Default)]
 pub struct SyncStatus {
@@ -50,7 +72,7 @@ pub struct SyncStatus {
     pub relay_at_open: Version,
     /// How many blobs have still to be offered to the relay.
     pub blobs_to_send: usize,
-    /// How many blobs the store refers to but lacks.
+    /// How many blobs the store refers to, wants, and lacks.
     pub blobs_to_fetch: usize,
     /// Why the disk took nothing the last time, until it does.
     pub storage_error: Option<StorageError>,

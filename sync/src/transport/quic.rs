@@ -3,8 +3,11 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ClientConfig, Endpoint, IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use quinn::{
+    ClientConfig, Endpoint, IdleTimeout, SendDatagramError, ServerConfig, TransportConfig, VarInt,
+};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::time::timeout;
 
@@ -13,8 +16,9 @@ use super::stream::{FrameReceiver, FrameSender, StreamError};
 use super::trust::client_config;
 use super::{ALPN, RelayUrl, TransportError, Trust};
 use crate::limits::{
-    CLOSE_TIMEOUT, CONNECT_TIMEOUT, CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX, IDLE_TIMEOUT,
-    KEEP_ALIVE_INTERVAL, STRANGER_WINDOW_BYTES, STREAM_WINDOW_BYTES, STREAMS_MAX,
+    CLOSE_TIMEOUT, CONNECT_TIMEOUT, CONNECTION_WINDOW_BYTES, DATAGRAM_BUFFER_BYTES,
+    FRAME_BYTES_MAX, IDLE_TIMEOUT, KEEP_ALIVE_INTERVAL, STRANGER_WINDOW_BYTES, STREAM_WINDOW_BYTES,
+    STREAMS_MAX,
 };
 
 /// A connection to a relay.
@@ -58,12 +62,34 @@ impl Connection {
         Ok((FrameSender::new(send), FrameReceiver::new(receive, FRAME_BYTES_MAX)))
     }
 
+    /// Sends a datagram, which may get lost; says false, and does not, if it is too large for one.
+    #[must_use]
+    pub fn send_datagram(&self, bytes: Bytes) -> bool {
+        send_datagram(&self.connection, bytes)
+    }
+
+    /// The next datagram. May be dropped while it waits; nothing that arrived is lost.
+    ///
+    /// # Errors
+    /// If the connection is gone.
+    pub async fn read_datagram(&self) -> Result<Bytes, TransportError> {
+        Ok(self.connection.read_datagram().await?)
+    }
+
     /// Closes the connection and waits until the other side knows, or a few seconds.
     pub async fn close(self) {
         self.connection.close(VarInt::from_u32(0), b"bye");
         // The other side may be gone; it will notice by itself.
         let _idle = timeout(CLOSE_TIMEOUT, self.endpoint.wait_idle()).await;
     }
+}
+
+/// Sends a datagram; says false, and does not, if it is too large for one, or the other side takes none.
+#[must_use]
+pub fn send_datagram(connection: &quinn::Connection, bytes: Bytes) -> bool {
+    let fits = connection.max_datagram_size().is_some_and(|max| bytes.len() <= max);
+    // What the connection does not send any more is not missed either.
+    fits && !matches!(connection.send_datagram(bytes), Err(SendDatagramError::TooLarge))
 }
 
 /// An endpoint that takes connections of clients. Each may have little under way until its window
@@ -117,7 +143,8 @@ fn transport_config(streams: u32, window: u32) -> Arc<TransportConfig> {
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(window))
         .send_window(CONNECTION_WINDOW_BYTES.into())
-        .datagram_receive_buffer_size(None)
+        .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER_BYTES))
+        .datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES)
         .keep_alive_interval(Some(KEEP_ALIVE_INTERVAL))
         .max_idle_timeout(IdleTimeout::try_from(IDLE_TIMEOUT).ok());
     Arc::new(config)

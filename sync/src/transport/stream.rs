@@ -1,11 +1,20 @@
-//! Frames on a QUIC stream, in either direction.
+//! Frames in either direction: on a QUIC stream, or on a local socket.
 
-use bytes::Bytes;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use interprocess::local_socket::tokio as local;
 use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
 
 use super::TransportError;
-use crate::limits::READ_BYTES_MAX;
+use crate::limits::{OPEN_TIMEOUT, READ_BYTES_MAX};
 use crate::message::{Frame, FrameBuffer, FrameError};
+use crate::serving_session::Refusal;
+
+/// How much room there is at least for the next read from a local socket, in bytes.
+const LOCAL_READ_BYTES: usize = 64 << 10;
 
 /// Why no further frame came, or none could be sent.
 #[non_exhaustive]
@@ -37,14 +46,34 @@ impl StreamError {
 /// The half of a stream that sends.
 #[derive(Debug)]
 pub struct FrameSender {
-    stream: SendStream,
+    stream: Outgoing,
+}
+
+#[derive(Debug)]
+enum Outgoing {
+    Quic(SendStream),
+    Local(Arc<local::Stream>),
 }
 
 impl FrameSender {
     /// Sends on `stream`.
     #[must_use]
     pub const fn new(stream: SendStream) -> Self {
-        Self { stream }
+        Self { stream: Outgoing::Quic(stream) }
+    }
+
+    /// Sends on a local socket.
+    pub(crate) const fn local(stream: Arc<local::Stream>) -> Self {
+        Self { stream: Outgoing::Local(stream) }
+    }
+
+    /// The number of the stream, on its connection and on both sides; a local socket is alone on its.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        match &self.stream {
+            Outgoing::Quic(stream) => VarInt::from(stream.id()).into_inner(),
+            Outgoing::Local(_) => 0,
+        }
     }
 
     /// Sends a frame; waits while the other side cannot take it.
@@ -60,17 +89,35 @@ impl FrameSender {
     /// # Errors
     /// If the other side has stopped the stream, or the connection is gone.
     pub async fn send_encoded(&mut self, frame: Bytes) -> Result<(), StreamError> {
-        self.stream.write_chunk(frame).await.map_err(|error| match error {
-            WriteError::ConnectionLost(error) => StreamError::Transport(error.into()),
-            _ => StreamError::CutOff,
-        })
+        match &mut self.stream {
+            Outgoing::Quic(stream) => {
+                stream.write_chunk(frame).await.map_err(|error| match error {
+                    WriteError::ConnectionLost(error) => StreamError::Transport(error.into()),
+                    _ => StreamError::CutOff,
+                })
+            }
+            Outgoing::Local(stream) => {
+                (&**stream).write_all(&frame).await.map_err(|_| StreamError::CutOff)
+            }
+        }
     }
 
-    /// Ends the stream, and waits until the other side has everything or has left.
-    pub async fn finish(mut self) {
+    /// Ends the stream with a reason, and waits a while until the other side has it.
+    pub async fn refuse(mut self, refusal: Refusal) {
+        if self.send(&refusal.frame()).await.is_ok() {
+            // Who does not take the reason is not waited for.
+            let _taken = timeout(OPEN_TIMEOUT, self.finish()).await;
+        }
+    }
+
+    /// Ends the stream, and waits until the other side has everything or has left. A local socket
+    /// ends when both directions are dropped; what was sent is the system's by now.
+    pub async fn finish(self) {
         // A stream that was stopped is at its end already.
-        if self.stream.finish().is_ok() {
-            let _acknowledged = self.stream.stopped().await;
+        if let Outgoing::Quic(mut stream) = self.stream
+            && stream.finish().is_ok()
+        {
+            let _acknowledged = stream.stopped().await;
         }
     }
 }
@@ -78,14 +125,44 @@ impl FrameSender {
 /// The half of a stream that receives.
 #[derive(Debug)]
 pub struct FrameReceiver {
-    stream: RecvStream,
+    stream: Incoming,
     buffer: FrameBuffer,
+}
+
+#[derive(Debug)]
+enum Incoming {
+    Quic(RecvStream),
+    Local(Arc<local::Stream>, BytesMut),
+}
+
+impl Incoming {
+    /// The next bytes; `None` at the end. May be dropped while it waits; nothing is lost.
+    async fn next(&mut self) -> Result<Option<Bytes>, StreamError> {
+        match self {
+            Self::Quic(stream) => match stream.read_chunk(READ_BYTES_MAX, true).await {
+                Ok(chunk) => Ok(chunk.map(|chunk| chunk.bytes)),
+                Err(ReadError::ConnectionLost(error)) => Err(StreamError::Transport(error.into())),
+                Err(_) => Err(StreamError::CutOff),
+            },
+            Self::Local(stream, bytes) => {
+                bytes.reserve(LOCAL_READ_BYTES);
+                let count = (&**stream).read_buf(bytes).await.map_err(|_| StreamError::CutOff)?;
+                Ok((count > 0).then(|| bytes.split().freeze()))
+            }
+        }
+    }
 }
 
 impl FrameReceiver {
     /// Receives from `stream` frames of at most `max` bytes.
     #[must_use]
     pub fn new(stream: RecvStream, max: usize) -> Self {
+        Self { stream: Incoming::Quic(stream), buffer: FrameBuffer::new(max) }
+    }
+
+    /// Receives from a local socket frames of at most `max` bytes.
+    pub(crate) fn local(stream: Arc<local::Stream>, max: usize) -> Self {
+        let stream = Incoming::Local(stream, BytesMut::new());
         Self { stream, buffer: FrameBuffer::new(max) }
     }
 
@@ -105,21 +182,19 @@ impl FrameReceiver {
             if let Some(frame) = self.buffer.next_frame()? {
                 return Ok(Some(frame));
             }
-            match self.stream.read_chunk(READ_BYTES_MAX, true).await {
-                Ok(Some(chunk)) => self.buffer.extend(&chunk.bytes),
-                Ok(None) if self.buffer.is_empty() => return Ok(None),
-                Ok(None) | Err(ReadError::Reset(_)) => return Err(StreamError::CutOff),
-                Err(ReadError::ConnectionLost(error)) => {
-                    return Err(StreamError::Transport(error.into()));
-                }
-                Err(_) => return Err(StreamError::CutOff),
+            match self.stream.next().await? {
+                Some(bytes) => self.buffer.extend(&bytes),
+                None if self.buffer.is_empty() => return Ok(None),
+                None => return Err(StreamError::CutOff),
             }
         }
     }
 
     /// Tells the other side that nothing further is read.
-    pub fn stop(mut self) {
-        // A stream that has ended needs no stopping.
-        let _ended = self.stream.stop(VarInt::from_u32(0));
+    pub fn stop(self) {
+        if let Incoming::Quic(mut stream) = self.stream {
+            // A stream that has ended needs no stopping.
+            let _ended = stream.stop(VarInt::from_u32(0));
+        }
     }
 }

@@ -69,22 +69,6 @@ fn stores_in_one_folder_are_apart() {
 }
 
 #[test]
-fn blobs_come_back_whole() {
-    let folder = TempDir::new().unwrap();
-    let (small, large) = (BlobHash([1; 32]), BlobHash([2; 32]));
-    let content: Arc<[u8]> = vec![9; BLOB_CHUNK_BYTES_MAX + 1].into();
-    let blobs = vec![(small, Arc::from([])), (large, Arc::clone(&content))];
-    let mut persistence = open(&folder, "s");
-    persistence.append(&Batch { blobs: blobs.clone(), ..Batch::default() }).unwrap();
-    persistence.append(&Batch { blobs, ..Batch::default() }).unwrap();
-    drop(persistence);
-    let persistence = open(&folder, "s");
-    assert_eq!(persistence.read_blob(&small).unwrap(), Some(Arc::from([])));
-    assert_eq!(persistence.read_blob(&large).unwrap(), Some(content));
-    assert_eq!(persistence.read_blob(&BlobHash([3; 32])).unwrap(), None);
-}
-
-#[test]
 fn opening_what_is_not_there_creates_nothing() {
     let folder = TempDir::new().unwrap();
     let refused = RedbPersistence::open_existing(folder.path(), &store("s")).unwrap_err();
@@ -103,7 +87,7 @@ fn a_file_in_use_is_waited_for_and_then_reported() {
     let folder_path = folder.path().to_owned();
     let waiting =
         std::thread::spawn(move || RedbPersistence::open_existing(&folder_path, &store("s")));
-    std::thread::sleep(std::time::Duration::from_millis(100));
+    std::thread::sleep(Duration::from_millis(100));
     drop(first);
     assert!(waiting.join().unwrap().is_ok());
 }

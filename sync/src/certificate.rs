@@ -1,4 +1,4 @@
-//! The relay's certificate: from files, or self-signed and kept, so that its hash can be pinned.
+//! The certificate of who answers: from files, or self-signed and kept, so that its hash can be pinned.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -8,14 +8,14 @@ use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, date_time_ymd};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
-/// The names of the self-signed certificate and its key in the relay's folder.
+/// The names of the self-signed certificate and its key in their folder.
 const CERTIFICATE_FILE: &str = "relay-certificate.der";
 const KEY_FILE: &str = "relay-key.der";
 
 /// Where the certificate comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CertificateSource {
-    /// Made at the first start, and kept in the relay's folder. Clients pin its hash.
+    /// Made at the first start, and kept in a folder. Clients pin its hash.
     SelfSigned,
     /// From PEM files.
     Files {
@@ -52,17 +52,20 @@ pub enum CertificateError {
 }
 
 /// A certificate chain with its key.
-pub(crate) struct Identity {
-    pub(crate) chain: Vec<CertificateDer<'static>>,
-    pub(crate) key: PrivateKeyDer<'static>,
+#[derive(Debug)]
+pub struct Identity {
+    /// The certificate and those that vouch for it.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// Its private key.
+    pub key: PrivateKeyDer<'static>,
 }
 
 impl Identity {
     /// Loads the certificate, or makes a self-signed one and keeps it in `folder`.
-    pub(crate) fn load(
-        source: &CertificateSource,
-        folder: &Path,
-    ) -> Result<Self, CertificateError> {
+    ///
+    /// # Errors
+    /// If that fails.
+    pub fn load(source: &CertificateSource, folder: &Path) -> Result<Self, CertificateError> {
         match source {
             CertificateSource::SelfSigned => Self::self_signed(folder),
             CertificateSource::Files { chain, key } => Self::from_files(chain, key),

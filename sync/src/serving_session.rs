@@ -1,18 +1,35 @@
-//! The relay's side of one open store on one stream, without socket, clock or disk.
+//! The answering side of one open store on one stream, without socket, clock or disk: of a relay, of a
+//! peer that listens, and of a process that owns a store's file.
 //!
 //! It begins when access was granted. Frames, the outcome of appends and parts of the log go in;
-//! changes to append and frames to send come out.
+//! changes to append and frames to send come out. What a log is, and where in it a client stands, is
+//! the caller's.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use sds_engine::{Change, DecodeError, Patch, Version};
-use sds_sync::limits::{PATCH_BYTES_MAX, PATCH_CHANGES_MAX};
-use sds_sync::{ClientFrame, Outbox, RefusalCode, RelayFrame, SeatTip};
+use bytes::Bytes;
+use sds_engine::{Change, ChangeHeader, DecodeError, Patch, Version};
 
-use crate::limits::{APPEND_BYTES_GOAL, APPEND_CHANGES_MAX};
-use crate::relay::Cursor;
-use crate::store_log::Appended;
+use crate::limits::{
+    APPEND_BYTES_GOAL, APPEND_CHANGES_MAX, PATCH_BYTES_GOAL, PATCH_BYTES_MAX, PATCH_CHANGES_MAX,
+};
+use crate::message::{ClientFrame, RefusalCode, RelayFrame, SeatTip};
+use crate::outbox::Outbox;
+
+/// Where a client stands in the log that it is served from.
+pub trait LogCursor {
+    /// Notes a change that the client has sent, so that it does not come back to it.
+    fn note_sent(&mut self, header: &ChangeHeader);
+}
+
+/// By version: what the client has, or was given.
+impl LogCursor for Version {
+    fn note_sent(&mut self, header: &ChangeHeader) {
+        self.advance(header.replica, header.end());
+    }
+}
 
 /// Why a stream ends before its client wants it to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,12 +54,14 @@ impl Refusal {
     }
 }
 
-/// One open store, as the relay sees one of its clients.
+/// One open store, as the answering side sees one of its clients.
 #[derive(Debug)]
-pub struct RelaySession {
+pub struct ServingSession<C> {
     writable: bool,
-    cursor: Cursor,
+    cursor: C,
     opened: Option<RelayFrame>,
+    snapshot: VecDeque<Bytes>,
+    snapshot_version: Version,
     outbox: Outbox,
     to_append: Vec<Change>,
     to_append_bytes: usize,
@@ -51,16 +70,11 @@ pub struct RelaySession {
     is_over: bool,
 }
 
-impl RelaySession {
-    /// A session whose client stands at `cursor`, of a store of which the relay has `version`, and of
+impl<C: LogCursor> ServingSession<C> {
+    /// A session whose client stands at `cursor`, of a store of which this side has `version`, and of
     /// the client's seats, if it asked about them, `seats`.
     #[must_use]
-    pub fn new(
-        version: &Version,
-        seats: Option<Vec<SeatTip>>,
-        writable: bool,
-        cursor: Cursor,
-    ) -> Self {
+    pub fn new(version: &Version, seats: Option<Vec<SeatTip>>, writable: bool, cursor: C) -> Self {
         let version = version.encode().into();
         let opened = match seats {
             Some(seats) => RelayFrame::OpenedSeated { version, writable, seats },
@@ -70,6 +84,8 @@ impl RelaySession {
             writable,
             cursor,
             opened: Some(opened),
+            snapshot: VecDeque::new(),
+            snapshot_version: Version::new(),
             outbox: Outbox::new(),
             to_append: Vec::new(),
             to_append_bytes: 0,
@@ -77,6 +93,14 @@ impl RelaySession {
             refusal: None,
             is_over: false,
         }
+    }
+
+    /// Sends a snapshot, which has `version`, before anything else. The cursor must be there.
+    #[must_use]
+    pub fn with_snapshot(mut self, snapshot: &[u8], version: Version) -> Self {
+        self.snapshot_version = version;
+        self.snapshot = snapshot.chunks(PATCH_BYTES_GOAL).map(Bytes::copy_from_slice).collect();
+        self
     }
 
     /// Takes in a frame of the client.
@@ -100,24 +124,29 @@ impl RelaySession {
         }
     }
 
-    /// Takes in what became of the changes that [`poll_append`](Self::poll_append) gave.
-    pub fn handle_appended(&mut self, appended: &Appended) {
-        self.stored.merge(&appended.stored);
-        let message = match appended.refused {
-            None => return,
-            Some(RefusalCode::Forked) => "another change with this id is known",
-            Some(RefusalCode::StorageFailed) => "the relay cannot read or write its file",
-            Some(_) => "the change builds on others that were not sent",
+    /// Takes in what became of the changes that [`poll_append`](Self::poll_append) gave: those in
+    /// `stored` are on disk, and the rest was refused, if it was.
+    pub fn handle_appended(&mut self, stored: &Version, refused: Option<RefusalCode>) {
+        self.stored.merge(stored);
+        let Some(code) = refused else { return };
+        let message = match code {
+            RefusalCode::Forked => "another change with this id is known",
+            RefusalCode::StorageFailed => "this side cannot read or write its file",
+            _ => "the change builds on others that were not sent",
         };
-        let code = appended.refused.unwrap_or(RefusalCode::Malformed);
         self.refuse(Refusal::new(code, message));
     }
 
-    /// Takes in the part of the log at position `from`.
-    pub fn handle_log(&mut self, from: u64, changes: Vec<Arc<[u8]>>) {
-        for (header, change) in self.cursor.pass(from, changes) {
+    /// Takes in changes from the log that the client lacks; the cursor is past them already.
+    pub fn handle_log(&mut self, lacking: impl IntoIterator<Item = (ChangeHeader, Arc<[u8]>)>) {
+        for (header, change) in lacking {
             self.outbox.push(&header, change);
         }
+    }
+
+    /// Where the client stands, to be moved on.
+    pub const fn cursor_mut(&mut self) -> &mut C {
+        &mut self.cursor
     }
 
     /// Ends the session; what was acknowledged is still said.
@@ -141,6 +170,11 @@ impl RelaySession {
         if let Some(opened) = self.opened.take() {
             return Some(opened);
         }
+        if let Some(bytes) = self.snapshot.pop_front() {
+            let is_last = self.snapshot.is_empty();
+            let version = if is_last { self.snapshot_version.encode() } else { Vec::new() };
+            return Some(RelayFrame::Snapshot { bytes, version: version.into() });
+        }
         if !self.stored.is_empty() {
             let version = std::mem::take(&mut self.stored).encode();
             return Some(RelayFrame::Stored { version: version.into() });
@@ -157,6 +191,7 @@ impl RelaySession {
     #[must_use]
     pub fn has_transmit(&self) -> bool {
         self.opened.is_some()
+            || !self.snapshot.is_empty()
             || !self.stored.is_empty()
             || self.refusal.is_some()
             || (!self.is_over && !self.outbox.is_empty())
@@ -164,8 +199,12 @@ impl RelaySession {
 
     /// Where the client stands, if it can take more of the log now.
     #[must_use]
-    pub fn wants_log(&self) -> Option<&Cursor> {
-        if self.is_over || !self.outbox.is_empty() { None } else { Some(&self.cursor) }
+    pub fn wants_log(&self) -> Option<&C> {
+        if self.is_over || !self.outbox.is_empty() || !self.snapshot.is_empty() {
+            None
+        } else {
+            Some(&self.cursor)
+        }
     }
 
     /// Whether more frames can be taken in before the next append.
@@ -193,14 +232,15 @@ impl RelaySession {
 
 /// About what a decoded change takes in memory, in bytes: much more than its encoding if it is
 /// small.
-pub(crate) fn memory_of(change: &Change) -> usize {
+#[must_use]
+pub fn memory_of(change: &Change) -> usize {
     change.bytes().len() + size_of::<Change>() + size_of_val(change.ops())
 }
 
 /// The changes of a patch. One of many changes that is larger than any client makes is refused
 /// before it is decoded, for that would take many times its size.
 fn decode_bounded(patch: &[u8]) -> Result<Vec<Change>, Refusal> {
-    let too_new = || Refusal::new(RefusalCode::TooNew, "the change is newer than this relay");
+    let too_new = || Refusal::new(RefusalCode::TooNew, "the change is newer than this side");
     let refusal = |error| match error {
         DecodeError::FormatTooNew { .. } | DecodeError::OpTooNew { .. } => too_new(),
         _ => Refusal::new(RefusalCode::Malformed, "the patch is not well formed"),
@@ -225,8 +265,8 @@ mod tests {
 
     use super::*;
 
-    fn session() -> RelaySession {
-        RelaySession::new(&Version::new(), None, true, Cursor::new(Version::new(), 0, 0))
+    fn session() -> ServingSession<Version> {
+        ServingSession::new(&Version::new(), None, true, Version::new())
     }
 
     fn small(count: usize) -> Vec<Change> {

@@ -1,8 +1,7 @@
 //! Tokens: who may open which store, and until when.
 //!
-//! HS256 only. Claims: `sub`; `aud`, one text, the store; `scope`; `exp`; and `iss` if the relay
-//! has
-//! an issuer. Anything else about a token makes it unauthorized, except the wrong store: forbidden.
+//! HS256 only. Claims: `sub`; `aud`, one text, the store; `scope`; `exp`; and `iss` if whoever
+//! checks has an issuer. Anything else about a token makes it unauthorized, except the wrong store: forbidden.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 use std::fmt;
@@ -10,11 +9,11 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode};
-use sds_sync::limits::TOKEN_BYTES_MAX;
-use sds_sync::{StoreId, Token};
 use serde::{Deserialize, Serialize};
 
-use crate::limits::SECRET_CHARS_MIN;
+use crate::limits::{SECRET_CHARS_MIN, TOKEN_BYTES_MAX};
+use crate::message::Token;
+use crate::store_id::StoreId;
 
 /// What tokens are signed with. It never shows.
 #[derive(Clone)]

@@ -1,0 +1,88 @@
+//! One client's place in the presence of a store: what it shows to the others, and what it has heard of
+//! them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use sds_sync::limits::PRESENCE_PER_SECOND_MAX;
+use sds_sync::presence::{PeerId, PresenceMessage, PresenceNews, PresenceRoom};
+use sds_sync::{RelayFrame, StoreId};
+
+use crate::rooms::Rooms;
+
+/// A client that takes part in the presence of a store, until this is dropped.
+pub(crate) struct PresenceSeat {
+    rooms: Arc<Rooms>,
+    store: StoreId,
+    peer: PeerId,
+    subject: String,
+    budget: Mutex<Budget>,
+}
+
+/// How much a client may still say in the present second.
+struct Budget {
+    since: Instant,
+    left: u32,
+}
+
+impl PresenceSeat {
+    pub(crate) fn new(rooms: Arc<Rooms>, store: StoreId, subject: String) -> Self {
+        let budget = Mutex::new(Budget { since: Instant::now(), left: PRESENCE_PER_SECOND_MAX });
+        Self { rooms, store, peer: PeerId::random(), subject, budget }
+    }
+
+    /// Takes in what the client shows, unless it says too much.
+    pub(crate) fn handle_state(&self, clock: u64, state: Bytes, is_settled: bool) {
+        let now = Instant::now();
+        if self.has_budget(now) {
+            let message = PresenceMessage { clock, state, is_settled };
+            self.with(|room| room.handle_message(self.peer, &self.subject, message, now));
+        }
+    }
+
+    /// What the client has to hear next of the others, which has heard all up to `revision`; the frame
+    /// that says so, whether that has to arrive, and the revision then.
+    pub(crate) fn next(&self, revision: u64) -> Option<(u64, RelayFrame, bool)> {
+        let next = self.with(|room| room.next_for(self.peer, revision));
+        let (revision, news) = next.flatten()?;
+        let (frame, is_settled) = match news {
+            PresenceNews::Here { peer, subject, message } => {
+                let PresenceMessage { clock, state, is_settled } = message;
+                let subject = subject.to_string();
+                (RelayFrame::Presence { peer: peer.0, subject, clock, state }, is_settled)
+            }
+            PresenceNews::Left { peer, clock } => {
+                (RelayFrame::PeerLeft { peer: peer.0, clock }, true)
+            }
+        };
+        Some((revision, frame, is_settled))
+    }
+
+    pub(crate) fn handle_timeout(&self) {
+        self.with(|room| room.handle_timeout(Instant::now()));
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.with(|room| room.poll_timeout()).flatten()
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut PresenceRoom) -> T) -> Option<T> {
+        self.rooms.with_presence(&self.store, work)
+    }
+
+    fn has_budget(&self, now: Instant) -> bool {
+        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.duration_since(budget.since) >= Duration::from_secs(1) {
+            *budget = Budget { since: now, left: PRESENCE_PER_SECOND_MAX };
+        }
+        budget.left = budget.left.saturating_sub(1);
+        budget.left > 0
+    }
+}
+
+impl Drop for PresenceSeat {
+    fn drop(&mut self) {
+        self.with(|room| room.handle_left(self.peer, Instant::now()));
+    }
+}

@@ -1,0 +1,174 @@
+//! The large contents of one store in the relay's file. They stay, as the log does that refers to them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use sds_engine::BlobHash;
+use sds_sync::blob_rows::{self, Content};
+use sds_sync::limits::BLOB_PARTS_MAX;
+use sds_sync::{BlobStorage, Claims, StorageError, StoreId};
+
+use crate::store_log::StoreLog;
+
+/// The blobs of one store.
+#[derive(Debug)]
+pub(crate) struct StoreBlobs {
+    log: Arc<StoreLog>,
+    owner: u64,
+}
+
+impl StoreBlobs {
+    /// The blobs of `store`.
+    ///
+    /// # Errors
+    /// If the file cannot be read or written.
+    pub(crate) fn of(log: Arc<StoreLog>, store: &StoreId) -> Result<Self, StorageError> {
+        let owner = log.number_of(store)?;
+        Ok(Self { log, owner })
+    }
+
+    fn remove(&self, number: u64) -> Result<(), StorageError> {
+        while !self.log.database.write(|write| blob_rows::sweep(write, number))? {}
+        Ok(())
+    }
+}
+
+impl BlobStorage for StoreBlobs {
+    fn find(&self, hash: &BlobHash) -> Result<Option<Content>, StorageError> {
+        self.log.database.read(|read| blob_rows::find(read, self.owner, hash))
+    }
+
+    fn read(&self, number: u64, offset: u64, max: usize) -> Result<Vec<u8>, StorageError> {
+        self.log.database.read(|read| blob_rows::read(read, number, offset, max))
+    }
+
+    fn begin(&self) -> u64 {
+        self.log.next_content.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn part_len(&self, hash: &BlobHash, size: u64) -> Result<u64, StorageError> {
+        self.log.database.read(|read| blob_rows::part_len(read, self.owner, hash, size))
+    }
+
+    fn resume(&self, hash: &BlobHash, size: u64) -> Result<(Content, u64), StorageError> {
+        let fresh = Content { number: self.begin(), size };
+        let (part, held, former) = self.log.database.write(|write| {
+            let former = blob_rows::make_room(write, self.owner, hash, BLOB_PARTS_MAX)?;
+            let (part, held) = blob_rows::resume(write, self.owner, hash, fresh)?;
+            Ok((part, held, former))
+        })?;
+        former.into_iter().try_for_each(|number| self.remove(number))?;
+        Ok((part, held))
+    }
+
+    fn append(&self, number: u64, offset: u64, bytes: &[u8]) -> Result<bool, StorageError> {
+        self.log.database.write(|write| blob_rows::append(write, number, offset, bytes))
+    }
+
+    fn keep(&self, hash: &BlobHash, content: Content) -> Result<(), StorageError> {
+        let kept = self
+            .log
+            .database
+            .write(|write| blob_rows::keep(write, self.owner, hash, content, false))?;
+        // Somebody may be reading the former one, which stays.
+        if kept == content { Ok(()) } else { self.remove(content.number) }
+    }
+
+    fn forget(&self, number: u64, part_of: Option<&BlobHash>) -> Result<(), StorageError> {
+        if let Some(hash) = part_of {
+            self.log.database.write(|write| blob_rows::forget_part(write, self.owner, hash))?;
+        }
+        self.remove(number)
+    }
+
+    fn let_go(&self, _: &BlobHash) -> Option<u64> {
+        None
+    }
+
+    fn claims(&self) -> &Claims {
+        &self.log.claims
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use sds_sync::{BlobError, BlobReader, BlobWriter};
+    use sha2::{Digest, Sha256};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn open(folder: &TempDir, store: &str) -> Arc<dyn BlobStorage> {
+        let log = Arc::new(StoreLog::open(&folder.path().join("relay.redb")).unwrap());
+        Arc::new(StoreBlobs::of(log, &StoreId::new(store).unwrap()).unwrap())
+    }
+
+    fn named(bytes: &[u8]) -> BlobHash {
+        BlobHash(Sha256::digest(bytes).into())
+    }
+
+    fn read(blobs: &Arc<dyn BlobStorage>, hash: BlobHash) -> Option<Vec<u8>> {
+        let mut reader = BlobReader::open(Arc::clone(blobs), hash).unwrap()?;
+        let mut bytes = Vec::new();
+        reader.read_to_end(&mut bytes).unwrap();
+        Some(bytes)
+    }
+
+    #[test]
+    fn an_upload_that_was_cut_off_goes_on_after_reopening_and_is_seen_when_it_is_whole() {
+        let folder = TempDir::new().unwrap();
+        let bytes: Vec<u8> = (0..700_000_u32).map(|at| (at % 251) as u8).collect();
+        let (hash, size) = (named(&bytes), bytes.len() as u64);
+        let mut from = 0;
+        for until in [1, 300_000, 300_001, 650_000] {
+            let blobs = open(&folder, "s");
+            let mut writer = BlobWriter::resume(Arc::clone(&blobs), hash, size).unwrap();
+            assert_eq!(writer.len(), from as u64);
+            writer.write(&bytes[from..until]).unwrap();
+            drop(writer);
+            from = until;
+            assert_eq!(read(&blobs, hash), None);
+        }
+        let blobs = open(&folder, "s");
+        let mut writer = BlobWriter::resume(Arc::clone(&blobs), hash, size).unwrap();
+        writer.write(&bytes[from..]).unwrap();
+        writer.finish().unwrap();
+        assert_eq!(read(&blobs, hash).unwrap(), bytes);
+        drop(blobs);
+        assert_eq!(read(&open(&folder, "s"), hash).unwrap(), bytes);
+        assert_eq!(read(&open(&folder, "other"), hash), None, "stores are apart");
+    }
+
+    #[test]
+    fn bytes_that_are_not_those_of_the_name_are_never_seen_and_do_not_stay() {
+        let folder = TempDir::new().unwrap();
+        let blobs = open(&folder, "s");
+        let hash = named(b"right");
+        let mut writer = BlobWriter::resume(Arc::clone(&blobs), hash, 5).unwrap();
+        writer.write(b"wrong").unwrap();
+        assert!(matches!(writer.finish(), Err(BlobError::WrongHash)));
+        assert_eq!((read(&blobs, hash), blobs.part_len(&hash, 5).unwrap()), (None, 0));
+        let mut writer = BlobWriter::resume(Arc::clone(&blobs), hash, 5).unwrap();
+        assert!(matches!(writer.write(b"longer"), Err(BlobError::WrongHash)));
+        writer.write(b"right").unwrap();
+        writer.finish().unwrap();
+        assert_eq!(read(&blobs, hash).unwrap(), b"right");
+    }
+
+    #[test]
+    fn of_two_who_bring_the_same_blob_one_waits() {
+        let folder = TempDir::new().unwrap();
+        let blobs = open(&folder, "s");
+        let hash = named(b"ab");
+        let first = BlobWriter::resume(Arc::clone(&blobs), hash, 2).unwrap();
+        let second = BlobWriter::resume(Arc::clone(&blobs), hash, 2);
+        assert!(matches!(second, Err(BlobError::Busy)));
+        drop(first);
+        let mut again = BlobWriter::resume(Arc::clone(&blobs), hash, 2).unwrap();
+        again.write(b"ab").unwrap();
+        again.finish().unwrap();
+        assert_eq!(read(&blobs, hash).unwrap(), b"ab");
+    }
+}

@@ -1,0 +1,203 @@
+//! Blobs in and out, one a stream, on the answering side. Nothing of a blob is visible before its hash
+//! was checked; what has come of one stays, to go on with. Memory stays constant.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sds_engine::BlobHash;
+use tokio::time::timeout;
+
+use crate::blob_storage::{BlobError, BlobStorage, BlobWriter};
+use crate::limits::{BLOB_BYTES_MAX, BLOB_CHUNK_BYTES_MAX, chunk_timeout};
+use crate::message::{ClientFrame, RefusalCode, RelayFrame};
+use crate::serving_session::Refusal;
+use crate::transport::{FrameReceiver, FrameSender, StreamError};
+
+const STORAGE_FAILED: Refusal =
+    Refusal::new(RefusalCode::StorageFailed, "this side cannot read or write its file");
+const TOO_SLOW: Refusal =
+    Refusal::new(RefusalCode::Busy, "the bytes of the blob came too slowly; try again later");
+const BROKEN_OFF: Refusal =
+    Refusal::new(RefusalCode::Unexpected, "the stream ended before the last byte of the blob");
+
+/// The way of one client to the blobs of one store.
+pub trait BlobDoor: Sync {
+    /// Whether the client may still do this.
+    ///
+    /// # Errors
+    /// Why it may not.
+    fn check(&self, writing: bool) -> Result<(), Refusal>;
+
+    /// The blobs; nothing if the disk fails.
+    fn open(&self) -> impl Future<Output = Option<Arc<dyn BlobStorage>>> + Send;
+}
+
+/// A blob that a client offers.
+#[derive(Clone, Copy, Debug)]
+pub struct Offer {
+    /// SHA-256 of its bytes.
+    pub hash: BlobHash,
+    /// How many bytes there are.
+    pub size: u64,
+    /// Whether the client can go on in the middle.
+    pub can_resume: bool,
+}
+
+/// Takes a blob from a client; whether it is here then.
+pub async fn serve_put(
+    door: &impl BlobDoor,
+    offer: Offer,
+    mut sender: FrameSender,
+    mut receiver: FrameReceiver,
+) -> bool {
+    match put(door, offer, &mut sender, &mut receiver).await {
+        Ok(()) => {
+            sender.finish().await;
+            return true;
+        }
+        Err(Some(refusal)) => sender.refuse(refusal).await,
+        // The client has left.
+        Err(None) => {}
+    }
+    false
+}
+
+/// Gives a blob, from `offset` on, to a client.
+pub async fn serve_get(door: &impl BlobDoor, hash: BlobHash, offset: u64, mut sender: FrameSender) {
+    match get(door, hash, offset, &mut sender).await {
+        Ok(()) => sender.finish().await,
+        Err(Some(refusal)) => sender.refuse(refusal).await,
+        Err(None) => {}
+    }
+}
+
+async fn put(
+    door: &impl BlobDoor,
+    offer: Offer,
+    sender: &mut FrameSender,
+    receiver: &mut FrameReceiver,
+) -> Result<(), Option<Refusal>> {
+    let Offer { hash, size, can_resume } = offer;
+    let blobs = open(door, true).await?;
+    if size > BLOB_BYTES_MAX {
+        return Err(Some(Refusal::new(RefusalCode::TooLarge, "the blob is too large")));
+    }
+    let looked = Arc::clone(&blobs);
+    if blocking(move || looked.find(&hash)).await?.map_err(|_| STORAGE_FAILED)?.is_none() {
+        let writer = if can_resume {
+            blocking(move || BlobWriter::resume(blobs, hash, size)).await?
+        } else {
+            Ok(BlobWriter::begin(blobs))
+        };
+        let writer = writer.map_err(refusal_for)?;
+        let offset = writer.len();
+        let wanted = match can_resume {
+            true => RelayFrame::BlobWantedFrom { offset },
+            false => RelayFrame::BlobWanted,
+        };
+        send(sender, wanted).await?;
+        take(door, offer, writer, receiver).await?;
+    }
+    send(sender, RelayFrame::BlobStored).await
+}
+
+/// Takes the rest of a blob.
+async fn take(
+    door: &impl BlobDoor,
+    offer: Offer,
+    mut writer: BlobWriter,
+    receiver: &mut FrameReceiver,
+) -> Result<(), Option<Refusal>> {
+    let Offer { hash, size, .. } = offer;
+    while writer.len() < size {
+        let bytes = match next_chunk(receiver, size - writer.len()).await {
+            Ok(bytes) => bytes,
+            Err(refusal) => {
+                // What has come is written, which waits for the disk.
+                blocking(move || drop(writer)).await?;
+                return Err(refusal);
+            }
+        };
+        door.check(true)?;
+        writer =
+            blocking(move || writer.write(&bytes).map(|()| writer)).await?.map_err(refusal_for)?;
+    }
+    blocking(move || writer.finish_as(&hash)).await?.map_err(refusal_for)?;
+    Ok(())
+}
+
+async fn get(
+    door: &impl BlobDoor,
+    hash: BlobHash,
+    mut offset: u64,
+    sender: &mut FrameSender,
+) -> Result<(), Option<Refusal>> {
+    let blobs = open(door, false).await?;
+    let looked = Arc::clone(&blobs);
+    let found = blocking(move || looked.find(&hash)).await?.map_err(|_| STORAGE_FAILED)?;
+    let Some(content) = found else {
+        return send(sender, RelayFrame::BlobMissing).await;
+    };
+    send(sender, RelayFrame::BlobFound { size: content.size }).await?;
+    while offset < content.size {
+        door.check(false)?;
+        let blobs = Arc::clone(&blobs);
+        let read = move || blobs.read(content.number, offset, BLOB_CHUNK_BYTES_MAX);
+        let bytes = blocking(read).await?.map_err(|_| STORAGE_FAILED)?;
+        if bytes.is_empty() {
+            return Err(Some(STORAGE_FAILED));
+        }
+        offset += bytes.len() as u64;
+        send(sender, RelayFrame::BlobChunk { bytes: bytes.into() }).await?;
+    }
+    Ok(())
+}
+
+/// The blobs of the store, if the client may do this.
+async fn open(
+    door: &impl BlobDoor,
+    writing: bool,
+) -> Result<Arc<dyn BlobStorage>, Option<Refusal>> {
+    door.check(writing)?;
+    door.open().await.ok_or(Some(STORAGE_FAILED))
+}
+
+fn refusal_for(error: BlobError) -> Refusal {
+    match error {
+        BlobError::WrongHash => {
+            Refusal::new(RefusalCode::WrongHash, "the bytes are not those of the hash")
+        }
+        BlobError::TooLarge => Refusal::new(RefusalCode::TooLarge, "the blob is too large"),
+        BlobError::Busy => {
+            Refusal::new(RefusalCode::Busy, "somebody else is sending this blob; try again later")
+        }
+        error => {
+            tracing::error!(code = error.code(), %error, "cannot write a blob");
+            STORAGE_FAILED
+        }
+    }
+}
+
+/// The next chunk: a whole one, or all that is left.
+async fn next_chunk(receiver: &mut FrameReceiver, left: u64) -> Result<Bytes, Option<Refusal>> {
+    let malformed = Refusal::new(RefusalCode::Malformed, "no chunk of the size that is due");
+    let due = left.min(BLOB_CHUNK_BYTES_MAX as u64);
+    let frame = timeout(chunk_timeout(due), receiver.next()).await.map_err(|_| TOO_SLOW)?;
+    match frame {
+        Ok(Some(ClientFrame::BlobChunk { bytes })) if bytes.len() as u64 == due => Ok(bytes),
+        Ok(Some(_)) | Err(StreamError::Frame(_)) => Err(Some(malformed)),
+        Ok(None) => Err(Some(BROKEN_OFF)),
+        Err(_) => Err(None),
+    }
+}
+
+async fn send(sender: &mut FrameSender, frame: RelayFrame) -> Result<(), Option<Refusal>> {
+    sender.send(&frame).await.map_err(|_| None)
+}
+
+/// Does what waits for the disk, off the threads that must not wait.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Option<Refusal>> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| Some(STORAGE_FAILED))
+}

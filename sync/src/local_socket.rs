@@ -1,0 +1,179 @@
+//! The local socket beside a store's file, at which the process that owns the file serves others.
+//!
+//! On Unix it is `<file>.sock`, for the file's owner alone. A path that is too long for a socket, or a
+//! file system without sockets, is got round: the socket then is in a folder for such things, and
+//! `<file>.sock` is a symbolic link to it. On Windows it is a named pipe, named by a hash of the path.
+//!
+//! Invariant L1: only a process that has the file open makes, replaces or removes its socket. So what a
+//! killed owner left is replaced without asking, and never somebody's who is still there.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use interprocess::local_socket::tokio::{self, Listener};
+use interprocess::local_socket::traits::StreamCommon;
+use interprocess::local_socket::{ConnectOptions, ListenerOptions, Name, Stream};
+
+/// Where the owner of a store's file can be met.
+#[derive(Clone, Debug)]
+pub(crate) struct LocalAddress {
+    /// The store's file.
+    file: PathBuf,
+}
+
+impl LocalAddress {
+    /// The address for a store's file.
+    pub(crate) fn of(file: &Path) -> Self {
+        Self { file: file.to_owned() }
+    }
+
+    /// Listens, in the place of whoever did before (L1). Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    pub(crate) fn listen(&self) -> io::Result<Listener> {
+        platform::listen(&self.file)
+    }
+
+    /// Connects to whoever listens, and blocks meanwhile.
+    ///
+    /// # Errors
+    /// If nobody listens, or somebody whom the file does not belong to.
+    pub(crate) fn connect(&self) -> io::Result<Stream> {
+        let address = platform::resolve(&self.file)?;
+        let stream = ConnectOptions::new().name(platform::name(&address)?).connect_sync()?;
+        platform::check_owner(&self.file, &stream)?;
+        Ok(stream)
+    }
+
+    /// Connects like [`connect`](Self::connect), without blocking. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// If nobody listens, or somebody whom the file does not belong to.
+    pub(crate) async fn connect_async(&self) -> io::Result<tokio::Stream> {
+        let address = platform::resolve(&self.file)?;
+        let options = ConnectOptions::new().name(platform::name(&address)?);
+        let stream = options.connect_tokio().await?;
+        platform::check_owner(&self.file, &stream)?;
+        Ok(stream)
+    }
+
+    /// Removes what [`listen`](Self::listen) made; the file must still be open (L1).
+    pub(crate) fn remove(&self) {
+        platform::remove(&self.file);
+    }
+}
+
+fn listener_at(name: Name<'_>) -> ListenerOptions<'_> {
+    // Whoever listens removes the name itself, while it still has the file (L1).
+    ListenerOptions::new().name(name).reclaim_name(false)
+}
+
+#[cfg(unix)]
+mod platform {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    use interprocess::local_socket::{GenericFilePath, ToFsName};
+    use interprocess::os::unix::local_socket::ListenerOptionsExt;
+
+    use super::{Listener, Name, Path, PathBuf, StreamCommon, io, listener_at};
+    use crate::random;
+
+    /// How many bytes a socket's path may have anywhere.
+    const PATH_BYTES_MAX: usize = 100;
+
+    pub(super) fn name(path: &Path) -> io::Result<Name<'_>> {
+        path.to_fs_name::<GenericFilePath>()
+    }
+
+    pub(super) fn listen(file: &Path) -> io::Result<Listener> {
+        let beside = beside(file);
+        remove(file);
+        if fits(&beside)
+            && let Ok(listener) = bind(&beside)
+        {
+            return Ok(listener);
+        }
+        let elsewhere = folder_for_sockets().join(format!("sds-{:016x}.sock", random::number()));
+        let listener = bind(&elsewhere)?;
+        symlink(&elsewhere, &beside)?;
+        Ok(listener)
+    }
+
+    pub(super) fn resolve(file: &Path) -> io::Result<PathBuf> {
+        let beside = beside(file);
+        if fits(&beside) { Ok(beside) } else { fs::read_link(beside) }
+    }
+
+    pub(super) fn remove(file: &Path) {
+        let beside = beside(file);
+        // What is not there need not go, and a leftover does no harm.
+        if let Ok(elsewhere) = fs::read_link(&beside) {
+            let _removed = fs::remove_file(elsewhere);
+        }
+        let _removed = fs::remove_file(beside);
+    }
+
+    /// A socket in a folder that others may write to could be anybody's.
+    pub(super) fn check_owner(file: &Path, stream: &impl StreamCommon) -> io::Result<()> {
+        let owner = fs::metadata(file)?.uid();
+        match stream.peer_creds()?.euid() {
+            Some(user) if user != owner && user != 0 => {
+                Err(io::Error::from(io::ErrorKind::PermissionDenied))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A socket that its owner alone may use.
+    fn bind(path: &Path) -> io::Result<Listener> {
+        listener_at(name(path)?).mode(0o600).create_tokio()
+    }
+
+    fn beside(file: &Path) -> PathBuf {
+        let mut path = file.as_os_str().to_owned();
+        path.push(".sock");
+        path.into()
+    }
+
+    fn fits(path: &Path) -> bool {
+        path.as_os_str().len() <= PATH_BYTES_MAX
+    }
+
+    fn folder_for_sockets() -> PathBuf {
+        let folder = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        let folder = folder.filter(|folder| folder.is_dir() && folder.as_os_str().len() < 64);
+        folder.unwrap_or_else(std::env::temp_dir)
+    }
+}
+
+#[cfg(windows)]
+mod platform {
+    use interprocess::local_socket::{GenericNamespaced, ToNsName};
+
+    use super::{Listener, Name, Path, PathBuf, StreamCommon, io, listener_at};
+
+    pub(super) fn name(path: &Path) -> io::Result<Name<'static>> {
+        let path = std::fs::canonicalize(path)?;
+        let hash = blake3::hash(path.as_os_str().as_encoded_bytes()).to_hex();
+        format!("sds-{hash}").to_ns_name::<GenericNamespaced>()
+    }
+
+    pub(super) fn listen(file: &Path) -> io::Result<Listener> {
+        listener_at(name(file)?).create_tokio()
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "elsewhere it can fail")]
+    pub(super) fn resolve(file: &Path) -> io::Result<PathBuf> {
+        Ok(file.to_owned())
+    }
+
+    /// A named pipe goes with the last process that has it.
+    pub(super) fn remove(_file: &Path) {}
+
+    #[expect(clippy::unnecessary_wraps, reason = "elsewhere it can fail")]
+    pub(super) fn check_owner(_file: &Path, _stream: &impl StreamCommon) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,204 @@
+//! The blobs in a store's file.
+//!
+//! Which ones are here whole is known without a look at the file. A blob that is let go of leaves this
+//! list at once, and the file with the change after which nothing refers to it.
+//!
+//! Whoever holds the list waits for no transaction; transactions look at the list. A blob enters it
+//! inside the transaction that gives it its name, so that the next one finds it there.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use redb::WriteTransaction;
+use sds_engine::BlobHash;
+
+use crate::blob_rows::{self, Content};
+use crate::blob_storage::{BlobStorage, Claims};
+use crate::database::{Database, Failure};
+use crate::limits::BLOB_PARTS_MAX;
+use crate::persistence::StorageError;
+
+/// There is one store in the file.
+const OWNER: u64 = 0;
+
+/// The blobs of one store's file.
+#[derive(Debug)]
+pub(super) struct RedbBlobs {
+    database: Arc<Database>,
+    whole: Mutex<HashMap<BlobHash, Content>>,
+    pinned: Mutex<HashSet<BlobHash>>,
+    next: AtomicU64,
+    claims: Claims,
+}
+
+impl RedbBlobs {
+    pub(super) fn of(database: Arc<Database>) -> Result<Self, StorageError> {
+        let (whole, next) = database
+            .read(|read| Ok((blob_rows::list(read, OWNER)?, blob_rows::next_number(read)?)))?;
+        let whole = Mutex::new(whole.into_iter().collect());
+        let (pinned, next) = (Mutex::default(), AtomicU64::new(next));
+        Ok(Self { database, whole, pinned, next, claims: Claims::default() })
+    }
+
+    /// Releases blobs, and then puts others into the file, as far as they are not there. Notes in
+    /// `written` which those are: to be [taken back](Self::take_back) if the transaction fails.
+    pub(super) fn write(
+        &self,
+        write: &WriteTransaction,
+        released: &[(BlobHash, u64)],
+        blobs: &[(BlobHash, Arc<[u8]>)],
+        written: &mut Vec<BlobHash>,
+    ) -> Result<(), Failure> {
+        for (hash, number) in released {
+            blob_rows::release(write, OWNER, hash, *number)?;
+        }
+        for (hash, bytes) in blobs {
+            if !self.whole().contains_key(hash) {
+                let content = Content { number: self.begin(), size: bytes.len() as u64 };
+                blob_rows::append(write, content.number, 0, bytes)?;
+                let kept = blob_rows::keep(write, OWNER, hash, content, true)?;
+                written.push(*hash);
+                self.whole().insert(*hash, kept);
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets what a transaction that failed has noted.
+    pub(super) fn take_back(&self, written: &[BlobHash]) {
+        self.whole().retain(|hash, _| !written.contains(hash));
+    }
+
+    /// Removes contents that nothing names. What cannot be removed goes when the file is opened again.
+    pub(super) fn sweep(&self, numbers: impl IntoIterator<Item = u64>) {
+        for number in numbers {
+            if let Err(error) = self.remove(number) {
+                tracing::warn!(code = error.code(), %error, "a blob was not removed");
+                return;
+            }
+        }
+    }
+
+    /// Removes all that is not in `referenced`, and what nothing names.
+    pub(super) fn retain(&self, referenced: &BTreeSet<BlobHash>) -> Result<(), StorageError> {
+        let is_free = |(hash, _): &(&BlobHash, &Content)| !referenced.contains(hash);
+        let free: Vec<(BlobHash, u64)> = (self.whole().iter().filter(is_free))
+            .map(|(hash, content)| (*hash, content.number))
+            .collect();
+        let has_parts = self.database.read(blob_rows::has_parts)?;
+        if !free.is_empty() || has_parts {
+            self.database.write(|write| {
+                for (hash, number) in &free {
+                    blob_rows::release(write, OWNER, hash, *number)?;
+                }
+                for (hash, _) in blob_rows::parts(write, OWNER)? {
+                    if !referenced.contains(&hash) {
+                        blob_rows::forget_part(write, OWNER, &hash)?;
+                    }
+                }
+                Ok(())
+            })?;
+        }
+        self.whole().retain(|hash, _| referenced.contains(hash));
+        for number in self.database.read(blob_rows::garbage)? {
+            self.remove(number)?;
+        }
+        Ok(())
+    }
+
+    fn remove(&self, number: u64) -> Result<(), StorageError> {
+        while !self.database.write(|write| blob_rows::sweep(write, number))? {}
+        Ok(())
+    }
+
+    fn pinned(&self) -> MutexGuard<'_, HashSet<BlobHash>> {
+        // No code under this lock can leave the set half changed.
+        self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn whole(&self) -> MutexGuard<'_, HashMap<BlobHash, Content>> {
+        // No code under this lock can leave the list half changed.
+        self.whole.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl BlobStorage for RedbBlobs {
+    fn find(&self, hash: &BlobHash) -> Result<Option<Content>, StorageError> {
+        Ok(self.whole().get(hash).copied())
+    }
+
+    fn read(&self, number: u64, offset: u64, max: usize) -> Result<Vec<u8>, StorageError> {
+        self.database.read(|read| blob_rows::read(read, number, offset, max))
+    }
+
+    fn begin(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn part_len(&self, hash: &BlobHash, size: u64) -> Result<u64, StorageError> {
+        self.database.read(|read| blob_rows::part_len(read, OWNER, hash, size))
+    }
+
+    fn resume(&self, hash: &BlobHash, size: u64) -> Result<(Content, u64), StorageError> {
+        let fresh = Content { number: self.begin(), size };
+        let (part, held, former) = self.database.write(|write| {
+            let former = blob_rows::make_room(write, OWNER, hash, BLOB_PARTS_MAX)?;
+            let (part, held) = blob_rows::resume(write, OWNER, hash, fresh)?;
+            Ok((part, held, former))
+        })?;
+        self.sweep(former);
+        Ok((part, held))
+    }
+
+    fn append(&self, number: u64, offset: u64, bytes: &[u8]) -> Result<bool, StorageError> {
+        self.database.write(|write| blob_rows::append(write, number, offset, bytes))
+    }
+
+    fn keep(&self, hash: &BlobHash, content: Content) -> Result<(), StorageError> {
+        let kept = self.database.write(|write| {
+            let replaces = !self.whole().contains_key(hash);
+            let kept = blob_rows::keep(write, OWNER, hash, content, replaces)?;
+            self.whole().insert(*hash, kept);
+            Ok(kept)
+        });
+        match kept {
+            Ok(kept) if kept != content => self.sweep([content.number]),
+            Ok(_) => {}
+            Err(error) => {
+                let mut whole = self.whole();
+                if whole.get(hash) == Some(&content) {
+                    whole.remove(hash);
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn forget(&self, number: u64, part_of: Option<&BlobHash>) -> Result<(), StorageError> {
+        if let Some(hash) = part_of {
+            self.database.write(|write| blob_rows::forget_part(write, OWNER, hash))?;
+        }
+        self.remove(number)
+    }
+
+    fn pin(&self, hash: &BlobHash) {
+        self.pinned().insert(*hash);
+    }
+
+    fn unpin(&self, hash: &BlobHash) {
+        self.pinned().remove(hash);
+    }
+
+    fn let_go(&self, hash: &BlobHash) -> Option<u64> {
+        if self.pinned().contains(hash) {
+            return None;
+        }
+        self.whole().remove(hash).map(|content| content.number)
+    }
+
+    fn claims(&self) -> &Claims {
+        &self.claims
+    }
+}

@@ -1,0 +1,360 @@
+//! What the side that serves a store passes on of its members' states, without knowing what they mean.
+//!
+//! Every state that is passed on gets a revision, and a member is behind by what is newer than the
+//! revision it has: so a slow one costs a number and holds nobody up, and gets the newest state of each
+//! when its time comes. That somebody has left is a revision too, kept for a while.
+//!
+//! Invariants, checked by `assert_invariants`:
+//! - Q1. `order` has each entry that was passed on under its revision, and nothing else.
+//! - Q2. A member is passed on at most once in [`PRESENCE_INTERVAL`], but for its leave.
+//! - Q3. There are never more than twice [`PRESENCE_PEERS_MAX`] entries, and one.
+//! - Q4. `deadlines` has each entry under its deadline, and nothing else.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::{PeerId, PresenceMessage};
+use crate::limits::{
+    PRESENCE_BYTES_MAX, PRESENCE_INTERVAL, PRESENCE_PEERS_MAX, PRESENCE_SUBJECT_BYTES_MAX,
+    PRESENCE_TIMEOUT,
+};
+
+/// The states of those who have a store open.
+#[derive(Debug, Default)]
+pub struct PresenceRoom {
+    revision: u64,
+    entries: HashMap<PeerId, Entry>,
+    order: BTreeMap<u64, PeerId>,
+    deadlines: BTreeSet<(Instant, PeerId)>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    subject: Arc<str>,
+    message: PresenceMessage,
+    /// None if it is not passed on yet.
+    revision: Option<u64>,
+    passed_on_at: Instant,
+    last_heard: Instant,
+    is_waiting: bool,
+}
+
+/// Something to pass on to a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PresenceNews {
+    /// Somebody shows this.
+    Here {
+        /// Who.
+        peer: PeerId,
+        /// Whose token they have.
+        subject: Arc<str>,
+        /// What they show, and whether it has to arrive.
+        message: PresenceMessage,
+    },
+    /// Somebody shows nothing any more.
+    Left {
+        /// Who.
+        peer: PeerId,
+        /// After all states that they have shown so far.
+        clock: u64,
+    },
+}
+
+impl PresenceRoom {
+    /// Takes in a member's state. Older ones than the last, ones that are too large, and those of
+    /// newcomers to a room that is full are passed over.
+    pub fn handle_message(
+        &mut self,
+        peer: PeerId,
+        subject: &str,
+        message: PresenceMessage,
+        now: Instant,
+    ) {
+        if message.state.len() > PRESENCE_BYTES_MAX {
+            return;
+        }
+        if self.entries.contains_key(&peer) {
+            self.change(peer, |entry| entry.take(message, now));
+        } else if !message.state.is_empty() && self.has_room() {
+            let end = subject.floor_char_boundary(PRESENCE_SUBJECT_BYTES_MAX);
+            let entry = Entry {
+                subject: subject.get(..end).unwrap_or_default().into(),
+                message,
+                revision: None,
+                passed_on_at: now.checked_sub(PRESENCE_INTERVAL).unwrap_or(now),
+                last_heard: now,
+                is_waiting: true,
+            };
+            self.deadlines.insert((entry.deadline(), peer));
+            self.entries.insert(peer, entry);
+        }
+        self.handle_timeout(now);
+    }
+
+    /// A member has left.
+    pub fn handle_left(&mut self, peer: PeerId, now: Instant) {
+        if self.entries.get(&peer).is_none_or(Entry::has_left) {
+            return;
+        }
+        self.change(peer, |entry| {
+            let clock = entry.message.clock + 1;
+            entry.message = PresenceMessage { clock, state: Bytes::new(), is_settled: true };
+            entry.last_heard = now;
+        });
+        self.pass_on(peer, now);
+        self.forget_some();
+    }
+
+    /// Takes in the time: passes on what has waited, and notes who is gone.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some((deadline, peer)) = self.deadlines.first().copied()
+            && deadline <= now
+        {
+            match self.entries.get(&peer) {
+                Some(entry) if entry.gone_at() > now => self.pass_on(peer, now),
+                Some(entry) if !entry.has_left() => self.handle_left(peer, now),
+                _ => self.forget(peer),
+            }
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due, if it is.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// The revision of what was passed on last.
+    #[must_use]
+    pub const fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// What comes next for `member`, which has everything up to `revision`; and the revision that it
+    /// has then.
+    #[must_use]
+    pub fn next_for(&self, member: PeerId, revision: u64) -> Option<(u64, PresenceNews)> {
+        let newer = self.order.range(revision.saturating_add(1)..);
+        let mut others = newer.filter(|(_, peer)| **peer != member);
+        let (revision, peer) = others.next()?;
+        let entry = self.entries.get(peer)?;
+        let news = if entry.has_left() {
+            PresenceNews::Left { peer: *peer, clock: entry.message.clock }
+        } else {
+            let (subject, message) = (Arc::clone(&entry.subject), entry.message.clone());
+            PresenceNews::Here { peer: *peer, subject, message }
+        };
+        Some((*revision, news))
+    }
+
+    /// Panics if an invariant does not hold.
+    pub fn assert_invariants(&self) {
+        let revisions = self.entries.values().filter_map(|entry| entry.revision);
+        assert_eq!(revisions.count(), self.order.len(), "Q1");
+        let deadlines = self.entries.iter().map(|(peer, entry)| (entry.deadline(), *peer));
+        assert_eq!(deadlines.collect::<BTreeSet<_>>(), self.deadlines, "Q4");
+        assert!(self.entries.len() <= 2 * PRESENCE_PEERS_MAX + 1, "Q3");
+        for (revision, peer) in &self.order {
+            let found = self.entries.get(peer).and_then(|entry| entry.revision);
+            assert_eq!(found, Some(*revision), "Q1");
+            assert!(*revision <= self.revision, "Q1");
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.entries.values().filter(|entry| !entry.has_left()).count() < PRESENCE_PEERS_MAX
+    }
+
+    /// Forgets who has left first, so that coming and going costs no memory.
+    fn forget_some(&mut self) {
+        if self.entries.len() > 2 * PRESENCE_PEERS_MAX {
+            let has_left = |peer: &&PeerId| self.entries.get(*peer).is_some_and(Entry::has_left);
+            let first = self.order.values().find(has_left).copied();
+            first.into_iter().for_each(|peer| self.forget(peer));
+        }
+    }
+
+    fn forget(&mut self, peer: PeerId) {
+        if let Some(entry) = self.entries.remove(&peer) {
+            self.deadlines.remove(&(entry.deadline(), peer));
+            if let Some(revision) = entry.revision {
+                self.order.remove(&revision);
+            }
+        }
+    }
+
+    fn pass_on(&mut self, peer: PeerId, now: Instant) {
+        self.revision += 1;
+        let revision = self.revision;
+        let mut former = None;
+        self.change(peer, |entry| {
+            former = entry.revision.replace(revision);
+            entry.is_waiting = false;
+            entry.passed_on_at = now;
+        });
+        if let Some(former) = former {
+            self.order.remove(&former);
+        }
+        self.order.insert(revision, peer);
+    }
+
+    /// Changes an entry, which may change its deadline.
+    fn change(&mut self, peer: PeerId, change: impl FnOnce(&mut Entry)) {
+        if let Some(entry) = self.entries.get_mut(&peer) {
+            self.deadlines.remove(&(entry.deadline(), peer));
+            change(entry);
+            self.deadlines.insert((entry.deadline(), peer));
+        }
+    }
+}
+
+impl Entry {
+    const fn has_left(&self) -> bool {
+        self.message.state.is_empty()
+    }
+
+    fn take(&mut self, message: PresenceMessage, now: Instant) {
+        let is_new = message.clock > self.message.clock;
+        let is_same = message.clock == self.message.clock;
+        if is_new || (is_same && message.is_settled && !self.message.is_settled) {
+            self.message = message;
+            self.last_heard = now;
+            self.is_waiting = true;
+        } else if is_same && !self.has_left() {
+            // Still here, which the others have to hear as well.
+            self.is_waiting |= self.last_heard + PRESENCE_INTERVAL <= now;
+            self.last_heard = now;
+        }
+    }
+
+    fn gone_at(&self) -> Instant {
+        self.last_heard + PRESENCE_TIMEOUT
+    }
+
+    fn deadline(&self) -> Instant {
+        let due = self.passed_on_at + PRESENCE_INTERVAL;
+        if self.is_waiting { self.gone_at().min(due) } else { self.gone_at() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn message(clock: u64, state: &'static str, is_settled: bool) -> PresenceMessage {
+        PresenceMessage { clock, state: state.into(), is_settled }
+    }
+
+    /// A member that notes what it hears: (peer, clock, state), the state empty for a leave.
+    struct Member {
+        peer: PeerId,
+        revision: u64,
+    }
+
+    impl Member {
+        fn hears(&mut self, room: &PresenceRoom) -> Vec<(u64, u64, String)> {
+            room.assert_invariants();
+            let mut heard = Vec::new();
+            while let Some((revision, news)) = room.next_for(self.peer, self.revision) {
+                assert!(revision > self.revision);
+                self.revision = revision;
+                heard.push(match news {
+                    PresenceNews::Here { peer, message, .. } => {
+                        let state = String::from_utf8(message.state.to_vec()).unwrap();
+                        (peer.0, message.clock, state)
+                    }
+                    PresenceNews::Left { peer, clock } => (peer.0, clock, String::new()),
+                });
+            }
+            heard
+        }
+    }
+
+    fn ms(count: u64) -> Duration {
+        Duration::from_millis(count)
+    }
+
+    const ANN: PeerId = PeerId(1);
+    const BOB: PeerId = PeerId(2);
+
+    #[test]
+    fn others_hear_the_newest_state_and_nobody_hears_himself() {
+        let (mut room, start) = (PresenceRoom::default(), Instant::now());
+        let (mut ann, mut bob) =
+            (Member { peer: ANN, revision: 0 }, Member { peer: BOB, revision: 0 });
+        room.handle_message(ANN, "ann", message(1, "a", false), start);
+        assert_eq!(bob.hears(&room), [(1, 1, "a".to_owned())]);
+        for clock in 2..30 {
+            room.handle_message(ANN, "ann", message(clock, "moving", false), start + ms(clock));
+        }
+        assert_eq!(bob.hears(&room), [], "too soon");
+        room.handle_timeout(start + ms(49));
+        assert_eq!(bob.hears(&room), []);
+        assert_eq!(room.poll_timeout(), Some(start + PRESENCE_INTERVAL));
+        room.handle_timeout(start + ms(50));
+        assert_eq!(bob.hears(&room), [(1, 29, "moving".to_owned())]);
+        room.handle_message(ANN, "ann", message(7, "late", false), start + ms(200));
+        assert_eq!(bob.hears(&room), [], "older than what is known");
+        room.handle_message(ANN, "ann", message(29, "moving", true), start + ms(300));
+        assert_eq!(bob.hears(&room).len(), 1, "it has come to rest");
+        assert_eq!(ann.hears(&room), []);
+        let mut late = Member { peer: PeerId(3), revision: 0 };
+        assert_eq!(late.hears(&room), [(1, 29, "moving".to_owned())]);
+    }
+
+    #[test]
+    fn who_leaves_is_told_of_at_once_and_who_falls_silent_in_the_end() {
+        let (mut room, start) = (PresenceRoom::default(), Instant::now());
+        let mut bob = Member { peer: BOB, revision: 0 };
+        room.handle_message(ANN, "ann", message(1, "a", true), start);
+        room.handle_left(ANN, start + ms(1));
+        assert_eq!(bob.hears(&room), [(1, 2, String::new())]);
+        room.handle_left(ANN, start + ms(2));
+        room.handle_message(PeerId(3), "eve", message(1, "e", true), start);
+        assert_eq!(bob.hears(&room), [(3, 1, "e".to_owned())]);
+        let half = PRESENCE_TIMEOUT / 2;
+        room.handle_message(PeerId(3), "eve", message(1, "e", true), start + half);
+        assert_eq!(bob.hears(&room).len(), 1, "still here");
+        room.handle_timeout(start + PRESENCE_TIMEOUT + ms(2));
+        assert_eq!(bob.hears(&room), []);
+        room.handle_timeout(start + half + PRESENCE_TIMEOUT);
+        assert_eq!(bob.hears(&room), [(3, 2, String::new())]);
+        room.handle_timeout(start + half + 2 * PRESENCE_TIMEOUT);
+        room.assert_invariants();
+        assert!(room.entries.is_empty() && room.poll_timeout().is_none());
+    }
+
+    #[test]
+    fn somebody_who_shows_nothing_may_show_something_again() {
+        let (mut room, start) = (PresenceRoom::default(), Instant::now());
+        let mut bob = Member { peer: BOB, revision: 0 };
+        for (clock, state) in [(1, "a"), (2, ""), (3, "b")] {
+            room.handle_message(ANN, "ann", message(clock, state, true), start + ms(clock * 100));
+            assert_eq!(bob.hears(&room), [(1, clock, state.to_owned())]);
+        }
+    }
+
+    #[test]
+    fn what_strangers_can_make_a_room_hold_is_bounded() {
+        let (mut room, start) = (PresenceRoom::default(), Instant::now());
+        let large = vec![b'x'; PRESENCE_BYTES_MAX + 1];
+        let large = PresenceMessage { clock: 1, state: large.into(), is_settled: true };
+        room.handle_message(ANN, "ann", large, start);
+        assert!(room.entries.is_empty());
+        for peer in 0..=PRESENCE_PEERS_MAX as u64 {
+            room.handle_message(PeerId(peer), &"s".repeat(999), message(1, "x", true), start);
+        }
+        assert_eq!(room.entries.len(), PRESENCE_PEERS_MAX, "full");
+        assert_eq!(room.entries[&PeerId(0)].subject.len(), PRESENCE_SUBJECT_BYTES_MAX);
+        for peer in 0..5 * PRESENCE_PEERS_MAX as u64 {
+            room.handle_message(PeerId(peer), "s", message(1, "x", true), start);
+            room.handle_left(PeerId(peer), start);
+            room.assert_invariants();
+        }
+    }
+}

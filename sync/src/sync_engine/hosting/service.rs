@@ -1,0 +1,304 @@
+//! The loop that serves the store to one visitor on one stream.
+//!
+//! While changes of a visitor are on their way to the disk nothing further is read from it, so one that
+//! sends faster than the disk writes waits in its own connection.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use sds_engine::{Change, ChangeHeader, ReplicaId, Version};
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::super::SyncError;
+use super::super::shared::Shared;
+use super::stopped;
+use crate::access::Access;
+use crate::intake::Taken;
+use crate::limits::{FRAME_BYTES_MAX, OPEN_SEATS_MAX, PROTOCOL_VERSION};
+use crate::message::{ClientFrame, RefusalCode, RelayFrame, SeatTip};
+use crate::serving_session::{Refusal, ServingSession};
+use crate::transport::{FramePipe, FrameReceiver, FrameSender, Interest, Ready, StreamError};
+
+/// How long to sleep at most before the clock is looked at again: clocks are set, machines
+/// suspended.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(60);
+
+const STORAGE_FAILED: Refusal =
+    Refusal::new(RefusalCode::StorageFailed, "this side cannot read or write its file");
+const SHUTTING_DOWN: Refusal =
+    Refusal::new(RefusalCode::ShuttingDown, "this side is about to stop; try again soon");
+const EXPIRED: Refusal = Refusal::new(RefusalCode::Unauthorized, "the token has expired");
+
+/// What opens a store.
+pub(super) struct Opening {
+    pub(super) protocol: u16,
+    pub(super) version: Bytes,
+    pub(super) seats: Vec<u64>,
+}
+
+/// A seat that a guest has, until this is dropped.
+struct Lent {
+    shared: Arc<Shared>,
+    seat: ReplicaId,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.shared.take_seat_back(self.seat);
+    }
+}
+
+/// Serves a visitor that was admitted, until either side ends it. Only a guest has no `access`.
+pub(super) async fn serve_store(
+    shared: Arc<Shared>,
+    access: Option<Access>,
+    opening: Opening,
+    (sender, mut receiver): (FrameSender, FrameReceiver),
+    stop: watch::Receiver<bool>,
+) {
+    // Before anything is looked up, so that no commit is missed.
+    let saved = shared.saved.subscribe();
+    let (lent, session) = match open(&shared, access.as_ref(), &opening).await {
+        Ok(opened) => opened,
+        Err(refusal) => return sender.refuse(refusal).await,
+    };
+    receiver.set_max(FRAME_BYTES_MAX);
+    let pipe = FramePipe::new(sender, receiver);
+    let expires = access.map(|access| access.expires);
+    let (pending, is_behind) = (None, true);
+    let service = Service { shared, session, pipe, lent, saved, is_behind, pending, expires, stop };
+    service.run().await;
+}
+
+async fn open(
+    shared: &Arc<Shared>,
+    access: Option<&Access>,
+    opening: &Opening,
+) -> Result<(Option<Lent>, ServingSession<Version>), Refusal> {
+    if opening.protocol > PROTOCOL_VERSION {
+        return Err(Refusal::new(RefusalCode::TooNew, "the protocol is newer than this side"));
+    }
+    let malformed = |message| Refusal::new(RefusalCode::Malformed, message);
+    if opening.seats.len() > OPEN_SEATS_MAX {
+        return Err(malformed("too many seats"));
+    }
+    let mut had = Version::decode(&opening.version).map_err(|_| malformed("no valid version"))?;
+    let failed = |_: SyncError| STORAGE_FAILED;
+    // Only a guest is as near as that: a peer gets the history, as from a relay.
+    let mut snapshot = None;
+    if access.is_none() && had.is_empty() && !shared.persisted().is_empty() {
+        let made = shared.snapshot().await.map_err(failed)?;
+        had = made.version.clone();
+        snapshot = Some(made);
+    }
+    let mut lent = None;
+    let (version, seats) = match (access, opening.seats.first()) {
+        // A guest asks for a seat, and who it is does not matter.
+        (None, Some(wish)) => {
+            let tip = shared.lend_seat(ReplicaId::new(*wish)).await.map_err(failed)?;
+            let seat = ReplicaId::new(tip.replica);
+            lent = seat.map(|seat| Lent { shared: Arc::clone(shared), seat });
+            (shared.persisted(), vec![tip])
+        }
+        (None, None) => (shared.persisted(), Vec::new()),
+        (Some(_), _) => tips(shared, opening.seats.clone()).await?,
+    };
+    let writable = access.is_none_or(Access::may_write);
+    let session = ServingSession::new(&version, Some(seats), writable, had);
+    Ok((
+        lent,
+        match snapshot {
+            Some(snapshot) => session.with_snapshot(&snapshot.bytes, snapshot.version),
+            None => session,
+        },
+    ))
+}
+
+/// What is on disk here, and how far the replicas are known that a peer asks about.
+async fn tips(
+    shared: &Arc<Shared>,
+    replicas: Vec<u64>,
+) -> Result<(Version, Vec<SeatTip>), Refusal> {
+    let shared = Arc::clone(shared);
+    let look = move || {
+        let version = shared.persisted();
+        let tips = shared.core()?.tips(&replicas, &version);
+        Ok::<_, SyncError>((version, tips))
+    };
+    match tokio::task::spawn_blocking(look).await {
+        Ok(Ok(known)) => Ok(known),
+        _ => Err(STORAGE_FAILED),
+    }
+}
+
+/// Changes on their way to the disk. `None` if it does not take them.
+type Append = Pin<Box<dyn Future<Output = Option<Taken>> + Send>>;
+
+struct Service {
+    shared: Arc<Shared>,
+    session: ServingSession<Version>,
+    pipe: FramePipe<RelayFrame, ClientFrame>,
+    lent: Option<Lent>,
+    saved: watch::Receiver<u64>,
+    /// Whether there may be changes that the visitor lacks.
+    is_behind: bool,
+    pending: Option<Append>,
+    expires: Option<SystemTime>,
+    stop: watch::Receiver<bool>,
+}
+
+/// What the service has to attend to next.
+enum Turn {
+    Stop,
+    Clock,
+    Pipe(Ready<ClientFrame>),
+    Appended(Option<Taken>),
+    Saved,
+}
+
+impl Service {
+    async fn run(mut self) {
+        while !self.session.is_over() {
+            self.append_what_came();
+            self.read_log();
+            match self.next_turn().await {
+                Turn::Stop => self.session.refuse(SHUTTING_DOWN),
+                Turn::Clock if self.is_expired() => self.session.refuse(EXPIRED),
+                Turn::Clock => {}
+                Turn::Saved => self.is_behind = true,
+                Turn::Pipe(Ready::Room(true)) => {
+                    if let Some(frame) = self.session.poll_transmit() {
+                        self.pipe.send(frame);
+                    }
+                }
+                // Who has left reads nothing further; what it sent before is still taken.
+                Turn::Pipe(Ready::Room(false)) => {}
+                Turn::Pipe(Ready::Received(received)) => self.handle_received(received),
+                Turn::Appended(taken) => {
+                    self.pending = None;
+                    self.handle_taken(taken);
+                }
+            }
+        }
+        self.settle().await;
+        let last: Vec<RelayFrame> = std::iter::from_fn(|| self.session.poll_transmit()).collect();
+        self.pipe.finish(last).await;
+    }
+
+    async fn next_turn(&mut self) -> Turn {
+        let interest = Interest {
+            in_room: self.session.has_transmit(),
+            in_frames: self.pending.is_none() && self.session.wants_frames(),
+        };
+        let left =
+            self.expires.map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());
+        let appended = async {
+            match &mut self.pending {
+                Some(append) => append.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stopped(&mut self.stop) => Turn::Stop,
+            () = sleep(left.unwrap_or(CLOCK_INTERVAL).min(CLOCK_INTERVAL)) => Turn::Clock,
+            ready = self.pipe.ready(interest) => Turn::Pipe(ready),
+            taken = appended => Turn::Appended(taken),
+            Ok(()) = self.saved.changed() => Turn::Saved,
+        }
+    }
+
+    fn is_expired(&self) -> bool {
+        self.expires.is_some_and(|end| end <= SystemTime::now())
+    }
+
+    /// Hands over what has come in; all that has arrived is one append.
+    fn append_what_came(&mut self) {
+        if self.pending.is_some() {
+            return;
+        }
+        while self.session.wants_frames() {
+            let Some(received) = self.pipe.next_arrived() else { break };
+            self.handle_received(received);
+        }
+        if let Some(changes) = self.session.poll_append() {
+            self.pending = Some(self.append(changes));
+        }
+    }
+
+    fn handle_received(&mut self, received: Result<Option<ClientFrame>, StreamError>) {
+        match received {
+            // Who is here is told by relays alone.
+            Ok(Some(ClientFrame::Presence { .. })) => {}
+            Ok(frame) => self.session.handle_frame(frame.unwrap_or(ClientFrame::Bye)),
+            Err(StreamError::Frame(_)) => {
+                let message = "a frame is not well formed, or too large";
+                self.session.refuse(Refusal::new(RefusalCode::Malformed, message));
+            }
+            // Nobody is there any more to be told.
+            Err(_) => self.session.handle_frame(ClientFrame::Bye),
+        }
+    }
+
+    /// Gives the session what the visitor lacks and is on disk, once it has passed on all before.
+    fn read_log(&mut self) {
+        if !self.is_behind || self.session.wants_log().is_none() {
+            return;
+        }
+        self.is_behind = false;
+        let cursor = self.session.cursor_mut();
+        match self.shared.durable_since(cursor) {
+            Ok(changes) => {
+                let mut lacking = Vec::with_capacity(changes.len());
+                for change in changes {
+                    // The store holds only what it could read.
+                    let Ok(header) = ChangeHeader::decode(&change) else { continue };
+                    cursor.advance(header.replica, header.end());
+                    lacking.push((header, change));
+                }
+                self.session.handle_log(lacking);
+            }
+            Err(_) => self.session.refuse(STORAGE_FAILED),
+        }
+    }
+
+    /// Takes in the visitor's last changes, so that a goodbye right after them loses none.
+    async fn settle(&mut self) {
+        if let Some(append) = self.pending.take() {
+            let taken = append.await;
+            self.handle_taken(taken);
+        }
+        if let Some(changes) = self.session.poll_append() {
+            let taken = self.append(changes).await;
+            self.handle_taken(taken);
+        }
+    }
+
+    fn append(&self, changes: Vec<Change>) -> Append {
+        let (shared, lease) = (Arc::clone(&self.shared), self.lent.as_ref().map(|lent| lent.seat));
+        Box::pin(async move {
+            if shared.is_disk_behind() {
+                shared.flush().await.ok()?;
+            }
+            let store = Arc::clone(&shared);
+            let take = tokio::task::spawn_blocking(move || store.take_from(lease, &changes));
+            let taken = take.await.ok()?.ok()?;
+            shared.flush().await.ok()?;
+            Some(taken)
+        })
+    }
+
+    fn handle_taken(&mut self, taken: Option<Taken>) {
+        match taken {
+            Some(taken) => {
+                if let Some(code) = taken.refused {
+                    tracing::warn!(store = %self.shared.id, code = code.code(), "changes refused");
+                }
+                self.session.handle_appended(&taken.version, taken.refused);
+            }
+            None => self.session.refuse(STORAGE_FAILED),
+        }
+    }
+}

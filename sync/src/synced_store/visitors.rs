@@ -1,0 +1,102 @@
+//! What others bring to a store and want to know of it: guests, who write to its file through this
+//! process, and peers, who have files of their own.
+
+use std::sync::Arc;
+
+use sds_engine::{BlobHash, Change, ReplicaId, Version};
+
+use super::{Captured, Handover, Origin, SyncedStore};
+use crate::intake::{self, Taken};
+use crate::limits::CHECKPOINT_BYTES_MIN;
+use crate::message::SeatTip;
+use crate::persistence::{Batch, StorageError};
+
+/// A seat that a guest gets.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    /// What to tell the guest: the counter that its next edit gets, and the chain before it.
+    pub(crate) tip: SeatTip,
+    /// To be written before the guest is told.
+    pub(crate) handover: Handover,
+}
+
+/// The store at some time, for those who have nothing of it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) version: Version,
+    pub(crate) bytes: Arc<[u8]>,
+}
+
+impl SyncedStore {
+    /// A snapshot that is not much older than the store. Made anew only when as much has changed as
+    /// makes a file begin a new one: else it costs what has changed since.
+    pub(crate) fn snapshot(&mut self) -> Snapshot {
+        let bytes_since = |version| {
+            let changes = self.store.changes_since(version)?;
+            Some(changes.iter().map(|change| change.len()).sum::<usize>())
+        };
+        if let Some(snapshot) = &self.snapshot
+            && bytes_since(&snapshot.version).is_some_and(|bytes| bytes < CHECKPOINT_BYTES_MIN)
+        {
+            return snapshot.clone();
+        }
+        let (version, bytes) = (self.store.version().clone(), self.store.as_binary().into());
+        self.snapshot.insert(Snapshot { version, bytes }).clone()
+    }
+
+    /// Lends a seat to a guest, if possible the one that it wishes for; `fresh` is an id that nobody has
+    /// drawn before.
+    pub(crate) fn lend_seat(&mut self, wish: Option<ReplicaId>, fresh: ReplicaId) -> Lease {
+        let seats = &mut self.ledger.seats;
+        let seat = seats.lend(&self.store, wish, fresh);
+        let batch = Batch { seats: seats.take_changed(), ..Batch::default() };
+        let replica = seat.replica.as_u64();
+        let tip = SeatTip { replica, next: seat.next, chain: seat.own.hash };
+        Lease { tip, handover: Handover { batch, upto: Version::new() } }
+    }
+
+    /// Notes that the guest has left which had this seat.
+    pub(crate) fn take_seat_back(&mut self, replica: ReplicaId) {
+        self.ledger.seats.take_back(replica);
+    }
+
+    /// Takes in changes that a guest, which has the seat `lease`, or a peer brings, up to the first one
+    /// that cannot be taken. `fresh` is an id that nobody has drawn before.
+    ///
+    /// # Errors
+    /// [`StorageError::HistoryMissing`] if own changes are gone that were never written.
+    pub(crate) fn take_from(
+        &mut self,
+        lease: Option<ReplicaId>,
+        changes: &[Change],
+        fresh: ReplicaId,
+    ) -> Result<(Taken, Captured), StorageError> {
+        let Self { store, ledger, .. } = self;
+        let taken = intake::take_in(store, &mut ledger.seats, lease, changes, fresh);
+        // The relay may lack the blobs that they refer to, as with local changes.
+        Ok((taken, self.capture(Origin::Local)?))
+    }
+
+    /// How far replicas are known here: those of `version`, which is on disk.
+    pub(crate) fn tips(&self, replicas: &[u64], version: &Version) -> Vec<SeatTip> {
+        let tip = |number: &u64| {
+            let replica = ReplicaId::new(*number)?;
+            let next = version.next(replica);
+            if next == 0 {
+                return None;
+            }
+            let chain = self.ledger.seats.tip(&self.store, replica, next)?;
+            Some(SeatTip { replica: *number, next, chain: chain.hash })
+        };
+        replicas.iter().filter_map(tip).collect()
+    }
+
+    /// Notes that a blob which somebody brought is on disk, and may be one that the relay lacks.
+    pub(crate) fn note_blob_brought(&mut self, hash: BlobHash, size: u64) {
+        self.blobs_to_fetch.remove(&hash);
+        self.asked.remove(&hash);
+        if self.store.blob_reference_count(&hash) > 0 {
+            self.blobs_to_send.insert(hash, size);
+        }
+    }
+}
