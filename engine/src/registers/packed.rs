@@ -92,11 +92,10 @@ impl Packed {
         if !has_room {
             return false;
         }
-        let bytes = writer.as_slice();
-        if self.0.len() == bytes.len() {
-            self.0.copy_from_slice(bytes);
+        if self.0.len() == writer.len() {
+            self.0.copy_from_slice(writer.as_slice());
         } else {
-            self.0 = bytes.into();
+            self.0 = writer.into_bytes().into();
         }
         true
     }
