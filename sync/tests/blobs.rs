@@ -88,18 +88,24 @@ fn what_values_refer_to_is_there_and_nothing_else_stays() {
             }
         }
         local.commit().unwrap();
-        let wanted: BTreeSet<_> =
-            local.store().referenced_blobs().iter().map(|blob| blob.hash).collect();
-        for hash in &wanted {
-            let mut bytes = Vec::new();
-            local.open_blob(hash).unwrap().unwrap().read_to_end(&mut bytes).unwrap();
-            assert_eq!(blob_hash(&bytes), *hash);
-        }
+        let wanted = read_referenced(&local);
         drop(local);
         drop(LocalStore::open_existing(folder.path(), &id).unwrap());
         let report = check_store(folder.path(), &id).unwrap();
-        assert_eq!(report.blobs, wanted.len() as u64, "seed {seed}");
+        assert_eq!(report.blobs, wanted as u64, "seed {seed}");
     }
+}
+
+/// Reads each blob that a value refers to as a stream, and returns how many there are.
+fn read_referenced(local: &LocalStore) -> usize {
+    let blobs = local.store().referenced_blobs();
+    let wanted: BTreeSet<_> = blobs.iter().map(|blob| blob.hash).collect();
+    for hash in &wanted {
+        let mut bytes = Vec::new();
+        local.open_blob(hash).unwrap().unwrap().read_to_end(&mut bytes).unwrap();
+        assert_eq!(blob_hash(&bytes), *hash);
+    }
+    wanted.len()
 }
 
 /// A value that is stored again, as a stream, while its last reference goes, must not go with it.
