@@ -33,6 +33,8 @@ pub(crate) enum Engine {
     ColaPositions,
     /// A rope without any CRDT.
     Jumprope,
+    /// The database that stores are in.
+    Redb,
 }
 
 impl Engine {
@@ -46,6 +48,7 @@ impl Engine {
             Self::Cola => "cola",
             Self::ColaPositions => "cola-positions",
             Self::Jumprope => "jumprope",
+            Self::Redb => "redb",
         }
     }
 

@@ -1,9 +1,10 @@
 //! Measures the engine against other CRDTs, in one process, on the same inputs.
 //!
-//! `text`, `tree`, `registers` and `store` are the four families of workloads; `report` compares what they
+//! `text`, `tree`, `registers`, `store` and `durable` are the families of workloads; `report` compares what they
 //! recorded on the [`Board`](board::Board) with the targets that the rows carry.
 
 mod board;
+mod durable;
 mod engines;
 mod measure;
 mod registers;
@@ -66,6 +67,7 @@ enum Family {
     Tree,
     Registers,
     Store,
+    Durable,
 }
 
 fn main() -> Result<()> {
@@ -92,6 +94,7 @@ fn main() -> Result<()> {
         Family::Tree => tree::run(&settings, &mut board),
         Family::Registers => registers::run(&settings, &mut board),
         Family::Store => store::run(&settings, &mut board),
+        Family::Durable => durable::run(&settings, &mut board),
     }
     io::stdout().write_all(report::tables(&board).as_bytes())?;
     if let Some(path) = &args.json {

@@ -31,7 +31,7 @@ pub(super) fn run(settings: &Settings, trace: &Rc<ConcurrentTrace>, board: &mut 
             Engine::DiamondTypes => logged::<Diamond>(settings, trace),
             Engine::Cola => Run::<Cola<true>>::boxed(settings, trace, |_, _| Ok(())),
             Engine::ColaPositions => Run::<Cola<false>>::boxed(settings, trace, |_, _| Ok(())),
-            Engine::Jumprope => return None,
+            Engine::Jumprope | Engine::Redb => return None,
         })
     });
     take_turns(settings, &trace.name, contestants.collect(), board);

@@ -53,7 +53,7 @@ pub(super) fn run(settings: &Settings, board: &mut Board) {
                 Engine::DiamondTypes => local::<Diamond>(settings, row, next),
                 Engine::Cola => local::<Cola<true>>(settings, row, next),
                 Engine::Jumprope => local::<jumprope::Rope>(settings, row, next),
-                Engine::ColaPositions => return None,
+                Engine::ColaPositions | Engine::Redb => return None,
             })
         });
         climb(settings, &[row], &settings.curve_sizes(), climbers.collect(), board);
@@ -67,7 +67,7 @@ pub(super) fn run(settings: &Settings, board: &mut Board) {
             Engine::DiamondTypes => logged::<Diamond>(settings),
             Engine::Cola => stored::<Cola<true>>(settings),
             Engine::Jumprope => local::<jumprope::Rope>(settings, RANDOM, random),
-            Engine::ColaPositions => return None,
+            Engine::ColaPositions | Engine::Redb => return None,
         })
     });
     let rows = [RANDOM, RANDOM_LOADED, RANDOM_MERGED];
@@ -148,7 +148,7 @@ fn same_place(settings: &Settings, board: &mut Board) {
             Engine::Automerge => rivals::<Automerge>(settings),
             Engine::DiamondTypes => rivals::<Diamond>(settings),
             Engine::Cola => rivals::<Cola<true>>(settings),
-            Engine::ColaPositions | Engine::Jumprope => return None,
+            Engine::ColaPositions | Engine::Jumprope | Engine::Redb => return None,
         })
     });
     let sizes: Vec<usize> = [100, 1_000, 10_000]

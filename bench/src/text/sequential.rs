@@ -56,9 +56,9 @@ pub(super) fn run(settings: &Settings, trace: &Rc<SequentialTrace>, board: &mut 
         return;
     }
     let keystrokes = Rc::new(keystrokes(&trace.end, settings.size(1_000, 100) + WARM_UP));
-    let contestants = settings.engines.iter().map(|engine| {
+    let contestants = settings.engines.iter().filter_map(|engine| {
         let with = (settings, trace, &keystrokes);
-        match engine {
+        Some(match engine {
             Engine::Sds => logged::<SdsText>(with),
             Engine::Loro => logged::<Loro>(with),
             Engine::Yrs => logged::<Yrs>(with),
@@ -73,7 +73,8 @@ pub(super) fn run(settings: &Settings, trace: &Rc<SequentialTrace>, board: &mut 
                 &[Run::prepare, Run::applied_keystrokes, Run::batches],
             ),
             Engine::Jumprope => Run::<jumprope::Rope>::boxed(with, &[Run::replay]),
-        }
+            Engine::Redb => return None,
+        })
     });
     take_turns(settings, &trace.name, contestants.collect(), board);
 }
