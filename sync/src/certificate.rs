@@ -1,16 +1,16 @@
 //! The certificate of who answers: from files, or self-signed and kept, so that its hash can be pinned.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, date_time_ymd};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tempfile::NamedTempFile;
 
-/// The names of the self-signed certificate and its key in their folder.
-const CERTIFICATE_FILE: &str = "relay-certificate.der";
-const KEY_FILE: &str = "relay-key.der";
+/// The self-signed certificate and its key in their folder, in one file, so that they go together.
+const IDENTITY_FILE: &str = "identity.pem";
 
 /// Where the certificate comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,20 +84,20 @@ impl Identity {
     }
 
     fn self_signed(folder: &Path) -> Result<Self, CertificateError> {
-        let (certificate, key) = (folder.join(CERTIFICATE_FILE), folder.join(KEY_FILE));
-        // The certificate is written last: where it is, its key is.
-        if !certificate.exists() {
+        let path = folder.join(IDENTITY_FILE);
+        if !path.exists() {
             let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
             let mut params = CertificateParams::new(vec!["localhost".to_owned()])?;
             // Whoever pins the hash does not look at the dates.
             params.not_before = date_time_ymd(2020, 1, 1);
             params.not_after = date_time_ymd(2120, 1, 1);
             let made = params.self_signed(&pair)?;
-            write_private(&key, &pair.serialize_der())?;
-            write_private(&certificate, made.der())?;
+            let text = made.pem() + &pair.serialize_pem();
+            let written = write_new(&path, text.as_bytes());
+            written.map_err(|source| CertificateError::Io { path: path.clone(), source })?;
         }
-        let key = PrivatePkcs8KeyDer::from(read(&key)?);
-        Ok(Self { chain: vec![read(&certificate)?.into()], key: key.into() })
+        // Of several that start at once, the fastest has made it.
+        Self::from_files(&path, &path)
     }
 }
 
@@ -105,24 +105,15 @@ fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
     fs::read(path).map_err(|source| CertificateError::Io { path: path.to_owned(), source })
 }
 
-/// Writes a file that only its owner can read, whole or not at all.
-fn write_private(path: &Path, content: &[u8]) -> Result<(), CertificateError> {
-    let draft = path.with_extension("new");
-    let written = (|| {
-        // A draft that a crash left behind may have other rights.
-        if draft.exists() {
-            fs::remove_file(&draft)?;
-        }
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(&draft)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&draft, path)
-    })();
-    written.map_err(|source| CertificateError::Io { path: path.to_owned(), source })
+/// Writes a file that only its owner can read, whole, unless there is one of this name.
+fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut draft = NamedTempFile::new_in(path.parent().unwrap_or(path))?;
+    draft.write_all(content)?;
+    draft.as_file().sync_all()?;
+    match draft.persist_noclobber(path) {
+        Err(failed) if failed.error.kind() != io::ErrorKind::AlreadyExists => Err(failed.error),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -140,8 +131,24 @@ mod tests {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            let key = fs::metadata(folder.path().join(KEY_FILE)).unwrap();
+            let key = fs::metadata(folder.path().join(IDENTITY_FILE)).unwrap();
             assert_eq!(key.permissions().mode() & 0o777, 0o600);
+        }
+    }
+
+    /// As several processes may that share a folder.
+    #[test]
+    fn all_who_start_at_once_have_the_same_certificate() {
+        for _ in 0..20 {
+            let folder = TempDir::new().unwrap();
+            let load = || Identity::load(&CertificateSource::SelfSigned, folder.path()).unwrap();
+            let identities = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..4).map(|_| scope.spawn(load)).collect();
+                threads.into_iter().map(|one| one.join().unwrap()).collect::<Vec<_>>()
+            });
+            for one in &identities {
+                assert_eq!((&one.chain, &one.key), (&identities[0].chain, &identities[0].key));
+            }
         }
     }
 

@@ -121,6 +121,9 @@ pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many peers may be connected at a time to an engine that listens.
 pub const PEERS_MAX: usize = 64;
 
+/// The most handshakes at a time before peers have to prove first that their address is theirs.
+pub const UNPROVED_PEERS_MAX: usize = 8;
+
 /// How long a client may take for a piece of a blob, beyond the time that its bytes need.
 pub const CHUNK_PATIENCE: Duration = Duration::from_secs(30);
 

@@ -72,7 +72,7 @@ fn listener_at(name: Name<'_>) -> ListenerOptions<'_> {
 #[cfg(unix)]
 mod platform {
     use std::fs;
-    use std::os::unix::fs::{MetadataExt, symlink};
+    use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 
     use interprocess::local_socket::{GenericFilePath, ToFsName};
     use interprocess::os::unix::local_socket::ListenerOptionsExt;
@@ -108,8 +108,11 @@ mod platform {
 
     pub(super) fn remove(file: &Path) {
         let beside = beside(file);
-        // What is not there need not go, and a leftover does no harm.
-        if let Ok(elsewhere) = fs::read_link(&beside) {
+        // What is not there need not go, and a leftover does no harm. Somebody else's link could lead
+        // anywhere.
+        if let Ok(elsewhere) = fs::read_link(&beside)
+            && is_made_here(&elsewhere)
+        {
             let _removed = fs::remove_file(elsewhere);
         }
         let _removed = fs::remove_file(beside);
@@ -139,6 +142,12 @@ mod platform {
 
     fn fits(path: &Path) -> bool {
         path.as_os_str().len() <= PATH_BYTES_MAX
+    }
+
+    fn is_made_here(socket: &Path) -> bool {
+        let is_socket =
+            fs::symlink_metadata(socket).is_ok_and(|found| found.file_type().is_socket());
+        is_socket && socket.parent() == Some(&folder_for_sockets())
     }
 
     fn folder_for_sockets() -> PathBuf {

@@ -225,15 +225,15 @@ impl Shared {
         Ok(snapshot)
     }
 
-    /// Lends a seat to a guest; it is on disk then.
-    pub(super) async fn lend_seat(&self, wish: Option<ReplicaId>) -> Result<SeatTip, SyncError> {
-        let tip = {
-            let lease = self.core()?.lend_seat(wish, random::replica_id());
-            self.writer.ask(Job::Append(lease.handover))?;
-            lease.tip
-        };
-        self.flush().await?;
-        Ok(tip)
+    /// Lends a seat to a guest, who hears of it once that is on disk.
+    pub(super) fn lend_seat(&self, wish: Option<ReplicaId>) -> Result<SeatTip, SyncError> {
+        let mut core = self.core()?;
+        let lease = core.lend_seat(wish, random::replica_id());
+        let asked = self.writer.ask(Job::Append(lease.handover));
+        if let (Err(_), Some(seat)) = (&asked, ReplicaId::new(lease.tip.replica)) {
+            core.take_seat_back(seat);
+        }
+        Ok(asked.map(|()| lease.tip)?)
     }
 
     /// Notes that the guest has left which had this seat.

@@ -17,7 +17,7 @@ use crate::access::{Access, Gate, Secret};
 use crate::certificate::{CertificateError, CertificateSource, Identity};
 use crate::limits::{
     CONNECTION_WINDOW_BYTES, FIRST_FRAME_BYTES_MAX, IDLE_CONNECTION_TIMEOUT, PEERS_MAX,
-    STOP_TIMEOUT,
+    STOP_TIMEOUT, UNPROVED_PEERS_MAX,
 };
 use crate::transport::{
     CertificateHash, FrameReceiver, FrameSender, RelayUrl, TransportError, UrlError,
@@ -224,35 +224,49 @@ impl Stops {
 
 async fn accept(shared: Arc<Shared>, gate: Arc<Gate>, endpoint: Endpoint, mut stops: Stops) {
     let (stop, stopping) = watch::channel(false);
-    let mut connections = JoinSet::new();
+    let (mut handshakes, mut connections) = (JoinSet::new(), JoinSet::new());
     loop {
         tokio::select! {
             () = stops.stopped() => break,
             Some(_) = connections.join_next() => {}
+            Some(shaken) = handshakes.join_next() => {
+                if let Ok(Some(connection)) = shaken {
+                    let (shared, gate) = (Arc::clone(&shared), Arc::clone(&gate));
+                    connections.spawn(serve(shared, gate, connection, stopping.clone()));
+                }
+            }
             incoming = endpoint.accept() => {
                 let Some(incoming) = incoming else { break };
-                if connections.len() >= PEERS_MAX {
+                if connections.len() + handshakes.len() >= PEERS_MAX {
                     incoming.refuse();
+                } else if handshakes.len() >= UNPROVED_PEERS_MAX
+                    && !incoming.remote_address_validated()
+                {
+                    // Only who has proved its address already cannot be asked to.
+                    let _asked = incoming.retry();
                 } else {
-                    let (shared, gate) = (Arc::clone(&shared), Arc::clone(&gate));
-                    connections.spawn(serve(shared, gate, incoming, stopping.clone()));
+                    handshakes.spawn(shake_hands(incoming));
                 }
             }
         }
     }
+    // Who has not even shaken hands is not waited for.
+    drop(handshakes);
     stop.send_replace(true);
     while connections.join_next().await.is_some() {}
+}
+
+async fn shake_hands(incoming: Incoming) -> Option<Connection> {
+    timeout(IDLE_CONNECTION_TIMEOUT, incoming).await.ok()?.ok()
 }
 
 /// Serves a connection until the peer leaves, opens nothing, or this side stops.
 async fn serve(
     shared: Arc<Shared>,
     gate: Arc<Gate>,
-    incoming: Incoming,
+    connection: Connection,
     mut stop: watch::Receiver<bool>,
 ) {
-    let shaken = timeout(IDLE_CONNECTION_TIMEOUT, incoming).await;
-    let Ok(Ok(connection)) = shaken else { return };
     let open = Arc::new(OpenStore::new(connection.clone()));
     let mut streams = JoinSet::new();
     loop {

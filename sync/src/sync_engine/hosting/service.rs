@@ -98,9 +98,11 @@ async fn open(
     let (version, seats) = match (access, opening.seats.first()) {
         // A guest asks for a seat, and who it is does not matter.
         (None, Some(wish)) => {
-            let tip = shared.lend_seat(ReplicaId::new(*wish)).await.map_err(failed)?;
+            let tip = shared.lend_seat(ReplicaId::new(*wish)).map_err(failed)?;
             let seat = ReplicaId::new(tip.replica);
             lent = seat.map(|seat| Lent { shared: Arc::clone(shared), seat });
+            // It is taken back if this fails, or nobody waits for it any more.
+            shared.flush().await.map_err(failed)?;
             (shared.persisted(), vec![tip])
         }
         (None, None) => (shared.persisted(), Vec::new()),
