@@ -128,3 +128,24 @@ async fn an_empty_guest_takes_the_owners_snapshot_in() {
     guest.stop().await.unwrap();
     owner.stop().await.unwrap();
 }
+
+/// Goal: a guest engine that has nothing to write at a change of owner still has its seat afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_guest_keeps_its_seat_when_the_owner_changes() {
+    let folder = TempDir::new().unwrap();
+    let owner = SyncEngine::start(open(&folder));
+    let idle = SyncEngine::start(guest_of(&folder).await);
+    add_in(&idle);
+    idle.flush().await.unwrap();
+    owner.stop().await.unwrap();
+    let owner = SyncEngine::start(open(&folder));
+    // Nothing that it is told, or has to write, leads it there.
+    sleep(Duration::from_secs(3)).await;
+    let other = guest_of(&folder).await;
+    let item = add_in(&idle);
+    timeout(Duration::from_secs(20), idle.flush()).await.unwrap().unwrap();
+    assert!(owner.read(|store| store.entry(item).is_ok()).unwrap());
+    blocking(move || drop(other)).await;
+    idle.stop().await.unwrap();
+    owner.stop().await.unwrap();
+}

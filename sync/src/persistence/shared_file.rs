@@ -231,6 +231,17 @@ impl Persistence for SharedFile {
         }
     }
 
+    fn reattach(&mut self) {
+        let Role::Guest(guest) = &mut self.role else { return };
+        // An owner that is still the same has lent the seat already.
+        if guest.link.as_mut().is_some_and(|link| link.is_there()) {
+            return;
+        }
+        let (address, wish) = (LocalAddress::of(&self.path), Wish::Same(guest.seat.replica));
+        let link = GuestLink::open(&address, &self.store, &guest.known, wish);
+        guest.link = link.ok().map(Box::new);
+    }
+
     fn followed_file(&self) -> Option<&Path> {
         matches!(self.role, Role::Guest(_)).then_some(&self.path)
     }

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::shared::Shared;
+use super::writer::Job;
 use crate::guest_session::{GuestSession, Wish};
 use crate::limits::FRAME_BYTES_MAX;
 use crate::local_socket::LocalAddress;
@@ -61,6 +62,9 @@ async fn follow(shared: &Arc<Shared>, file: &Path) {
     let mut seen = None;
     loop {
         if let Ok(stream) = LocalAddress::of(file).connect_async().await {
+            if shared.writer.ask(Job::Reattach).is_err() {
+                return;
+            }
             hear(shared, stream).await;
         }
         let now = stamp(file).ok();
