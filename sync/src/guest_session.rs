@@ -49,6 +49,8 @@ pub(crate) struct GuestSession {
     /// What the guest has, or was sent.
     have: Version,
     snapshot: Vec<u8>,
+    /// Whether the last part of it has come.
+    snapshot_is_whole: bool,
     received: Vec<Arc<[u8]>>,
     outbox: Outbox,
     /// Up to where changes were sent that the owner has not said to be on disk.
@@ -80,6 +82,7 @@ impl GuestSession {
             at_open: Version::new(),
             have: known.clone(),
             snapshot: Vec::new(),
+            snapshot_is_whole: false,
             received: Vec::new(),
             outbox: Outbox::new(),
             awaited: BTreeMap::new(),
@@ -107,6 +110,7 @@ impl GuestSession {
                 self.snapshot.extend_from_slice(&bytes);
                 if !version.is_empty() {
                     self.have.merge(&decode_version(&version)?);
+                    self.snapshot_is_whole = true;
                 }
                 Ok(())
             }
@@ -164,9 +168,9 @@ impl GuestSession {
         self.has_stored
     }
 
-    /// The snapshot that came before all changes, if one did.
+    /// The snapshot that came before all changes, once it is whole, if one did.
     pub(crate) fn take_snapshot(&mut self) -> Option<Vec<u8>> {
-        Some(std::mem::take(&mut self.snapshot)).filter(|snapshot| !snapshot.is_empty())
+        std::mem::take(&mut self.snapshot_is_whole).then(|| std::mem::take(&mut self.snapshot))
     }
 
     /// The changes that have come since the last call, each after those it builds on.
@@ -319,6 +323,24 @@ mod tests {
         assert_eq!(guest.take_snapshot(), Some(bytes));
         assert_eq!(guest.take_received().len(), 1);
         assert_eq!(guest.seat(), None, "who only reads has none");
+    }
+
+    #[test]
+    fn a_part_of_a_snapshot_is_none() {
+        let mut guest = guest(Wish::Nothing);
+        let mut owner =
+            ServingSession::new(&version(&[(1, 2)]), Some(Vec::new()), true, version(&[(1, 1)]))
+                .with_snapshot(&[7; 3 << 20], version(&[(1, 1)]));
+        let _opening = guest.poll_transmit();
+        let mut parts = 0;
+        while let Some(frame) = owner.poll_transmit() {
+            assert_eq!(guest.take_snapshot(), None, "after {parts} parts");
+            parts += usize::from(matches!(frame, RelayFrame::Snapshot { .. }));
+            guest.handle_frame(frame).unwrap();
+        }
+        assert!(parts > 1);
+        assert_eq!(guest.take_snapshot().map(|snapshot| snapshot.len()), Some(3 << 20));
+        assert_eq!(guest.take_snapshot(), None, "it can be taken once");
     }
 
     #[test]

@@ -85,8 +85,9 @@ pub(crate) fn apply(
         }
         Ok::<_, StoreError>(store.version().clone())
     })?;
-    if store.replica_id() == fresh {
-        seats.renew(fresh);
+    // Once: later patches come with the same `fresh`.
+    if store.replica_id() != seats.current().replica {
+        seats.renew(store.replica_id());
     }
     Ok(taken_in)
 }
@@ -245,6 +246,26 @@ mod tests {
         assert_eq!(home.take_in(None, &copied), None);
         assert_eq!(home.store.replica_id(), id(99));
         assert_eq!(home.seats.current().replica, id(99));
+    }
+
+    #[test]
+    fn a_copy_among_changes_taken_one_by_one_costs_the_seat_once() {
+        let mut home = Home::new();
+        let stranger = Seat::new(id(7));
+        let (one, other) =
+            (edits(&home.store, &stranger, &["one"]), edits(&home.store, &stranger, &["other"]));
+        let copied = edits(&home.store, &Seat::new(id(1)), &["made by a copy"]);
+        let peer = edits(&home.store, &Seat::new(id(8)), &["peer"]);
+        assert_eq!(home.take_in(None, &one), None);
+        let mixed = [copied[0].clone(), peer[0].clone(), other[0].clone()];
+        assert_eq!(home.take_in(None, &mixed), Some(RefusalCode::Forked));
+        assert_eq!(home.labels().len(), 3, "{:?}", home.labels());
+        let current = home.seats.current();
+        assert_eq!((current.replica, current.is_given_up), (id(99), false));
+        let changed = home.seats.take_changed();
+        let open: Vec<_> = changed.iter().filter(|seat| seat.is_for_sessions()).collect();
+        assert_eq!(open.len(), 1, "T2");
+        assert_eq!(changed.iter().filter(|seat| seat.replica == id(99)).count(), 1);
     }
 
     #[test]

@@ -94,7 +94,7 @@ impl Ledger {
 }
 
 /// The blobs that a change refers to.
-fn blobs_of(change: &[u8]) -> Vec<BlobRef> {
+pub(crate) fn blobs_of(change: &[u8]) -> Vec<BlobRef> {
     // The store only holds changes that it could read.
     let ops = Change::decode(change);
     let ops = ops.iter().flat_map(Change::ops);

@@ -146,6 +146,10 @@ pub trait Persistence: fmt::Debug + Send + 'static {
         None
     }
 
+    /// Notes that another process may own the file now: a guest takes its seat there at once, before
+    /// anybody else gets it. If that fails, the next [`append`](Self::append) tries again.
+    fn reattach(&mut self) {}
+
     /// Gives room on disk back that nothing needs, if it is worth it. May take as long as copying the
     /// file; to be called before closing.
     ///

@@ -1,7 +1,7 @@
 //! The blobs of a store whose file another process owns, or nobody at the moment: read through the
 //! owner, or from the file itself; written to a temporary file, and to the owner when they are whole.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
@@ -18,6 +18,7 @@ use super::{Batch, Persistence, RedbPersistence, StorageError};
 use crate::blob_rows::Content;
 use crate::blob_storage::{BlobError, BlobStorage, BlobWriter, Claims};
 use crate::database::temporary_name;
+use crate::ledger::blobs_of;
 use crate::limits::{BLOB_BYTES_MAX, BLOB_CHUNK_BYTES_MAX, BLOB_FRAME_BYTES_MAX};
 use crate::local_socket::LocalAddress;
 use crate::message::{ClientFrame, RefusalCode, RelayFrame};
@@ -44,7 +45,9 @@ struct State {
     drafts: HashMap<u64, Draft>,
     named: HashMap<BlobHash, u64>,
     /// Blobs of this process that nothing at the owner refers to yet: it may forget them.
-    unconfirmed: BTreeMap<BlobHash, Draft>,
+    unconfirmed: HashMap<BlobHash, SharedDraft>,
+    /// Blobs that this process is about to refer to.
+    pinned: HashSet<BlobHash>,
     /// The transfer that was read from last.
     reading: Option<Reading>,
 }
@@ -56,6 +59,16 @@ struct Reading {
     line: Line,
     /// What has come and was not asked for yet.
     rest: Bytes,
+}
+
+/// A blob of this process, and its content.
+pub(super) type NamedDraft = (BlobHash, SharedDraft);
+
+/// A draft that is whole, to be read from here and there at once: `at` is this reader's place.
+#[derive(Clone, Debug)]
+pub(super) struct SharedDraft {
+    draft: Arc<Mutex<Draft>>,
+    at: u64,
 }
 
 /// A temporary file.
@@ -78,36 +91,55 @@ impl GuestBlobs {
         }
     }
 
-    /// Sends the blobs that a batch refers to, as far as the owner may lack them.
-    pub(super) fn send_for(&self, batch: &Batch) -> Result<(), LinkError> {
+    /// The blobs of this process that a batch refers to and the owner may lack.
+    pub(super) fn drafts_for(&self, batch: &Batch) -> Vec<NamedDraft> {
+        let referred: BTreeSet<BlobHash> = batch
+            .changes
+            .iter()
+            .flat_map(|change| blobs_of(change))
+            .map(|blob| blob.hash)
+            .collect();
+        let state = self.state();
+        let draft = |hash| Some((hash, state.unconfirmed.get(&hash)?.clone()));
+        referred.into_iter().filter_map(draft).collect()
+    }
+
+    /// Sends the blobs that a batch refers to, `drafts` and its own, as far as the owner lacks them.
+    pub(super) fn send(&self, batch: &Batch, drafts: &[NamedDraft]) -> Result<(), LinkError> {
         for (hash, bytes) in &batch.blobs {
             self.offer(*hash, bytes.len() as u64, &mut Cursor::new(bytes))?;
         }
-        for (hash, draft) in &mut self.state().unconfirmed {
-            let size = draft.size;
-            self.offer(*hash, size, &mut draft.file)?;
+        for (hash, draft) in drafts {
+            self.offer(*hash, draft.len(), &mut draft.clone())?;
         }
         Ok(())
     }
 
     /// Writes them to a file that nobody else has.
-    pub(super) fn write_for(
+    pub(super) fn write(
         &self,
         batch: &Batch,
+        drafts: &[NamedDraft],
         file: &Arc<dyn BlobStorage>,
     ) -> Result<(), StorageError> {
         for (hash, bytes) in &batch.blobs {
             self.copy(*hash, bytes.len() as u64, &mut Cursor::new(bytes), file)?;
         }
-        for (hash, draft) in &mut self.state().unconfirmed {
-            self.copy(*hash, draft.size, &mut draft.file, file)?;
+        for (hash, draft) in drafts {
+            self.copy(*hash, draft.len(), &mut draft.clone(), file)?;
         }
         Ok(())
     }
 
-    /// Notes that what was written refers to all blobs that it is to.
-    pub(super) fn confirm(&self) {
-        self.state().unconfirmed.clear();
+    /// Notes that these are at the owner, with something that refers to them. What was written since,
+    /// or is to be referred to later, stays: the owner may forget it, or be another one by then.
+    pub(super) fn confirm(&self, drafts: &[NamedDraft]) {
+        let mut state = self.state();
+        for (hash, draft) in drafts {
+            if state.unconfirmed.get(hash).is_some_and(|kept| kept.is(draft)) {
+                state.unconfirmed.remove(hash);
+            }
+        }
     }
 
     /// Sends a blob; returns when the owner has it on disk.
@@ -270,10 +302,11 @@ impl BlobStorage for GuestBlobs {
             return draft.read(offset, max).map_err(|error| self.broken(error));
         }
         let Some(hash) = state.hashes.get(&number).copied() else { return Ok(Vec::new()) };
-        if let Some(draft) = state.unconfirmed.get_mut(&hash) {
-            return draft.read(offset, max).map_err(|error| self.broken(error));
-        }
+        let draft = state.unconfirmed.get(&hash).cloned();
         drop(state);
+        if let Some(draft) = draft {
+            return draft.draft().read(offset, max).map_err(|error| self.broken(error));
+        }
         let ask = || self.read_remote(number, &hash, offset, max);
         self.ask(ask, |file| match file.find(&hash)? {
             Some(content) => file.read(content.number, offset, max),
@@ -329,7 +362,7 @@ impl BlobStorage for GuestBlobs {
             return self.ask(send, |own| self.copy(*hash, content.size, &mut **file(), own));
         }
         let mut state = self.state();
-        state.unconfirmed.insert(*hash, draft);
+        state.unconfirmed.insert(*hash, SharedDraft::new(draft));
         state.note(*hash, content);
         Ok(())
     }
@@ -346,13 +379,66 @@ impl BlobStorage for GuestBlobs {
     /// What is in the file is the owner's to release.
     fn let_go(&self, hash: &BlobHash) -> Option<u64> {
         let mut state = self.state();
-        state.unconfirmed.remove(hash);
-        state.found.remove(hash);
+        if !state.pinned.contains(hash) {
+            state.unconfirmed.remove(hash);
+            state.found.remove(hash);
+        }
         None
+    }
+
+    fn pin(&self, hash: &BlobHash) {
+        self.state().pinned.insert(*hash);
+    }
+
+    fn unpin(&self, hash: &BlobHash) {
+        self.state().pinned.remove(hash);
     }
 
     fn claims(&self) -> &Claims {
         &self.claims
+    }
+}
+
+impl SharedDraft {
+    fn new(draft: Draft) -> Self {
+        Self { draft: Arc::new(Mutex::new(draft)), at: 0 }
+    }
+
+    fn draft(&self) -> MutexGuard<'_, Draft> {
+        // Whoever reads seeks first.
+        self.draft.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn len(&self) -> u64 {
+        self.draft().size
+    }
+
+    /// Whether both are the same file.
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.draft, &other.draft)
+    }
+}
+
+impl Read for SharedDraft {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut draft = self.draft();
+        draft.file.seek(SeekFrom::Start(self.at))?;
+        let count = draft.file.read(buffer)?;
+        drop(draft);
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+impl Seek for SharedDraft {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let at = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::End(by) => self.len().checked_add_signed(by),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+        };
+        self.at = at.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
     }
 }
 

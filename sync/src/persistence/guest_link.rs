@@ -89,6 +89,20 @@ impl GuestLink {
         stored
     }
 
+    /// Whether the owner is still there, as far as can be told without waiting.
+    pub(super) fn is_there(&mut self) -> bool {
+        let mut look = || {
+            self.line.take_arrived()?;
+            while let Some(frame) = self.line.buffer.next_frame()? {
+                self.session.handle_frame(frame)?;
+            }
+            Ok::<_, LinkError>(())
+        };
+        let is_there = look().is_ok();
+        drop(self.session.take_received());
+        is_there
+    }
+
     fn exchange(&mut self, is_done: impl Fn(&GuestSession) -> bool) -> Result<(), LinkError> {
         loop {
             while let Some(frame) = self.session.poll_transmit() {
@@ -130,6 +144,22 @@ impl Line {
 
     pub(super) fn send(&mut self, frame: &ClientFrame) -> io::Result<()> {
         self.stream.write_all(&frame.encode())
+    }
+
+    /// Takes in what has arrived; fails if the other end is gone.
+    fn take_arrived(&mut self) -> Result<(), LinkError> {
+        self.stream.set_nonblocking(true)?;
+        let outcome = loop {
+            match self.stream.read(&mut self.piece) {
+                Ok(0) => break Err(LinkError::Gone),
+                Ok(count) => self.buffer.extend(self.piece.get(..count).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Ok(()),
+                Err(error) => break Err(error.into()),
+            }
+        };
+        self.stream.set_nonblocking(false)?;
+        outcome
     }
 
     pub(super) fn receive(&mut self) -> Result<RelayFrame, LinkError> {

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use sds_engine::{BlobHash, Change, ReplicaId, Version};
 
-use super::guest_blobs::GuestBlobs;
+use super::guest_blobs::{GuestBlobs, NamedDraft};
 use super::guest_link::{GuestLink, LinkError};
 use super::{Batch, LogPage, Persistence, RedbPersistence, StorageError};
 use crate::blob_storage::BlobStorage;
@@ -114,12 +114,14 @@ impl SharedFile {
         let (Role::Guest(guest), Some(blobs)) = (&mut self.role, &self.blobs) else {
             return Err(StorageError::NotWritable { path: self.path.clone() });
         };
+        let drafts = blobs.drafts_for(batch);
         let mut patience = Patience::new();
         loop {
             if let Some(link) = &mut guest.link {
-                match blobs.send_for(batch).and_then(|()| link.store(&batch.changes)) {
+                let sent = blobs.send(batch, &drafts);
+                match sent.and_then(|()| link.store(&batch.changes)) {
                     Ok(()) => {
-                        blobs.confirm();
+                        blobs.confirm(&drafts);
                         return Ok(());
                     }
                     Err(LinkError::Refused(code)) if link.session.has_stored_some() => {
@@ -137,8 +139,9 @@ impl SharedFile {
             let (known, wish) = (&guest.known, Wish::Same(guest.seat.replica));
             match attempt(&self.folder, &self.store, Intent::Write, known, wish)? {
                 Some(Attempt::Owner(file)) => {
-                    write_to_file(file, guest.seat.replica, (batch, blobs), &self.path)?;
-                    blobs.confirm();
+                    let brought = (batch, &**blobs, &*drafts);
+                    write_to_file(file, guest.seat.replica, brought, &self.path)?;
+                    blobs.confirm(&drafts);
                     return Ok(());
                 }
                 Some(Attempt::Guest(link)) => guest.link = Some(link),
@@ -228,6 +231,17 @@ impl Persistence for SharedFile {
         }
     }
 
+    fn reattach(&mut self) {
+        let Role::Guest(guest) = &mut self.role else { return };
+        // An owner that is still the same has lent the seat already.
+        if guest.link.as_mut().is_some_and(|link| link.is_there()) {
+            return;
+        }
+        let (address, wish) = (LocalAddress::of(&self.path), Wish::Same(guest.seat.replica));
+        let link = GuestLink::open(&address, &self.store, &guest.known, wish);
+        guest.link = link.ok().map(Box::new);
+    }
+
     fn followed_file(&self) -> Option<&Path> {
         matches!(self.role, Role::Guest(_)).then_some(&self.path)
     }
@@ -282,7 +296,7 @@ fn load(mut link: Box<GuestLink>, path: &Path) -> Result<Option<Role>, StorageEr
 fn write_to_file(
     file: RedbPersistence,
     seat: ReplicaId,
-    (batch, blobs): (&Batch, &GuestBlobs),
+    (batch, blobs, drafts): (&Batch, &GuestBlobs, &[NamedDraft]),
     path: &Path,
 ) -> Result<(), StorageError> {
     let changes: Result<Vec<Change>, _> =
@@ -290,7 +304,7 @@ fn write_to_file(
     let changes = changes.map_err(|_| refused(path, RefusalCode::Malformed))?;
     let mut local = LocalStore::load(file)?;
     // Only now: opening a file removes what nothing refers to.
-    blobs.write_for(batch, &local.blobs)?;
+    blobs.write(batch, drafts, &local.blobs)?;
     let (store, seats) = (&mut local.store, &mut local.ledger.seats);
     let _lent = seats.lend(store, Some(seat), random::replica_id());
     let taken = intake::take_in(store, seats, Some(seat), &changes, random::replica_id());

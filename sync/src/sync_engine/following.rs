@@ -11,15 +11,18 @@ use std::time::{Duration, SystemTime};
 
 use interprocess::local_socket::tokio::Stream;
 use sds_engine::{Patch, Version};
+use sds_store::{DataStore, StoreError};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::shared::Shared;
+use super::writer::Job;
 use crate::guest_session::{GuestSession, Wish};
 use crate::limits::FRAME_BYTES_MAX;
 use crate::local_socket::LocalAddress;
 use crate::local_store::LocalStore;
 use crate::message::ClientFrame;
+use crate::random;
 use crate::synced_store::Purpose;
 use crate::transport::{FrameReceiver, FrameSender};
 
@@ -59,6 +62,9 @@ async fn follow(shared: &Arc<Shared>, file: &Path) {
     let mut seen = None;
     loop {
         if let Ok(stream) = LocalAddress::of(file).connect_async().await {
+            if shared.writer.ask(Job::Reattach).is_err() {
+                return;
+            }
             hear(shared, stream).await;
         }
         let now = stamp(file).ok();
@@ -85,6 +91,12 @@ async fn hear(shared: &Arc<Shared>, stream: Stream) {
         if session.handle_frame(frame).is_err() {
             return;
         }
+        // It comes before all changes, to who has nothing yet.
+        if let Some(snapshot) = session.take_snapshot()
+            && !take_in_snapshot(shared, snapshot).await
+        {
+            break;
+        }
         let changes = session.take_received();
         if !changes.is_empty() {
             let patch = Patch::pack(changes.iter().map(|change| &**change));
@@ -110,6 +122,21 @@ async fn look(shared: &Arc<Shared>, file: &Path) -> bool {
         Ok(Some(Some(patch))) => take_in(shared, patch).await,
         Ok(Some(None)) => true,
         Ok(None) | Err(_) => false,
+    }
+}
+
+async fn take_in_snapshot(shared: &Arc<Shared>, snapshot: Vec<u8>) -> bool {
+    let unpack = move || {
+        let owners = DataStore::from_binary(random::replica_id(), &snapshot)?;
+        Ok::<_, StoreError>(owners.export_patch(&Version::new()))
+    };
+    match tokio::task::spawn_blocking(unpack).await {
+        Ok(Ok(patch)) => take_in(shared, patch).await,
+        Ok(Err(error)) => {
+            tracing::warn!(store = %shared.id, %error, "cannot read the owner's snapshot");
+            false
+        }
+        Err(_) => false,
     }
 }
 

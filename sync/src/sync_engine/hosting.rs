@@ -237,6 +237,10 @@ async fn take_blob(
     sender: FrameSender,
     receiver: FrameReceiver,
 ) {
+    if door.open.is_none() {
+        // A guest is about to refer to it: it must not go meanwhile with somebody else's last reference.
+        door.shared.blobs.pin(&offer.hash);
+    }
     if serve_put(door, offer, sender, receiver).await {
         // After a panic the store is closed.
         let _noted = door.shared.blob_brought(&offer.hash, offer.size);

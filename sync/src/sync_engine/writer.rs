@@ -16,6 +16,8 @@ use crate::write_queue::WriteQueue;
 pub(super) enum Job {
     /// Write this.
     Append(Handover),
+    /// Find out who owns the file now.
+    Reattach,
     /// Say when everything asked for before is durable.
     Flush(oneshot::Sender<Result<(), StorageError>>),
     /// Write what waits, close the file and end.
@@ -100,6 +102,7 @@ impl Writer {
     ) -> bool {
         match job {
             Job::Append(handover) => self.queue.add(handover),
+            Job::Reattach => self.persistence.reattach(),
             Job::Flush(flushed) => waiting.push(flushed),
             Job::Stop => return true,
         }

@@ -1,0 +1,151 @@
+//! Engines and sessions at one file: an owner, its guests, and the next owner.
+
+use std::time::Duration;
+
+use sds_store::EntryId;
+use sds_sync::{LocalStore, StoreId, SyncEngine};
+use tempfile::TempDir;
+use tokio::time::{sleep, timeout};
+
+fn open(folder: &TempDir) -> LocalStore {
+    LocalStore::open_or_create(folder.path(), &StoreId::new("s").unwrap()).unwrap()
+}
+
+fn add(local: &mut LocalStore) -> EntryId {
+    local.store_mut().new_item_at(None, EntryId::ROOT, None).unwrap()
+}
+
+fn add_in(engine: &SyncEngine) -> EntryId {
+    engine.edit(|store| store.new_item_at(None, EntryId::ROOT, None)).unwrap().unwrap()
+}
+
+/// Does what waits for the owner, which needs this thread's runtime.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    timeout(Duration::from_secs(60), tokio::task::spawn_blocking(work)).await.unwrap().unwrap()
+}
+
+async fn guest_of(folder: &TempDir) -> LocalStore {
+    let path = folder.path().to_owned();
+    blocking(move || LocalStore::open_or_create(&path, &StoreId::new("s").unwrap()).unwrap()).await
+}
+
+/// Goal: a blob that a guest has stored is there for the change that refers to it later, whatever is
+/// written, and whoever owns the file, in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_of_a_guest_waits_for_the_change_that_refers_to_it() {
+    let folder = TempDir::new().unwrap();
+    let owner = SyncEngine::start(open(&folder));
+    let bytes = vec![7; 300_000];
+    let mut guest = guest_of(&folder).await;
+    let content = bytes.clone();
+    let (mut guest, item, blob) = blocking(move || {
+        let blob = guest.write_blob(content.as_slice(), false).unwrap();
+        let item = add(&mut guest);
+        guest.commit().unwrap();
+        (guest, item, blob)
+    })
+    .await;
+    owner.stop().await.unwrap();
+    let owner = SyncEngine::start(open(&folder));
+    blocking(move || {
+        guest.store_mut().write_blob_value(item, blob).unwrap();
+        guest.commit().unwrap();
+    })
+    .await;
+    let there = owner.read(|store| store.missing_blobs().is_empty()).unwrap();
+    assert!(there, "the owner refers to what nobody has");
+    owner.stop().await.unwrap();
+    let again = open(&folder);
+    assert_eq!(again.store().blob(&blob.hash).as_deref(), Some(bytes.as_slice()));
+}
+
+/// Goal: the same without an owner: each commit of the former guest opens the file and closes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_of_a_guest_without_an_owner_waits_too() {
+    let folder = TempDir::new().unwrap();
+    let owner = SyncEngine::start(open(&folder));
+    let mut guest = guest_of(&folder).await;
+    owner.stop().await.unwrap();
+    let blob = blocking(move || {
+        let blob = guest.write_blob([7; 300_000].as_slice(), false).unwrap();
+        let item = add(&mut guest);
+        guest.commit().unwrap();
+        guest.store_mut().write_blob_value(item, blob).unwrap();
+        guest.commit().unwrap();
+        blob
+    })
+    .await;
+    assert!(open(&folder).store().has_blob(&blob.hash));
+}
+
+/// Goal: what a guest is about to refer to stays although it, or the owner, takes the last reference to
+/// the same content away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_that_a_guest_stores_again_outlives_its_last_reference() {
+    let folder = TempDir::new().unwrap();
+    let mut local = open(&folder);
+    let bytes = vec![7; 300_000];
+    let item = add(&mut local);
+    local.store_mut().write_value(item, bytes.as_slice()).unwrap();
+    local.commit().unwrap();
+    let owner = SyncEngine::start(local);
+    let mut guest = guest_of(&folder).await;
+    let blob = blocking(move || {
+        let blob = guest.write_blob(bytes.as_slice(), false).unwrap();
+        guest.store_mut().write_value(item, "small").unwrap();
+        guest.commit().unwrap();
+        guest.store_mut().write_blob_value(item, blob).unwrap();
+        guest.commit().unwrap();
+        blob
+    })
+    .await;
+    owner.stop().await.unwrap();
+    assert!(open(&folder).store().has_blob(&blob.hash));
+}
+
+/// Goal: an engine whose store was empty when it was loaded gets what the owner has had since.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_guest_takes_the_owners_snapshot_in() {
+    let folder = TempDir::new().unwrap();
+    let owner = SyncEngine::start(open(&folder));
+    let guest = guest_of(&folder).await;
+    let mut expected = vec![add_in(&owner)];
+    owner.flush().await.unwrap();
+    let guest = SyncEngine::start(guest);
+    for _ in 0..2 {
+        let all_there = async {
+            while !guest
+                .read(|store| expected.iter().all(|item| store.entry(*item).is_ok()))
+                .unwrap()
+            {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), all_there).await.unwrap();
+        // What comes after the snapshot comes as changes.
+        expected.push(add_in(&owner));
+    }
+    guest.stop().await.unwrap();
+    owner.stop().await.unwrap();
+}
+
+/// Goal: a guest engine that has nothing to write at a change of owner still has its seat afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_guest_keeps_its_seat_when_the_owner_changes() {
+    let folder = TempDir::new().unwrap();
+    let owner = SyncEngine::start(open(&folder));
+    let idle = SyncEngine::start(guest_of(&folder).await);
+    add_in(&idle);
+    idle.flush().await.unwrap();
+    owner.stop().await.unwrap();
+    let owner = SyncEngine::start(open(&folder));
+    // Nothing that it is told, or has to write, leads it there.
+    sleep(Duration::from_secs(3)).await;
+    let other = guest_of(&folder).await;
+    let item = add_in(&idle);
+    timeout(Duration::from_secs(20), idle.flush()).await.unwrap().unwrap();
+    assert!(owner.read(|store| store.entry(item).is_ok()).unwrap());
+    blocking(move || drop(other)).await;
+    idle.stop().await.unwrap();
+    owner.stop().await.unwrap();
+}
