@@ -15,7 +15,7 @@ use sds_store::BlobSource;
 use sha2::{Digest, Sha256};
 
 use crate::blob_rows::{Content, ROW_BYTES};
-use crate::limits::BLOB_BYTES_MAX;
+use crate::limits::{BLOB_BYTES_MAX, BLOB_CHUNK_BYTES_MAX, chunk_timeout};
 use crate::persistence::StorageError;
 
 /// How many bytes are gathered before they are written: what a kill can cost, and what one takes in
@@ -25,8 +25,9 @@ const GATHER_BYTES: usize = 16 * ROW_BYTES;
 /// How long bytes may be gathered before they are written all the same.
 const GATHER_TIME: Duration = Duration::from_secs(1);
 
-/// When a transfer counts as given up, so that another one of the same blob may go on with its part.
-const STALLED_AFTER: Duration = Duration::from_secs(2);
+/// When a transfer counts as given up, so that another one of the same blob may go on with its part:
+/// when the piece that it waits for may not come any more. One that breaks off ends at once.
+const STALLED_AFTER: Duration = chunk_timeout(BLOB_CHUNK_BYTES_MAX as u64);
 
 /// How many bytes of a blob are read at a time.
 const READ_BYTES: usize = 4 * ROW_BYTES;
@@ -129,7 +130,8 @@ impl BlobError {
     }
 }
 
-/// Who writes to which content: one at a time. Whoever has brought nothing for a while gives way.
+/// Who writes to which content: one at a time, until that ends or has brought nothing for longer than
+/// a piece may take.
 #[derive(Debug, Default)]
 pub struct Claims {
     claims: Mutex<ClaimTable>,
@@ -152,6 +154,15 @@ impl Claims {
         let ticket = table.last_ticket;
         table.of.insert(number, (ticket, Instant::now()));
         Some(ticket)
+    }
+
+    /// As if `by` had passed.
+    #[cfg(test)]
+    pub(crate) fn age(&self, by: Duration) {
+        let mut table = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, at) in table.of.values_mut() {
+            *at = at.checked_sub(by).unwrap();
+        }
     }
 
     fn renew(&self, number: u64, ticket: u64) -> bool {
@@ -235,6 +246,7 @@ impl BlobWriter {
             }
             writer.hasher.update(&bytes);
             writer.written += bytes.len() as u64;
+            writer.renew()?;
         }
         Ok(writer)
     }
@@ -283,6 +295,7 @@ impl BlobWriter {
                 BlobError::TooLarge
             });
         }
+        self.renew()?;
         if self.gathered.is_empty() {
             self.gathered_at = Instant::now();
         }
@@ -302,9 +315,8 @@ impl BlobWriter {
         if self.gathered.is_empty() {
             return Ok(());
         }
-        if !self.storage.claims().renew(self.number, self.ticket)
-            || !self.storage.append(self.number, self.written, &self.gathered)?
-        {
+        self.renew()?;
+        if !self.storage.append(self.number, self.written, &self.gathered)? {
             return Err(BlobError::Busy);
         }
         self.written += self.gathered.len() as u64;
@@ -340,6 +352,11 @@ impl BlobWriter {
             return Err(BlobError::WrongHash);
         }
         self.finish()
+    }
+
+    fn renew(&self) -> Result<(), BlobError> {
+        let is_ours = self.storage.claims().renew(self.number, self.ticket);
+        if is_ours { Ok(()) } else { Err(BlobError::Busy) }
     }
 
     fn forget(&mut self) {
