@@ -55,11 +55,12 @@ pub trait BlobStorage: fmt::Debug + Send + Sync + 'static {
     /// If that cannot be read.
     fn part_len(&self, hash: &BlobHash, size: u64) -> Result<u64, StorageError>;
 
-    /// The part of this name, or a new one; and how many bytes of it are here.
+    /// The part of this name, or a new one; and how many bytes of it are here. None if there is no room
+    /// for one, because too many others are being written.
     ///
     /// # Errors
     /// If the file cannot be written.
-    fn resume(&self, hash: &BlobHash, size: u64) -> Result<(Content, u64), StorageError>;
+    fn resume(&self, hash: &BlobHash, size: u64) -> Result<Option<(Content, u64)>, StorageError>;
 
     /// Appends to a content of which `offset` bytes are here, durably; says false, and does not, if
     /// another number of bytes is here.
@@ -111,8 +112,8 @@ pub enum BlobError {
     /// Its bytes are not those of its name.
     #[error("the bytes are not those of the hash")]
     WrongHash,
-    /// Somebody else is writing it.
-    #[error("another transfer of the same blob is under way")]
+    /// Somebody else is writing it, or too many others are being written.
+    #[error("another transfer of the same blob is under way, or too many of others are")]
     Busy,
 }
 
@@ -143,11 +144,22 @@ struct ClaimTable {
     of: HashMap<u64, (u64, Instant)>,
 }
 
+impl ClaimTable {
+    fn is_live(&self, number: u64) -> bool {
+        self.of.get(&number).is_some_and(|(_, at)| at.elapsed() < STALLED_AFTER)
+    }
+}
+
 impl Claims {
+    /// Whether somebody is writing to this content. Takes a lock, under which nothing else is done.
+    #[must_use]
+    pub fn is_live(&self, number: u64) -> bool {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner).is_live(number)
+    }
+
     fn claim(&self, number: u64) -> Option<u64> {
         let mut table = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_busy = |(_, at): &(u64, Instant)| at.elapsed() < STALLED_AFTER;
-        if table.of.get(&number).is_some_and(is_busy) {
+        if table.is_live(number) {
             return None;
         }
         table.last_ticket += 1;
@@ -213,7 +225,8 @@ impl BlobWriter {
     /// Goes on with a blob of this name, or begins it. Costs reading what is there of it.
     ///
     /// # Errors
-    /// If the disk fails, the blob is too large, or somebody else is writing it.
+    /// If the disk fails, the blob is too large, somebody else is writing it, or as many others as
+    /// parts are kept of are being written.
     pub fn resume(
         storage: Arc<dyn BlobStorage>,
         hash: BlobHash,
@@ -222,11 +235,11 @@ impl BlobWriter {
         if size > BLOB_BYTES_MAX {
             return Err(BlobError::TooLarge);
         }
-        let (content, _) = storage.resume(&hash, size)?;
+        let (content, _) = storage.resume(&hash, size)?.ok_or(BlobError::Busy)?;
         let ticket = storage.claims().claim(content.number).ok_or(BlobError::Busy)?;
         // Whoever wrote before may have written more meanwhile.
         let mut writer = Self::at(storage, Some((hash, size)), (content.number, ticket), 0);
-        let (now, held) = writer.storage.resume(&hash, size)?;
+        let (now, held) = writer.storage.resume(&hash, size)?.ok_or(BlobError::Busy)?;
         if now != content {
             return Err(BlobError::Busy);
         }

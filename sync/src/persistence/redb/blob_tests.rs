@@ -164,6 +164,20 @@ fn parts_are_bounded_and_the_one_begun_first_gives_way() {
 }
 
 #[test]
+fn of_a_part_of_another_size_no_content_is_left() {
+    let folder = TempDir::new().unwrap();
+    let persistence = open(&folder);
+    let hash = blob_hash(b"right");
+    for size in [9, 5] {
+        let mut writer = BlobWriter::resume(persistence.blobs(), hash, size).unwrap();
+        assert!(writer.is_empty());
+        writer.write(b"ri").unwrap();
+    }
+    assert_eq!(contents(&persistence), 1);
+    assert_eq!(persistence.blobs().part_len(&hash, 5).unwrap(), 2);
+}
+
+#[test]
 fn a_transfer_over_a_slow_line_keeps_its_claim() {
     let folder = TempDir::new().unwrap();
     let persistence = open(&folder);
