@@ -180,6 +180,9 @@ struct Attendance {
     changed: watch::Receiver<u64>,
     /// What waits for room on the stream.
     frame: Option<RelayFrame>,
+    /// Whether the next frame is of the store, if there is one: the first, which is Opened, and one after
+    /// each of presence.
+    is_stores_turn: bool,
 }
 
 impl Attendance {
@@ -194,7 +197,7 @@ impl Attendance {
         let seat = Arc::new(seat);
         peer.set_seat(stream, Some(Arc::clone(&seat)));
         let (peer, changed) = (Arc::clone(peer), member.watch_presence());
-        Self { peer, stream, seat, revision: 0, changed, frame: None }
+        Self { peer, stream, seat, revision: 0, changed, frame: None, is_stores_turn: true }
     }
 
     /// Tells the client of the others, until something has to wait for room on the stream.
@@ -207,6 +210,13 @@ impl Attendance {
                 self.frame = Some(frame);
             }
         }
+    }
+
+    /// The frame that waits, if it is presence's turn.
+    fn take_turn(&mut self) -> Option<RelayFrame> {
+        let frame = self.frame.take_if(|_| !self.is_stores_turn);
+        self.is_stores_turn = frame.is_some();
+        frame
     }
 
     /// Waits until there may be more to tell.
@@ -239,9 +249,11 @@ impl Service {
                 Turn::Clock if self.expires <= SystemTime::now() => self.session.refuse(EXPIRED),
                 Turn::Clock | Turn::More | Turn::Presence => {}
                 Turn::Pipe(Ready::Room(true)) => {
-                    let presence = &mut self.presence;
-                    let waiting = || presence.as_mut()?.frame.take();
-                    if let Some(frame) = self.session.poll_transmit().or_else(waiting) {
+                    // By turns, so that neither many changes nor much presence holds the other up.
+                    let presence = self.presence.as_mut().and_then(Attendance::take_turn);
+                    let waiting = || self.presence.as_mut()?.frame.take();
+                    let changes = || self.session.poll_transmit();
+                    if let Some(frame) = presence.or_else(changes).or_else(waiting) {
                         self.pipe.send(frame);
                     }
                 }

@@ -50,15 +50,15 @@ impl BlobStorage for StoreBlobs {
         self.log.database.read(|read| blob_rows::part_len(read, self.owner, hash, size))
     }
 
-    fn resume(&self, hash: &BlobHash, size: u64) -> Result<(Content, u64), StorageError> {
+    fn resume(&self, hash: &BlobHash, size: u64) -> Result<Option<(Content, u64)>, StorageError> {
         let fresh = Content { number: self.begin(), size };
-        let (part, held, former) = self.log.database.write(|write| {
-            let former = blob_rows::make_room(write, self.owner, hash, BLOB_PARTS_MAX)?;
-            let (part, held) = blob_rows::resume(write, self.owner, hash, fresh)?;
-            Ok((part, held, former))
+        let is_live = |number| self.claims().is_live(number);
+        let part = self.log.database.write(|write| {
+            blob_rows::resume(write, self.owner, hash, fresh, BLOB_PARTS_MAX, is_live)
         })?;
-        former.into_iter().try_for_each(|number| self.remove(number))?;
-        Ok((part, held))
+        let Some(part) = part else { return Ok(None) };
+        part.garbage.into_iter().try_for_each(|number| self.remove(number))?;
+        Ok(Some((part.content, part.held)))
     }
 
     fn append(&self, number: u64, offset: u64, bytes: &[u8]) -> Result<bool, StorageError> {
@@ -155,6 +155,34 @@ mod tests {
         writer.write(b"right").unwrap();
         writer.finish().unwrap();
         assert_eq!(read(&blobs, hash).unwrap(), b"right");
+    }
+
+    #[test]
+    fn a_part_that_is_being_written_gives_way_to_no_other() {
+        let folder = TempDir::new().unwrap();
+        let blobs = open(&folder, "s");
+        let contents: Vec<[u8; 2]> =
+            (0..).map(|number| [number, 1]).take(BLOB_PARTS_MAX + 1).collect();
+        let resume =
+            |bytes: &[u8], size| BlobWriter::resume(Arc::clone(&blobs), named(bytes), size);
+        let (last, first) = contents.split_last().unwrap();
+        let mut writers: Vec<BlobWriter> =
+            first.iter().map(|bytes| resume(bytes, 2).unwrap()).collect();
+        assert!(matches!(resume(last, 2), Err(BlobError::Busy)));
+        assert!(matches!(resume(&contents[3], 3), Err(BlobError::Busy)), "of another size");
+        for (writer, bytes) in writers.iter_mut().zip(first) {
+            writer.write(bytes).unwrap();
+            writer.flush().unwrap();
+        }
+        // One that nobody writes gives way, though others were begun before it.
+        drop(writers.remove(5));
+        resume(last, 2).unwrap();
+        let left = |bytes: &[u8]| blobs.part_len(&named(bytes), 2).unwrap();
+        assert_eq!((left(&contents[5]), left(&contents[0])), (0, 2));
+        for writer in writers {
+            writer.finish().unwrap();
+        }
+        assert_eq!(read(&blobs, named(&contents[0])).unwrap(), contents[0]);
     }
 
     #[test]

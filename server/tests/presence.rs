@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use sds_server::{Grant, Relay, RelayConfig, Scope, Secret, mint};
+use sds_store::EntryId;
 use sds_sync::presence::{PeerPresence, PresenceEvent, PresenceState};
 use sds_sync::{ConnectOptions, LocalStore, RelayUrl, StoreId, SyncEngine, Token};
 use serde_json::json;
@@ -101,4 +102,33 @@ async fn members_of_a_store_see_each_other_and_nobody_else_does() {
     let own = events.iter().filter(|event| matches!(event, PresenceEvent::Own(_))).count();
     assert_eq!(own, 203);
     assert!(matches!(events.last(), Some(PresenceEvent::Left(_))));
+}
+
+/// Goal: a long upload makes nobody seem gone.
+/// Method: Ann connects with much that the relay lacks, and shows what is too large for a datagram. Bob
+/// sees her before even half of it has arrived.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_much_to_send_is_seen_meanwhile() {
+    let (home, folders) = (TempDir::new().unwrap(), [(); 2].map(|()| TempDir::new().unwrap()));
+    let relay = Relay::start(RelayConfig::new(secret(), home.path())).await.unwrap();
+    let bob = engine(&folders[1], relay.url(), token("bob@home", Scope::Read)).await;
+    let id = StoreId::new("s").unwrap();
+    let ann = SyncEngine::start(LocalStore::open_or_create(folders[0].path(), &id).unwrap());
+    for _ in 0..400 {
+        ann.edit(|store| {
+            let item = store.new_item_at(None, EntryId::ROOT, None).unwrap();
+            store.write_value(item, "x".repeat(100_000).as_str()).unwrap();
+        })
+        .unwrap();
+    }
+    ann.flush().await.unwrap();
+    let custom = Some(json!({ "note": "x".repeat(3_500) }));
+    ann.set_presence_to(Some(PresenceState { custom, ..named("Ann") })).unwrap();
+    ann.connect(ConnectOptions::new(relay.url(), token("ann@work", Scope::Write))).unwrap();
+    sees(&bob, has_name("Ann")).await;
+    let status = ann.status();
+    let replica = ann.edit(|store| store.replica_id()).unwrap();
+    let (stored, local) = (status.stored.next(replica), status.local.next(replica));
+    assert!(stored < local / 2, "{stored} of {local}");
+    ann.wait_until_synced(PATIENCE).await.unwrap();
 }

@@ -146,8 +146,20 @@ pub fn part_len(
     }
 }
 
-/// The part of this name, with `fresh` as its content if there is none. Says which content it has, and
-/// how much of it is here. One of another size gives way.
+/// A part to go on with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Its content.
+    pub content: Content,
+    /// How many bytes of it are here.
+    pub held: u64,
+    /// The contents that gave way to it, which are garbage now.
+    pub garbage: Vec<u64>,
+}
+
+/// The part of this name, with `fresh` as its content if there is none. One of another size gives way
+/// to it, and so do the parts begun first, until there are no more than `max` in all; but none that
+/// `is_live` says is being written. None if there is no room so.
 ///
 /// # Errors
 /// If the file cannot be written.
@@ -156,20 +168,25 @@ pub fn resume(
     owner: u64,
     hash: &BlobHash,
     fresh: Content,
-) -> Result<(Content, u64), Failure> {
-    let mut parts = write.open_table(PARTS)?;
-    let mut contents = write.open_table(CONTENTS)?;
-    let known = parts.get((owner, &hash.0))?.map(|part| content(part.value()));
+    max: usize,
+    is_live: impl Fn(u64) -> bool,
+) -> Result<Option<Part>, Failure> {
+    let known = write.open_table(PARTS)?.get((owner, &hash.0))?.map(|part| content(part.value()));
     if let Some(part) = known
         && part.size == fresh.size
-        && let Some(held) = contents.get(part.number)?
-        && held.value() <= part.size
+        && let Some(held) = write.open_table(CONTENTS)?.get(part.number)?.map(|held| held.value())
+        && held <= part.size
     {
-        return Ok((part, held.value()));
+        return Ok(Some(Part { content: part, held, garbage: Vec::new() }));
     }
-    parts.insert((owner, &hash.0), (fresh.size, fresh.number))?;
-    contents.insert(fresh.number, 0)?;
-    Ok((fresh, 0))
+    if known.is_some_and(|part| is_live(part.number)) {
+        return Ok(None);
+    }
+    let Some(mut garbage) = make_room(write, owner, hash, max, is_live)? else { return Ok(None) };
+    garbage.extend(known.map(|part| part.number));
+    write.open_table(PARTS)?.insert((owner, &hash.0), (fresh.size, fresh.number))?;
+    write.open_table(CONTENTS)?.insert(fresh.number, 0)?;
+    Ok(Some(Part { content: fresh, held: 0, garbage }))
 }
 
 /// The parts of an owner: those begun first come first.
@@ -190,25 +207,28 @@ pub fn has_parts(read: &ReadTransaction) -> Result<bool, Failure> {
     Ok(read.open_table(PARTS)?.first()?.is_some())
 }
 
-/// Gives up the parts begun first, so that with one of this name there are no more than `max`. Says
-/// whose contents are garbage then.
-///
-/// # Errors
-/// If the file cannot be written.
-pub fn make_room(
+/// Gives up the parts begun first of those that are not being written, so that with one of this name
+/// there are no more than `max`. Says whose contents are garbage then; none, and has done nothing, if
+/// too many are being written.
+fn make_room(
     write: &WriteTransaction,
     owner: u64,
     hash: &BlobHash,
     max: usize,
-) -> Result<Vec<u64>, Failure> {
-    let others = parts(write, owner)?.into_iter().filter(|(other, _)| other != hash);
-    let others: Vec<(BlobHash, Content)> = others.collect();
-    let mut garbage = Vec::new();
-    for (other, content) in others.iter().take((others.len() + 1).saturating_sub(max)) {
-        forget_part(write, owner, other)?;
-        garbage.push(content.number);
+    is_live: impl Fn(u64) -> bool,
+) -> Result<Option<Vec<u64>>, Failure> {
+    let mut others = parts(write, owner)?;
+    others.retain(|(other, _)| other != hash);
+    let surplus = (others.len() + 1).saturating_sub(max);
+    others.retain(|(_, content)| !is_live(content.number));
+    if others.len() < surplus {
+        return Ok(None);
     }
-    Ok(garbage)
+    others.truncate(surplus);
+    for (other, _) in &others {
+        forget_part(write, owner, other)?;
+    }
+    Ok(Some(others.into_iter().map(|(_, content)| content.number).collect()))
 }
 
 /// Gives up a part. Its content is garbage then.

@@ -168,9 +168,10 @@ fn refusal_for(error: BlobError) -> Refusal {
             Refusal::new(RefusalCode::WrongHash, "the bytes are not those of the hash")
         }
         BlobError::TooLarge => Refusal::new(RefusalCode::TooLarge, "the blob is too large"),
-        BlobError::Busy => {
-            Refusal::new(RefusalCode::Busy, "somebody else is sending this blob; try again later")
-        }
+        BlobError::Busy => Refusal::new(
+            RefusalCode::Busy,
+            "somebody else is sending this blob, or too many others; try again later",
+        ),
         error => {
             tracing::error!(code = error.code(), %error, "cannot write a blob");
             STORAGE_FAILED

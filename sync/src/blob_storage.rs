@@ -15,7 +15,7 @@ use sds_store::BlobSource;
 use sha2::{Digest, Sha256};
 
 use crate::blob_rows::{Content, ROW_BYTES};
-use crate::limits::BLOB_BYTES_MAX;
+use crate::limits::{BLOB_BYTES_MAX, BLOB_CHUNK_BYTES_MAX, chunk_timeout};
 use crate::persistence::StorageError;
 
 /// How many bytes are gathered before they are written: what a kill can cost, and what one takes in
@@ -25,8 +25,9 @@ const GATHER_BYTES: usize = 16 * ROW_BYTES;
 /// How long bytes may be gathered before they are written all the same.
 const GATHER_TIME: Duration = Duration::from_secs(1);
 
-/// When a transfer counts as given up, so that another one of the same blob may go on with its part.
-const STALLED_AFTER: Duration = Duration::from_secs(2);
+/// When a transfer counts as given up, so that another one of the same blob may go on with its part:
+/// when the piece that it waits for may not come any more. One that breaks off ends at once.
+const STALLED_AFTER: Duration = chunk_timeout(BLOB_CHUNK_BYTES_MAX as u64);
 
 /// How many bytes of a blob are read at a time.
 const READ_BYTES: usize = 4 * ROW_BYTES;
@@ -54,11 +55,12 @@ pub trait BlobStorage: fmt::Debug + Send + Sync + 'static {
     /// If that cannot be read.
     fn part_len(&self, hash: &BlobHash, size: u64) -> Result<u64, StorageError>;
 
-    /// The part of this name, or a new one; and how many bytes of it are here.
+    /// The part of this name, or a new one; and how many bytes of it are here. None if there is no room
+    /// for one, because too many others are being written.
     ///
     /// # Errors
     /// If the file cannot be written.
-    fn resume(&self, hash: &BlobHash, size: u64) -> Result<(Content, u64), StorageError>;
+    fn resume(&self, hash: &BlobHash, size: u64) -> Result<Option<(Content, u64)>, StorageError>;
 
     /// Appends to a content of which `offset` bytes are here, durably; says false, and does not, if
     /// another number of bytes is here.
@@ -110,8 +112,8 @@ pub enum BlobError {
     /// Its bytes are not those of its name.
     #[error("the bytes are not those of the hash")]
     WrongHash,
-    /// Somebody else is writing it.
-    #[error("another transfer of the same blob is under way")]
+    /// Somebody else is writing it, or too many others are being written.
+    #[error("another transfer of the same blob is under way, or too many of others are")]
     Busy,
 }
 
@@ -129,7 +131,8 @@ impl BlobError {
     }
 }
 
-/// Who writes to which content: one at a time. Whoever has brought nothing for a while gives way.
+/// Who writes to which content: one at a time, until that ends or has brought nothing for longer than
+/// a piece may take.
 #[derive(Debug, Default)]
 pub struct Claims {
     claims: Mutex<ClaimTable>,
@@ -141,17 +144,37 @@ struct ClaimTable {
     of: HashMap<u64, (u64, Instant)>,
 }
 
+impl ClaimTable {
+    fn is_live(&self, number: u64) -> bool {
+        self.of.get(&number).is_some_and(|(_, at)| at.elapsed() < STALLED_AFTER)
+    }
+}
+
 impl Claims {
+    /// Whether somebody is writing to this content. Takes a lock, under which nothing else is done.
+    #[must_use]
+    pub fn is_live(&self, number: u64) -> bool {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner).is_live(number)
+    }
+
     fn claim(&self, number: u64) -> Option<u64> {
         let mut table = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_busy = |(_, at): &(u64, Instant)| at.elapsed() < STALLED_AFTER;
-        if table.of.get(&number).is_some_and(is_busy) {
+        if table.is_live(number) {
             return None;
         }
         table.last_ticket += 1;
         let ticket = table.last_ticket;
         table.of.insert(number, (ticket, Instant::now()));
         Some(ticket)
+    }
+
+    /// As if `by` had passed.
+    #[cfg(test)]
+    pub(crate) fn age(&self, by: Duration) {
+        let mut table = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, at) in table.of.values_mut() {
+            *at = at.checked_sub(by).unwrap();
+        }
     }
 
     fn renew(&self, number: u64, ticket: u64) -> bool {
@@ -202,7 +225,8 @@ impl BlobWriter {
     /// Goes on with a blob of this name, or begins it. Costs reading what is there of it.
     ///
     /// # Errors
-    /// If the disk fails, the blob is too large, or somebody else is writing it.
+    /// If the disk fails, the blob is too large, somebody else is writing it, or as many others as
+    /// parts are kept of are being written.
     pub fn resume(
         storage: Arc<dyn BlobStorage>,
         hash: BlobHash,
@@ -211,11 +235,11 @@ impl BlobWriter {
         if size > BLOB_BYTES_MAX {
             return Err(BlobError::TooLarge);
         }
-        let (content, _) = storage.resume(&hash, size)?;
+        let (content, _) = storage.resume(&hash, size)?.ok_or(BlobError::Busy)?;
         let ticket = storage.claims().claim(content.number).ok_or(BlobError::Busy)?;
         // Whoever wrote before may have written more meanwhile.
         let mut writer = Self::at(storage, Some((hash, size)), (content.number, ticket), 0);
-        let (now, held) = writer.storage.resume(&hash, size)?;
+        let (now, held) = writer.storage.resume(&hash, size)?.ok_or(BlobError::Busy)?;
         if now != content {
             return Err(BlobError::Busy);
         }
@@ -235,6 +259,7 @@ impl BlobWriter {
             }
             writer.hasher.update(&bytes);
             writer.written += bytes.len() as u64;
+            writer.renew()?;
         }
         Ok(writer)
     }
@@ -283,6 +308,7 @@ impl BlobWriter {
                 BlobError::TooLarge
             });
         }
+        self.renew()?;
         if self.gathered.is_empty() {
             self.gathered_at = Instant::now();
         }
@@ -302,9 +328,8 @@ impl BlobWriter {
         if self.gathered.is_empty() {
             return Ok(());
         }
-        if !self.storage.claims().renew(self.number, self.ticket)
-            || !self.storage.append(self.number, self.written, &self.gathered)?
-        {
+        self.renew()?;
+        if !self.storage.append(self.number, self.written, &self.gathered)? {
             return Err(BlobError::Busy);
         }
         self.written += self.gathered.len() as u64;
@@ -340,6 +365,11 @@ impl BlobWriter {
             return Err(BlobError::WrongHash);
         }
         self.finish()
+    }
+
+    fn renew(&self) -> Result<(), BlobError> {
+        let is_ours = self.storage.claims().renew(self.number, self.ticket);
+        if is_ours { Ok(()) } else { Err(BlobError::Busy) }
     }
 
     fn forget(&mut self) {

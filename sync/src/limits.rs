@@ -61,7 +61,8 @@ pub const BLOB_BYTES_MAX: u64 = 1 << 30;
 /// The most bytes of a blob in one frame.
 pub const BLOB_CHUNK_BYTES_MAX: usize = 1 << 20;
 
-/// The most blobs of a store of which parts are kept to go on with. The one begun first gives way.
+/// The most blobs of a store of which parts are kept to go on with. The one begun first of those that
+/// are not being written gives way.
 pub const BLOB_PARTS_MAX: usize = 16;
 
 /// The most bytes of a file that are kept in memory.

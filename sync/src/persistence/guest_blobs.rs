@@ -324,12 +324,12 @@ impl BlobStorage for GuestBlobs {
         Ok(draft.map_or(0, |draft| draft.size))
     }
 
-    fn resume(&self, hash: &BlobHash, size: u64) -> Result<(Content, u64), StorageError> {
+    fn resume(&self, hash: &BlobHash, size: u64) -> Result<Option<(Content, u64)>, StorageError> {
         let fresh = self.number();
         let mut state = self.state();
         let number = *state.named.entry(*hash).or_insert(fresh);
         let held = state.drafts.get(&number).map_or(0, |draft| draft.size);
-        Ok((Content { number, size }, held))
+        Ok(Some((Content { number, size }, held)))
     }
 
     fn append(&self, number: u64, offset: u64, bytes: &[u8]) -> Result<bool, StorageError> {

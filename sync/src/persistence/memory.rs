@@ -205,14 +205,14 @@ impl BlobStorage for MemoryBlobs {
         Ok(part.map_or(0, |part| kept.held(part.number)))
     }
 
-    fn resume(&self, hash: &BlobHash, size: u64) -> Result<(Content, u64), StorageError> {
+    fn resume(&self, hash: &BlobHash, size: u64) -> Result<Option<(Content, u64)>, StorageError> {
         let mut kept = self.kept();
         let part = match kept.parts.get(hash) {
             Some(part) if part.size == size => *part,
             _ => kept.next(size),
         };
         kept.parts.insert(*hash, part);
-        Ok((part, kept.held(part.number)))
+        Ok(Some((part, kept.held(part.number))))
     }
 
     fn append(&self, number: u64, offset: u64, bytes: &[u8]) -> Result<bool, StorageError> {

@@ -4,6 +4,10 @@
 //! revision it has: so a slow one costs a number and holds nobody up, and gets the newest state of each
 //! when its time comes. That somebody has left is a revision too, kept for a while.
 //!
+//! Members count their states themselves, and the room only compares these clocks. What it passes on it
+//! numbers anew, with the revision of the first time: so whoever was told of as gone and comes back is
+//! newer than that, whatever their own clock says.
+//!
 //! Invariants, checked by `assert_invariants`:
 //! - Q1. `order` has each entry that was passed on under its revision, and nothing else.
 //! - Q2. A member is passed on at most once in [`PRESENCE_INTERVAL`], but for its leave.
@@ -34,7 +38,12 @@ pub struct PresenceRoom {
 #[derive(Debug)]
 struct Entry {
     subject: Arc<str>,
+    /// The newest state, with the clock of the peer itself.
     message: PresenceMessage,
+    /// The clock that the others are told.
+    clock: u64,
+    /// Whether the state was not passed on yet, and so has no clock of its own.
+    is_new: bool,
     /// None if it is not passed on yet.
     revision: Option<u64>,
     passed_on_at: Instant,
@@ -51,14 +60,14 @@ pub enum PresenceNews {
         peer: PeerId,
         /// Whose token they have.
         subject: Arc<str>,
-        /// What they show, and whether it has to arrive.
+        /// What they show, and whether it has to arrive. The clock is the room's.
         message: PresenceMessage,
     },
     /// Somebody shows nothing any more.
     Left {
         /// Who.
         peer: PeerId,
-        /// After all states that they have shown so far.
+        /// After that of all states that they have shown so far.
         clock: u64,
     },
 }
@@ -83,6 +92,8 @@ impl PresenceRoom {
             let entry = Entry {
                 subject: subject.get(..end).unwrap_or_default().into(),
                 message,
+                clock: 0,
+                is_new: true,
                 revision: None,
                 passed_on_at: now.checked_sub(PRESENCE_INTERVAL).unwrap_or(now),
                 last_heard: now,
@@ -100,8 +111,8 @@ impl PresenceRoom {
             return;
         }
         self.change(peer, |entry| {
-            let clock = entry.message.clock + 1;
-            entry.message = PresenceMessage { clock, state: Bytes::new(), is_settled: true };
+            (entry.message.state, entry.message.is_settled) = (Bytes::new(), true);
+            entry.is_new = true;
             entry.last_heard = now;
         });
         self.pass_on(peer, now);
@@ -142,9 +153,10 @@ impl PresenceRoom {
         let (revision, peer) = others.next()?;
         let entry = self.entries.get(peer)?;
         let news = if entry.has_left() {
-            PresenceNews::Left { peer: *peer, clock: entry.message.clock }
+            PresenceNews::Left { peer: *peer, clock: entry.clock }
         } else {
-            let (subject, message) = (Arc::clone(&entry.subject), entry.message.clone());
+            let subject = Arc::clone(&entry.subject);
+            let message = PresenceMessage { clock: entry.clock, ..entry.message.clone() };
             PresenceNews::Here { peer: *peer, subject, message }
         };
         Some((*revision, news))
@@ -192,6 +204,9 @@ impl PresenceRoom {
         let mut former = None;
         self.change(peer, |entry| {
             former = entry.revision.replace(revision);
+            if std::mem::take(&mut entry.is_new) {
+                entry.clock = revision;
+            }
             entry.is_waiting = false;
             entry.passed_on_at = now;
         });
@@ -217,10 +232,12 @@ impl Entry {
     }
 
     fn take(&mut self, message: PresenceMessage, now: Instant) {
-        let is_new = message.clock > self.message.clock;
         let is_same = message.clock == self.message.clock;
+        let is_back = is_same && self.has_left() && !message.state.is_empty();
+        let is_new = message.clock > self.message.clock || is_back;
         if is_new || (is_same && message.is_settled && !self.message.is_settled) {
             self.message = message;
+            self.is_new |= is_new;
             self.last_heard = now;
             self.is_waiting = true;
         } else if is_same && !self.has_left() {
@@ -254,22 +271,33 @@ mod tests {
     struct Member {
         peer: PeerId,
         revision: u64,
+        /// The newest clock of each peer, and what came with it.
+        known: HashMap<u64, (u64, String)>,
     }
 
     impl Member {
+        fn new(peer: PeerId) -> Self {
+            Self { peer, revision: 0, known: HashMap::new() }
+        }
+
         fn hears(&mut self, room: &PresenceRoom) -> Vec<(u64, u64, String)> {
             room.assert_invariants();
             let mut heard = Vec::new();
             while let Some((revision, news)) = room.next_for(self.peer, self.revision) {
                 assert!(revision > self.revision);
                 self.revision = revision;
-                heard.push(match news {
+                let (peer, clock, state) = match news {
                     PresenceNews::Here { peer, message, .. } => {
                         let state = String::from_utf8(message.state.to_vec()).unwrap();
                         (peer.0, message.clock, state)
                     }
                     PresenceNews::Left { peer, clock } => (peer.0, clock, String::new()),
-                });
+                };
+                // What is new has a greater clock, and what is repeated has the same.
+                let new = (clock, state.clone());
+                let former = self.known.insert(peer, new.clone());
+                assert!(former.is_none_or(|former| former.0 < clock || former == new));
+                heard.push((peer, clock, state));
             }
             heard
         }
@@ -285,8 +313,7 @@ mod tests {
     #[test]
     fn others_hear_the_newest_state_and_nobody_hears_himself() {
         let (mut room, start) = (PresenceRoom::default(), Instant::now());
-        let (mut ann, mut bob) =
-            (Member { peer: ANN, revision: 0 }, Member { peer: BOB, revision: 0 });
+        let (mut ann, mut bob) = (Member::new(ANN), Member::new(BOB));
         room.handle_message(ANN, "ann", message(1, "a", false), start);
         assert_eq!(bob.hears(&room), [(1, 1, "a".to_owned())]);
         for clock in 2..30 {
@@ -297,33 +324,33 @@ mod tests {
         assert_eq!(bob.hears(&room), []);
         assert_eq!(room.poll_timeout(), Some(start + PRESENCE_INTERVAL));
         room.handle_timeout(start + ms(50));
-        assert_eq!(bob.hears(&room), [(1, 29, "moving".to_owned())]);
+        assert_eq!(bob.hears(&room), [(1, 2, "moving".to_owned())]);
         room.handle_message(ANN, "ann", message(7, "late", false), start + ms(200));
         assert_eq!(bob.hears(&room), [], "older than what is known");
         room.handle_message(ANN, "ann", message(29, "moving", true), start + ms(300));
         assert_eq!(bob.hears(&room).len(), 1, "it has come to rest");
         assert_eq!(ann.hears(&room), []);
-        let mut late = Member { peer: PeerId(3), revision: 0 };
-        assert_eq!(late.hears(&room), [(1, 29, "moving".to_owned())]);
+        let mut late = Member::new(PeerId(3));
+        assert_eq!(late.hears(&room), [(1, 2, "moving".to_owned())]);
     }
 
     #[test]
     fn who_leaves_is_told_of_at_once_and_who_falls_silent_in_the_end() {
         let (mut room, start) = (PresenceRoom::default(), Instant::now());
-        let mut bob = Member { peer: BOB, revision: 0 };
+        let mut bob = Member::new(BOB);
         room.handle_message(ANN, "ann", message(1, "a", true), start);
         room.handle_left(ANN, start + ms(1));
         assert_eq!(bob.hears(&room), [(1, 2, String::new())]);
         room.handle_left(ANN, start + ms(2));
         room.handle_message(PeerId(3), "eve", message(1, "e", true), start);
-        assert_eq!(bob.hears(&room), [(3, 1, "e".to_owned())]);
+        assert_eq!(bob.hears(&room), [(3, 3, "e".to_owned())]);
         let half = PRESENCE_TIMEOUT / 2;
         room.handle_message(PeerId(3), "eve", message(1, "e", true), start + half);
         assert_eq!(bob.hears(&room).len(), 1, "still here");
         room.handle_timeout(start + PRESENCE_TIMEOUT + ms(2));
         assert_eq!(bob.hears(&room), []);
         room.handle_timeout(start + half + PRESENCE_TIMEOUT);
-        assert_eq!(bob.hears(&room), [(3, 2, String::new())]);
+        assert_eq!(bob.hears(&room), [(3, 5, String::new())]);
         room.handle_timeout(start + half + 2 * PRESENCE_TIMEOUT);
         room.assert_invariants();
         assert!(room.entries.is_empty() && room.poll_timeout().is_none());
@@ -332,11 +359,45 @@ mod tests {
     #[test]
     fn somebody_who_shows_nothing_may_show_something_again() {
         let (mut room, start) = (PresenceRoom::default(), Instant::now());
-        let mut bob = Member { peer: BOB, revision: 0 };
+        let mut bob = Member::new(BOB);
         for (clock, state) in [(1, "a"), (2, ""), (3, "b")] {
             room.handle_message(ANN, "ann", message(clock, state, true), start + ms(clock * 100));
             assert_eq!(bob.hears(&room), [(1, clock, state.to_owned())]);
         }
+    }
+
+    #[test]
+    fn who_was_not_heard_of_for_long_is_seen_again() {
+        let (mut room, start) = (PresenceRoom::default(), Instant::now());
+        let mut bob = Member::new(BOB);
+        room.handle_message(ANN, "ann", message(7, "a", true), start);
+        let gone = start + PRESENCE_TIMEOUT;
+        room.handle_timeout(gone);
+        assert_eq!(bob.hears(&room), [(1, 2, String::new())]);
+        room.handle_message(ANN, "ann", message(6, "late", true), gone + ms(60));
+        assert_eq!(bob.hears(&room), [], "older than what is known");
+        room.handle_message(ANN, "ann", message(7, "a", true), gone + ms(100));
+        assert_eq!(bob.hears(&room), [(1, 3, "a".to_owned())], "a repetition brings back");
+        room.handle_timeout(gone + ms(100) + PRESENCE_TIMEOUT);
+        assert_eq!(bob.hears(&room), [(1, 4, String::new())]);
+        let back = gone + ms(200) + PRESENCE_TIMEOUT;
+        room.handle_message(ANN, "ann", message(8, "b", true), back);
+        assert_eq!(bob.hears(&room), [(1, 5, "b".to_owned())], "and so does a change");
+        room.handle_timeout(back + PRESENCE_TIMEOUT);
+        room.handle_timeout(back + 2 * PRESENCE_TIMEOUT);
+        assert!(room.entries.is_empty());
+        room.handle_message(ANN, "ann", message(8, "b", true), back + 2 * PRESENCE_TIMEOUT);
+        assert_eq!(bob.hears(&room), [(1, 7, "b".to_owned())], "after being forgotten as well");
+    }
+
+    #[test]
+    fn the_greatest_clock_of_all_is_one_like_any_other() {
+        let (mut room, start) = (PresenceRoom::default(), Instant::now());
+        let mut bob = Member::new(BOB);
+        room.handle_message(ANN, "ann", message(u64::MAX, "a", true), start);
+        assert_eq!(bob.hears(&room), [(1, 1, "a".to_owned())]);
+        room.handle_left(ANN, start + ms(1));
+        assert_eq!(bob.hears(&room), [(1, 2, String::new())]);
     }
 
     #[test]

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use super::{PeerId, PresenceState};
-use crate::limits::{PRESENCE_DEPARTED_MAX, PRESENCE_PEERS_MAX, PRESENCE_TIMEOUT};
+use crate::limits::{
+    PRESENCE_DEPARTED_MAX, PRESENCE_PEERS_MAX, PRESENCE_SUBJECT_BYTES_MAX, PRESENCE_TIMEOUT,
+};
 
 /// Somebody who is here.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,11 +47,11 @@ pub struct PresenceTable {
 
 impl PresenceTable {
     /// Takes in a state. One that cannot be read, or is older than what is known, is passed over; so
-    /// are newcomers when too many are here.
+    /// are newcomers when too many are here. A subject that is too long is cut.
     pub fn handle_state(
         &mut self,
         peer: PeerId,
-        subject: String,
+        mut subject: String,
         clock: u64,
         state: &[u8],
         now: Instant,
@@ -69,6 +71,8 @@ impl PresenceTable {
             return;
         }
         let Some(state) = PresenceState::decode(state) else { return };
+        subject.truncate(subject.floor_char_boundary(PRESENCE_SUBJECT_BYTES_MAX));
+        subject.shrink_to_fit();
         let presence = PeerPresence { peer, subject, state, last_seen: now };
         self.events.push_back(PresenceEvent::Here(presence.clone()));
         self.peers.insert(peer, (clock, presence));
@@ -197,5 +201,10 @@ mod tests {
         }
         assert_eq!(table.peers().len(), PRESENCE_PEERS_MAX);
         assert_eq!(table.departed.len(), PRESENCE_DEPARTED_MAX);
+        table.handle_close();
+        table.handle_state(ANN, "\u{e9}".repeat(9_999), 1, &state("a"), start);
+        let subject = &table.peers()[0].subject;
+        assert_eq!(subject.len(), PRESENCE_SUBJECT_BYTES_MAX);
+        assert!(subject.capacity() < 2 * PRESENCE_SUBJECT_BYTES_MAX);
     }
 }

@@ -116,6 +116,8 @@ struct Line {
     presence_set: watch::Receiver<u64>,
     /// What of presence waits for room on the stream.
     presence_frame: Option<ClientFrame>,
+    /// Whether the last frame was of presence, so that the next one is of the store, if there is one.
+    is_stores_turn: bool,
 }
 
 /// What a line has to attend to next.
@@ -152,6 +154,7 @@ impl Line {
             presence: None,
             presence_set,
             presence_frame: None,
+            is_stores_turn: false,
         })
     }
 
@@ -163,8 +166,7 @@ impl Line {
                     return Ok(());
                 }
                 Turn::Pipe(Ready::Room(true)) => {
-                    let frame = self.link.poll_transmit().or_else(|| self.presence_frame.take());
-                    if let Some(frame) = frame {
+                    if let Some(frame) = self.next_frame() {
                         self.pipe.send(frame);
                     }
                 }
@@ -190,8 +192,6 @@ impl Line {
     async fn next_turn(&mut self, stop: &mut watch::Receiver<bool>) -> Turn {
         let (link, now) = (self.link.poll_timeout(), Instant::now());
         let presence = self.presence.as_ref().and_then(|line| line.poll_timeout(now));
-        // What waits for room has no other time.
-        let presence = presence.filter(|_| self.presence_frame.is_none());
         let deadline = link.into_iter().chain(presence).min();
         let in_room = self.link.session().has_transmit() || self.presence_frame.is_some();
         let interest = Interest { in_room, in_frames: true };
@@ -206,6 +206,15 @@ impl Line {
             Ok(()) = self.presence_set.changed() => Turn::Presence,
             () = timer, if deadline.is_some() => Turn::Timeout,
         }
+    }
+
+    /// What to send next: presence and the store by turns, so that many changes on a slow line do not
+    /// make this side seem gone, and somebody who moves a lot does not hold the changes up.
+    fn next_frame(&mut self) -> Option<ClientFrame> {
+        let presence = self.presence_frame.take_if(|_| !self.is_stores_turn);
+        self.is_stores_turn = presence.is_some();
+        let link = &mut self.link;
+        presence.or_else(|| link.poll_transmit()).or_else(|| self.presence_frame.take())
     }
 
     fn handle_timeout(&mut self) -> Result<(), LinkError> {
@@ -233,12 +242,10 @@ impl Line {
         }
     }
 
-    /// Tells others what this side shows, if it is time.
+    /// Tells others what this side shows, if it is time. What still waits for room gives way: only the
+    /// newest state counts.
     fn tell_presence(&mut self) {
-        let Some(presence) = self.presence.as_ref().filter(|_| self.presence_frame.is_none())
-        else {
-            return;
-        };
+        let Some(presence) = &self.presence else { return };
         match presence.poll_transmit(Instant::now()) {
             Some(Outgoing::Datagram(frame)) => {
                 let datagram = encode_datagram(presence.stream(), &frame);

@@ -1,13 +1,15 @@
 //! Blobs in a store's file: whole or not at all, each once, and gone when nothing refers to them.
 
 use std::io::{Read, Seek, SeekFrom};
+use std::time::Duration;
 
 use sds_store::blob_hash;
 use tempfile::TempDir;
 
 use super::*;
 use crate::blob_rows::ROW_BYTES;
-use crate::blob_storage::{BlobReader, BlobWriter, write_blob};
+use crate::blob_storage::{BlobError, BlobReader, BlobWriter, write_blob};
+use crate::limits::{BLOB_CHUNK_BYTES_MAX, chunk_timeout};
 
 fn open(folder: &TempDir) -> RedbPersistence {
     let store = StoreId::new("s").unwrap();
@@ -159,6 +161,49 @@ fn parts_are_bounded_and_the_one_begun_first_gives_way() {
     assert_eq!(left(&parts[0]), 0);
     assert!(parts[1..].iter().all(|part| left(part) == 20));
     assert_eq!(contents(&persistence), crate::limits::BLOB_PARTS_MAX);
+}
+
+#[test]
+fn of_a_part_of_another_size_no_content_is_left() {
+    let folder = TempDir::new().unwrap();
+    let persistence = open(&folder);
+    let hash = blob_hash(b"right");
+    for size in [9, 5] {
+        let mut writer = BlobWriter::resume(persistence.blobs(), hash, size).unwrap();
+        assert!(writer.is_empty());
+        writer.write(b"ri").unwrap();
+    }
+    assert_eq!(contents(&persistence), 1);
+    assert_eq!(persistence.blobs().part_len(&hash, 5).unwrap(), 2);
+}
+
+#[test]
+fn a_transfer_over_a_slow_line_keeps_its_claim() {
+    let folder = TempDir::new().unwrap();
+    let persistence = open(&folder);
+    let (blobs, blob) = (persistence.blobs(), bytes(1, 50));
+    let hash = blob_hash(&blob);
+    let is_busy =
+        || matches!(BlobWriter::resume(persistence.blobs(), hash, 50), Err(BlobError::Busy));
+    // As long as a chunk may take, nobody else may have the part.
+    let nearly = chunk_timeout(BLOB_CHUNK_BYTES_MAX as u64) - Duration::from_secs(1);
+    let mut writer = BlobWriter::resume(Arc::clone(&blobs), hash, 50).unwrap();
+    for byte in blob[..20].chunks(1) {
+        blobs.claims().age(nearly);
+        assert!(is_busy());
+        writer.write(byte).unwrap();
+    }
+    // One that ends gives way at once, and one that hangs in the end.
+    drop(writer);
+    let mut hanging = BlobWriter::resume(Arc::clone(&blobs), hash, 50).unwrap();
+    assert_eq!(hanging.len(), 20);
+    blobs.claims().age(nearly + Duration::from_secs(1));
+    let mut writer = BlobWriter::resume(Arc::clone(&blobs), hash, 50).unwrap();
+    assert!(matches!(hanging.write(b"late"), Err(BlobError::Busy)));
+    drop(hanging);
+    writer.write(&blob[20..]).unwrap();
+    writer.finish().unwrap();
+    assert_eq!(read(&persistence, hash).as_deref(), Some(&*blob));
 }
 
 #[test]

@@ -140,15 +140,15 @@ impl BlobStorage for RedbBlobs {
         self.database.read(|read| blob_rows::part_len(read, OWNER, hash, size))
     }
 
-    fn resume(&self, hash: &BlobHash, size: u64) -> Result<(Content, u64), StorageError> {
+    fn resume(&self, hash: &BlobHash, size: u64) -> Result<Option<(Content, u64)>, StorageError> {
         let fresh = Content { number: self.begin(), size };
-        let (part, held, former) = self.database.write(|write| {
-            let former = blob_rows::make_room(write, OWNER, hash, BLOB_PARTS_MAX)?;
-            let (part, held) = blob_rows::resume(write, OWNER, hash, fresh)?;
-            Ok((part, held, former))
-        })?;
-        self.sweep(former);
-        Ok((part, held))
+        let is_live = |number| self.claims.is_live(number);
+        let part = self
+            .database
+            .write(|write| blob_rows::resume(write, OWNER, hash, fresh, BLOB_PARTS_MAX, is_live))?;
+        let Some(part) = part else { return Ok(None) };
+        self.sweep(part.garbage);
+        Ok(Some((part.content, part.held)))
     }
 
     fn append(&self, number: u64, offset: u64, bytes: &[u8]) -> Result<bool, StorageError> {
