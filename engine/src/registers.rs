@@ -383,9 +383,12 @@ impl EntryState {
             return;
         }
         traces.watch.note_field(entry, field, || self.shown_value(entry, field));
-        let before = || self.fields.get(field).map(RegisterView::to_register);
-        traces.journal.note(entry, || Undo::Field(field, before()));
-        self.fields.set(register);
+        if traces.journal.is_recording() {
+            let before = self.fields.replace(register);
+            traces.journal.note(entry, || Undo::Field(field, before));
+        } else {
+            self.fields.set(register);
+        }
     }
 
     /// The text that the `Set` `set` made in `field`, if that value still stands.

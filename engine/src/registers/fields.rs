@@ -111,6 +111,18 @@ impl Fields {
         }
     }
 
+    /// The same; returns the register before.
+    pub(crate) fn replace(&mut self, register: &RegisterView<'_>) -> Option<Register> {
+        if let Self::Loose(loose) = self
+            && let Some(known) = loose.get_mut(register.field)
+        {
+            return Some(std::mem::replace(known, register.to_register()));
+        }
+        let before = self.get(register.field).map(RegisterView::to_register);
+        self.set(register);
+        before
+    }
+
     /// The same where the register is there already.
     pub(crate) fn insert(&mut self, register: Register) {
         if let Self::Loose(loose) = self
@@ -162,9 +174,14 @@ impl Fields {
     pub(crate) fn retain(&mut self, keep: impl Fn(&RegisterView<'_>) -> bool) {
         match self {
             Self::Packed(packed) => {
-                if !packed.iter().all(|register| keep(&register)) {
-                    let kept = packed.filtered(keep);
-                    *packed = kept.unwrap_or_default();
+                if packed.iter().all(|register| keep(&register)) {
+                    return;
+                }
+                if let Some(kept) = packed.filtered(&keep) {
+                    *packed = kept;
+                } else {
+                    *self = Self::Loose(Box::new(Loose::of(packed)));
+                    self.retain(keep);
                 }
             }
             Self::Loose(loose) => match &mut **loose {

@@ -29,6 +29,11 @@ impl Journal {
         Self(Some(Vec::new()))
     }
 
+    /// Whether it keeps what it is told.
+    pub(crate) const fn is_recording(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// How many records there are.
     pub(crate) fn len(&self) -> usize {
         self.0.as_ref().map_or(0, Vec::len)

@@ -43,23 +43,23 @@ impl Packed {
 
     /// The register of a field.
     pub(super) fn get(&self, field: FieldIx) -> Option<RegisterView<'_>> {
-        let mut unpacker = Unpacker::new(&self.0);
-        loop {
-            let head = unpacker.head()?;
-            if head.field == field {
-                return unpacker.register(&head);
-            }
-            unpacker.skip(&head)?;
-        }
+        let (mut unpacker, head) = self.seek(field)?;
+        unpacker.register(&head)
     }
 
     /// The life and stamp of the register of a field.
     pub(super) fn rank(&self, field: FieldIx) -> Option<(Life, Stamp)> {
+        let (unpacker, head) = self.seek(field)?;
+        Some((head.life, unpacker.last))
+    }
+
+    /// Goes to the value of a field.
+    fn seek(&self, field: FieldIx) -> Option<(Unpacker<'_>, Head)> {
         let mut unpacker = Unpacker::new(&self.0);
         loop {
             let head = unpacker.head()?;
             if head.field == field {
-                return Some((head.life, unpacker.last));
+                return Some((unpacker, head));
             }
             unpacker.skip(&head)?;
         }
