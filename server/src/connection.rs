@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use quinn::{Connection, Incoming, RecvStream, SendStream, VarInt};
+use quinn::{Connection, RecvStream, SendStream, VarInt};
 use sds_engine::BlobHash;
 use sds_sync::limits::{
     BLOB_FRAME_BYTES_MAX, CONNECTION_WINDOW_BYTES, FIRST_FRAME_BYTES_MAX, IDLE_CONNECTION_TIMEOUT,
@@ -124,11 +124,6 @@ impl Drop for Granted {
     }
 }
 
-/// Shakes hands. `None` if the client does not, or not in time.
-pub(crate) async fn shake_hands(incoming: Incoming) -> Option<Connection> {
-    timeout(IDLE_CONNECTION_TIMEOUT, incoming).await.ok()?.ok()
-}
-
 /// Serves a connection until the client leaves, opens nothing, or the relay stops.
 pub(crate) async fn serve(
     node: Arc<Node>,
@@ -161,14 +156,6 @@ pub(crate) async fn serve(
     connection.close(VarInt::from_u32(0), b"shutting down");
 }
 
-/// Ends a stream with the reason.
-pub(crate) async fn refuse(mut sender: FrameSender, refusal: Refusal) {
-    if sender.send(&refusal.frame()).await.is_ok() {
-        // A client that does not take the reason is not waited for.
-        let _taken = timeout(OPEN_TIMEOUT, sender.finish()).await;
-    }
-}
-
 async fn serve_stream(
     peer: Arc<Peer>,
     send: SendStream,
@@ -179,7 +166,7 @@ async fn serve_stream(
     let mut receiver = FrameReceiver::new(receive, FIRST_FRAME_BYTES_MAX);
     let Ok(first) = timeout(OPEN_TIMEOUT, receiver.next()).await else {
         let message = "the first frame did not come in time";
-        return refuse(sender, Refusal::new(RefusalCode::Unexpected, message)).await;
+        return sender.refuse(Refusal::new(RefusalCode::Unexpected, message)).await;
     };
     match first {
         Ok(Some(ClientFrame::Open { protocol, store, token, version })) => {
@@ -208,11 +195,11 @@ async fn serve_stream(
         }
         Ok(Some(_)) => {
             let message = "no stream begins with this frame";
-            refuse(sender, Refusal::new(RefusalCode::Unexpected, message)).await;
+            sender.refuse(Refusal::new(RefusalCode::Unexpected, message)).await;
         }
         Err(StreamError::Frame(_)) => {
             let message = "the first frame is not well formed, or too large";
-            refuse(sender, Refusal::new(RefusalCode::Malformed, message)).await;
+            sender.refuse(Refusal::new(RefusalCode::Malformed, message)).await;
         }
         Ok(None) | Err(_) => {}
     }

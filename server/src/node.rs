@@ -3,20 +3,19 @@
 use std::fmt;
 use std::fs::DirBuilder;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use quinn::{Endpoint, VarInt};
 use sds_sync::limits::STOP_TIMEOUT;
-use sds_sync::transport::server_endpoint;
-use sds_sync::{CertificateHash, RelayUrl, StorageError, TransportError, UrlError};
+use sds_sync::transport::{Admission, serve_connections, server_endpoint};
+use sds_sync::{CertificateHash, RelayUrl, StorageError, TransportError};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::connection::{serve, shake_hands};
+use crate::connection::serve;
 use crate::limits::{CONNECTIONS_MAX, UNPROVED_HANDSHAKES_MAX};
 use crate::log_writer::LogWriter;
 use crate::rooms::Rooms;
@@ -142,7 +141,8 @@ impl Relay {
         let endpoint = server_endpoint(listen, identity.chain, identity.key).map_err(refused)?;
         let no_address = |error| refused(TransportError::Socket(Arc::new(error)));
         let local_addr = endpoint.local_addr().map_err(no_address)?;
-        let url = url_of(local_addr, certificate_hash).map_err(|_| StartError::Ending)?;
+        let url = RelayUrl::of_listener(local_addr, None, certificate_hash)
+            .map_err(|_| StartError::Ending)?;
         let (log, rooms) = (Arc::new(log), Arc::new(Rooms::default()));
         let (writer, writing) = LogWriter::spawn(Arc::clone(&log), Arc::clone(&rooms));
         let log_writer = writer.clone();
@@ -225,15 +225,6 @@ fn create_private(folder: &Path) -> io::Result<()> {
     builder.recursive(true).create(folder)
 }
 
-fn url_of(address: SocketAddr, certificate: CertificateHash) -> Result<RelayUrl, UrlError> {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    RelayUrl::new(&ip.to_string(), address.port(), Some(certificate))
-}
-
 /// Returns when the relay has to stop.
 pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     // Without a sender the relay is gone altogether.
@@ -241,32 +232,11 @@ pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 async fn accept(node: Arc<Node>, endpoint: Endpoint, mut stop: watch::Receiver<bool>) {
-    let (mut handshakes, mut connections) = (JoinSet::new(), JoinSet::new());
-    loop {
-        tokio::select! {
-            () = stopped(&mut stop) => break,
-            Some(_) = connections.join_next() => {}
-            Some(shaken) = handshakes.join_next() => {
-                if let Ok(Some(connection)) = shaken {
-                    connections.spawn(serve(Arc::clone(&node), connection, stop.clone()));
-                }
-            }
-            incoming = endpoint.accept() => {
-                let Some(incoming) = incoming else { break };
-                if connections.len() + handshakes.len() >= CONNECTIONS_MAX {
-                    incoming.refuse();
-                } else if handshakes.len() >= UNPROVED_HANDSHAKES_MAX
-                    && !incoming.remote_address_validated()
-                {
-                    // Only who has proved its address already cannot be asked to.
-                    let _asked = incoming.retry();
-                } else {
-                    handshakes.spawn(shake_hands(incoming));
-                }
-            }
-        }
-    }
-    // Who has not even shaken hands is not waited for.
-    drop(handshakes);
-    while connections.join_next().await.is_some() {}
+    let admission =
+        Admission { connections_max: CONNECTIONS_MAX, unproved_max: UNPROVED_HANDSHAKES_MAX };
+    let streams_stop = stop.clone();
+    serve_connections(endpoint, admission, stopped(&mut stop), |connection| {
+        serve(Arc::clone(&node), connection, streams_stop.clone())
+    })
+    .await;
 }

@@ -16,7 +16,7 @@ use sds_sync::{
 use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until};
 
-use crate::connection::{Peer, refuse};
+use crate::connection::Peer;
 use crate::log_writer::Outcome;
 use crate::node::{Node, stopped};
 use crate::presence_seat::PresenceSeat;
@@ -86,7 +86,7 @@ pub(crate) async fn serve_store(
         }
         Err(refusal) => {
             tracing::info!(code = refusal.code.code(), "not opened");
-            refuse(sender, refusal).await;
+            sender.refuse(refusal).await;
         }
     }
 }

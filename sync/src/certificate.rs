@@ -1,13 +1,14 @@
 //! The certificate of who answers: from files, or self-signed and kept, so that its hash can be pinned.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, date_time_ymd};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tempfile::NamedTempFile;
+
+use crate::process::write_private;
 
 /// The self-signed certificate and its key in their folder, in one file, so that they go together.
 const IDENTITY_FILE: &str = "identity.pem";
@@ -93,7 +94,7 @@ impl Identity {
             params.not_after = date_time_ymd(2120, 1, 1);
             let made = params.self_signed(&pair)?;
             let text = made.pem() + &pair.serialize_pem();
-            let written = write_new(&path, text.as_bytes());
+            let written = write_private(&path, text.as_bytes());
             written.map_err(|source| CertificateError::Io { path: path.clone(), source })?;
         }
         // Of several that start at once, the fastest has made it.
@@ -103,17 +104,6 @@ impl Identity {
 
 fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
     fs::read(path).map_err(|source| CertificateError::Io { path: path.to_owned(), source })
-}
-
-/// Writes a file that only its owner can read, whole, unless there is one of this name.
-fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut draft = NamedTempFile::new_in(path.parent().unwrap_or(path))?;
-    draft.write_all(content)?;
-    draft.as_file().sync_all()?;
-    match draft.persist_noclobber(path) {
-        Err(failed) if failed.error.kind() != io::ErrorKind::AlreadyExists => Err(failed.error),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

@@ -38,6 +38,7 @@ mod outbox;
 mod persistence;
 mod place;
 pub mod presence;
+pub mod process;
 mod random;
 mod read_only;
 mod reconnect;
