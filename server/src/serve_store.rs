@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use sds_engine::{Change, Version};
+use sds_engine::{Change, ReplicaId, Version};
 use sds_sync::limits::{FRAME_BYTES_MAX, OPEN_SEATS_MAX, PROTOCOL_VERSION};
 use sds_sync::transport::{FramePipe, FrameReceiver, FrameSender, Interest, Ready, StreamError};
 use sds_sync::{
@@ -17,11 +17,12 @@ use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until};
 
 use crate::connection::Peer;
-use crate::log_writer::Outcome;
+use crate::log_writer::{self, Outcome};
 use crate::node::{Node, stopped};
 use crate::presence_seat::PresenceSeat;
 use crate::relay::{Cursor, Next};
 use crate::rooms::Member;
+use crate::store_log::Author;
 use sds_sync::access::{Access, AccessError};
 
 /// How long to sleep at most before the clock is looked at again: clocks are set, machines
@@ -62,6 +63,7 @@ pub(crate) async fn serve_store(
             let presence = (request.protocol >= PRESENCE_SINCE)
                 .then(|| Attendance::begin(peer, stream, &member, &store, access.subject.clone()));
             let pipe = FramePipe::new(sender, receiver);
+            let author = Arc::new(author_of(&request, &access));
             let asked = Asked { had: version, seats: request.seats.take() };
             match open_session(peer, &store, &access, asked, &member).await {
                 Ok(session) => {
@@ -71,6 +73,7 @@ pub(crate) async fn serve_store(
                     let room = Service {
                         node,
                         store,
+                        author,
                         session,
                         member,
                         pipe,
@@ -115,6 +118,12 @@ fn admit(node: &Node, request: &OpenRequest) -> Result<(StoreId, Access, Version
     Ok((store, access, version))
 }
 
+/// Whose changes those are that come on the stream.
+fn author_of(request: &OpenRequest, access: &Access) -> Author {
+    let seats = request.seats.iter().flatten().filter_map(|seat| ReplicaId::new(*seat));
+    Author { subject: access.subject.clone(), seats: seats.collect() }
+}
+
 /// What a client has, and wants to know.
 struct Asked {
     had: Version,
@@ -147,6 +156,7 @@ type Append = Pin<Box<dyn Future<Output = Option<Outcome>> + Send>>;
 struct Service {
     node: Arc<Node>,
     store: StoreId,
+    author: Arc<Author>,
     session: ServingSession<Cursor>,
     member: Member,
     pipe: FramePipe<RelayFrame, ClientFrame>,
@@ -374,10 +384,12 @@ impl Service {
     /// Hands changes to the writer when it is their turn.
     fn append(&self, changes: Vec<Change>) -> Append {
         let turn = self.member.turn(changes.iter().map(memory_of).sum());
-        let (writer, store) = (self.node.writer.clone(), self.store.clone());
+        let (store, author) = (self.store.clone(), Arc::clone(&self.author));
+        let work = log_writer::Append { store, author, changes, skips_lacking: false };
+        let writer = self.node.writer.clone();
         Box::pin(async move {
             let _turn = turn.await;
-            writer.append(store, changes).await.ok()
+            writer.append(work).await.ok()
         })
     }
 
