@@ -5,6 +5,7 @@
 //! - [`relay`]: who hears what, without I/O; one client's side is `sds_sync`'s `ServingSession`.
 //! - [`config`]: the command line of the program.
 //! - [`store_log`]: what is kept on disk.
+//! - [`metrics`]: what is counted.
 //! - [`limits`]: every bound that the protocol does not set already.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::unreachable))]
 
@@ -12,6 +13,7 @@ pub mod config;
 mod connection;
 pub mod limits;
 mod log_writer;
+pub mod metrics;
 mod node;
 mod presence_seat;
 pub mod relay;

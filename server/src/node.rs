@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use crate::connection::serve;
 use crate::limits::{CONNECTIONS_MAX, UNPROVED_HANDSHAKES_MAX};
 use crate::log_writer::LogWriter;
+use crate::metrics::Metrics;
 use crate::rooms::Rooms;
 use crate::store_log::StoreLog;
 use sds_sync::access::{Gate, Secret};
@@ -92,9 +93,16 @@ pub(crate) struct Node {
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) writer: LogWriter,
     pub(crate) log: Arc<StoreLog>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Node {
+    /// Looks up what is not counted, and tells everything as text.
+    pub(crate) fn measure(&self) -> String {
+        self.metrics.stores_open.set(i64::try_from(self.rooms.len()).unwrap_or(i64::MAX));
+        self.metrics.encode()
+    }
+
     /// Reads from the file, off the threads that must not wait. `None` if that fails.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
@@ -104,6 +112,7 @@ impl Node {
         match tokio::task::spawn_blocking(move || look(&log)).await {
             Ok(Ok(value)) => Some(value),
             Ok(Err(error)) => {
+                self.metrics.storage_failures.inc();
                 tracing::error!(code = error.code(), %error, "cannot read");
                 None
             }
@@ -120,7 +129,7 @@ pub struct Relay {
     url: RelayUrl,
     stop: watch::Sender<bool>,
     accepting: tokio::task::JoinHandle<()>,
-    log_writer: LogWriter,
+    node: Arc<Node>,
     writing: Option<JoinHandle<()>>,
 }
 
@@ -144,22 +153,14 @@ impl Relay {
         let url = RelayUrl::of_listener(local_addr, None, certificate_hash)
             .map_err(|_| StartError::Ending)?;
         let (log, rooms) = (Arc::new(log), Arc::new(Rooms::default()));
-        let (writer, writing) = LogWriter::spawn(Arc::clone(&log), Arc::clone(&rooms));
-        let log_writer = writer.clone();
-        let node = Node { gate, rooms, writer, log };
+        let metrics = Arc::new(Metrics::default());
+        let (writer, writing) =
+            LogWriter::spawn(Arc::clone(&log), Arc::clone(&rooms), Arc::clone(&metrics));
+        let node = Arc::new(Node { gate, rooms, writer, log, metrics });
         let (stop, stopped) = watch::channel(false);
-        let accepting = tokio::spawn(accept(Arc::new(node), endpoint.clone(), stopped));
+        let accepting = tokio::spawn(accept(Arc::clone(&node), endpoint.clone(), stopped));
         let writing = Some(writing);
-        Ok(Self {
-            endpoint,
-            local_addr,
-            certificate_hash,
-            url,
-            stop,
-            accepting,
-            log_writer,
-            writing,
-        })
+        Ok(Self { endpoint, local_addr, certificate_hash, url, stop, accepting, node, writing })
     }
 
     /// Where the relay listens.
@@ -181,6 +182,12 @@ impl Relay {
         self.url.clone()
     }
 
+    /// What the relay has counted, as text in the OpenMetrics form.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        self.node.measure()
+    }
+
     /// Tells all clients that it stops, writes what they have sent, and closes the file.
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
@@ -188,7 +195,7 @@ impl Relay {
         let _ended = (&mut self.accepting).await;
         self.endpoint.close(VarInt::from_u32(0), b"shutting down");
         let _idle = timeout(STOP_TIMEOUT, self.endpoint.wait_idle()).await;
-        self.log_writer.stop();
+        self.node.writer.stop();
         if let Some(writing) = self.writing.take() {
             let _joined = tokio::task::spawn_blocking(move || writing.join()).await;
         }
@@ -198,7 +205,7 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.accepting.abort();
-        self.log_writer.stop();
+        self.node.writer.stop();
     }
 }
 

@@ -32,13 +32,16 @@ impl PresenceSeat {
         Self { rooms, store, peer: PeerId::random(), subject, budget }
     }
 
-    /// Takes in what the client shows, unless it says too much.
-    pub(crate) fn handle_state(&self, clock: u64, state: Bytes, is_settled: bool) {
+    /// Takes in what the client shows, unless it says too much: then it says false.
+    #[must_use]
+    pub(crate) fn handle_state(&self, clock: u64, state: Bytes, is_settled: bool) -> bool {
         let now = Instant::now();
-        if self.has_budget(now) {
+        let has_budget = self.has_budget(now);
+        if has_budget {
             let message = PresenceMessage { clock, state, is_settled };
             self.with(|room| room.handle_message(self.peer, &self.subject, message, now));
         }
+        has_budget
     }
 
     /// What the client has to hear next of the others, which has heard all up to `revision`; the frame

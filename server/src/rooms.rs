@@ -117,6 +117,11 @@ impl Rooms {
         Some(outcome)
     }
 
+    /// How many stores somebody has open.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<StoreId, Entry>> {
         // No code under this lock can leave a room half changed.
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)

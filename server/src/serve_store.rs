@@ -81,12 +81,15 @@ pub(crate) async fn serve_store(
                     };
                     room.run().await;
                 }
-                Err(refusal) => pipe.finish([refusal.frame()]).await,
+                Err(refusal) => {
+                    peer.node.metrics.refused(refusal.code);
+                    pipe.finish([refusal.frame()]).await;
+                }
             }
         }
         Err(refusal) => {
             tracing::info!(code = refusal.code.code(), "not opened");
-            sender.refuse(refusal).await;
+            peer.refuse(sender, refusal).await;
         }
     }
 }
@@ -206,6 +209,7 @@ impl Attendance {
             && let Some((revision, frame, is_settled)) = self.seat.next(self.revision)
         {
             self.revision = revision;
+            self.peer.node.metrics.presence_delivered.inc();
             if is_settled || !self.peer.send_datagram(self.stream, &frame) {
                 self.frame = Some(frame);
             }
@@ -270,6 +274,9 @@ impl Service {
         self.presence = None;
         self.settle().await;
         let last: Vec<RelayFrame> = std::iter::from_fn(|| self.session.poll_transmit()).collect();
+        if let Some(RelayFrame::Refused { code, .. }) = last.last() {
+            self.node.metrics.refused(RefusalCode::from_number(*code));
+        }
         self.pipe.finish(last).await;
     }
 
@@ -321,7 +328,7 @@ impl Service {
         match received {
             Ok(Some(ClientFrame::Presence { clock, state })) if self.presence.is_some() => {
                 if let Some(presence) = &self.presence {
-                    presence.seat.handle_state(clock, state, true);
+                    presence.peer.show(&presence.seat, clock, state, true);
                 }
             }
             Ok(frame) => self.session.handle_frame(frame.unwrap_or(ClientFrame::Bye)),
@@ -356,6 +363,7 @@ impl Service {
     /// Moves the client on over the part of the log at position `from`.
     fn pass(&mut self, from: u64, changes: Vec<Arc<[u8]>>) {
         let lacking = self.session.cursor_mut().pass(from, changes);
+        self.node.metrics.changes_delivered.inc_by(lacking.len() as u64);
         self.session.handle_log(lacking);
     }
 
