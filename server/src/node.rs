@@ -16,8 +16,9 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::connection::serve;
-use crate::limits::{CONNECTIONS_MAX, UNPROVED_HANDSHAKES_MAX};
+use crate::limits::Limits;
 use crate::log_writer::LogWriter;
+use crate::metrics::Metrics;
 use crate::rooms::Rooms;
 use crate::store_log::StoreLog;
 use sds_sync::access::{Gate, Secret};
@@ -39,6 +40,8 @@ pub struct RelayConfig {
     pub data_dir: PathBuf,
     /// The certificate.
     pub certificate: CertificateSource,
+    /// What clients may do.
+    pub limits: Limits,
 }
 
 impl RelayConfig {
@@ -51,6 +54,7 @@ impl RelayConfig {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             data_dir: data_dir.into(),
             certificate: CertificateSource::SelfSigned,
+            limits: Limits::default(),
         }
     }
 }
@@ -88,6 +92,8 @@ pub enum StartError {
 
 /// What all connections share.
 pub(crate) struct Node {
+    pub(crate) limits: Limits,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) gate: Gate,
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) writer: LogWriter,
@@ -130,6 +136,7 @@ impl Relay {
     /// # Errors
     /// If the folder, the file, the certificate or the address cannot be used.
     pub async fn start(config: RelayConfig) -> Result<Self, StartError> {
+        let limits = config.limits.clone();
         let (listen, gate) = (config.listen, Gate::new(&config.secret, config.issuer.clone()));
         let opened = tokio::task::spawn_blocking(move || open(&config)).await;
         let (log, identity) = opened.map_err(|_| StartError::Ending)??;
@@ -146,7 +153,8 @@ impl Relay {
         let (log, rooms) = (Arc::new(log), Arc::new(Rooms::default()));
         let (writer, writing) = LogWriter::spawn(Arc::clone(&log), Arc::clone(&rooms));
         let log_writer = writer.clone();
-        let node = Node { gate, rooms, writer, log };
+        let metrics = Arc::new(Metrics::default());
+        let node = Node { limits, metrics, gate, rooms, writer, log };
         let (stop, stopped) = watch::channel(false);
         let accepting = tokio::spawn(accept(Arc::new(node), endpoint.clone(), stopped));
         let writing = Some(writing);
@@ -232,8 +240,10 @@ pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 async fn accept(node: Arc<Node>, endpoint: Endpoint, mut stop: watch::Receiver<bool>) {
-    let admission =
-        Admission { connections_max: CONNECTIONS_MAX, unproved_max: UNPROVED_HANDSHAKES_MAX };
+    let admission = Admission {
+        connections_max: node.limits.connections as usize,
+        unproved_max: node.limits.unproved_handshakes as usize,
+    };
     let streams_stop = stop.clone();
     serve_connections(endpoint, admission, stopped(&mut stop), |connection| {
         serve(Arc::clone(&node), connection, streams_stop.clone())
