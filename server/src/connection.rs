@@ -100,7 +100,7 @@ impl Peer {
         if seat.handle_state(clock, state, is_settled) {
             self.node.metrics.presence_received.inc();
         } else {
-            self.node.metrics.limit_hit(Limit::Presence);
+            self.node.metrics.limit_hit(Limit::PresenceRate);
         }
     }
 
@@ -137,6 +137,21 @@ impl Peer {
 impl Drop for Peer {
     fn drop(&mut self) {
         self.node.metrics.connections.dec();
+    }
+}
+
+impl Granted {
+    /// Notes what a newer token allows.
+    pub(crate) fn set_access(&mut self, access: &Access) {
+        let metrics = &self.peer.node.metrics;
+        metrics.session(self.scope, false);
+        metrics.session(access.scope, true);
+        self.scope = access.scope;
+        let mut open = self.peer.open();
+        if let Some(entry) = open.entries.iter_mut().find(|entry| **entry == self.entry) {
+            entry.may_write = access.may_write();
+        }
+        self.entry.may_write = access.may_write();
     }
 }
 

@@ -46,8 +46,9 @@ impl Reconnect {
         }
         let mut delay = self.backoff.next_delay(random);
         if let LinkError::Refused { after: Some(pause), .. } = failure {
-            // Not all at once, either.
-            delay = pause.min(COME_BACK_MAX).saturating_add(delay);
+            // Not all at once, either: some take up to twice as long.
+            let share = f64::from(random) / f64::from(u32::MAX);
+            delay = pause.min(COME_BACK_MAX).mul_f64(1.0 + share);
         }
         match failure {
             // Another copy of this file may have been faster; the next connection will see that.
@@ -92,6 +93,22 @@ mod tests {
         assert!(matches!(reconnect.after(forked(), true, 0), NextAttempt::Retry(_)));
         assert!(matches!(reconnect.after(LinkError::Ended, true, 0), NextAttempt::Retry(_)));
         assert!(matches!(reconnect.after(forked(), true, 0), NextAttempt::Refused { .. }));
+    }
+
+    #[test]
+    fn a_relay_says_when_to_come_back_but_not_never() {
+        let stopping = |after| LinkError::Refused {
+            code: RefusalCode::ShuttingDown,
+            message: String::new(),
+            after: Some(after),
+        };
+        let mut reconnect = Reconnect::new();
+        let second = Duration::from_secs(1);
+        assert_eq!(reconnect.after(stopping(second), true, 0), NextAttempt::Retry(second));
+        let late = reconnect.after(stopping(second), true, u32::MAX);
+        assert_eq!(late, NextAttempt::Retry(2 * second));
+        let never = reconnect.after(stopping(Duration::MAX), true, 0);
+        assert_eq!(never, NextAttempt::Retry(COME_BACK_MAX));
     }
 
     #[test]

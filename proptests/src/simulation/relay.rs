@@ -13,7 +13,7 @@ use sds_server::store_log::{StoreLog, append};
 use sds_server::{Grant, Scope, Secret, mint};
 use sds_sync::access::Gate;
 use sds_sync::database::Failure;
-use sds_sync::limits::FRAME_BYTES_MAX;
+use sds_sync::limits::{FRAME_BYTES_MAX, PROTOCOL_VERSION};
 use sds_sync::{
     ClientFrame, Refusal, RefusalCode, RelayFrame, ServingSession, StorageError, StoreId, Token,
 };
@@ -340,7 +340,11 @@ impl RelayProcess {
             *room = Room::new(end);
         }
         let cursor = Cursor::new(had, position, end);
-        let session = ServingSession::new(&version, Some(tips), access.may_write(), cursor);
+        let writable = access.may_write();
+        let mut session =
+            ServingSession::new(PROTOCOL_VERSION, &version, Some(tips), writable, cursor);
+        let left = access.expires.duration_since(now).unwrap_or_default();
+        session.set_access(None, writable, left);
         let (session, is_appending) = (Box::new(session), false);
         Ok(Session::Open { session, version, is_appending, expires: access.expires })
     }

@@ -57,9 +57,10 @@ pub(super) async fn run(
             let attempt = reconnect.attempt();
             shared.report_connection(number, ConnectionState::WaitingToReconnect { attempt });
             tokio::select! {
-                true = credentials.renew() => failure = LinkError::Renewing,
+                is_renewed = credentials.renew() => if is_renewed {
+                    failure = LinkError::Renewing;
+                },
                 () = stopped(&mut stop) => return,
-                else => {}
             }
         }
         let next = reconnect.after(failure, was_open, random::jitter());
