@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use sds_engine::{Change, Version};
+use sds_engine::{Change, ReplicaId, Version};
 use sds_sync::limits::{FRAME_BYTES_MAX, OPEN_SEATS_MAX, PROTOCOL_VERSION};
 use sds_sync::transport::{FramePipe, FrameReceiver, FrameSender, Interest, Ready, StreamError};
 use sds_sync::{
@@ -18,10 +18,11 @@ use tokio::time::sleep;
 
 use crate::attendance::Attendance;
 use crate::connection::{Granted, Peer};
-use crate::log_writer::Outcome;
+use crate::log_writer::{self, Outcome};
 use crate::node::{Node, stopped};
 use crate::relay::{Cursor, Next};
 use crate::rooms::Member;
+use crate::store_log::Author;
 use sds_sync::access::{Access, AccessError};
 
 /// How long to sleep at most before the clock is looked at again: clocks are set, machines
@@ -65,14 +66,17 @@ pub(crate) async fn serve_store(
             let (protocol, stream) = (request.protocol, sender.id());
             let attendance = Attendance::begin(peer, protocol, stream, &member, &access.subject);
             let pipe = FramePipe::new(sender, receiver);
+            let author = Arc::new(author_of(&request, &access));
             let asked = Asked { protocol, had: version, seats: request.seats.take() };
-            match open_session(peer, &store, &access, asked, &member).await {
+            match open_session(peer, &store, &access, asked, &author, &member).await {
                 Ok(session) => {
                     let node = Arc::clone(&peer.node);
                     let pending = None;
                     let mut service = Service {
                         node,
                         store,
+                        author,
+                        passes_over: false,
                         session,
                         member,
                         pipe,
@@ -126,6 +130,12 @@ fn check_token(node: &Node, token: &Token, store: &str) -> Result<Access, Refusa
     })
 }
 
+/// Whose changes those are that come on the stream.
+fn author_of(request: &OpenRequest, access: &Access) -> Author {
+    let seats = request.seats.iter().flatten().filter_map(|seat| ReplicaId::new(*seat));
+    Author { subject: access.subject.clone(), seats: seats.collect() }
+}
+
 /// What a client has, and wants to know.
 struct Asked {
     protocol: u16,
@@ -138,19 +148,25 @@ async fn open_session(
     store: &StoreId,
     access: &Access,
     Asked { protocol, had, seats }: Asked,
+    author: &Arc<Author>,
     member: &Member,
 ) -> Result<ServingSession<Cursor>, Refusal> {
-    let (id, known) = (store.clone(), had.clone());
+    let (id, known, author) = (store.clone(), had.clone(), Arc::clone(author));
     let read = peer.node.read(move |log| {
         let (position, end) = log.position_for(&id, &known)?;
         // What is said of the seats is never more than what is said to be here.
         let tips = seats.map(|seats| log.tips(&id, &seats)).transpose()?;
-        Ok((log.version(&id)?, tips, position, end))
+        let foreign = log.foreign(&id, &author)?;
+        Ok((log.version(&id)?, tips, foreign, position, end))
     });
-    let (version, tips, position, end) = read.await.ok_or(STORAGE_FAILED)?;
+    let (version, tips, foreign, position, end) = read.await.ok_or(STORAGE_FAILED)?;
     member.note_end(end);
     let (writable, cursor) = (access.may_write(), Cursor::new(had, position, end));
-    Ok(ServingSession::new(protocol, &version, tips, writable, cursor))
+    let mut session = ServingSession::new(protocol, &version, tips, writable, cursor);
+    if writable {
+        foreign.iter().for_each(|(replica, next)| session.handle_passed_over(*replica, *next));
+    }
+    Ok(session)
 }
 
 /// An append that waits for its turn or is on its way to the disk. `None` if the relay stops.
@@ -159,6 +175,9 @@ type Append = Pin<Box<dyn Future<Output = Option<Outcome>> + Send>>;
 struct Service {
     node: Arc<Node>,
     store: StoreId,
+    author: Arc<Author>,
+    /// Whether changes of the client were passed over, so that those behind them may lack something.
+    passes_over: bool,
     session: ServingSession<Cursor>,
     member: Member,
     pipe: FramePipe<RelayFrame, ClientFrame>,
@@ -349,10 +368,12 @@ impl Service {
     /// Hands changes to the writer when it is their turn.
     fn append(&self, changes: Vec<Change>) -> Append {
         let turn = self.member.turn(changes.iter().map(memory_of).sum());
-        let (writer, store) = (self.node.writer.clone(), self.store.clone());
+        let (store, author) = (self.store.clone(), Arc::clone(&self.author));
+        let work = log_writer::Append { store, author, changes, skips_lacking: self.passes_over };
+        let writer = self.node.writer.clone();
         Box::pin(async move {
             let _turn = turn.await;
-            writer.append(store, changes).await.ok()
+            writer.append(work).await.ok()
         })
     }
 
@@ -361,6 +382,10 @@ impl Service {
             Some(Ok(appended)) => {
                 if let Some(code) = appended.refused {
                     tracing::warn!(store = %self.store, code = code.code(), "changes refused");
+                }
+                self.passes_over |= !appended.foreign.is_empty();
+                for (replica, next) in appended.foreign {
+                    self.session.handle_passed_over(replica, next);
                 }
                 self.session.handle_appended(&appended.stored, appended.refused);
             }

@@ -143,6 +143,10 @@ impl<C: LogCursor> ServingSession<C> {
     /// Notes that changes of a replica from `next` on were not taken, since it belongs to another subject.
     pub fn handle_passed_over(&mut self, replica: ReplicaId, next: u64) {
         self.cursor.note_passed_over(replica, next);
+        if self.protocol < TERMS_SINCE {
+            let message = "the replica id belongs to another subject";
+            return self.refuse(Refusal::new(RefusalCode::Forbidden, message));
+        }
         self.tell_terms(RelayFrame::NotYours { replica: replica.as_u64(), next });
     }
 

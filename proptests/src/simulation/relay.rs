@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use sds_engine::{Change, Patch, Version};
 use sds_server::relay::{Cursor, Next, Room};
-use sds_server::store_log::{StoreLog, append};
+use sds_server::store_log::{Author, StoreLog, append};
 use sds_server::{Grant, Scope, Secret, mint};
 use sds_sync::access::Gate;
 use sds_sync::database::Failure;
@@ -149,8 +149,11 @@ impl RelayNode {
         let Some(process) = &mut self.process else { return };
         process.commit_at = None;
         let group = std::mem::take(&mut process.group);
+        // Everybody has the same subject here.
+        let author = Author { subject: "somebody".to_owned(), seats: Vec::new() };
         let outcomes = process.log.write(|write| {
-            let appended = group.iter().map(|(_, changes)| append(write, store, changes));
+            let appended =
+                group.iter().map(|(_, changes)| append(write, store, &author, changes, false));
             appended.collect::<Result<Vec<_>, Failure>>()
         });
         match outcomes {
