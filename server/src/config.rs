@@ -96,7 +96,13 @@ impl ServeArgs {
         };
         let issuer = issuer(self.issuer.as_deref());
         let listen = self.listen()?;
-        Ok(RelayConfig { secret, issuer, listen, data_dir: self.data_dir.clone(), certificate })
+        Ok(RelayConfig {
+            keys: secret.into(),
+            issuer,
+            listen,
+            data_dir: self.data_dir.clone(),
+            certificate,
+        })
     }
 
     fn listen(&self) -> io::Result<SocketAddr> {
@@ -110,7 +116,7 @@ impl TokenArgs {
     #[must_use]
     pub fn to_grant(&self, issuer_name: Option<&str>) -> Grant {
         Grant {
-            store: self.store.clone(),
+            stores: self.store.clone().into(),
             subject: self.sub.clone(),
             scope: self.scope,
             lifetime: self.expires_in,
