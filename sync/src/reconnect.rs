@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::backoff::Backoff;
+use crate::limits::COME_BACK_MAX;
 use crate::link::LinkError;
 use crate::message::RefusalCode;
 use crate::sync_engine::SyncError;
@@ -43,14 +44,18 @@ impl Reconnect {
         if was_open && failure.is_mere_loss() {
             self.backoff.reset();
         }
-        let delay = self.backoff.next_delay(random);
+        let mut delay = self.backoff.next_delay(random);
+        if let LinkError::Refused { after: Some(pause), .. } = failure {
+            // Not all at once, either.
+            delay = pause.min(COME_BACK_MAX).saturating_add(delay);
+        }
         match failure {
             // Another copy of this file may have been faster; the next connection will see that.
             LinkError::Refused { code: RefusalCode::Forked, .. } if !self.was_forked => {
                 self.was_forked = true;
                 NextAttempt::Retry(delay)
             }
-            LinkError::Refused { code, message }
+            LinkError::Refused { code, message, .. }
             | LinkError::Engine(SyncError::Refused { code, message })
                 if code.is_final() =>
             {
@@ -76,7 +81,7 @@ mod tests {
     use super::*;
 
     fn forked() -> LinkError {
-        LinkError::Refused { code: RefusalCode::Forked, message: String::new() }
+        LinkError::Refused { code: RefusalCode::Forked, message: String::new(), after: None }
     }
 
     #[test]
