@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use sds_engine::BlobHash;
 use sds_sync::limits::{
@@ -18,11 +19,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::limits::Limit;
 use crate::node::{Node, stopped};
 use crate::presence_seat::PresenceSeat;
 use crate::serve_blob::ClientBlobs;
 use crate::serve_store::{OpenRequest, serve_store};
-use sds_sync::access::Access;
+use sds_sync::access::{Access, Scope};
 
 /// A client, and which stores it has open on its connection.
 pub(crate) struct Peer {
@@ -50,12 +52,20 @@ struct OpenStore {
 pub(crate) struct Granted {
     peer: Arc<Peer>,
     entry: OpenStore,
+    scope: Scope,
 }
 
 impl Peer {
     fn new(node: Arc<Node>, connection: Connection) -> Self {
         let open = OpenStores { entries: Vec::new(), idle_since: Instant::now() };
+        node.metrics.connections.inc();
         Self { node, connection, open: Mutex::new(open), seats: Mutex::default() }
+    }
+
+    /// Refuses what a stream asks for.
+    pub(crate) async fn refuse(&self, sender: FrameSender, refusal: Refusal) {
+        self.node.metrics.refused(refusal.code);
+        sender.refuse(refusal).await;
     }
 
     /// Lets datagrams that name `stream` speak for `seat`, or for nobody any more.
@@ -81,7 +91,16 @@ impl Peer {
         let seat = seats.get(&stream).cloned();
         drop(seats);
         if let Some(seat) = seat {
-            seat.handle_state(clock, state, false);
+            self.show(&seat, clock, state, false);
+        }
+    }
+
+    /// Takes in what the client shows in `seat`.
+    pub(crate) fn show(&self, seat: &PresenceSeat, clock: u64, state: Bytes, is_settled: bool) {
+        if seat.handle_state(clock, state, is_settled) {
+            self.node.metrics.presence_received.inc();
+        } else {
+            self.node.metrics.limit_hit(Limit::PresenceRate);
         }
     }
 
@@ -91,7 +110,8 @@ impl Peer {
         let entry = OpenStore { store: store.clone(), may_write: access.may_write() };
         self.open().entries.push(entry.clone());
         self.connection.set_receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES));
-        Granted { peer: Arc::clone(self), entry }
+        self.node.metrics.session(access.scope, true);
+        Granted { peer: Arc::clone(self), entry, scope: access.scope }
     }
 
     /// Whether the client may write to `store`; `None` if it has not opened it.
@@ -114,8 +134,30 @@ impl Peer {
     }
 }
 
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.node.metrics.connections.dec();
+    }
+}
+
+impl Granted {
+    /// Notes what a newer token allows.
+    pub(crate) fn set_access(&mut self, access: &Access) {
+        let metrics = &self.peer.node.metrics;
+        metrics.session(self.scope, false);
+        metrics.session(access.scope, true);
+        self.scope = access.scope;
+        let mut open = self.peer.open();
+        if let Some(entry) = open.entries.iter_mut().find(|entry| **entry == self.entry) {
+            entry.may_write = access.may_write();
+        }
+        self.entry.may_write = access.may_write();
+    }
+}
+
 impl Drop for Granted {
     fn drop(&mut self) {
+        self.peer.node.metrics.session(self.scope, false);
         let mut open = self.peer.open();
         if let Some(index) = open.entries.iter().position(|entry| *entry == self.entry) {
             open.entries.swap_remove(index);
@@ -166,7 +208,7 @@ async fn serve_stream(
     let mut receiver = FrameReceiver::new(receive, FIRST_FRAME_BYTES_MAX);
     let Ok(first) = timeout(OPEN_TIMEOUT, receiver.next()).await else {
         let message = "the first frame did not come in time";
-        return sender.refuse(Refusal::new(RefusalCode::Unexpected, message)).await;
+        return peer.refuse(sender, Refusal::new(RefusalCode::Unexpected, message)).await;
     };
     match first {
         Ok(Some(ClientFrame::Open { protocol, store, token, version })) => {
@@ -195,11 +237,11 @@ async fn serve_stream(
         }
         Ok(Some(_)) => {
             let message = "no stream begins with this frame";
-            sender.refuse(Refusal::new(RefusalCode::Unexpected, message)).await;
+            peer.refuse(sender, Refusal::new(RefusalCode::Unexpected, message)).await;
         }
         Err(StreamError::Frame(_)) => {
             let message = "the first frame is not well formed, or too large";
-            sender.refuse(Refusal::new(RefusalCode::Malformed, message)).await;
+            peer.refuse(sender, Refusal::new(RefusalCode::Malformed, message)).await;
         }
         Ok(None) | Err(_) => {}
     }

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use sds_engine::Change;
 use sds_sync::database::Failure;
@@ -14,6 +14,7 @@ use sds_sync::{StorageError, StoreId};
 use tokio::sync::oneshot;
 
 use crate::limits::{GROUP_BYTES_GOAL, LOOSE_PAGES_MAX, PACK_LOOKS_MAX};
+use crate::metrics::Metrics;
 use crate::rooms::Rooms;
 use crate::store_log::{Appended, Appender, Author, StoreLog};
 
@@ -47,9 +48,13 @@ pub(crate) struct LogWriter {
 
 impl LogWriter {
     /// Starts the thread; what it commits is published in `rooms`.
-    pub(crate) fn spawn(log: Arc<StoreLog>, rooms: Arc<Rooms>) -> (Self, JoinHandle<()>) {
+    pub(crate) fn spawn(
+        log: Arc<StoreLog>,
+        rooms: Arc<Rooms>,
+        metrics: Arc<Metrics>,
+    ) -> (Self, JoinHandle<()>) {
         let (sender, jobs) = channel();
-        let writing = Writing { log, rooms, left: Vec::new(), to_pack: BTreeSet::new() };
+        let writing = Writing { log, rooms, metrics, left: Vec::new(), to_pack: BTreeSet::new() };
         let thread = std::thread::spawn(move || writing.run(&jobs));
         (Self { jobs: sender }, thread)
     }
@@ -81,6 +86,7 @@ struct Work {
 struct Writing {
     log: Arc<StoreLog>,
     rooms: Arc<Rooms>,
+    metrics: Arc<Metrics>,
     /// What goes on in the next commit, so that others got their turn.
     left: Vec<Work>,
     /// Stores of which there may be something to pack.
@@ -116,6 +122,7 @@ impl Writing {
     }
 
     fn commit(&mut self, group: Vec<Work>) {
+        let begun = Instant::now();
         let outcomes = self.log.write(|write| {
             let mut appender = Appender::begin(write, SystemTime::now())?;
             let append = |work: &Work| {
@@ -129,12 +136,15 @@ impl Writing {
         });
         match outcomes {
             Ok(outcomes) => {
+                let changes = outcomes.iter().map(|appended| appended.new.len()).sum();
+                self.metrics.committed(changes, begun.elapsed());
                 self.publish(&group, &outcomes);
                 for (work, appended) in group.into_iter().zip(outcomes) {
                     self.settle(work, appended);
                 }
             }
             Err(error) => {
+                self.metrics.storage_failures.inc();
                 tracing::error!(code = error.code(), %error, "cannot write");
                 for work in group {
                     // The client may have left meanwhile.

@@ -16,11 +16,12 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::connection::serve;
-use crate::limits::{CONNECTIONS_MAX, UNPROVED_HANDSHAKES_MAX};
+use crate::limits::Limits;
 use crate::log_writer::LogWriter;
+use crate::metrics::Metrics;
 use crate::rooms::Rooms;
 use crate::store_log::StoreLog;
-use sds_sync::access::{Gate, Secret};
+use sds_sync::access::{Gate, Keyring};
 use sds_sync::certificate::{CertificateError, CertificateSource, Identity};
 
 /// The name of the relay's file in its folder.
@@ -29,8 +30,8 @@ const LOG_FILE: &str = "relay.redb";
 /// What a relay needs to know.
 #[derive(Clone, Debug)]
 pub struct RelayConfig {
-    /// What tokens are signed with.
-    pub secret: Secret,
+    /// What tokens are signed with: the first of them signs, and any of them may have.
+    pub keys: Keyring,
     /// Who must have given them, if anybody in particular.
     pub issuer: Option<String>,
     /// Where to listen; port 0 is any that is free.
@@ -39,18 +40,21 @@ pub struct RelayConfig {
     pub data_dir: PathBuf,
     /// The certificate.
     pub certificate: CertificateSource,
+    /// What clients may do.
+    pub limits: Limits,
 }
 
 impl RelayConfig {
     /// Any free port of this machine alone, with a self-signed certificate.
     #[must_use]
-    pub fn new(secret: Secret, data_dir: impl Into<PathBuf>) -> Self {
+    pub fn new(keys: impl Into<Keyring>, data_dir: impl Into<PathBuf>) -> Self {
         Self {
-            secret,
+            keys: keys.into(),
             issuer: None,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             data_dir: data_dir.into(),
             certificate: CertificateSource::SelfSigned,
+            limits: Limits::default(),
         }
     }
 }
@@ -88,13 +92,21 @@ pub enum StartError {
 
 /// What all connections share.
 pub(crate) struct Node {
+    pub(crate) limits: Limits,
     pub(crate) gate: Gate,
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) writer: LogWriter,
     pub(crate) log: Arc<StoreLog>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Node {
+    /// Looks up what is not counted, and tells everything as text.
+    pub(crate) fn measure(&self) -> String {
+        self.metrics.stores_open.set(i64::try_from(self.rooms.len()).unwrap_or(i64::MAX));
+        self.metrics.encode()
+    }
+
     /// Reads from the file, off the threads that must not wait. `None` if that fails.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
@@ -104,6 +116,7 @@ impl Node {
         match tokio::task::spawn_blocking(move || look(&log)).await {
             Ok(Ok(value)) => Some(value),
             Ok(Err(error)) => {
+                self.metrics.storage_failures.inc();
                 tracing::error!(code = error.code(), %error, "cannot read");
                 None
             }
@@ -120,7 +133,7 @@ pub struct Relay {
     url: RelayUrl,
     stop: watch::Sender<bool>,
     accepting: tokio::task::JoinHandle<()>,
-    log_writer: LogWriter,
+    node: Arc<Node>,
     writing: Option<JoinHandle<()>>,
 }
 
@@ -130,7 +143,8 @@ impl Relay {
     /// # Errors
     /// If the folder, the file, the certificate or the address cannot be used.
     pub async fn start(config: RelayConfig) -> Result<Self, StartError> {
-        let (listen, gate) = (config.listen, Gate::new(&config.secret, config.issuer.clone()));
+        let limits = config.limits.clone();
+        let (listen, gate) = (config.listen, Gate::new(config.keys.clone(), config.issuer.clone()));
         let opened = tokio::task::spawn_blocking(move || open(&config)).await;
         let (log, identity) = opened.map_err(|_| StartError::Ending)??;
         let refused = |source| StartError::Listen { listen, source };
@@ -144,22 +158,14 @@ impl Relay {
         let url = RelayUrl::of_listener(local_addr, None, certificate_hash)
             .map_err(|_| StartError::Ending)?;
         let (log, rooms) = (Arc::new(log), Arc::new(Rooms::default()));
-        let (writer, writing) = LogWriter::spawn(Arc::clone(&log), Arc::clone(&rooms));
-        let log_writer = writer.clone();
-        let node = Node { gate, rooms, writer, log };
+        let metrics = Arc::new(Metrics::default());
+        let (writer, writing) =
+            LogWriter::spawn(Arc::clone(&log), Arc::clone(&rooms), Arc::clone(&metrics));
+        let node = Arc::new(Node { limits, gate, rooms, writer, log, metrics });
         let (stop, stopped) = watch::channel(false);
-        let accepting = tokio::spawn(accept(Arc::new(node), endpoint.clone(), stopped));
+        let accepting = tokio::spawn(accept(Arc::clone(&node), endpoint.clone(), stopped));
         let writing = Some(writing);
-        Ok(Self {
-            endpoint,
-            local_addr,
-            certificate_hash,
-            url,
-            stop,
-            accepting,
-            log_writer,
-            writing,
-        })
+        Ok(Self { endpoint, local_addr, certificate_hash, url, stop, accepting, node, writing })
     }
 
     /// Where the relay listens.
@@ -181,6 +187,12 @@ impl Relay {
         self.url.clone()
     }
 
+    /// What the relay has counted, as text in the OpenMetrics form.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        self.node.measure()
+    }
+
     /// Tells all clients that it stops, writes what they have sent, and closes the file.
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
@@ -188,7 +200,7 @@ impl Relay {
         let _ended = (&mut self.accepting).await;
         self.endpoint.close(VarInt::from_u32(0), b"shutting down");
         let _idle = timeout(STOP_TIMEOUT, self.endpoint.wait_idle()).await;
-        self.log_writer.stop();
+        self.node.writer.stop();
         if let Some(writing) = self.writing.take() {
             let _joined = tokio::task::spawn_blocking(move || writing.join()).await;
         }
@@ -198,7 +210,7 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.accepting.abort();
-        self.log_writer.stop();
+        self.node.writer.stop();
     }
 }
 
@@ -232,8 +244,10 @@ pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 async fn accept(node: Arc<Node>, endpoint: Endpoint, mut stop: watch::Receiver<bool>) {
-    let admission =
-        Admission { connections_max: CONNECTIONS_MAX, unproved_max: UNPROVED_HANDSHAKES_MAX };
+    let admission = Admission {
+        connections_max: node.limits.connections as usize,
+        unproved_max: node.limits.unproved_handshakes as usize,
+    };
     let streams_stop = stop.clone();
     serve_connections(endpoint, admission, stopped(&mut stop), |connection| {
         serve(Arc::clone(&node), connection, streams_stop.clone())

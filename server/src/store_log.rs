@@ -34,7 +34,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::{ReadableTable, WriteTransaction};
-use sds_engine::Version;
+use sds_engine::{ReplicaId, Version};
 use sds_sync::blob_rows;
 use sds_sync::database::{Database, Failure, Medium};
 use sds_sync::limits::LOG_PAGE_BYTES_MAX;
@@ -45,7 +45,7 @@ use crate::limits::{PAGE_CACHE_MAX, STEP_CHANGES_MAX};
 pub use appending::{Appended, Appender, Author};
 use page::Changes;
 use tables::{
-    META, PAGES, STARTS, STATES, VERSIONS, check_format, initialize, number_for, number_of,
+    META, OWNERS, PAGES, STARTS, STATES, VERSIONS, check_format, initialize, number_for, number_of,
     replica, state,
 };
 
@@ -132,6 +132,32 @@ impl StoreLog {
                 }
             }
             Ok(tips)
+        })
+    }
+
+    /// Which of the replicas that `author` has said to write with belong to others, and how far the log of
+    /// `store` has them.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn foreign(
+        &self,
+        store: &StoreId,
+        author: &Author,
+    ) -> Result<Vec<(ReplicaId, u64)>, StorageError> {
+        self.database.read(|read| {
+            let mut foreign = Vec::new();
+            let Some(number) = number_of(read, store)? else { return Ok(foreign) };
+            let (owners, versions) = (read.open_table(OWNERS)?, read.open_table(VERSIONS)?);
+            for replica in &author.seats {
+                let key = (number, replica.as_u64());
+                let owner = owners.get(key)?;
+                if owner.is_some_and(|owner| owner.value() != author.subject) {
+                    let next = versions.get(key)?.map_or(0, |known| known.value().0);
+                    foreign.push((*replica, next));
+                }
+            }
+            Ok(foreign)
         })
     }
 

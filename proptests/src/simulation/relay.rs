@@ -10,10 +10,10 @@ use std::time::{Duration, SystemTime};
 use sds_engine::{Change, Patch, Version};
 use sds_server::relay::{Cursor, Next, Room};
 use sds_server::store_log::{Appender, Author, StoreLog};
-use sds_server::{Grant, Scope, Secret, mint};
-use sds_sync::access::Gate;
+use sds_server::{Grant, Keyring, Scope, Secret};
+use sds_sync::access::{Gate, TokenId};
 use sds_sync::database::Failure;
-use sds_sync::limits::FRAME_BYTES_MAX;
+use sds_sync::limits::{FRAME_BYTES_MAX, PROTOCOL_VERSION};
 use sds_sync::{
     ClientFrame, Refusal, RefusalCode, RelayFrame, ServingSession, StorageError, StoreId, Token,
 };
@@ -105,8 +105,11 @@ impl RelayNode {
     pub(super) fn token(&self, store: &StoreId, may_write: bool, now: Duration) -> Token {
         let scope = if may_write { Scope::Write } else { Scope::Read };
         let (store, subject) = (store.clone(), "somebody".to_owned());
-        let grant = Grant { store, subject, scope, lifetime: TOKEN_LIFETIME, issuer: None };
-        mint(&self.secret, &grant, self.wall_clock(now)).expect("a token can be made")
+        let grant =
+            Grant { stores: store.into(), subject, scope, lifetime: TOKEN_LIFETIME, issuer: None };
+        // The same name each time: nothing is revoked here, and the seed decides everything.
+        let (keys, id) = (Keyring::from(self.secret.clone()), TokenId::from_halves(0, 0));
+        keys.mint(&grant, &id, self.wall_clock(now)).expect("a token can be made")
     }
 
     /// Begins a process; tries again later if the disk does not let it.
@@ -120,7 +123,7 @@ impl RelayNode {
                 context.note(format_args!("relay starts"));
                 self.process = Some(RelayProcess {
                     log,
-                    gate: Gate::new(&self.secret, None),
+                    gate: Gate::new(self.secret.clone(), None),
                     room: None,
                     sessions: BTreeMap::new(),
                     group: Vec::new(),
@@ -353,7 +356,11 @@ impl RelayProcess {
             *room = Room::new(end);
         }
         let cursor = Cursor::new(had, position, end);
-        let session = ServingSession::new(&version, Some(tips), access.may_write(), cursor);
+        let writable = access.may_write();
+        let mut session =
+            ServingSession::new(PROTOCOL_VERSION, &version, Some(tips), writable, cursor);
+        let left = access.expires.duration_since(now).unwrap_or_default();
+        session.set_access(None, writable, left);
         let (session, is_appending) = (Box::new(session), false);
         Ok(Session::Open { session, version, is_appending, expires: access.expires })
     }

@@ -94,7 +94,7 @@ impl Listening {
         let no_address = |error| refused(TransportError::Socket(Arc::new(error)));
         let local_addr = endpoint.local_addr().map_err(no_address)?;
         let (own_stop, stopped) = watch::channel(false);
-        let gate = Arc::new(Gate::new(&secret, None));
+        let gate = Arc::new(Gate::new(secret, None));
         let accepting =
             accept(shared, gate, endpoint.clone(), Stops { engine: stop, own: stopped });
         let task = tokio::spawn(accepting);
@@ -189,6 +189,15 @@ impl OpenStore {
 
     fn idle_since(&self) -> MutexGuard<'_, Instant> {
         self.idle_since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entered {
+    /// Notes what the peer may do from now on.
+    pub(super) fn set_may_write(&mut self, may_write: bool) {
+        self.open.writers.fetch_add(usize::from(may_write), Ordering::Relaxed);
+        self.open.writers.fetch_sub(usize::from(self.may_write), Ordering::Relaxed);
+        self.may_write = may_write;
     }
 }
 
