@@ -23,7 +23,7 @@ use crate::node::{Node, stopped};
 use crate::relay::{Cursor, Next};
 use crate::rooms::Member;
 use crate::store_log::Author;
-use sds_sync::access::{Access, AccessError};
+use sds_sync::access::{Access, AccessError, Scope};
 
 /// How long to sleep at most before the clock is looked at again: clocks are set, machines
 /// suspended.
@@ -133,7 +133,8 @@ fn check_token(node: &Node, token: &Token, store: &str) -> Result<Access, Refusa
 /// Whose changes those are that come on the stream.
 fn author_of(request: &OpenRequest, access: &Access) -> Author {
     let seats = request.seats.iter().flatten().filter_map(|seat| ReplicaId::new(*seat));
-    Author { subject: access.subject.clone(), seats: seats.collect() }
+    let speaks_for_all = access.scope == Scope::Admin;
+    Author { subject: access.subject.clone(), seats: seats.collect(), speaks_for_all }
 }
 
 /// What a client has, and wants to know.
@@ -314,6 +315,7 @@ impl Service {
         match check_token(&self.node, token, self.store.as_str()) {
             Ok(newer) if newer.subject == self.access.subject => {
                 self.granted.set_access(&newer);
+                Arc::make_mut(&mut self.author).speaks_for_all = newer.scope == Scope::Admin;
                 self.access = newer;
                 self.tell_access();
             }
