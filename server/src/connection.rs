@@ -100,7 +100,7 @@ impl Peer {
         if seat.handle_state(clock, state, is_settled) {
             self.node.metrics.presence_received.inc();
         } else {
-            self.node.metrics.limit_hit(Limit::Presence);
+            self.node.metrics.limit_hit(Limit::PresenceRate);
         }
     }
 

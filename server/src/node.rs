@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::connection::serve;
-use crate::limits::{CONNECTIONS_MAX, UNPROVED_HANDSHAKES_MAX};
+use crate::limits::Limits;
 use crate::log_writer::LogWriter;
 use crate::metrics::Metrics;
 use crate::rooms::Rooms;
@@ -40,6 +40,8 @@ pub struct RelayConfig {
     pub data_dir: PathBuf,
     /// The certificate.
     pub certificate: CertificateSource,
+    /// What clients may do.
+    pub limits: Limits,
 }
 
 impl RelayConfig {
@@ -52,6 +54,7 @@ impl RelayConfig {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             data_dir: data_dir.into(),
             certificate: CertificateSource::SelfSigned,
+            limits: Limits::default(),
         }
     }
 }
@@ -89,11 +92,12 @@ pub enum StartError {
 
 /// What all connections share.
 pub(crate) struct Node {
+    pub(crate) limits: Limits,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) gate: Gate,
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) writer: LogWriter,
     pub(crate) log: Arc<StoreLog>,
-    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Node {
@@ -139,6 +143,7 @@ impl Relay {
     /// # Errors
     /// If the folder, the file, the certificate or the address cannot be used.
     pub async fn start(config: RelayConfig) -> Result<Self, StartError> {
+        let limits = config.limits.clone();
         let (listen, gate) = (config.listen, Gate::new(config.keys.clone(), config.issuer.clone()));
         let opened = tokio::task::spawn_blocking(move || open(&config)).await;
         let (log, identity) = opened.map_err(|_| StartError::Ending)??;
@@ -156,7 +161,7 @@ impl Relay {
         let metrics = Arc::new(Metrics::default());
         let (writer, writing) =
             LogWriter::spawn(Arc::clone(&log), Arc::clone(&rooms), Arc::clone(&metrics));
-        let node = Arc::new(Node { gate, rooms, writer, log, metrics });
+        let node = Arc::new(Node { limits, gate, rooms, writer, log, metrics });
         let (stop, stopped) = watch::channel(false);
         let accepting = tokio::spawn(accept(Arc::clone(&node), endpoint.clone(), stopped));
         let writing = Some(writing);
@@ -239,8 +244,10 @@ pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 async fn accept(node: Arc<Node>, endpoint: Endpoint, mut stop: watch::Receiver<bool>) {
-    let admission =
-        Admission { connections_max: CONNECTIONS_MAX, unproved_max: UNPROVED_HANDSHAKES_MAX };
+    let admission = Admission {
+        connections_max: node.limits.connections as usize,
+        unproved_max: node.limits.unproved_handshakes as usize,
+    };
     let streams_stop = stop.clone();
     serve_connections(endpoint, admission, stopped(&mut stop), |connection| {
         serve(Arc::clone(&node), connection, streams_stop.clone())
