@@ -17,9 +17,11 @@ pub mod metrics;
 mod node;
 mod presence_seat;
 pub mod relay;
+mod revocations;
 mod rooms;
 mod serve_blob;
 mod serve_store;
+mod sessions;
 mod store_blobs;
 pub mod store_log;
 

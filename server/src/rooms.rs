@@ -117,6 +117,11 @@ impl Rooms {
         Some(outcome)
     }
 
+    /// The end of the log of `store`, as far as those know who have it open.
+    pub(crate) fn end(&self, store: &StoreId) -> u64 {
+        self.lock().get(store).map_or(0, |entry| entry.room.end())
+    }
+
     /// How many stores somebody has open.
     pub(crate) fn len(&self) -> usize {
         self.lock().len()
