@@ -140,6 +140,21 @@ impl Drop for Peer {
     }
 }
 
+impl Granted {
+    /// Notes what a newer token allows.
+    pub(crate) fn set_access(&mut self, access: &Access) {
+        let metrics = &self.peer.node.metrics;
+        metrics.session(self.scope, false);
+        metrics.session(access.scope, true);
+        self.scope = access.scope;
+        let mut open = self.peer.open();
+        if let Some(entry) = open.entries.iter_mut().find(|entry| **entry == self.entry) {
+            entry.may_write = access.may_write();
+        }
+        self.entry.may_write = access.may_write();
+    }
+}
+
 impl Drop for Granted {
     fn drop(&mut self) {
         self.peer.node.metrics.session(self.scope, false);

@@ -14,12 +14,17 @@ use tokio::sync::oneshot;
 use crate::limits::GROUP_BYTES_GOAL;
 use crate::metrics::Metrics;
 use crate::rooms::Rooms;
-use crate::store_log::{Appended, StoreLog, append};
+use crate::store_log::{Appended, Author, StoreLog, append};
 
 /// What is to be written.
-struct Append {
-    store: StoreId,
-    changes: Vec<Change>,
+#[derive(Debug)]
+pub(crate) struct Append {
+    pub(crate) store: StoreId,
+    /// Who sends it.
+    pub(crate) author: Arc<Author>,
+    pub(crate) changes: Vec<Change>,
+    /// Whether changes that lack something are passed over instead of refused.
+    pub(crate) skips_lacking: bool,
 }
 
 /// What became of the work, once it is durable.
@@ -52,10 +57,10 @@ impl LogWriter {
     }
 
     /// Appends changes.
-    pub(crate) fn append(&self, store: StoreId, changes: Vec<Change>) -> Reply {
+    pub(crate) fn append(&self, work: Append) -> Reply {
         let (sender, receiver) = oneshot::channel();
         // If the writer has stopped, the sender is gone with the job, and the reply says so.
-        let _stopped = self.jobs.send(Job::Write(Append { store, changes }, sender));
+        let _stopped = self.jobs.send(Job::Write(work, sender));
         receiver
     }
 
@@ -100,7 +105,9 @@ fn commit(
 ) {
     let begun = Instant::now();
     let outcomes = log.write(|write| {
-        let append = |(work, _): &(Append, _)| append(write, &work.store, &work.changes);
+        let append = |(work, _): &(Append, _)| {
+            append(write, &work.store, &work.author, &work.changes, work.skips_lacking)
+        };
         group.iter().map(append).collect::<Result<Vec<_>, Failure>>()
     });
     match outcomes {

@@ -93,7 +93,6 @@ pub enum StartError {
 /// What all connections share.
 pub(crate) struct Node {
     pub(crate) limits: Limits,
-    pub(crate) metrics: Arc<Metrics>,
     pub(crate) gate: Gate,
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) writer: LogWriter,
