@@ -11,11 +11,14 @@
 
 pub mod config;
 mod connection;
+mod doorkeeper;
 pub mod limits;
 mod log_writer;
 pub mod metrics;
 mod node;
+mod pace;
 mod presence_seat;
+mod rate;
 pub mod relay;
 mod rooms;
 mod serve_blob;

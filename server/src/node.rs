@@ -10,19 +10,21 @@ use std::thread::JoinHandle;
 
 use quinn::{Endpoint, VarInt};
 use sds_sync::limits::STOP_TIMEOUT;
-use sds_sync::transport::{Admission, serve_connections, server_endpoint};
-use sds_sync::{CertificateHash, RelayUrl, StorageError, TransportError};
+use sds_sync::transport::{serve_connections, server_endpoint};
+use sds_sync::{CertificateHash, FrameError, RelayUrl, StorageError, TransportError};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::connection::serve;
-use crate::limits::Limits;
+use crate::doorkeeper::Door;
+use crate::limits::{Limit, Limits};
 use crate::log_writer::LogWriter;
 use crate::metrics::Metrics;
+use crate::pace::Subjects;
 use crate::rooms::Rooms;
 use crate::store_log::StoreLog;
 use sds_sync::access::{Gate, Secret};
-use sds_sync::certificate::{CertificateError, CertificateSource, Identity};
+use sds_sync::certificate::{CertificateError, CertificateSource, LiveIdentity};
 
 /// The name of the relay's file in its folder.
 const LOG_FILE: &str = "relay.redb";
@@ -92,6 +94,8 @@ pub enum StartError {
 
 /// What all connections share.
 pub(crate) struct Node {
+    pub(crate) door: Arc<Door>,
+    pub(crate) subjects: Arc<Subjects>,
     pub(crate) limits: Limits,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) gate: Gate,
@@ -116,10 +120,18 @@ impl Node {
             Err(_) => None,
         }
     }
+
+    /// Counts a frame that is none, if it is one that is too large.
+    pub(crate) fn note_malformed(&self, error: &FrameError) {
+        if matches!(error, FrameError::TooLarge { .. }) {
+            self.metrics.limit_hit(Limit::FrameBytes);
+        }
+    }
 }
 
 /// A running relay. It ends with [`stop`](Self::stop); dropping it cuts all clients off.
 pub struct Relay {
+    node: Arc<Node>,
     endpoint: Endpoint,
     local_addr: SocketAddr,
     certificate_hash: CertificateHash,
@@ -141,11 +153,9 @@ impl Relay {
         let opened = tokio::task::spawn_blocking(move || open(&config)).await;
         let (log, identity) = opened.map_err(|_| StartError::Ending)??;
         let refused = |source| StartError::Listen { listen, source };
-        let certificate_hash = identity
-            .chain
-            .first()
-            .map_or(CertificateHash::of(&[]), |first| CertificateHash::of(first));
-        let endpoint = server_endpoint(listen, identity.chain, identity.key).map_err(refused)?;
+        let certificate_hash = identity.hash();
+        let endpoint = server_endpoint(listen, Arc::new(identity), limits.stranger_streams)
+            .map_err(refused)?;
         let no_address = |error| refused(TransportError::Socket(Arc::new(error)));
         let local_addr = endpoint.local_addr().map_err(no_address)?;
         let url = RelayUrl::of_listener(local_addr, None, certificate_hash)
@@ -154,11 +164,14 @@ impl Relay {
         let (writer, writing) = LogWriter::spawn(Arc::clone(&log), Arc::clone(&rooms));
         let log_writer = writer.clone();
         let metrics = Arc::new(Metrics::default());
-        let node = Node { limits, metrics, gate, rooms, writer, log };
+        let door = Arc::new(Door::new(limits.clone(), Arc::clone(&metrics)));
+        let subjects = Arc::default();
+        let node = Arc::new(Node { door, subjects, limits, metrics, gate, rooms, writer, log });
         let (stop, stopped) = watch::channel(false);
-        let accepting = tokio::spawn(accept(Arc::new(node), endpoint.clone(), stopped));
+        let accepting = tokio::spawn(accept(Arc::clone(&node), endpoint.clone(), stopped));
         let writing = Some(writing);
         Ok(Self {
+            node,
             endpoint,
             local_addr,
             certificate_hash,
@@ -189,6 +202,12 @@ impl Relay {
         self.url.clone()
     }
 
+    /// What it counts.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.node.metrics
+    }
+
     /// Tells all clients that it stops, writes what they have sent, and closes the file.
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
@@ -216,12 +235,12 @@ impl fmt::Debug for Relay {
     }
 }
 
-fn open(config: &RelayConfig) -> Result<(StoreLog, Identity), StartError> {
+fn open(config: &RelayConfig) -> Result<(StoreLog, LiveIdentity), StartError> {
     let folder = &config.data_dir;
     create_private(folder).map_err(|source| StartError::Folder { path: folder.clone(), source })?;
     let log = StoreLog::open(&folder.join(LOG_FILE))?;
     // With the file open no second relay can make another certificate at the same time.
-    let identity = Identity::load(&config.certificate, folder)?;
+    let identity = LiveIdentity::load(&config.certificate, folder)?;
     Ok((log, identity))
 }
 
@@ -240,12 +259,8 @@ pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 async fn accept(node: Arc<Node>, endpoint: Endpoint, mut stop: watch::Receiver<bool>) {
-    let admission = Admission {
-        connections_max: node.limits.connections as usize,
-        unproved_max: node.limits.unproved_handshakes as usize,
-    };
     let streams_stop = stop.clone();
-    serve_connections(endpoint, admission, stopped(&mut stop), |connection| {
+    serve_connections(endpoint, &*node.door, stopped(&mut stop), |connection| {
         serve(Arc::clone(&node), connection, streams_stop.clone())
     })
     .await;

@@ -2,42 +2,48 @@
 //! them.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
-use sds_sync::limits::PRESENCE_PER_SECOND_MAX;
 use sds_sync::presence::{PeerId, PresenceMessage, PresenceNews, PresenceRoom};
 use sds_sync::{RelayFrame, StoreId};
 
-use crate::rooms::Rooms;
+use crate::limits::Limit;
+use crate::node::Node;
+use crate::rate::Bucket;
 
 /// A client that takes part in the presence of a store, until this is dropped.
 pub(crate) struct PresenceSeat {
-    rooms: Arc<Rooms>,
+    node: Arc<Node>,
     store: StoreId,
     peer: PeerId,
     subject: String,
-    budget: Mutex<Budget>,
-}
-
-/// How much a client may still say in the present second.
-struct Budget {
-    since: Instant,
-    left: u32,
+    /// What it may still say.
+    rate: Mutex<Bucket>,
 }
 
 impl PresenceSeat {
-    pub(crate) fn new(rooms: Arc<Rooms>, store: StoreId, subject: String) -> Self {
-        let budget = Mutex::new(Budget { since: Instant::now(), left: PRESENCE_PER_SECOND_MAX });
-        Self { rooms, store, peer: PeerId::random(), subject, budget }
+    pub(crate) fn new(node: &Arc<Node>, store: StoreId, subject: String) -> Self {
+        let rate = Bucket::new(node.limits.presence_per_second, Instant::now());
+        let (node, peer) = (Arc::clone(node), PeerId::random());
+        Self { node, store, peer, subject, rate: Mutex::new(rate) }
     }
 
     /// Takes in what the client shows, unless it says too much.
     pub(crate) fn handle_state(&self, clock: u64, state: Bytes, is_settled: bool) {
-        let now = Instant::now();
-        if self.has_budget(now) {
-            let message = PresenceMessage { clock, state, is_settled };
-            self.with(|room| room.handle_message(self.peer, &self.subject, message, now));
+        let (now, limits) = (Instant::now(), &self.node.limits);
+        let met = if state.len() > limits.presence_bytes as usize {
+            Some(Limit::PresenceBytes)
+        } else {
+            let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
+            (!rate.take(now)).then_some(Limit::PresenceRate)
+        };
+        match met {
+            Some(limit) => self.node.metrics.limit_hit(limit),
+            None => {
+                let message = PresenceMessage { clock, state, is_settled };
+                self.with(|room| room.handle_message(self.peer, &self.subject, message, now));
+            }
         }
     }
 
@@ -68,16 +74,7 @@ impl PresenceSeat {
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut PresenceRoom) -> T) -> Option<T> {
-        self.rooms.with_presence(&self.store, work)
-    }
-
-    fn has_budget(&self, now: Instant) -> bool {
-        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.duration_since(budget.since) >= Duration::from_secs(1) {
-            *budget = Budget { since: now, left: PRESENCE_PER_SECOND_MAX };
-        }
-        budget.left = budget.left.saturating_sub(1);
-        budget.left > 0
+        self.node.rooms.with_presence(&self.store, work)
     }
 }
 

@@ -165,11 +165,6 @@ impl Member {
             .map_or_else(|| watch::channel(0).1, |entry| entry.revision.subscribe())
     }
 
-    /// The rooms that this is a member of one of.
-    pub(crate) const fn rooms(&self) -> &Arc<Rooms> {
-        &self.rooms
-    }
-
     /// Waits until there is more to hear than at the last call.
     pub(crate) async fn changed(&mut self) {
         if self.end.changed().await.is_err() {

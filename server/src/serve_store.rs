@@ -52,11 +52,14 @@ pub(crate) async fn serve_store(
     mut receiver: FrameReceiver,
     stop: watch::Receiver<bool>,
 ) {
-    match admit(&peer.node, &request) {
-        Ok((store, access, version)) => {
+    let admitted = admit(&peer.node, &request).and_then(|(store, access, version)| {
+        let granted = peer.grant(&store, &access)?;
+        Ok((store, access, version, granted))
+    });
+    match admitted {
+        Ok((store, access, version, _granted)) => {
             tracing::info!(%store, subject = access.subject, scope = ?access.scope, "opened");
             receiver.set_max(FRAME_BYTES_MAX);
-            let _granted = peer.grant(&store, &access);
             let member = peer.node.rooms.enter(&store);
             let stream = sender.id();
             let presence = (request.protocol >= PRESENCE_SINCE)
@@ -193,7 +196,7 @@ impl Attendance {
         store: &StoreId,
         subject: String,
     ) -> Self {
-        let seat = PresenceSeat::new(Arc::clone(member.rooms()), store.clone(), subject);
+        let seat = PresenceSeat::new(&peer.node, store.clone(), subject);
         let seat = Arc::new(seat);
         peer.set_seat(stream, Some(Arc::clone(&seat)));
         let (peer, changed) = (Arc::clone(peer), member.watch_presence());
@@ -326,6 +329,7 @@ impl Service {
             }
             Ok(frame) => self.session.handle_frame(frame.unwrap_or(ClientFrame::Bye)),
             Err(StreamError::Frame(error)) => {
+                self.node.note_malformed(&error);
                 tracing::info!(store = %self.store, %error, "malformed frame");
                 let message = "a frame is not well formed, or too large";
                 self.session.refuse(Refusal::new(RefusalCode::Malformed, message));
