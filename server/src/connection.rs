@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 use sds_engine::BlobHash;
 use sds_sync::limits::{
@@ -24,7 +25,7 @@ use crate::pace::{ConnectionPace, SubjectSeat};
 use crate::presence_seat::PresenceSeat;
 use crate::serve_blob::ClientBlobs;
 use crate::serve_store::{OpenRequest, serve_store};
-use sds_sync::access::Access;
+use sds_sync::access::{Access, Scope};
 
 /// A client, and which stores it has open on its connection.
 pub(crate) struct Peer {
@@ -56,6 +57,7 @@ struct OpenStore {
 pub(crate) struct Granted {
     peer: Arc<Peer>,
     number: u64,
+    scope: Scope,
 }
 
 const TOO_MANY_STORES: Refusal =
@@ -68,7 +70,14 @@ impl Peer {
         let deadline = Instant::now() + node.limits.authenticate_time();
         let open = OpenStores { entries: Vec::new(), next: 0, deadline };
         let pace = Arc::new(ConnectionPace::new(&node.limits, Arc::clone(&node.metrics)));
+        node.metrics.connections.inc();
         Self { node, connection, pace, open: Mutex::new(open), seats: Mutex::default() }
+    }
+
+    /// Refuses what a stream asks for.
+    pub(crate) async fn refuse(&self, sender: FrameSender, refusal: Refusal) {
+        self.node.metrics.refused(refusal.code);
+        sender.refuse(refusal).await;
     }
 
     /// Lets datagrams that name `stream` speak for `seat`, or for nobody any more.
@@ -97,7 +106,18 @@ impl Peer {
         let seat = seats.get(&stream).cloned();
         drop(seats);
         if let Some(seat) = seat {
-            seat.handle_state(clock, state, false);
+            self.show(&seat, clock, state, false);
+        }
+    }
+
+    /// Takes in what the client shows in `seat`.
+    pub(crate) fn show(&self, seat: &PresenceSeat, clock: u64, state: Bytes, is_settled: bool) {
+        let metrics = &self.node.metrics;
+        match seat.handle_state(clock, state, is_settled) {
+            Ok(()) => {
+                metrics.presence_received.inc();
+            }
+            Err(limit) => metrics.limit_hit(limit),
         }
     }
 
@@ -139,7 +159,9 @@ impl Peer {
             self.connection.set_receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES));
             self.connection.set_max_concurrent_bi_streams(VarInt::from_u32(limits.streams));
         }
-        Ok(Granted { peer: Arc::clone(self), number })
+        drop(open);
+        metrics.session(access.scope, true);
+        Ok(Granted { peer: Arc::clone(self), number, scope: access.scope })
     }
 
     /// Whether the client may write to `store`; `None` if it has not opened it.
@@ -171,8 +193,29 @@ impl Peer {
     }
 }
 
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.node.metrics.connections.dec();
+    }
+}
+
+impl Granted {
+    /// Notes what a newer token allows.
+    pub(crate) fn set_access(&mut self, access: &Access) {
+        let metrics = &self.peer.node.metrics;
+        metrics.session(self.scope, false);
+        metrics.session(access.scope, true);
+        self.scope = access.scope;
+        let mut open = self.peer.open();
+        if let Some(entry) = open.entries.iter_mut().find(|entry| entry.number == self.number) {
+            entry.may_write = access.may_write();
+        }
+    }
+}
+
 impl Drop for Granted {
     fn drop(&mut self) {
+        self.peer.node.metrics.session(self.scope, false);
         let mut open = self.peer.open();
         open.entries.retain(|entry| entry.number != self.number);
         open.deadline = Instant::now() + IDLE_CONNECTION_TIMEOUT;
@@ -245,7 +288,7 @@ async fn serve_stream(
     receiver.set_pace(Arc::clone(&peer.pace) as Arc<dyn Pace>);
     let Ok(first) = timeout(OPEN_TIMEOUT, receiver.next()).await else {
         let message = "the first frame did not come in time";
-        return sender.refuse(Refusal::new(RefusalCode::Unexpected, message)).await;
+        return peer.refuse(sender, Refusal::new(RefusalCode::Unexpected, message)).await;
     };
     match first {
         Ok(Some(ClientFrame::Open { protocol, store, token, version })) => {
@@ -274,12 +317,12 @@ async fn serve_stream(
         }
         Ok(Some(_)) => {
             let message = "no stream begins with this frame";
-            sender.refuse(Refusal::new(RefusalCode::Unexpected, message)).await;
+            peer.refuse(sender, Refusal::new(RefusalCode::Unexpected, message)).await;
         }
         Err(StreamError::Frame(error)) => {
             peer.node.note_malformed(&error);
             let message = "the first frame is not well formed, or too large";
-            sender.refuse(Refusal::new(RefusalCode::Malformed, message)).await;
+            peer.refuse(sender, Refusal::new(RefusalCode::Malformed, message)).await;
         }
         Ok(None) | Err(_) => {}
     }

@@ -9,6 +9,7 @@
 //! - [`limits`]: every bound that the protocol does not set already.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::unreachable))]
 
+mod attendance;
 pub mod config;
 mod connection;
 mod doorkeeper;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use sds_sync::limits::{
     APPEND_BYTES_GOAL, BLOB_BYTES_MAX, FIRST_FRAME_BYTES_MAX, PATCH_BYTES_GOAL, PRESENCE_BYTES_MAX,
-    PRESENCE_PER_SECOND_MAX, STREAMS_MAX,
+    PRESENCE_PER_SECOND_MAX, SIGNALS_PER_SECOND_MAX, STREAMS_MAX,
 };
 use serde::{Deserialize, Serialize};
 
@@ -83,7 +83,8 @@ pub struct Limits {
     pub presence_bytes: u32,
     /// Presence messages a second of each open store; more are passed over. Default 200.
     pub presence_per_second: u32,
-    /// Signals a second that somebody sends in an open store; more are refused. Default 50.
+    /// Messages a second that somebody sends to others in an open store; more are passed over.
+    /// Default 100.
     pub signals_per_second: u32,
 }
 
@@ -173,7 +174,7 @@ impl Default for Limits {
             blob_bytes_per_store: 64 << 30,
             presence_bytes: 4 << 10,
             presence_per_second: PRESENCE_PER_SECOND_MAX,
-            signals_per_second: 50,
+            signals_per_second: SIGNALS_PER_SECOND_MAX,
         }
     }
 }

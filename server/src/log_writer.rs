@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use sds_engine::Change;
 use sds_sync::database::Failure;
@@ -11,13 +12,19 @@ use sds_sync::{StorageError, StoreId};
 use tokio::sync::oneshot;
 
 use crate::limits::GROUP_BYTES_GOAL;
+use crate::metrics::Metrics;
 use crate::rooms::Rooms;
-use crate::store_log::{Appended, StoreLog, append};
+use crate::store_log::{Appended, Author, StoreLog, append};
 
 /// What is to be written.
-struct Append {
-    store: StoreId,
-    changes: Vec<Change>,
+#[derive(Debug)]
+pub(crate) struct Append {
+    pub(crate) store: StoreId,
+    /// Who sends it.
+    pub(crate) author: Arc<Author>,
+    pub(crate) changes: Vec<Change>,
+    /// Whether changes that lack something are passed over instead of refused.
+    pub(crate) skips_lacking: bool,
 }
 
 /// What became of the work, once it is durable.
@@ -39,17 +46,21 @@ pub(crate) struct LogWriter {
 
 impl LogWriter {
     /// Starts the thread; what it commits is published in `rooms`.
-    pub(crate) fn spawn(log: Arc<StoreLog>, rooms: Arc<Rooms>) -> (Self, JoinHandle<()>) {
+    pub(crate) fn spawn(
+        log: Arc<StoreLog>,
+        rooms: Arc<Rooms>,
+        metrics: Arc<Metrics>,
+    ) -> (Self, JoinHandle<()>) {
         let (sender, jobs) = channel();
-        let thread = std::thread::spawn(move || run(&log, &rooms, &jobs));
+        let thread = std::thread::spawn(move || run(&log, &rooms, &metrics, &jobs));
         (Self { jobs: sender }, thread)
     }
 
     /// Appends changes.
-    pub(crate) fn append(&self, store: StoreId, changes: Vec<Change>) -> Reply {
+    pub(crate) fn append(&self, work: Append) -> Reply {
         let (sender, receiver) = oneshot::channel();
         // If the writer has stopped, the sender is gone with the job, and the reply says so.
-        let _stopped = self.jobs.send(Job::Write(Append { store, changes }, sender));
+        let _stopped = self.jobs.send(Job::Write(work, sender));
         receiver
     }
 
@@ -60,7 +71,7 @@ impl LogWriter {
     }
 }
 
-fn run(log: &StoreLog, rooms: &Rooms, jobs: &Receiver<Job>) {
+fn run(log: &StoreLog, rooms: &Rooms, metrics: &Metrics, jobs: &Receiver<Job>) {
     let mut is_over = false;
     while !is_over {
         let mut group = Vec::new();
@@ -81,18 +92,28 @@ fn run(log: &StoreLog, rooms: &Rooms, jobs: &Receiver<Job>) {
             job = next;
         }
         if !group.is_empty() {
-            commit(log, rooms, group);
+            commit(log, rooms, metrics, group);
         }
     }
 }
 
-fn commit(log: &StoreLog, rooms: &Rooms, group: Vec<(Append, oneshot::Sender<Outcome>)>) {
+fn commit(
+    log: &StoreLog,
+    rooms: &Rooms,
+    metrics: &Metrics,
+    group: Vec<(Append, oneshot::Sender<Outcome>)>,
+) {
+    let begun = Instant::now();
     let outcomes = log.write(|write| {
-        let append = |(work, _): &(Append, _)| append(write, &work.store, &work.changes);
+        let append = |(work, _): &(Append, _)| {
+            append(write, &work.store, &work.author, &work.changes, work.skips_lacking)
+        };
         group.iter().map(append).collect::<Result<Vec<_>, Failure>>()
     });
     match outcomes {
         Ok(outcomes) => {
+            let changes = outcomes.iter().map(|appended| appended.new.len()).sum();
+            metrics.committed(changes, begun.elapsed());
             for ((work, reply), appended) in group.into_iter().zip(outcomes) {
                 rooms.publish(&work.store, appended.from, &appended.new);
                 // The client may have left meanwhile.
@@ -100,6 +121,7 @@ fn commit(log: &StoreLog, rooms: &Rooms, group: Vec<(Append, oneshot::Sender<Out
             }
         }
         Err(error) => {
+            metrics.storage_failures.inc();
             tracing::error!(code = error.code(), %error, "cannot write");
             for (_, reply) in group {
                 let _gone = reply.send(Err(error.clone()));

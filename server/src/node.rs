@@ -97,14 +97,20 @@ pub(crate) struct Node {
     pub(crate) door: Arc<Door>,
     pub(crate) subjects: Arc<Subjects>,
     pub(crate) limits: Limits,
-    pub(crate) metrics: Arc<Metrics>,
     pub(crate) gate: Gate,
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) writer: LogWriter,
     pub(crate) log: Arc<StoreLog>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Node {
+    /// Looks up what is not counted, and tells everything as text.
+    pub(crate) fn measure(&self) -> String {
+        self.metrics.stores_open.set(i64::try_from(self.rooms.len()).unwrap_or(i64::MAX));
+        self.metrics.encode()
+    }
+
     /// Reads from the file, off the threads that must not wait. `None` if that fails.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
@@ -114,6 +120,7 @@ impl Node {
         match tokio::task::spawn_blocking(move || look(&log)).await {
             Ok(Ok(value)) => Some(value),
             Ok(Err(error)) => {
+                self.metrics.storage_failures.inc();
                 tracing::error!(code = error.code(), %error, "cannot read");
                 None
             }
@@ -131,14 +138,13 @@ impl Node {
 
 /// A running relay. It ends with [`stop`](Self::stop); dropping it cuts all clients off.
 pub struct Relay {
-    node: Arc<Node>,
     endpoint: Endpoint,
     local_addr: SocketAddr,
     certificate_hash: CertificateHash,
     url: RelayUrl,
     stop: watch::Sender<bool>,
     accepting: tokio::task::JoinHandle<()>,
-    log_writer: LogWriter,
+    node: Arc<Node>,
     writing: Option<JoinHandle<()>>,
 }
 
@@ -161,26 +167,16 @@ impl Relay {
         let url = RelayUrl::of_listener(local_addr, None, certificate_hash)
             .map_err(|_| StartError::Ending)?;
         let (log, rooms) = (Arc::new(log), Arc::new(Rooms::default()));
-        let (writer, writing) = LogWriter::spawn(Arc::clone(&log), Arc::clone(&rooms));
-        let log_writer = writer.clone();
         let metrics = Arc::new(Metrics::default());
+        let (writer, writing) =
+            LogWriter::spawn(Arc::clone(&log), Arc::clone(&rooms), Arc::clone(&metrics));
         let door = Arc::new(Door::new(limits.clone(), Arc::clone(&metrics)));
         let subjects = Arc::default();
-        let node = Arc::new(Node { door, subjects, limits, metrics, gate, rooms, writer, log });
+        let node = Arc::new(Node { door, subjects, limits, gate, rooms, writer, log, metrics });
         let (stop, stopped) = watch::channel(false);
         let accepting = tokio::spawn(accept(Arc::clone(&node), endpoint.clone(), stopped));
         let writing = Some(writing);
-        Ok(Self {
-            node,
-            endpoint,
-            local_addr,
-            certificate_hash,
-            url,
-            stop,
-            accepting,
-            log_writer,
-            writing,
-        })
+        Ok(Self { endpoint, local_addr, certificate_hash, url, stop, accepting, node, writing })
     }
 
     /// Where the relay listens.
@@ -202,10 +198,16 @@ impl Relay {
         self.url.clone()
     }
 
-    /// What it counts.
+    /// How often somebody met a limit since the start.
     #[must_use]
-    pub fn metrics(&self) -> &Metrics {
-        &self.node.metrics
+    pub fn limit_hits(&self, limit: Limit) -> u64 {
+        self.node.metrics.limit_hits(limit)
+    }
+
+    /// What the relay has counted, as text in the OpenMetrics form.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        self.node.measure()
     }
 
     /// Tells all clients that it stops, writes what they have sent, and closes the file.
@@ -215,7 +217,7 @@ impl Relay {
         let _ended = (&mut self.accepting).await;
         self.endpoint.close(VarInt::from_u32(0), b"shutting down");
         let _idle = timeout(STOP_TIMEOUT, self.endpoint.wait_idle()).await;
-        self.log_writer.stop();
+        self.node.writer.stop();
         if let Some(writing) = self.writing.take() {
             let _joined = tokio::task::spawn_blocking(move || writing.join()).await;
         }
@@ -225,7 +227,7 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.accepting.abort();
-        self.log_writer.stop();
+        self.node.writer.stop();
     }
 }
 

@@ -6,45 +6,60 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use sds_sync::presence::{PeerId, PresenceMessage, PresenceNews, PresenceRoom};
-use sds_sync::{RelayFrame, StoreId};
+use sds_sync::{Allowance, RelayFrame, StoreId};
 
-use crate::limits::Limit;
-use crate::node::Node;
-use crate::rate::Bucket;
+use crate::limits::{Limit, Limits};
+use crate::rooms::{Member, Rooms};
 
 /// A client that takes part in the presence of a store, until this is dropped.
 pub(crate) struct PresenceSeat {
-    node: Arc<Node>,
+    rooms: Arc<Rooms>,
     store: StoreId,
     peer: PeerId,
     subject: String,
-    /// What it may still say.
-    rate: Mutex<Bucket>,
+    /// The most that it may show.
+    bytes_max: usize,
+    allowance: Mutex<Allowance>,
 }
 
 impl PresenceSeat {
-    pub(crate) fn new(node: &Arc<Node>, store: StoreId, subject: String) -> Self {
-        let rate = Bucket::new(node.limits.presence_per_second, Instant::now());
-        let (node, peer) = (Arc::clone(node), PeerId::random());
-        Self { node, store, peer, subject, rate: Mutex::new(rate) }
+    pub(crate) fn new(member: &Member, subject: String, limits: &Limits) -> Self {
+        let (rooms, store) = (Arc::clone(member.rooms()), member.store().clone());
+        let allowance = Mutex::new(Allowance::new(limits.presence_per_second, Instant::now()));
+        let bytes_max = limits.presence_bytes as usize;
+        Self { rooms, store, peer: PeerId::random(), subject, bytes_max, allowance }
     }
 
-    /// Takes in what the client shows, unless it says too much.
-    pub(crate) fn handle_state(&self, clock: u64, state: Bytes, is_settled: bool) {
-        let (now, limits) = (Instant::now(), &self.node.limits);
-        let met = if state.len() > limits.presence_bytes as usize {
-            Some(Limit::PresenceBytes)
-        } else {
-            let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
-            (!rate.take(now)).then_some(Limit::PresenceRate)
-        };
-        match met {
-            Some(limit) => self.node.metrics.limit_hit(limit),
-            None => {
-                let message = PresenceMessage { clock, state, is_settled };
-                self.with(|room| room.handle_message(self.peer, &self.subject, message, now));
-            }
+    /// How the others see the client.
+    pub(crate) const fn peer(&self) -> PeerId {
+        self.peer
+    }
+
+    /// The subject of the client's token.
+    pub(crate) fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// Takes in what the client shows.
+    ///
+    /// # Errors
+    /// If it is too large or too often; then it is passed over.
+    pub(crate) fn handle_state(
+        &self,
+        clock: u64,
+        state: Bytes,
+        is_settled: bool,
+    ) -> Result<(), Limit> {
+        let now = Instant::now();
+        if state.len() > self.bytes_max {
+            return Err(Limit::PresenceBytes);
         }
+        if !self.allowance.lock().unwrap_or_else(PoisonError::into_inner).take(now) {
+            return Err(Limit::PresenceRate);
+        }
+        let message = PresenceMessage { clock, state, is_settled };
+        self.with(|room| room.handle_message(self.peer, &self.subject, message, now));
+        Ok(())
     }
 
     /// What the client has to hear next of the others, which has heard all up to `revision`; the frame
@@ -74,7 +89,7 @@ impl PresenceSeat {
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut PresenceRoom) -> T) -> Option<T> {
-        self.node.rooms.with_presence(&self.store, work)
+        self.rooms.with_presence(&self.store, work)
     }
 }
 

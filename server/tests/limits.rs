@@ -44,7 +44,7 @@ impl Home {
     }
 
     fn hits(&self, limit: Limit) -> u64 {
-        self.relay.metrics().limit_hits(limit)
+        self.relay.limit_hits(limit)
     }
 
     /// Waits until a limit has been met.

@@ -9,11 +9,11 @@ use std::time::{Duration, SystemTime};
 
 use sds_engine::{Change, Patch, Version};
 use sds_server::relay::{Cursor, Next, Room};
-use sds_server::store_log::{StoreLog, append};
+use sds_server::store_log::{Author, StoreLog, append};
 use sds_server::{Grant, Scope, Secret, mint};
 use sds_sync::access::Gate;
 use sds_sync::database::Failure;
-use sds_sync::limits::FRAME_BYTES_MAX;
+use sds_sync::limits::{FRAME_BYTES_MAX, PROTOCOL_VERSION};
 use sds_sync::{
     ClientFrame, Refusal, RefusalCode, RelayFrame, ServingSession, StorageError, StoreId, Token,
 };
@@ -149,8 +149,11 @@ impl RelayNode {
         let Some(process) = &mut self.process else { return };
         process.commit_at = None;
         let group = std::mem::take(&mut process.group);
+        // Everybody has the same subject here.
+        let author = Author { subject: "somebody".to_owned(), seats: Vec::new() };
         let outcomes = process.log.write(|write| {
-            let appended = group.iter().map(|(_, changes)| append(write, store, changes));
+            let appended =
+                group.iter().map(|(_, changes)| append(write, store, &author, changes, false));
             appended.collect::<Result<Vec<_>, Failure>>()
         });
         match outcomes {
@@ -340,7 +343,11 @@ impl RelayProcess {
             *room = Room::new(end);
         }
         let cursor = Cursor::new(had, position, end);
-        let session = ServingSession::new(&version, Some(tips), access.may_write(), cursor);
+        let writable = access.may_write();
+        let mut session =
+            ServingSession::new(PROTOCOL_VERSION, &version, Some(tips), writable, cursor);
+        let left = access.expires.duration_since(now).unwrap_or_default();
+        session.set_access(None, writable, left);
         let (session, is_appending) = (Box::new(session), false);
         Ok(Session::Open { session, version, is_appending, expires: access.expires })
     }

@@ -192,6 +192,15 @@ impl OpenStore {
     }
 }
 
+impl Entered {
+    /// Notes what the peer may do from now on.
+    pub(super) fn set_may_write(&mut self, may_write: bool) {
+        self.open.writers.fetch_add(usize::from(may_write), Ordering::Relaxed);
+        self.open.writers.fetch_sub(usize::from(self.may_write), Ordering::Relaxed);
+        self.may_write = may_write;
+    }
+}
+
 impl Drop for Entered {
     fn drop(&mut self) {
         *self.open.idle_since() = Instant::now();
