@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use sds_engine::{Change, Op, Patch, ReplicaId, Version};
 use sds_server::limits::{Limit, Limits};
 use sds_server::{Grant, Relay, RelayConfig, Scope, Secret, mint};
-use sds_sync::limits::{FIRST_FRAME_BYTES_MAX, FRAME_BYTES_MAX, PROTOCOL_VERSION};
+use sds_sync::limits::{FIRST_FRAME_BYTES_MAX, FRAME_BYTES_MAX};
 use sds_sync::transport::{Connection, FrameReceiver, FrameSender, connect};
 use sds_sync::{ClientFrame, RefusalCode, RelayFrame, StoreId, Trust};
 use tempfile::TempDir;
@@ -81,7 +81,7 @@ impl Stream {
         let token = mint(&secret(), &grant, SystemTime::now()).unwrap();
         let version = Version::new().encode().into();
         let store = store.to_owned();
-        let open = ClientFrame::Open { protocol: PROTOCOL_VERSION, store, token, version };
+        let open = ClientFrame::Open { protocol: 3, store, token, version };
         Self::begin(connection, open).await
     }
 
