@@ -12,11 +12,14 @@
 mod attendance;
 pub mod config;
 mod connection;
+mod doorkeeper;
 pub mod limits;
 mod log_writer;
 pub mod metrics;
 mod node;
+mod pace;
 mod presence_seat;
+mod rate;
 pub mod relay;
 mod revocations;
 mod rooms;
