@@ -12,15 +12,20 @@
 mod attendance;
 pub mod config;
 mod connection;
+mod doorkeeper;
 pub mod limits;
 mod log_writer;
 pub mod metrics;
 mod node;
+mod pace;
 mod presence_seat;
+mod rate;
 pub mod relay;
+mod revocations;
 mod rooms;
 mod serve_blob;
 mod serve_store;
+mod sessions;
 mod store_blobs;
 pub mod store_log;
 

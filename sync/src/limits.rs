@@ -105,6 +105,14 @@ pub const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 /// The same for all streams of a client that has opened no store yet.
 pub const STRANGER_WINDOW_BYTES: u32 = 256 << 10;
 
+/// How many first packets of clients may wait to be looked at.
+pub const INCOMING_MAX: usize = 4_096;
+
+/// How many bytes of further packets may wait with each of them, and with all together.
+pub const INCOMING_BUFFER_BYTES: u64 = 16 << 10;
+/// See [`INCOMING_BUFFER_BYTES`].
+pub const INCOMING_BUFFERS_BYTES: u64 = 8 << 20;
+
 /// How many frames may wait between the loop of a connection and each half of its stream.
 pub const FRAME_QUEUE_MAX: usize = 4;
 
