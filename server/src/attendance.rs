@@ -62,7 +62,7 @@ impl Attendance {
         if protocol < PRESENCE_SINCE {
             return None;
         }
-        let seat = Arc::new(PresenceSeat::new(member, subject.to_owned()));
+        let seat = Arc::new(PresenceSeat::new(member, subject.to_owned(), &peer.node.limits));
         peer.set_seat(stream, Some(Arc::clone(&seat)));
         let per_second = peer.node.limits.signals_per_second;
         let inbox = (protocol >= SIGNALS_SINCE).then(|| Inbox::new(member, &seat, per_second));

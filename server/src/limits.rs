@@ -25,6 +25,12 @@ pub const STEP_CHANGES_MAX: usize = 4_096;
 /// The most bytes that go into one commit before the next one begins.
 pub const GROUP_BYTES_GOAL: usize = 32 << 20;
 
+/// The most revocations in force.
+pub const REVOCATIONS_MAX: usize = 65_536;
+
+/// The most revocations in force of those who have rights to the same stores, unless these are all.
+pub const REVOCATIONS_PER_MAKER_MAX: usize = 1_024;
+
 /// How many bytes of changes go into one page of a store's log on disk; a larger one comes alone.
 pub const PAGE_BYTES_GOAL: usize = 256 << 10;
 
@@ -51,6 +57,7 @@ pub const PAGE_CACHE_MAX: usize = 16;
 /// bounds that hold for all together.
 pub const REMEMBERED_MAX: usize = 65_536;
 
+const _: () = assert!(REVOCATIONS_PER_MAKER_MAX < REVOCATIONS_MAX);
 const _: () = assert!(PATCH_BYTES_GOAL <= TAIL_BYTES_MAX);
 const _: () = assert!(APPEND_BYTES_GOAL <= GROUP_BYTES_GOAL);
 

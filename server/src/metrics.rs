@@ -155,6 +155,12 @@ impl Metrics {
         self.limits.get_or_create(&[("limit", limit.as_str())]).inc();
     }
 
+    /// How often somebody met a limit since the start.
+    #[must_use]
+    pub fn limit_hits(&self, limit: Limit) -> u64 {
+        self.limits.get_or_create(&[("limit", limit.as_str())]).get()
+    }
+
     /// Counts a commit, with what it added and how long it took.
     pub fn committed(&self, changes: usize, took: Duration) {
         self.changes_appended.inc_by(changes as u64);

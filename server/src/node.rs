@@ -7,22 +7,30 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::SystemTime;
 
 use quinn::{Endpoint, VarInt};
 use sds_sync::limits::STOP_TIMEOUT;
-use sds_sync::transport::{Admission, serve_connections, server_endpoint};
-use sds_sync::{CertificateHash, RelayUrl, StorageError, TransportError};
+use sds_sync::transport::{serve_connections, server_endpoint};
+use sds_sync::{
+    CertificateHash, FrameError, Refusal, RefusalCode, RelayUrl, StorageError, StoreId,
+    TransportError,
+};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::connection::serve;
-use crate::limits::Limits;
+use crate::doorkeeper::Door;
+use crate::limits::{Limit, Limits};
 use crate::log_writer::LogWriter;
 use crate::metrics::Metrics;
+use crate::pace::Subjects;
+use crate::revocations::Revocations;
 use crate::rooms::Rooms;
+use crate::sessions::Sessions;
 use crate::store_log::StoreLog;
 use sds_sync::access::{Gate, Keyring};
-use sds_sync::certificate::{CertificateError, CertificateSource, Identity};
+use sds_sync::certificate::{CertificateError, CertificateSource, LiveIdentity};
 
 /// The name of the relay's file in its folder.
 pub(crate) const LOG_FILE: &str = "relay.redb";
@@ -74,6 +82,9 @@ pub enum StartError {
     /// The file cannot be opened.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// Nobody could say which tokens were revoked.
+    #[error("cannot read the revocations: {0}")]
+    Revocations(#[source] io::Error),
     /// There is no certificate.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
@@ -92,18 +103,43 @@ pub enum StartError {
 
 /// What all connections share.
 pub(crate) struct Node {
+    pub(crate) door: Arc<Door>,
+    pub(crate) subjects: Arc<Subjects>,
     pub(crate) limits: Limits,
     pub(crate) gate: Gate,
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) writer: LogWriter,
     pub(crate) log: Arc<StoreLog>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) revocations: Revocations,
 }
 
+/// Why a session ends whose store was deleted.
+pub(crate) const DELETED: Refusal = Refusal::new(RefusalCode::Forbidden, "the store was deleted");
+
 impl Node {
+    /// Deletes a store and ends the sessions on it; what it had is removed afterwards. Says false if
+    /// there is no such store. Waits for the disk.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub(crate) fn delete_store(&self, store: &StoreId) -> Result<bool, StorageError> {
+        let is_deleted = self.log.delete(store, SystemTime::now())?;
+        if is_deleted {
+            self.rooms.forget(store);
+            self.sessions.end(DELETED, |open, _| open == store);
+            self.writer.sweep();
+        }
+        Ok(is_deleted)
+    }
+
     /// Looks up what is not counted, and tells everything as text.
     pub(crate) fn measure(&self) -> String {
-        self.metrics.stores_open.set(i64::try_from(self.rooms.len()).unwrap_or(i64::MAX));
+        let gauge = |value| i64::try_from(value).unwrap_or(i64::MAX);
+        self.sessions.tally(&self.metrics);
+        self.metrics.lag_max.set(gauge(self.sessions.lag_max(&self.rooms)));
+        self.metrics.stores_open.set(gauge(self.rooms.len() as u64));
         self.metrics.encode()
     }
 
@@ -121,6 +157,13 @@ impl Node {
                 None
             }
             Err(_) => None,
+        }
+    }
+
+    /// Counts a frame that is none, if it is one that is too large.
+    pub(crate) fn note_malformed(&self, error: &FrameError) {
+        if matches!(error, FrameError::TooLarge { .. }) {
+            self.metrics.limit_hit(Limit::FrameBytes);
         }
     }
 }
@@ -146,13 +189,11 @@ impl Relay {
         let limits = config.limits.clone();
         let (listen, gate) = (config.listen, Gate::new(config.keys.clone(), config.issuer.clone()));
         let opened = tokio::task::spawn_blocking(move || open(&config)).await;
-        let (log, identity) = opened.map_err(|_| StartError::Ending)??;
+        let Opened { log, identity, revocations } = opened.map_err(|_| StartError::Ending)??;
         let refused = |source| StartError::Listen { listen, source };
-        let certificate_hash = identity
-            .chain
-            .first()
-            .map_or(CertificateHash::of(&[]), |first| CertificateHash::of(first));
-        let endpoint = server_endpoint(listen, identity.chain, identity.key).map_err(refused)?;
+        let certificate_hash = identity.hash();
+        let endpoint = server_endpoint(listen, Arc::new(identity), limits.stranger_streams)
+            .map_err(refused)?;
         let no_address = |error| refused(TransportError::Socket(Arc::new(error)));
         let local_addr = endpoint.local_addr().map_err(no_address)?;
         let url = RelayUrl::of_listener(local_addr, None, certificate_hash)
@@ -161,7 +202,20 @@ impl Relay {
         let metrics = Arc::new(Metrics::default());
         let (writer, writing) =
             LogWriter::spawn(Arc::clone(&log), Arc::clone(&rooms), Arc::clone(&metrics));
-        let node = Arc::new(Node { limits, gate, rooms, writer, log, metrics });
+        let door = Arc::new(Door::new(limits.clone(), Arc::clone(&metrics)));
+        let subjects = Arc::default();
+        let node = Arc::new(Node {
+            door,
+            subjects,
+            limits,
+            gate,
+            rooms,
+            writer,
+            log,
+            metrics,
+            sessions: Arc::default(),
+            revocations,
+        });
         let (stop, stopped) = watch::channel(false);
         let accepting = tokio::spawn(accept(Arc::clone(&node), endpoint.clone(), stopped));
         let writing = Some(writing);
@@ -187,10 +241,33 @@ impl Relay {
         self.url.clone()
     }
 
+    /// How often somebody met a limit since the start.
+    #[must_use]
+    pub fn limit_hits(&self, limit: Limit) -> u64 {
+        self.node.metrics.limit_hits(limit)
+    }
+
     /// What the relay has counted, as text in the OpenMetrics form.
     #[must_use]
     pub fn metrics(&self) -> String {
         self.node.measure()
+    }
+
+    /// What the relay keeps: to list stores, make backups, or take a deletion back. It waits for the
+    /// disk, so a task calls it off the threads that must not wait.
+    #[must_use]
+    pub fn log(&self) -> &Arc<StoreLog> {
+        &self.node.log
+    }
+
+    /// Deletes a store for everybody: ends the sessions on it, and lets nobody open it until the
+    /// deletion is taken back ([`StoreLog::undelete`]). Says false if there is no such store. Waits for
+    /// the disk.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn delete_store(&self, store: &StoreId) -> Result<bool, StorageError> {
+        self.node.delete_store(store)
     }
 
     /// Tells all clients that it stops, writes what they have sent, and closes the file.
@@ -220,13 +297,22 @@ impl fmt::Debug for Relay {
     }
 }
 
-fn open(config: &RelayConfig) -> Result<(StoreLog, Identity), StartError> {
+/// What the relay's folder holds.
+struct Opened {
+    log: StoreLog,
+    identity: LiveIdentity,
+    revocations: Revocations,
+}
+
+fn open(config: &RelayConfig) -> Result<Opened, StartError> {
     let folder = &config.data_dir;
     create_private(folder).map_err(|source| StartError::Folder { path: folder.clone(), source })?;
     let log = StoreLog::open(&folder.join(LOG_FILE))?;
     // With the file open no second relay can make another certificate at the same time.
-    let identity = Identity::load(&config.certificate, folder)?;
-    Ok((log, identity))
+    let identity = LiveIdentity::load(&config.certificate, folder)?;
+    let revocations =
+        Revocations::open(folder, SystemTime::now()).map_err(StartError::Revocations)?;
+    Ok(Opened { log, identity, revocations })
 }
 
 /// Makes the folder, if it is not there, for its owner alone: everybody's stores are in it.
@@ -244,12 +330,8 @@ pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 async fn accept(node: Arc<Node>, endpoint: Endpoint, mut stop: watch::Receiver<bool>) {
-    let admission = Admission {
-        connections_max: node.limits.connections as usize,
-        unproved_max: node.limits.unproved_handshakes as usize,
-    };
     let streams_stop = stop.clone();
-    serve_connections(endpoint, admission, stopped(&mut stop), |connection| {
+    serve_connections(endpoint, &*node.door, stopped(&mut stop), |connection| {
         serve(Arc::clone(&node), connection, streams_stop.clone())
     })
     .await;

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
-use sds_sync::limits::PRESENCE_PER_SECOND_MAX;
 use sds_sync::presence::{PeerId, PresenceMessage, PresenceNews, PresenceRoom};
 use sds_sync::{Allowance, RelayFrame, StoreId};
 
+use crate::limits::{Limit, Limits};
 use crate::rooms::{Member, Rooms};
 
 /// A client that takes part in the presence of a store, until this is dropped.
@@ -17,14 +17,17 @@ pub(crate) struct PresenceSeat {
     store: StoreId,
     peer: PeerId,
     subject: String,
+    /// The most that it may show.
+    bytes_max: usize,
     allowance: Mutex<Allowance>,
 }
 
 impl PresenceSeat {
-    pub(crate) fn new(member: &Member, subject: String) -> Self {
+    pub(crate) fn new(member: &Member, subject: String, limits: &Limits) -> Self {
         let (rooms, store) = (Arc::clone(member.rooms()), member.store().clone());
-        let allowance = Mutex::new(Allowance::new(PRESENCE_PER_SECOND_MAX, Instant::now()));
-        Self { rooms, store, peer: PeerId::random(), subject, allowance }
+        let allowance = Mutex::new(Allowance::new(limits.presence_per_second, Instant::now()));
+        let bytes_max = limits.presence_bytes as usize;
+        Self { rooms, store, peer: PeerId::random(), subject, bytes_max, allowance }
     }
 
     /// How the others see the client.
@@ -37,16 +40,26 @@ impl PresenceSeat {
         &self.subject
     }
 
-    /// Takes in what the client shows, unless it says too much: then it says false.
-    #[must_use]
-    pub(crate) fn handle_state(&self, clock: u64, state: Bytes, is_settled: bool) -> bool {
+    /// Takes in what the client shows.
+    ///
+    /// # Errors
+    /// If it is too large or too often; then it is passed over.
+    pub(crate) fn handle_state(
+        &self,
+        clock: u64,
+        state: Bytes,
+        is_settled: bool,
+    ) -> Result<(), Limit> {
         let now = Instant::now();
-        let is_allowed = self.allowance.lock().unwrap_or_else(PoisonError::into_inner).take(now);
-        if is_allowed {
-            let message = PresenceMessage { clock, state, is_settled };
-            self.with(|room| room.handle_message(self.peer, &self.subject, message, now));
+        if state.len() > self.bytes_max {
+            return Err(Limit::PresenceBytes);
         }
-        is_allowed
+        if !self.allowance.lock().unwrap_or_else(PoisonError::into_inner).take(now) {
+            return Err(Limit::PresenceRate);
+        }
+        let message = PresenceMessage { clock, state, is_settled };
+        self.with(|room| room.handle_message(self.peer, &self.subject, message, now));
+        Ok(())
     }
 
     /// What the client has to hear next of the others, which has heard all up to `revision`; the frame

@@ -40,7 +40,8 @@ pub const OPEN_VERSION_BYTES_MAX: usize = 32 << 10;
 pub const OPEN_SEATS_MAX: usize = 64;
 
 /// The log of a store's file gives way to a snapshot when it has so many bytes, and as many as the
-/// last snapshot: so writing snapshots costs no more than in proportion to the changes.
+/// changes that are in the last snapshot: so writing snapshots costs no more than in proportion to the
+/// changes, each of which is packed about twice.
 pub const CHECKPOINT_BYTES_MIN: usize = 512 << 10;
 
 /// The longest token, in bytes.
@@ -104,6 +105,14 @@ pub const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 
 /// The same for all streams of a client that has opened no store yet.
 pub const STRANGER_WINDOW_BYTES: u32 = 256 << 10;
+
+/// How many first packets of clients may wait to be looked at.
+pub const INCOMING_MAX: usize = 4_096;
+
+/// How many bytes of further packets may wait with each of them, and with all together.
+pub const INCOMING_BUFFER_BYTES: u64 = 16 << 10;
+/// See [`INCOMING_BUFFER_BYTES`].
+pub const INCOMING_BUFFERS_BYTES: u64 = 8 << 20;
 
 /// How many frames may wait between the loop of a connection and each half of its stream.
 pub const FRAME_QUEUE_MAX: usize = 4;

@@ -20,10 +20,10 @@ mod race;
 mod stream;
 mod trust;
 
-pub use admission::{Admission, serve_connections};
+pub use admission::{Admission, Applicant, Doorkeeper, Verdict, serve_connections};
 pub use pipe::{FramePipe, Interest, Ready};
 pub use quic::{Connection, connect, send_datagram, server_endpoint};
-pub use stream::{FrameReceiver, FrameSender, StreamError};
+pub use stream::{FrameReceiver, FrameSender, Pace, StreamError};
 
 /// The protocol that both sides name when they shake hands.
 pub const ALPN: &[u8] = b"sds/1";

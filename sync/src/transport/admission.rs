@@ -1,4 +1,7 @@
-//! Taking connections in: how many at a time, and from whom without a proof of its address.
+//! Taking connections in: who may come, and who has to prove first that its address is its own.
+
+use std::net::IpAddr;
+use std::time::Duration;
 
 use quinn::{Connection, Endpoint, Incoming};
 use tokio::task::JoinSet;
@@ -6,7 +9,45 @@ use tokio::time::timeout;
 
 use crate::limits::IDLE_CONNECTION_TIMEOUT;
 
-/// How many may come.
+/// Who asks for a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Applicant {
+    /// Where it says it is.
+    pub address: IpAddr,
+    /// Whether that has been proved.
+    pub is_proved: bool,
+    /// How many shake hands.
+    pub handshakes: usize,
+    /// How many have done so and are connected.
+    pub connections: usize,
+}
+
+/// What becomes of an applicant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may shake hands.
+    Accept,
+    /// It has to prove its address, and may ask again then; who has proved it is accepted.
+    Prove,
+    /// It may not come.
+    Refuse,
+}
+
+/// Decides who may come.
+pub trait Doorkeeper: Sync {
+    /// What becomes of an applicant. Must not wait.
+    fn judge(&self, applicant: Applicant) -> Verdict;
+
+    /// How long a handshake may take.
+    fn handshake_time(&self) -> Duration {
+        IDLE_CONNECTION_TIMEOUT
+    }
+
+    /// Hears of each handshake of somebody who was accepted whether it led to a connection.
+    fn note_handshake(&self, _applicant: Applicant, _is_connected: bool) {}
+}
+
+/// Lets so many come, whoever they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admission {
     /// The most connections at a time, with those that still shake hands.
@@ -15,45 +56,78 @@ pub struct Admission {
     pub unproved_max: usize,
 }
 
-/// Takes connections and serves each with `serve`, until `stopped` resolves; then waits for all to end.
+impl Doorkeeper for Admission {
+    fn judge(&self, applicant: Applicant) -> Verdict {
+        if applicant.connections + applicant.handshakes >= self.connections_max {
+            Verdict::Refuse
+        } else if applicant.handshakes >= self.unproved_max && !applicant.is_proved {
+            Verdict::Prove
+        } else {
+            Verdict::Accept
+        }
+    }
+}
+
+/// Takes connections and serves each with `serve`, until `stopped` resolves; then waits for all to end,
+/// and refuses who comes meanwhile.
 pub async fn serve_connections<F: Future<Output = ()> + Send + 'static>(
     endpoint: Endpoint,
-    admission: Admission,
+    doorkeeper: &impl Doorkeeper,
     stopped: impl Future<Output = ()>,
     serve: impl Fn(Connection) -> F,
 ) {
     let mut stopped = std::pin::pin!(stopped);
-    let (mut handshakes, mut connections) = (JoinSet::new(), JoinSet::new());
+    let mut handshakes: JoinSet<(Applicant, Option<Connection>)> = JoinSet::new();
+    let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             () = &mut stopped => break,
             Some(_) = connections.join_next() => {}
             Some(shaken) = handshakes.join_next() => {
-                if let Ok(Some(connection)) = shaken {
+                // The task does nothing that can panic.
+                let Ok((applicant, connection)) = shaken else { continue };
+                doorkeeper.note_handshake(applicant, connection.is_some());
+                if let Some(connection) = connection {
                     connections.spawn(serve(connection));
                 }
             }
             incoming = endpoint.accept() => {
                 let Some(incoming) = incoming else { break };
-                if connections.len() + handshakes.len() >= admission.connections_max {
-                    incoming.refuse();
-                } else if handshakes.len() >= admission.unproved_max
-                    && !incoming.remote_address_validated()
-                {
-                    // Only who has proved its address already cannot be asked to.
-                    let _asked = incoming.retry();
-                } else {
-                    handshakes.spawn(shake_hands(incoming));
+                let applicant = Applicant {
+                    address: incoming.remote_address().ip(),
+                    is_proved: incoming.remote_address_validated(),
+                    handshakes: handshakes.len(),
+                    connections: connections.len(),
+                };
+                match doorkeeper.judge(applicant) {
+                    Verdict::Prove if incoming.may_retry() => {
+                        // Who may be asked is asked.
+                        let _asked = incoming.retry();
+                    }
+                    Verdict::Accept | Verdict::Prove => {
+                        let time = doorkeeper.handshake_time();
+                        handshakes.spawn(shake_hands(applicant, incoming, time));
+                    }
+                    Verdict::Refuse => incoming.refuse(),
                 }
             }
         }
     }
     // Who has not even shaken hands is not waited for.
     drop(handshakes);
-    while connections.join_next().await.is_some() {}
+    while !connections.is_empty() {
+        tokio::select! {
+            _ = connections.join_next() => {}
+            Some(incoming) = endpoint.accept() => incoming.refuse(),
+        }
+    }
 }
 
-/// Shakes hands. `None` if the client does not, or not in time.
-async fn shake_hands(incoming: Incoming) -> Option<Connection> {
-    timeout(IDLE_CONNECTION_TIMEOUT, incoming).await.ok()?.ok()
+/// Shakes hands. No connection if the client does not, or not in time.
+async fn shake_hands(
+    applicant: Applicant,
+    incoming: Incoming,
+    time: Duration,
+) -> (Applicant, Option<Connection>) {
+    (applicant, timeout(time, incoming).await.ok().and_then(Result::ok))
 }

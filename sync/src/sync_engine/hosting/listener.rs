@@ -14,10 +14,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::super::shared::Shared;
 use super::{Visitor, serve_stream, stopped};
 use crate::access::{Access, Gate, Secret};
-use crate::certificate::{CertificateError, CertificateSource, Identity};
+use crate::certificate::{CertificateError, CertificateSource, LiveIdentity};
 use crate::limits::{
     CONNECTION_WINDOW_BYTES, FIRST_FRAME_BYTES_MAX, IDLE_CONNECTION_TIMEOUT, PEERS_MAX,
-    STOP_TIMEOUT, UNPROVED_PEERS_MAX,
+    STOP_TIMEOUT, STREAMS_MAX, UNPROVED_PEERS_MAX,
 };
 use crate::transport::{
     Admission, CertificateHash, FrameReceiver, FrameSender, RelayUrl, TransportError, UrlError,
@@ -85,12 +85,12 @@ impl Listening {
         stop: watch::Receiver<bool>,
     ) -> Result<Self, ListenError> {
         let ListenOptions { listen, secret, certificate, folder } = options;
-        let load = move || Identity::load(&certificate, &folder);
+        let load = move || LiveIdentity::load(&certificate, &folder);
         let loaded = tokio::task::spawn_blocking(load).await;
         let identity = loaded.map_err(|_| ListenError::Stopped)??;
-        let certificate_hash = CertificateHash::of(identity.chain.first().map_or(&[], |it| it));
+        let certificate_hash = identity.hash();
         let refused = |source| ListenError::Listen { listen, source };
-        let endpoint = server_endpoint(listen, identity.chain, identity.key).map_err(refused)?;
+        let endpoint = server_endpoint(listen, Arc::new(identity), STREAMS_MAX).map_err(refused)?;
         let no_address = |error| refused(TransportError::Socket(Arc::new(error)));
         let local_addr = endpoint.local_addr().map_err(no_address)?;
         let (own_stop, stopped) = watch::channel(false);
@@ -232,7 +232,7 @@ async fn accept(shared: Arc<Shared>, gate: Arc<Gate>, endpoint: Endpoint, mut st
         stops.stopped().await;
         stop.send_replace(true);
     };
-    serve_connections(endpoint, admission, stopped, |connection| {
+    serve_connections(endpoint, &admission, stopped, |connection| {
         serve(Arc::clone(&shared), Arc::clone(&gate), connection, stopping.clone())
     })
     .await;
