@@ -24,7 +24,7 @@ use crate::relay::{Cursor, Next};
 use crate::rooms::Member;
 use crate::sessions::REVOKED;
 use crate::store_log::Author;
-use sds_sync::access::{Access, AccessError};
+use sds_sync::access::{Access, AccessError, Scope};
 
 /// How long to sleep at most before the clock is looked at again: clocks are set, machines
 /// suspended.
@@ -145,7 +145,8 @@ fn check_revocations(node: &Node, access: &Access, store: &StoreId) -> Result<()
 /// Whose changes those are that come on the stream.
 fn author_of(request: &OpenRequest, access: &Access) -> Author {
     let seats = request.seats.iter().flatten().filter_map(|seat| ReplicaId::new(*seat));
-    Author { subject: access.subject.clone(), seats: seats.collect() }
+    let speaks_for_all = access.scope == Scope::Admin;
+    Author { subject: access.subject.clone(), seats: seats.collect(), speaks_for_all }
 }
 
 /// What a client has, and wants to know.
@@ -341,6 +342,8 @@ impl Service {
                 self.granted.set_access(&newer);
                 match check_revocations(&self.node, &newer, &self.store) {
                     Ok(()) => {
+                        let speaks_for_all = newer.scope == Scope::Admin;
+                        Arc::make_mut(&mut self.author).speaks_for_all = speaks_for_all;
                         self.access = newer;
                         self.tell_access();
                     }
