@@ -98,7 +98,7 @@ impl ServeArgs {
         let issuer = issuer(self.issuer.as_deref());
         let listen = self.listen()?;
         let (data_dir, limits) = (self.data_dir.clone(), Limits::default());
-        Ok(RelayConfig { secret, issuer, listen, data_dir, certificate, limits })
+        Ok(RelayConfig { keys: secret.into(), issuer, listen, data_dir, certificate, limits })
     }
 
     fn listen(&self) -> io::Result<SocketAddr> {
@@ -112,7 +112,7 @@ impl TokenArgs {
     #[must_use]
     pub fn to_grant(&self, issuer_name: Option<&str>) -> Grant {
         Grant {
-            store: self.store.clone(),
+            stores: self.store.clone().into(),
             subject: self.sub.clone(),
             scope: self.scope,
             lifetime: self.expires_in,

@@ -28,5 +28,7 @@ mod store_blobs;
 pub mod store_log;
 
 pub use node::{Relay, RelayConfig, StartError};
-pub use sds_sync::access::{Grant, MintError, Scope, Secret, UnknownScope, WeakSecret, mint};
+pub use sds_sync::access::{
+    Grant, KeyId, Keyring, MintError, Scope, Secret, StoreSet, UnknownScope, WeakSecret, mint,
+};
 pub use sds_sync::{CertificateError, CertificateSource};

@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::pace::Subjects;
 use crate::rooms::Rooms;
 use crate::store_log::StoreLog;
-use sds_sync::access::{Gate, Secret};
+use sds_sync::access::{Gate, Keyring};
 use sds_sync::certificate::{CertificateError, CertificateSource, LiveIdentity};
 
 /// The name of the relay's file in its folder.
@@ -32,8 +32,8 @@ const LOG_FILE: &str = "relay.redb";
 /// What a relay needs to know.
 #[derive(Clone, Debug)]
 pub struct RelayConfig {
-    /// What tokens are signed with.
-    pub secret: Secret,
+    /// What tokens are signed with: the first of them signs, and any of them may have.
+    pub keys: Keyring,
     /// Who must have given them, if anybody in particular.
     pub issuer: Option<String>,
     /// Where to listen; port 0 is any that is free.
@@ -49,9 +49,9 @@ pub struct RelayConfig {
 impl RelayConfig {
     /// Any free port of this machine alone, with a self-signed certificate.
     #[must_use]
-    pub fn new(secret: Secret, data_dir: impl Into<PathBuf>) -> Self {
+    pub fn new(keys: impl Into<Keyring>, data_dir: impl Into<PathBuf>) -> Self {
         Self {
-            secret,
+            keys: keys.into(),
             issuer: None,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             data_dir: data_dir.into(),
@@ -155,7 +155,7 @@ impl Relay {
     /// If the folder, the file, the certificate or the address cannot be used.
     pub async fn start(config: RelayConfig) -> Result<Self, StartError> {
         let limits = config.limits.clone();
-        let (listen, gate) = (config.listen, Gate::new(&config.secret, config.issuer.clone()));
+        let (listen, gate) = (config.listen, Gate::new(config.keys.clone(), config.issuer.clone()));
         let opened = tokio::task::spawn_blocking(move || open(&config)).await;
         let (log, identity) = opened.map_err(|_| StartError::Ending)??;
         let refused = |source| StartError::Listen { listen, source };

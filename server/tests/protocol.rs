@@ -29,7 +29,7 @@ fn secret() -> Secret {
 
 fn token(store: &str, scope: Scope) -> Token {
     let grant = Grant {
-        store: StoreId::new(store).unwrap(),
+        stores: StoreId::new(store).unwrap().into(),
         subject: "desk".to_owned(),
         scope,
         lifetime: Duration::from_secs(3_600),

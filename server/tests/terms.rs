@@ -207,3 +207,65 @@ async fn a_relay_that_stops_says_so_and_clients_come_back_to_the_next() {
     synced(&desk).await;
     second.stop().await;
 }
+
+/// DESIGN 5: nobody writes in another's name. A file whose ids belong to another subject goes on under
+/// new ones, and loses nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_another_subject_goes_on_with_takes_new_ids() {
+    let (home, dir, other) = (folder(), folder(), folder());
+    let relay = relay(home.path()).await;
+    let desk = engine(dir.path());
+    connect(&desk, &relay, writer("ann"));
+    add_item(&desk, "as ann");
+    synced(&desk).await;
+    let former = desk.read(sds_store::DataStore::replica_id).unwrap();
+    desk.disconnect().await;
+    add_item(&desk, "not yet sent");
+    connect(&desk, &relay, writer("bob"));
+    synced(&desk).await;
+    add_item(&desk, "as bob");
+    synced(&desk).await;
+    assert_ne!(desk.read(sds_store::DataStore::replica_id).unwrap(), former);
+    let phone = engine(other.path());
+    connect(&phone, &relay, writer("carol"));
+    shows(&phone, &["as ann", "as bob", "not yet sent"]).await;
+    // And back again, with nothing to be made again.
+    connect(&desk, &relay, writer("ann"));
+    add_item(&desk, "as ann again");
+    synced(&desk).await;
+    shows(&phone, &["as ann", "as ann again", "as bob", "not yet sent"]).await;
+    relay.stop().await;
+}
+
+/// Goal: whoever carries the changes of somebody whom the relay knows waits for their author, says so,
+/// and goes on by itself then.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_of_somebody_else_wait_for_their_author() {
+    let (home, dir, other) = (folder(), folder(), folder());
+    let relay = relay(home.path()).await;
+    let (desk, phone) = (engine(dir.path()), engine(other.path()));
+    connect(&desk, &relay, writer("ann"));
+    add_item(&desk, "known");
+    synced(&desk).await;
+    connect(&phone, &relay, writer("bob"));
+    shows(&phone, &["known"]).await;
+    synced(&phone).await;
+    desk.disconnect().await;
+    phone.disconnect().await;
+    // Ann's edit reaches Bob on another way than the relay, and he builds on it.
+    let version = phone.read(|store| store.version().clone()).unwrap();
+    let item = add_item(&desk, "of ann");
+    desk.flush().await.unwrap();
+    let patch = desk.read(|store| store.export_patch(&version)).unwrap();
+    phone.edit(|store| store.apply_remote_patch(&patch)).unwrap().unwrap();
+    phone.edit(|store| store.set_label(item, "changed by bob")).unwrap().unwrap();
+    connect(&phone, &relay, writer("bob"));
+    until(&phone, |status| status.last_error == Some("not-yours")).await;
+    let is_synced = phone.wait_until_synced(Duration::from_millis(300)).await;
+    assert_eq!(is_synced.unwrap_err().code(), "sync-timed-out");
+    connect(&desk, &relay, writer("ann"));
+    synced(&desk).await;
+    synced(&phone).await;
+    shows(&desk, &["changed by bob", "known"]).await;
+    relay.stop().await;
+}

@@ -46,6 +46,15 @@ pub const CHECKPOINT_BYTES_MIN: usize = 512 << 10;
 /// The longest token, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 8 << 10;
 
+/// The most stores, or beginnings of their names, that a token may name.
+pub const TOKEN_STORES_MAX: usize = 64;
+
+/// The most secrets that tokens are checked with.
+pub const KEYS_MAX: usize = 16;
+
+/// The longest name of a secret, in bytes.
+pub const KEY_ID_BYTES_MAX: usize = 64;
+
 /// The shortest secret that signs tokens, in characters.
 pub const SECRET_CHARS_MIN: usize = 32;
 

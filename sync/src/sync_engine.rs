@@ -307,8 +307,13 @@ impl SyncEngine {
     /// [`SyncError::NotConnected`] if no connection is wanted.
     pub fn refresh_token(&self, token: Token) -> Result<(), SyncError> {
         let driver = self.driver();
-        let driver = driver.as_ref().filter(|driver| !driver.task.is_finished());
-        driver.ok_or(SyncError::NotConnected)?.token.send_replace(token);
+        let connection = self.shared.status.borrow().connection.clone();
+        match (connection, &*driver) {
+            (ConnectionState::Disconnected | ConnectionState::Refused { .. }, _) | (_, None) => {
+                return Err(SyncError::NotConnected);
+            }
+            (_, Some(driver)) => driver.token.send_replace(token),
+        };
         Ok(())
     }
 

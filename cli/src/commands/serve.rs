@@ -73,7 +73,7 @@ async fn listen(
 
 fn token_for_peers(secret: &Secret, store: &StoreId) -> Result<Token, Failure> {
     let grant = Grant {
-        store: store.clone(),
+        stores: store.clone().into(),
         subject: "peer".to_owned(),
         scope: Scope::Write,
         lifetime: TOKEN_LIFETIME,

@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime};
 use sds_engine::{Change, Patch, Version};
 use sds_server::relay::{Cursor, Next, Room};
 use sds_server::store_log::{Author, StoreLog, append};
-use sds_server::{Grant, Scope, Secret, mint};
-use sds_sync::access::Gate;
+use sds_server::{Grant, Keyring, Scope, Secret};
+use sds_sync::access::{Gate, TokenId};
 use sds_sync::database::Failure;
 use sds_sync::limits::{FRAME_BYTES_MAX, PROTOCOL_VERSION};
 use sds_sync::{
@@ -102,8 +102,11 @@ impl RelayNode {
     pub(super) fn token(&self, store: &StoreId, may_write: bool, now: Duration) -> Token {
         let scope = if may_write { Scope::Write } else { Scope::Read };
         let (store, subject) = (store.clone(), "somebody".to_owned());
-        let grant = Grant { store, subject, scope, lifetime: TOKEN_LIFETIME, issuer: None };
-        mint(&self.secret, &grant, self.wall_clock(now)).expect("a token can be made")
+        let grant =
+            Grant { stores: store.into(), subject, scope, lifetime: TOKEN_LIFETIME, issuer: None };
+        // The same name each time: nothing is revoked here, and the seed decides everything.
+        let (keys, id) = (Keyring::from(self.secret.clone()), TokenId::from_halves(0, 0));
+        keys.mint(&grant, &id, self.wall_clock(now)).expect("a token can be made")
     }
 
     /// Begins a process; tries again later if the disk does not let it.
@@ -117,7 +120,7 @@ impl RelayNode {
                 context.note(format_args!("relay starts"));
                 self.process = Some(RelayProcess {
                     log,
-                    gate: Gate::new(&self.secret, None),
+                    gate: Gate::new(self.secret.clone(), None),
                     room: None,
                     sessions: BTreeMap::new(),
                     group: Vec::new(),

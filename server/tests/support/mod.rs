@@ -28,7 +28,7 @@ pub(crate) fn folder() -> TempDir {
 /// A token of `subject` for the store `s`.
 pub(crate) fn token_of(subject: &str, scope: Scope, lifetime: Duration) -> Token {
     let subject = subject.to_owned();
-    let grant = Grant { store: id("s"), subject, scope, lifetime, issuer: None };
+    let grant = Grant { stores: id("s").into(), subject, scope, lifetime, issuer: None };
     mint(&secret(), &grant, SystemTime::now()).unwrap()
 }
 

@@ -94,7 +94,7 @@ impl Listening {
         let no_address = |error| refused(TransportError::Socket(Arc::new(error)));
         let local_addr = endpoint.local_addr().map_err(no_address)?;
         let (own_stop, stopped) = watch::channel(false);
-        let gate = Arc::new(Gate::new(&secret, None));
+        let gate = Arc::new(Gate::new(secret, None));
         let accepting =
             accept(shared, gate, endpoint.clone(), Stops { engine: stop, own: stopped });
         let task = tokio::spawn(accepting);
