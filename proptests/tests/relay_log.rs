@@ -39,6 +39,7 @@ struct Step {
     store: u8,
     subject: u8,
     seats: u8,
+    speaks_for_all: bool,
     skips_lacking: bool,
     changes: Vec<Sent>,
 }
@@ -53,11 +54,13 @@ fn sent() -> impl Strategy<Value = Sent> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    (0..2_u8, 0..3_u8, 0..16_u8, any::<bool>(), vec(sent(), 0..8)).prop_map(
-        |(store, subject, seats, skips_lacking, changes)| Step {
+    let speaks_for_all = proptest::bool::weighted(0.2);
+    (0..2_u8, 0..3_u8, 0..16_u8, speaks_for_all, any::<bool>(), vec(sent(), 0..8)).prop_map(
+        |(store, subject, seats, speaks_for_all, skips_lacking, changes)| Step {
             store,
             subject,
             seats,
+            speaks_for_all,
             skips_lacking,
             changes,
         },
@@ -100,7 +103,8 @@ impl Model {
             let header = change.header();
             let next = self.next(header.replica);
             let owner = self.owners.get(&header.replica);
-            let is_foreign = owner.is_some_and(|owner| *owner != author.subject);
+            let is_others = owner.is_some_and(|owner| *owner != author.subject);
+            let is_foreign = is_others && !author.speaks_for_all;
             let is_there = self.log.iter().any(|known| known.bytes() == change.bytes());
             let has = |dep: &OpId| self.next(dep.replica) > dep.counter;
             if is_there {
@@ -118,7 +122,7 @@ impl Model {
                     break;
                 }
             } else {
-                if author.seats.contains(&header.replica) {
+                if !is_others && author.seats.contains(&header.replica) {
                     self.owners.insert(header.replica, author.subject.clone());
                 }
                 self.log.push(change.clone());
@@ -210,6 +214,7 @@ proptest! {
             let author = Author {
                 subject: format!("subject {}", step.subject),
                 seats: seats.map(replica).collect(),
+                speaks_for_all: step.speaks_for_all,
             };
             let mut changes: Vec<Change> = Vec::new();
             let mut ahead = Model { log: model.log.clone(), owners: BTreeMap::new() };

@@ -25,12 +25,14 @@ use crate::pace::{ConnectionPace, SubjectSeat};
 use crate::presence_seat::PresenceSeat;
 use crate::serve_blob::ClientBlobs;
 use crate::serve_store::{OpenRequest, serve_store};
+use crate::sessions::{ConnectionEntry, SessionEntry};
 use sds_sync::access::{Access, Scope};
 
 /// A client, and which stores it has open on its connection.
 pub(crate) struct Peer {
     pub(crate) node: Arc<Node>,
     connection: Connection,
+    entry: ConnectionEntry,
     pace: Arc<ConnectionPace>,
     open: Mutex<OpenStores>,
     /// Who takes part in presence, by the number of the stream; never more than there are streams.
@@ -58,6 +60,7 @@ pub(crate) struct Granted {
     peer: Arc<Peer>,
     number: u64,
     scope: Scope,
+    entry: SessionEntry,
 }
 
 const TOO_MANY_STORES: Refusal =
@@ -70,8 +73,8 @@ impl Peer {
         let deadline = Instant::now() + node.limits.authenticate_time();
         let open = OpenStores { entries: Vec::new(), next: 0, deadline };
         let pace = Arc::new(ConnectionPace::new(&node.limits, Arc::clone(&node.metrics)));
-        node.metrics.connections.inc();
-        Self { node, connection, pace, open: Mutex::new(open), seats: Mutex::default() }
+        let entry = node.sessions.connect(connection.clone(), Arc::clone(&node.metrics));
+        Self { node, connection, entry, pace, open: Mutex::new(open), seats: Mutex::default() }
     }
 
     /// Refuses what a stream asks for.
@@ -150,7 +153,7 @@ impl Peer {
                 seat
             }
         };
-        let number = open.next;
+        let (number, entry) = (open.next, self.entry.open(store, access));
         let (store, may_write) = (store.clone(), access.may_write());
         open.entries.push(OpenStore { number, store, may_write, seat });
         open.next += 1;
@@ -161,7 +164,7 @@ impl Peer {
         }
         drop(open);
         metrics.session(access.scope, true);
-        Ok(Granted { peer: Arc::clone(self), number, scope: access.scope })
+        Ok(Granted { peer: Arc::clone(self), number, scope: access.scope, entry })
     }
 
     /// Whether the client may write to `store`; `None` if it has not opened it.
@@ -193,19 +196,24 @@ impl Peer {
     }
 }
 
-impl Drop for Peer {
-    fn drop(&mut self) {
-        self.node.metrics.connections.dec();
-    }
-}
-
 impl Granted {
+    /// Resolves when somebody ends the session: what its client is to be told.
+    pub(crate) async fn ended(&mut self) -> Refusal {
+        self.entry.ended().await
+    }
+
+    /// Notes how far in the store's log the client is.
+    pub(crate) fn set_position(&self, position: u64) {
+        self.entry.set_position(position);
+    }
+
     /// Notes what a newer token allows.
     pub(crate) fn set_access(&mut self, access: &Access) {
         let metrics = &self.peer.node.metrics;
         metrics.session(self.scope, false);
         metrics.session(access.scope, true);
         self.scope = access.scope;
+        self.entry.set_access(access);
         let mut open = self.peer.open();
         if let Some(entry) = open.entries.iter_mut().find(|entry| entry.number == self.number) {
             entry.may_write = access.may_write();

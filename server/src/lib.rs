@@ -21,9 +21,11 @@ mod pace;
 mod presence_seat;
 mod rate;
 pub mod relay;
+mod revocations;
 mod rooms;
 mod serve_blob;
 mod serve_store;
+mod sessions;
 mod store_blobs;
 pub mod store_log;
 

@@ -25,10 +25,17 @@ pub const STEP_CHANGES_MAX: usize = 4_096;
 /// The most bytes that go into one commit before the next one begins.
 pub const GROUP_BYTES_GOAL: usize = 32 << 20;
 
+/// The most revocations in force.
+pub const REVOCATIONS_MAX: usize = 65_536;
+
+/// The most revocations in force of those who have rights to the same stores, unless these are all.
+pub const REVOCATIONS_PER_MAKER_MAX: usize = 1_024;
+
 /// The most addresses and subjects of which a rate is remembered; beyond that, newcomers have only the
 /// bounds that hold for all together.
 pub const REMEMBERED_MAX: usize = 65_536;
 
+const _: () = assert!(REVOCATIONS_PER_MAKER_MAX < REVOCATIONS_MAX);
 const _: () = assert!(PATCH_BYTES_GOAL <= TAIL_BYTES_MAX);
 const _: () = assert!(APPEND_BYTES_GOAL <= GROUP_BYTES_GOAL);
 

@@ -7,6 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::SystemTime;
 
 use quinn::{Endpoint, VarInt};
 use sds_sync::limits::STOP_TIMEOUT;
@@ -21,7 +22,9 @@ use crate::limits::{Limit, Limits};
 use crate::log_writer::LogWriter;
 use crate::metrics::Metrics;
 use crate::pace::Subjects;
+use crate::revocations::Revocations;
 use crate::rooms::Rooms;
+use crate::sessions::Sessions;
 use crate::store_log::StoreLog;
 use sds_sync::access::{Gate, Keyring};
 use sds_sync::certificate::{CertificateError, CertificateSource, LiveIdentity};
@@ -82,6 +85,9 @@ pub enum StartError {
     /// The file cannot be opened.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// Nobody could say which tokens were revoked.
+    #[error("cannot read the revocations: {0}")]
+    Revocations(#[source] io::Error),
     /// There is no certificate.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
@@ -108,12 +114,17 @@ pub(crate) struct Node {
     pub(crate) writer: LogWriter,
     pub(crate) log: Arc<StoreLog>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) revocations: Revocations,
 }
 
 impl Node {
     /// Looks up what is not counted, and tells everything as text.
     pub(crate) fn measure(&self) -> String {
-        self.metrics.stores_open.set(i64::try_from(self.rooms.len()).unwrap_or(i64::MAX));
+        let gauge = |value| i64::try_from(value).unwrap_or(i64::MAX);
+        self.sessions.tally(&self.metrics);
+        self.metrics.lag_max.set(gauge(self.sessions.lag_max(&self.rooms)));
+        self.metrics.stores_open.set(gauge(self.rooms.len() as u64));
         self.metrics.encode()
     }
 
@@ -163,7 +174,7 @@ impl Relay {
         let limits = config.limits.clone();
         let (listen, gate) = (config.listen, Gate::new(config.keys.clone(), config.issuer.clone()));
         let opened = tokio::task::spawn_blocking(move || open(&config)).await;
-        let (log, identity) = opened.map_err(|_| StartError::Ending)??;
+        let Opened { log, identity, revocations } = opened.map_err(|_| StartError::Ending)??;
         let refused = |source| StartError::Listen { listen, source };
         let certificate_hash = identity.hash();
         let endpoint = server_endpoint(listen, Arc::new(identity), limits.stranger_streams)
@@ -178,7 +189,18 @@ impl Relay {
             LogWriter::spawn(Arc::clone(&log), Arc::clone(&rooms), Arc::clone(&metrics));
         let door = Arc::new(Door::new(limits.clone(), Arc::clone(&metrics)));
         let subjects = Arc::default();
-        let node = Arc::new(Node { door, subjects, limits, gate, rooms, writer, log, metrics });
+        let node = Arc::new(Node {
+            door,
+            subjects,
+            limits,
+            gate,
+            rooms,
+            writer,
+            log,
+            metrics,
+            sessions: Arc::default(),
+            revocations,
+        });
         let (stop, stopped) = watch::channel(false);
         let accepting = tokio::spawn(accept(Arc::clone(&node), endpoint.clone(), stopped));
         let writing = Some(writing);
@@ -243,13 +265,22 @@ impl fmt::Debug for Relay {
     }
 }
 
-fn open(config: &RelayConfig) -> Result<(StoreLog, LiveIdentity), StartError> {
+/// What the relay's folder holds.
+struct Opened {
+    log: StoreLog,
+    identity: LiveIdentity,
+    revocations: Revocations,
+}
+
+fn open(config: &RelayConfig) -> Result<Opened, StartError> {
     let folder = &config.data_dir;
     create_private(folder).map_err(|source| StartError::Folder { path: folder.clone(), source })?;
     let log = StoreLog::open(&folder.join(LOG_FILE))?;
     // With the file open no second relay can make another certificate at the same time.
     let identity = LiveIdentity::load(&config.certificate, folder)?;
-    Ok((log, identity))
+    let revocations =
+        Revocations::open(folder, SystemTime::now()).map_err(StartError::Revocations)?;
+    Ok(Opened { log, identity, revocations })
 }
 
 /// Makes the folder, if it is not there, for its owner alone: everybody's stores are in it.

@@ -120,6 +120,11 @@ impl Rooms {
         Some(outcome)
     }
 
+    /// The end of the log of `store`, as far as those know who have it open.
+    pub(crate) fn end(&self, store: &StoreId) -> u64 {
+        self.lock().get(store).map_or(0, |entry| entry.room.end())
+    }
+
     /// Lets `inbox` get the messages for `peer`, who has the store open.
     pub(crate) fn open_inbox(
         &self,

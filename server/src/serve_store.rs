@@ -22,8 +22,9 @@ use crate::log_writer::{self, Outcome};
 use crate::node::{Node, stopped};
 use crate::relay::{Cursor, Next};
 use crate::rooms::Member;
+use crate::sessions::REVOKED;
 use crate::store_log::Author;
-use sds_sync::access::{Access, AccessError};
+use sds_sync::access::{Access, AccessError, Scope};
 
 /// How long to sleep at most before the clock is looked at again: clocks are set, machines
 /// suspended.
@@ -59,6 +60,8 @@ pub(crate) async fn serve_store(
 ) {
     let admitted = admit(&peer.node, &request).and_then(|(store, access, version)| {
         let granted = peer.grant(&store, &access)?;
+        // Whoever revoked it before the session was listed did not find it.
+        check_revocations(&peer.node, &access, &store)?;
         Ok((store, access, version, granted))
     });
     match admitted {
@@ -89,6 +92,7 @@ pub(crate) async fn serve_store(
                         access,
                         stop,
                     };
+                    service.granted.set_position(service.session.cursor_mut().position());
                     service.tell_access();
                     service.run().await;
                 }
@@ -119,6 +123,7 @@ fn admit(node: &Node, request: &OpenRequest) -> Result<(StoreId, Access, Version
     }
     let access = check_token(node, &request.token, &request.store)?;
     let store = StoreId::new(&request.store).map_err(|_| malformed("no valid store id"))?;
+    check_revocations(node, &access, &store)?;
     let version = Version::decode(&request.version).map_err(|_| malformed("no valid version"))?;
     Ok((store, access, version))
 }
@@ -133,10 +138,15 @@ fn check_token(node: &Node, token: &Token, store: &str) -> Result<Access, Refusa
     })
 }
 
+fn check_revocations(node: &Node, access: &Access, store: &StoreId) -> Result<(), Refusal> {
+    if node.revocations.is_revoked(access, store.as_str()) { Err(REVOKED) } else { Ok(()) }
+}
+
 /// Whose changes those are that come on the stream.
 fn author_of(request: &OpenRequest, access: &Access) -> Author {
     let seats = request.seats.iter().flatten().filter_map(|seat| ReplicaId::new(*seat));
-    Author { subject: access.subject.clone(), seats: seats.collect() }
+    let speaks_for_all = access.scope == Scope::Admin;
+    Author { subject: access.subject.clone(), seats: seats.collect(), speaks_for_all }
 }
 
 /// What a client has, and wants to know.
@@ -200,10 +210,12 @@ enum Turn {
     Appended(Option<Outcome>),
     More,
     Others,
+    Ended(Refusal),
 }
 
 impl Service {
     async fn run(mut self) {
+        let mut has_access = true;
         while !self.session.is_over() {
             self.append_what_came();
             self.read_log().await;
@@ -213,7 +225,12 @@ impl Service {
             match self.next_turn().await {
                 Turn::Stop => self.session.refuse_until(SHUTTING_DOWN, COME_BACK_AFTER),
                 Turn::Clock if self.access.expires <= SystemTime::now() => {
-                    self.session.refuse(EXPIRED)
+                    has_access = false;
+                    self.session.refuse(EXPIRED);
+                }
+                Turn::Ended(why) => {
+                    has_access = false;
+                    self.session.refuse(why);
                 }
                 Turn::Clock | Turn::More | Turn::Others => {}
                 Turn::Pipe(Ready::Room(true)) => {
@@ -241,6 +258,10 @@ impl Service {
         if let Some(RelayFrame::Refused { code, .. }) = last.last() {
             self.node.metrics.refused(RefusalCode::from_number(*code));
         }
+        if !has_access {
+            // Its blobs are out of the client's reach before it has read why.
+            drop(self.granted);
+        }
         self.pipe.finish(last).await;
     }
 
@@ -266,6 +287,7 @@ impl Service {
         };
         tokio::select! {
             () = stopped(&mut self.stop) => Turn::Stop,
+            why = self.granted.ended() => Turn::Ended(why),
             () = others => Turn::Others,
             () = sleep(left.min(CLOCK_INTERVAL)) => Turn::Clock,
             ready = self.pipe.ready(interest) => Turn::Pipe(ready),
@@ -318,8 +340,15 @@ impl Service {
         match check_token(&self.node, token, self.store.as_str()) {
             Ok(newer) if newer.subject == self.access.subject => {
                 self.granted.set_access(&newer);
-                self.access = newer;
-                self.tell_access();
+                match check_revocations(&self.node, &newer, &self.store) {
+                    Ok(()) => {
+                        let speaks_for_all = newer.scope == Scope::Admin;
+                        Arc::make_mut(&mut self.author).speaks_for_all = speaks_for_all;
+                        self.access = newer;
+                        self.tell_access();
+                    }
+                    Err(refusal) => self.session.refuse(refusal),
+                }
             }
             Ok(_) => self.session.refuse(OTHER_SUBJECT),
             Err(refusal) => self.session.refuse(refusal),
@@ -353,6 +382,7 @@ impl Service {
     /// Moves the client on over the part of the log at position `from`.
     fn pass(&mut self, from: u64, changes: Vec<Arc<[u8]>>) {
         let lacking = self.session.cursor_mut().pass(from, changes);
+        self.granted.set_position(self.session.cursor_mut().position());
         self.node.metrics.changes_delivered.inc_by(lacking.len() as u64);
         self.session.handle_log(lacking);
     }

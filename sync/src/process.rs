@@ -40,3 +40,20 @@ pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
         _ => Ok(()),
     }
 }
+
+/// Writes a file that only its owner can read in the place of the one of this name, whole or not at all.
+/// Its content and its name are on disk then.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn replace_private(path: &Path, content: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(path);
+    let mut draft = NamedTempFile::new_in(folder)?;
+    draft.write_all(content)?;
+    draft.as_file().sync_all()?;
+    draft.persist(path).map_err(|failed| failed.error)?;
+    // Elsewhere a folder cannot be opened, and names are kept without.
+    #[cfg(unix)]
+    std::fs::File::open(folder)?.sync_all()?;
+    Ok(())
+}

@@ -30,6 +30,10 @@ pub(super) struct Device {
     pub(super) restart_at: Option<Duration>,
     pub(super) offline_since: Option<Duration>,
     pub(super) speed: Speed,
+    /// Whose device it is, for the relay.
+    pub(super) user: u8,
+    /// Whether it was another user's before: then ids of its file may belong to that one.
+    pub(super) has_changed_hands: bool,
     pub(super) token: Token,
     pub(super) claims: Claims,
     pub(super) backup: Option<(Vec<u8>, Claims)>,

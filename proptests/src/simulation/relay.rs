@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use sds_engine::{Change, Patch, Version};
+use sds_engine::{Change, Patch, ReplicaId, Version};
 use sds_server::relay::{Cursor, Next, Room};
 use sds_server::store_log::{Author, StoreLog, append};
 use sds_server::{Grant, Keyring, Scope, Secret};
@@ -60,8 +60,17 @@ pub(super) struct RelayProcess {
     room: Option<Room>,
     sessions: BTreeMap<u64, Session>,
     /// What goes into the next commit.
-    group: Vec<(u64, Vec<Change>)>,
+    group: Vec<Append>,
     pub(super) commit_at: Option<Duration>,
+}
+
+/// What a line has brought.
+#[derive(Debug)]
+struct Append {
+    line: u64,
+    author: Author,
+    changes: Vec<Change>,
+    skips_lacking: bool,
 }
 
 /// One line, from this side.
@@ -74,6 +83,9 @@ enum Session {
         /// What it was told to be here when it opened the store.
         version: Version,
         is_appending: bool,
+        /// Whether changes were passed over.
+        passes_over: bool,
+        author: Author,
         expires: SystemTime,
     },
     /// Nothing will be said any more.
@@ -98,10 +110,14 @@ impl RelayNode {
         }
     }
 
-    /// A token that holds for an hour from now on, by the relay's clock.
-    pub(super) fn token(&self, store: &StoreId, may_write: bool, now: Duration) -> Token {
-        let scope = if may_write { Scope::Write } else { Scope::Read };
-        let (store, subject) = (store.clone(), "somebody".to_owned());
+    /// A token for a user that holds for an hour from now on, by the relay's clock.
+    pub(super) fn token(
+        &self,
+        store: &StoreId,
+        (user, scope): (u8, Scope),
+        now: Duration,
+    ) -> Token {
+        let (store, subject) = (store.clone(), format!("user {user}"));
         let grant =
             Grant { stores: store.into(), subject, scope, lifetime: TOKEN_LIFETIME, issuer: None };
         // The same name each time: nothing is revoked here, and the seed decides everything.
@@ -152,11 +168,10 @@ impl RelayNode {
         let Some(process) = &mut self.process else { return };
         process.commit_at = None;
         let group = std::mem::take(&mut process.group);
-        // Everybody has the same subject here.
-        let author = Author { subject: "somebody".to_owned(), seats: Vec::new() };
         let outcomes = process.log.write(|write| {
-            let appended =
-                group.iter().map(|(_, changes)| append(write, store, &author, changes, false));
+            let appended = group
+                .iter()
+                .map(|work| append(write, store, &work.author, &work.changes, work.skips_lacking));
             appended.collect::<Result<Vec<_>, Failure>>()
         });
         match outcomes {
@@ -165,22 +180,26 @@ impl RelayNode {
                 // With it goes what a commit left that failed, and was there all the same.
                 let version = process.log.version(store).expect("what was written can be read");
                 self.kept.version.merge(&version);
-                for ((line, _), appended) in group.into_iter().zip(outcomes) {
+                for (Append { line, .. }, appended) in group.into_iter().zip(outcomes) {
                     self.kept.notes.extend(appended.new.iter().flat_map(|change| notes_of(change)));
                     if let Some(room) = &mut process.room {
                         room.publish(appended.from, &appended.new);
                         room.assert_invariants();
                     }
-                    process.settle(line, |session| {
-                        session.handle_appended(&appended.stored, appended.refused)
+                    process.settle(line, |session, passes_over| {
+                        *passes_over |= !appended.foreign.is_empty();
+                        for (replica, next) in appended.foreign {
+                            session.handle_passed_over(replica, next);
+                        }
+                        session.handle_appended(&appended.stored, appended.refused);
                     });
                 }
             }
             Err(error) => {
                 context.note(format_args!("relay cannot write: {error}"));
                 assert!(is_disk_at_fault(&error), "relay: {error}");
-                for (line, _) in group {
-                    process.settle(line, |session| session.refuse(STORAGE_FAILED));
+                for Append { line, .. } in group {
+                    process.settle(line, |session, _| session.refuse(STORAGE_FAILED));
                 }
             }
         }
@@ -226,7 +245,7 @@ impl RelayNode {
                 self.kept.version.merge(version);
             }
         }
-        let Some(Session::Open { session, is_appending, expires, .. }) =
+        let Some(Session::Open { session, is_appending, passes_over, author, expires, .. }) =
             process.sessions.get_mut(&line)
         else {
             let is_wanted = matches!(process.sessions.get(&line), Some(Session::New));
@@ -245,7 +264,8 @@ impl RelayNode {
         }
         if !*is_appending && let Some(changes) = session.poll_append() {
             *is_appending = true;
-            process.group.push((line, changes));
+            let (author, skips_lacking) = (author.clone(), *passes_over);
+            process.group.push(Append { line, author, changes, skips_lacking });
             process.commit_at.get_or_insert(context.soon(20));
         }
         let room = process.room.get_or_insert_default();
@@ -334,12 +354,18 @@ impl RelayProcess {
         let access = access
             .map_err(|_| Refusal::new(RefusalCode::Unauthorized, "the token is not accepted"))?;
         let had = Version::decode(&version).map_err(|_| malformed)?;
+        let author = Author {
+            subject: access.subject.clone(),
+            seats: seats.iter().filter_map(|seat| ReplicaId::new(*seat)).collect(),
+            speaks_for_all: access.scope == Scope::Admin,
+        };
         let read = || {
             let (position, end) = self.log.position_for(store, &had)?;
             let tips = self.log.tips(store, &seats)?;
-            Ok::<_, StorageError>((self.log.version(store)?, tips, position, end))
+            let foreign = self.log.foreign(store, &author)?;
+            Ok::<_, StorageError>((self.log.version(store)?, tips, foreign, position, end))
         };
-        let (version, tips, position, end) = read().map_err(|_| STORAGE_FAILED)?;
+        let (version, tips, foreign, position, end) = read().map_err(|_| STORAGE_FAILED)?;
         // A room lives from its first member to its last.
         let room = self.room.get_or_insert_default();
         if room.end() < end {
@@ -349,17 +375,29 @@ impl RelayProcess {
         let writable = access.may_write();
         let mut session =
             ServingSession::new(PROTOCOL_VERSION, &version, Some(tips), writable, cursor);
+        if writable {
+            let foreign = foreign.into_iter();
+            foreign.for_each(|(replica, next)| session.handle_passed_over(replica, next));
+        }
         let left = access.expires.duration_since(now).unwrap_or_default();
         session.set_access(None, writable, left);
-        let (session, is_appending) = (Box::new(session), false);
-        Ok(Session::Open { session, version, is_appending, expires: access.expires })
+        Ok(Session::Open {
+            session: Box::new(session),
+            version,
+            is_appending: false,
+            passes_over: false,
+            author,
+            expires: access.expires,
+        })
     }
 
     /// Tells a session what became of its append.
-    fn settle(&mut self, line: u64, tell: impl FnOnce(&mut ServingSession<Cursor>)) {
-        if let Some(Session::Open { session, is_appending, .. }) = self.sessions.get_mut(&line) {
+    fn settle(&mut self, line: u64, tell: impl FnOnce(&mut ServingSession<Cursor>, &mut bool)) {
+        if let Some(Session::Open { session, is_appending, passes_over, .. }) =
+            self.sessions.get_mut(&line)
+        {
             *is_appending = false;
-            tell(session);
+            tell(session, passes_over);
         }
     }
 

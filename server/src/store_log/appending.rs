@@ -23,6 +23,8 @@ pub struct Author {
     pub subject: String,
     /// The replicas that the session has said to write with.
     pub seats: Vec<ReplicaId>,
+    /// Whether it may bring changes of anybody, as whoever can give out tokens could anyway.
+    pub speaks_for_all: bool,
 }
 
 /// What became of changes that a client sent. Not yet durable until the transaction is.
@@ -99,6 +101,8 @@ enum Owner {
     Nobody,
     Sender,
     Other,
+    /// Another subject, for which the sender may speak.
+    OtherSpokenFor,
 }
 
 impl<'a> Appending<'a> {
@@ -168,6 +172,7 @@ impl<'a> Appending<'a> {
         let owner = match self.owners.get(key)? {
             None => Owner::Nobody,
             Some(subject) if subject.value() == self.author.subject => Owner::Sender,
+            Some(_) if self.author.speaks_for_all => Owner::OtherSpokenFor,
             Some(_) => Owner::Other,
         };
         Ok(*place.insert(Known { chain, owner, has_new: false, is_told: false }))

@@ -140,7 +140,7 @@ fn a_damaged_change_is_not_handed_out_and_not_taken_for_a_fork() {
 
 fn author(subject: &str, seats: &[u64]) -> Author {
     let seats = seats.iter().map(|seat| replica_id(*seat)).collect();
-    Author { subject: subject.to_owned(), seats }
+    Author { subject: subject.to_owned(), seats, speaks_for_all: false }
 }
 
 #[test]

@@ -14,6 +14,24 @@ use crate::message::Token;
 type TokenFuture = Pin<Box<dyn Future<Output = Option<Token>> + Send>>;
 
 /// Where an engine gets newer tokens from, before the one that it has expires or after it was refused.
+///
+/// ```
+/// use sds_sync::{ConnectOptions, RelayUrl, Token, TokenSource, UrlError};
+///
+/// /// From wherever the program's users sign in.
+/// async fn fetch_token() -> Option<Token> {
+///     None
+/// }
+///
+/// # fn main() -> Result<(), UrlError> {
+/// let url: RelayUrl = "quic://relay.example:3000".parse()?;
+/// let first = Token::from("the first token".to_owned());
+/// // For `SyncEngine::connect`.
+/// let options = ConnectOptions::new(url, first).with_tokens(TokenSource::new(fetch_token));
+/// # drop(options);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct TokenSource(Arc<dyn Fn() -> TokenFuture + Send + Sync>);
 
