@@ -47,6 +47,10 @@ pub struct RelayConfig {
     pub certificate: CertificateSource,
     /// What clients may do.
     pub limits: Limits,
+    /// Where those who run the relay can reach it, if anywhere.
+    pub admin: Option<SocketAddr>,
+    /// How long clients may take to leave when the relay stops.
+    pub drain: Duration,
 }
 
 impl RelayConfig {
@@ -60,6 +64,8 @@ impl RelayConfig {
             data_dir: data_dir.into(),
             certificate: CertificateSource::SelfSigned,
             limits: Limits::default(),
+            admin: None,
+            drain: DRAIN_TIME,
         }
     }
 }
