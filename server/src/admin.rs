@@ -6,12 +6,10 @@
 
 mod answer;
 mod auth;
-mod backups;
 mod operation;
 mod page;
 mod people;
 mod server;
-mod stores;
 mod tokens;
 
 use std::io;
@@ -21,7 +19,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::Router;
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::{MethodRouter, get, post};
 use sds_sync::access::Keyring;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -40,7 +38,6 @@ pub(crate) struct AdminState {
     /// The relay's folder.
     pub(crate) folder: PathBuf,
     pub(crate) started: SystemTime,
-    backups: backups::Backups,
 }
 
 /// The listener, until this is dropped.
@@ -60,8 +57,7 @@ impl AdminState {
         issuer: Option<String>,
         folder: PathBuf,
     ) -> Self {
-        let (started, backups) = (SystemTime::now(), backups::Backups::default());
-        Self { node, audit, keys, issuer, folder, started, backups }
+        Self { node, audit, keys, issuer, folder, started: SystemTime::now() }
     }
 }
 
@@ -118,11 +114,6 @@ fn routes() -> Vec<(&'static str, &'static str, Routes)> {
         ("get", "/api/sessions", get(people::sessions)),
         ("get", "/api/connections", get(people::connections)),
         ("post", "/api/kick", post(people::kick)),
-        ("get", "/api/stores", get(stores::list)),
-        ("get", "/api/stores/{store}", get(stores::one)),
-        ("delete", "/api/stores/{store}", delete(stores::delete)),
-        ("get", "/api/backup", get(backups::last)),
-        ("post", "/api/backup", post(backups::begin)),
         ("post", "/api/drain", post(operation::drain)),
     ]
 }

@@ -7,7 +7,7 @@
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -169,7 +169,7 @@ fn run(path: &Path, queue: &Receiver<Job>) {
     }
 }
 
-fn append(path: &PathBuf, lines: &[u8]) -> io::Result<()> {
+fn append(path: &Path, lines: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.append(true).create(true);
     #[cfg(unix)]
@@ -197,7 +197,10 @@ mod tests {
         let folder = TempDir::new().unwrap();
         for round in 0..2_u64 {
             let audit = Audit::open(folder.path()).unwrap();
-            audit.record(Deed::new("mint").with("by", "a\n\"b").with("round", round)).await.unwrap();
+            audit
+                .record(Deed::new("mint").with("by", "a\n\"b").with("round", round))
+                .await
+                .unwrap();
             audit.close();
             assert_eq!(audit.record(Deed::new("late")).await, Err(AuditFailed));
         }
@@ -229,7 +232,8 @@ mod tests {
         assert_eq!(lines(&folder).len(), AUDIT_FAILURES_PER_MINUTE_MAX as usize);
         let mut failures = Failures::new(Instant::now());
         let later = Instant::now() + Duration::from_secs(61);
-        let taken = (0..AUDIT_FAILURES_PER_MINUTE_MAX).all(|_| failures.take(Instant::now()) == Some(0));
+        let taken =
+            (0..AUDIT_FAILURES_PER_MINUTE_MAX).all(|_| failures.take(Instant::now()) == Some(0));
         assert!(taken && failures.take(Instant::now()).is_none());
         assert_eq!(failures.take(later), Some(1), "and it is told how many");
     }

@@ -253,8 +253,9 @@ impl Settings {
 
     fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = read(path)?;
-        let mut settings: Self = toml::from_str(&text).map_err(|source| {
-            ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) }
+        let mut settings: Self = toml::from_str(&text).map_err(|source| ConfigError::Syntax {
+            path: path.to_owned(),
+            source: Box::new(source),
         })?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let mut paths = vec![&mut settings.data_dir];
@@ -354,7 +355,8 @@ impl Settings {
                 LiveIdentity::load(&files, &self.data_dir).map(drop).map_err(Into::into)
             }
         };
-        let admin = self.admin.port.map_or(Ok(()), |port| address(&self.admin.host, port).map(drop));
+        let admin =
+            self.admin.port.map_or(Ok(()), |port| address(&self.admin.host, port).map(drop));
         let checks = [
             self.limits.check().map_err(Into::into),
             self.keyring().map(drop),

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use quinn::{Endpoint, VarInt};
 use sds_sync::limits::STOP_TIMEOUT;
@@ -16,8 +16,11 @@ use sds_sync::{CertificateHash, FrameError, RelayUrl, StorageError, TransportErr
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::admin::{AdminListener, AdminState};
+use crate::audit::{Audit, Deed};
 use crate::connection::serve;
 use crate::doorkeeper::Door;
+use crate::health::Health;
 use crate::limits::{Limit, Limits};
 use crate::log_writer::LogWriter;
 use crate::metrics::Metrics;
@@ -31,6 +34,9 @@ use sds_sync::certificate::{CertificateError, CertificateSource, LiveIdentity};
 
 /// The name of the relay's file in its folder.
 const LOG_FILE: &str = "relay.redb";
+
+/// How long clients may take to leave when the relay stops.
+const DRAIN_TIME: Duration = Duration::from_secs(10);
 
 /// What a relay needs to know.
 #[derive(Clone, Debug)]
@@ -88,6 +94,17 @@ pub enum StartError {
     /// Nobody could say which tokens were revoked.
     #[error("cannot read the revocations: {0}")]
     Revocations(#[source] io::Error),
+    /// What is done to the relay could not be written down.
+    #[error("cannot write the audit log: {0}")]
+    Audit(#[source] io::Error),
+    /// The admin listener's address is taken.
+    #[error("cannot listen for admins on {listen}: {source}")]
+    Admin {
+        /// The address.
+        listen: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
     /// There is no certificate.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
@@ -116,6 +133,7 @@ pub(crate) struct Node {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) revocations: Revocations,
+    pub(crate) health: Health,
 }
 
 impl Node {
@@ -163,6 +181,8 @@ pub struct Relay {
     accepting: tokio::task::JoinHandle<()>,
     node: Arc<Node>,
     writing: Option<JoinHandle<()>>,
+    admin: Option<AdminListener>,
+    audit: Arc<Audit>,
 }
 
 impl Relay {
@@ -171,10 +191,13 @@ impl Relay {
     /// # Errors
     /// If the folder, the file, the certificate or the address cannot be used.
     pub async fn start(config: RelayConfig) -> Result<Self, StartError> {
-        let limits = config.limits.clone();
+        let (limits, admin) = (config.limits.clone(), config.admin);
+        let (keys, issuer) = (config.keys.clone(), config.issuer.clone());
+        let folder = config.data_dir.clone();
         let (listen, gate) = (config.listen, Gate::new(config.keys.clone(), config.issuer.clone()));
         let opened = tokio::task::spawn_blocking(move || open(&config)).await;
-        let Opened { log, identity, revocations } = opened.map_err(|_| StartError::Ending)??;
+        let Opened { log, identity, revocations, audit } =
+            opened.map_err(|_| StartError::Ending)??;
         let refused = |source| StartError::Listen { listen, source };
         let certificate_hash = identity.hash();
         let endpoint = server_endpoint(listen, Arc::new(identity), limits.stranger_streams)
@@ -187,6 +210,7 @@ impl Relay {
         let metrics = Arc::new(Metrics::default());
         let (writer, writing) =
             LogWriter::spawn(Arc::clone(&log), Arc::clone(&rooms), Arc::clone(&metrics));
+        let health = Health::new(Arc::clone(&log));
         let door = Arc::new(Door::new(limits.clone(), Arc::clone(&metrics)));
         let subjects = Arc::default();
         let node = Arc::new(Node {
@@ -200,17 +224,50 @@ impl Relay {
             metrics,
             sessions: Arc::default(),
             revocations,
+            health,
         });
+        let admin = match admin {
+            Some(address) => {
+                let audit = Arc::clone(&audit);
+                let state = AdminState::new(Arc::clone(&node), audit, keys, issuer, folder);
+                let refused = |source| StartError::Admin { listen: address, source };
+                Some(AdminListener::start(address, state).await.map_err(refused)?)
+            }
+            None => None,
+        };
+        audit.record(Deed::new("start")).await.map_err(|_| StartError::Ending)?;
         let (stop, stopped) = watch::channel(false);
         let accepting = tokio::spawn(accept(Arc::clone(&node), endpoint.clone(), stopped));
         let writing = Some(writing);
-        Ok(Self { endpoint, local_addr, certificate_hash, url, stop, accepting, node, writing })
+        Ok(Self {
+            endpoint,
+            local_addr,
+            certificate_hash,
+            url,
+            stop,
+            accepting,
+            node,
+            writing,
+            admin,
+            audit,
+        })
     }
 
     /// Where the relay listens.
     #[must_use]
     pub const fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// Where the admin listener is, if there is one.
+    #[must_use]
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(AdminListener::local_addr)
+    }
+
+    /// Resolves when an admin has asked for the relay to stop.
+    pub async fn asked_to_stop(&self) {
+        self.node.health.draining().await;
     }
 
     /// The hash of its certificate, for clients to pin.
@@ -240,6 +297,7 @@ impl Relay {
 
     /// Tells all clients that it stops, writes what they have sent, and closes the file.
     pub async fn stop(mut self) {
+        self.node.health.drain();
         self.stop.send_replace(true);
         // A task that panicked has ended too.
         let _ended = (&mut self.accepting).await;
@@ -249,6 +307,13 @@ impl Relay {
         if let Some(writing) = self.writing.take() {
             let _joined = tokio::task::spawn_blocking(move || writing.join()).await;
         }
+        // What was said of the relay's health up to now was true; nobody is served any further.
+        drop(self.admin.take());
+        if let Err(error) = self.audit.record(Deed::new("stop")).await {
+            tracing::error!(%error, "the stop is not in the audit log");
+        }
+        let audit = Arc::clone(&self.audit);
+        let _closed = tokio::task::spawn_blocking(move || audit.close()).await;
     }
 }
 
@@ -270,6 +335,7 @@ struct Opened {
     log: StoreLog,
     identity: LiveIdentity,
     revocations: Revocations,
+    audit: Arc<Audit>,
 }
 
 fn open(config: &RelayConfig) -> Result<Opened, StartError> {
@@ -280,11 +346,12 @@ fn open(config: &RelayConfig) -> Result<Opened, StartError> {
     let identity = LiveIdentity::load(&config.certificate, folder)?;
     let revocations =
         Revocations::open(folder, SystemTime::now()).map_err(StartError::Revocations)?;
-    Ok(Opened { log, identity, revocations })
+    let audit = Arc::new(Audit::open(folder).map_err(StartError::Audit)?);
+    Ok(Opened { log, identity, revocations, audit })
 }
 
 /// Makes the folder, if it is not there, for its owner alone: everybody's stores are in it.
-fn create_private(folder: &Path) -> io::Result<()> {
+pub(crate) fn create_private(folder: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);

@@ -60,9 +60,8 @@ impl Admin {
         self.check_stores(stores)?;
         // A lifetime that is past all dates is past the minter's too.
         let expires = now.checked_add(lifetime);
-        let allowed = expires.map_or(Err(BeyondMinter::Lifetime), |expires| {
-            self.access.may_grant(stores, expires)
-        });
+        let allowed = expires
+            .map_or(Err(BeyondMinter::Lifetime), |expires| self.access.may_grant(stores, expires));
         allowed.map_err(|beyond| match beyond {
             BeyondMinter::Scope => NOT_ADMIN,
             BeyondMinter::Lifetime => {

@@ -137,7 +137,8 @@ impl StoreSet {
     /// Whether some store may be among both.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
-        let is_shared = |(one, two): (&StorePattern, &StorePattern)| one.covers(two) || two.covers(one);
+        let is_shared =
+            |(one, two): (&StorePattern, &StorePattern)| one.covers(two) || two.covers(one);
         self.0.iter().any(|one| other.0.iter().any(|two| is_shared((one, two))))
     }
 
