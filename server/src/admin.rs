@@ -6,6 +6,7 @@
 
 mod answer;
 mod auth;
+mod backups;
 mod operation;
 mod page;
 mod people;
@@ -38,6 +39,7 @@ pub(crate) struct AdminState {
     /// The relay's folder.
     pub(crate) folder: PathBuf,
     pub(crate) started: SystemTime,
+    backups: backups::Backups,
 }
 
 /// The listener, until this is dropped.
@@ -57,7 +59,8 @@ impl AdminState {
         issuer: Option<String>,
         folder: PathBuf,
     ) -> Self {
-        Self { node, audit, keys, issuer, folder, started: SystemTime::now() }
+        let (started, backups) = (SystemTime::now(), backups::Backups::default());
+        Self { node, audit, keys, issuer, folder, started, backups }
     }
 }
 
@@ -114,6 +117,8 @@ fn routes() -> Vec<(&'static str, &'static str, Routes)> {
         ("get", "/api/sessions", get(people::sessions)),
         ("get", "/api/connections", get(people::connections)),
         ("post", "/api/kick", post(people::kick)),
+        ("get", "/api/backup", get(backups::last)),
+        ("post", "/api/backup", post(backups::begin)),
         ("post", "/api/drain", post(operation::drain)),
     ]
 }

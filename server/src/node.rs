@@ -33,7 +33,7 @@ use sds_sync::access::{Gate, Keyring};
 use sds_sync::certificate::{CertificateError, CertificateSource, LiveIdentity};
 
 /// The name of the relay's file in its folder.
-const LOG_FILE: &str = "relay.redb";
+pub(crate) const LOG_FILE: &str = "relay.redb";
 
 /// How long clients may take to leave when the relay stops.
 const DRAIN_TIME: Duration = Duration::from_secs(10);
