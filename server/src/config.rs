@@ -50,7 +50,7 @@ pub struct Settings {
     /// The `kid` of the key that signs. Default: the first one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signing_key: Option<String>,
-    /// How long clients may take to leave when the relay stops, in seconds. Default 10.
+    /// How long clients may take to leave when the relay stops, in seconds. Default 5.
     pub drain_seconds: u32,
     /// How log lines are written. Default text.
     pub log_format: LogFormat,
@@ -198,7 +198,7 @@ impl Default for Settings {
             data_dir: "sds-relay-data".into(),
             issuer: None,
             signing_key: None,
-            drain_seconds: 10,
+            drain_seconds: 5,
             log_format: LogFormat::Text,
             log_level: "info".to_owned(),
             tls: None,
@@ -253,8 +253,9 @@ impl Settings {
 
     fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = read(path)?;
-        let mut settings: Self = toml::from_str(&text).map_err(|source| {
-            ConfigError::Syntax { path: path.to_owned(), source: Box::new(source) }
+        let mut settings: Self = toml::from_str(&text).map_err(|source| ConfigError::Syntax {
+            path: path.to_owned(),
+            source: Box::new(source),
         })?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let mut paths = vec![&mut settings.data_dir];
@@ -354,7 +355,8 @@ impl Settings {
                 LiveIdentity::load(&files, &self.data_dir).map(drop).map_err(Into::into)
             }
         };
-        let admin = self.admin.port.map_or(Ok(()), |port| address(&self.admin.host, port).map(drop));
+        let admin =
+            self.admin.port.map_or(Ok(()), |port| address(&self.admin.host, port).map(drop));
         let checks = [
             self.limits.check().map_err(Into::into),
             self.keyring().map(drop),
