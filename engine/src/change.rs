@@ -12,6 +12,7 @@ use crate::error::DecodeError;
 use crate::id::{OpId, ReplicaId};
 use crate::limits::{CHANGE_BYTES_MAX, CHANGE_OPS_MAX, COUNTER_MAX};
 use crate::op::{Op, OpList};
+use crate::value::{BlobRef, Value};
 
 /// Who made a change, on top of what, and which counters it takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -260,6 +261,14 @@ impl Change {
             let id = OpId { replica: self.header.replica, counter };
             counter += op.span();
             (id, op)
+        })
+    }
+
+    /// The large contents that its ops refer to, in order. Costs a look at each op.
+    pub fn blobs(&self) -> impl Iterator<Item = BlobRef> {
+        self.list.others().iter().filter_map(|op| match op {
+            Op::Set { value: Value::Blob(blob), .. } => Some(*blob),
+            _ => None,
         })
     }
 

@@ -325,8 +325,14 @@ impl History {
     /// The changes that `since` lacks, in an order in which each can be integrated at once; nothing if
     /// some are gone.
     pub(crate) fn since(&self, since: &Version) -> Option<Vec<Change>> {
+        let newer = self.newer_than(since);
+        if let [(author, from)] = newer[..]
+            && let Some((header, ops)) = self.lone_change(author, from)
+        {
+            return Some(vec![Change::assemble(header, ops)]);
+        }
         let mut missing = Vec::new();
-        for (author, from) in self.newer_than(since) {
+        for (author, from) in newer {
             let batch = self.batch(author, from, self.version.next(author))?;
             for change in batch.changes() {
                 missing.push((self.lamport(change.header().last()), author, change));

@@ -349,8 +349,14 @@ impl Replica {
     /// nothing if some of them are gone ([`Replica::compact`]). Costs what it returns.
     #[must_use]
     pub fn changes_since(&self, since: &Version) -> Option<Vec<Arc<[u8]>>> {
-        let changes = self.history.since(since)?;
+        let changes = self.decoded_changes_since(since)?;
         Some(changes.iter().map(|change| change.bytes().clone()).collect())
+    }
+
+    /// [`changes_since`](Self::changes_since) for who also wants to know what is in them.
+    #[must_use]
+    pub fn decoded_changes_since(&self, since: &Version) -> Option<Vec<Change>> {
+        self.history.since(since)
     }
 
     /// A patch with exactly the changes that `since` lacks: by themselves if they are few, otherwise

@@ -126,3 +126,32 @@ fn a_blob_is_named_by_its_digits() {
         ["", "07", &name[1..], &format!("{name}0"), &name.replace('7', "g"), &"\u{e9}".repeat(32)];
     assert!(wrong.iter().all(|text| text.parse::<BlobHash>().is_err()));
 }
+
+/// Goal: a lone change is made ready by a way of its own; it is the same as in a row of others, and says
+/// which large contents it refers to.
+#[test]
+fn a_lone_change_is_the_one_that_a_row_of_changes_has() {
+    let mut desk = replica(1);
+    let mut lone = Vec::new();
+    let mut seen = desk.version().clone();
+    let item = desk.create_item(ROOT, 0).unwrap();
+    let mut note = |desk: &Replica| {
+        lone.extend(desk.decoded_changes_since(&seen).unwrap());
+        seen.clone_from(desk.version());
+    };
+    note(&desk);
+    for value in [Value::Text("typed".into()), Value::Blob(BLOB), Value::Int(3)] {
+        desk.set(item, Field::Value, value).unwrap();
+        note(&desk);
+    }
+    desk.set(item, Field::Label, Value::Text("a".into())).unwrap();
+    note(&desk);
+    for at in 1..20 {
+        desk.splice(item, Field::Label, at..at, "b").unwrap();
+        note(&desk);
+    }
+    assert_eq!(desk.decoded_changes_since(&sds_engine::Version::new()).unwrap(), lone);
+    let blobs: Vec<usize> = lone.iter().map(|change| change.blobs().count()).collect();
+    assert_eq!(blobs[..5], [0, 0, 1, 0, 0]);
+    assert_eq!(lone[2].blobs().collect::<Vec<_>>(), [BLOB]);
+}

@@ -8,12 +8,13 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::time::UNIX_EPOCH;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use redb::backends::InMemoryBackend;
 use sds_engine::{Change, Op, OpId, ReplicaId, Version};
-use sds_server::store_log::{Appended, Author, StoreLog, append};
+use sds_server::store_log::{Appended, Appender, Author, StoreLog};
 use sds_sync::database::{Medium, Place};
 use sds_sync::{RefusalCode, StoreId};
 
@@ -42,6 +43,7 @@ struct Step {
     speaks_for_all: bool,
     skips_lacking: bool,
     changes: Vec<Sent>,
+    packs: bool,
 }
 
 fn sent() -> impl Strategy<Value = Sent> {
@@ -55,8 +57,10 @@ fn sent() -> impl Strategy<Value = Sent> {
 
 fn step() -> impl Strategy<Value = Step> {
     let speaks_for_all = proptest::bool::weighted(0.2);
-    (0..2_u8, 0..3_u8, 0..16_u8, speaks_for_all, any::<bool>(), vec(sent(), 0..8)).prop_map(
-        |(store, subject, seats, speaks_for_all, skips_lacking, changes)| Step {
+    let flags = (speaks_for_all, any::<bool>(), any::<bool>());
+    (0..2_u8, 0..3_u8, 0..16_u8, flags, vec(sent(), 0..8)).prop_map(
+        |(store, subject, seats, (speaks_for_all, skips_lacking, packs), changes)| Step {
+            packs,
             store,
             subject,
             seats,
@@ -225,9 +229,19 @@ proptest! {
             }
             let expected = model.append(&author, &changes, step.skips_lacking);
             let appended = log
-                .write(|write| append(write, store, &author, &changes, step.skips_lacking))
+                .write(|write| {
+                    let mut appender = Appender::begin(write, UNIX_EPOCH)?;
+                    let appended =
+                        appender.append(store, &author, &changes, step.skips_lacking)?;
+                    appender.finish()?;
+                    Ok(appended)
+                })
                 .unwrap();
             prop_assert_eq!(appended, expected);
+            if step.packs {
+                let loose = log.pack(store, 2).unwrap();
+                prop_assert!(!loose || !log.pack(store, 2).unwrap(), "packed at once");
+            }
         }
         for (store, model) in stores.iter().zip(&models) {
             check(&log, store, model);

@@ -31,6 +31,28 @@ pub const REVOCATIONS_MAX: usize = 65_536;
 /// The most revocations in force of those who have rights to the same stores, unless these are all.
 pub const REVOCATIONS_PER_MAKER_MAX: usize = 1_024;
 
+/// How many bytes of changes go into one page of a store's log on disk; a larger one comes alone.
+pub const PAGE_BYTES_GOAL: usize = 256 << 10;
+
+/// The most changes in one page as it is appended.
+pub const PAGE_CHANGES_MAX: usize = STEP_CHANGES_MAX;
+
+/// The most changes in one page that was packed.
+pub const PACKED_CHANGES_MAX: usize = STEP_CHANGES_MAX;
+
+/// How many pages of a store's log may be as they were appended before they are packed.
+pub const LOOSE_PAGES_MAX: u64 = 256;
+
+/// At how many stores the writer looks for something to pack before it takes what has come meanwhile.
+pub const PACK_LOOKS_MAX: usize = 64;
+
+/// How many bytes of pages one append may unpack to compare changes with those in the log, before
+/// others get their turn.
+pub const COMPARE_BYTES_MAX: usize = 4 << 20;
+
+/// How many packed pages are kept in memory as they are unpacked.
+pub const PAGE_CACHE_MAX: usize = 16;
+
 /// The most addresses and subjects of which a rate is remembered; beyond that, newcomers have only the
 /// bounds that hold for all together.
 pub const REMEMBERED_MAX: usize = 65_536;

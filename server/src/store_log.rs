@@ -2,10 +2,11 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `meta` | `format` (u16 LE) | the value |
+//! | `meta` | `format` (u16 LE), `next_store` (u64 LE) | the value |
 //! | `stores` | store id | its number |
-//! | `log` | store number, position from 0 without gaps | an encoded change, and its checksum |
-//! | `starts` | store number, replica, first counter | the change's position |
+//! | `states` | store number | how far its log goes, and how much of it is packed |
+//! | `pages` | store number, position of the first change, part | a part of a page: changes in a row |
+//! | `starts` | store number, replica, its first counter in a page | the page's position |
 //! | `versions` | store number, replica | the counter that comes next, the chain hash at it |
 //! | `owners` | store number, replica | the subject that this replica belongs to |
 //!
@@ -14,41 +15,39 @@
 //! Invariants, which every transaction keeps:
 //! - G1. A store's changes follow each other without gaps for each replica, and each comes after
 //!   its deps.
-//! - G2. `starts` and `versions` say what `log` holds; the chain hash of a replica is that of all its
-//!   changes (`sds_sync::Chain`).
+//! - G2. `states`, `starts` and `versions` say what `pages` hold, whose positions follow each other
+//!   from 0 without gaps; the chain hash of a replica is that of all its changes (`sds_sync::Chain`).
 //! - G3. A blob stays where it is: the log has all that ever referred to it.
-//!
 //! - G4. A replica that has an owner keeps it, and has changes.
 //!
 //! Not here: the thread that groups commits (`log_writer`), who may do what (`access`).
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 mod appending;
+mod packing;
+mod page;
+mod tables;
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{ReadableTable, WriteTransaction};
 use sds_engine::{ReplicaId, Version};
 use sds_sync::blob_rows;
 use sds_sync::database::{Database, Failure, Medium};
 use sds_sync::limits::LOG_PAGE_BYTES_MAX;
-use sds_sync::log_value::unseal;
 use sds_sync::{Claims, LogPage, SeatTip, StorageError, StoreId};
 
-use crate::limits::STEP_CHANGES_MAX;
+use crate::limits::{PAGE_CACHE_MAX, STEP_CHANGES_MAX};
 
-pub use appending::{Appended, Author, append};
-
-const FORMAT: u16 = 4;
-
-const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
-const STORES: TableDefinition<'_, &str, u64> = TableDefinition::new("stores");
-const LOG: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("log");
-const STARTS: TableDefinition<'_, (u64, u64, u64), u64> = TableDefinition::new("starts");
-const VERSIONS: TableDefinition<'_, (u64, u64), (u64, &[u8; 32])> =
-    TableDefinition::new("versions");
-const OWNERS: TableDefinition<'_, (u64, u64), &str> = TableDefinition::new("owners");
+pub use appending::{Appended, Appender, Author};
+use page::Changes;
+use tables::{
+    META, OWNERS, PAGES, STARTS, STATES, VERSIONS, check_format, initialize, number_for, number_of,
+    replica, state,
+};
 
 /// The relay's file.
 #[derive(Debug)]
@@ -58,7 +57,13 @@ pub struct StoreLog {
     pub(crate) next_content: AtomicU64,
     /// Who writes to which content.
     pub(crate) claims: Claims,
+    /// Packed pages that somebody read just now, the last one first, so that many who read the same
+    /// unpack it once.
+    unpacked: Mutex<VecDeque<(PageKey, Changes)>>,
 }
+
+/// Store number, position, and how many changes: that alone changes in a page once it is there.
+type PageKey = (u64, u64, u32);
 
 impl StoreLog {
     /// Opens the file, or makes it, and clears away what nothing can go on with.
@@ -86,12 +91,13 @@ impl StoreLog {
     }
 
     fn begin(database: Database) -> Result<Self, StorageError> {
-        database.write(check_format)?;
+        database.read(|read| check_format(&read.open_table(META)?))?;
         for number in database.read(blob_rows::garbage)? {
             while !database.write(|write| blob_rows::sweep(write, number))? {}
         }
         let next_content = AtomicU64::new(database.read(blob_rows::next_number)?);
-        Ok(Self { database, next_content, claims: Claims::default() })
+        let (claims, unpacked) = (Claims::default(), Mutex::default());
+        Ok(Self { database, next_content, claims, unpacked })
     }
 
     /// What the log of `store` has.
@@ -158,7 +164,8 @@ impl StoreLog {
         })
     }
 
-    /// The position of the first change that somebody with `version` may lack, and the log's end.
+    /// A position before which somebody with `version` lacks nothing, and the log's end. Not far
+    /// from the first change that is lacking: in the same page.
     ///
     /// # Errors
     /// If the log cannot be read.
@@ -169,8 +176,7 @@ impl StoreLog {
     ) -> Result<(u64, u64), StorageError> {
         self.database.read(|read| {
             let Some(number) = number_of(read, store)? else { return Ok((0, 0)) };
-            let log = read.open_table(LOG)?;
-            let end = next_position(&log, number)?;
+            let end = state(&read.open_table(STATES)?, number)?.end;
             let starts = read.open_table(STARTS)?;
             let mut first = end;
             for row in read.open_table(VERSIONS)?.range((number, 0)..=(number, u64::MAX))? {
@@ -178,7 +184,7 @@ impl StoreLog {
                 let author = key.value().1;
                 let known = version.next(replica(author)?);
                 if known < next.value().0 {
-                    // The change that holds the first unknown counter.
+                    // The page that holds the first unknown counter.
                     let mut until = starts.range((number, author, 0)..=(number, author, known))?;
                     if let Some(row) = until.next_back() {
                         first = first.min(row?.1.value());
@@ -195,22 +201,65 @@ impl StoreLog {
     /// If it cannot be read.
     pub fn read(&self, store: &StoreId, from: u64) -> Result<LogPage, StorageError> {
         self.database.read(|read| {
-            let mut page = LogPage::default();
-            let Some(number) = number_of(read, store)? else { return Ok(page) };
-            let mut size = 0;
-            for row in read.open_table(LOG)?.range((number, from)..=(number, u64::MAX))? {
-                let (key, value) = row?;
-                let change = unseal(value.value())?;
-                size += change.len();
-                let is_full = size > LOG_PAGE_BYTES_MAX || page.changes.len() >= STEP_CHANGES_MAX;
-                if is_full && !page.changes.is_empty() {
-                    page.next = Some(key.value().1);
-                    break;
+            let mut part = LogPage::default();
+            let Some(number) = number_of(read, store)? else { return Ok(part) };
+            let end = state(&read.open_table(STATES)?, number)?.end;
+            let pages = read.open_table(PAGES)?;
+            let (mut at, mut size) = (from, 0);
+            while at < end {
+                let missing = Failure::Corrupt("a page of the log is missing");
+                let position = page::page_at(&pages, number, at)?.ok_or(missing)?;
+                let changes = self.page(&pages, number, position)?;
+                let skipped = usize::try_from(at - position).unwrap_or(usize::MAX);
+                let rest = changes.get(skipped..).filter(|rest| !rest.is_empty());
+                for change in rest.ok_or(Failure::Corrupt("a page of the log is missing"))? {
+                    size += change.len();
+                    let is_full =
+                        size > LOG_PAGE_BYTES_MAX || part.changes.len() >= STEP_CHANGES_MAX;
+                    if is_full && !part.changes.is_empty() {
+                        part.next = Some(at);
+                        return Ok(part);
+                    }
+                    part.changes.push(Arc::clone(change));
+                    at += 1;
                 }
-                page.changes.push(change.into());
             }
-            Ok(page)
+            Ok(part)
         })
+    }
+
+    /// The changes of the page at `position`.
+    fn page(
+        &self,
+        pages: &impl ReadableTable<(u64, u64, u32), &'static [u8]>,
+        number: u64,
+        position: u64,
+    ) -> Result<Changes, Failure> {
+        let missing = || Failure::Corrupt("a page of the log is missing");
+        let head = page::head(pages, number, position)?.ok_or_else(missing)?;
+        let key = (number, position, head.count);
+        if !head.is_packed {
+            return page::decode(&page::read(pages, number, position)?.ok_or_else(missing)?);
+        }
+        if let Some(changes) = self.unpacked(|cache| {
+            let at = cache.iter().position(|(known, _)| *known == key)?;
+            let entry = cache.remove(at)?;
+            cache.push_front(entry);
+            cache.front().map(|(_, changes)| Arc::clone(changes))
+        }) {
+            return Ok(changes);
+        }
+        let changes = page::decode(&page::read(pages, number, position)?.ok_or_else(missing)?)?;
+        self.unpacked(|cache| {
+            cache.push_front((key, Arc::clone(&changes)));
+            cache.truncate(PAGE_CACHE_MAX);
+        });
+        Ok(changes)
+    }
+
+    fn unpacked<T>(&self, work: impl FnOnce(&mut VecDeque<(PageKey, Changes)>) -> T) -> T {
+        // No code under this lock can leave an entry half made.
+        work(&mut self.unpacked.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The number of `store`, which it gets if it has none.
@@ -234,53 +283,6 @@ impl StoreLog {
     ) -> Result<T, StorageError> {
         self.database.write(work)
     }
-}
-
-fn initialize(write: &WriteTransaction) -> Result<(), Failure> {
-    write.open_table(META)?.insert("format", FORMAT.to_le_bytes().as_slice())?;
-    write.open_table(STORES)?;
-    write.open_table(LOG)?;
-    write.open_table(STARTS)?;
-    write.open_table(VERSIONS)?;
-    write.open_table(OWNERS)?;
-    blob_rows::initialize(write)
-}
-
-fn check_format(write: &WriteTransaction) -> Result<(), Failure> {
-    let meta = write.open_table(META)?;
-    let format = meta.get("format")?.and_then(|bytes| bytes.value().try_into().ok());
-    match format.map(u16::from_le_bytes) {
-        Some(FORMAT) => Ok(()),
-        Some(newer) if newer > FORMAT => Err(Failure::TooNew),
-        _ => Err(Failure::Corrupt("no relay's file")),
-    }
-}
-
-fn number_of(read: &ReadTransaction, store: &StoreId) -> Result<Option<u64>, Failure> {
-    Ok(read.open_table(STORES)?.get(store.as_str())?.map(|number| number.value()))
-}
-
-fn number_for(write: &WriteTransaction, store: &StoreId) -> Result<u64, Failure> {
-    let mut stores = write.open_table(STORES)?;
-    if let Some(number) = stores.get(store.as_str())? {
-        return Ok(number.value());
-    }
-    // Stores are never removed, so their count is a number that none has.
-    let number = redb::ReadableTableMetadata::len(&stores)?;
-    stores.insert(store.as_str(), number)?;
-    Ok(number)
-}
-
-fn next_position(
-    log: &impl ReadableTable<(u64, u64), &'static [u8]>,
-    number: u64,
-) -> Result<u64, Failure> {
-    let last = log.range((number, 0)..=(number, u64::MAX))?.next_back().transpose()?;
-    Ok(last.map_or(0, |(key, _)| key.value().1 + 1))
-}
-
-fn replica(number: u64) -> Result<ReplicaId, Failure> {
-    ReplicaId::new(number).ok_or(Failure::Corrupt("a replica without a number"))
 }
 
 #[cfg(test)]

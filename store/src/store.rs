@@ -277,6 +277,12 @@ impl DataStore {
         self.replica.changes_since(since)
     }
 
+    /// [`changes_since`](Self::changes_since) for who also wants to know what is in them.
+    #[must_use]
+    pub fn decoded_changes_since(&self, since: &Version) -> Option<Vec<sds_engine::Change>> {
+        self.replica.decoded_changes_since(since)
+    }
+
     /// Everything but the blobs, as a snapshot (gzip).
     #[must_use]
     pub fn as_binary(&self) -> Vec<u8> {

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use sds_engine::{BlobRef, Change, Op, Value, Version};
+use sds_engine::{BlobRef, Change, Version};
 use sds_store::DataStore;
 
 use crate::blob_storage::BlobStorage;
@@ -21,8 +21,9 @@ pub(crate) struct Ledger {
     pub(crate) seats: Seats,
     /// How many bytes the changes in the log have.
     pub(crate) log_bytes: usize,
-    /// How many bytes the snapshot before them has.
-    pub(crate) snapshot_bytes: usize,
+    /// How many bytes the changes had that are in the snapshot, as far as that is known: at least as
+    /// many as the snapshot.
+    pub(crate) packed_bytes: usize,
     /// Whether there is a log that a snapshot may take the place of.
     pub(crate) takes_snapshots: bool,
 }
@@ -36,6 +37,8 @@ pub(crate) struct Gained {
     pub(crate) changes: Vec<Arc<[u8]>>,
     /// Every blob that they refer to.
     pub(crate) blobs: Vec<BlobRef>,
+    /// What the file has of their authors once they are written; with a snapshot, all that it has.
+    pub(crate) upto: Version,
 }
 
 impl Ledger {
@@ -52,22 +55,30 @@ impl Ledger {
             return Ok(Gained::default());
         }
         let mut gained = Gained::default();
-        match store.changes_since(&self.version) {
+        let mut has_gone = false;
+        match store.decoded_changes_since(&self.version) {
             Some(changes) => {
-                self.seats.note(&changes, next);
-                if self.takes_snapshots {
-                    self.log_bytes += changes.iter().map(|change| change.len()).sum::<usize>();
+                let read = changes.iter().map(|change| (change.header(), change.bytes()));
+                self.seats.note(read, next);
+                for change in &changes {
+                    let header = change.header();
+                    gained.upto.advance(header.replica, header.end());
+                    gained.blobs.extend(change.blobs());
                 }
-                gained.blobs = changes.iter().flat_map(|change| blobs_of(change)).collect();
-                gained.changes.clone_from(&changes);
-                gained.unsaved.changes = changes;
+                self.version.merge(&gained.upto);
+                gained.changes = changes.iter().map(|change| Arc::clone(change.bytes())).collect();
+                if self.takes_snapshots {
+                    self.log_bytes += gained.changes.iter().map(|it| it.len()).sum::<usize>();
+                }
+                gained.unsaved.changes.clone_from(&gained.changes);
             }
             // It took in a state in place of changes that are gone.
             None if !self.takes_snapshots => return Err(history_missing(id)),
             None => {
                 self.seats.note_all(store).ok_or_else(|| history_missing(id))?;
-                self.log_bytes = usize::MAX;
+                has_gone = true;
                 gained.blobs = store.referenced_blobs();
+                self.version = store.version().clone();
             }
         }
         gained.blobs.iter().for_each(|blob| kept.unpin(&blob.hash));
@@ -77,8 +88,8 @@ impl Ledger {
         let held = |blob: &BlobRef| Some((blob.hash, store.blob_in_memory(&blob.hash)?));
         gained.unsaved.blobs = gained.blobs.iter().filter_map(held).collect();
         gained.unsaved.seats = self.seats.take_changed();
-        self.version = store.version().clone();
-        if self.log_bytes >= CHECKPOINT_BYTES_MIN.max(self.snapshot_bytes) {
+        if has_gone || self.log_bytes >= CHECKPOINT_BYTES_MIN.max(self.packed_bytes) {
+            gained.upto.clone_from(&self.version);
             gained.unsaved.add(self.checkpoint(store));
         }
         Ok(gained)
@@ -87,7 +98,8 @@ impl Ledger {
     /// A snapshot in place of the log, of a store that has gained nothing.
     pub(crate) fn checkpoint(&mut self, store: &DataStore) -> Batch {
         let snapshot = store.as_binary();
-        (self.snapshot_bytes, self.log_bytes) = (snapshot.len(), 0);
+        self.packed_bytes = (self.packed_bytes + self.log_bytes).max(snapshot.len());
+        self.log_bytes = 0;
         let seats = self.seats.take_changed();
         Batch { snapshot: Some(snapshot.into()), seats, ..Batch::default() }
     }
@@ -96,13 +108,8 @@ impl Ledger {
 /// The blobs that a change refers to.
 pub(crate) fn blobs_of(change: &[u8]) -> Vec<BlobRef> {
     // The store only holds changes that it could read.
-    let ops = Change::decode(change);
-    let ops = ops.iter().flat_map(Change::ops);
-    let blob = |op: &Op| match op {
-        Op::Set { value: Value::Blob(blob), .. } => Some(*blob),
-        _ => None,
-    };
-    ops.filter_map(blob).collect()
+    let change = Change::decode(change);
+    change.iter().flat_map(Change::blobs).collect()
 }
 
 pub(crate) fn history_missing(id: &StoreId) -> StorageError {

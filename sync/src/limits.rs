@@ -40,7 +40,8 @@ pub const OPEN_VERSION_BYTES_MAX: usize = 32 << 10;
 pub const OPEN_SEATS_MAX: usize = 64;
 
 /// The log of a store's file gives way to a snapshot when it has so many bytes, and as many as the
-/// last snapshot: so writing snapshots costs no more than in proportion to the changes.
+/// changes that are in the last snapshot: so writing snapshots costs no more than in proportion to the
+/// changes, each of which is packed about twice.
 pub const CHECKPOINT_BYTES_MIN: usize = 512 << 10;
 
 /// The longest token, in bytes.

@@ -103,9 +103,8 @@ impl LocalStore {
             return Err(corrupt(id, "a seat does not fit the changes"));
         }
         store.resume_at(seats.current().next);
-        let (version, snapshot_bytes) =
-            (store.version().clone(), snapshot.map_or(0, |it| it.len()));
-        let ledger = Ledger { version, seats, log_bytes, snapshot_bytes, takes_snapshots };
+        let (version, packed_bytes) = (store.version().clone(), snapshot.map_or(0, |it| it.len()));
+        let ledger = Ledger { version, seats, log_bytes, packed_bytes, takes_snapshots };
         Ok(Self { store, persistence: Box::new(persistence), blobs, ledger, released: Vec::new() })
     }
 

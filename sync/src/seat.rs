@@ -204,15 +204,15 @@ impl Seats {
     }
 
     /// Notes changes, of whomever, and the counter that comes next.
-    pub(crate) fn note(&mut self, changes: &[Arc<[u8]>], next: u64) {
+    pub(crate) fn note<'a>(
+        &mut self,
+        changes: impl IntoIterator<Item = (&'a ChangeHeader, &'a Arc<[u8]>)>,
+        next: u64,
+    ) {
         let seat = &mut self.all[self.current];
         let former = seat.next;
-        for change in changes {
-            let header = ChangeHeader::decode(change);
-            if let Ok(header) = header.as_ref().map_err(drop)
-                && header.replica == seat.replica
-                && header.start >= seat.own.counter
-            {
+        for (header, change) in changes {
+            if header.replica == seat.replica && header.start >= seat.own.counter {
                 seat.own.extend(header.end(), change);
             }
         }
@@ -298,8 +298,7 @@ impl Seats {
     pub(crate) fn note_all(&mut self, store: &DataStore) -> Option<()> {
         let seat = self.current();
         let changes = seat.changes(store, seat.own.counter)?;
-        let changes: Vec<Arc<[u8]>> = changes.into_iter().map(|(_, change)| change).collect();
-        self.note(&changes, store.next_counter());
+        self.note(changes.iter().map(|(header, change)| (header, change)), store.next_counter());
         Some(())
     }
 

@@ -295,17 +295,11 @@ impl SyncedStore {
 
     /// What the store has gained since the last call.
     fn capture(&mut self, origin: Origin) -> Result<Captured, StorageError> {
-        let former = self.ledger.version.clone();
         self.store.unload_blobs();
         let gained = self.ledger.gain(&mut self.store, &*self.blobs, &self.id)?;
         if gained.unsaved.is_empty() {
             return Ok(Captured::default());
         }
-        let mut upto = Version::new();
-        let is_new = |(replica, next): &(ReplicaId, u64)| former.next(*replica) < *next;
-        self.ledger.version.iter().filter(is_new).for_each(|(replica, next)| {
-            upto.advance(replica, next);
-        });
         // Looking at the whole state is worth it only if the list can have changed.
         let has_blobs = !gained.blobs.is_empty();
         if has_blobs || !self.blobs_to_fetch.is_empty() {
@@ -314,10 +308,7 @@ impl SyncedStore {
         if origin == Origin::Local {
             self.note_blobs_to_send(gained.blobs);
         }
-        if gained.unsaved.snapshot.is_some() {
-            upto.clone_from(&self.ledger.version);
-        }
-        let handover = Handover { batch: gained.unsaved, upto };
+        let handover = Handover { batch: gained.unsaved, upto: gained.upto };
         Ok(Captured { handover, changes: gained.changes, has_blobs })
     }
 }

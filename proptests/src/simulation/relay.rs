@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use sds_engine::{Change, Patch, ReplicaId, Version};
 use sds_server::relay::{Cursor, Next, Room};
-use sds_server::store_log::{Author, StoreLog, append};
+use sds_server::store_log::{Appender, Author, StoreLog};
 use sds_server::{Grant, Keyring, Scope, Secret};
 use sds_sync::access::{Gate, TokenId};
 use sds_sync::database::Failure;
@@ -26,6 +26,9 @@ use super::{WINDOW_BYTES, is_disk_at_fault};
 
 /// How long a token holds.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(3_600);
+
+/// How many appended pages are left as they are: few, so that much is packed.
+const LOOSE_PAGES_MAX: u64 = 3;
 
 /// What every clock says at the beginning, in seconds since 1970.
 const BEGINNING: u64 = 1_700_000_000;
@@ -165,14 +168,18 @@ impl RelayNode {
 
     /// Writes what all sessions have brought, and lets everybody hear of it.
     pub(super) fn commit(&mut self, store: &StoreId, context: &mut Context) {
+        let now = self.wall_clock(context.now);
         let Some(process) = &mut self.process else { return };
         process.commit_at = None;
         let group = std::mem::take(&mut process.group);
         let outcomes = process.log.write(|write| {
-            let appended = group
-                .iter()
-                .map(|work| append(write, store, &work.author, &work.changes, work.skips_lacking));
-            appended.collect::<Result<Vec<_>, Failure>>()
+            let mut appender = Appender::begin(write, now)?;
+            let append = |work: &Append| {
+                appender.append(store, &work.author, &work.changes, work.skips_lacking)
+            };
+            let appended = group.iter().map(append).collect::<Result<Vec<_>, Failure>>()?;
+            appender.finish()?;
+            Ok(appended)
         });
         match outcomes {
             Ok(outcomes) => {
@@ -202,6 +209,9 @@ impl RelayNode {
                     process.settle(line, |session, _| session.refuse(STORAGE_FAILED));
                 }
             }
+        }
+        if let Err(error) = process.log.pack(store, LOOSE_PAGES_MAX) {
+            assert!(is_disk_at_fault(&error), "relay: {error}");
         }
     }
 
