@@ -52,7 +52,8 @@ fn fail(error: &dyn Error, code: u8) -> ExitCode {
 fn check(settings: &Settings) -> ExitCode {
     let _closed = write!(io::stdout(), "{}", settings.to_toml());
     let problems = settings.problems();
-    problems.iter().map(|problem| fail(problem, BAD_CONFIGURATION)).last().unwrap_or_default()
+    let told = problems.iter().map(|problem| fail(problem, BAD_CONFIGURATION));
+    told.reduce(|_, code| code).unwrap_or_default()
 }
 
 fn print_token(args: &TokenArgs, settings: &Settings) -> Result<(), Box<dyn Error>> {
