@@ -50,7 +50,7 @@ pub struct Settings {
     /// The `kid` of the key that signs. Default: the first one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signing_key: Option<String>,
-    /// How long clients may take to leave when the relay stops, in seconds. Default 10.
+    /// How long clients may take to leave when the relay stops, in seconds. Default 5.
     pub drain_seconds: u32,
     /// How log lines are written. Default text.
     pub log_format: LogFormat,
@@ -198,7 +198,7 @@ impl Default for Settings {
             data_dir: "sds-relay-data".into(),
             issuer: None,
             signing_key: None,
-            drain_seconds: 10,
+            drain_seconds: 5,
             log_format: LogFormat::Text,
             log_level: "info".to_owned(),
             tls: None,

@@ -14,13 +14,13 @@ use sds_sync::limits::STOP_TIMEOUT;
 use sds_sync::transport::{serve_connections, server_endpoint};
 use sds_sync::{CertificateHash, FrameError, RelayUrl, StorageError, TransportError};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 
 use crate::admin::{AdminListener, AdminState};
 use crate::audit::{Audit, Deed};
 use crate::connection::serve;
 use crate::doorkeeper::Door;
-use crate::health::Health;
+use crate::health::DiskProbe;
 use crate::limits::{Limit, Limits};
 use crate::log_writer::LogWriter;
 use crate::metrics::Metrics;
@@ -32,11 +32,11 @@ use crate::store_log::StoreLog;
 use sds_sync::access::{Gate, Keyring};
 use sds_sync::certificate::{CertificateError, CertificateSource, LiveIdentity};
 
+/// How often the files of the certificate are looked at.
+const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(10);
+
 /// The name of the relay's file in its folder.
 pub(crate) const LOG_FILE: &str = "relay.redb";
-
-/// How long clients may take to leave when the relay stops.
-const DRAIN_TIME: Duration = Duration::from_secs(10);
 
 /// What a relay needs to know.
 #[derive(Clone, Debug)]
@@ -71,7 +71,7 @@ impl RelayConfig {
             certificate: CertificateSource::SelfSigned,
             limits: Limits::default(),
             admin: None,
-            drain: DRAIN_TIME,
+            drain: STOP_TIMEOUT,
         }
     }
 }
@@ -123,6 +123,11 @@ pub enum StartError {
 
 /// What all connections share.
 pub(crate) struct Node {
+    /// Whether the relay is to stop, or stops already.
+    draining: watch::Sender<bool>,
+    /// How long clients may take to leave then.
+    pub(crate) drain: Duration,
+    identity: Arc<LiveIdentity>,
     pub(crate) door: Arc<Door>,
     pub(crate) subjects: Arc<Subjects>,
     pub(crate) limits: Limits,
@@ -133,10 +138,51 @@ pub(crate) struct Node {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) revocations: Revocations,
-    pub(crate) health: Health,
+    disk: DiskProbe,
 }
 
 impl Node {
+    /// Asks whoever runs the relay to stop it.
+    pub(crate) fn ask_to_stop(&self) {
+        self.draining.send_replace(true);
+    }
+
+    /// Whether the relay is about to stop, and takes no new clients.
+    pub(crate) fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+
+    /// Whether clients can be sent here.
+    ///
+    /// # Errors
+    /// Why they cannot.
+    pub(crate) async fn check_ready(&self) -> Result<(), &'static str> {
+        if self.is_draining() {
+            Err("draining")
+        } else if self.disk.is_good(&self.log).await {
+            Ok(())
+        } else {
+            Err("the relay's file cannot be written")
+        }
+    }
+
+    /// Looks whether there is another certificate, which new connections are shown then.
+    async fn refresh_certificate(&self) {
+        let identity = Arc::clone(&self.identity);
+        match tokio::task::spawn_blocking(move || identity.refresh()).await {
+            Ok(Ok(true)) => {
+                self.metrics.certificate_reloaded(true);
+                tracing::info!(hash = %self.identity.hash(), "another certificate");
+            }
+            Ok(Err(error)) => {
+                self.metrics.certificate_reloaded(false);
+                tracing::error!(%error, "the new certificate is no good; the former one stays");
+            }
+            // There is none, or the program is about to end.
+            Ok(Ok(false)) | Err(_) => {}
+        }
+    }
+
     /// Looks up what is not counted, and tells everything as text.
     pub(crate) fn measure(&self) -> String {
         let gauge = |value| i64::try_from(value).unwrap_or(i64::MAX);
@@ -175,10 +221,10 @@ impl Node {
 pub struct Relay {
     endpoint: Endpoint,
     local_addr: SocketAddr,
-    certificate_hash: CertificateHash,
     url: RelayUrl,
     stop: watch::Sender<bool>,
     accepting: tokio::task::JoinHandle<()>,
+    refreshing: tokio::task::JoinHandle<()>,
     node: Arc<Node>,
     writing: Option<JoinHandle<()>>,
     admin: Option<AdminListener>,
@@ -194,26 +240,29 @@ impl Relay {
         let (limits, admin) = (config.limits.clone(), config.admin);
         let (keys, issuer) = (config.keys.clone(), config.issuer.clone());
         let folder = config.data_dir.clone();
+        let drain = config.drain;
         let (listen, gate) = (config.listen, Gate::new(config.keys.clone(), config.issuer.clone()));
         let opened = tokio::task::spawn_blocking(move || open(&config)).await;
         let Opened { log, identity, revocations, audit } =
             opened.map_err(|_| StartError::Ending)??;
         let refused = |source| StartError::Listen { listen, source };
-        let certificate_hash = identity.hash();
-        let endpoint = server_endpoint(listen, Arc::new(identity), limits.stranger_streams)
+        let identity = Arc::new(identity);
+        let endpoint = server_endpoint(listen, Arc::clone(&identity), limits.stranger_streams)
             .map_err(refused)?;
         let no_address = |error| refused(TransportError::Socket(Arc::new(error)));
         let local_addr = endpoint.local_addr().map_err(no_address)?;
-        let url = RelayUrl::of_listener(local_addr, None, certificate_hash)
+        let url = RelayUrl::of_listener(local_addr, None, identity.hash())
             .map_err(|_| StartError::Ending)?;
         let (log, rooms) = (Arc::new(log), Arc::new(Rooms::default()));
         let metrics = Arc::new(Metrics::default());
         let (writer, writing) =
             LogWriter::spawn(Arc::clone(&log), Arc::clone(&rooms), Arc::clone(&metrics));
-        let health = Health::new(Arc::clone(&log));
         let door = Arc::new(Door::new(limits.clone(), Arc::clone(&metrics)));
         let subjects = Arc::default();
         let node = Arc::new(Node {
+            draining: watch::Sender::new(false),
+            drain,
+            identity,
             door,
             subjects,
             limits,
@@ -224,7 +273,7 @@ impl Relay {
             metrics,
             sessions: Arc::default(),
             revocations,
-            health,
+            disk: DiskProbe::default(),
         });
         let admin = match admin {
             Some(address) => {
@@ -238,14 +287,15 @@ impl Relay {
         audit.record(Deed::new("start")).await.map_err(|_| StartError::Ending)?;
         let (stop, stopped) = watch::channel(false);
         let accepting = tokio::spawn(accept(Arc::clone(&node), endpoint.clone(), stopped));
+        let refreshing = tokio::spawn(refresh_certificates(Arc::clone(&node)));
         let writing = Some(writing);
         Ok(Self {
             endpoint,
             local_addr,
-            certificate_hash,
             url,
             stop,
             accepting,
+            refreshing,
             node,
             writing,
             admin,
@@ -265,15 +315,21 @@ impl Relay {
         self.admin.as_ref().map(AdminListener::local_addr)
     }
 
-    /// Resolves when an admin has asked for the relay to stop.
-    pub async fn asked_to_stop(&self) {
-        self.node.health.draining().await;
+    /// The hash of the certificate that it shows at present, for clients to pin.
+    #[must_use]
+    pub fn certificate_hash(&self) -> CertificateHash {
+        self.node.identity.hash()
     }
 
-    /// The hash of its certificate, for clients to pin.
-    #[must_use]
-    pub const fn certificate_hash(&self) -> CertificateHash {
-        self.certificate_hash
+    /// Looks whether there is another certificate in the files; so does the relay itself every few
+    /// seconds. One that is no good is logged and counted, and the former one stays.
+    pub async fn refresh_certificate(&self) {
+        self.node.refresh_certificate().await;
+    }
+
+    /// Waits until somebody who may asks the relay to stop.
+    pub async fn asked_to_stop(&self) {
+        stopped(&mut self.node.draining.subscribe()).await;
     }
 
     /// The URL with the pinned certificate. If the relay listens on all addresses, the URL is for
@@ -295,9 +351,10 @@ impl Relay {
         self.node.measure()
     }
 
-    /// Tells all clients that it stops, writes what they have sent, and closes the file.
+    /// Takes no new clients, tells all others that it stops, writes what they have sent, and closes the
+    /// file. Takes as long as clients may take to leave, and a few seconds.
     pub async fn stop(mut self) {
-        self.node.health.drain();
+        self.node.ask_to_stop();
         self.stop.send_replace(true);
         // A task that panicked has ended too.
         let _ended = (&mut self.accepting).await;
@@ -320,6 +377,7 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.accepting.abort();
+        self.refreshing.abort();
         self.node.writer.stop();
     }
 }
@@ -356,6 +414,14 @@ pub(crate) fn create_private(folder: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.recursive(true).create(folder)
+}
+
+async fn refresh_certificates(node: Arc<Node>) {
+    let mut clock = interval(CERTIFICATE_INTERVAL);
+    loop {
+        clock.tick().await;
+        node.refresh_certificate().await;
+    }
 }
 
 /// Returns when the relay has to stop.

@@ -21,7 +21,7 @@ pub(super) async fn healthz() -> &'static str {
 
 /// `GET /readyz`: clients can be sent here.
 pub(super) async fn readyz(State(state): State<Arc<AdminState>>) -> Response {
-    match state.node.health.check().await {
+    match state.node.check_ready().await {
         Ok(()) => "ready\n".into_response(),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
     }
@@ -55,7 +55,7 @@ pub(super) async fn status(State(state): State<Arc<AdminState>>, admin: Admin) -
 }
 
 async fn relay_status(state: &AdminState) -> Value {
-    let (node, not_ready) = (&state.node, state.node.health.check().await.err());
+    let (node, not_ready) = (&state.node, state.node.check_ready().await.err());
     node.sessions.tally(&node.metrics);
     let (connections, sessions) = node.sessions.count();
     let metrics = &node.metrics;
@@ -80,6 +80,6 @@ async fn relay_status(state: &AdminState) -> Value {
 pub(super) async fn drain(State(state): State<Arc<AdminState>>, admin: Admin) -> Answer {
     admin.check_of_relay()?;
     state.audit.record(admin.deed("drain")).await.map_err(|_| STORAGE_FAILED)?;
-    state.node.health.drain();
+    state.node.ask_to_stop();
     Ok((StatusCode::ACCEPTED, json_answer(json!({ "draining": true }))).into_response())
 }
