@@ -33,7 +33,7 @@ use sds_sync::certificate::{CertificateError, CertificateSource, LiveIdentity};
 const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The name of the relay's file in its folder.
-const LOG_FILE: &str = "relay.redb";
+pub(crate) const LOG_FILE: &str = "relay.redb";
 
 /// What a relay needs to know.
 #[derive(Clone, Debug)]
@@ -337,7 +337,7 @@ fn open(config: &RelayConfig) -> Result<Opened, StartError> {
 }
 
 /// Makes the folder, if it is not there, for its owner alone: everybody's stores are in it.
-fn create_private(folder: &Path) -> io::Result<()> {
+pub(crate) fn create_private(folder: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);

@@ -25,8 +25,8 @@
 
 mod appending;
 mod packing;
-mod page;
-mod tables;
+pub(crate) mod page;
+pub(crate) mod tables;
 
 use std::collections::VecDeque;
 use std::path::Path;

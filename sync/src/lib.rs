@@ -68,6 +68,7 @@ pub use persistence::{
     Batch, CheckReport, Finding, LogPage, MemoryPersistence, Persistence, RedbPersistence,
     SharedFile, StorageError, check_store,
 };
+pub use read_only::ReadOnlyFile;
 pub use reconnect::{NextAttempt, Reconnect};
 pub use seat::{Chain, Seat};
 pub use serving_session::{LogCursor, Refusal, ServingSession, memory_of};
