@@ -128,7 +128,7 @@ impl Scene {
 
     fn command(&self, device: &str, args: &[&str]) -> Command {
         let grant = Grant {
-            store: StoreId::new("notes").unwrap(),
+            stores: StoreId::new("notes").unwrap().into(),
             subject: device.to_owned(),
             scope: Scope::Write,
             lifetime: Duration::from_secs(3_600),

@@ -54,7 +54,7 @@ impl Device<'_> {
 
 fn token(secret: &Secret) -> String {
     let grant = Grant {
-        store: StoreId::new("films").unwrap(),
+        stores: StoreId::new("films").unwrap().into(),
         subject: "tester".to_owned(),
         scope: Scope::Write,
         lifetime: Duration::from_secs(600),

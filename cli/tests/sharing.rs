@@ -45,7 +45,7 @@ fn secret() -> Secret {
 
 fn token(store: &str, scope: Scope) -> String {
     let grant = Grant {
-        store: StoreId::new(store).unwrap(),
+        stores: StoreId::new(store).unwrap().into(),
         subject: "tester".to_owned(),
         scope,
         lifetime: Duration::from_secs(60),

@@ -13,6 +13,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use redb::Database;
+use sds_server::Scope;
 use sds_store::DataStore;
 use sds_sync::database::Place;
 use sds_sync::limits::{FIRST_FRAME_BYTES_MAX, FRAME_BYTES_MAX, IDLE_TIMEOUT};
@@ -34,6 +35,7 @@ use context::Context;
 use device::{Claims, Device};
 use disk::Disk;
 use line::{Pipe, Speed};
+use process::Linked;
 use relay::RelayNode;
 pub use run::{Report, check_seed, run_story};
 pub use story::{Copies, DEVICES, SimStep, SimStory};
@@ -46,6 +48,9 @@ const PATIENCE: Duration = Duration::from_secs(600);
 
 /// More entries make edits slow without making them tell more.
 const ENTRIES_MAX: usize = 120;
+
+/// How many users there are.
+const USERS: u8 = 3;
 
 /// Everything there is.
 #[derive(Debug)]
@@ -110,14 +115,19 @@ impl World {
     }
 
     fn add_device(&mut self, disk: Disk, claims: Claims, context: &mut Context) {
+        // Some have several devices.
+        let number = self.devices.len();
+        let user = u8::try_from(number).unwrap_or_default() % USERS;
         let mut device = Device {
-            name: format!("d{}", self.devices.len()),
+            name: format!("d{number}"),
             disk,
             process: None,
             restart_at: None,
             offline_since: None,
             speed: Speed::FAST,
-            token: self.relay.token(&self.id, true, context.now),
+            user,
+            has_changed_hands: false,
+            token: self.relay.token(&self.id, (user, Scope::Write), context.now),
             claims,
             backup: None,
         };
@@ -315,15 +325,19 @@ impl World {
             };
             if let Some(code) = process.refused.take() {
                 let name = &device.name;
-                assert_eq!(code, RefusalCode::Unauthorized, "{name} needs help: {code}");
+                // What others have built on cannot be made again under another id.
+                let is_helped = code == RefusalCode::Unauthorized
+                    || (code == RefusalCode::Forked && device.has_changed_hands);
+                assert!(is_helped, "{name} needs help: {code}");
                 process.connect_at = Some(context.now);
             }
-            let is_reading = process.link.as_ref().is_some_and(|linked| {
-                linked.link.is_syncing() && !linked.link.session().is_writable()
+            let needs_token = process.link.as_ref().is_some_and(|Linked { link, .. }| {
+                link.is_syncing() && (!link.session().is_writable() || !link.not_yours().is_empty())
             });
-            device.token = relay.token(id, true, context.now);
+            // Some have changes of others who have lost them.
+            device.token = relay.token(id, (device.user, Scope::Admin), context.now);
             process.retry(context.now);
-            if is_reading && let Some(line) = device.line() {
+            if needs_token && let Some(line) = device.line() {
                 device.handle_loss(LinkError::Ended, context);
                 if let Some(line) = self.lines.get_mut(&line) {
                     line.up.cut(context.now, &mut context.dice);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use sds_sync::{InvalidStoreId, StoreId};
 
+use crate::limits::Limits;
 use crate::node::RelayConfig;
 use sds_sync::access::{Grant, Scope, Secret, UnknownScope, WeakSecret};
 use sds_sync::certificate::CertificateSource;
@@ -96,7 +97,8 @@ impl ServeArgs {
         };
         let issuer = issuer(self.issuer.as_deref());
         let listen = self.listen()?;
-        Ok(RelayConfig { secret, issuer, listen, data_dir: self.data_dir.clone(), certificate })
+        let (data_dir, limits) = (self.data_dir.clone(), Limits::default());
+        Ok(RelayConfig { keys: secret.into(), issuer, listen, data_dir, certificate, limits })
     }
 
     fn listen(&self) -> io::Result<SocketAddr> {
@@ -110,7 +112,7 @@ impl TokenArgs {
     #[must_use]
     pub fn to_grant(&self, issuer_name: Option<&str>) -> Grant {
         Grant {
-            store: self.store.clone(),
+            stores: self.store.clone().into(),
             subject: self.sub.clone(),
             scope: self.scope,
             lifetime: self.expires_in,

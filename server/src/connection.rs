@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use quinn::{Connection, Incoming, RecvStream, SendStream, VarInt};
+use bytes::Bytes;
+use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 use sds_engine::BlobHash;
 use sds_sync::limits::{
     BLOB_FRAME_BYTES_MAX, CONNECTION_WINDOW_BYTES, FIRST_FRAME_BYTES_MAX, IDLE_CONNECTION_TIMEOUT,
     OPEN_TIMEOUT, STOP_TIMEOUT,
 };
-use sds_sync::transport::{FrameReceiver, FrameSender, StreamError, send_datagram};
+use sds_sync::transport::{FrameReceiver, FrameSender, Pace, StreamError, send_datagram};
 use sds_sync::{
     ClientFrame, Offer, Refusal, RefusalCode, RelayFrame, StoreId, decode_datagram,
     encode_datagram, serve_get, serve_put,
@@ -18,44 +19,68 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::limits::Limit;
 use crate::node::{Node, stopped};
+use crate::pace::{ConnectionPace, SubjectSeat};
 use crate::presence_seat::PresenceSeat;
 use crate::serve_blob::ClientBlobs;
 use crate::serve_store::{OpenRequest, serve_store};
-use sds_sync::access::Access;
+use crate::sessions::{ConnectionEntry, SessionEntry};
+use sds_sync::access::{Access, Scope};
 
 /// A client, and which stores it has open on its connection.
 pub(crate) struct Peer {
     pub(crate) node: Arc<Node>,
     connection: Connection,
+    entry: ConnectionEntry,
+    pace: Arc<ConnectionPace>,
     open: Mutex<OpenStores>,
     /// Who takes part in presence, by the number of the stream; never more than there are streams.
     seats: Mutex<HashMap<u64, Arc<PresenceSeat>>>,
 }
 
 struct OpenStores {
-    /// One entry for each open stream; never more than a connection may have streams.
+    /// One entry for each open store; never more than `Limits::open_stores`.
     entries: Vec<OpenStore>,
-    /// Since when there has been none.
-    idle_since: Instant,
+    /// The number of the next entry.
+    next: u64,
+    /// Until when there has to be an entry, if there is none.
+    deadline: Instant,
 }
 
-#[derive(Clone, PartialEq, Eq)]
 struct OpenStore {
+    number: u64,
     store: StoreId,
     may_write: bool,
+    seat: Arc<SubjectSeat>,
 }
 
 /// An entry in the list of open stores, until it is dropped.
 pub(crate) struct Granted {
     peer: Arc<Peer>,
-    entry: OpenStore,
+    number: u64,
+    scope: Scope,
+    entry: SessionEntry,
 }
+
+const TOO_MANY_STORES: Refusal =
+    Refusal::new(RefusalCode::Busy, "too many stores are open on this connection");
+const TOO_MANY_CONNECTIONS: Refusal =
+    Refusal::new(RefusalCode::Busy, "the subject has too many connections");
 
 impl Peer {
     fn new(node: Arc<Node>, connection: Connection) -> Self {
-        let open = OpenStores { entries: Vec::new(), idle_since: Instant::now() };
-        Self { node, connection, open: Mutex::new(open), seats: Mutex::default() }
+        let deadline = Instant::now() + node.limits.authenticate_time();
+        let open = OpenStores { entries: Vec::new(), next: 0, deadline };
+        let pace = Arc::new(ConnectionPace::new(&node.limits, Arc::clone(&node.metrics)));
+        let entry = node.sessions.connect(connection.clone(), Arc::clone(&node.metrics));
+        Self { node, connection, entry, pace, open: Mutex::new(open), seats: Mutex::default() }
+    }
+
+    /// Refuses what a stream asks for.
+    pub(crate) async fn refuse(&self, sender: FrameSender, refusal: Refusal) {
+        self.node.metrics.refused(refusal.code);
+        sender.refuse(refusal).await;
     }
 
     /// Lets datagrams that name `stream` speak for `seat`, or for nobody any more.
@@ -72,8 +97,11 @@ impl Peer {
         send_datagram(&self.connection, encode_datagram(stream, frame))
     }
 
-    /// Takes in a datagram; one that is nothing of ours is as good as lost.
+    /// Takes in a datagram; one that is nothing of ours, or too many, is as good as lost.
     fn handle_datagram(&self, bytes: &[u8]) {
+        if !self.pace.note(1, bytes.len()).is_zero() {
+            return;
+        }
         let Ok((stream, ClientFrame::Presence { clock, state })) = decode_datagram(bytes) else {
             return;
         };
@@ -81,17 +109,62 @@ impl Peer {
         let seat = seats.get(&stream).cloned();
         drop(seats);
         if let Some(seat) = seat {
-            seat.handle_state(clock, state, false);
+            self.show(&seat, clock, state, false);
+        }
+    }
+
+    /// Takes in what the client shows in `seat`.
+    pub(crate) fn show(&self, seat: &PresenceSeat, clock: u64, state: Bytes, is_settled: bool) {
+        let metrics = &self.node.metrics;
+        match seat.handle_state(clock, state, is_settled) {
+            Ok(()) => {
+                metrics.presence_received.inc();
+            }
+            Err(limit) => metrics.limit_hit(limit),
         }
     }
 
     /// Notes that the client has `store` open, until the answer is dropped. From now on the client
     /// may send faster.
-    pub(crate) fn grant(self: &Arc<Self>, store: &StoreId, access: &Access) -> Granted {
-        let entry = OpenStore { store: store.clone(), may_write: access.may_write() };
-        self.open().entries.push(entry.clone());
-        self.connection.set_receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES));
-        Granted { peer: Arc::clone(self), entry }
+    ///
+    /// # Errors
+    /// If it has too many open, or its subject too many connections.
+    pub(crate) fn grant(
+        self: &Arc<Self>,
+        store: &StoreId,
+        access: &Access,
+    ) -> Result<Granted, Refusal> {
+        let (limits, metrics) = (&self.node.limits, &self.node.metrics);
+        let mut open = self.open();
+        if open.entries.len() >= limits.open_stores as usize {
+            metrics.limit_hit(Limit::OpenStores);
+            return Err(TOO_MANY_STORES);
+        }
+        let mut seats = open.entries.iter().map(|entry| &entry.seat);
+        let seat = match seats.find(|seat| seat.name() == access.subject) {
+            Some(seat) => Arc::clone(seat),
+            None => {
+                let seat = self.node.subjects.enter(&access.subject, limits).ok_or_else(|| {
+                    metrics.limit_hit(Limit::ConnectionsPerSubject);
+                    TOO_MANY_CONNECTIONS
+                })?;
+                let seat = Arc::new(seat);
+                self.pace.add(&seat);
+                seat
+            }
+        };
+        let (number, entry) = (open.next, self.entry.open(store, access));
+        let (store, may_write) = (store.clone(), access.may_write());
+        open.entries.push(OpenStore { number, store, may_write, seat });
+        open.next += 1;
+        if number == 0 {
+            self.pace.widen(limits);
+            self.connection.set_receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES));
+            self.connection.set_max_concurrent_bi_streams(VarInt::from_u32(limits.streams));
+        }
+        drop(open);
+        metrics.session(access.scope, true);
+        Ok(Granted { peer: Arc::clone(self), number, scope: access.scope, entry })
     }
 
     /// Whether the client may write to `store`; `None` if it has not opened it.
@@ -101,11 +174,20 @@ impl Peer {
         entries.map(|entry| entry.may_write).max()
     }
 
-    /// When the connection will have been without an open store for too long.
-    fn idle_deadline(&self) -> Instant {
+    /// How many streams the client may have at a time.
+    fn streams_max(&self) -> usize {
+        let (limits, open) = (&self.node.limits, self.open());
+        if open.next == 0 { limits.stranger_streams as usize } else { limits.streams as usize }
+    }
+
+    /// When the connection will have been without an open store for too long, and what it is then.
+    fn deadline(&self) -> (Instant, Option<Limit>) {
         let open = self.open();
-        let since = if open.entries.is_empty() { open.idle_since } else { Instant::now() };
-        since + IDLE_CONNECTION_TIMEOUT
+        if open.entries.is_empty() {
+            (open.deadline, (open.next == 0).then_some(Limit::AuthenticateTime))
+        } else {
+            (Instant::now() + IDLE_CONNECTION_TIMEOUT, None)
+        }
     }
 
     fn open(&self) -> MutexGuard<'_, OpenStores> {
@@ -114,19 +196,38 @@ impl Peer {
     }
 }
 
-impl Drop for Granted {
-    fn drop(&mut self) {
+impl Granted {
+    /// Resolves when somebody ends the session: what its client is to be told.
+    pub(crate) async fn ended(&mut self) -> Refusal {
+        self.entry.ended().await
+    }
+
+    /// Notes how far in the store's log the client is.
+    pub(crate) fn set_position(&self, position: u64) {
+        self.entry.set_position(position);
+    }
+
+    /// Notes what a newer token allows.
+    pub(crate) fn set_access(&mut self, access: &Access) {
+        let metrics = &self.peer.node.metrics;
+        metrics.session(self.scope, false);
+        metrics.session(access.scope, true);
+        self.scope = access.scope;
+        self.entry.set_access(access);
         let mut open = self.peer.open();
-        if let Some(index) = open.entries.iter().position(|entry| *entry == self.entry) {
-            open.entries.swap_remove(index);
-            open.idle_since = Instant::now();
+        if let Some(entry) = open.entries.iter_mut().find(|entry| entry.number == self.number) {
+            entry.may_write = access.may_write();
         }
     }
 }
 
-/// Shakes hands. `None` if the client does not, or not in time.
-pub(crate) async fn shake_hands(incoming: Incoming) -> Option<Connection> {
-    timeout(IDLE_CONNECTION_TIMEOUT, incoming).await.ok()?.ok()
+impl Drop for Granted {
+    fn drop(&mut self) {
+        self.peer.node.metrics.session(self.scope, false);
+        let mut open = self.peer.open();
+        open.entries.retain(|entry| entry.number != self.number);
+        open.deadline = Instant::now() + IDLE_CONNECTION_TIMEOUT;
+    }
 }
 
 /// Serves a connection until the client leaves, opens nothing, or the relay stops.
@@ -135,23 +236,35 @@ pub(crate) async fn serve(
     connection: Connection,
     mut stop: watch::Receiver<bool>,
 ) {
+    let Some(_visit) = node.door.enter(connection.remote_address().ip()) else {
+        connection.close(VarInt::from_u32(0), b"too many connections");
+        return;
+    };
+    let metrics = Arc::clone(&node.metrics);
     let peer = Arc::new(Peer::new(node, connection.clone()));
     let mut streams = JoinSet::new();
+    let mut resume = Instant::now();
     loop {
-        let idle_deadline = peer.idle_deadline();
-        if idle_deadline <= Instant::now() {
+        let (deadline, limit) = peer.deadline();
+        if deadline <= Instant::now() {
+            limit.into_iter().for_each(|limit| metrics.limit_hit(limit));
             connection.close(VarInt::from_u32(0), b"idle");
             return;
         }
         tokio::select! {
             () = stopped(&mut stop) => break,
-            accepted = connection.accept_bi() => {
+            accepted = accept_after(&connection, resume) => {
                 let Ok((send, receive)) = accepted else { break };
                 streams.spawn(serve_stream(Arc::clone(&peer), send, receive, stop.clone()));
+                if streams.len() >= peer.streams_max() {
+                    metrics.limit_hit(Limit::Streams);
+                }
+                // Whoever opens streams only to give them up is no faster than with frames.
+                resume = Instant::now() + peer.pace.note(1, 0);
             }
             Some(_) = streams.join_next() => {}
             Ok(datagram) = connection.read_datagram() => peer.handle_datagram(&datagram),
-            () = sleep_until(idle_deadline) => {}
+            () = sleep_until(deadline) => {}
         }
     }
     // If the relay stops, each stream tells its client so; if the client has left, each takes in
@@ -161,12 +274,15 @@ pub(crate) async fn serve(
     connection.close(VarInt::from_u32(0), b"shutting down");
 }
 
-/// Ends a stream with the reason.
-pub(crate) async fn refuse(mut sender: FrameSender, refusal: Refusal) {
-    if sender.send(&refusal.frame()).await.is_ok() {
-        // A client that does not take the reason is not waited for.
-        let _taken = timeout(OPEN_TIMEOUT, sender.finish()).await;
+/// The next stream, not before `resume`.
+async fn accept_after(
+    connection: &Connection,
+    resume: Instant,
+) -> Result<(SendStream, RecvStream), ConnectionError> {
+    if resume > Instant::now() {
+        sleep_until(resume).await;
     }
+    connection.accept_bi().await
 }
 
 async fn serve_stream(
@@ -177,9 +293,10 @@ async fn serve_stream(
 ) {
     let sender = FrameSender::new(send);
     let mut receiver = FrameReceiver::new(receive, FIRST_FRAME_BYTES_MAX);
+    receiver.set_pace(Arc::clone(&peer.pace) as Arc<dyn Pace>);
     let Ok(first) = timeout(OPEN_TIMEOUT, receiver.next()).await else {
         let message = "the first frame did not come in time";
-        return refuse(sender, Refusal::new(RefusalCode::Unexpected, message)).await;
+        return peer.refuse(sender, Refusal::new(RefusalCode::Unexpected, message)).await;
     };
     match first {
         Ok(Some(ClientFrame::Open { protocol, store, token, version })) => {
@@ -208,11 +325,12 @@ async fn serve_stream(
         }
         Ok(Some(_)) => {
             let message = "no stream begins with this frame";
-            refuse(sender, Refusal::new(RefusalCode::Unexpected, message)).await;
+            peer.refuse(sender, Refusal::new(RefusalCode::Unexpected, message)).await;
         }
-        Err(StreamError::Frame(_)) => {
+        Err(StreamError::Frame(error)) => {
+            peer.node.note_malformed(&error);
             let message = "the first frame is not well formed, or too large";
-            refuse(sender, Refusal::new(RefusalCode::Malformed, message)).await;
+            peer.refuse(sender, Refusal::new(RefusalCode::Malformed, message)).await;
         }
         Ok(None) | Err(_) => {}
     }

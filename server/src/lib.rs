@@ -5,22 +5,32 @@
 //! - [`relay`]: who hears what, without I/O; one client's side is `sds_sync`'s `ServingSession`.
 //! - [`config`]: the command line of the program.
 //! - [`store_log`]: what is kept on disk.
+//! - [`metrics`]: what is counted.
 //! - [`limits`]: every bound that the protocol does not set already.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::unreachable))]
 
+mod attendance;
 pub mod config;
 mod connection;
+mod doorkeeper;
 pub mod limits;
 mod log_writer;
+pub mod metrics;
 mod node;
+mod pace;
 mod presence_seat;
+mod rate;
 pub mod relay;
+mod revocations;
 mod rooms;
 mod serve_blob;
 mod serve_store;
+mod sessions;
 mod store_blobs;
 pub mod store_log;
 
 pub use node::{Relay, RelayConfig, StartError};
-pub use sds_sync::access::{Grant, MintError, Scope, Secret, UnknownScope, WeakSecret, mint};
+pub use sds_sync::access::{
+    Grant, KeyId, Keyring, MintError, Scope, Secret, StoreSet, UnknownScope, WeakSecret, mint,
+};
 pub use sds_sync::{CertificateError, CertificateSource};

@@ -1,12 +1,17 @@
-//! Every bound on what clients can make a relay hold. Those of the protocol are in `sds_sync`.
+//! Every bound on what clients can make a relay hold or do. Those of the protocol are in `sds_sync`.
+//!
+//! [`Limits`] is what an operator can set, [`Limit`] names what was reached. Who comes at too high a
+//! rate on a connection is read more slowly, so that its own connection holds it up; whoever wants more
+//! than there is room for is refused as busy, and what is too large as too large.
+//! Strangers, who have shown no token yet, have tighter bounds of their own.
 
-use sds_sync::limits::{APPEND_BYTES_GOAL, PATCH_BYTES_GOAL};
+use std::time::Duration;
 
-/// The most connections at a time.
-pub const CONNECTIONS_MAX: usize = 4_096;
-
-/// The most handshakes at a time before clients have to prove first that their address is theirs.
-pub const UNPROVED_HANDSHAKES_MAX: usize = 64;
+use sds_sync::limits::{
+    APPEND_BYTES_GOAL, BLOB_BYTES_MAX, FIRST_FRAME_BYTES_MAX, PATCH_BYTES_GOAL, PRESENCE_BYTES_MAX,
+    PRESENCE_PER_SECOND_MAX, SIGNALS_PER_SECOND_MAX, STREAMS_MAX,
+};
+use serde::{Deserialize, Serialize};
 
 /// The most bytes of recent changes that a store's room keeps in memory; older ones are on disk.
 pub const TAIL_BYTES_MAX: usize = 4 << 20;
@@ -20,5 +25,330 @@ pub const STEP_CHANGES_MAX: usize = 4_096;
 /// The most bytes that go into one commit before the next one begins.
 pub const GROUP_BYTES_GOAL: usize = 32 << 20;
 
+/// The most revocations in force.
+pub const REVOCATIONS_MAX: usize = 65_536;
+
+/// The most revocations in force of those who have rights to the same stores, unless these are all.
+pub const REVOCATIONS_PER_MAKER_MAX: usize = 1_024;
+
+/// How many bytes of changes go into one page of a store's log on disk; a larger one comes alone.
+pub const PAGE_BYTES_GOAL: usize = 256 << 10;
+
+/// The most changes in one page as it is appended.
+pub const PAGE_CHANGES_MAX: usize = STEP_CHANGES_MAX;
+
+/// The most changes in one page that was packed.
+pub const PACKED_CHANGES_MAX: usize = STEP_CHANGES_MAX;
+
+/// How many pages of a store's log may be as they were appended before they are packed.
+pub const LOOSE_PAGES_MAX: u64 = 256;
+
+/// At how many stores the writer looks for something to pack before it takes what has come meanwhile.
+pub const PACK_LOOKS_MAX: usize = 64;
+
+/// How many bytes of pages one append may unpack to compare changes with those in the log, before
+/// others get their turn.
+pub const COMPARE_BYTES_MAX: usize = 4 << 20;
+
+/// How many packed pages are kept in memory as they are unpacked.
+pub const PAGE_CACHE_MAX: usize = 16;
+
+/// The most addresses and subjects of which a rate is remembered; beyond that, newcomers have only the
+/// bounds that hold for all together.
+pub const REMEMBERED_MAX: usize = 65_536;
+
+const _: () = assert!(REVOCATIONS_PER_MAKER_MAX < REVOCATIONS_MAX);
 const _: () = assert!(PATCH_BYTES_GOAL <= TAIL_BYTES_MAX);
 const _: () = assert!(APPEND_BYTES_GOAL <= GROUP_BYTES_GOAL);
+
+/// What an operator allows. Each value is at least 1.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Handshakes at a time; more are refused. Default 256.
+    pub handshakes: u32,
+    /// Handshakes at a time from which on newcomers have to prove first that their address is theirs
+    /// (QUIC Retry). Default 64.
+    pub unproved_handshakes: u32,
+    /// Handshakes a second from one address; more are refused. All of an IPv6 /64 are one address, here
+    /// and below. Default 50.
+    pub handshakes_per_second_per_address: u32,
+    /// Connections at a time; more are refused. Default 4,096.
+    pub connections: u32,
+    /// Connections at a time from one address; more are refused. Default 1,024.
+    pub connections_per_address: u32,
+    /// Connections at a time on which one subject has stores open; more are refused as busy.
+    /// Default 256.
+    pub connections_per_subject: u32,
+    /// Seconds from the first packet to the end of the handshake, and from there to the first store that
+    /// a token has opened; then the connection is closed. Default 10.
+    pub authenticate_seconds: u32,
+    /// Streams at a time of a connection that has opened no store yet; more wait. Default 8.
+    pub stranger_streams: u32,
+    /// Frames a second of such a connection; more wait. Default 64.
+    pub stranger_frames_per_second: u32,
+    /// Bytes a second of such a connection; more wait. Default 256 KiB.
+    pub stranger_bytes_per_second: u32,
+    /// Streams at a time of a connection: stores and blob transfers; more wait. Default 64.
+    pub streams: u32,
+    /// Stores that a connection has open at a time; more are refused as busy. Default 48.
+    pub open_stores: u32,
+    /// Frames and datagrams a second of a connection; more wait, datagrams are dropped. Default 20,000.
+    pub frames_per_second: u32,
+    /// Bytes a second that are read of a connection; more wait. Default 256 MiB.
+    pub bytes_per_second: u32,
+    /// The same for all connections of a subject together. Default 512 MiB.
+    pub bytes_per_second_per_subject: u32,
+    /// Stores; changes for one more are refused as busy. Default 1,000,000.
+    pub stores: u64,
+    /// Stores that one subject has begun; changes for one more are refused as busy. Default 10,000.
+    pub stores_per_subject: u64,
+    /// Bytes of a blob; a greater one is refused as too large. Default 1 GiB.
+    pub blob_bytes: u64,
+    /// Bytes of all blobs of a store, with those on their way; one more is refused as too large.
+    /// Default 64 GiB.
+    pub blob_bytes_per_store: u64,
+    /// Bytes of what somebody shows of themselves; more is passed over. Default 4 KiB.
+    pub presence_bytes: u32,
+    /// Presence messages a second of each open store; more are passed over. Default 200.
+    pub presence_per_second: u32,
+    /// Messages a second that somebody sends to others in an open store; more are passed over.
+    /// Default 100.
+    pub signals_per_second: u32,
+}
+
+/// What can be reached. The names are those of metrics and logs, and stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Limit {
+    /// [`Limits::handshakes`].
+    Handshakes,
+    /// [`Limits::unproved_handshakes`], or an address of which too many come that have not proved it:
+    /// they are asked to.
+    UnprovedHandshakes,
+    /// [`Limits::handshakes_per_second_per_address`].
+    HandshakeRate,
+    /// [`Limits::connections`].
+    Connections,
+    /// [`Limits::connections_per_address`].
+    ConnectionsPerAddress,
+    /// [`Limits::connections_per_subject`].
+    ConnectionsPerSubject,
+    /// [`Limits::authenticate_seconds`].
+    AuthenticateTime,
+    /// [`Limits::streams`] and [`Limits::stranger_streams`].
+    Streams,
+    /// [`Limits::open_stores`].
+    OpenStores,
+    /// [`Limits::frames_per_second`] and [`Limits::stranger_frames_per_second`].
+    FrameRate,
+    /// [`Limits::bytes_per_second`] and [`Limits::stranger_bytes_per_second`].
+    ByteRate,
+    /// [`Limits::bytes_per_second_per_subject`].
+    SubjectByteRate,
+    /// [`Limits::stores`].
+    Stores,
+    /// [`Limits::stores_per_subject`].
+    StoresPerSubject,
+    /// [`Limits::blob_bytes`].
+    BlobBytes,
+    /// [`Limits::blob_bytes_per_store`].
+    BlobBytesPerStore,
+    /// [`Limits::presence_bytes`].
+    PresenceBytes,
+    /// [`Limits::presence_per_second`].
+    PresenceRate,
+    /// [`Limits::signals_per_second`].
+    SignalRate,
+    /// The greatest frame, which the protocol sets.
+    FrameBytes,
+    /// What the admin listener takes: connections, bytes, time.
+    Admin,
+}
+
+/// A limit that no relay can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("limits.{key} is {found}, but has to be from {least} to {most}")]
+pub struct InvalidLimit {
+    /// Its key.
+    pub key: &'static str,
+    /// Its value.
+    pub found: u64,
+    /// The least value that works.
+    pub least: u64,
+    /// The greatest.
+    pub most: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshakes: 256,
+            unproved_handshakes: 64,
+            handshakes_per_second_per_address: 50,
+            connections: 4_096,
+            connections_per_address: 1_024,
+            connections_per_subject: 256,
+            authenticate_seconds: 10,
+            stranger_streams: 8,
+            stranger_frames_per_second: 64,
+            stranger_bytes_per_second: 256 << 10,
+            streams: STREAMS_MAX,
+            open_stores: 48,
+            frames_per_second: 20_000,
+            bytes_per_second: 256 << 20,
+            bytes_per_second_per_subject: 512 << 20,
+            stores: 1_000_000,
+            stores_per_subject: 10_000,
+            blob_bytes: BLOB_BYTES_MAX,
+            blob_bytes_per_store: 64 << 30,
+            presence_bytes: 4 << 10,
+            presence_per_second: PRESENCE_PER_SECOND_MAX,
+            signals_per_second: SIGNALS_PER_SECOND_MAX,
+        }
+    }
+}
+
+impl Limits {
+    /// Checks that a relay can work with each of them.
+    ///
+    /// # Errors
+    /// The first that it cannot.
+    pub fn check(&self) -> Result<(), InvalidLimit> {
+        let any = u64::MAX;
+        let rows: [(&'static str, u64, u64, u64); 22] = [
+            ("handshakes", self.handshakes.into(), 1, any),
+            ("unproved_handshakes", self.unproved_handshakes.into(), 1, self.handshakes.into()),
+            (
+                "handshakes_per_second_per_address",
+                self.handshakes_per_second_per_address.into(),
+                1,
+                any,
+            ),
+            ("connections", self.connections.into(), 1, any),
+            ("connections_per_address", self.connections_per_address.into(), 1, any),
+            ("connections_per_subject", self.connections_per_subject.into(), 1, any),
+            ("authenticate_seconds", self.authenticate_seconds.into(), 1, 3_600),
+            ("streams", self.streams.into(), 1, 65_536),
+            ("stranger_streams", self.stranger_streams.into(), 1, self.streams.into()),
+            ("frames_per_second", self.frames_per_second.into(), 1, any),
+            (
+                "stranger_frames_per_second",
+                self.stranger_frames_per_second.into(),
+                1,
+                self.frames_per_second.into(),
+            ),
+            ("bytes_per_second", self.bytes_per_second.into(), FIRST_FRAME_BYTES_MAX as u64, any),
+            (
+                "stranger_bytes_per_second",
+                self.stranger_bytes_per_second.into(),
+                1,
+                self.bytes_per_second.into(),
+            ),
+            ("bytes_per_second_per_subject", self.bytes_per_second_per_subject.into(), 1, any),
+            ("open_stores", self.open_stores.into(), 1, self.streams.into()),
+            ("stores", self.stores, 1, any),
+            ("stores_per_subject", self.stores_per_subject, 1, any),
+            ("blob_bytes", self.blob_bytes, 1, BLOB_BYTES_MAX),
+            ("blob_bytes_per_store", self.blob_bytes_per_store, 1, any),
+            ("presence_bytes", self.presence_bytes.into(), 1, PRESENCE_BYTES_MAX as u64),
+            ("presence_per_second", self.presence_per_second.into(), 1, any),
+            ("signals_per_second", self.signals_per_second.into(), 1, any),
+        ];
+        let bad = rows.into_iter().find(|(_, found, least, most)| found < least || found > most);
+        bad.map_or(Ok(()), |(key, found, least, most)| {
+            Err(InvalidLimit { key, found, least, most })
+        })
+    }
+
+    /// How long a handshake may take, and a connection be without ever having opened a store.
+    #[must_use]
+    pub fn authenticate_time(&self) -> Duration {
+        Duration::from_secs(self.authenticate_seconds.into())
+    }
+}
+
+impl Limit {
+    /// All of them, in order.
+    pub const ALL: [Self; 21] = [
+        Self::Handshakes,
+        Self::UnprovedHandshakes,
+        Self::HandshakeRate,
+        Self::Connections,
+        Self::ConnectionsPerAddress,
+        Self::ConnectionsPerSubject,
+        Self::AuthenticateTime,
+        Self::Streams,
+        Self::OpenStores,
+        Self::FrameRate,
+        Self::ByteRate,
+        Self::SubjectByteRate,
+        Self::Stores,
+        Self::StoresPerSubject,
+        Self::BlobBytes,
+        Self::BlobBytesPerStore,
+        Self::PresenceBytes,
+        Self::PresenceRate,
+        Self::SignalRate,
+        Self::FrameBytes,
+        Self::Admin,
+    ];
+
+    /// Its stable name, in metrics and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Handshakes => "handshakes",
+            Self::UnprovedHandshakes => "unproved-handshakes",
+            Self::HandshakeRate => "handshake-rate",
+            Self::Connections => "connections",
+            Self::ConnectionsPerAddress => "connections-per-address",
+            Self::ConnectionsPerSubject => "connections-per-subject",
+            Self::AuthenticateTime => "authenticate-time",
+            Self::Streams => "streams",
+            Self::OpenStores => "open-stores",
+            Self::FrameRate => "frame-rate",
+            Self::ByteRate => "byte-rate",
+            Self::SubjectByteRate => "subject-byte-rate",
+            Self::Stores => "stores",
+            Self::StoresPerSubject => "stores-per-subject",
+            Self::BlobBytes => "blob-bytes",
+            Self::BlobBytesPerStore => "blob-bytes-per-store",
+            Self::PresenceBytes => "presence-bytes",
+            Self::PresenceRate => "presence-rate",
+            Self::SignalRate => "signal-rate",
+            Self::FrameBytes => "frame-bytes",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_work_and_zero_never_does() {
+        Limits::default().check().unwrap();
+        let defaults = serde_json::to_value(Limits::default()).unwrap();
+        for key in defaults.as_object().unwrap().keys() {
+            let mut changed = defaults.clone();
+            changed[key] = 0.into();
+            let limits: Limits = serde_json::from_value(changed).unwrap();
+            assert_eq!(limits.check().unwrap_err().key, key, "it is checked");
+        }
+    }
+
+    #[test]
+    fn strangers_never_have_more_than_members() {
+        let of = |change: fn(&mut Limits)| {
+            let mut limits = Limits::default();
+            change(&mut limits);
+            limits.check().map_err(|invalid| invalid.key)
+        };
+        assert_eq!(of(|limits| limits.streams = 7), Err("stranger_streams"));
+        assert_eq!(of(|limits| limits.frames_per_second = 63), Err("stranger_frames_per_second"));
+        assert_eq!(of(|limits| limits.open_stores = 65), Err("open_stores"));
+        assert_eq!(of(|limits| limits.blob_bytes = BLOB_BYTES_MAX + 1), Err("blob_bytes"));
+        assert_eq!(of(|limits| limits.handshakes = 63), Err("unproved_handshakes"));
+    }
+}

@@ -1,23 +1,32 @@
 //! The thread that writes the relay's file. One commit takes whatever all clients have sent
-//! meanwhile, and nobody hears of anything before it is durable.
+//! meanwhile, and nobody hears of anything before it is durable. After each commit, and while nobody
+//! sends anything, it packs what was appended.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::{Instant, SystemTime};
 
 use sds_engine::Change;
 use sds_sync::database::Failure;
 use sds_sync::{StorageError, StoreId};
 use tokio::sync::oneshot;
 
-use crate::limits::GROUP_BYTES_GOAL;
+use crate::limits::{GROUP_BYTES_GOAL, LOOSE_PAGES_MAX, PACK_LOOKS_MAX};
+use crate::metrics::Metrics;
 use crate::rooms::Rooms;
-use crate::store_log::{Appended, StoreLog, append};
+use crate::store_log::{Appended, Appender, Author, StoreLog};
 
 /// What is to be written.
-struct Append {
-    store: StoreId,
-    changes: Vec<Change>,
+#[derive(Debug)]
+pub(crate) struct Append {
+    pub(crate) store: StoreId,
+    /// Who sends it.
+    pub(crate) author: Arc<Author>,
+    pub(crate) changes: Vec<Change>,
+    /// Whether changes that lack something are passed over instead of refused.
+    pub(crate) skips_lacking: bool,
 }
 
 /// What became of the work, once it is durable.
@@ -39,17 +48,22 @@ pub(crate) struct LogWriter {
 
 impl LogWriter {
     /// Starts the thread; what it commits is published in `rooms`.
-    pub(crate) fn spawn(log: Arc<StoreLog>, rooms: Arc<Rooms>) -> (Self, JoinHandle<()>) {
+    pub(crate) fn spawn(
+        log: Arc<StoreLog>,
+        rooms: Arc<Rooms>,
+        metrics: Arc<Metrics>,
+    ) -> (Self, JoinHandle<()>) {
         let (sender, jobs) = channel();
-        let thread = std::thread::spawn(move || run(&log, &rooms, &jobs));
+        let writing = Writing { log, rooms, metrics, left: Vec::new(), to_pack: BTreeSet::new() };
+        let thread = std::thread::spawn(move || writing.run(&jobs));
         (Self { jobs: sender }, thread)
     }
 
     /// Appends changes.
-    pub(crate) fn append(&self, store: StoreId, changes: Vec<Change>) -> Reply {
+    pub(crate) fn append(&self, work: Append) -> Reply {
         let (sender, receiver) = oneshot::channel();
         // If the writer has stopped, the sender is gone with the job, and the reply says so.
-        let _stopped = self.jobs.send(Job::Write(Append { store, changes }, sender));
+        let _stopped = self.jobs.send(Job::Write(work, sender));
         receiver
     }
 
@@ -60,49 +74,133 @@ impl LogWriter {
     }
 }
 
-fn run(log: &StoreLog, rooms: &Rooms, jobs: &Receiver<Job>) {
-    let mut is_over = false;
-    while !is_over {
-        let mut group = Vec::new();
-        let mut size = 0;
-        let mut job = jobs.recv().unwrap_or(Job::Stop);
-        loop {
-            match job {
-                Job::Write(work, reply) => {
-                    size += work.size();
-                    group.push((work, reply));
-                }
-                Job::Stop => is_over = true,
-            }
-            if is_over || size > GROUP_BYTES_GOAL {
-                break;
-            }
-            let Ok(next) = jobs.try_recv() else { break };
-            job = next;
-        }
-        if !group.is_empty() {
-            commit(log, rooms, group);
-        }
-    }
+/// An append whose turn it is.
+struct Work {
+    append: Append,
+    /// What became of the changes that are written already.
+    so_far: Appended,
+    reply: oneshot::Sender<Outcome>,
 }
 
-fn commit(log: &StoreLog, rooms: &Rooms, group: Vec<(Append, oneshot::Sender<Outcome>)>) {
-    let outcomes = log.write(|write| {
-        let append = |(work, _): &(Append, _)| append(write, &work.store, &work.changes);
-        group.iter().map(append).collect::<Result<Vec<_>, Failure>>()
-    });
-    match outcomes {
-        Ok(outcomes) => {
-            for ((work, reply), appended) in group.into_iter().zip(outcomes) {
-                rooms.publish(&work.store, appended.from, &appended.new);
-                // The client may have left meanwhile.
-                let _gone = reply.send(Ok(appended));
+/// The thread's own.
+struct Writing {
+    log: Arc<StoreLog>,
+    rooms: Arc<Rooms>,
+    metrics: Arc<Metrics>,
+    /// What goes on in the next commit, so that others got their turn.
+    left: Vec<Work>,
+    /// Stores of which there may be something to pack.
+    to_pack: BTreeSet<StoreId>,
+}
+
+impl Writing {
+    fn run(mut self, jobs: &Receiver<Job>) {
+        let mut is_over = false;
+        while !is_over || !self.left.is_empty() {
+            let mut group = std::mem::take(&mut self.left);
+            let mut size = 0;
+            while !is_over && size <= GROUP_BYTES_GOAL {
+                let is_idle = group.is_empty() && self.to_pack.is_empty();
+                let next = if is_idle { jobs.recv().ok() } else { jobs.try_recv().ok() };
+                match next {
+                    Some(Job::Write(append, reply)) => {
+                        size += append.size();
+                        group.push(Work { append, so_far: Appended::default(), reply });
+                    }
+                    Some(Job::Stop) => is_over = true,
+                    None if is_idle => is_over = true,
+                    None => break,
+                }
+            }
+            if !group.is_empty() {
+                self.commit(group);
+            }
+            if !is_over {
+                self.pack();
             }
         }
-        Err(error) => {
-            tracing::error!(code = error.code(), %error, "cannot write");
-            for (_, reply) in group {
-                let _gone = reply.send(Err(error.clone()));
+    }
+
+    fn commit(&mut self, group: Vec<Work>) {
+        let begun = Instant::now();
+        let outcomes = self.log.write(|write| {
+            let mut appender = Appender::begin(write, SystemTime::now())?;
+            let append = |work: &Work| {
+                let Append { store, author, changes, skips_lacking } = &work.append;
+                let skips_lacking = *skips_lacking || !work.so_far.foreign.is_empty();
+                appender.append(store, author, changes, skips_lacking)
+            };
+            let appended = group.iter().map(append).collect::<Result<Vec<_>, Failure>>()?;
+            appender.finish()?;
+            Ok(appended)
+        });
+        match outcomes {
+            Ok(outcomes) => {
+                let changes = outcomes.iter().map(|appended| appended.new.len()).sum();
+                self.metrics.committed(changes, begun.elapsed());
+                self.publish(&group, &outcomes);
+                for (work, appended) in group.into_iter().zip(outcomes) {
+                    self.settle(work, appended);
+                }
+            }
+            Err(error) => {
+                self.metrics.storage_failures.inc();
+                tracing::error!(code = error.code(), %error, "cannot write");
+                for work in group {
+                    // The client may have left meanwhile.
+                    let _gone = work.reply.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    /// Lets the members of each room hear of all that was appended to it, at once.
+    fn publish(&self, group: &[Work], outcomes: &[Appended]) {
+        let mut new: HashMap<&StoreId, (u64, Vec<_>)> = HashMap::new();
+        for (work, appended) in group.iter().zip(outcomes) {
+            let from = || (appended.from, Vec::new());
+            let (_, changes) = new.entry(&work.append.store).or_insert_with(from);
+            changes.extend(appended.new.iter().cloned());
+        }
+        for (store, (from, changes)) in new {
+            self.rooms.publish(store, from, &changes);
+        }
+    }
+
+    /// Answers what was asked for, unless some of it is left for the next commit.
+    fn settle(&mut self, mut work: Work, appended: Appended) {
+        if !appended.new.is_empty() {
+            self.to_pack.insert(work.append.store.clone());
+        }
+        let so_far = &mut work.so_far;
+        so_far.stored.merge(&appended.stored);
+        for foreign in appended.foreign {
+            if so_far.foreign.iter().all(|(known, _)| *known != foreign.0) {
+                so_far.foreign.push(foreign);
+            }
+        }
+        so_far.refused = appended.refused;
+        if appended.left > 0 {
+            let done = work.append.changes.len() - appended.left;
+            work.append.changes.drain(..done);
+            self.left.push(work);
+        } else {
+            let _gone = work.reply.send(Ok(work.so_far));
+        }
+    }
+
+    /// Packs one part of one store, if a look at a few of them finds one where it is time to.
+    fn pack(&mut self) {
+        for _ in 0..PACK_LOOKS_MAX {
+            let Some(store) = self.to_pack.pop_first() else { return };
+            match self.log.pack(&store, LOOSE_PAGES_MAX) {
+                Ok(false) => {}
+                Ok(true) => {
+                    self.to_pack.insert(store);
+                    return;
+                }
+                // What is there can be read as it could before.
+                Err(error) => tracing::error!(code = error.code(), %error, %store, "cannot pack"),
             }
         }
     }

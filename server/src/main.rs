@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use clap::Parser;
 use sds_server::config::{Command, CommandLine, ServeArgs, TokenArgs, secret_from_environment};
 use sds_server::{Relay, mint};
+use sds_sync::process::stop_requests;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -59,22 +60,4 @@ fn run(args: &ServeArgs) -> Result<(), Box<dyn Error>> {
         relay.stop().await;
         Ok(())
     })
-}
-
-/// Listens to the operating system; resolves when it asks the program to end.
-fn stop_requests() -> io::Result<impl Future<Output = io::Result<()>>> {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        Ok(async move {
-            tokio::select! {
-                _ = terminate.recv() => Ok(()),
-                _ = interrupt.recv() => Ok(()),
-            }
-        })
-    }
-    #[cfg(not(unix))]
-    Ok(tokio::signal::ctrl_c())
 }

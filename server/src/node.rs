@@ -3,26 +3,31 @@
 use std::fmt;
 use std::fs::DirBuilder;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::SystemTime;
 
 use quinn::{Endpoint, VarInt};
 use sds_sync::limits::STOP_TIMEOUT;
-use sds_sync::transport::server_endpoint;
-use sds_sync::{CertificateHash, RelayUrl, StorageError, TransportError, UrlError};
+use sds_sync::transport::{serve_connections, server_endpoint};
+use sds_sync::{CertificateHash, FrameError, RelayUrl, StorageError, TransportError};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::connection::{serve, shake_hands};
-use crate::limits::{CONNECTIONS_MAX, UNPROVED_HANDSHAKES_MAX};
+use crate::connection::serve;
+use crate::doorkeeper::Door;
+use crate::limits::{Limit, Limits};
 use crate::log_writer::LogWriter;
+use crate::metrics::Metrics;
+use crate::pace::Subjects;
+use crate::revocations::Revocations;
 use crate::rooms::Rooms;
+use crate::sessions::Sessions;
 use crate::store_log::StoreLog;
-use sds_sync::access::{Gate, Secret};
-use sds_sync::certificate::{CertificateError, CertificateSource, Identity};
+use sds_sync::access::{Gate, Keyring};
+use sds_sync::certificate::{CertificateError, CertificateSource, LiveIdentity};
 
 /// The name of the relay's file in its folder.
 const LOG_FILE: &str = "relay.redb";
@@ -30,8 +35,8 @@ const LOG_FILE: &str = "relay.redb";
 /// What a relay needs to know.
 #[derive(Clone, Debug)]
 pub struct RelayConfig {
-    /// What tokens are signed with.
-    pub secret: Secret,
+    /// What tokens are signed with: the first of them signs, and any of them may have.
+    pub keys: Keyring,
     /// Who must have given them, if anybody in particular.
     pub issuer: Option<String>,
     /// Where to listen; port 0 is any that is free.
@@ -40,18 +45,21 @@ pub struct RelayConfig {
     pub data_dir: PathBuf,
     /// The certificate.
     pub certificate: CertificateSource,
+    /// What clients may do.
+    pub limits: Limits,
 }
 
 impl RelayConfig {
     /// Any free port of this machine alone, with a self-signed certificate.
     #[must_use]
-    pub fn new(secret: Secret, data_dir: impl Into<PathBuf>) -> Self {
+    pub fn new(keys: impl Into<Keyring>, data_dir: impl Into<PathBuf>) -> Self {
         Self {
-            secret,
+            keys: keys.into(),
             issuer: None,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             data_dir: data_dir.into(),
             certificate: CertificateSource::SelfSigned,
+            limits: Limits::default(),
         }
     }
 }
@@ -71,6 +79,9 @@ pub enum StartError {
     /// The file cannot be opened.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// Nobody could say which tokens were revoked.
+    #[error("cannot read the revocations: {0}")]
+    Revocations(#[source] io::Error),
     /// There is no certificate.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
@@ -89,13 +100,28 @@ pub enum StartError {
 
 /// What all connections share.
 pub(crate) struct Node {
+    pub(crate) door: Arc<Door>,
+    pub(crate) subjects: Arc<Subjects>,
+    pub(crate) limits: Limits,
     pub(crate) gate: Gate,
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) writer: LogWriter,
     pub(crate) log: Arc<StoreLog>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) revocations: Revocations,
 }
 
 impl Node {
+    /// Looks up what is not counted, and tells everything as text.
+    pub(crate) fn measure(&self) -> String {
+        let gauge = |value| i64::try_from(value).unwrap_or(i64::MAX);
+        self.sessions.tally(&self.metrics);
+        self.metrics.lag_max.set(gauge(self.sessions.lag_max(&self.rooms)));
+        self.metrics.stores_open.set(gauge(self.rooms.len() as u64));
+        self.metrics.encode()
+    }
+
     /// Reads from the file, off the threads that must not wait. `None` if that fails.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
@@ -105,10 +131,18 @@ impl Node {
         match tokio::task::spawn_blocking(move || look(&log)).await {
             Ok(Ok(value)) => Some(value),
             Ok(Err(error)) => {
+                self.metrics.storage_failures.inc();
                 tracing::error!(code = error.code(), %error, "cannot read");
                 None
             }
             Err(_) => None,
+        }
+    }
+
+    /// Counts a frame that is none, if it is one that is too large.
+    pub(crate) fn note_malformed(&self, error: &FrameError) {
+        if matches!(error, FrameError::TooLarge { .. }) {
+            self.metrics.limit_hit(Limit::FrameBytes);
         }
     }
 }
@@ -121,7 +155,7 @@ pub struct Relay {
     url: RelayUrl,
     stop: watch::Sender<bool>,
     accepting: tokio::task::JoinHandle<()>,
-    log_writer: LogWriter,
+    node: Arc<Node>,
     writing: Option<JoinHandle<()>>,
 }
 
@@ -131,35 +165,40 @@ impl Relay {
     /// # Errors
     /// If the folder, the file, the certificate or the address cannot be used.
     pub async fn start(config: RelayConfig) -> Result<Self, StartError> {
-        let (listen, gate) = (config.listen, Gate::new(&config.secret, config.issuer.clone()));
+        let limits = config.limits.clone();
+        let (listen, gate) = (config.listen, Gate::new(config.keys.clone(), config.issuer.clone()));
         let opened = tokio::task::spawn_blocking(move || open(&config)).await;
-        let (log, identity) = opened.map_err(|_| StartError::Ending)??;
+        let Opened { log, identity, revocations } = opened.map_err(|_| StartError::Ending)??;
         let refused = |source| StartError::Listen { listen, source };
-        let certificate_hash = identity
-            .chain
-            .first()
-            .map_or(CertificateHash::of(&[]), |first| CertificateHash::of(first));
-        let endpoint = server_endpoint(listen, identity.chain, identity.key).map_err(refused)?;
+        let certificate_hash = identity.hash();
+        let endpoint = server_endpoint(listen, Arc::new(identity), limits.stranger_streams)
+            .map_err(refused)?;
         let no_address = |error| refused(TransportError::Socket(Arc::new(error)));
         let local_addr = endpoint.local_addr().map_err(no_address)?;
-        let url = url_of(local_addr, certificate_hash).map_err(|_| StartError::Ending)?;
+        let url = RelayUrl::of_listener(local_addr, None, certificate_hash)
+            .map_err(|_| StartError::Ending)?;
         let (log, rooms) = (Arc::new(log), Arc::new(Rooms::default()));
-        let (writer, writing) = LogWriter::spawn(Arc::clone(&log), Arc::clone(&rooms));
-        let log_writer = writer.clone();
-        let node = Node { gate, rooms, writer, log };
+        let metrics = Arc::new(Metrics::default());
+        let (writer, writing) =
+            LogWriter::spawn(Arc::clone(&log), Arc::clone(&rooms), Arc::clone(&metrics));
+        let door = Arc::new(Door::new(limits.clone(), Arc::clone(&metrics)));
+        let subjects = Arc::default();
+        let node = Arc::new(Node {
+            door,
+            subjects,
+            limits,
+            gate,
+            rooms,
+            writer,
+            log,
+            metrics,
+            sessions: Arc::default(),
+            revocations,
+        });
         let (stop, stopped) = watch::channel(false);
-        let accepting = tokio::spawn(accept(Arc::new(node), endpoint.clone(), stopped));
+        let accepting = tokio::spawn(accept(Arc::clone(&node), endpoint.clone(), stopped));
         let writing = Some(writing);
-        Ok(Self {
-            endpoint,
-            local_addr,
-            certificate_hash,
-            url,
-            stop,
-            accepting,
-            log_writer,
-            writing,
-        })
+        Ok(Self { endpoint, local_addr, certificate_hash, url, stop, accepting, node, writing })
     }
 
     /// Where the relay listens.
@@ -181,6 +220,18 @@ impl Relay {
         self.url.clone()
     }
 
+    /// How often somebody met a limit since the start.
+    #[must_use]
+    pub fn limit_hits(&self, limit: Limit) -> u64 {
+        self.node.metrics.limit_hits(limit)
+    }
+
+    /// What the relay has counted, as text in the OpenMetrics form.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        self.node.measure()
+    }
+
     /// Tells all clients that it stops, writes what they have sent, and closes the file.
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
@@ -188,7 +239,7 @@ impl Relay {
         let _ended = (&mut self.accepting).await;
         self.endpoint.close(VarInt::from_u32(0), b"shutting down");
         let _idle = timeout(STOP_TIMEOUT, self.endpoint.wait_idle()).await;
-        self.log_writer.stop();
+        self.node.writer.stop();
         if let Some(writing) = self.writing.take() {
             let _joined = tokio::task::spawn_blocking(move || writing.join()).await;
         }
@@ -198,7 +249,7 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.accepting.abort();
-        self.log_writer.stop();
+        self.node.writer.stop();
     }
 }
 
@@ -208,13 +259,22 @@ impl fmt::Debug for Relay {
     }
 }
 
-fn open(config: &RelayConfig) -> Result<(StoreLog, Identity), StartError> {
+/// What the relay's folder holds.
+struct Opened {
+    log: StoreLog,
+    identity: LiveIdentity,
+    revocations: Revocations,
+}
+
+fn open(config: &RelayConfig) -> Result<Opened, StartError> {
     let folder = &config.data_dir;
     create_private(folder).map_err(|source| StartError::Folder { path: folder.clone(), source })?;
     let log = StoreLog::open(&folder.join(LOG_FILE))?;
     // With the file open no second relay can make another certificate at the same time.
-    let identity = Identity::load(&config.certificate, folder)?;
-    Ok((log, identity))
+    let identity = LiveIdentity::load(&config.certificate, folder)?;
+    let revocations =
+        Revocations::open(folder, SystemTime::now()).map_err(StartError::Revocations)?;
+    Ok(Opened { log, identity, revocations })
 }
 
 /// Makes the folder, if it is not there, for its owner alone: everybody's stores are in it.
@@ -225,15 +285,6 @@ fn create_private(folder: &Path) -> io::Result<()> {
     builder.recursive(true).create(folder)
 }
 
-fn url_of(address: SocketAddr, certificate: CertificateHash) -> Result<RelayUrl, UrlError> {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    RelayUrl::new(&ip.to_string(), address.port(), Some(certificate))
-}
-
 /// Returns when the relay has to stop.
 pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     // Without a sender the relay is gone altogether.
@@ -241,32 +292,9 @@ pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 async fn accept(node: Arc<Node>, endpoint: Endpoint, mut stop: watch::Receiver<bool>) {
-    let (mut handshakes, mut connections) = (JoinSet::new(), JoinSet::new());
-    loop {
-        tokio::select! {
-            () = stopped(&mut stop) => break,
-            Some(_) = connections.join_next() => {}
-            Some(shaken) = handshakes.join_next() => {
-                if let Ok(Some(connection)) = shaken {
-                    connections.spawn(serve(Arc::clone(&node), connection, stop.clone()));
-                }
-            }
-            incoming = endpoint.accept() => {
-                let Some(incoming) = incoming else { break };
-                if connections.len() + handshakes.len() >= CONNECTIONS_MAX {
-                    incoming.refuse();
-                } else if handshakes.len() >= UNPROVED_HANDSHAKES_MAX
-                    && !incoming.remote_address_validated()
-                {
-                    // Only who has proved its address already cannot be asked to.
-                    let _asked = incoming.retry();
-                } else {
-                    handshakes.spawn(shake_hands(incoming));
-                }
-            }
-        }
-    }
-    // Who has not even shaken hands is not waited for.
-    drop(handshakes);
-    while connections.join_next().await.is_some() {}
+    let streams_stop = stop.clone();
+    serve_connections(endpoint, &*node.door, stopped(&mut stop), |connection| {
+        serve(Arc::clone(&node), connection, streams_stop.clone())
+    })
+    .await;
 }

@@ -2,14 +2,14 @@
 //! them.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
-use sds_sync::limits::PRESENCE_PER_SECOND_MAX;
 use sds_sync::presence::{PeerId, PresenceMessage, PresenceNews, PresenceRoom};
-use sds_sync::{RelayFrame, StoreId};
+use sds_sync::{Allowance, RelayFrame, StoreId};
 
-use crate::rooms::Rooms;
+use crate::limits::{Limit, Limits};
+use crate::rooms::{Member, Rooms};
 
 /// A client that takes part in the presence of a store, until this is dropped.
 pub(crate) struct PresenceSeat {
@@ -17,28 +17,49 @@ pub(crate) struct PresenceSeat {
     store: StoreId,
     peer: PeerId,
     subject: String,
-    budget: Mutex<Budget>,
-}
-
-/// How much a client may still say in the present second.
-struct Budget {
-    since: Instant,
-    left: u32,
+    /// The most that it may show.
+    bytes_max: usize,
+    allowance: Mutex<Allowance>,
 }
 
 impl PresenceSeat {
-    pub(crate) fn new(rooms: Arc<Rooms>, store: StoreId, subject: String) -> Self {
-        let budget = Mutex::new(Budget { since: Instant::now(), left: PRESENCE_PER_SECOND_MAX });
-        Self { rooms, store, peer: PeerId::random(), subject, budget }
+    pub(crate) fn new(member: &Member, subject: String, limits: &Limits) -> Self {
+        let (rooms, store) = (Arc::clone(member.rooms()), member.store().clone());
+        let allowance = Mutex::new(Allowance::new(limits.presence_per_second, Instant::now()));
+        let bytes_max = limits.presence_bytes as usize;
+        Self { rooms, store, peer: PeerId::random(), subject, bytes_max, allowance }
     }
 
-    /// Takes in what the client shows, unless it says too much.
-    pub(crate) fn handle_state(&self, clock: u64, state: Bytes, is_settled: bool) {
+    /// How the others see the client.
+    pub(crate) const fn peer(&self) -> PeerId {
+        self.peer
+    }
+
+    /// The subject of the client's token.
+    pub(crate) fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// Takes in what the client shows.
+    ///
+    /// # Errors
+    /// If it is too large or too often; then it is passed over.
+    pub(crate) fn handle_state(
+        &self,
+        clock: u64,
+        state: Bytes,
+        is_settled: bool,
+    ) -> Result<(), Limit> {
         let now = Instant::now();
-        if self.has_budget(now) {
-            let message = PresenceMessage { clock, state, is_settled };
-            self.with(|room| room.handle_message(self.peer, &self.subject, message, now));
+        if state.len() > self.bytes_max {
+            return Err(Limit::PresenceBytes);
         }
+        if !self.allowance.lock().unwrap_or_else(PoisonError::into_inner).take(now) {
+            return Err(Limit::PresenceRate);
+        }
+        let message = PresenceMessage { clock, state, is_settled };
+        self.with(|room| room.handle_message(self.peer, &self.subject, message, now));
+        Ok(())
     }
 
     /// What the client has to hear next of the others, which has heard all up to `revision`; the frame
@@ -69,15 +90,6 @@ impl PresenceSeat {
 
     fn with<T>(&self, work: impl FnOnce(&mut PresenceRoom) -> T) -> Option<T> {
         self.rooms.with_presence(&self.store, work)
-    }
-
-    fn has_budget(&self, now: Instant) -> bool {
-        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.duration_since(budget.since) >= Duration::from_secs(1) {
-            *budget = Budget { since: now, left: PRESENCE_PER_SECOND_MAX };
-        }
-        budget.left = budget.left.saturating_sub(1);
-        budget.left > 0
     }
 }
 

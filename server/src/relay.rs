@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use sds_engine::{ChangeHeader, OpId, Version};
+use sds_engine::{ChangeHeader, OpId, ReplicaId, Version};
 use sds_sync::LogCursor;
 
 use crate::limits::{STEP_CHANGES_MAX, TAIL_BYTES_MAX, TAIL_CHANGES_MAX};
@@ -159,6 +159,10 @@ impl Cursor {
 impl LogCursor for Cursor {
     fn note_sent(&mut self, header: &ChangeHeader) {
         self.sent.advance(header.replica, header.end());
+    }
+
+    fn note_passed_over(&mut self, replica: ReplicaId, next: u64) {
+        self.sent.note_passed_over(replica, next);
     }
 }
 

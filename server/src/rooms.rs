@@ -9,10 +9,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sds_sync::StoreId;
 use sds_sync::limits::APPEND_BYTES_GOAL;
-use sds_sync::presence::PresenceRoom;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use sds_sync::presence::{PeerId, PresenceRoom};
+use sds_sync::{RelayFrame, StoreId};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::limits::GROUP_BYTES_GOAL;
 use crate::relay::{Cursor, Next, Room};
@@ -31,6 +31,8 @@ struct Entry {
     presence: PresenceRoom,
     /// The revision of presence; its receivers wake when it moves.
     revision: watch::Sender<u64>,
+    /// Where messages for those go who take them.
+    inboxes: HashMap<PeerId, mpsc::Sender<RelayFrame>>,
 }
 
 /// All rooms.
@@ -67,6 +69,7 @@ impl Default for Entry {
             turns,
             presence: PresenceRoom::default(),
             revision: watch::Sender::default(),
+            inboxes: HashMap::new(),
         }
     }
 }
@@ -117,6 +120,50 @@ impl Rooms {
         Some(outcome)
     }
 
+    /// The end of the log of `store`, as far as those know who have it open.
+    pub(crate) fn end(&self, store: &StoreId) -> u64 {
+        self.lock().get(store).map_or(0, |entry| entry.room.end())
+    }
+
+    /// Lets `inbox` get the messages for `peer`, who has the store open.
+    pub(crate) fn open_inbox(
+        &self,
+        store: &StoreId,
+        peer: PeerId,
+        inbox: mpsc::Sender<RelayFrame>,
+    ) {
+        if let Some(entry) = self.lock().get_mut(store) {
+            entry.inboxes.insert(peer, inbox);
+        }
+    }
+
+    /// Ends that.
+    pub(crate) fn close_inbox(&self, store: &StoreId, peer: PeerId) {
+        if let Some(entry) = self.lock().get_mut(store) {
+            entry.inboxes.remove(&peer);
+        }
+    }
+
+    /// Puts a message into the inbox of `to`, or of all but `from`; says how many had room for it.
+    pub(crate) fn signal(
+        &self,
+        store: &StoreId,
+        from: PeerId,
+        to: Option<PeerId>,
+        message: &RelayFrame,
+    ) -> u64 {
+        let rooms = self.lock();
+        let Some(entry) = rooms.get(store) else { return 0 };
+        let is_meant = |peer: PeerId| to.map_or(peer != from, |to| to == peer);
+        let inboxes = entry.inboxes.iter().filter(|(peer, _)| is_meant(**peer));
+        inboxes.filter(|(_, inbox)| inbox.try_send(message.clone()).is_ok()).count() as u64
+    }
+
+    /// How many stores somebody has open.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<StoreId, Entry>> {
         // No code under this lock can leave a room half changed.
         self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
@@ -163,6 +210,11 @@ impl Member {
         rooms
             .get(&self.store)
             .map_or_else(|| watch::channel(0).1, |entry| entry.revision.subscribe())
+    }
+
+    /// The store whose room it is.
+    pub(crate) const fn store(&self) -> &StoreId {
+        &self.store
     }
 
     /// The rooms that this is a member of one of.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sds_sync::{BlobDoor, BlobStorage, Refusal, RefusalCode, StoreId};
+use sds_sync::{BlobDoor, BlobPassed, BlobStorage, Refusal, RefusalCode, StoreId};
 
 use crate::connection::Peer;
 use crate::store_blobs::StoreBlobs;
@@ -39,5 +39,18 @@ impl BlobDoor for ClientBlobs<'_> {
         let (log, store) = (Arc::clone(&self.peer.node.log), self.store().ok()?);
         let blobs = tokio::task::spawn_blocking(move || StoreBlobs::of(log, &store)).await;
         Some(Arc::new(blobs.ok()?.ok()?))
+    }
+
+    fn note(&self, passed: BlobPassed) {
+        let metrics = &self.peer.node.metrics;
+        match passed {
+            BlobPassed::Received(bytes) => {
+                metrics.blob_received_bytes.inc_by(bytes);
+            }
+            BlobPassed::Sent(bytes) => {
+                metrics.blob_sent_bytes.inc_by(bytes);
+            }
+            BlobPassed::Refused(code) => metrics.refused(code),
+        }
     }
 }

@@ -5,24 +5,26 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use sds_engine::{Change, Version};
+use sds_engine::{Change, ReplicaId, Version};
 use sds_sync::limits::{FRAME_BYTES_MAX, OPEN_SEATS_MAX, PROTOCOL_VERSION};
 use sds_sync::transport::{FramePipe, FrameReceiver, FrameSender, Interest, Ready, StreamError};
 use sds_sync::{
     ClientFrame, Refusal, RefusalCode, RelayFrame, ServingSession, StoreId, Token, memory_of,
 };
 use tokio::sync::watch;
-use tokio::time::{sleep, sleep_until};
+use tokio::time::sleep;
 
-use crate::connection::{Peer, refuse};
-use crate::log_writer::Outcome;
+use crate::attendance::Attendance;
+use crate::connection::{Granted, Peer};
+use crate::log_writer::{self, Outcome};
 use crate::node::{Node, stopped};
-use crate::presence_seat::PresenceSeat;
 use crate::relay::{Cursor, Next};
 use crate::rooms::Member;
-use sds_sync::access::{Access, AccessError};
+use crate::sessions::REVOKED;
+use crate::store_log::Author;
+use sds_sync::access::{Access, AccessError, Scope};
 
 /// How long to sleep at most before the clock is looked at again: clocks are set, machines
 /// suspended.
@@ -42,6 +44,10 @@ const STORAGE_FAILED: Refusal =
     Refusal::new(RefusalCode::StorageFailed, "the relay cannot read or write its file");
 const SHUTTING_DOWN: Refusal =
     Refusal::new(RefusalCode::ShuttingDown, "the relay is about to stop; try again soon");
+/// When clients are to come back after a stop; they spread themselves over twice as long.
+const COME_BACK_AFTER: Duration = Duration::from_secs(2);
+const OTHER_SUBJECT: Refusal =
+    Refusal::new(RefusalCode::Forbidden, "the newer token is of another subject");
 const EXPIRED: Refusal = Refusal::new(RefusalCode::Unauthorized, "the token has expired");
 
 /// Serves a stream whose first frame asks for a store, until either side ends it.
@@ -52,41 +58,53 @@ pub(crate) async fn serve_store(
     mut receiver: FrameReceiver,
     stop: watch::Receiver<bool>,
 ) {
-    match admit(&peer.node, &request) {
-        Ok((store, access, version)) => {
+    let admitted = admit(&peer.node, &request).and_then(|(store, access, version)| {
+        let granted = peer.grant(&store, &access)?;
+        // Whoever revoked it before the session was listed did not find it.
+        check_revocations(&peer.node, &access, &store)?;
+        Ok((store, access, version, granted))
+    });
+    match admitted {
+        Ok((store, access, version, granted)) => {
             tracing::info!(%store, subject = access.subject, scope = ?access.scope, "opened");
             receiver.set_max(FRAME_BYTES_MAX);
-            let _granted = peer.grant(&store, &access);
             let member = peer.node.rooms.enter(&store);
-            let stream = sender.id();
-            let presence = (request.protocol >= PRESENCE_SINCE)
-                .then(|| Attendance::begin(peer, stream, &member, &store, access.subject.clone()));
+            let (protocol, stream) = (request.protocol, sender.id());
+            let attendance = Attendance::begin(peer, protocol, stream, &member, &access.subject);
             let pipe = FramePipe::new(sender, receiver);
-            let asked = Asked { had: version, seats: request.seats.take() };
-            match open_session(peer, &store, &access, asked, &member).await {
+            let author = Arc::new(author_of(&request, &access));
+            let asked = Asked { protocol, had: version, seats: request.seats.take() };
+            match open_session(peer, &store, &access, asked, &author, &member).await {
                 Ok(session) => {
                     let node = Arc::clone(&peer.node);
                     let pending = None;
-                    let expires = access.expires;
-                    let room = Service {
+                    let mut service = Service {
                         node,
                         store,
+                        author,
+                        passes_over: false,
                         session,
                         member,
                         pipe,
                         pending,
-                        presence,
-                        expires,
+                        attendance,
+                        granted,
+                        access,
                         stop,
                     };
-                    room.run().await;
+                    service.granted.set_position(service.session.cursor_mut().position());
+                    service.tell_access();
+                    service.run().await;
                 }
-                Err(refusal) => pipe.finish([refusal.frame()]).await,
+                Err(refusal) => {
+                    peer.node.metrics.refused(refusal.code);
+                    pipe.finish([refusal.frame()]).await;
+                }
             }
         }
         Err(refusal) => {
             tracing::info!(code = refusal.code.code(), "not opened");
-            refuse(sender, refusal).await;
+            peer.refuse(sender, refusal).await;
         }
     }
 }
@@ -103,20 +121,37 @@ fn admit(node: &Node, request: &OpenRequest) -> Result<(StoreId, Access, Version
     if request.seats.as_ref().is_some_and(|seats| seats.len() > OPEN_SEATS_MAX) {
         return Err(malformed("too many seats"));
     }
-    let access = node.gate.check(&request.token, &request.store, SystemTime::now());
-    let access = access.map_err(|error| match error {
-        AccessError::Forbidden => {
-            Refusal::new(RefusalCode::Forbidden, "the token is for another store")
-        }
-        _ => Refusal::new(RefusalCode::Unauthorized, "the token is not accepted"),
-    })?;
+    let access = check_token(node, &request.token, &request.store)?;
     let store = StoreId::new(&request.store).map_err(|_| malformed("no valid store id"))?;
+    check_revocations(node, &access, &store)?;
     let version = Version::decode(&request.version).map_err(|_| malformed("no valid version"))?;
     Ok((store, access, version))
 }
 
+/// What the token allows with the store.
+fn check_token(node: &Node, token: &Token, store: &str) -> Result<Access, Refusal> {
+    node.gate.check(token, store, SystemTime::now()).map_err(|error| match error {
+        AccessError::Forbidden => {
+            Refusal::new(RefusalCode::Forbidden, "the token is for another store")
+        }
+        _ => Refusal::new(RefusalCode::Unauthorized, "the token is not accepted"),
+    })
+}
+
+fn check_revocations(node: &Node, access: &Access, store: &StoreId) -> Result<(), Refusal> {
+    if node.revocations.is_revoked(access, store.as_str()) { Err(REVOKED) } else { Ok(()) }
+}
+
+/// Whose changes those are that come on the stream.
+fn author_of(request: &OpenRequest, access: &Access) -> Author {
+    let seats = request.seats.iter().flatten().filter_map(|seat| ReplicaId::new(*seat));
+    let speaks_for_all = access.scope == Scope::Admin;
+    Author { subject: access.subject.clone(), seats: seats.collect(), speaks_for_all }
+}
+
 /// What a client has, and wants to know.
 struct Asked {
+    protocol: u16,
     had: Version,
     seats: Option<Vec<u64>>,
 }
@@ -125,20 +160,26 @@ async fn open_session(
     peer: &Peer,
     store: &StoreId,
     access: &Access,
-    Asked { had, seats }: Asked,
+    Asked { protocol, had, seats }: Asked,
+    author: &Arc<Author>,
     member: &Member,
 ) -> Result<ServingSession<Cursor>, Refusal> {
-    let (id, known) = (store.clone(), had.clone());
+    let (id, known, author) = (store.clone(), had.clone(), Arc::clone(author));
     let read = peer.node.read(move |log| {
         let (position, end) = log.position_for(&id, &known)?;
         // What is said of the seats is never more than what is said to be here.
         let tips = seats.map(|seats| log.tips(&id, &seats)).transpose()?;
-        Ok((log.version(&id)?, tips, position, end))
+        let foreign = log.foreign(&id, &author)?;
+        Ok((log.version(&id)?, tips, foreign, position, end))
     });
-    let (version, tips, position, end) = read.await.ok_or(STORAGE_FAILED)?;
+    let (version, tips, foreign, position, end) = read.await.ok_or(STORAGE_FAILED)?;
     member.note_end(end);
     let (writable, cursor) = (access.may_write(), Cursor::new(had, position, end));
-    Ok(ServingSession::new(&version, tips, writable, cursor))
+    let mut session = ServingSession::new(protocol, &version, tips, writable, cursor);
+    if writable {
+        foreign.iter().for_each(|(replica, next)| session.handle_passed_over(*replica, *next));
+    }
+    Ok(session)
 }
 
 /// An append that waits for its turn or is on its way to the disk. `None` if the relay stops.
@@ -147,13 +188,17 @@ type Append = Pin<Box<dyn Future<Output = Option<Outcome>> + Send>>;
 struct Service {
     node: Arc<Node>,
     store: StoreId,
+    author: Arc<Author>,
+    /// Whether changes of the client were passed over, so that those behind them may lack something.
+    passes_over: bool,
     session: ServingSession<Cursor>,
     member: Member,
     pipe: FramePipe<RelayFrame, ClientFrame>,
     pending: Option<Append>,
     /// None for a client of a version without.
-    presence: Option<Attendance>,
-    expires: SystemTime,
+    attendance: Option<Attendance>,
+    granted: Granted,
+    access: Access,
     stop: watch::Receiver<bool>,
 }
 
@@ -164,96 +209,36 @@ enum Turn {
     Pipe(Ready<ClientFrame>),
     Appended(Option<Outcome>),
     More,
-    Presence,
-}
-
-/// The first version of the protocol with presence.
-const PRESENCE_SINCE: u16 = 3;
-
-/// A client's part in the presence of a store, until it is dropped.
-struct Attendance {
-    peer: Arc<Peer>,
-    stream: u64,
-    seat: Arc<PresenceSeat>,
-    /// Up to where the client has heard of the others.
-    revision: u64,
-    changed: watch::Receiver<u64>,
-    /// What waits for room on the stream.
-    frame: Option<RelayFrame>,
-    /// Whether the next frame is of the store, if there is one: the first, which is Opened, and one after
-    /// each of presence.
-    is_stores_turn: bool,
-}
-
-impl Attendance {
-    fn begin(
-        peer: &Arc<Peer>,
-        stream: u64,
-        member: &Member,
-        store: &StoreId,
-        subject: String,
-    ) -> Self {
-        let seat = PresenceSeat::new(Arc::clone(member.rooms()), store.clone(), subject);
-        let seat = Arc::new(seat);
-        peer.set_seat(stream, Some(Arc::clone(&seat)));
-        let (peer, changed) = (Arc::clone(peer), member.watch_presence());
-        Self { peer, stream, seat, revision: 0, changed, frame: None, is_stores_turn: true }
-    }
-
-    /// Tells the client of the others, until something has to wait for room on the stream.
-    fn tell(&mut self) {
-        while self.frame.is_none()
-            && let Some((revision, frame, is_settled)) = self.seat.next(self.revision)
-        {
-            self.revision = revision;
-            if is_settled || !self.peer.send_datagram(self.stream, &frame) {
-                self.frame = Some(frame);
-            }
-        }
-    }
-
-    /// The frame that waits, if it is presence's turn.
-    fn take_turn(&mut self) -> Option<RelayFrame> {
-        let frame = self.frame.take_if(|_| !self.is_stores_turn);
-        self.is_stores_turn = frame.is_some();
-        frame
-    }
-
-    /// Waits until there may be more to tell.
-    async fn wait(&mut self) {
-        let due = self.seat.poll_timeout();
-        let timer = sleep_until(due.unwrap_or_else(Instant::now).into());
-        tokio::select! {
-            Ok(()) = self.changed.changed() => {}
-            () = timer, if due.is_some() => self.seat.handle_timeout(),
-        }
-    }
-}
-
-impl Drop for Attendance {
-    fn drop(&mut self) {
-        self.peer.set_seat(self.stream, None);
-    }
+    Others,
+    Ended(Refusal),
 }
 
 impl Service {
     async fn run(mut self) {
+        let mut has_access = true;
         while !self.session.is_over() {
             self.append_what_came();
             self.read_log().await;
-            if let Some(presence) = &mut self.presence {
-                presence.tell();
+            if let Some(attendance) = &mut self.attendance {
+                attendance.tell();
             }
             match self.next_turn().await {
-                Turn::Stop => self.session.refuse(SHUTTING_DOWN),
-                Turn::Clock if self.expires <= SystemTime::now() => self.session.refuse(EXPIRED),
-                Turn::Clock | Turn::More | Turn::Presence => {}
+                Turn::Stop => self.session.refuse_until(SHUTTING_DOWN, COME_BACK_AFTER),
+                Turn::Clock if self.access.expires <= SystemTime::now() => {
+                    has_access = false;
+                    self.session.refuse(EXPIRED);
+                }
+                Turn::Ended(why) => {
+                    has_access = false;
+                    self.session.refuse(why);
+                }
+                Turn::Clock | Turn::More | Turn::Others => {}
                 Turn::Pipe(Ready::Room(true)) => {
-                    // By turns, so that neither many changes nor much presence holds the other up.
-                    let presence = self.presence.as_mut().and_then(Attendance::take_turn);
-                    let waiting = || self.presence.as_mut()?.frame.take();
+                    // By turns, so that neither many changes nor lively others hold the other up.
+                    let others = self.attendance.as_mut().and_then(Attendance::take_turn);
+                    let waiting = || self.attendance.as_mut()?.take_frame();
                     let changes = || self.session.poll_transmit();
-                    if let Some(frame) = presence.or_else(changes).or_else(waiting) {
+                    if let Some(frame) = others.or_else(changes).or_else(waiting) {
                         self.pipe.send(frame);
                     }
                 }
@@ -267,19 +252,26 @@ impl Service {
             }
         }
         // The others hear of it at once, whatever is still to be done here.
-        self.presence = None;
+        self.attendance = None;
         self.settle().await;
         let last: Vec<RelayFrame> = std::iter::from_fn(|| self.session.poll_transmit()).collect();
+        if let Some(RelayFrame::Refused { code, .. }) = last.last() {
+            self.node.metrics.refused(RefusalCode::from_number(*code));
+        }
+        if !has_access {
+            // Its blobs are out of the client's reach before it has read why.
+            drop(self.granted);
+        }
         self.pipe.finish(last).await;
     }
 
     async fn next_turn(&mut self) -> Turn {
         let interest = Interest {
             in_room: self.session.has_transmit()
-                || self.presence.as_ref().is_some_and(|presence| presence.frame.is_some()),
+                || self.attendance.as_ref().is_some_and(Attendance::has_frame),
             in_frames: self.pending.is_none() && self.session.wants_frames(),
         };
-        let left = self.expires.duration_since(SystemTime::now()).unwrap_or_default();
+        let left = self.access.expires.duration_since(SystemTime::now()).unwrap_or_default();
         let is_reading = self.session.wants_log().is_some();
         let appended = async {
             match &mut self.pending {
@@ -287,15 +279,16 @@ impl Service {
                 None => std::future::pending().await,
             }
         };
-        let presence = async {
-            match &mut self.presence {
-                Some(presence) => presence.wait().await,
+        let others = async {
+            match &mut self.attendance {
+                Some(attendance) => attendance.wait().await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
             () = stopped(&mut self.stop) => Turn::Stop,
-            () = presence => Turn::Presence,
+            why = self.granted.ended() => Turn::Ended(why),
+            () = others => Turn::Others,
             () = sleep(left.min(CLOCK_INTERVAL)) => Turn::Clock,
             ready = self.pipe.ready(interest) => Turn::Pipe(ready),
             outcome = appended => Turn::Appended(outcome),
@@ -319,13 +312,20 @@ impl Service {
 
     fn handle_received(&mut self, received: Result<Option<ClientFrame>, StreamError>) {
         match received {
-            Ok(Some(ClientFrame::Presence { clock, state })) if self.presence.is_some() => {
-                if let Some(presence) = &self.presence {
-                    presence.seat.handle_state(clock, state, true);
+            Ok(Some(ClientFrame::Refresh { token })) => self.refresh(&token),
+            Ok(Some(frame)) => {
+                let others = self.attendance.as_mut();
+                let given_back =
+                    others.map_or(Ok(Some(frame.clone())), |it| it.handle_frame(frame));
+                match given_back {
+                    Ok(Some(frame)) => self.session.handle_frame(frame),
+                    Ok(None) => {}
+                    Err(refusal) => self.session.refuse(refusal),
                 }
             }
-            Ok(frame) => self.session.handle_frame(frame.unwrap_or(ClientFrame::Bye)),
+            Ok(None) => self.session.handle_frame(ClientFrame::Bye),
             Err(StreamError::Frame(error)) => {
+                self.node.note_malformed(&error);
                 tracing::info!(store = %self.store, %error, "malformed frame");
                 let message = "a frame is not well formed, or too large";
                 self.session.refuse(Refusal::new(RefusalCode::Malformed, message));
@@ -333,6 +333,32 @@ impl Service {
             // Nobody is there any more to be told.
             Err(_) => self.session.handle_frame(ClientFrame::Bye),
         }
+    }
+
+    /// Goes on with a newer token of the same subject.
+    fn refresh(&mut self, token: &Token) {
+        match check_token(&self.node, token, self.store.as_str()) {
+            Ok(newer) if newer.subject == self.access.subject => {
+                self.granted.set_access(&newer);
+                match check_revocations(&self.node, &newer, &self.store) {
+                    Ok(()) => {
+                        let speaks_for_all = newer.scope == Scope::Admin;
+                        Arc::make_mut(&mut self.author).speaks_for_all = speaks_for_all;
+                        self.access = newer;
+                        self.tell_access();
+                    }
+                    Err(refusal) => self.session.refuse(refusal),
+                }
+            }
+            Ok(_) => self.session.refuse(OTHER_SUBJECT),
+            Err(refusal) => self.session.refuse(refusal),
+        }
+    }
+
+    fn tell_access(&mut self) {
+        let own = self.attendance.as_ref().map(Attendance::own);
+        let left = self.access.expires.duration_since(SystemTime::now()).unwrap_or_default();
+        self.session.set_access(own, self.access.may_write(), left);
     }
 
     /// Reads on in the log until the client has something to be sent, or has everything.
@@ -356,6 +382,8 @@ impl Service {
     /// Moves the client on over the part of the log at position `from`.
     fn pass(&mut self, from: u64, changes: Vec<Arc<[u8]>>) {
         let lacking = self.session.cursor_mut().pass(from, changes);
+        self.granted.set_position(self.session.cursor_mut().position());
+        self.node.metrics.changes_delivered.inc_by(lacking.len() as u64);
         self.session.handle_log(lacking);
     }
 
@@ -374,10 +402,12 @@ impl Service {
     /// Hands changes to the writer when it is their turn.
     fn append(&self, changes: Vec<Change>) -> Append {
         let turn = self.member.turn(changes.iter().map(memory_of).sum());
-        let (writer, store) = (self.node.writer.clone(), self.store.clone());
+        let (store, author) = (self.store.clone(), Arc::clone(&self.author));
+        let work = log_writer::Append { store, author, changes, skips_lacking: self.passes_over };
+        let writer = self.node.writer.clone();
         Box::pin(async move {
             let _turn = turn.await;
-            writer.append(store, changes).await.ok()
+            writer.append(work).await.ok()
         })
     }
 
@@ -386,6 +416,10 @@ impl Service {
             Some(Ok(appended)) => {
                 if let Some(code) = appended.refused {
                     tracing::warn!(store = %self.store, code = code.code(), "changes refused");
+                }
+                self.passes_over |= !appended.foreign.is_empty();
+                for (replica, next) in appended.foreign {
+                    self.session.handle_passed_over(replica, next);
                 }
                 self.session.handle_appended(&appended.stored, appended.refused);
             }

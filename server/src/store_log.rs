@@ -2,59 +2,52 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `meta` | `format` (u16 LE) | the value |
+//! | `meta` | `format` (u16 LE), `next_store` (u64 LE) | the value |
 //! | `stores` | store id | its number |
-//! | `log` | store number, position from 0 without gaps | an encoded change, and its checksum |
-//! | `starts` | store number, replica, first counter | the change's position |
+//! | `states` | store number | how far its log goes, and how much of it is packed |
+//! | `pages` | store number, position of the first change, part | a part of a page: changes in a row |
+//! | `starts` | store number, replica, its first counter in a page | the page's position |
 //! | `versions` | store number, replica | the counter that comes next, the chain hash at it |
+//! | `owners` | store number, replica | the subject that this replica belongs to |
 //!
 //! and the tables of the blobs (`sds_sync::blob_rows`), whose owners are store numbers.
 //!
 //! Invariants, which every transaction keeps:
 //! - G1. A store's changes follow each other without gaps for each replica, and each comes after
 //!   its deps.
-//! - G2. `starts` and `versions` say what `log` holds; the chain hash of a replica is that of all its
-//!   changes (`sds_sync::Chain`).
+//! - G2. `states`, `starts` and `versions` say what `pages` hold, whose positions follow each other
+//!   from 0 without gaps; the chain hash of a replica is that of all its changes (`sds_sync::Chain`).
 //! - G3. A blob stays where it is: the log has all that ever referred to it.
+//! - G4. A replica that has an owner keeps it, and has changes.
 //!
 //! Not here: the thread that groups commits (`log_writer`), who may do what (`access`).
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+mod appending;
+mod packing;
+mod page;
+mod tables;
 
-use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
-use sds_engine::{Change, ReplicaId, Version};
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use redb::{ReadableTable, WriteTransaction};
+use sds_engine::{ReplicaId, Version};
 use sds_sync::blob_rows;
 use sds_sync::database::{Database, Failure, Medium};
 use sds_sync::limits::LOG_PAGE_BYTES_MAX;
-use sds_sync::log_value::{seal, unseal};
-use sds_sync::{Chain, Claims, LogPage, RefusalCode, SeatTip, StorageError, StoreId};
+use sds_sync::{Claims, LogPage, SeatTip, StorageError, StoreId};
 
-use crate::limits::STEP_CHANGES_MAX;
+use crate::limits::{PAGE_CACHE_MAX, STEP_CHANGES_MAX};
 
-const FORMAT: u16 = 3;
-
-const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
-const STORES: TableDefinition<'_, &str, u64> = TableDefinition::new("stores");
-const LOG: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("log");
-const STARTS: TableDefinition<'_, (u64, u64, u64), u64> = TableDefinition::new("starts");
-const VERSIONS: TableDefinition<'_, (u64, u64), (u64, &[u8; 32])> =
-    TableDefinition::new("versions");
-
-/// What became of changes that a client sent. Not yet durable until the transaction is.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Appended {
-    /// The position of the first new change.
-    pub from: u64,
-    /// The new changes, in order.
-    pub new: Vec<Arc<[u8]>>,
-    /// What of the client's is in the log now: for each replica that it sent changes of.
-    pub stored: Version,
-    /// Why the rest was not taken, if something was wrong.
-    pub refused: Option<RefusalCode>,
-}
+pub use appending::{Appended, Appender, Author};
+use page::Changes;
+use tables::{
+    META, OWNERS, PAGES, STARTS, STATES, VERSIONS, check_format, initialize, number_for, number_of,
+    replica, state,
+};
 
 /// The relay's file.
 #[derive(Debug)]
@@ -64,7 +57,13 @@ pub struct StoreLog {
     pub(crate) next_content: AtomicU64,
     /// Who writes to which content.
     pub(crate) claims: Claims,
+    /// Packed pages that somebody read just now, the last one first, so that many who read the same
+    /// unpack it once.
+    unpacked: Mutex<VecDeque<(PageKey, Changes)>>,
 }
+
+/// Store number, position, and how many changes: that alone changes in a page once it is there.
+type PageKey = (u64, u64, u32);
 
 impl StoreLog {
     /// Opens the file, or makes it, and clears away what nothing can go on with.
@@ -92,12 +91,13 @@ impl StoreLog {
     }
 
     fn begin(database: Database) -> Result<Self, StorageError> {
-        database.write(check_format)?;
+        database.read(|read| check_format(&read.open_table(META)?))?;
         for number in database.read(blob_rows::garbage)? {
             while !database.write(|write| blob_rows::sweep(write, number))? {}
         }
         let next_content = AtomicU64::new(database.read(blob_rows::next_number)?);
-        Ok(Self { database, next_content, claims: Claims::default() })
+        let (claims, unpacked) = (Claims::default(), Mutex::default());
+        Ok(Self { database, next_content, claims, unpacked })
     }
 
     /// What the log of `store` has.
@@ -135,7 +135,37 @@ impl StoreLog {
         })
     }
 
-    /// The position of the first change that somebody with `version` may lack, and the log's end.
+    /// Which of the replicas that `author` has said to write with belong to others, and how far the log of
+    /// `store` has them.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn foreign(
+        &self,
+        store: &StoreId,
+        author: &Author,
+    ) -> Result<Vec<(ReplicaId, u64)>, StorageError> {
+        self.database.read(|read| {
+            let mut foreign = Vec::new();
+            if author.speaks_for_all {
+                return Ok(foreign);
+            }
+            let Some(number) = number_of(read, store)? else { return Ok(foreign) };
+            let (owners, versions) = (read.open_table(OWNERS)?, read.open_table(VERSIONS)?);
+            for replica in &author.seats {
+                let key = (number, replica.as_u64());
+                let owner = owners.get(key)?;
+                if owner.is_some_and(|owner| owner.value() != author.subject) {
+                    let next = versions.get(key)?.map_or(0, |known| known.value().0);
+                    foreign.push((*replica, next));
+                }
+            }
+            Ok(foreign)
+        })
+    }
+
+    /// A position before which somebody with `version` lacks nothing, and the log's end. Not far
+    /// from the first change that is lacking: in the same page.
     ///
     /// # Errors
     /// If the log cannot be read.
@@ -146,8 +176,7 @@ impl StoreLog {
     ) -> Result<(u64, u64), StorageError> {
         self.database.read(|read| {
             let Some(number) = number_of(read, store)? else { return Ok((0, 0)) };
-            let log = read.open_table(LOG)?;
-            let end = next_position(&log, number)?;
+            let end = state(&read.open_table(STATES)?, number)?.end;
             let starts = read.open_table(STARTS)?;
             let mut first = end;
             for row in read.open_table(VERSIONS)?.range((number, 0)..=(number, u64::MAX))? {
@@ -155,7 +184,7 @@ impl StoreLog {
                 let author = key.value().1;
                 let known = version.next(replica(author)?);
                 if known < next.value().0 {
-                    // The change that holds the first unknown counter.
+                    // The page that holds the first unknown counter.
                     let mut until = starts.range((number, author, 0)..=(number, author, known))?;
                     if let Some(row) = until.next_back() {
                         first = first.min(row?.1.value());
@@ -172,22 +201,65 @@ impl StoreLog {
     /// If it cannot be read.
     pub fn read(&self, store: &StoreId, from: u64) -> Result<LogPage, StorageError> {
         self.database.read(|read| {
-            let mut page = LogPage::default();
-            let Some(number) = number_of(read, store)? else { return Ok(page) };
-            let mut size = 0;
-            for row in read.open_table(LOG)?.range((number, from)..=(number, u64::MAX))? {
-                let (key, value) = row?;
-                let change = unseal(value.value())?;
-                size += change.len();
-                let is_full = size > LOG_PAGE_BYTES_MAX || page.changes.len() >= STEP_CHANGES_MAX;
-                if is_full && !page.changes.is_empty() {
-                    page.next = Some(key.value().1);
-                    break;
+            let mut part = LogPage::default();
+            let Some(number) = number_of(read, store)? else { return Ok(part) };
+            let end = state(&read.open_table(STATES)?, number)?.end;
+            let pages = read.open_table(PAGES)?;
+            let (mut at, mut size) = (from, 0);
+            while at < end {
+                let missing = Failure::Corrupt("a page of the log is missing");
+                let position = page::page_at(&pages, number, at)?.ok_or(missing)?;
+                let changes = self.page(&pages, number, position)?;
+                let skipped = usize::try_from(at - position).unwrap_or(usize::MAX);
+                let rest = changes.get(skipped..).filter(|rest| !rest.is_empty());
+                for change in rest.ok_or(Failure::Corrupt("a page of the log is missing"))? {
+                    size += change.len();
+                    let is_full =
+                        size > LOG_PAGE_BYTES_MAX || part.changes.len() >= STEP_CHANGES_MAX;
+                    if is_full && !part.changes.is_empty() {
+                        part.next = Some(at);
+                        return Ok(part);
+                    }
+                    part.changes.push(Arc::clone(change));
+                    at += 1;
                 }
-                page.changes.push(change.into());
             }
-            Ok(page)
+            Ok(part)
         })
+    }
+
+    /// The changes of the page at `position`.
+    fn page(
+        &self,
+        pages: &impl ReadableTable<(u64, u64, u32), &'static [u8]>,
+        number: u64,
+        position: u64,
+    ) -> Result<Changes, Failure> {
+        let missing = || Failure::Corrupt("a page of the log is missing");
+        let head = page::head(pages, number, position)?.ok_or_else(missing)?;
+        let key = (number, position, head.count);
+        if !head.is_packed {
+            return page::decode(&page::read(pages, number, position)?.ok_or_else(missing)?);
+        }
+        if let Some(changes) = self.unpacked(|cache| {
+            let at = cache.iter().position(|(known, _)| *known == key)?;
+            let entry = cache.remove(at)?;
+            cache.push_front(entry);
+            cache.front().map(|(_, changes)| Arc::clone(changes))
+        }) {
+            return Ok(changes);
+        }
+        let changes = page::decode(&page::read(pages, number, position)?.ok_or_else(missing)?)?;
+        self.unpacked(|cache| {
+            cache.push_front((key, Arc::clone(&changes)));
+            cache.truncate(PAGE_CACHE_MAX);
+        });
+        Ok(changes)
+    }
+
+    fn unpacked<T>(&self, work: impl FnOnce(&mut VecDeque<(PageKey, Changes)>) -> T) -> T {
+        // No code under this lock can leave an entry half made.
+        work(&mut self.unpacked.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The number of `store`, which it gets if it has none.
@@ -213,236 +285,5 @@ impl StoreLog {
     }
 }
 
-/// Appends those of `changes` that are new, up to the first one that cannot be taken.
-///
-/// # Errors
-/// If the file cannot be read or written.
-pub fn append(
-    write: &WriteTransaction,
-    store: &StoreId,
-    changes: &[Change],
-) -> Result<Appended, Failure> {
-    let number = number_for(write, store)?;
-    let mut log = write.open_table(LOG)?;
-    let mut starts = write.open_table(STARTS)?;
-    let mut versions = write.open_table(VERSIONS)?;
-    let mut position = next_position(&log, number)?;
-    let mut appended = Appended { from: position, ..Appended::default() };
-    for change in changes {
-        let header = change.header();
-        let author = header.replica.as_u64();
-        let mut chain = versions.get((number, author))?.map_or_else(Chain::default, |known| {
-            let (counter, hash) = known.value();
-            Chain { counter, hash: *hash }
-        });
-        let next = chain.counter;
-        if header.start < next {
-            let known = starts.get((number, author, header.start))?.map(|known| known.value());
-            let known = known.map(|position| log.get((number, position))).transpose()?.flatten();
-            let known = known.as_ref().map(|known| unseal(known.value()));
-            if !matches!(known, Some(Ok(known)) if known == &**change.bytes()) {
-                // Damage is no reason to fail the others of this transaction, nor a fork.
-                let is_damaged = matches!(known, Some(Err(_)));
-                let code =
-                    if is_damaged { RefusalCode::StorageFailed } else { RefusalCode::Forked };
-                appended.refused = Some(code);
-                break;
-            }
-        } else {
-            let mut lacks = header.start > next;
-            for dep in &header.deps {
-                let next = versions.get((number, dep.replica.as_u64()))?;
-                lacks |= next.is_none_or(|next| next.value().0 <= dep.counter);
-            }
-            if lacks {
-                appended.refused = Some(RefusalCode::MissingDependency);
-                break;
-            }
-            log.insert((number, position), seal(change.bytes()).as_slice())?;
-            starts.insert((number, author, header.start), position)?;
-            chain.extend(header.end(), change.bytes());
-            versions.insert((number, author), (chain.counter, &chain.hash))?;
-            appended.new.push(Arc::clone(change.bytes()));
-            position += 1;
-        }
-        appended.stored.advance(header.replica, header.end());
-    }
-    Ok(appended)
-}
-
-fn initialize(write: &WriteTransaction) -> Result<(), Failure> {
-    write.open_table(META)?.insert("format", FORMAT.to_le_bytes().as_slice())?;
-    write.open_table(STORES)?;
-    write.open_table(LOG)?;
-    write.open_table(STARTS)?;
-    write.open_table(VERSIONS)?;
-    blob_rows::initialize(write)
-}
-
-fn check_format(write: &WriteTransaction) -> Result<(), Failure> {
-    let meta = write.open_table(META)?;
-    let format = meta.get("format")?.and_then(|bytes| bytes.value().try_into().ok());
-    match format.map(u16::from_le_bytes) {
-        Some(FORMAT) => Ok(()),
-        Some(newer) if newer > FORMAT => Err(Failure::TooNew),
-        _ => Err(Failure::Corrupt("no relay's file")),
-    }
-}
-
-fn number_of(read: &ReadTransaction, store: &StoreId) -> Result<Option<u64>, Failure> {
-    Ok(read.open_table(STORES)?.get(store.as_str())?.map(|number| number.value()))
-}
-
-fn number_for(write: &WriteTransaction, store: &StoreId) -> Result<u64, Failure> {
-    let mut stores = write.open_table(STORES)?;
-    if let Some(number) = stores.get(store.as_str())? {
-        return Ok(number.value());
-    }
-    // Stores are never removed, so their count is a number that none has.
-    let number = redb::ReadableTableMetadata::len(&stores)?;
-    stores.insert(store.as_str(), number)?;
-    Ok(number)
-}
-
-fn next_position(
-    log: &impl ReadableTable<(u64, u64), &'static [u8]>,
-    number: u64,
-) -> Result<u64, Failure> {
-    let last = log.range((number, 0)..=(number, u64::MAX))?.next_back().transpose()?;
-    Ok(last.map_or(0, |(key, _)| key.value().1 + 1))
-}
-
-fn replica(number: u64) -> Result<ReplicaId, Failure> {
-    ReplicaId::new(number).ok_or(Failure::Corrupt("a replica without a number"))
-}
-
 #[cfg(test)]
-mod tests {
-    use sds_engine::{Op, OpId};
-    use tempfile::TempDir;
-
-    use super::*;
-
-    fn replica_id(number: u64) -> ReplicaId {
-        ReplicaId::new(number).unwrap()
-    }
-
-    fn change(author: u64, start: u64, deps: &[(u64, u64)], count: u64) -> Change {
-        let deps = deps
-            .iter()
-            .map(|(replica, counter)| OpId { replica: replica_id(*replica), counter: *counter });
-        let ops = [Op::Skip { count }];
-        Change::new(replica_id(author), start, deps.collect(), &ops).unwrap()
-    }
-
-    fn id() -> StoreId {
-        StoreId::new("s").unwrap()
-    }
-
-    fn open(folder: &TempDir) -> StoreLog {
-        StoreLog::open(&folder.path().join("relay.redb")).unwrap()
-    }
-
-    fn add(log: &StoreLog, store: &StoreId, changes: &[Change]) -> Appended {
-        log.write(|write| append(write, store, changes)).unwrap()
-    }
-
-    fn version(pairs: &[(u64, u64)]) -> Version {
-        let mut version = Version::new();
-        pairs.iter().for_each(|(replica, next)| version.advance(replica_id(*replica), *next));
-        version
-    }
-
-    #[test]
-    fn what_was_appended_survives_reopening() {
-        let folder = TempDir::new().unwrap();
-        let changes = [change(1, 0, &[], 2), change(2, 0, &[(1, 1)], 1)];
-        let appended = add(&open(&folder), &id(), &changes);
-        assert_eq!((appended.from, appended.new.len(), appended.refused), (0, 2, None));
-        let log = open(&folder);
-        assert_eq!(log.version(&id()).unwrap(), version(&[(1, 2), (2, 1)]));
-        assert_eq!(log.read(&id(), 1).unwrap().changes, [Arc::clone(changes[1].bytes())]);
-        assert_eq!(log.version(&StoreId::new("t").unwrap()).unwrap(), Version::new());
-        let other = add(&log, &StoreId::new("t").unwrap(), &changes);
-        assert_eq!((other.from, other.new.len()), (0, 2), "stores are apart");
-    }
-
-    #[test]
-    fn duplicates_are_acknowledged_and_not_kept_twice() {
-        let folder = TempDir::new().unwrap();
-        let log = open(&folder);
-        add(&log, &id(), &[change(1, 0, &[], 2)]);
-        let again = add(&log, &id(), &[change(1, 0, &[], 2), change(1, 2, &[], 1)]);
-        assert_eq!((again.from, again.new.len(), again.refused), (1, 1, None));
-        assert_eq!(again.stored, version(&[(1, 3)]));
-    }
-
-    #[test]
-    fn another_change_under_a_known_id_is_a_fork() {
-        let folder = TempDir::new().unwrap();
-        let log = open(&folder);
-        add(&log, &id(), &[change(1, 0, &[], 2), change(1, 2, &[], 2)]);
-        for fork in [change(1, 0, &[], 1), change(1, 1, &[], 1), change(1, 2, &[], 9)] {
-            let refused = add(&log, &id(), &[fork, change(3, 0, &[], 1)]);
-            assert_eq!(refused.refused, Some(RefusalCode::Forked));
-            assert_eq!((refused.new.len(), refused.stored), (0, Version::new()));
-        }
-    }
-
-    #[test]
-    fn changes_before_what_they_build_on_are_refused_and_those_before_them_kept() {
-        let folder = TempDir::new().unwrap();
-        let log = open(&folder);
-        for bad in [change(1, 5, &[], 1), change(2, 0, &[(1, 1)], 1), change(2, 0, &[(9, 0)], 1)] {
-            let refused = add(&log, &id(), &[change(1, 0, &[], 1), bad, change(4, 0, &[], 1)]);
-            assert_eq!(refused.refused, Some(RefusalCode::MissingDependency));
-            assert_eq!(refused.stored, version(&[(1, 1)]));
-        }
-        assert_eq!(log.version(&id()).unwrap(), version(&[(1, 1)]));
-    }
-
-    #[test]
-    fn the_position_is_where_the_first_lacking_change_is() {
-        let folder = TempDir::new().unwrap();
-        let log = open(&folder);
-        let changes = [
-            change(1, 0, &[], 1),
-            change(2, 0, &[], 3),
-            change(1, 1, &[], 1),
-            change(2, 3, &[], 1),
-        ];
-        add(&log, &id(), &changes);
-        let rows: [(&[(u64, u64)], u64); 6] = [
-            (&[], 0),
-            (&[(1, 1)], 1),
-            (&[(1, 1), (2, 3)], 2),
-            (&[(1, 2), (2, 3)], 3),
-            (&[(1, 2), (2, 2)], 1),
-            (&[(1, 2), (2, 4), (7, 1)], 4),
-        ];
-        for (known, position) in rows {
-            let found = log.position_for(&id(), &version(known)).unwrap();
-            assert_eq!(found, (position, 4), "{known:?}");
-        }
-    }
-
-    #[test]
-    fn a_damaged_change_is_not_handed_out_and_not_taken_for_a_fork() {
-        let folder = TempDir::new().unwrap();
-        let log = open(&folder);
-        let changes = [change(1, 0, &[], 2), change(2, 0, &[], 1)];
-        add(&log, &id(), &changes);
-        log.write(|write| {
-            let other = change(1, 0, &[], 3);
-            let mut damaged = seal(changes[0].bytes());
-            damaged[..other.bytes().len()].copy_from_slice(other.bytes());
-            write.open_table(LOG)?.insert((0, 0), damaged.as_slice())?;
-            Ok(())
-        })
-        .unwrap();
-        assert_eq!(log.read(&id(), 0).unwrap_err().code(), "store-corrupt");
-        assert_eq!(log.read(&id(), 1).unwrap().changes.len(), 1);
-        let again = add(&log, &id(), &changes);
-        assert_eq!(again.refused, Some(RefusalCode::StorageFailed));
-    }
-}
+mod tests;

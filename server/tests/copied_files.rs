@@ -20,7 +20,7 @@ fn token() -> Token {
     let secret = Secret::new("a secret of more than thirty-two characters").unwrap();
     let lifetime = Duration::from_secs(3_600);
     let (subject, scope) = ("desk".to_owned(), Scope::Write);
-    let grant = Grant { store: id(), subject, scope, lifetime, issuer: None };
+    let grant = Grant { stores: id().into(), subject, scope, lifetime, issuer: None };
     mint(&secret, &grant, SystemTime::now()).unwrap()
 }
 

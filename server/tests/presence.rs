@@ -19,7 +19,7 @@ fn secret() -> Secret {
 fn token(subject: &str, scope: Scope) -> Token {
     let lifetime = Duration::from_secs(3_600);
     let (store, subject) = (StoreId::new("s").unwrap(), subject.to_owned());
-    let grant = Grant { store, subject, scope, lifetime, issuer: None };
+    let grant = Grant { stores: store.into(), subject, scope, lifetime, issuer: None };
     mint(&secret(), &grant, SystemTime::now()).unwrap()
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use sds_engine::{Change, Op, OpId, Patch, ReplicaId, Version};
-use sds_server::limits::UNPROVED_HANDSHAKES_MAX;
+use sds_server::limits::Limits;
 use sds_server::{Grant, Relay, RelayConfig, Scope, Secret, mint};
 use sds_sync::limits::{
     BLOB_BYTES_MAX, BLOB_CHUNK_BYTES_MAX, FRAME_BYTES_MAX, IDLE_CONNECTION_TIMEOUT, OPEN_SEATS_MAX,
@@ -29,7 +29,7 @@ fn secret() -> Secret {
 
 fn token(store: &str, scope: Scope) -> Token {
     let grant = Grant {
-        store: StoreId::new(store).unwrap(),
+        stores: StoreId::new(store).unwrap().into(),
         subject: "desk".to_owned(),
         scope,
         lifetime: Duration::from_secs(3_600),
@@ -528,7 +528,7 @@ async fn a_client_that_does_not_shake_hands_does_not_delay_the_stop() {
 async fn who_comes_while_many_shake_hands_has_to_prove_its_address() {
     let folder = TempDir::new().unwrap();
     let relay = relay(&folder).await;
-    let packets = first_packets(&relay, UNPROVED_HANDSHAKES_MAX + 4).await;
+    let packets = first_packets(&relay, Limits::default().unproved_handshakes as usize + 4).await;
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     for packet in &packets {
         socket.send_to(packet, relay.local_addr()).await.unwrap();

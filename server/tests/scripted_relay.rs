@@ -5,18 +5,19 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use quinn::Endpoint;
-use rustls::pki_types::PrivatePkcs8KeyDer;
 use sds_engine::{ReplicaId, Version};
 use sds_store::{DataStore, EntryId};
+use sds_sync::certificate::LiveIdentity;
 use sds_sync::limits::{
     BLOB_CHUNK_BYTES_MAX, BLOB_FRAME_BYTES_MAX, CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX,
-    STRANGER_WINDOW_BYTES,
+    STRANGER_WINDOW_BYTES, STREAMS_MAX,
 };
 use sds_sync::transport::{Connection, FrameReceiver, FrameSender, connect, server_endpoint};
 use sds_sync::{
-    CertificateHash, ClientFrame, ConnectOptions, LocalStore, MemoryPersistence, Persistence,
+    CertificateSource, ClientFrame, ConnectOptions, LocalStore, MemoryPersistence, Persistence,
     RefusalCode, RelayFrame, RelayUrl, StoreId, SyncEngine, Token, Trust,
 };
+use tempfile::TempDir;
 use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -28,11 +29,11 @@ struct ScriptedRelay {
 
 impl ScriptedRelay {
     fn start() -> Self {
-        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-        let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
-        let hash = CertificateHash::of(made.cert.der());
+        let folder = TempDir::new().unwrap();
+        let identity = LiveIdentity::load(&CertificateSource::SelfSigned, folder.path()).unwrap();
+        let hash = identity.hash();
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let endpoint = server_endpoint(listen, vec![made.cert.der().clone()], key.into()).unwrap();
+        let endpoint = server_endpoint(listen, Arc::new(identity), STREAMS_MAX).unwrap();
         let port = endpoint.local_addr().unwrap().port();
         Self { endpoint, url: RelayUrl::new("127.0.0.1", port, Some(hash)).unwrap() }
     }

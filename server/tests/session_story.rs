@@ -7,6 +7,7 @@ use std::time::Instant;
 use sds_engine::{Change, ChangeHeader, Op, Patch, ReplicaId, Version};
 use sds_server::relay::{Cursor, Next, Room};
 use sds_server::store_log::Appended;
+use sds_sync::limits::PROTOCOL_VERSION;
 use sds_sync::{
     ClientEvent, ClientFrame, ClientSession, Hello, RefusalCode, RelayFrame, ServingSession,
     StoreId, Token,
@@ -129,7 +130,8 @@ impl Device {
                     self.link.as_mut().unwrap().client.handle_integrated(&bytes).unwrap();
                 }
                 ClientEvent::Stored => {}
-                ClientEvent::Refused { code, message } => panic!("{code}: {message}"),
+                ClientEvent::Access { .. } | ClientEvent::NotYours { .. } => {}
+                ClientEvent::Refused { code, message, .. } => panic!("{code}: {message}"),
             }
         }
         true
@@ -143,8 +145,13 @@ impl Link {
                 (None, ClientFrame::OpenSeated { version, .. }) => {
                     let had = Version::decode(&version).unwrap();
                     let cursor = Cursor::new(had, 0, home.room.end());
-                    self.relay =
-                        Some(ServingSession::new(&home.version, Some(Vec::new()), true, cursor));
+                    self.relay = Some(ServingSession::new(
+                        PROTOCOL_VERSION,
+                        &home.version,
+                        Some(Vec::new()),
+                        true,
+                        cursor,
+                    ));
                 }
                 (Some(session), frame) => session.handle_frame(frame),
                 (None, frame) => panic!("{frame:?} before the store is open"),

@@ -25,7 +25,7 @@ fn id(text: &str) -> StoreId {
 
 fn grant(store: &str, scope: Scope) -> Grant {
     let lifetime = Duration::from_secs(3_600);
-    Grant { store: id(store), subject: "desk".to_owned(), scope, lifetime, issuer: None }
+    Grant { stores: id(store).into(), subject: "desk".to_owned(), scope, lifetime, issuer: None }
 }
 
 fn token(store: &str, scope: Scope) -> Token {

@@ -30,6 +30,20 @@ pub trait BlobDoor: Sync {
 
     /// The blobs; nothing if the disk fails.
     fn open(&self) -> impl Future<Output = Option<Arc<dyn BlobStorage>>> + Send;
+
+    /// Hears of what has passed, for whoever counts it.
+    fn note(&self, _passed: BlobPassed) {}
+}
+
+/// What has passed a [`BlobDoor`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlobPassed {
+    /// So many bytes came in.
+    Received(u64),
+    /// So many bytes went out.
+    Sent(u64),
+    /// The transfer was refused.
+    Refused(RefusalCode),
 }
 
 /// A blob that a client offers.
@@ -55,7 +69,7 @@ pub async fn serve_put(
             sender.finish().await;
             return true;
         }
-        Err(Some(refusal)) => sender.refuse(refusal).await,
+        Err(Some(refusal)) => refuse(door, sender, refusal).await,
         // The client has left.
         Err(None) => {}
     }
@@ -66,9 +80,14 @@ pub async fn serve_put(
 pub async fn serve_get(door: &impl BlobDoor, hash: BlobHash, offset: u64, mut sender: FrameSender) {
     match get(door, hash, offset, &mut sender).await {
         Ok(()) => sender.finish().await,
-        Err(Some(refusal)) => sender.refuse(refusal).await,
+        Err(Some(refusal)) => refuse(door, sender, refusal).await,
         Err(None) => {}
     }
+}
+
+async fn refuse(door: &impl BlobDoor, sender: FrameSender, refusal: Refusal) {
+    door.note(BlobPassed::Refused(refusal.code));
+    sender.refuse(refusal).await;
 }
 
 async fn put(
@@ -119,6 +138,7 @@ async fn take(
             }
         };
         door.check(true)?;
+        door.note(BlobPassed::Received(bytes.len() as u64));
         writer =
             blocking(move || writer.write(&bytes).map(|()| writer)).await?.map_err(refusal_for)?;
     }
@@ -148,6 +168,7 @@ async fn get(
             return Err(Some(STORAGE_FAILED));
         }
         offset += bytes.len() as u64;
+        door.note(BlobPassed::Sent(bytes.len() as u64));
         send(sender, RelayFrame::BlobChunk { bytes: bytes.into() }).await?;
     }
     Ok(())

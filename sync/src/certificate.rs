@@ -1,13 +1,19 @@
 //! The certificate of who answers: from files, or self-signed and kept, so that its hash can be pinned.
 
+use std::fmt;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, date_time_ymd};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tempfile::NamedTempFile;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+use crate::process::write_private;
+use crate::transport::CertificateHash;
 
 /// The self-signed certificate and its key in their folder, in one file, so that they go together.
 const IDENTITY_FILE: &str = "identity.pem";
@@ -46,13 +52,16 @@ pub enum CertificateError {
         /// What was expected.
         what: &'static str,
     },
+    /// The key is not that of the certificate, or of no use here.
+    #[error("the certificate and its key do not go together: {0}")]
+    Mismatch(rustls::Error),
     /// A certificate cannot be made.
     #[error("a self-signed certificate cannot be made: {0}")]
     Generate(#[from] rcgen::Error),
 }
 
 /// A certificate chain with its key.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The certificate and those that vouch for it.
     pub chain: Vec<CertificateDer<'static>>,
@@ -70,6 +79,12 @@ impl Identity {
             CertificateSource::SelfSigned => Self::self_signed(folder),
             CertificateSource::Files { chain, key } => Self::from_files(chain, key),
         }
+    }
+
+    fn certified(&self) -> Result<CertifiedKey, CertificateError> {
+        let provider = rustls::crypto::ring::default_provider();
+        CertifiedKey::from_der(self.chain.clone(), self.key.clone_key(), &provider)
+            .map_err(CertificateError::Mismatch)
     }
 
     fn from_files(chain: &Path, key: &Path) -> Result<Self, CertificateError> {
@@ -93,7 +108,7 @@ impl Identity {
             params.not_after = date_time_ymd(2120, 1, 1);
             let made = params.self_signed(&pair)?;
             let text = made.pem() + &pair.serialize_pem();
-            let written = write_new(&path, text.as_bytes());
+            let written = write_private(&path, text.as_bytes());
             written.map_err(|source| CertificateError::Io { path: path.clone(), source })?;
         }
         // Of several that start at once, the fastest has made it.
@@ -101,19 +116,88 @@ impl Identity {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
-    fs::read(path).map_err(|source| CertificateError::Io { path: path.to_owned(), source })
+/// The certificate that is shown at present. Another one can take its place while connections last.
+pub struct LiveIdentity {
+    source: CertificateSource,
+    folder: PathBuf,
+    shown: RwLock<Arc<CertifiedKey>>,
+    /// What was found at the last look, good or bad.
+    looked_at: Mutex<Result<Identity, Complaint>>,
 }
 
-/// Writes a file that only its owner can read, whole, unless there is one of this name.
-fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut draft = NamedTempFile::new_in(path.parent().unwrap_or(path))?;
-    draft.write_all(content)?;
-    draft.as_file().sync_all()?;
-    match draft.persist_noclobber(path) {
-        Err(failed) if failed.error.kind() != io::ErrorKind::AlreadyExists => Err(failed.error),
-        _ => Ok(()),
+/// What was wrong, in words: errors of the operating system cannot be compared.
+type Complaint = String;
+
+impl LiveIdentity {
+    /// Loads the certificate, or makes a self-signed one and keeps it in `folder`.
+    ///
+    /// # Errors
+    /// If that fails, or the key is not that of the certificate.
+    pub fn load(source: &CertificateSource, folder: &Path) -> Result<Self, CertificateError> {
+        let identity = Identity::load(source, folder)?;
+        let shown = RwLock::new(Arc::new(identity.certified()?));
+        let (source, folder) = (source.clone(), folder.to_owned());
+        Ok(Self { source, folder, shown, looked_at: Mutex::new(Ok(identity)) })
     }
+
+    /// Looks whether there is another certificate by now; says whether it is shown from now on. If it is
+    /// no good, the former one stays; that is told once. Reads two small files.
+    ///
+    /// # Errors
+    /// If what is there by now cannot be used.
+    pub fn refresh(&self) -> Result<bool, CertificateError> {
+        let found = Identity::load(&self.source, &self.folder);
+        let mut looked_at = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let certified = found.and_then(|identity| {
+            let is_new = looked_at.as_ref().is_ok_and(|known| *known != identity);
+            Ok((identity.certified()?, identity, is_new))
+        });
+        match certified {
+            Ok((certified, identity, is_new)) => {
+                let was_bad = looked_at.is_err();
+                *looked_at = Ok(identity);
+                if is_new || was_bad {
+                    let mut shown = self.shown.write().unwrap_or_else(PoisonError::into_inner);
+                    let is_other = shown.cert != certified.cert;
+                    *shown = Arc::new(certified);
+                    return Ok(is_other);
+                }
+                Ok(false)
+            }
+            Err(error) => {
+                let complaint = error.to_string();
+                let is_known = looked_at.as_ref().is_err_and(|known| *known == complaint);
+                *looked_at = Err(complaint);
+                if is_known { Ok(false) } else { Err(error) }
+            }
+        }
+    }
+
+    /// The hash of the certificate, for clients to pin.
+    #[must_use]
+    pub fn hash(&self) -> CertificateHash {
+        CertificateHash::of(self.shown().cert.first().map_or(&[], |first| first))
+    }
+
+    fn shown(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.shown.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl ResolvesServerCert for LiveIdentity {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.shown())
+    }
+}
+
+impl fmt::Debug for LiveIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LiveIdentity").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
+    fs::read(path).map_err(|source| CertificateError::Io { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

@@ -237,8 +237,13 @@ mod tests {
     /// An owner that has one change of replica 1, and lends the seat 2.
     fn owner() -> ServingSession<Version> {
         let tip = SeatTip { replica: 2, next: 5, chain: [7; 32] };
-        let mut owner =
-            ServingSession::new(&version(&[(1, 1)]), Some(vec![tip]), true, version(&[(1, 1)]));
+        let mut owner = ServingSession::new(
+            PROTOCOL_VERSION,
+            &version(&[(1, 1)]),
+            Some(vec![tip]),
+            true,
+            version(&[(1, 1)]),
+        );
         let change = change(1, 0);
         owner.handle_log([(change.header().clone(), Arc::clone(change.bytes()))]);
         owner
@@ -298,7 +303,8 @@ mod tests {
         let known = version(&[(1, 1), (2, 1)]);
         let mut again = GuestSession::new(&StoreId::new("s").unwrap(), &known, Wish::Same(id(2)));
         let tip = SeatTip { replica: 2, next: 9, chain: [7; 32] };
-        let mut owner = ServingSession::new(&known, Some(vec![tip]), true, known.clone());
+        let mut owner =
+            ServingSession::new(PROTOCOL_VERSION, &known, Some(vec![tip]), true, known.clone());
         again.send(&[Arc::clone(change(2, 0).bytes())]);
         settle(&mut again, &mut owner);
         assert_eq!(owner.poll_append().unwrap().len(), 1, "only its bytes tell");
@@ -310,9 +316,14 @@ mod tests {
     #[test]
     fn a_snapshot_comes_first_and_counts_as_what_it_has() {
         let (mut guest, bytes) = (guest(Wish::Nothing), vec![7; 3 << 20]);
-        let mut owner =
-            ServingSession::new(&version(&[(1, 2)]), Some(Vec::new()), true, version(&[(1, 1)]))
-                .with_snapshot(&bytes, version(&[(1, 1)]));
+        let mut owner = ServingSession::new(
+            PROTOCOL_VERSION,
+            &version(&[(1, 2)]),
+            Some(Vec::new()),
+            true,
+            version(&[(1, 1)]),
+        )
+        .with_snapshot(&bytes, version(&[(1, 1)]));
         assert!(owner.wants_log().is_none(), "not before the snapshot");
         settle(&mut guest, &mut owner);
         assert!(!guest.is_loaded(), "a change is missing");
@@ -328,9 +339,14 @@ mod tests {
     #[test]
     fn a_part_of_a_snapshot_is_none() {
         let mut guest = guest(Wish::Nothing);
-        let mut owner =
-            ServingSession::new(&version(&[(1, 2)]), Some(Vec::new()), true, version(&[(1, 1)]))
-                .with_snapshot(&[7; 3 << 20], version(&[(1, 1)]));
+        let mut owner = ServingSession::new(
+            PROTOCOL_VERSION,
+            &version(&[(1, 2)]),
+            Some(Vec::new()),
+            true,
+            version(&[(1, 1)]),
+        )
+        .with_snapshot(&[7; 3 << 20], version(&[(1, 1)]));
         let _opening = guest.poll_transmit();
         let mut parts = 0;
         while let Some(frame) = owner.poll_transmit() {

@@ -19,6 +19,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::unreachable))]
 
 pub mod access;
+mod allowance;
 mod backoff;
 pub mod blob_rows;
 mod blob_service;
@@ -38,6 +39,7 @@ mod outbox;
 mod persistence;
 mod place;
 pub mod presence;
+pub mod process;
 mod random;
 mod read_only;
 mod reconnect;
@@ -50,8 +52,9 @@ mod synced_store;
 pub mod transport;
 mod write_queue;
 
+pub use allowance::Allowance;
 pub use backoff::Backoff;
-pub use blob_service::{BlobDoor, Offer, serve_get, serve_put};
+pub use blob_service::{BlobDoor, BlobPassed, Offer, serve_get, serve_put};
 pub use blob_storage::{BlobError, BlobReader, BlobStorage, BlobWriter, Claims};
 pub use certificate::{CertificateError, CertificateSource};
 pub use link::{Link, LinkError};
@@ -72,7 +75,7 @@ pub use session::{ClientEvent, ClientSession, Hello, PeerMisbehaved};
 pub use store_id::{InvalidStoreId, StoreId};
 pub use sync_engine::{
     BlobFetch, ConnectOptions, ConnectionState, ListenError, ListenOptions, Listening,
-    PresenceSubscription, SyncEngine, SyncError, SyncStatus,
+    PresenceSubscription, Signal, SignalError, SyncEngine, SyncError, SyncStatus, TokenSource,
 };
 pub use synced_store::{Captured, Handover, Purpose, SyncedStore, TakeInError, TakenIn};
 pub use transport::{CertificateHash, RelayUrl, TransportError, Trust, UrlError};

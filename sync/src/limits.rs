@@ -5,7 +5,7 @@ use std::time::Duration;
 use sds_engine::limits::CHANGE_BYTES_MAX;
 
 /// The protocol version that this program speaks; a greater one is refused.
-pub const PROTOCOL_VERSION: u16 = 3;
+pub const PROTOCOL_VERSION: u16 = 4;
 
 /// Bytes of the length before each frame.
 pub const FRAME_LENGTH_BYTES: usize = 4;
@@ -46,6 +46,15 @@ pub const CHECKPOINT_BYTES_MIN: usize = 512 << 10;
 
 /// The longest token, in bytes.
 pub const TOKEN_BYTES_MAX: usize = 8 << 10;
+
+/// The most stores, or beginnings of their names, that a token may name.
+pub const TOKEN_STORES_MAX: usize = 64;
+
+/// The most secrets that tokens are checked with.
+pub const KEYS_MAX: usize = 16;
+
+/// The longest name of a secret, in bytes.
+pub const KEY_ID_BYTES_MAX: usize = 64;
 
 /// The shortest secret that signs tokens, in characters.
 pub const SECRET_CHARS_MIN: usize = 32;
@@ -96,6 +105,14 @@ pub const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 
 /// The same for all streams of a client that has opened no store yet.
 pub const STRANGER_WINDOW_BYTES: u32 = 256 << 10;
+
+/// How many first packets of clients may wait to be looked at.
+pub const INCOMING_MAX: usize = 4_096;
+
+/// How many bytes of further packets may wait with each of them, and with all together.
+pub const INCOMING_BUFFER_BYTES: u64 = 16 << 10;
+/// See [`INCOMING_BUFFER_BYTES`].
+pub const INCOMING_BUFFERS_BYTES: u64 = 8 << 20;
 
 /// How many frames may wait between the loop of a connection and each half of its stream.
 pub const FRAME_QUEUE_MAX: usize = 4;
@@ -189,6 +206,20 @@ pub const PRESENCE_REPEAT: Duration = Duration::from_secs(PRESENCE_TIMEOUT.as_se
 /// The most presence messages of a client in a second; further ones are passed over.
 pub const PRESENCE_PER_SECOND_MAX: u32 = 200;
 
+/// The most bytes of a message between those who have a store open.
+pub const SIGNAL_BYTES_MAX: usize = 16 << 10;
+
+/// How many such messages a client sends in a second at most; further ones wait.
+pub const SIGNALS_PER_SECOND: u32 = 50;
+
+/// How many of a client are passed on in a second at most, wherever seconds begin; further ones are passed
+/// over.
+pub const SIGNALS_PER_SECOND_MAX: u32 = 2 * SIGNALS_PER_SECOND;
+
+/// How many such messages wait for a client that does not read, or to be sent; further ones are passed
+/// over, or refused.
+pub const SIGNALS_WAITING_MAX: usize = 64;
+
 /// How many bytes of datagrams may wait to be read, or to be sent; older ones give way.
 pub const DATAGRAM_BUFFER_BYTES: usize = 64 << 10;
 
@@ -197,6 +228,12 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The first ceiling of the pause before a new connection attempt.
 pub const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(250);
+
+/// When a source of tokens that had none is asked again.
+pub const TOKEN_RETRY: Duration = Duration::from_secs(5);
+
+/// The longest pause that a relay may ask for before it is connected to again.
+pub const COME_BACK_MAX: Duration = Duration::from_secs(300);
 
 /// The last ceiling of the pause before a new connection attempt.
 pub const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(30);
@@ -218,6 +255,7 @@ const _: () = assert!(STRANGER_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
 const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
 const _: () = assert!(3 * STORE_ID_BYTES_MAX + ".sds".len() <= 255);
 const _: () = assert!(PRESENCE_BYTES_MAX + PRESENCE_SUBJECT_BYTES_MAX < FRAME_BYTES_MAX);
+const _: () = assert!(SIGNAL_BYTES_MAX + PRESENCE_SUBJECT_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(DATAGRAM_BUFFER_BYTES <= STRANGER_WINDOW_BYTES as usize);
 const _: () = assert!(PRESENCE_INTERVAL.as_millis() < PRESENCE_SETTLE.as_millis());
 const _: () = assert!(KEEP_ALIVE_INTERVAL.as_secs() < IDLE_TIMEOUT.as_secs());

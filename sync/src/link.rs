@@ -4,9 +4,9 @@
 //! The driver feeds it frames, the time and word of what has reached the disk, acts on the events of
 //! the session with the methods here, and sends what it has to transmit.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use sds_engine::{ReplicaId, Version};
+use sds_engine::{Patch, ReplicaId, Version};
 use sds_store::StoreError;
 
 use crate::message::{ClientFrame, RefusalCode, RelayFrame, Token};
@@ -35,6 +35,8 @@ pub enum LinkError {
         code: RefusalCode,
         /// Why, for a person.
         message: String,
+        /// When to come back, if the relay has said so.
+        after: Option<Duration>,
     },
     /// The store refuses what the relay sent.
     #[error("the relay's patch cannot be taken in: {0}")]
@@ -45,9 +47,12 @@ pub enum LinkError {
     /// The relay has said all it had to say.
     #[error("the relay has ended the stream")]
     Ended,
-    /// Another connection has to find out what a relay has of this file's seats.
-    #[error("the relay has other changes of this file: connecting anew to settle that")]
+    /// Another connection has to find out what the relay has, or takes, of changes.
+    #[error("the relay has other changes than expected: connecting anew to settle that")]
     Reseating,
+    /// Another connection can show a newer token.
+    #[error("the token has expired: connecting anew with another one")]
+    Renewing,
 }
 
 impl LinkError {
@@ -63,13 +68,14 @@ impl LinkError {
             Self::Engine(error) => error.code(),
             Self::Ended => "connection-lost",
             Self::Reseating => "reseating",
+            Self::Renewing => "unauthorized",
         }
     }
 
     /// Whether the relay itself was fine, so that there is no reason to go easy on it.
     pub(crate) const fn is_mere_loss(&self) -> bool {
         matches!(self, Self::Stream(StreamError::Transport(_) | StreamError::CutOff) | Self::Ended)
-            || matches!(self, Self::Reseating)
+            || matches!(self, Self::Reseating | Self::Renewing)
             || matches!(self, Self::Refused { code: RefusalCode::ShuttingDown, .. })
     }
 }
@@ -88,6 +94,10 @@ impl From<TakeInError> for LinkError {
 pub struct Link {
     session: ClientSession,
     purpose: Purpose,
+    /// The replicas that the relay takes from others alone, and how far it has them.
+    not_yours: Vec<(ReplicaId, u64)>,
+    /// Whether the relay has said all of that which it could say when it opened the store.
+    has_terms: bool,
 }
 
 impl Link {
@@ -96,7 +106,12 @@ impl Link {
     pub fn new(store: &SyncedStore, token: &Token, now: Instant) -> Self {
         let (version, seats) = store.hello();
         let hello = Hello { store: store.id(), token, version: &version, seats: &seats };
-        Self { session: ClientSession::new(&hello, now), purpose: Purpose::Nothing }
+        Self {
+            session: ClientSession::new(&hello, now),
+            purpose: Purpose::Nothing,
+            not_yours: Vec::new(),
+            has_terms: false,
+        }
     }
 
     /// Takes in a frame. Events may follow.
@@ -123,12 +138,69 @@ impl Link {
         if purpose == Purpose::Nothing { Err(LinkError::Reseating) } else { Ok(handover) }
     }
 
+    /// Acts on [`ClientEvent::Access`]: the relay has said now which seats of the file are not the
+    /// client's. What comes back is to be written, and ends the connection as
+    /// [`TakenIn::Settled`](crate::TakenIn::Settled) does.
+    ///
+    /// # Errors
+    /// If what was made under such a seat cannot be made again.
+    pub fn handle_access(
+        &mut self,
+        store: &mut SyncedStore,
+        fresh: ReplicaId,
+    ) -> Result<Option<Handover>, LinkError> {
+        self.has_terms = true;
+        self.give_up(store, fresh)
+    }
+
+    /// Acts on [`ClientEvent::NotYours`], as [`handle_access`](Self::handle_access) does.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn handle_not_yours(
+        &mut self,
+        store: &mut SyncedStore,
+        (replica, next): (ReplicaId, u64),
+        fresh: ReplicaId,
+    ) -> Result<Option<Handover>, LinkError> {
+        self.not_yours.retain(|(known, _)| *known != replica);
+        self.not_yours.push((replica, next));
+        if self.has_terms { self.give_up(store, fresh) } else { Ok(None) }
+    }
+
+    fn give_up(
+        &self,
+        store: &mut SyncedStore,
+        fresh: ReplicaId,
+    ) -> Result<Option<Handover>, LinkError> {
+        if self.not_yours.is_empty() || !self.is_syncing() {
+            return Ok(None);
+        }
+        Ok(store.give_up(&self.not_yours, self.session.stored(), fresh)?)
+    }
+
+    /// The replicas whose changes the relay takes from others alone.
+    #[must_use]
+    pub fn not_yours(&self) -> &[(ReplicaId, u64)] {
+        &self.not_yours
+    }
+
     /// Notes what became of the patch of a [`ClientEvent::Changes`], which
     /// [`SyncedStore::take_in`] was given.
     ///
     /// # Errors
-    /// [`LinkError::Reseating`] if the seats are settled now, so that another connection can go on.
-    pub fn handle_taken_in(&mut self, taken_in: &TakenIn) -> Result<(), LinkError> {
+    /// [`LinkError::Reseating`] if the seats are settled now, so that another connection can go on; and if
+    /// `patch` brought changes that the relay did not take from here, so that it takes now what builds on
+    /// them.
+    pub fn handle_taken_in(&mut self, taken_in: &TakenIn, patch: &[u8]) -> Result<(), LinkError> {
+        if !self.not_yours.is_empty()
+            && let Ok(patch) = Patch::decode(patch)
+        {
+            let is_theirs = |replica| self.not_yours.iter().any(|(theirs, _)| *theirs == replica);
+            if patch.changes().any(|change| is_theirs(change.header().replica)) {
+                return Err(LinkError::Reseating);
+            }
+        }
         match taken_in {
             TakenIn::Changes { came, .. } => {
                 self.session.handle_integrated(came).map_err(|_| SyncError::Stopped)?;
@@ -162,6 +234,11 @@ impl Link {
     /// If the relay has let its deadline pass.
     pub fn handle_timeout(&mut self, now: Instant) -> Result<(), PeerMisbehaved> {
         self.session.handle_timeout(now)
+    }
+
+    /// Shows the relay a newer token.
+    pub fn handle_token(&mut self, token: Token) {
+        self.session.handle_token(token);
     }
 
     /// Says goodbye.

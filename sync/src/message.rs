@@ -95,6 +95,18 @@ pub enum ClientFrame {
         /// An encoded `PresenceState`; empty if nothing is shown any more.
         state: Bytes,
     },
+    /// Since version 4: a newer token for the store.
+    Refresh {
+        /// Proof that the client may have the store open, of the same subject.
+        token: Token,
+    },
+    /// Since version 4: a message to others who have the store open.
+    Signal {
+        /// To whom: a `PeerId`, or 0 to all others.
+        to: u64,
+        /// At most `SIGNAL_BYTES_MAX`, which mean nothing to the relay.
+        message: Bytes,
+    },
 }
 
 /// How far a relay knows a replica.
@@ -189,6 +201,36 @@ pub enum RelayFrame {
         bytes: Bytes,
         /// With the last part what the snapshot has, an encoded `Version`; empty before.
         version: Bytes,
+    },
+    /// Since version 4, after OpenedSeated and after each Refresh: what the token allows.
+    Access {
+        /// How others see the client; 0 where there is no presence.
+        peer: u64,
+        /// Whether the client may send changes and blobs.
+        writable: bool,
+        /// When the token expires, in milliseconds from now.
+        expires_in: u64,
+    },
+    /// Since version 4: a message from somebody else who has the store open.
+    Signal {
+        /// From whom: a `PeerId`.
+        from: u64,
+        /// The subject of their token.
+        subject: String,
+        /// Which mean nothing to the relay.
+        message: Bytes,
+    },
+    /// Since version 4: the client may not bring changes of a replica, which belongs to another subject.
+    NotYours {
+        /// The replica id.
+        replica: u64,
+        /// The counter after the last change that the relay has of it; none beyond was taken.
+        next: u64,
+    },
+    /// Since version 4, before Refused: when to come back.
+    ComeBack {
+        /// In milliseconds from now.
+        after: u64,
     },
 }
 
@@ -393,11 +435,11 @@ pub trait Frame: Serialize + DeserializeOwned {
 }
 
 impl Frame for ClientFrame {
-    const KINDS: u8 = 10;
+    const KINDS: u8 = 12;
 }
 
 impl Frame for RelayFrame {
-    const KINDS: u8 = 14;
+    const KINDS: u8 = 18;
 }
 
 impl RelayFrame {

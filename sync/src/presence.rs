@@ -49,10 +49,16 @@ pub use table::{PeerPresence, PresenceEvent, PresenceTable};
 pub struct PeerId(pub u64);
 
 impl PeerId {
+    /// The id of this number; 0 is none.
+    #[must_use]
+    pub const fn new(number: u64) -> Option<Self> {
+        if number == 0 { None } else { Some(Self(number)) }
+    }
+
     /// An id that nobody else has.
     #[must_use]
     pub fn random() -> Self {
-        Self(crate::random::number())
+        Self(crate::random::number().max(1))
     }
 }
 

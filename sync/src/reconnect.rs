@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::backoff::Backoff;
+use crate::limits::COME_BACK_MAX;
 use crate::link::LinkError;
 use crate::message::RefusalCode;
 use crate::sync_engine::SyncError;
@@ -43,14 +44,19 @@ impl Reconnect {
         if was_open && failure.is_mere_loss() {
             self.backoff.reset();
         }
-        let delay = self.backoff.next_delay(random);
+        let mut delay = self.backoff.next_delay(random);
+        if let LinkError::Refused { after: Some(pause), .. } = failure {
+            // Not all at once, either: some take up to twice as long.
+            let share = f64::from(random) / f64::from(u32::MAX);
+            delay = pause.min(COME_BACK_MAX).mul_f64(1.0 + share);
+        }
         match failure {
             // Another copy of this file may have been faster; the next connection will see that.
             LinkError::Refused { code: RefusalCode::Forked, .. } if !self.was_forked => {
                 self.was_forked = true;
                 NextAttempt::Retry(delay)
             }
-            LinkError::Refused { code, message }
+            LinkError::Refused { code, message, .. }
             | LinkError::Engine(SyncError::Refused { code, message })
                 if code.is_final() =>
             {
@@ -76,7 +82,7 @@ mod tests {
     use super::*;
 
     fn forked() -> LinkError {
-        LinkError::Refused { code: RefusalCode::Forked, message: String::new() }
+        LinkError::Refused { code: RefusalCode::Forked, message: String::new(), after: None }
     }
 
     #[test]
@@ -87,6 +93,22 @@ mod tests {
         assert!(matches!(reconnect.after(forked(), true, 0), NextAttempt::Retry(_)));
         assert!(matches!(reconnect.after(LinkError::Ended, true, 0), NextAttempt::Retry(_)));
         assert!(matches!(reconnect.after(forked(), true, 0), NextAttempt::Refused { .. }));
+    }
+
+    #[test]
+    fn a_relay_says_when_to_come_back_but_not_never() {
+        let stopping = |after| LinkError::Refused {
+            code: RefusalCode::ShuttingDown,
+            message: String::new(),
+            after: Some(after),
+        };
+        let mut reconnect = Reconnect::new();
+        let second = Duration::from_secs(1);
+        assert_eq!(reconnect.after(stopping(second), true, 0), NextAttempt::Retry(second));
+        let late = reconnect.after(stopping(second), true, u32::MAX);
+        assert_eq!(late, NextAttempt::Retry(2 * second));
+        let never = reconnect.after(stopping(Duration::MAX), true, 0);
+        assert_eq!(never, NextAttempt::Retry(COME_BACK_MAX));
     }
 
     #[test]

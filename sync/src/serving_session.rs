@@ -8,20 +8,26 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use sds_engine::{Change, ChangeHeader, DecodeError, Patch, Version};
+use sds_engine::{Change, ChangeHeader, DecodeError, Patch, ReplicaId, Version};
 
 use crate::limits::{
     APPEND_BYTES_GOAL, APPEND_CHANGES_MAX, PATCH_BYTES_GOAL, PATCH_BYTES_MAX, PATCH_CHANGES_MAX,
 };
 use crate::message::{ClientFrame, RefusalCode, RelayFrame, SeatTip};
 use crate::outbox::Outbox;
+use crate::presence::PeerId;
 
 /// Where a client stands in the log that it is served from.
 pub trait LogCursor {
     /// Notes a change that the client has sent, so that it does not come back to it.
     fn note_sent(&mut self, header: &ChangeHeader);
+
+    /// Notes that of what the client has sent of a replica nothing from the counter `next` on was taken:
+    /// if it comes from elsewhere, the client is to hear of it.
+    fn note_passed_over(&mut self, replica: ReplicaId, next: u64);
 }
 
 /// By version: what the client has, or was given.
@@ -29,7 +35,20 @@ impl LogCursor for Version {
     fn note_sent(&mut self, header: &ChangeHeader) {
         self.advance(header.replica, header.end());
     }
+
+    fn note_passed_over(&mut self, replica: ReplicaId, next: u64) {
+        let mut kept = Self::new();
+        self.iter().filter(|(other, _)| *other != replica).for_each(|(other, next)| {
+            kept.advance(other, next);
+        });
+        kept.advance(replica, next.min(self.next(replica)));
+        *self = kept;
+    }
 }
+
+/// The first version of the protocol in which the answering side says more than what was asked: what the
+/// token allows, whose replica is whose, and when to come back.
+const TERMS_SINCE: u16 = 4;
 
 /// Why a stream ends before its client wants it to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,9 +76,12 @@ impl Refusal {
 /// One open store, as the answering side sees one of its clients.
 #[derive(Debug)]
 pub struct ServingSession<C> {
+    /// The version of the protocol that the client speaks.
+    protocol: u16,
     writable: bool,
     cursor: C,
-    opened: Option<RelayFrame>,
+    /// What comes before anything else.
+    control: VecDeque<RelayFrame>,
     snapshot: VecDeque<Bytes>,
     snapshot_version: Version,
     outbox: Outbox,
@@ -74,16 +96,23 @@ impl<C: LogCursor> ServingSession<C> {
     /// A session whose client stands at `cursor`, of a store of which this side has `version`, and of
     /// the client's seats, if it asked about them, `seats`.
     #[must_use]
-    pub fn new(version: &Version, seats: Option<Vec<SeatTip>>, writable: bool, cursor: C) -> Self {
+    pub fn new(
+        protocol: u16,
+        version: &Version,
+        seats: Option<Vec<SeatTip>>,
+        writable: bool,
+        cursor: C,
+    ) -> Self {
         let version = version.encode().into();
         let opened = match seats {
             Some(seats) => RelayFrame::OpenedSeated { version, writable, seats },
             None => RelayFrame::Opened { version, writable },
         };
         Self {
+            protocol,
             writable,
             cursor,
-            opened: Some(opened),
+            control: VecDeque::from([opened]),
             snapshot: VecDeque::new(),
             snapshot_version: Version::new(),
             outbox: Outbox::new(),
@@ -101,6 +130,24 @@ impl<C: LogCursor> ServingSession<C> {
         self.snapshot_version = version;
         self.snapshot = snapshot.chunks(PATCH_BYTES_GOAL).map(Bytes::copy_from_slice).collect();
         self
+    }
+
+    /// Tells the client what its token allows from now on: `peer` is how others see it.
+    pub fn set_access(&mut self, peer: Option<PeerId>, writable: bool, expires_in: Duration) {
+        self.writable = writable;
+        let expires_in = u64::try_from(expires_in.as_millis()).unwrap_or(u64::MAX);
+        let peer = peer.map_or(0, |peer| peer.0);
+        self.tell_terms(RelayFrame::Access { peer, writable, expires_in });
+    }
+
+    /// Notes that changes of a replica from `next` on were not taken, since it belongs to another subject.
+    pub fn handle_passed_over(&mut self, replica: ReplicaId, next: u64) {
+        self.cursor.note_passed_over(replica, next);
+        if self.protocol < TERMS_SINCE {
+            let message = "the replica id belongs to another subject";
+            return self.refuse(Refusal::new(RefusalCode::Forbidden, message));
+        }
+        self.tell_terms(RelayFrame::NotYours { replica: replica.as_u64(), next });
     }
 
     /// Takes in a frame of the client.
@@ -158,6 +205,15 @@ impl<C: LogCursor> ServingSession<C> {
         self.is_over = true;
     }
 
+    /// Ends the session like [`refuse`](Self::refuse), and asks the client to come back after a pause.
+    pub fn refuse_until(&mut self, refusal: Refusal, pause: Duration) {
+        if self.refusal.is_none() {
+            let after = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+            self.tell_terms(RelayFrame::ComeBack { after });
+        }
+        self.refuse(refusal);
+    }
+
     /// Changes to append now; the outcome is awaited before there are more.
     pub fn poll_append(&mut self) -> Option<Vec<Change>> {
         self.to_append_bytes = 0;
@@ -167,8 +223,8 @@ impl<C: LogCursor> ServingSession<C> {
 
     /// The next frame to send, if there is one.
     pub fn poll_transmit(&mut self) -> Option<RelayFrame> {
-        if let Some(opened) = self.opened.take() {
-            return Some(opened);
+        if let Some(frame) = self.control.pop_front() {
+            return Some(frame);
         }
         if let Some(bytes) = self.snapshot.pop_front() {
             let is_last = self.snapshot.is_empty();
@@ -190,7 +246,7 @@ impl<C: LogCursor> ServingSession<C> {
     /// Whether [`poll_transmit`](Self::poll_transmit) has a frame.
     #[must_use]
     pub fn has_transmit(&self) -> bool {
-        self.opened.is_some()
+        !self.control.is_empty()
             || !self.snapshot.is_empty()
             || !self.stored.is_empty()
             || self.refusal.is_some()
@@ -219,6 +275,12 @@ impl<C: LogCursor> ServingSession<C> {
     #[must_use]
     pub const fn is_over(&self) -> bool {
         self.is_over
+    }
+
+    fn tell_terms(&mut self, frame: RelayFrame) {
+        if self.protocol >= TERMS_SINCE {
+            self.control.push_back(frame);
+        }
     }
 
     fn take_changes(&mut self, changes: Vec<Change>) {
@@ -261,12 +323,13 @@ fn decode_bounded(patch: &[u8]) -> Result<Vec<Change>, Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use sds_engine::{EntryId, Field, Life, Op, Replica, ReplicaId, Value};
+    use sds_engine::{EntryId, Field, Life, Op, Replica, Value};
 
     use super::*;
+    use crate::limits::PROTOCOL_VERSION;
 
     fn session() -> ServingSession<Version> {
-        ServingSession::new(&Version::new(), None, true, Version::new())
+        ServingSession::new(PROTOCOL_VERSION, &Version::new(), None, true, Version::new())
     }
 
     fn small(count: usize) -> Vec<Change> {

@@ -14,7 +14,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sds_engine::{ChangeHeader, DecodeError, ReplicaId, Version};
@@ -22,6 +22,7 @@ use sds_engine::{ChangeHeader, DecodeError, ReplicaId, Version};
 use crate::limits::{OPEN_TIMEOUT, OPEN_VERSION_BYTES_MAX, PROTOCOL_VERSION};
 use crate::message::{ClientFrame, RefusalCode, RelayFrame, SeatTip, Token};
 use crate::outbox::Outbox;
+use crate::presence::PeerId;
 use crate::seat::Chain;
 use crate::store_id::StoreId;
 
@@ -48,12 +49,30 @@ pub enum ClientEvent {
     Changes(Bytes),
     /// More of what was sent is on the relay's disk.
     Stored,
+    /// What the token allows, and how long it holds.
+    Access {
+        /// How others see this side; none where there is no presence.
+        peer: Option<PeerId>,
+        /// Whether changes may be sent now; what was queued before stays queued, or is dropped.
+        writable: bool,
+        /// How long the token holds.
+        expires_in: Duration,
+    },
+    /// The relay does not take changes of this replica from here.
+    NotYours {
+        /// The replica.
+        replica: ReplicaId,
+        /// The counter after the last change that the relay has of it.
+        next: u64,
+    },
     /// The relay has ended the session.
     Refused {
         /// Why.
         code: RefusalCode,
         /// Why, for a person.
         message: String,
+        /// When to come back, if the relay has said so.
+        after: Option<Duration>,
     },
 }
 
@@ -92,6 +111,8 @@ pub struct ClientSession {
     sent: Version,
     stored: Version,
     control: VecDeque<ClientFrame>,
+    /// When to come back once the session is over.
+    come_back: Option<Duration>,
     outbox: Outbox,
     events: VecDeque<ClientEvent>,
 }
@@ -115,6 +136,7 @@ impl ClientSession {
             sent: Version::new(),
             stored: Version::new(),
             control: VecDeque::from([open]),
+            come_back: None,
             outbox: Outbox::new(),
             events: VecDeque::new(),
         }
@@ -175,6 +197,13 @@ impl ClientSession {
             return Err(PeerMisbehaved::TooSlow);
         }
         Ok(())
+    }
+
+    /// Shows the relay a newer token; [`ClientEvent::Access`] answers.
+    pub fn handle_token(&mut self, token: Token) {
+        if self.is_open() {
+            self.control.push_back(ClientFrame::Refresh { token });
+        }
     }
 
     /// Says goodbye; what is still in the outbox is for the next session.
@@ -272,7 +301,12 @@ impl ClientSession {
             (_, RelayFrame::Refused { code, message }) => {
                 self.phase = Phase::Over;
                 let code = RefusalCode::from_number(code);
-                self.events.push_back(ClientEvent::Refused { code, message });
+                let after = self.come_back.take();
+                self.events.push_back(ClientEvent::Refused { code, message, after });
+                Ok(())
+            }
+            (_, RelayFrame::ComeBack { after }) => {
+                self.come_back = Some(Duration::from_millis(after));
                 Ok(())
             }
             (Phase::Opening { .. }, RelayFrame::OpenedSeated { version, writable, seats }) => {
@@ -288,6 +322,18 @@ impl ClientSession {
                 Ok(())
             }
             (Phase::Open { .. }, RelayFrame::Stored { version }) => self.note_stored(&version),
+            (Phase::Open { .. }, RelayFrame::Access { peer, writable, expires_in }) => {
+                self.set_writable(writable);
+                let (peer, expires_in) = (PeerId::new(peer), Duration::from_millis(expires_in));
+                self.events.push_back(ClientEvent::Access { peer, writable, expires_in });
+                Ok(())
+            }
+            (Phase::Open { .. }, RelayFrame::NotYours { replica, next }) => {
+                let replica = ReplicaId::new(replica);
+                let replica = replica.ok_or(PeerMisbehaved::OutOfPlace("no replica has no id"))?;
+                self.events.push_back(ClientEvent::NotYours { replica, next });
+                Ok(())
+            }
             (Phase::Opening { .. }, _) => {
                 Err(PeerMisbehaved::OutOfPlace("the store is not open yet"))
             }
@@ -308,6 +354,15 @@ impl ClientSession {
         self.phase = Phase::Open { writable };
         self.events.push_back(ClientEvent::Opened);
         Ok(())
+    }
+
+    fn set_writable(&mut self, writable: bool) {
+        self.phase = Phase::Open { writable };
+        if !writable {
+            // What waits would be refused. It is queued again if that changes.
+            self.outbox = Outbox::new();
+            self.queued.clone_from(&self.sent);
+        }
     }
 
     fn note_stored(&mut self, version: &[u8]) -> Result<(), PeerMisbehaved> {
@@ -421,7 +476,11 @@ mod tests {
     fn a_refusal_ends_the_session_with_its_reason() {
         let mut session = session(Instant::now());
         session.handle_frame(RelayFrame::refused(RefusalCode::Forbidden, "no")).unwrap();
-        let event = ClientEvent::Refused { code: RefusalCode::Forbidden, message: "no".to_owned() };
+        let event = ClientEvent::Refused {
+            code: RefusalCode::Forbidden,
+            message: "no".to_owned(),
+            after: None,
+        };
         assert_eq!(session.poll_event(), Some(event));
         session.handle_frame(opened(&version(&[]))).unwrap();
         assert_eq!(session.poll_event(), None);

@@ -16,9 +16,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use bytes::Bytes;
 use sds_engine::{BlobHash, BlobRef};
 use sds_store::DataStore;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio::time::timeout;
 
 use crate::blob_storage::{BlobError, BlobReader, write_blob};
@@ -26,24 +27,29 @@ use crate::local_socket::LocalAddress;
 use crate::local_store::LocalStore;
 use crate::message::{RefusalCode, Token};
 use crate::persistence::StorageError;
-use crate::presence::{PeerPresence, PresenceEvent, PresenceState, PresenceTooLarge};
+use crate::presence::{PeerId, PeerPresence, PresenceEvent, PresenceState, PresenceTooLarge};
 use crate::synced_store::SyncedStore;
 use crate::transport::{RelayUrl, Trust};
 
 mod blobs;
+mod credentials;
 mod driver;
 mod following;
 mod hosting;
 mod presence;
 mod shared;
+mod signals;
 mod status;
 mod writer;
 
+use credentials::Credentials;
+pub use credentials::TokenSource;
 use following::Following;
 use hosting::Hosting;
 pub use hosting::{ListenError, ListenOptions, Listening};
 pub use presence::PresenceSubscription;
 use shared::Shared;
+pub use signals::{Signal, SignalError};
 pub use status::{BlobFetch, ConnectionState, SyncStatus};
 use writer::Writer;
 
@@ -56,6 +62,8 @@ pub struct ConnectOptions {
     pub token: Token,
     /// Whom to believe to be the relay.
     pub trust: Trust,
+    /// Where newer tokens come from. Without it the connection ends with the token.
+    pub tokens: Option<TokenSource>,
 }
 
 impl ConnectOptions {
@@ -63,7 +71,13 @@ impl ConnectOptions {
     #[must_use]
     pub fn new(url: RelayUrl, token: Token) -> Self {
         let trust = Trust::of(&url);
-        Self { url, token, trust }
+        Self { url, token, trust, tokens: None }
+    }
+
+    /// Gets newer tokens from `tokens`.
+    #[must_use]
+    pub fn with_tokens(self, tokens: TokenSource) -> Self {
+        Self { tokens: Some(tokens), ..self }
     }
 }
 
@@ -133,6 +147,7 @@ pub struct SyncEngine {
 
 struct Driver {
     stop: watch::Sender<bool>,
+    token: watch::Sender<Token>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -264,6 +279,8 @@ impl SyncEngine {
     pub fn connect(&self, options: ConnectOptions) -> Result<(), SyncError> {
         self.shared.read(|_| ())?;
         let (stop, stopped) = watch::channel(false);
+        let token = watch::Sender::new(options.token.clone());
+        let credentials = Credentials::new(token.clone(), options.tokens.clone());
         let shared = Arc::clone(&self.shared);
         // Held over all of it, so that of two callers one comes after the other.
         let mut driver = self.driver();
@@ -275,11 +292,28 @@ impl SyncEngine {
             }
             // Only now nobody strikes off what the former relay has.
             match shared.list_blobs() {
-                Ok(()) => driver::run(shared, number, options, stopped).await,
+                Ok(()) => driver::run(shared, number, options, credentials, stopped).await,
                 Err(_) => shared.report_connection(number, ConnectionState::Disconnected),
             }
         });
-        *driver = Some(Driver { stop, task });
+        *driver = Some(Driver { stop, token, task });
+        Ok(())
+    }
+
+    /// Shows the relay a newer token, of the same subject, and uses it for connections to come. What it
+    /// allows counts at once.
+    ///
+    /// # Errors
+    /// [`SyncError::NotConnected`] if no connection is wanted.
+    pub fn refresh_token(&self, token: Token) -> Result<(), SyncError> {
+        let driver = self.driver();
+        let connection = self.shared.status.borrow().connection.clone();
+        match (connection, &*driver) {
+            (ConnectionState::Disconnected | ConnectionState::Refused { .. }, _) | (_, None) => {
+                return Err(SyncError::NotConnected);
+            }
+            (_, Some(driver)) => driver.token.send_replace(token),
+        };
         Ok(())
     }
 
@@ -364,6 +398,27 @@ impl SyncEngine {
     #[must_use]
     pub fn watch_presence(&self) -> watch::Receiver<u64> {
         self.shared.presence.seen.subscribe()
+    }
+
+    /// Sends a message to somebody who has the store open at the same relay, or to all others. It may get
+    /// lost, if they do not read or the connection breaks.
+    ///
+    /// # Errors
+    /// If there is no connection, the message is too large, or too many wait.
+    pub fn signal(&self, to: Option<PeerId>, message: impl Into<Bytes>) -> Result<(), SignalError> {
+        self.shared.signals.send(to, message.into())
+    }
+
+    /// The messages that others send, from now on. Who reads too slowly misses the oldest.
+    #[must_use]
+    pub fn signals(&self) -> broadcast::Receiver<Signal> {
+        self.shared.signals.subscribe()
+    }
+
+    /// How others who have the store open at the same relay see this engine, while it is connected.
+    #[must_use]
+    pub fn peer_id(&self) -> Option<PeerId> {
+        self.shared.signals.own()
     }
 
     /// Leaves the relay, writes what is not on disk yet, with a snapshot in the place of the log, and
@@ -459,7 +514,8 @@ mod tests {
             shared.blob_sent(&blob).unwrap();
             sent.send(()).unwrap();
         });
-        *engine.driver() = Some(Driver { stop, task });
+        let token = watch::Sender::new(Token::from(String::new()));
+        *engine.driver() = Some(Driver { stop, token, task });
 
         let nowhere = "quic://127.0.0.1:1".parse().unwrap();
         engine.connect(ConnectOptions::new(nowhere, Token::from("any".to_owned()))).unwrap();

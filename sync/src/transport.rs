@@ -6,21 +6,24 @@
 
 use std::fmt;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 
+mod admission;
 mod pipe;
 mod quic;
 mod race;
 mod stream;
 mod trust;
 
+pub use admission::{Admission, Applicant, Doorkeeper, Verdict, serve_connections};
 pub use pipe::{FramePipe, Interest, Ready};
 pub use quic::{Connection, connect, send_datagram, server_endpoint};
-pub use stream::{FrameReceiver, FrameSender, StreamError};
+pub use stream::{FrameReceiver, FrameSender, Pace, StreamError};
 
 /// The protocol that both sides name when they shake hands.
 pub const ALPN: &[u8] = b"sds/1";
@@ -76,6 +79,25 @@ impl RelayUrl {
             return Err(UrlError::Port);
         }
         Ok(Self { host: host.to_owned(), port, pin })
+    }
+
+    /// For clients of who listens on `address` with the certificate `pin`, which they reach as `host`, if
+    /// there is one; else by the address itself, or on the same machine if that is all addresses.
+    ///
+    /// # Errors
+    /// If `host` cannot be one, or the port is zero.
+    pub fn of_listener(
+        address: SocketAddr,
+        host: Option<&str>,
+        pin: CertificateHash,
+    ) -> Result<Self, UrlError> {
+        let ip = match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        let host = host.map_or_else(|| ip.to_string(), str::to_owned);
+        Self::new(&host, address.port(), Some(pin))
     }
 
     /// The host: a name or an address, without brackets.

@@ -1,11 +1,12 @@
 //! `sds store serve`: a store that stays open, for the commands on this machine, a relay, and peers.
 
 use std::fs;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use sds_sync::access::{Grant, Scope, Secret, mint};
+use sds_sync::process::{stop_requests, write_private};
 use sds_sync::{CertificateSource, ListenOptions, Listening, StoreId, SyncEngine, Token};
 use serde_json::json;
 
@@ -72,7 +73,7 @@ async fn listen(
 
 fn token_for_peers(secret: &Secret, store: &StoreId) -> Result<Token, Failure> {
     let grant = Grant {
-        store: store.clone(),
+        stores: store.clone().into(),
         subject: "peer".to_owned(),
         scope: Scope::Write,
         lifetime: TOKEN_LIFETIME,
@@ -93,37 +94,10 @@ fn secret(folder: &Path) -> Result<Secret, Failure> {
     Secret::new(text.trim()).map_err(short)
 }
 
+/// Makes it, unless another process is faster.
 fn make_secret(path: &Path) -> io::Result<String> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-    let text = hex::encode(bytes);
-    // Under its name it is whole; a temporary file is for its owner alone.
-    let folder = path.parent().unwrap_or(path);
-    let mut draft = tempfile::NamedTempFile::new_in(folder)?;
-    draft.write_all(text.as_bytes())?;
-    draft.as_file().sync_all()?;
-    match draft.persist_noclobber(path) {
-        Ok(_) => Ok(text),
-        // Another process was faster.
-        Err(failed) if failed.error.kind() == ErrorKind::AlreadyExists => fs::read_to_string(path),
-        Err(failed) => Err(failed.error),
-    }
-}
-
-/// Listens to the operating system; resolves when it asks the program to end.
-fn stop_requests() -> io::Result<impl Future<Output = io::Result<()>>> {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        Ok(async move {
-            tokio::select! {
-                _ = terminate.recv() => Ok(()),
-                _ = interrupt.recv() => Ok(()),
-            }
-        })
-    }
-    #[cfg(not(unix))]
-    Ok(tokio::signal::ctrl_c())
+    write_private(path, hex::encode(bytes).as_bytes())?;
+    fs::read_to_string(path)
 }

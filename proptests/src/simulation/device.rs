@@ -7,8 +7,8 @@ use sds_engine::{Change, Field, Op, Patch, Value, Version};
 use sds_store::{DataStore, EntryId, StoreError};
 use sds_sync::transport::StreamError;
 use sds_sync::{
-    ClientEvent, ClientFrame, Link, LinkError, NextAttempt, RefusalCode, RelayFrame, StorageError,
-    StoreId, SyncError, TakenIn, Token,
+    ClientEvent, ClientFrame, Handover, Link, LinkError, NextAttempt, RefusalCode, RelayFrame,
+    StorageError, StoreId, SyncError, TakenIn, Token,
 };
 
 use super::context::Context;
@@ -30,6 +30,10 @@ pub(super) struct Device {
     pub(super) restart_at: Option<Duration>,
     pub(super) offline_since: Option<Duration>,
     pub(super) speed: Speed,
+    /// Whose device it is, for the relay.
+    pub(super) user: u8,
+    /// Whether it was another user's before: then ids of its file may belong to that one.
+    pub(super) has_changed_hands: bool,
     pub(super) token: Token,
     pub(super) claims: Claims,
     pub(super) backup: Option<(Vec<u8>, Claims)>,
@@ -280,7 +284,7 @@ impl Device {
                 let mut taken_in = store.take_in(purpose, at_open, &patch, context.fresh())?;
                 self.handle_taken_in(&mut taken_in, context)?;
                 let linked = self.process.as_mut().and_then(|process| process.link.as_mut());
-                linked.map_or(Ok(()), |linked| linked.link.handle_taken_in(&taken_in))
+                linked.map_or(Ok(()), |linked| linked.link.handle_taken_in(&taken_in, &patch))
             }
             ClientEvent::Stored => {
                 let said = linked.link.session().stored();
@@ -288,7 +292,19 @@ impl Device {
                 store.note_stored(said);
                 Ok(())
             }
-            ClientEvent::Refused { code, message } => Err(LinkError::Refused { code, message }),
+            ClientEvent::Access { .. } => {
+                let given_up = linked.link.handle_access(store, context.fresh())?;
+                self.handle_given_up(given_up, context)?;
+                self.handle_saved()
+            }
+            ClientEvent::NotYours { replica, next } => {
+                let foreign = (replica, next);
+                let given_up = linked.link.handle_not_yours(store, foreign, context.fresh())?;
+                self.handle_given_up(given_up, context)
+            }
+            ClientEvent::Refused { code, message, after } => {
+                Err(LinkError::Refused { code, message, after })
+            }
         }
     }
 
@@ -307,13 +323,35 @@ impl Device {
             TakenIn::Settled { handover } => {
                 context.note(format_args!("{} has settled its seats", self.name));
                 let handover = std::mem::take(handover);
-                process.persisted = handover.still_there(&process.persisted);
-                self.claims.version = handover.still_there(&self.claims.version);
-                process.hand_over(handover, context);
-                self.commit(context).map_err(SyncError::Storage)?;
+                self.write_settled(handover, context)?;
             }
         }
         Ok(())
+    }
+
+    /// Goes on with another connection if seats were given up.
+    fn handle_given_up(
+        &mut self,
+        given_up: Option<Handover>,
+        context: &mut Context,
+    ) -> Result<(), LinkError> {
+        let Some(handover) = given_up else { return Ok(()) };
+        context.note(format_args!("{} gives seats up that are not its own", self.name));
+        self.write_settled(handover, context)?;
+        Err(LinkError::Reseating)
+    }
+
+    /// Writes what a store has of which some was made again.
+    fn write_settled(
+        &mut self,
+        handover: Handover,
+        context: &mut Context,
+    ) -> Result<(), SyncError> {
+        let Some(process) = &mut self.process else { return Ok(()) };
+        process.persisted = handover.still_there(&process.persisted);
+        self.claims.version = handover.still_there(&self.claims.version);
+        process.hand_over(handover, context);
+        self.commit(context).map_err(SyncError::Storage)
     }
 
     /// Says goodbye over its line, behind what was handed over before.

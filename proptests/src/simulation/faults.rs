@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use sds_server::Scope;
 use sds_sync::RefusalCode;
 
 use super::disk::Fault;
 use super::line::Speed;
 use super::story::DEVICES_MAX;
-use super::{Copies, ENTRIES_MAX, SimStep, World, place};
+use super::{Copies, ENTRIES_MAX, SimStep, USERS, World, place};
 
 /// What a step names.
 #[derive(Clone, Copy, Debug)]
@@ -146,8 +147,8 @@ impl World {
             }
             SimStep::Online { at } => {
                 let number = self.device(at);
-                let token = self.relay.token(&self.id, true, now);
                 let device = &mut self.devices[number];
+                let token = self.relay.token(&self.id, (device.user, Scope::Write), now);
                 device.offline_since = None;
                 // Whoever comes back has a look at what is wrong.
                 if let Some(process) = &mut device.process
@@ -166,9 +167,13 @@ impl World {
                 let lines = self.lines.values_mut().filter(|line| line.device == number);
                 lines.for_each(|line| line.speed = speed);
             }
-            SimStep::Grant { at, may_write } => {
+            SimStep::Grant { at, user, may_write } => {
                 let number = self.device(at);
-                self.devices[number].token = self.relay.token(&self.id, may_write, now);
+                let device = &mut self.devices[number];
+                device.has_changed_hands |= device.user != user % USERS;
+                device.user = user % USERS;
+                let scope = if may_write { Scope::Write } else { Scope::Read };
+                device.token = self.relay.token(&self.id, (device.user, scope), now);
             }
             _ => {}
         }

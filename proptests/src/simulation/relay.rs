@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use sds_engine::{Change, Patch, Version};
+use sds_engine::{Change, Patch, ReplicaId, Version};
 use sds_server::relay::{Cursor, Next, Room};
-use sds_server::store_log::{StoreLog, append};
-use sds_server::{Grant, Scope, Secret, mint};
-use sds_sync::access::Gate;
+use sds_server::store_log::{Appender, Author, StoreLog};
+use sds_server::{Grant, Keyring, Scope, Secret};
+use sds_sync::access::{Gate, TokenId};
 use sds_sync::database::Failure;
-use sds_sync::limits::FRAME_BYTES_MAX;
+use sds_sync::limits::{FRAME_BYTES_MAX, PROTOCOL_VERSION};
 use sds_sync::{
     ClientFrame, Refusal, RefusalCode, RelayFrame, ServingSession, StorageError, StoreId, Token,
 };
@@ -26,6 +26,9 @@ use super::{WINDOW_BYTES, is_disk_at_fault};
 
 /// How long a token holds.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(3_600);
+
+/// How many appended pages are left as they are: few, so that much is packed.
+const LOOSE_PAGES_MAX: u64 = 3;
 
 /// What every clock says at the beginning, in seconds since 1970.
 const BEGINNING: u64 = 1_700_000_000;
@@ -60,8 +63,17 @@ pub(super) struct RelayProcess {
     room: Option<Room>,
     sessions: BTreeMap<u64, Session>,
     /// What goes into the next commit.
-    group: Vec<(u64, Vec<Change>)>,
+    group: Vec<Append>,
     pub(super) commit_at: Option<Duration>,
+}
+
+/// What a line has brought.
+#[derive(Debug)]
+struct Append {
+    line: u64,
+    author: Author,
+    changes: Vec<Change>,
+    skips_lacking: bool,
 }
 
 /// One line, from this side.
@@ -74,6 +86,9 @@ enum Session {
         /// What it was told to be here when it opened the store.
         version: Version,
         is_appending: bool,
+        /// Whether changes were passed over.
+        passes_over: bool,
+        author: Author,
         expires: SystemTime,
     },
     /// Nothing will be said any more.
@@ -98,12 +113,19 @@ impl RelayNode {
         }
     }
 
-    /// A token that holds for an hour from now on, by the relay's clock.
-    pub(super) fn token(&self, store: &StoreId, may_write: bool, now: Duration) -> Token {
-        let scope = if may_write { Scope::Write } else { Scope::Read };
-        let (store, subject) = (store.clone(), "somebody".to_owned());
-        let grant = Grant { store, subject, scope, lifetime: TOKEN_LIFETIME, issuer: None };
-        mint(&self.secret, &grant, self.wall_clock(now)).expect("a token can be made")
+    /// A token for a user that holds for an hour from now on, by the relay's clock.
+    pub(super) fn token(
+        &self,
+        store: &StoreId,
+        (user, scope): (u8, Scope),
+        now: Duration,
+    ) -> Token {
+        let (store, subject) = (store.clone(), format!("user {user}"));
+        let grant =
+            Grant { stores: store.into(), subject, scope, lifetime: TOKEN_LIFETIME, issuer: None };
+        // The same name each time: nothing is revoked here, and the seed decides everything.
+        let (keys, id) = (Keyring::from(self.secret.clone()), TokenId::from_halves(0, 0));
+        keys.mint(&grant, &id, self.wall_clock(now)).expect("a token can be made")
     }
 
     /// Begins a process; tries again later if the disk does not let it.
@@ -117,7 +139,7 @@ impl RelayNode {
                 context.note(format_args!("relay starts"));
                 self.process = Some(RelayProcess {
                     log,
-                    gate: Gate::new(&self.secret, None),
+                    gate: Gate::new(self.secret.clone(), None),
                     room: None,
                     sessions: BTreeMap::new(),
                     group: Vec::new(),
@@ -146,12 +168,18 @@ impl RelayNode {
 
     /// Writes what all sessions have brought, and lets everybody hear of it.
     pub(super) fn commit(&mut self, store: &StoreId, context: &mut Context) {
+        let now = self.wall_clock(context.now);
         let Some(process) = &mut self.process else { return };
         process.commit_at = None;
         let group = std::mem::take(&mut process.group);
         let outcomes = process.log.write(|write| {
-            let appended = group.iter().map(|(_, changes)| append(write, store, changes));
-            appended.collect::<Result<Vec<_>, Failure>>()
+            let mut appender = Appender::begin(write, now)?;
+            let append = |work: &Append| {
+                appender.append(store, &work.author, &work.changes, work.skips_lacking)
+            };
+            let appended = group.iter().map(append).collect::<Result<Vec<_>, Failure>>()?;
+            appender.finish()?;
+            Ok(appended)
         });
         match outcomes {
             Ok(outcomes) => {
@@ -159,24 +187,31 @@ impl RelayNode {
                 // With it goes what a commit left that failed, and was there all the same.
                 let version = process.log.version(store).expect("what was written can be read");
                 self.kept.version.merge(&version);
-                for ((line, _), appended) in group.into_iter().zip(outcomes) {
+                for (Append { line, .. }, appended) in group.into_iter().zip(outcomes) {
                     self.kept.notes.extend(appended.new.iter().flat_map(|change| notes_of(change)));
                     if let Some(room) = &mut process.room {
                         room.publish(appended.from, &appended.new);
                         room.assert_invariants();
                     }
-                    process.settle(line, |session| {
-                        session.handle_appended(&appended.stored, appended.refused)
+                    process.settle(line, |session, passes_over| {
+                        *passes_over |= !appended.foreign.is_empty();
+                        for (replica, next) in appended.foreign {
+                            session.handle_passed_over(replica, next);
+                        }
+                        session.handle_appended(&appended.stored, appended.refused);
                     });
                 }
             }
             Err(error) => {
                 context.note(format_args!("relay cannot write: {error}"));
                 assert!(is_disk_at_fault(&error), "relay: {error}");
-                for (line, _) in group {
-                    process.settle(line, |session| session.refuse(STORAGE_FAILED));
+                for Append { line, .. } in group {
+                    process.settle(line, |session, _| session.refuse(STORAGE_FAILED));
                 }
             }
+        }
+        if let Err(error) = process.log.pack(store, LOOSE_PAGES_MAX) {
+            assert!(is_disk_at_fault(&error), "relay: {error}");
         }
     }
 
@@ -220,7 +255,7 @@ impl RelayNode {
                 self.kept.version.merge(version);
             }
         }
-        let Some(Session::Open { session, is_appending, expires, .. }) =
+        let Some(Session::Open { session, is_appending, passes_over, author, expires, .. }) =
             process.sessions.get_mut(&line)
         else {
             let is_wanted = matches!(process.sessions.get(&line), Some(Session::New));
@@ -239,7 +274,8 @@ impl RelayNode {
         }
         if !*is_appending && let Some(changes) = session.poll_append() {
             *is_appending = true;
-            process.group.push((line, changes));
+            let (author, skips_lacking) = (author.clone(), *passes_over);
+            process.group.push(Append { line, author, changes, skips_lacking });
             process.commit_at.get_or_insert(context.soon(20));
         }
         let room = process.room.get_or_insert_default();
@@ -328,28 +364,50 @@ impl RelayProcess {
         let access = access
             .map_err(|_| Refusal::new(RefusalCode::Unauthorized, "the token is not accepted"))?;
         let had = Version::decode(&version).map_err(|_| malformed)?;
+        let author = Author {
+            subject: access.subject.clone(),
+            seats: seats.iter().filter_map(|seat| ReplicaId::new(*seat)).collect(),
+            speaks_for_all: access.scope == Scope::Admin,
+        };
         let read = || {
             let (position, end) = self.log.position_for(store, &had)?;
             let tips = self.log.tips(store, &seats)?;
-            Ok::<_, StorageError>((self.log.version(store)?, tips, position, end))
+            let foreign = self.log.foreign(store, &author)?;
+            Ok::<_, StorageError>((self.log.version(store)?, tips, foreign, position, end))
         };
-        let (version, tips, position, end) = read().map_err(|_| STORAGE_FAILED)?;
+        let (version, tips, foreign, position, end) = read().map_err(|_| STORAGE_FAILED)?;
         // A room lives from its first member to its last.
         let room = self.room.get_or_insert_default();
         if room.end() < end {
             *room = Room::new(end);
         }
         let cursor = Cursor::new(had, position, end);
-        let session = ServingSession::new(&version, Some(tips), access.may_write(), cursor);
-        let (session, is_appending) = (Box::new(session), false);
-        Ok(Session::Open { session, version, is_appending, expires: access.expires })
+        let writable = access.may_write();
+        let mut session =
+            ServingSession::new(PROTOCOL_VERSION, &version, Some(tips), writable, cursor);
+        if writable {
+            let foreign = foreign.into_iter();
+            foreign.for_each(|(replica, next)| session.handle_passed_over(replica, next));
+        }
+        let left = access.expires.duration_since(now).unwrap_or_default();
+        session.set_access(None, writable, left);
+        Ok(Session::Open {
+            session: Box::new(session),
+            version,
+            is_appending: false,
+            passes_over: false,
+            author,
+            expires: access.expires,
+        })
     }
 
     /// Tells a session what became of its append.
-    fn settle(&mut self, line: u64, tell: impl FnOnce(&mut ServingSession<Cursor>)) {
-        if let Some(Session::Open { session, is_appending, .. }) = self.sessions.get_mut(&line) {
+    fn settle(&mut self, line: u64, tell: impl FnOnce(&mut ServingSession<Cursor>, &mut bool)) {
+        if let Some(Session::Open { session, is_appending, passes_over, .. }) =
+            self.sessions.get_mut(&line)
+        {
             *is_appending = false;
-            tell(session);
+            tell(session, passes_over);
         }
     }
 

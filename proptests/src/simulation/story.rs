@@ -56,8 +56,9 @@ pub enum SimStep {
     /// The relay's clock is set by so many minutes. (Those of devices say nothing: every edit brings a
     /// time of its own.)
     SetClock { minutes: i8 },
-    /// A device may only read, from its next connection on, or may write again.
-    Grant { at: u8, may_write: bool },
+    /// A device may only read, from its next connection on, or may write again; and it is that of another
+    /// user.
+    Grant { at: u8, user: u8, may_write: bool },
     /// Everything is mended, and everybody waits until everybody has everything.
     Quiet,
 }
@@ -188,7 +189,7 @@ fn anything(dice: &mut Dice, (at, other, number): (u8, u8, u8), trouble: usize) 
         73..81 => SimStep::Hand { from: at, to: other },
         81..91 => SimStep::Arrive { which: number, to: at },
         91..95 => SimStep::SetClock { minutes: i8::from_le_bytes([byte(dice)]) },
-        _ => SimStep::Grant { at, may_write: number.is_multiple_of(3) },
+        _ => SimStep::Grant { at, user: other, may_write: !number.is_multiple_of(3) },
     }
 }
 

@@ -51,6 +51,8 @@ fn the_bytes_of_client_frames_never_change() {
     check(&get, &format!("2600000008027331{}ac02", "cd".repeat(32)));
     let presence = ClientFrame::Presence { clock: 300, state: bytes(b"{}") };
     check(&presence, "0600000009ac02027b7d");
+    check(&ClientFrame::Refresh { token: token() }, "050000000a03746f6b");
+    check(&ClientFrame::Signal { to: 300, message: bytes(&[9]) }, "050000000bac020109");
 }
 
 #[test]
@@ -76,6 +78,12 @@ fn the_bytes_of_relay_frames_never_change() {
     check(&RelayFrame::PeerLeft { peer: 300, clock: 4 }, "040000000cac0204");
     let snapshot = RelayFrame::Snapshot { bytes: vec![1, 2].into(), version: vec![7].into() };
     check(&snapshot, "060000000d0201020107");
+    let access = RelayFrame::Access { peer: 300, writable: true, expires_in: 400 };
+    check(&access, "060000000eac02019003");
+    let (subject, message) = ("ann".to_owned(), bytes(&[9]));
+    check(&RelayFrame::Signal { from: 300, subject, message }, "090000000fac0203616e6e0109");
+    check(&RelayFrame::NotYours { replica: 300, next: 4 }, "0400000010ac0204");
+    check(&RelayFrame::ComeBack { after: 300 }, "0300000011ac02");
 }
 
 #[test]
@@ -101,8 +109,8 @@ fn every_refusal_keeps_its_number() {
 #[test]
 fn unknown_kinds_and_empty_frames_are_errors() {
     assert_eq!(ClientFrame::decode(&[]), Err(FrameError::Empty));
-    assert_eq!(ClientFrame::decode(&[10]), Err(FrameError::UnknownKind { kind: 10 }));
-    assert_eq!(RelayFrame::decode(&[14]), Err(FrameError::UnknownKind { kind: 14 }));
+    assert_eq!(ClientFrame::decode(&[12]), Err(FrameError::UnknownKind { kind: 12 }));
+    assert_eq!(RelayFrame::decode(&[18]), Err(FrameError::UnknownKind { kind: 18 }));
     assert_eq!(RelayFrame::decode(&[0xff; 9]), Err(FrameError::UnknownKind { kind: 0xff }));
     assert_eq!(ClientFrame::decode(&[1, 0xff]), Err(FrameError::Malformed { kind: 1 }));
 }
@@ -134,7 +142,7 @@ fn any_bytes_give_a_frame_or_an_error() {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             *byte = state.to_be_bytes()[0];
         }
-        noise[0] %= 11;
+        noise[0] %= 19;
         let len = usize::from(noise[23] % 24);
         drop(ClientFrame::decode(&noise[..len]));
         drop(RelayFrame::decode(&noise[..len]));

@@ -4,43 +4,65 @@
 //! the other one is not served, so two peers that send at the same time never block each other.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use sds_engine::ReplicaId;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
 
+use super::credentials::Credentials;
 use super::presence::{Outgoing, PresenceLine};
 use super::shared::{DriverNumber, Shared, take_in_off_thread};
+use super::signals::SignalLine;
 use super::status::ConnectionState;
 use super::{ConnectOptions, SyncError, blobs};
 use crate::limits::OPEN_TIMEOUT;
 use crate::link::{Link, LinkError};
-use crate::message::{ClientFrame, RelayFrame, decode_datagram, encode_datagram};
+use crate::message::{
+    ClientFrame, RefusalCode, RelayFrame, Token, decode_datagram, encode_datagram,
+};
+use crate::presence::PeerId;
 use crate::random;
 use crate::reconnect::{NextAttempt, Reconnect};
 use crate::session::{ClientEvent, PeerMisbehaved};
 use crate::synced_store::{Purpose, TakenIn};
 use crate::transport::{Connection, FramePipe, Interest, Ready, connect};
 
+/// The status's last error while the relay waits for changes that it takes from others alone.
+const NOT_YOURS: &str = "not-yours";
+
 /// Keeps the store connected until `stop` says so or the relay refuses for good.
 pub(super) async fn run(
     shared: Arc<Shared>,
     number: DriverNumber,
     options: ConnectOptions,
+    mut credentials: Credentials,
     mut stop: watch::Receiver<bool>,
 ) {
     let mut reconnect = Reconnect::new();
     loop {
         shared.report_connection(number, ConnectionState::Connecting);
-        let connected = connect_once(&shared, number, &options, &mut stop).await;
-        let Err(failure) = connected else { return };
+        let connected = connect_once(&shared, number, &options, &mut credentials, &mut stop).await;
+        let Err(mut failure) = connected else { return };
         let code = failure.code();
         let (store, relay) = (&shared.id, options.url.host());
         tracing::info!(%store, relay, code, %failure, "not connected");
         let was_open =
             matches!(shared.status.borrow().connection, ConnectionState::Connected { .. });
+        let is_unauthorized =
+            matches!(failure, LinkError::Refused { code: RefusalCode::Unauthorized, .. });
+        if is_unauthorized {
+            let attempt = reconnect.attempt();
+            shared.report_connection(number, ConnectionState::WaitingToReconnect { attempt });
+            tokio::select! {
+                is_renewed = credentials.renew() => if is_renewed {
+                    failure = LinkError::Renewing;
+                },
+                () = stopped(&mut stop) => return,
+            }
+        }
         let next = reconnect.after(failure, was_open, random::jitter());
         let (state, delay) = match next {
             NextAttempt::Retry(delay) => {
@@ -75,6 +97,7 @@ async fn connect_once(
     shared: &Arc<Shared>,
     number: DriverNumber,
     options: &ConnectOptions,
+    credentials: &mut Credentials,
     stop: &mut watch::Receiver<bool>,
 ) -> Result<(), LinkError> {
     let connection = tokio::select! {
@@ -87,7 +110,7 @@ async fn connect_once(
         Ok(Ok((sender, receiver))) => {
             let stream = sender.id();
             let pipe = FramePipe::new(sender, receiver);
-            let link = Line::new(shared, number, options, (connection.clone(), stream), pipe);
+            let link = Line::new(shared, number, credentials, (connection.clone(), stream), pipe);
             match link {
                 Ok(link) => link.run(stop).await,
                 Err(error) => Err(LinkError::Engine(error)),
@@ -101,9 +124,10 @@ async fn connect_once(
 }
 
 /// One connection with one open store, and the line that it goes over.
-struct Line {
+struct Line<'a> {
     shared: Arc<Shared>,
     number: DriverNumber,
+    credentials: &'a mut Credentials,
     connection: Connection,
     link: Link,
     pipe: FramePipe<ClientFrame, RelayFrame>,
@@ -114,6 +138,9 @@ struct Line {
     /// Once the store is open.
     presence: Option<PresenceLine>,
     presence_set: watch::Receiver<u64>,
+    /// Once the relay has said how others see this side.
+    signals: Option<SignalLine>,
+    signal_sent: watch::Receiver<u64>,
     /// What of presence waits for room on the stream.
     presence_frame: Option<ClientFrame>,
     /// Whether the last frame was of presence, so that the next one is of the store, if there is one.
@@ -127,24 +154,27 @@ enum Turn {
     Saved,
     Datagram(Bytes),
     Presence,
+    Token(Token),
     Timeout,
 }
 
-impl Line {
+impl<'a> Line<'a> {
     fn new(
         shared: &Arc<Shared>,
         number: DriverNumber,
-        options: &ConnectOptions,
+        credentials: &'a mut Credentials,
         (connection, stream): (Connection, u64),
         pipe: FramePipe<ClientFrame, RelayFrame>,
     ) -> Result<Self, SyncError> {
-        let link = shared.open_link(&options.token)?;
+        let link = shared.open_link(&credentials.current())?;
         let saved = shared.saved.subscribe();
         let presence_set = shared.presence.set.subscribe();
+        let signal_sent = shared.signals.sent.subscribe();
         let (shared, blobs) = (Arc::clone(shared), JoinSet::new());
         Ok(Self {
             shared,
             number,
+            credentials,
             connection,
             link,
             pipe,
@@ -153,6 +183,8 @@ impl Line {
             blobs,
             presence: None,
             presence_set,
+            signals: None,
+            signal_sent,
             presence_frame: None,
             is_stores_turn: false,
         })
@@ -174,13 +206,14 @@ impl Line {
                 Turn::Pipe(Ready::Room(false)) => {}
                 Turn::Pipe(Ready::Received(frame)) => {
                     let frame = frame?.ok_or(LinkError::Ended)?;
-                    if let Some(frame) = self.handle_presence(frame) {
+                    if let Some(frame) = self.handle_aside(frame) {
                         self.link.handle_frame(frame)?;
                         self.handle_events().await?;
                     }
                 }
                 Turn::Datagram(bytes) => self.handle_datagram(&bytes),
                 Turn::Presence => {}
+                Turn::Token(token) => self.link.handle_token(token),
                 Turn::Saved => self.shared.handle_saved(&mut self.link)?,
                 Turn::Timeout => self.handle_timeout()?,
             }
@@ -192,8 +225,13 @@ impl Line {
     async fn next_turn(&mut self, stop: &mut watch::Receiver<bool>) -> Turn {
         let (link, now) = (self.link.poll_timeout(), Instant::now());
         let presence = self.presence.as_ref().and_then(|line| line.poll_timeout(now));
-        let deadline = link.into_iter().chain(presence).min();
-        let in_room = self.link.session().has_transmit() || self.presence_frame.is_some();
+        let signals = self.signals.as_ref().and_then(|line| line.poll_timeout(now));
+        let is_signal_due = signals.is_some_and(|due| due <= now);
+        // What is due already goes out as soon as there is room.
+        let signals = signals.filter(|_| !is_signal_due);
+        let deadline = [link, presence, signals].into_iter().flatten().min();
+        let in_room =
+            self.link.session().has_transmit() || self.presence_frame.is_some() || is_signal_due;
         let interest = Interest { in_room, in_frames: true };
         let timer = sleep_until(deadline.unwrap_or_else(Instant::now).into());
         tokio::select! {
@@ -204,6 +242,8 @@ impl Line {
                 Turn::Datagram(bytes)
             }
             Ok(()) = self.presence_set.changed() => Turn::Presence,
+            Ok(()) = self.signal_sent.changed() => Turn::Presence,
+            token = self.credentials.newer(), if self.link.is_syncing() => Turn::Token(token),
             () = timer, if deadline.is_some() => Turn::Timeout,
         }
     }
@@ -211,10 +251,16 @@ impl Line {
     /// What to send next: presence and the store by turns, so that many changes on a slow line do not
     /// make this side seem gone, and somebody who moves a lot does not hold the changes up.
     fn next_frame(&mut self) -> Option<ClientFrame> {
-        let presence = self.presence_frame.take_if(|_| !self.is_stores_turn);
-        self.is_stores_turn = presence.is_some();
-        let link = &mut self.link;
-        presence.or_else(|| link.poll_transmit()).or_else(|| self.presence_frame.take())
+        let aside = if self.is_stores_turn { None } else { self.next_aside() };
+        self.is_stores_turn = aside.is_some();
+        aside.or_else(|| self.link.poll_transmit()).or_else(|| self.next_aside())
+    }
+
+    /// What to send next that is not of the store.
+    fn next_aside(&mut self) -> Option<ClientFrame> {
+        let signals = &mut self.signals;
+        let presence = self.presence_frame.take();
+        presence.or_else(|| signals.as_mut()?.poll_transmit(Instant::now()))
     }
 
     fn handle_timeout(&mut self) -> Result<(), LinkError> {
@@ -225,10 +271,14 @@ impl Line {
         Ok(self.link.handle_timeout(now)?)
     }
 
-    /// Takes in a frame about presence, and gives any other back.
-    fn handle_presence(&self, frame: RelayFrame) -> Option<RelayFrame> {
-        match &self.presence {
-            Some(presence) => presence.handle_frame(frame),
+    /// Takes in a frame about presence, or from others, and gives any other back.
+    fn handle_aside(&self, frame: RelayFrame) -> Option<RelayFrame> {
+        let frame = match &self.presence {
+            Some(presence) => presence.handle_frame(frame)?,
+            None => frame,
+        };
+        match &self.signals {
+            Some(signals) => signals.handle_frame(frame),
             None => Some(frame),
         }
     }
@@ -264,8 +314,14 @@ impl Line {
                 ClientEvent::Opened => self.handle_opened()?,
                 ClientEvent::Changes(patch) => self.take_in(patch).await?,
                 ClientEvent::Stored => self.shared.note_stored(self.link.session().stored())?,
-                ClientEvent::Refused { code, message } => {
-                    return Err(LinkError::Refused { code, message });
+                ClientEvent::Access { peer, writable, expires_in } => {
+                    self.handle_access(peer, writable, expires_in).await?;
+                }
+                ClientEvent::NotYours { replica, next } => {
+                    self.handle_not_yours(replica, next).await?;
+                }
+                ClientEvent::Refused { code, message, after } => {
+                    return Err(LinkError::Refused { code, message, after });
                 }
             }
         }
@@ -294,16 +350,58 @@ impl Line {
         self.shared.handle_saved(&mut self.link)
     }
 
+    async fn handle_access(
+        &mut self,
+        peer: Option<PeerId>,
+        writable: bool,
+        expires_in: Duration,
+    ) -> Result<(), LinkError> {
+        let now = Instant::now();
+        self.credentials.note_access(expires_in, now);
+        if self.link.purpose() != Purpose::Sync {
+            return Ok(());
+        }
+        let link = &mut self.link;
+        let given_up = self.shared.give_up(|store, fresh| link.handle_access(store, fresh))?;
+        self.settle(given_up).await?;
+        if self.signals.is_none() {
+            self.signals = peer.map(|peer| self.shared.signals.open(peer, now));
+        }
+        self.shared.report_connection(self.number, ConnectionState::Connected { writable });
+        self.shared.handle_saved(&mut self.link)
+    }
+
+    async fn handle_not_yours(&mut self, replica: ReplicaId, next: u64) -> Result<(), LinkError> {
+        let (link, foreign) = (&mut self.link, (replica, next));
+        let give_up = |store: &mut _, fresh| link.handle_not_yours(store, foreign, fresh);
+        let given_up = self.shared.give_up(give_up)?;
+        self.shared.report(self.number, |status| {
+            status.last_error = Some(NOT_YOURS);
+            true
+        });
+        self.settle(given_up).await
+    }
+
+    /// Goes on with another connection if seats were given up.
+    async fn settle(&mut self, given_up: bool) -> Result<(), LinkError> {
+        if given_up {
+            // Nothing is sent before it is on disk, nor is any connection opened.
+            self.shared.flush().await?;
+            return Err(LinkError::Reseating);
+        }
+        Ok(())
+    }
+
     async fn take_in(&mut self, patch: Bytes) -> Result<(), LinkError> {
         if self.shared.is_disk_behind() {
             self.shared.flush().await?;
         }
-        let taken_in = take_in_off_thread(&self.shared, &self.link, patch).await?;
+        let taken_in = take_in_off_thread(&self.shared, &self.link, patch.clone()).await?;
         if matches!(taken_in, TakenIn::Settled { .. }) {
             // Nothing is sent before it is on disk, nor is any connection opened.
             self.shared.flush().await?;
         }
-        self.link.handle_taken_in(&taken_in)
+        self.link.handle_taken_in(&taken_in, &patch)
     }
 
     fn publish(&self) {

@@ -29,7 +29,7 @@ mod listener;
 mod service;
 
 pub use listener::{ListenError, ListenOptions, Listening};
-use service::{Opening, serve_store};
+use service::{Admitted, Opening, serve_store};
 
 /// Who is being served.
 #[derive(Clone)]
@@ -170,8 +170,9 @@ async fn serve_stream(
             let opening = Opening { protocol, version, seats };
             match visitor.admit(&shared, &store, &token) {
                 Ok(access) => {
-                    let _open = open.as_ref().map(|open| open.enter(access.as_ref()));
-                    serve_store(shared, access, opening, (sender, receiver), stop).await;
+                    let open = open.as_ref().map(|open| open.enter(access.as_ref()));
+                    let admitted = Admitted { visitor, access, open };
+                    serve_store(shared, admitted, opening, (sender, receiver), stop).await;
                 }
                 Err(refusal) => sender.refuse(refusal).await,
             }

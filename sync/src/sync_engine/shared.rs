@@ -15,6 +15,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::SyncError;
 use super::presence::Presence;
+use super::signals::Signals;
 use super::status::{BlobFetch, ConnectionState, SyncStatus};
 use super::writer::{Job, WriterGone, WriterHandle};
 use crate::blob_storage::BlobStorage;
@@ -40,6 +41,7 @@ pub(super) struct Shared {
     pub(super) blobs_changed: watch::Sender<u64>,
     core: Mutex<SyncedStore>,
     pub(super) presence: Arc<Presence>,
+    pub(super) signals: Arc<Signals>,
     pub(super) writer: WriterHandle,
     /// Which of the drivers, counted, speaks for the connection. Only changes with the status
     /// locked.
@@ -64,9 +66,20 @@ impl Shared {
         writer: WriterHandle,
     ) -> Self {
         let (id, blobs) = (store.id().clone(), Arc::clone(store.blobs()));
-        let (core, blobs_changed) = (Mutex::new(store), watch::Sender::new(0));
-        let (speaker, presence) = (AtomicU64::new(0), Arc::default());
-        Self { id, status, saved, blobs, blobs_changed, core, presence, writer, speaker }
+        let blobs_changed = watch::Sender::new(0);
+        let (presence, signals) = (Arc::default(), Arc::default());
+        Self {
+            id,
+            status,
+            saved,
+            blobs,
+            blobs_changed,
+            core: Mutex::new(store),
+            presence,
+            signals,
+            writer,
+            speaker: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn read<T>(&self, look: impl FnOnce(&DataStore) -> T) -> Result<T, SyncError> {
@@ -97,6 +110,19 @@ impl Shared {
             self.writer.ask(Job::Append(handover)).map_err(SyncError::from)?;
         }
         Ok(())
+    }
+
+    /// Acts on what `act` finds out about seats that are not this side's at the relay; whether that has
+    /// to reach the disk, and another connection has to be opened.
+    pub(super) fn give_up(
+        &self,
+        act: impl FnOnce(&mut SyncedStore, ReplicaId) -> Result<Option<Handover>, LinkError>,
+    ) -> Result<bool, LinkError> {
+        let mut core = self.core()?;
+        let given_up = act(&mut core, random::replica_id())?;
+        let has_to = given_up.is_some();
+        given_up.map_or(Ok(()), |handover| self.hand_over_settled(handover))?;
+        Ok(has_to)
     }
 
     /// Queues what has reached the disk and the relay lacks.

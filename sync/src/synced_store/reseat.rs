@@ -114,6 +114,41 @@ impl SyncedStore {
         Ok(Some(Handover { batch, upto: self.ledger.version.clone() }))
     }
 
+    /// Acts on a relay that takes changes of some replicas, beyond these counters, from others alone, and
+    /// has `stored` in all. What was made here under such ids and is not at the relay is made again under
+    /// another one; the id in use is given up. Says what is to be written before anything else, if
+    /// anything. The store may have lost changes by their former names.
+    pub(crate) fn give_up(
+        &mut self,
+        foreign: &[(ReplicaId, u64)],
+        stored: &Version,
+        fresh: ReplicaId,
+    ) -> Result<Option<Handover>, SyncError> {
+        let Self { store, ledger, .. } = self;
+        let seats = &ledger.seats;
+        let mut version = stored.clone();
+        foreign.iter().for_each(|(replica, next)| version.advance(*replica, *next));
+        let is_foreign = |replica: &ReplicaId| foreign.iter().any(|(other, _)| other == replica);
+        let has_more = |(replica, next): &(ReplicaId, u64)| seats.made(*replica) > *next;
+        let is_in_use = is_foreign(&store.replica_id());
+        if !is_in_use && !foreign.iter().any(has_more) {
+            return Ok(None);
+        }
+        let missing = || SyncError::Storage(history_missing(&self.id));
+        let common = seats.common_with(store, &version, &[], &[]).ok_or_else(missing)?;
+        let is_beyond = |(replica, chain): &(ReplicaId, Chain)| {
+            is_foreign(replica) && seats.made(*replica) > chain.counter
+        };
+        let batch = if common.iter().any(is_beyond) {
+            self.remake(&common, fresh)?
+        } else {
+            self.take_new_seat(fresh)?;
+            Batch { seats: self.ledger.seats.take_changed(), ..Batch::default() }
+        };
+        tracing::warn!(store = %self.id, "an id of this file belongs to somebody else at the relay");
+        Ok(Some(Handover { batch, upto: self.ledger.version.clone() }))
+    }
+
     /// Makes again what the seats have beyond `common`, under a new id; says what is to be written.
     ///
     /// The id follows from the first change that is made again: another copy of the file that makes it

@@ -8,17 +8,17 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
     ClientConfig, Endpoint, IdleTimeout, SendDatagramError, ServerConfig, TransportConfig, VarInt,
 };
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::time::timeout;
 
 use super::race::{interleave, race};
 use super::stream::{FrameReceiver, FrameSender, StreamError};
 use super::trust::client_config;
 use super::{ALPN, RelayUrl, TransportError, Trust};
+use crate::certificate::LiveIdentity;
 use crate::limits::{
     CLOSE_TIMEOUT, CONNECT_TIMEOUT, CONNECTION_WINDOW_BYTES, DATAGRAM_BUFFER_BYTES,
-    FRAME_BYTES_MAX, IDLE_TIMEOUT, KEEP_ALIVE_INTERVAL, STRANGER_WINDOW_BYTES, STREAM_WINDOW_BYTES,
-    STREAMS_MAX,
+    FRAME_BYTES_MAX, IDLE_TIMEOUT, INCOMING_BUFFER_BYTES, INCOMING_BUFFERS_BYTES, INCOMING_MAX,
+    KEEP_ALIVE_INTERVAL, STRANGER_WINDOW_BYTES, STREAM_WINDOW_BYTES,
 };
 
 /// A connection to a relay.
@@ -92,27 +92,32 @@ pub fn send_datagram(connection: &quinn::Connection, bytes: Bytes) -> bool {
     fits && !matches!(connection.send_datagram(bytes), Err(SendDatagramError::TooLarge))
 }
 
-/// An endpoint that takes connections of clients. Each may have little under way until its window
-/// is widened.
+/// An endpoint that takes connections of clients, and shows them the certificate that `identity` has at
+/// the time. Each may have `streams` streams and little under way until its bounds are widened.
 ///
 /// # Errors
-/// If the key does not fit the certificate, or the address is taken.
+/// If the address is taken.
 pub fn server_endpoint(
     listen: SocketAddr,
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    identity: Arc<LiveIdentity>,
+    streams: u32,
 ) -> Result<Endpoint, TransportError> {
     let failed = |error| TransportError::Tls(Arc::new(error));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut tls = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
-        .map_err(failed)?;
+        .map_err(failed)?
+        .with_no_client_auth()
+        .with_cert_resolver(identity);
     tls.alpn_protocols = vec![ALPN.to_vec()];
     let crypto =
         QuicServerConfig::try_from(tls).map_err(|_| failed(rustls::Error::HandshakeNotComplete))?;
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
-    config.transport_config(transport_config(STREAMS_MAX, STRANGER_WINDOW_BYTES));
+    config
+        .transport_config(transport_config(streams, STRANGER_WINDOW_BYTES))
+        .max_incoming(INCOMING_MAX)
+        .incoming_buffer_size(INCOMING_BUFFER_BYTES)
+        .incoming_buffer_size_total(INCOMING_BUFFERS_BYTES);
     Endpoint::server(config, listen).map_err(|error| TransportError::Socket(Arc::new(error)))
 }
 

@@ -1,12 +1,14 @@
 //! Frames in either direction: on a QUIC stream, or on a local socket.
 
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use interprocess::local_socket::tokio as local;
 use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::TransportError;
 use crate::limits::{OPEN_TIMEOUT, READ_BYTES_MAX};
@@ -122,11 +124,20 @@ impl FrameSender {
     }
 }
 
+/// How fast somebody may send. Who sends faster is read later, so that its own connection holds it up.
+pub trait Pace: Send + Sync + fmt::Debug {
+    /// Notes what has come in; says how long nothing further is to be read then.
+    fn note(&self, frames: usize, bytes: usize) -> Duration;
+}
+
 /// The half of a stream that receives.
 #[derive(Debug)]
 pub struct FrameReceiver {
     stream: Incoming,
     buffer: FrameBuffer,
+    pace: Option<Arc<dyn Pace>>,
+    /// Until when nothing further is read.
+    pause: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -157,13 +168,21 @@ impl FrameReceiver {
     /// Receives from `stream` frames of at most `max` bytes.
     #[must_use]
     pub fn new(stream: RecvStream, max: usize) -> Self {
-        Self { stream: Incoming::Quic(stream), buffer: FrameBuffer::new(max) }
+        Self::of(Incoming::Quic(stream), max)
     }
 
     /// Receives from a local socket frames of at most `max` bytes.
     pub(crate) fn local(stream: Arc<local::Stream>, max: usize) -> Self {
-        let stream = Incoming::Local(stream, BytesMut::new());
-        Self { stream, buffer: FrameBuffer::new(max) }
+        Self::of(Incoming::Local(stream, BytesMut::new()), max)
+    }
+
+    fn of(stream: Incoming, max: usize) -> Self {
+        Self { stream, buffer: FrameBuffer::new(max), pause: None, pace: None }
+    }
+
+    /// Lets the other side send only so fast.
+    pub fn set_pace(&mut self, pace: Arc<dyn Pace>) {
+        self.pace = Some(pace);
     }
 
     /// Changes the bound for the frames to come.
@@ -179,15 +198,28 @@ impl FrameReceiver {
     /// If what arrives is no frame, or the stream was cut off.
     pub async fn next<F: Frame>(&mut self) -> Result<Option<F>, StreamError> {
         loop {
+            if let Some(until) = self.pause {
+                sleep_until(until).await;
+                self.pause = None;
+            }
             if let Some(frame) = self.buffer.next_frame()? {
+                self.note(1, 0);
                 return Ok(Some(frame));
             }
             match self.stream.next().await? {
-                Some(bytes) => self.buffer.extend(&bytes),
+                Some(bytes) => {
+                    self.note(0, bytes.len());
+                    self.buffer.extend(&bytes);
+                }
                 None if self.buffer.is_empty() => return Ok(None),
                 None => return Err(StreamError::CutOff),
             }
         }
+    }
+
+    fn note(&mut self, frames: usize, bytes: usize) {
+        let wait = self.pace.as_ref().map(|pace| pace.note(frames, bytes));
+        self.pause = wait.filter(|wait| !wait.is_zero()).map(|wait| Instant::now() + wait);
     }
 
     /// Tells the other side that nothing further is read.

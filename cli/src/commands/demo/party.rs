@@ -89,7 +89,7 @@ impl Access {
     /// A token to write to the store.
     fn token(&self, subject: &str) -> Result<Token, Failure> {
         let grant = Grant {
-            store: self.store.clone(),
+            stores: self.store.clone().into(),
             subject: subject.to_owned(),
             scope: Scope::Write,
             lifetime: Duration::from_secs(3600),

@@ -1,12 +1,12 @@
 //! Serving peers over QUIC, as a relay serves its clients: so two devices on one network need no relay.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use quinn::{Connection, Endpoint, Incoming, VarInt};
+use quinn::{Connection, Endpoint, VarInt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -14,14 +14,14 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::super::shared::Shared;
 use super::{Visitor, serve_stream, stopped};
 use crate::access::{Access, Gate, Secret};
-use crate::certificate::{CertificateError, CertificateSource, Identity};
+use crate::certificate::{CertificateError, CertificateSource, LiveIdentity};
 use crate::limits::{
     CONNECTION_WINDOW_BYTES, FIRST_FRAME_BYTES_MAX, IDLE_CONNECTION_TIMEOUT, PEERS_MAX,
-    STOP_TIMEOUT, UNPROVED_PEERS_MAX,
+    STOP_TIMEOUT, STREAMS_MAX, UNPROVED_PEERS_MAX,
 };
 use crate::transport::{
-    CertificateHash, FrameReceiver, FrameSender, RelayUrl, TransportError, UrlError,
-    server_endpoint,
+    Admission, CertificateHash, FrameReceiver, FrameSender, RelayUrl, TransportError, UrlError,
+    serve_connections, server_endpoint,
 };
 
 /// Where peers may connect, and which.
@@ -85,16 +85,16 @@ impl Listening {
         stop: watch::Receiver<bool>,
     ) -> Result<Self, ListenError> {
         let ListenOptions { listen, secret, certificate, folder } = options;
-        let load = move || Identity::load(&certificate, &folder);
+        let load = move || LiveIdentity::load(&certificate, &folder);
         let loaded = tokio::task::spawn_blocking(load).await;
         let identity = loaded.map_err(|_| ListenError::Stopped)??;
-        let certificate_hash = CertificateHash::of(identity.chain.first().map_or(&[], |it| it));
+        let certificate_hash = identity.hash();
         let refused = |source| ListenError::Listen { listen, source };
-        let endpoint = server_endpoint(listen, identity.chain, identity.key).map_err(refused)?;
+        let endpoint = server_endpoint(listen, Arc::new(identity), STREAMS_MAX).map_err(refused)?;
         let no_address = |error| refused(TransportError::Socket(Arc::new(error)));
         let local_addr = endpoint.local_addr().map_err(no_address)?;
         let (own_stop, stopped) = watch::channel(false);
-        let gate = Arc::new(Gate::new(&secret, None));
+        let gate = Arc::new(Gate::new(secret, None));
         let accepting =
             accept(shared, gate, endpoint.clone(), Stops { engine: stop, own: stopped });
         let task = tokio::spawn(accepting);
@@ -119,13 +119,7 @@ impl Listening {
     /// # Errors
     /// If `host` is none.
     pub fn url(&self, host: Option<&str>) -> Result<RelayUrl, UrlError> {
-        let ip = match self.local_addr.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-            ip => ip,
-        };
-        let host = host.map_or_else(|| ip.to_string(), str::to_owned);
-        RelayUrl::new(&host, self.local_addr.port(), Some(self.certificate_hash))
+        RelayUrl::of_listener(self.local_addr, host, self.certificate_hash)
     }
 
     /// Tells all peers that it is over, and waits until what they have sent is on disk.
@@ -198,6 +192,15 @@ impl OpenStore {
     }
 }
 
+impl Entered {
+    /// Notes what the peer may do from now on.
+    pub(super) fn set_may_write(&mut self, may_write: bool) {
+        self.open.writers.fetch_add(usize::from(may_write), Ordering::Relaxed);
+        self.open.writers.fetch_sub(usize::from(self.may_write), Ordering::Relaxed);
+        self.may_write = may_write;
+    }
+}
+
 impl Drop for Entered {
     fn drop(&mut self) {
         *self.open.idle_since() = Instant::now();
@@ -224,40 +227,15 @@ impl Stops {
 
 async fn accept(shared: Arc<Shared>, gate: Arc<Gate>, endpoint: Endpoint, mut stops: Stops) {
     let (stop, stopping) = watch::channel(false);
-    let (mut handshakes, mut connections) = (JoinSet::new(), JoinSet::new());
-    loop {
-        tokio::select! {
-            () = stops.stopped() => break,
-            Some(_) = connections.join_next() => {}
-            Some(shaken) = handshakes.join_next() => {
-                if let Ok(Some(connection)) = shaken {
-                    let (shared, gate) = (Arc::clone(&shared), Arc::clone(&gate));
-                    connections.spawn(serve(shared, gate, connection, stopping.clone()));
-                }
-            }
-            incoming = endpoint.accept() => {
-                let Some(incoming) = incoming else { break };
-                if connections.len() + handshakes.len() >= PEERS_MAX {
-                    incoming.refuse();
-                } else if handshakes.len() >= UNPROVED_PEERS_MAX
-                    && !incoming.remote_address_validated()
-                {
-                    // Only who has proved its address already cannot be asked to.
-                    let _asked = incoming.retry();
-                } else {
-                    handshakes.spawn(shake_hands(incoming));
-                }
-            }
-        }
-    }
-    // Who has not even shaken hands is not waited for.
-    drop(handshakes);
-    stop.send_replace(true);
-    while connections.join_next().await.is_some() {}
-}
-
-async fn shake_hands(incoming: Incoming) -> Option<Connection> {
-    timeout(IDLE_CONNECTION_TIMEOUT, incoming).await.ok()?.ok()
+    let admission = Admission { connections_max: PEERS_MAX, unproved_max: UNPROVED_PEERS_MAX };
+    let stopped = async {
+        stops.stopped().await;
+        stop.send_replace(true);
+    };
+    serve_connections(endpoint, &admission, stopped, |connection| {
+        serve(Arc::clone(&shared), Arc::clone(&gate), connection, stopping.clone())
+    })
+    .await;
 }
 
 /// Serves a connection until the peer leaves, opens nothing, or this side stops.

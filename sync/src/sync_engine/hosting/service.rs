@@ -14,11 +14,12 @@ use tokio::time::sleep;
 
 use super::super::SyncError;
 use super::super::shared::Shared;
-use super::stopped;
+use super::listener::Entered;
+use super::{Visitor, stopped};
 use crate::access::Access;
 use crate::intake::Taken;
 use crate::limits::{FRAME_BYTES_MAX, OPEN_SEATS_MAX, PROTOCOL_VERSION};
-use crate::message::{ClientFrame, RefusalCode, RelayFrame, SeatTip};
+use crate::message::{ClientFrame, RefusalCode, RelayFrame, SeatTip, Token};
 use crate::serving_session::{Refusal, ServingSession};
 use crate::transport::{FramePipe, FrameReceiver, FrameSender, Interest, Ready, StreamError};
 
@@ -30,6 +31,8 @@ const STORAGE_FAILED: Refusal =
     Refusal::new(RefusalCode::StorageFailed, "this side cannot read or write its file");
 const SHUTTING_DOWN: Refusal =
     Refusal::new(RefusalCode::ShuttingDown, "this side is about to stop; try again soon");
+const OTHER_SUBJECT: Refusal =
+    Refusal::new(RefusalCode::Forbidden, "the newer token is of another subject");
 const EXPIRED: Refusal = Refusal::new(RefusalCode::Unauthorized, "the token has expired");
 
 /// What opens a store.
@@ -37,6 +40,15 @@ pub(super) struct Opening {
     pub(super) protocol: u16,
     pub(super) version: Bytes,
     pub(super) seats: Vec<u64>,
+}
+
+/// Who is served.
+pub(super) struct Admitted {
+    pub(super) visitor: Visitor,
+    /// What a peer may do; a guest may do everything.
+    pub(super) access: Option<Access>,
+    /// A peer's entry among those who have the store open on its connection.
+    pub(super) open: Option<Entered>,
 }
 
 /// A seat that a guest has, until this is dropped.
@@ -51,25 +63,26 @@ impl Drop for Lent {
     }
 }
 
-/// Serves a visitor that was admitted, until either side ends it. Only a guest has no `access`.
+/// Serves a visitor until either side ends it.
 pub(super) async fn serve_store(
     shared: Arc<Shared>,
-    access: Option<Access>,
+    admitted: Admitted,
     opening: Opening,
     (sender, mut receiver): (FrameSender, FrameReceiver),
     stop: watch::Receiver<bool>,
 ) {
     // Before anything is looked up, so that no commit is missed.
     let saved = shared.saved.subscribe();
-    let (lent, session) = match open(&shared, access.as_ref(), &opening).await {
+    let (lent, session) = match open(&shared, admitted.access.as_ref(), &opening).await {
         Ok(opened) => opened,
         Err(refusal) => return sender.refuse(refusal).await,
     };
     receiver.set_max(FRAME_BYTES_MAX);
     let pipe = FramePipe::new(sender, receiver);
-    let expires = access.map(|access| access.expires);
     let (pending, is_behind) = (None, true);
-    let service = Service { shared, session, pipe, lent, saved, is_behind, pending, expires, stop };
+    let mut service =
+        Service { shared, session, pipe, lent, saved, is_behind, pending, admitted, stop };
+    service.tell_access();
     service.run().await;
 }
 
@@ -109,7 +122,7 @@ async fn open(
         (Some(_), _) => tips(shared, opening.seats.clone()).await?,
     };
     let writable = access.is_none_or(Access::may_write);
-    let session = ServingSession::new(&version, Some(seats), writable, had);
+    let session = ServingSession::new(opening.protocol, &version, Some(seats), writable, had);
     Ok((
         lent,
         match snapshot {
@@ -148,7 +161,7 @@ struct Service {
     /// Whether there may be changes that the visitor lacks.
     is_behind: bool,
     pending: Option<Append>,
-    expires: Option<SystemTime>,
+    admitted: Admitted,
     stop: watch::Receiver<bool>,
 }
 
@@ -196,7 +209,7 @@ impl Service {
             in_frames: self.pending.is_none() && self.session.wants_frames(),
         };
         let left =
-            self.expires.map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());
+            self.expires().map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());
         let appended = async {
             match &mut self.pending {
                 Some(append) => append.await,
@@ -212,8 +225,12 @@ impl Service {
         }
     }
 
+    fn expires(&self) -> Option<SystemTime> {
+        Some(self.admitted.access.as_ref()?.expires)
+    }
+
     fn is_expired(&self) -> bool {
-        self.expires.is_some_and(|end| end <= SystemTime::now())
+        self.expires().is_some_and(|end| end <= SystemTime::now())
     }
 
     /// Hands over what has come in; all that has arrived is one append.
@@ -233,7 +250,8 @@ impl Service {
     fn handle_received(&mut self, received: Result<Option<ClientFrame>, StreamError>) {
         match received {
             // Who is here is told by relays alone.
-            Ok(Some(ClientFrame::Presence { .. })) => {}
+            Ok(Some(ClientFrame::Presence { .. } | ClientFrame::Signal { .. })) => {}
+            Ok(Some(ClientFrame::Refresh { token })) => self.refresh(&token),
             Ok(frame) => self.session.handle_frame(frame.unwrap_or(ClientFrame::Bye)),
             Err(StreamError::Frame(_)) => {
                 let message = "a frame is not well formed, or too large";
@@ -241,6 +259,30 @@ impl Service {
             }
             // Nobody is there any more to be told.
             Err(_) => self.session.handle_frame(ClientFrame::Bye),
+        }
+    }
+
+    /// Goes on with a newer token of the same peer.
+    fn refresh(&mut self, token: &Token) {
+        let Admitted { visitor, access, open } = &mut self.admitted;
+        let Some(former) = access else { return };
+        match visitor.admit(&self.shared, self.shared.id.as_str(), token) {
+            Ok(Some(newer)) if newer.subject == former.subject => {
+                if let Some(open) = open {
+                    open.set_may_write(newer.may_write());
+                }
+                *former = newer;
+                self.tell_access();
+            }
+            Ok(_) => self.session.refuse(OTHER_SUBJECT),
+            Err(refusal) => self.session.refuse(refusal),
+        }
+    }
+
+    fn tell_access(&mut self) {
+        if let Some(access) = &self.admitted.access {
+            let left = access.expires.duration_since(SystemTime::now()).unwrap_or_default();
+            self.session.set_access(None, access.may_write(), left);
         }
     }
 

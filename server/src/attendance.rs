@@ -1,0 +1,197 @@
+//! A client's part in what those who have a store open say to each other: presence, and messages.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use sds_sync::limits::{SIGNAL_BYTES_MAX, SIGNALS_WAITING_MAX};
+use sds_sync::presence::PeerId;
+use sds_sync::{Allowance, ClientFrame, Refusal, RefusalCode, RelayFrame, StoreId};
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep_until;
+
+use crate::connection::Peer;
+use crate::limits::Limit;
+use crate::presence_seat::PresenceSeat;
+use crate::rooms::{Member, Rooms};
+
+/// The first version of the protocol with presence.
+const PRESENCE_SINCE: u16 = 3;
+
+/// The first version of the protocol with messages.
+const SIGNALS_SINCE: u16 = 4;
+
+const SIGNAL_TOO_LARGE: Refusal =
+    Refusal::new(RefusalCode::TooLarge, "the message is larger than allowed");
+
+/// A client that takes part, until this is dropped.
+pub(crate) struct Attendance {
+    peer: Arc<Peer>,
+    stream: u64,
+    seat: Arc<PresenceSeat>,
+    /// Up to where the client has heard of the others.
+    revision: u64,
+    changed: watch::Receiver<u64>,
+    /// None for a client of a version without.
+    inbox: Option<Inbox>,
+    /// What waits for room on the stream.
+    frame: Option<RelayFrame>,
+    /// Whether the next frame is of the store, if there is one: the first, which is Opened, and one after
+    /// each that is not.
+    is_stores_turn: bool,
+}
+
+/// A client's messages, until this is dropped.
+struct Inbox {
+    rooms: Arc<Rooms>,
+    store: StoreId,
+    own: PeerId,
+    waiting: mpsc::Receiver<RelayFrame>,
+    allowance: Allowance,
+}
+
+impl Attendance {
+    /// Begins to take part, if the client's version of the protocol knows of it.
+    pub(crate) fn begin(
+        peer: &Arc<Peer>,
+        protocol: u16,
+        stream: u64,
+        member: &Member,
+        subject: &str,
+    ) -> Option<Self> {
+        if protocol < PRESENCE_SINCE {
+            return None;
+        }
+        let seat = Arc::new(PresenceSeat::new(member, subject.to_owned(), &peer.node.limits));
+        peer.set_seat(stream, Some(Arc::clone(&seat)));
+        let per_second = peer.node.limits.signals_per_second;
+        let inbox = (protocol >= SIGNALS_SINCE).then(|| Inbox::new(member, &seat, per_second));
+        Some(Self {
+            peer: Arc::clone(peer),
+            stream,
+            seat,
+            revision: 0,
+            changed: member.watch_presence(),
+            inbox,
+            frame: None,
+            is_stores_turn: true,
+        })
+    }
+
+    /// How the others see the client.
+    pub(crate) fn own(&self) -> PeerId {
+        self.seat.peer()
+    }
+
+    /// Takes in a frame if it is one for the others, and else gives it back.
+    ///
+    /// # Errors
+    /// If the client must not say such a thing.
+    pub(crate) fn handle_frame(
+        &mut self,
+        frame: ClientFrame,
+    ) -> Result<Option<ClientFrame>, Refusal> {
+        match (frame, &mut self.inbox) {
+            (ClientFrame::Presence { clock, state }, _) => {
+                self.peer.show(&self.seat, clock, state, true);
+                Ok(None)
+            }
+            (ClientFrame::Signal { message, .. }, _) if message.len() > SIGNAL_BYTES_MAX => {
+                Err(SIGNAL_TOO_LARGE)
+            }
+            (ClientFrame::Signal { to, message }, Some(inbox)) => {
+                let metrics = &self.peer.node.metrics;
+                if inbox.allowance.take(Instant::now()) {
+                    let subject = self.seat.subject().to_owned();
+                    let delivered = inbox.send(PeerId::new(to), subject, message);
+                    metrics.signals.inc_by(delivered);
+                } else {
+                    metrics.limit_hit(Limit::SignalRate);
+                }
+                Ok(None)
+            }
+            (other, _) => Ok(Some(other)),
+        }
+    }
+
+    /// Tells the client of the others, until something has to wait for room on the stream.
+    pub(crate) fn tell(&mut self) {
+        while self.frame.is_none()
+            && let Some((revision, frame, is_settled)) = self.seat.next(self.revision)
+        {
+            self.revision = revision;
+            self.peer.node.metrics.presence_delivered.inc();
+            if is_settled || !self.peer.send_datagram(self.stream, &frame) {
+                self.frame = Some(frame);
+            }
+        }
+        if self.frame.is_none()
+            && let Some(inbox) = &mut self.inbox
+        {
+            self.frame = inbox.waiting.try_recv().ok();
+        }
+    }
+
+    /// Whether a frame waits.
+    pub(crate) const fn has_frame(&self) -> bool {
+        self.frame.is_some()
+    }
+
+    /// The frame that waits, if it is its turn.
+    pub(crate) fn take_turn(&mut self) -> Option<RelayFrame> {
+        let frame = self.frame.take_if(|_| !self.is_stores_turn);
+        self.is_stores_turn = frame.is_some();
+        frame
+    }
+
+    /// The frame that waits.
+    pub(crate) fn take_frame(&mut self) -> Option<RelayFrame> {
+        self.frame.take()
+    }
+
+    /// Waits until there may be more to tell.
+    pub(crate) async fn wait(&mut self) {
+        let due = self.seat.poll_timeout();
+        let timer = sleep_until(due.unwrap_or_else(Instant::now).into());
+        let is_free = self.frame.is_none();
+        let message = async {
+            match &mut self.inbox {
+                Some(inbox) if is_free => inbox.waiting.recv().await,
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Ok(()) = self.changed.changed() => {}
+            Some(frame) = message => self.frame = Some(frame),
+            () = timer, if due.is_some() => self.seat.handle_timeout(),
+        }
+    }
+}
+
+impl Drop for Attendance {
+    fn drop(&mut self) {
+        self.peer.set_seat(self.stream, None);
+    }
+}
+
+impl Inbox {
+    fn new(member: &Member, seat: &PresenceSeat, per_second: u32) -> Self {
+        let (sender, waiting) = mpsc::channel(SIGNALS_WAITING_MAX);
+        let (rooms, store, own) = (Arc::clone(member.rooms()), member.store().clone(), seat.peer());
+        rooms.open_inbox(&store, own, sender);
+        Self { rooms, store, own, waiting, allowance: Allowance::new(per_second, Instant::now()) }
+    }
+
+    /// Passes a message on to one of the others, or to all; says how many get it. Those whose inbox is
+    /// full do not.
+    fn send(&self, to: Option<PeerId>, subject: String, message: Bytes) -> u64 {
+        let frame = RelayFrame::Signal { from: self.own.0, subject, message };
+        self.rooms.signal(&self.store, self.own, to, &frame)
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.rooms.close_inbox(&self.store, self.own);
+    }
+}

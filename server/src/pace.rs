@@ -1,0 +1,204 @@
+//! How fast clients may send: each connection, and all connections of one subject together.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use sds_sync::transport::Pace;
+
+use crate::limits::{Limit, Limits};
+use crate::metrics::Metrics;
+use crate::rate::Bucket;
+
+/// The subjects that have stores open.
+#[derive(Debug, Default)]
+pub(crate) struct Subjects {
+    /// Only those with connections.
+    known: Mutex<HashMap<Arc<str>, Subject>>,
+}
+
+#[derive(Debug)]
+struct Subject {
+    connections: u32,
+    bytes: Arc<Mutex<Bucket>>,
+}
+
+/// A connection on which a subject has stores open, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct SubjectSeat {
+    subjects: Arc<Subjects>,
+    name: Arc<str>,
+    bytes: Arc<Mutex<Bucket>>,
+}
+
+impl Subjects {
+    /// Counts a connection of `name`, until the answer is dropped. None if there are too many.
+    pub(crate) fn enter(self: &Arc<Self>, name: &str, limits: &Limits) -> Option<SubjectSeat> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known.contains_key(name) {
+            let bytes = Bucket::new(limits.bytes_per_second_per_subject, Instant::now());
+            let bytes = Arc::new(Mutex::new(bytes));
+            known.insert(name.into(), Subject { connections: 0, bytes });
+        }
+        let (name, _) = known.get_key_value(name)?;
+        let (name, subjects) = (Arc::clone(name), Arc::clone(self));
+        let subject = known.get_mut(&name)?;
+        if subject.connections >= limits.connections_per_subject {
+            return None;
+        }
+        subject.connections += 1;
+        Some(SubjectSeat { subjects, name, bytes: Arc::clone(&subject.bytes) })
+    }
+}
+
+impl SubjectSeat {
+    /// Whose it is.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for SubjectSeat {
+    fn drop(&mut self) {
+        let mut known = self.subjects.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(subject) = known.get_mut(&self.name) {
+            subject.connections -= 1;
+            if subject.connections == 0 {
+                known.remove(&self.name);
+            }
+        }
+    }
+}
+
+/// How fast one connection may send.
+#[derive(Debug)]
+pub(crate) struct ConnectionPace {
+    metrics: Arc<Metrics>,
+    rates: Mutex<Rates>,
+}
+
+#[derive(Debug)]
+struct Rates {
+    frames: Bucket,
+    bytes: Bucket,
+    /// Those who have stores open on the connection; never more than it may have open.
+    subjects: Vec<Weak<SubjectSeat>>,
+}
+
+impl ConnectionPace {
+    /// That of a stranger.
+    pub(crate) fn new(limits: &Limits, metrics: Arc<Metrics>) -> Self {
+        let now = Instant::now();
+        let rates = Rates {
+            frames: Bucket::new(limits.stranger_frames_per_second, now),
+            bytes: Bucket::new(limits.stranger_bytes_per_second, now),
+            subjects: Vec::new(),
+        };
+        Self { metrics, rates: Mutex::new(rates) }
+    }
+
+    /// That of somebody who has shown a token, from now on.
+    pub(crate) fn widen(&self, limits: &Limits) {
+        let now = Instant::now();
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        rates.frames.set_rate(limits.frames_per_second, now);
+        rates.bytes.set_rate(limits.bytes_per_second, now);
+    }
+
+    /// Counts what comes from now on against `seat` too, as long as it is there.
+    pub(crate) fn add(&self, seat: &Arc<SubjectSeat>) {
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        rates.subjects.retain(|seat| seat.strong_count() > 0);
+        rates.subjects.push(Arc::downgrade(seat));
+    }
+}
+
+impl Pace for ConnectionPace {
+    fn note(&self, frames: usize, bytes: usize) -> Duration {
+        let now = Instant::now();
+        let steps = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        let by_frames = rates.frames.spend(steps(frames), now);
+        let by_bytes = rates.bytes.spend(steps(bytes), now);
+        let by_subject = rates.subjects.iter().filter_map(Weak::upgrade).map(|seat| {
+            let mut rate = seat.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+            rate.spend(steps(bytes), now)
+        });
+        let by_subject = by_subject.max().unwrap_or_default();
+        drop(rates);
+        let waits = [
+            (by_frames, Limit::FrameRate),
+            (by_bytes, Limit::ByteRate),
+            (by_subject, Limit::SubjectByteRate),
+        ];
+        for (_, limit) in waits.into_iter().filter(|(wait, _)| !wait.is_zero()) {
+            self.metrics.limit_hit(limit);
+        }
+        by_frames.max(by_bytes).max(by_subject)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits() -> Limits {
+        Limits {
+            connections_per_subject: 2,
+            bytes_per_second_per_subject: 3 << 20,
+            bytes_per_second: 2 << 20,
+            ..Limits::default()
+        }
+    }
+
+    #[test]
+    fn a_subject_has_so_many_connections_and_others_have_theirs() {
+        let (subjects, limits) = (Arc::new(Subjects::default()), limits());
+        let enter = |name| subjects.enter(name, &limits);
+        let (first, second) = (enter("ann"), enter("ann"));
+        assert!(first.is_some() && second.is_some());
+        assert!(enter("ann").is_none());
+        assert!(enter("bob").is_some());
+        drop(first);
+        assert!(enter("ann").is_some());
+        drop(second);
+        assert!(subjects.known.lock().unwrap().is_empty(), "who has left is forgotten");
+    }
+
+    #[test]
+    fn strangers_are_slower_and_each_bound_is_its_own() {
+        let (metrics, limits) = (Arc::<Metrics>::default(), limits());
+        let pace = ConnectionPace::new(&limits, Arc::clone(&metrics));
+        let hits = |limit| metrics.limit_hits(limit);
+        assert!(pace.note(limits.stranger_frames_per_second as usize, 0).is_zero());
+        assert!(pace.note(1, 0) > Duration::ZERO);
+        assert_eq!((hits(Limit::FrameRate), hits(Limit::ByteRate)), (1, 0));
+        pace.widen(&limits);
+        assert!(pace.note(limits.stranger_frames_per_second as usize + 1, 2 << 20).is_zero());
+        let wait = pace.note(0, 1 << 20);
+        assert!(
+            wait > Duration::from_millis(400) && wait <= Duration::from_millis(500),
+            "{wait:?}"
+        );
+        assert_eq!((hits(Limit::FrameRate), hits(Limit::ByteRate)), (1, 1));
+    }
+
+    #[test]
+    fn connections_of_one_subject_share_its_rate() {
+        let (subjects, metrics, limits) = (Arc::default(), Arc::<Metrics>::default(), limits());
+        let connect = || {
+            let pace = ConnectionPace::new(&limits, Arc::clone(&metrics));
+            pace.widen(&limits);
+            let seat = Arc::new(Subjects::enter(&subjects, "ann", &limits).unwrap());
+            pace.add(&seat);
+            (pace, seat)
+        };
+        let (one, other) = (connect(), connect());
+        assert!(one.0.note(1, 2 << 20).is_zero());
+        assert!(other.0.note(1, 1 << 20).is_zero());
+        assert!(other.0.note(1, 1 << 20) > Duration::from_millis(300));
+        assert_eq!(metrics.limit_hits(Limit::SubjectByteRate), 1);
+        drop(other.1);
+        assert!(other.0.note(1, 0).is_zero(), "only as long as the subject is there");
+    }
+}

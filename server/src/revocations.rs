@@ -1,0 +1,410 @@
+//! Which tokens hold no more before their time: by name, by subject, or by the secret that signed them.
+//!
+//! They are kept in a file of their own beside the relay's: a line of JSON each, appended and synced
+//! before anybody is told so. A backup of the relay's file that is restored so brings back no token that
+//! was revoked meanwhile. What the revoked tokens would have outlived anyway is dropped.
+//!
+//! A revocation reaches as far as its maker's rights: an admin of one store revokes for that store alone.
+//!
+//! Invariant: V1. What is in memory is in the file.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError, RwLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use sds_sync::access::{Access, KeyId, StoreSet};
+use sds_sync::process::replace_private;
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{REVOCATIONS_MAX, REVOCATIONS_PER_MAKER_MAX};
+
+/// The name of the file in the relay's folder.
+const FILE: &str = "revocations.jsonl";
+
+/// The file is written anew when it has this many lines more than twice those that count.
+const SLACK_LINES: usize = 64;
+
+/// Which tokens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Revoked {
+    /// The one with this name (`jti`).
+    Token(Box<str>),
+    /// Those of this subject.
+    Subject(Box<str>),
+    /// Those that this secret signed, or the one without a name.
+    Key(Option<KeyId>),
+}
+
+/// Tokens that hold no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Revocation {
+    pub(crate) what: Revoked,
+    /// Only those made until then, to the second; one that does not say when counts as one of them.
+    pub(crate) issued_until: Option<SystemTime>,
+    /// For these stores.
+    pub(crate) within: StoreSet,
+    /// From then on none of these tokens would hold anyway.
+    pub(crate) expires: Option<SystemTime>,
+}
+
+/// Why a token cannot be revoked. Nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RevokeError {
+    /// As many as there may be are in force.
+    #[error("too many revocations are in force")]
+    TooMany,
+    /// The file cannot be written.
+    #[error("cannot write {FILE}: {0}")]
+    File(#[from] io::Error),
+}
+
+/// A line of the file.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    jti: Option<Box<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sub: Option<Box<str>>,
+    /// Empty for the secret without a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kid: Option<Box<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    issued_until: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    aud: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stores: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expires: Option<u64>,
+}
+
+/// All revocations that are in force.
+#[derive(Debug)]
+pub(crate) struct Revocations {
+    path: PathBuf,
+    /// Held while the file is written; how many lines it has.
+    lines: Mutex<usize>,
+    in_force: RwLock<HashMap<Revoked, Vec<Revocation>>>,
+}
+
+impl Revocations {
+    /// Reads the file in `folder`, if there is one.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is damaged: then nobody could say what was revoked.
+    pub(crate) fn open(folder: &Path, now: SystemTime) -> io::Result<Self> {
+        let path = folder.join(FILE);
+        let text = match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            text => text?,
+        };
+        let mut in_force = HashMap::new();
+        // What is behind the last line end was being written when the machine went down; nobody was
+        // told of it.
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        for line in text.get(..whole).unwrap_or_default().lines() {
+            let revocation = decode(line).ok_or_else(|| damaged(&path))?;
+            keep(&mut in_force, revocation);
+        }
+        prune(&mut in_force, now);
+        let open = Self { path, lines: Mutex::new(0), in_force: RwLock::new(in_force) };
+        let mut lines = open.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        open.write_anew(&mut lines)?;
+        drop(lines);
+        Ok(open)
+    }
+
+    /// Takes rights away for good; on disk when this returns. Waits for the disk.
+    ///
+    /// # Errors
+    /// If there are too many, or the file cannot be written.
+    pub(crate) fn add(&self, revocation: Revocation, now: SystemTime) -> Result<(), RevokeError> {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        {
+            let mut in_force = self.in_force.write().unwrap_or_else(PoisonError::into_inner);
+            prune(&mut in_force, now);
+            let all = || in_force.values().flatten();
+            let of_maker = all().filter(|known| known.within == revocation.within).count();
+            let most_of_maker = match revocation.within.is_all() {
+                true => REVOCATIONS_MAX,
+                false => REVOCATIONS_PER_MAKER_MAX,
+            };
+            if all().count() >= REVOCATIONS_MAX || of_maker >= most_of_maker {
+                return Err(RevokeError::TooMany);
+            }
+        }
+        append(&self.path, &encode(&revocation))?;
+        *lines += 1;
+        let mut in_force = self.in_force.write().unwrap_or_else(PoisonError::into_inner);
+        keep(&mut in_force, revocation);
+        let count = in_force.values().map(Vec::len).sum::<usize>();
+        drop(in_force);
+        if *lines > 2 * count + SLACK_LINES {
+            // The file is longer than it need be; what was asked for is in it all the same.
+            let _later = self.write_anew(&mut lines);
+        }
+        Ok(())
+    }
+
+    /// Whether `access` opens `store` no more.
+    pub(crate) fn is_revoked(&self, access: &Access, store: &str) -> bool {
+        self.of(access).iter().any(|within| within.contains(store))
+    }
+
+    /// For which stores `access` holds no more.
+    pub(crate) fn of(&self, access: &Access) -> Vec<StoreSet> {
+        let in_force = self.in_force.read().unwrap_or_else(PoisonError::into_inner);
+        if in_force.is_empty() {
+            return Vec::new();
+        }
+        let token = access.id.clone().map(Revoked::Token);
+        let subject = Revoked::Subject(access.subject.as_str().into());
+        let keys = token.into_iter().chain([subject, Revoked::Key(access.key.clone())]);
+        let revocations = keys.filter_map(|key| in_force.get(&key)).flatten();
+        let hit = revocations.filter(|revocation| match (revocation.issued_until, access.issued) {
+            (Some(until), Some(issued)) => issued <= until,
+            _ => true,
+        });
+        hit.map(|revocation| revocation.within.clone()).collect()
+    }
+
+    /// How many are in force.
+    pub(crate) fn len(&self) -> usize {
+        let in_force = self.in_force.read().unwrap_or_else(PoisonError::into_inner);
+        in_force.values().map(Vec::len).sum()
+    }
+
+    fn write_anew(&self, lines: &mut usize) -> io::Result<()> {
+        let in_force = self.in_force.read().unwrap_or_else(PoisonError::into_inner);
+        let mut text = Vec::new();
+        let mut count = 0;
+        for revocation in in_force.values().flatten() {
+            text.extend(encode(revocation));
+            count += 1;
+        }
+        drop(in_force);
+        replace_private(&self.path, &text)?;
+        *lines = count;
+        Ok(())
+    }
+}
+
+/// One more, unless it is there.
+fn keep(in_force: &mut HashMap<Revoked, Vec<Revocation>>, revocation: Revocation) {
+    let alike = in_force.entry(revocation.what.clone()).or_default();
+    if !alike.contains(&revocation) {
+        alike.push(revocation);
+    }
+}
+
+fn prune(in_force: &mut HashMap<Revoked, Vec<Revocation>>, now: SystemTime) {
+    in_force.retain(|_, alike| {
+        alike.retain(|revocation| revocation.expires.is_none_or(|expires| expires > now));
+        !alike.is_empty()
+    });
+}
+
+/// Appends a line and waits for the disk. A line that was not written whole is cut off again, so that the
+/// next one does not continue it.
+fn append(path: &Path, line: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().append(true).open(path)?;
+    let before = file.metadata()?.len();
+    let written = file.write_all(line).and_then(|()| file.sync_data());
+    if written.is_err() {
+        cut(&file, before)?;
+    }
+    written
+}
+
+fn cut(file: &File, len: u64) -> io::Result<()> {
+    file.set_len(len)?;
+    file.sync_data()
+}
+
+fn damaged(path: &Path) -> io::Error {
+    let message = format!("{}: a line is damaged", path.display());
+    io::Error::new(io::ErrorKind::InvalidData, message)
+}
+
+fn encode(revocation: &Revocation) -> Vec<u8> {
+    let (aud, stores) = revocation.within.to_claims();
+    let seconds = |time: Option<SystemTime>| {
+        time.map(|time| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
+    };
+    let name = |key: &Option<KeyId>| key.as_ref().map_or("", KeyId::as_str).into();
+    let (jti, sub, kid) = match &revocation.what {
+        Revoked::Token(id) => (Some(id.clone()), None, None),
+        Revoked::Subject(subject) => (None, Some(subject.clone()), None),
+        Revoked::Key(key) => (None, None, Some(name(key))),
+    };
+    let issued_until = seconds(revocation.issued_until);
+    let expires = seconds(revocation.expires);
+    let line = Line { jti, sub, kid, issued_until, aud, stores, expires };
+    // These fields can always be written.
+    let mut bytes = serde_json::to_vec(&line).unwrap_or_default();
+    bytes.push(b'\n');
+    bytes
+}
+
+fn decode(line: &str) -> Option<Revocation> {
+    let line: Line = serde_json::from_str(line).ok()?;
+    let what = match (line.jti, line.sub, line.kid) {
+        (Some(id), None, None) => Revoked::Token(id),
+        (None, Some(subject), None) => Revoked::Subject(subject),
+        (None, None, Some(key)) if key.is_empty() => Revoked::Key(None),
+        (None, None, Some(key)) => Revoked::Key(Some(KeyId::new(&key).ok()?)),
+        _ => return None,
+    };
+    let within = StoreSet::from_claims(line.aud.as_deref(), line.stores.as_deref()).ok()?;
+    let time = |seconds: Option<u64>| match seconds {
+        Some(seconds) => UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).map(Some),
+        None => Some(None),
+    };
+    let (issued_until, expires) = (time(line.issued_until)?, time(line.expires)?);
+    Some(Revocation { what, issued_until, within, expires })
+}
+
+#[cfg(test)]
+mod tests {
+    use sds_sync::StoreId;
+    use sds_sync::access::Scope;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn access() -> Access {
+        Access {
+            subject: "desk".to_owned(),
+            scope: Scope::Write,
+            expires: at(10_000),
+            stores: StoreSet::all(),
+            id: Some("first".into()),
+            issued: Some(at(100)),
+            key: Some(KeyId::new("new").unwrap()),
+        }
+    }
+
+    fn all_of(what: Revoked) -> Revocation {
+        Revocation { what, issued_until: None, within: StoreSet::all(), expires: None }
+    }
+
+    fn token(id: &str) -> Revoked {
+        Revoked::Token(id.into())
+    }
+
+    #[test]
+    fn tokens_are_revoked_by_name_by_subject_and_by_secret_also_after_reopening() {
+        let until = |seconds| Revocation {
+            issued_until: Some(at(seconds)),
+            ..all_of(Revoked::Subject("desk".into()))
+        };
+        let one_store = StoreSet::from(StoreId::new("s*").unwrap());
+        let rows = [
+            (all_of(token("first")), true),
+            (all_of(token("other")), false),
+            (all_of(Revoked::Subject("desk".into())), true),
+            (all_of(Revoked::Subject("phone".into())), false),
+            (until(99), false),
+            (until(100), true),
+            (all_of(Revoked::Key(Some(KeyId::new("new").unwrap()))), true),
+            (all_of(Revoked::Key(None)), false),
+            (
+                Revocation { within: StoreSet::parse(&["s"]).unwrap(), ..all_of(token("first")) },
+                true,
+            ),
+            (
+                Revocation { within: StoreSet::parse(&["t*"]).unwrap(), ..all_of(token("first")) },
+                false,
+            ),
+            (Revocation { within: one_store, ..all_of(token("first")) }, false),
+        ];
+        for (row, (revocation, expected)) in rows.into_iter().enumerate() {
+            let folder = TempDir::new().unwrap();
+            let revocations = Revocations::open(folder.path(), at(200)).unwrap();
+            assert!(!revocations.is_revoked(&access(), "s"));
+            revocations.add(revocation, at(200)).unwrap();
+            assert_eq!(revocations.is_revoked(&access(), "s"), expected, "row {row}");
+            let again = Revocations::open(folder.path(), at(200)).unwrap();
+            assert_eq!(again.is_revoked(&access(), "s"), expected, "row {row}, reopened");
+        }
+    }
+
+    #[test]
+    fn a_token_that_does_not_say_when_it_was_made_counts_as_old() {
+        let folder = TempDir::new().unwrap();
+        let revocations = Revocations::open(folder.path(), at(0)).unwrap();
+        let what = Revoked::Subject("desk".into());
+        let revocation = Revocation { issued_until: Some(at(1)), ..all_of(what) };
+        revocations.add(revocation, at(1)).unwrap();
+        let undated = Access { issued: None, ..access() };
+        assert!(revocations.is_revoked(&undated, "s") && !revocations.is_revoked(&access(), "s"));
+    }
+
+    #[test]
+    fn what_has_expired_anyway_is_dropped_from_memory_and_file() {
+        let folder = TempDir::new().unwrap();
+        let revocations = Revocations::open(folder.path(), at(0)).unwrap();
+        for number in 0..300_u64 {
+            let what = token(&number.to_string());
+            let revocation = Revocation { expires: Some(at(number + 1)), ..all_of(what) };
+            revocations.add(revocation, at(number)).unwrap();
+            assert_eq!(revocations.len(), 1);
+        }
+        let text = std::fs::read_to_string(folder.path().join(FILE)).unwrap();
+        assert!(text.lines().count() <= 2 + SLACK_LINES, "{} lines", text.lines().count());
+        assert_eq!(Revocations::open(folder.path(), at(300)).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_line_that_was_being_written_is_passed_over_and_a_damaged_one_is_not() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join(FILE);
+        let open = || Revocations::open(folder.path(), at(0));
+        open().unwrap().add(all_of(token("first")), at(0)).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, [&whole[..], br#"{"jti":"sec"#].concat()).unwrap();
+        let revocations = open().unwrap();
+        assert_eq!(revocations.len(), 1);
+        revocations.add(all_of(token("second")), at(0)).unwrap();
+        assert_eq!(open().unwrap().len(), 2);
+        for bad in
+            ["{}\n", "\n", "{\"jti\":\"a\"}\n", "{\"jti\":\"a\",\"sub\":\"b\",\"aud\":\"s\"}\n"]
+        {
+            std::fs::write(&path, [bad.as_bytes(), &whole].concat()).unwrap();
+            assert_eq!(open().unwrap_err().kind(), io::ErrorKind::InvalidData, "{bad}");
+        }
+    }
+
+    #[test]
+    fn one_maker_cannot_use_up_all_that_there_may_be() {
+        let folder = TempDir::new().unwrap();
+        let revocations = Revocations::open(folder.path(), at(0)).unwrap();
+        let within = || StoreSet::from(StoreId::new("s").unwrap());
+        let of =
+            |number: usize| Revocation { within: within(), ..all_of(token(&number.to_string())) };
+        {
+            let mut in_force = revocations.in_force.write().unwrap();
+            (1..REVOCATIONS_PER_MAKER_MAX).for_each(|number| keep(&mut in_force, of(number)));
+        }
+        revocations.add(of(0), at(0)).unwrap();
+        let one_more = revocations.add(of(REVOCATIONS_PER_MAKER_MAX), at(0));
+        assert!(matches!(one_more, Err(RevokeError::TooMany)));
+        revocations.add(all_of(token("another maker's")), at(0)).unwrap();
+        {
+            let mut in_force = revocations.in_force.write().unwrap();
+            let left = REVOCATIONS_MAX - in_force.values().map(Vec::len).sum::<usize>() - 1;
+            (0..left).for_each(|number| keep(&mut in_force, all_of(token(&format!("x{number}")))));
+        }
+        revocations.add(all_of(token("the last")), at(0)).unwrap();
+        let one_more = revocations.add(all_of(token("one more")), at(0));
+        assert!(matches!(one_more, Err(RevokeError::TooMany)));
+    }
+}

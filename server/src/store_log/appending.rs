@@ -1,0 +1,381 @@
+//! Taking changes in: what is new, whose it is, and what it builds on.
+//!
+//! A replica belongs to the subject that first wrote with it and had said that it would
+//! ([`Author::seats`]); nobody else's changes of it are taken from then on. Whoever only carries the
+//! changes of others becomes nobody's owner.
+//!
+//! What one transaction appends to a store becomes one page, however many clients sent it, so that
+//! the rows to write follow the commits and not the changes.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use redb::{ReadableTable, Table, WriteTransaction};
+use sds_engine::{Change, ChangeHeader, ReplicaId, Version};
+use sds_sync::database::Failure;
+use sds_sync::{Chain, RefusalCode, StoreId};
+
+use super::page::{self, PagesTable};
+use super::tables::{OWNERS, PAGES, STARTS, STATES, State, VERSIONS, number_for, state};
+use crate::limits::{COMPARE_BYTES_MAX, PAGE_CHANGES_MAX};
+
+/// How many pages are kept at hand to compare changes with.
+const PAGES_AT_HAND: usize = 4;
+
+/// Who sends changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Author {
+    /// The subject of the token.
+    pub subject: String,
+    /// The replicas that the session has said to write with.
+    pub seats: Vec<ReplicaId>,
+    /// Whether it may bring changes of anybody, as whoever can give out tokens could anyway.
+    pub speaks_for_all: bool,
+}
+
+/// What became of changes that a client sent. Not yet durable until the transaction is.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Appended {
+    /// The position of the first new change.
+    pub from: u64,
+    /// The new changes, in order.
+    pub new: Vec<Arc<[u8]>>,
+    /// What of the client's is in the log now: for each replica that it sent changes of.
+    pub stored: Version,
+    /// Whose changes were passed over because the replica belongs to another subject, and up to
+    /// which counter the log has theirs; in the order in which they came.
+    pub foreign: Vec<(ReplicaId, u64)>,
+    /// Why the rest was not taken, if something was wrong.
+    pub refused: Option<RefusalCode>,
+    /// How many of the last ones were not looked at, so that others get their turn: they repeat much
+    /// that is in the log. They are to be appended again.
+    pub left: usize,
+}
+
+/// Appends to stores in one transaction. Nothing is written before [`finish`](Self::finish).
+pub struct Appender<'a> {
+    write: &'a WriteTransaction,
+    pages: PagesTable<'a>,
+    starts: Table<'a, (u64, u64, u64), u64>,
+    versions: Table<'a, (u64, u64), (u64, &'static [u8; 32])>,
+    owners: Table<'a, (u64, u64), &'static str>,
+    now_ms: u64,
+    stores: BTreeMap<u64, Pending>,
+}
+
+/// What is to be written to a store.
+#[derive(Default)]
+struct Pending {
+    state: State,
+    /// The replicas that were looked up.
+    known: BTreeMap<ReplicaId, Known>,
+    new: Vec<(ReplicaId, u64, Arc<[u8]>)>,
+    /// Where in `new` the change is that begins at a counter of a replica.
+    new_at: HashMap<(ReplicaId, u64), usize>,
+    at_hand: VecDeque<AtHand>,
+}
+
+/// What is known of a replica.
+#[derive(Clone, Default)]
+struct Known {
+    chain: Chain,
+    owner: Option<Arc<str>>,
+    has_new: bool,
+    has_new_owner: bool,
+}
+
+/// Changes by replica and first counter.
+type ByStart = HashMap<(ReplicaId, u64), Arc<[u8]>>;
+
+/// A page to compare with.
+struct AtHand {
+    position: u64,
+    /// None if it is damaged.
+    changes: Option<ByStart>,
+}
+
+/// Whether the log has a change.
+enum Presence {
+    Same,
+    /// Another one, or none that begins there.
+    Another,
+    /// It cannot be read.
+    Damaged,
+}
+
+/// What becomes of one change.
+enum Verdict {
+    Taken,
+    PassedOver,
+    Foreign(u64),
+    Refused(RefusalCode),
+}
+
+impl<'a> Appender<'a> {
+    /// Begins; `now` is when.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn begin(write: &'a WriteTransaction, now: SystemTime) -> Result<Self, Failure> {
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(Self {
+            write,
+            pages: write.open_table(PAGES)?,
+            starts: write.open_table(STARTS)?,
+            versions: write.open_table(VERSIONS)?,
+            owners: write.open_table(OWNERS)?,
+            now_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+            stores: BTreeMap::new(),
+        })
+    }
+
+    /// Appends those of `changes` that are new, up to the first one that cannot be taken.
+    ///
+    /// Changes of a replica that belongs to another subject are passed over. Those that lack what
+    /// they build on are refused; but if one was passed over before, or `skips_lacking`, they are
+    /// passed over too, and those behind them taken. Nothing that was passed over is in `stored`.
+    ///
+    /// # Errors
+    /// If the file cannot be read or written.
+    pub fn append(
+        &mut self,
+        store: &StoreId,
+        author: &Author,
+        changes: &[Change],
+        skips_lacking: bool,
+    ) -> Result<Appended, Failure> {
+        let number = number_for(self.write, store)?;
+        let mut pending = match self.stores.remove(&number) {
+            Some(pending) => pending,
+            None => {
+                let state = state(&self.write.open_table(STATES)?, number)?;
+                Pending { state, ..Pending::default() }
+            }
+        };
+        let mut appended = Appended { from: pending.end(), ..Appended::default() };
+        let mut told = BTreeSet::new();
+        let mut compared = 0;
+        for (at, change) in changes.iter().enumerate() {
+            if compared > COMPARE_BYTES_MAX {
+                appended.left = changes.len() - at;
+                break;
+            }
+            let header = change.header();
+            let skips = skips_lacking || !told.is_empty();
+            match self.judge(number, &mut pending, author, change, &mut compared)? {
+                Verdict::Taken => appended.stored.advance(header.replica, header.end()),
+                Verdict::Foreign(next) if told.insert(header.replica) => {
+                    appended.foreign.push((header.replica, next));
+                }
+                Verdict::PassedOver if !skips => {
+                    appended.refused = Some(RefusalCode::MissingDependency);
+                    break;
+                }
+                Verdict::Foreign(_) | Verdict::PassedOver => {}
+                Verdict::Refused(code) => {
+                    appended.refused = Some(code);
+                    break;
+                }
+            }
+        }
+        let before = usize::try_from(appended.from - pending.state.end).unwrap_or(usize::MAX);
+        let new = pending.new.iter().skip(before);
+        appended.new = new.map(|(_, _, change)| Arc::clone(change)).collect();
+        self.stores.insert(number, pending);
+        Ok(appended)
+    }
+
+    /// Writes what was appended.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn finish(mut self) -> Result<(), Failure> {
+        for (number, pending) in std::mem::take(&mut self.stores) {
+            if !pending.new.is_empty() {
+                self.write_store(number, pending)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a change, or says why not.
+    fn judge(
+        &self,
+        number: u64,
+        pending: &mut Pending,
+        author: &Author,
+        change: &Change,
+        compared: &mut usize,
+    ) -> Result<Verdict, Failure> {
+        let header = change.header();
+        let known = self.known(number, pending, header.replica)?;
+        let next = known.chain.counter;
+        let is_others = known.owner.as_ref().is_some_and(|owner| **owner != *author.subject);
+        let is_foreign = is_others && !author.speaks_for_all;
+        if header.start < next {
+            return Ok(match self.presence(number, pending, change, compared)? {
+                Presence::Same => Verdict::Taken,
+                Presence::Damaged => Verdict::Refused(RefusalCode::StorageFailed),
+                Presence::Another if is_foreign => Verdict::Foreign(next),
+                Presence::Another => Verdict::Refused(RefusalCode::Forked),
+            });
+        }
+        if is_foreign {
+            return Ok(Verdict::Foreign(next));
+        }
+        let mut lacks = header.start > next;
+        for dep in &header.deps {
+            lacks |= self.known(number, pending, dep.replica)?.chain.counter <= dep.counter;
+        }
+        if lacks {
+            return Ok(Verdict::PassedOver);
+        }
+        let is_own = author.seats.contains(&header.replica);
+        let known = self.known(number, pending, header.replica)?;
+        known.chain.extend(header.end(), change.bytes());
+        known.has_new = true;
+        if is_own && known.owner.is_none() {
+            known.owner = Some(author.subject.as_str().into());
+            known.has_new_owner = true;
+        }
+        let bytes = Arc::clone(change.bytes());
+        pending.new_at.insert((header.replica, header.start), pending.new.len());
+        pending.new.push((header.replica, header.start, bytes));
+        Ok(Verdict::Taken)
+    }
+
+    /// What is known of `replica`, from the tables at the first time.
+    fn known<'p>(
+        &self,
+        number: u64,
+        pending: &'p mut Pending,
+        replica: ReplicaId,
+    ) -> Result<&'p mut Known, Failure> {
+        let place = match pending.known.entry(replica) {
+            Entry::Occupied(known) => return Ok(known.into_mut()),
+            Entry::Vacant(place) => place,
+        };
+        let key = (number, replica.as_u64());
+        let Some(version) = self.versions.get(key)? else {
+            // G4: what has no changes has no owner.
+            return Ok(place.insert(Known::default()));
+        };
+        let (counter, hash) = version.value();
+        let chain = Chain { counter, hash: *hash };
+        let owner = self.owners.get(key)?.map(|owner| owner.value().into());
+        Ok(place.insert(Known { chain, owner, ..Known::default() }))
+    }
+
+    /// Whether the log has `change`, which begins before the end of its replica's changes. Adds up
+    /// how many bytes it had to unpack to find out.
+    fn presence(
+        &self,
+        number: u64,
+        pending: &mut Pending,
+        change: &Change,
+        compared: &mut usize,
+    ) -> Result<Presence, Failure> {
+        let header = change.header();
+        let key = (header.replica, header.start);
+        if let Some(at) = pending.new_at.get(&key) {
+            let known = pending.new.get(*at).map(|(_, _, known)| known);
+            return Ok(Presence::of(known, change));
+        }
+        let author = header.replica.as_u64();
+        let mut starts = self.starts.range((number, author, 0)..=(number, author, header.start))?;
+        let Some((_, position)) = starts.next_back().transpose()? else {
+            return Ok(Presence::Another);
+        };
+        let position = position.value();
+        let at_hand = pending.at_hand.iter().position(|page| page.position == position);
+        let page = match at_hand.and_then(|at| pending.at_hand.remove(at)) {
+            Some(page) => page,
+            None => self.fetch(number, position, compared)?,
+        };
+        let presence = match &page.changes {
+            Some(changes) => Presence::of(changes.get(&key), change),
+            // Damage is no reason to fail the others of this transaction, nor a fork.
+            None => Presence::Damaged,
+        };
+        pending.at_hand.push_front(page);
+        pending.at_hand.truncate(PAGES_AT_HAND);
+        Ok(presence)
+    }
+
+    fn fetch(&self, number: u64, position: u64, compared: &mut usize) -> Result<AtHand, Failure> {
+        let bytes = match page::read(&self.pages, number, position) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) | Err(Failure::Corrupt(_)) => return Ok(AtHand { position, changes: None }),
+            Err(failure) => return Err(failure),
+        };
+        let Ok(changes) = page::decode(&bytes) else {
+            return Ok(AtHand { position, changes: None });
+        };
+        *compared += changes.iter().map(|change| change.len()).sum::<usize>();
+        let keyed = changes.iter().filter_map(|change| {
+            let header = ChangeHeader::decode(change).ok()?;
+            Some(((header.replica, header.start), Arc::clone(change)))
+        });
+        Ok(AtHand { position, changes: Some(keyed.collect()) })
+    }
+
+    fn write_store(&mut self, number: u64, pending: Pending) -> Result<(), Failure> {
+        let mut state = pending.state;
+        let bytes: Vec<_> = pending.new.iter().map(|(_, _, change)| Arc::clone(change)).collect();
+        let mut heads = pending.new.iter().map(|(replica, start, _)| (*replica, *start));
+        for run in page::cut(&bytes, PAGE_CHANGES_MAX) {
+            page::write(&mut self.pages, number, state.end, &page::encode(run, false)?)?;
+            for (replica, start) in first_starts(heads.by_ref().take(run.len())) {
+                self.starts.insert((number, replica.as_u64(), start), state.end)?;
+            }
+            let size: usize = run.iter().map(|change| change.len()).sum();
+            state.end += run.len() as u64;
+            state.bytes += size as u64;
+            state.loose_pages += 1;
+            state.loose_bytes += size as u64;
+        }
+        state.active_ms = self.now_ms;
+        self.write.open_table(STATES)?.insert(number, state.to_row())?;
+        for (replica, known) in pending.known.iter().filter(|(_, known)| known.has_new) {
+            let key = (number, replica.as_u64());
+            self.versions.insert(key, (known.chain.counter, &known.chain.hash))?;
+            if let Some(owner) = known.owner.as_deref().filter(|_| known.has_new_owner) {
+                self.owners.insert(key, owner)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Pending {
+    /// The position of the next change.
+    fn end(&self) -> u64 {
+        self.state.end + self.new.len() as u64
+    }
+}
+
+impl Presence {
+    fn of(known: Option<&Arc<[u8]>>, change: &Change) -> Self {
+        if known.is_some_and(|known| known == change.bytes()) { Self::Same } else { Self::Another }
+    }
+}
+
+impl fmt::Debug for Appender<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Appender").field("stores", &self.stores.len()).finish_non_exhaustive()
+    }
+}
+
+/// Of each replica the first counter.
+pub(super) fn first_starts(
+    changes: impl Iterator<Item = (ReplicaId, u64)>,
+) -> BTreeMap<ReplicaId, u64> {
+    let mut starts = BTreeMap::new();
+    for (replica, start) in changes {
+        starts.entry(replica).or_insert(start);
+    }
+    starts
+}

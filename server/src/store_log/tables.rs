@@ -1,0 +1,114 @@
+//! The tables of a relay's file, and the few rows that everything asks for.
+
+use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
+use sds_engine::ReplicaId;
+use sds_sync::StoreId;
+use sds_sync::blob_rows;
+use sds_sync::database::Failure;
+
+/// The format that this program writes.
+pub(super) const FORMAT: u16 = 4;
+
+pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+pub(super) const STORES: TableDefinition<'_, &str, u64> = TableDefinition::new("stores");
+pub(super) const STATES: TableDefinition<'_, u64, StateRow> = TableDefinition::new("states");
+/// Store number, position of the page's first change, number of the part.
+pub(super) const PAGES: TableDefinition<'_, (u64, u64, u32), &[u8]> = TableDefinition::new("pages");
+/// Store number, replica, its first counter in the page; the page's position.
+pub(super) const STARTS: TableDefinition<'_, (u64, u64, u64), u64> = TableDefinition::new("starts");
+pub(super) const VERSIONS: TableDefinition<'_, (u64, u64), (u64, &[u8; 32])> =
+    TableDefinition::new("versions");
+pub(super) const OWNERS: TableDefinition<'_, (u64, u64), &str> = TableDefinition::new("owners");
+
+pub(super) const FORMAT_KEY: &str = "format";
+/// The number that the next store gets.
+const NEXT_STORE_KEY: &str = "next_store";
+
+/// A [`State`] in its row, in the order of its fields.
+pub(super) type StateRow = (u64, u64, u64, u64, u64, u64, u64);
+
+/// How far the log of a store goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct State {
+    /// How many changes the log has: the position of the next one.
+    pub(super) end: u64,
+    /// How many bytes its changes have.
+    pub(super) bytes: u64,
+    /// The position of the first page that is as it was appended.
+    pub(super) packed_until: u64,
+    /// The position of the last packed page if there is room in it; or `packed_until`.
+    pub(super) open_page: u64,
+    /// How many pages are as they were appended, and how many bytes their changes have.
+    pub(super) loose_pages: u64,
+    pub(super) loose_bytes: u64,
+    /// When the log grew last, in milliseconds since 1970.
+    pub(super) active_ms: u64,
+}
+
+impl State {
+    pub(super) const fn from_row(row: StateRow) -> Self {
+        let (end, bytes, packed_until, open_page, loose_pages, loose_bytes, active_ms) = row;
+        Self { end, bytes, packed_until, open_page, loose_pages, loose_bytes, active_ms }
+    }
+
+    pub(super) const fn to_row(self) -> StateRow {
+        let Self { end, bytes, packed_until, open_page, loose_pages, loose_bytes, active_ms } =
+            self;
+        (end, bytes, packed_until, open_page, loose_pages, loose_bytes, active_ms)
+    }
+}
+
+/// Makes the tables.
+pub(super) fn initialize(write: &WriteTransaction) -> Result<(), Failure> {
+    write.open_table(META)?.insert(FORMAT_KEY, FORMAT.to_le_bytes().as_slice())?;
+    write.open_table(STORES)?;
+    write.open_table(STATES)?;
+    write.open_table(PAGES)?;
+    write.open_table(STARTS)?;
+    write.open_table(VERSIONS)?;
+    write.open_table(OWNERS)?;
+    blob_rows::initialize(write)
+}
+
+pub(super) fn check_format(
+    meta: &impl ReadableTable<&'static str, &'static [u8]>,
+) -> Result<(), Failure> {
+    let format = meta.get(FORMAT_KEY)?.and_then(|bytes| bytes.value().try_into().ok());
+    match format.map(u16::from_le_bytes) {
+        Some(FORMAT) => Ok(()),
+        Some(newer) if newer > FORMAT => Err(Failure::TooNew),
+        _ => Err(Failure::Corrupt("no relay's file")),
+    }
+}
+
+pub(super) fn number_of(read: &ReadTransaction, store: &StoreId) -> Result<Option<u64>, Failure> {
+    Ok(read.open_table(STORES)?.get(store.as_str())?.map(|number| number.value()))
+}
+
+/// The number of `store`, which it gets if it has none. None ever gets a number that another one had.
+pub(super) fn number_for(write: &WriteTransaction, store: &StoreId) -> Result<u64, Failure> {
+    let mut stores = write.open_table(STORES)?;
+    if let Some(number) = stores.get(store.as_str())? {
+        return Ok(number.value());
+    }
+    let mut meta = write.open_table(META)?;
+    let next = meta.get(NEXT_STORE_KEY)?.map(|next| next.value().try_into());
+    let damaged = |_| Failure::Corrupt("the number of the next store cannot be read");
+    let number = next.transpose().map_err(damaged)?.map_or(0, u64::from_le_bytes);
+    meta.insert(NEXT_STORE_KEY, (number + 1).to_le_bytes().as_slice())?;
+    stores.insert(store.as_str(), number)?;
+    write.open_table(STATES)?.insert(number, State::default().to_row())?;
+    Ok(number)
+}
+
+pub(super) fn state(
+    states: &impl ReadableTable<u64, StateRow>,
+    number: u64,
+) -> Result<State, Failure> {
+    let state = states.get(number)?.map(|state| State::from_row(state.value()));
+    state.ok_or(Failure::Corrupt("the state of a store is missing"))
+}
+
+pub(super) fn replica(number: u64) -> Result<ReplicaId, Failure> {
+    ReplicaId::new(number).ok_or(Failure::Corrupt("a replica without a number"))
+}

@@ -1,0 +1,287 @@
+//! What a relay keeps, and what it does not take.
+
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use sds_engine::{Change, EntryId, Field, Life, Op, OpId, ReplicaId, Value};
+use sds_sync::RefusalCode;
+use sds_sync::log_value::CHECKSUM_BYTES;
+use tempfile::TempDir;
+
+use super::*;
+
+fn replica_id(number: u64) -> ReplicaId {
+    ReplicaId::new(number).unwrap()
+}
+
+fn change(author: u64, start: u64, deps: &[(u64, u64)], count: u64) -> Change {
+    let deps = deps
+        .iter()
+        .map(|(replica, counter)| OpId { replica: replica_id(*replica), counter: *counter });
+    let ops = [Op::Skip { count }];
+    Change::new(replica_id(author), start, deps.collect(), &ops).unwrap()
+}
+
+fn id() -> StoreId {
+    StoreId::new("s").unwrap()
+}
+
+fn open(folder: &TempDir) -> StoreLog {
+    StoreLog::open(&folder.path().join("relay.redb")).unwrap()
+}
+
+fn add(log: &StoreLog, store: &StoreId, changes: &[Change]) -> Appended {
+    add_as(log, store, &Author::default(), changes, false)
+}
+
+fn add_as(
+    log: &StoreLog,
+    store: &StoreId,
+    author: &Author,
+    changes: &[Change],
+    skips_lacking: bool,
+) -> Appended {
+    log.write(|write| {
+        let mut appender = Appender::begin(write, UNIX_EPOCH)?;
+        let appended = appender.append(store, author, changes, skips_lacking)?;
+        appender.finish()?;
+        Ok(appended)
+    })
+    .unwrap()
+}
+
+fn version(pairs: &[(u64, u64)]) -> Version {
+    let mut version = Version::new();
+    pairs.iter().for_each(|(replica, next)| version.advance(replica_id(*replica), *next));
+    version
+}
+
+#[test]
+fn what_was_appended_survives_reopening() {
+    let folder = TempDir::new().unwrap();
+    let changes = [change(1, 0, &[], 2), change(2, 0, &[(1, 1)], 1)];
+    let appended = add(&open(&folder), &id(), &changes);
+    assert_eq!((appended.from, appended.new.len(), appended.refused), (0, 2, None));
+    let log = open(&folder);
+    assert_eq!(log.version(&id()).unwrap(), version(&[(1, 2), (2, 1)]));
+    assert_eq!(log.read(&id(), 1).unwrap().changes, [Arc::clone(changes[1].bytes())]);
+    assert_eq!(log.version(&StoreId::new("t").unwrap()).unwrap(), Version::new());
+    let other = add(&log, &StoreId::new("t").unwrap(), &changes);
+    assert_eq!((other.from, other.new.len()), (0, 2), "stores are apart");
+}
+
+#[test]
+fn duplicates_are_acknowledged_and_not_kept_twice() {
+    let folder = TempDir::new().unwrap();
+    let log = open(&folder);
+    add(&log, &id(), &[change(1, 0, &[], 2)]);
+    let again = add(&log, &id(), &[change(1, 0, &[], 2), change(1, 2, &[], 1)]);
+    assert_eq!((again.from, again.new.len(), again.refused), (1, 1, None));
+    assert_eq!(again.stored, version(&[(1, 3)]));
+}
+
+#[test]
+fn another_change_under_a_known_id_is_a_fork() {
+    let folder = TempDir::new().unwrap();
+    let log = open(&folder);
+    add(&log, &id(), &[change(1, 0, &[], 2), change(1, 2, &[], 2)]);
+    for fork in [change(1, 0, &[], 1), change(1, 1, &[], 1), change(1, 2, &[], 9)] {
+        let refused = add(&log, &id(), &[fork, change(3, 0, &[], 1)]);
+        assert_eq!(refused.refused, Some(RefusalCode::Forked));
+        assert_eq!((refused.new.len(), refused.stored), (0, Version::new()));
+    }
+}
+
+#[test]
+fn changes_before_what_they_build_on_are_refused_and_those_before_them_kept() {
+    let folder = TempDir::new().unwrap();
+    let log = open(&folder);
+    for bad in [change(1, 5, &[], 1), change(2, 0, &[(1, 1)], 1), change(2, 0, &[(9, 0)], 1)] {
+        let refused = add(&log, &id(), &[change(1, 0, &[], 1), bad, change(4, 0, &[], 1)]);
+        assert_eq!(refused.refused, Some(RefusalCode::MissingDependency));
+        assert_eq!(refused.stored, version(&[(1, 1)]));
+    }
+    assert_eq!(log.version(&id()).unwrap(), version(&[(1, 1)]));
+}
+
+#[test]
+fn the_position_is_where_the_first_lacking_change_is() {
+    let folder = TempDir::new().unwrap();
+    let log = open(&folder);
+    let changes =
+        [change(1, 0, &[], 1), change(2, 0, &[], 3), change(1, 1, &[], 1), change(2, 3, &[], 1)];
+    changes.iter().for_each(|change| drop(add(&log, &id(), std::slice::from_ref(change))));
+    let rows: [(&[(u64, u64)], u64); 6] = [
+        (&[], 0),
+        (&[(1, 1)], 1),
+        (&[(1, 1), (2, 3)], 2),
+        (&[(1, 2), (2, 3)], 3),
+        (&[(1, 2), (2, 2)], 1),
+        (&[(1, 2), (2, 4), (7, 1)], 4),
+    ];
+    for (known, position) in rows {
+        let found = log.position_for(&id(), &version(known)).unwrap();
+        assert_eq!(found, (position, 4), "{known:?}");
+    }
+    assert!(log.pack(&id(), 1).unwrap());
+    for (known, position) in rows {
+        let (found, end) = log.position_for(&id(), &version(known)).unwrap();
+        assert_eq!((found, end), (if position == 4 { 4 } else { 0 }, 4), "one page: {known:?}");
+    }
+}
+
+#[test]
+fn a_damaged_change_is_not_handed_out_and_not_taken_for_a_fork() {
+    let folder = TempDir::new().unwrap();
+    let log = open(&folder);
+    let changes = [change(1, 0, &[], 2), change(2, 0, &[], 1)];
+    changes.iter().for_each(|change| drop(add(&log, &id(), std::slice::from_ref(change))));
+    log.write(|write| {
+        let other = page::encode(&[Arc::clone(change(1, 0, &[], 3).bytes())], false)?;
+        let mut pages = write.open_table(PAGES)?;
+        let mut damaged = page::read(&pages, 0, 0)?.unwrap();
+        let until = damaged.len() - CHECKSUM_BYTES;
+        damaged[..until].copy_from_slice(&other[..until]);
+        page::write(&mut pages, 0, 0, &damaged)?;
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(log.read(&id(), 0).unwrap_err().code(), "store-corrupt");
+    assert_eq!(log.read(&id(), 1).unwrap().changes.len(), 1);
+    let again = add(&log, &id(), &changes);
+    assert_eq!(again.refused, Some(RefusalCode::StorageFailed));
+}
+
+fn author(subject: &str, seats: &[u64]) -> Author {
+    let seats = seats.iter().map(|seat| replica_id(*seat)).collect();
+    Author { subject: subject.to_owned(), seats, speaks_for_all: false }
+}
+
+#[test]
+fn a_replica_belongs_to_the_subject_that_first_wrote_with_it_as_its_own() {
+    let folder = TempDir::new().unwrap();
+    let log = open(&folder);
+    let (ann, bob) = (author("ann", &[1]), author("bob", &[1, 2]));
+    add_as(&log, &id(), &ann, &[change(1, 0, &[], 1)], false);
+    let sent = [change(1, 0, &[], 1), change(1, 1, &[], 1), change(2, 0, &[(1, 1)], 1)];
+    let more = [change(2, 0, &[(1, 0)], 1), change(1, 0, &[], 7)];
+    let appended = add_as(&log, &id(), &bob, &[&sent[..], &more[..]].concat(), false);
+    assert_eq!((appended.new.len(), appended.refused), (1, None), "{appended:?}");
+    assert_eq!(appended.stored, version(&[(1, 1), (2, 1)]), "what is there is acknowledged");
+    assert_eq!(appended.foreign, [(replica_id(1), 1)]);
+    let log = {
+        drop(log);
+        open(&folder)
+    };
+    let appended = add_as(&log, &id(), &ann, &[change(1, 1, &[], 1), change(2, 1, &[], 1)], false);
+    assert_eq!(appended.stored, version(&[(1, 2)]));
+    assert_eq!(appended.foreign, [(replica_id(2), 1)]);
+}
+
+#[test]
+fn whoever_carries_the_changes_of_others_does_not_own_them() {
+    let folder = TempDir::new().unwrap();
+    let log = open(&folder);
+    let (carrier, ann) = (author("carrier", &[9]), author("ann", &[1]));
+    add_as(&log, &id(), &carrier, &[change(1, 0, &[], 1)], false);
+    let appended = add_as(&log, &id(), &ann, &[change(1, 1, &[], 1)], false);
+    assert_eq!((appended.new.len(), appended.foreign), (1, vec![]));
+    let appended = add_as(&log, &id(), &carrier, &[change(1, 2, &[], 1)], false);
+    assert_eq!((appended.new.len(), appended.foreign), (0, vec![(replica_id(1), 2)]));
+}
+
+#[test]
+fn what_lacks_something_can_be_passed_over_and_the_rest_taken() {
+    let folder = TempDir::new().unwrap();
+    let log = open(&folder);
+    let changes = [change(1, 5, &[], 1), change(2, 0, &[(1, 5)], 1), change(3, 0, &[], 1)];
+    let appended = add_as(&log, &id(), &Author::default(), &changes, true);
+    assert_eq!((appended.stored, appended.refused), (version(&[(3, 1)]), None));
+}
+
+/// A change that packing makes hardly smaller.
+fn noisy(author: u64, start: u64, len: usize) -> Change {
+    let mut state = author << 32 | start | 1;
+    let letter = |state: &mut u64| {
+        *state ^= *state << 13;
+        *state ^= *state >> 7;
+        *state ^= *state << 17;
+        char::from(b' ' + (*state % 90) as u8)
+    };
+    let text = (0..len).map(|_| letter(&mut state)).collect();
+    let set = Op::Set {
+        entry: EntryId::ROOT,
+        life: Life::FIRST,
+        field: Field::Label,
+        value: Value::Text(text),
+    };
+    Change::new(replica_id(author), start, vec![], &[set]).unwrap()
+}
+
+fn all(log: &StoreLog, from: u64) -> Vec<Arc<[u8]>> {
+    let mut changes = Vec::new();
+    let mut next = Some(from);
+    while let Some(from) = next {
+        let page = log.read(&id(), from).unwrap();
+        changes.extend(page.changes);
+        next = page.next;
+    }
+    changes
+}
+
+/// Goal: a log reads the same from everywhere, whatever of it is packed.
+/// Method: changes of all sizes, also beyond a page and a part, packed after each few appends.
+#[test]
+fn packing_changes_nothing_that_can_be_read() {
+    let folder = TempDir::new().unwrap();
+    let log = open(&folder);
+    let mut changes = Vec::new();
+    let mut next = [0; 3];
+    let sizes = [10, 70_000, 1, 300_000, 200, 5_000, 100_000, 40, 90_000, 600_000, 3];
+    for (at, size) in sizes.into_iter().cycle().take(60).enumerate() {
+        let change = noisy(1 + at as u64 % 3, next[at % 3], size);
+        next[at % 3] = change.header().end();
+        add(&log, &id(), std::slice::from_ref(&change));
+        changes.push(Arc::clone(change.bytes()));
+        if at % 7 == 0 {
+            while log.pack(&id(), 3).unwrap() {}
+        }
+    }
+    let log = {
+        drop(log);
+        open(&folder)
+    };
+    for from in 0..=changes.len() {
+        assert!(all(&log, from as u64) == changes[from..], "from {from}");
+    }
+    let bytes = changes.iter().map(|change| change.len() as u64).sum();
+    let state = log.database.read(|read| state(&read.open_table(STATES)?, 0)).unwrap();
+    assert_eq!((state.end, state.bytes), (60, bytes));
+    assert!(state.loose_pages < 7 && state.loose_bytes < 900_000, "{state:?}");
+    let again: Vec<_> = changes.iter().map(|change| Change::decode(change).unwrap()).collect();
+    let appended = add(&log, &id(), &again[..40]);
+    assert_eq!((appended.new.len(), appended.refused), (0, None), "what is packed is known");
+    let fork = add(&log, &id(), &[noisy(1, next[0] - 1, 7)]);
+    assert_eq!(fork.refused, Some(RefusalCode::Forked));
+}
+
+#[test]
+fn an_append_that_repeats_much_gives_others_their_turn() {
+    let folder = TempDir::new().unwrap();
+    let log = open(&folder);
+    let mut changes: Vec<Change> = Vec::new();
+    for _ in 0..40 {
+        let start = changes.last().map_or(0, |change| change.header().end());
+        changes.push(noisy(1, start, 250_000));
+        add(&log, &id(), &changes[changes.len() - 1..]);
+    }
+    let (mut rest, mut turns) = (&changes[..], 0);
+    while !rest.is_empty() {
+        let appended = add(&log, &id(), rest);
+        assert!(appended.left < rest.len(), "it goes on");
+        assert_eq!(appended.refused, None);
+        rest = &rest[rest.len() - appended.left..];
+        turns += 1;
+    }
+    assert!((3..6).contains(&turns), "{turns}");
+}

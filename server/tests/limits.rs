@@ -1,0 +1,347 @@
+//! What clients meet at each limit of a relay, and past it: real QUIC on loopback.
+//!
+//! Goal: no limit is only written down. Method: each is set low, reached, which is fine, and passed,
+//! which has the effect that `Limits` describes and is counted under its name.
+
+use std::time::{Duration, SystemTime};
+
+use sds_engine::{Change, Op, Patch, ReplicaId, Version};
+use sds_server::limits::{Limit, Limits};
+use sds_server::{Grant, Relay, RelayConfig, Scope, Secret, mint};
+use sds_sync::limits::{FIRST_FRAME_BYTES_MAX, FRAME_BYTES_MAX};
+use sds_sync::transport::{Connection, FrameReceiver, FrameSender, connect};
+use sds_sync::{ClientFrame, RefusalCode, RelayFrame, StoreId, Trust};
+use tempfile::TempDir;
+use tokio::time::{Instant, timeout};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn secret() -> Secret {
+    Secret::new("a secret of more than thirty-two characters").unwrap()
+}
+
+struct Home {
+    relay: Relay,
+    _folder: TempDir,
+}
+
+impl Home {
+    async fn with(change: impl FnOnce(&mut Limits)) -> Self {
+        let folder = TempDir::new().unwrap();
+        let mut config = RelayConfig::new(secret(), folder.path());
+        change(&mut config.limits);
+        config.limits.check().unwrap();
+        Self { relay: Relay::start(config).await.unwrap(), _folder: folder }
+    }
+
+    async fn connect(&self) -> Connection {
+        self.try_connect().await.expect("a connection")
+    }
+
+    async fn try_connect(&self) -> Option<Connection> {
+        let url = self.relay.url();
+        connect(&url, &Trust::of(&url)).await.ok()
+    }
+
+    fn hits(&self, limit: Limit) -> u64 {
+        self.relay.limit_hits(limit)
+    }
+
+    /// Waits until a limit has been met.
+    async fn met(&self, limit: Limit) {
+        let met = async {
+            while self.hits(limit) == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, met).await.unwrap_or_else(|_| panic!("{limit:?} is never met"));
+    }
+}
+
+struct Stream {
+    sender: FrameSender,
+    receiver: FrameReceiver,
+}
+
+impl Stream {
+    async fn begin(connection: &Connection, first: ClientFrame) -> Self {
+        let (mut sender, receiver) = connection.open_stream().await.unwrap();
+        sender.send(&first).await.unwrap();
+        Self { sender, receiver }
+    }
+
+    async fn ask(connection: &Connection, store: &str, subject: &str) -> Self {
+        let grant = Grant {
+            store: StoreId::new(store).unwrap(),
+            subject: subject.to_owned(),
+            scope: Scope::Write,
+            lifetime: Duration::from_secs(3_600),
+            issuer: None,
+        };
+        let token = mint(&secret(), &grant, SystemTime::now()).unwrap();
+        let version = Version::new().encode().into();
+        let store = store.to_owned();
+        let open = ClientFrame::Open { protocol: 3, store, token, version };
+        Self::begin(connection, open).await
+    }
+
+    async fn open(connection: &Connection, store: &str, subject: &str) -> Self {
+        let mut stream = Self::ask(connection, store, subject).await;
+        let answer = stream.next().await;
+        assert!(matches!(answer, RelayFrame::Opened { .. }), "{answer:?}");
+        stream
+    }
+
+    async fn next(&mut self) -> RelayFrame {
+        let next = timeout(PATIENCE, self.receiver.next()).await.expect("an answer in time");
+        next.unwrap().expect("a frame before the end")
+    }
+
+    async fn refused(&mut self) -> RefusalCode {
+        match self.next().await {
+            RelayFrame::Refused { code, .. } => RefusalCode::from_number(code),
+            frame => panic!("not refused: {frame:?}"),
+        }
+    }
+
+    async fn send(&mut self, change: Change) {
+        let patch = Patch::new(vec![change]).encode().into();
+        self.sender.send(&ClientFrame::Changes { patch }).await.unwrap();
+    }
+
+    /// Waits until everything up to counter `next` of `author` is acknowledged.
+    async fn stored(&mut self, author: u64, next: u64) {
+        loop {
+            let RelayFrame::Stored { version } = self.next().await else { continue };
+            let version = Version::decode(&version).unwrap();
+            if version.next(ReplicaId::new(author).unwrap()) >= next {
+                return;
+            }
+        }
+    }
+}
+
+fn change(author: u64, start: u64) -> Change {
+    let author = ReplicaId::new(author).unwrap();
+    Change::new(author, start, Vec::new(), &[Op::Skip { count: 1 }]).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_past_the_bound_are_refused_until_one_ends() {
+    let home = Home::with(|limits| limits.connections = 2).await;
+    let (first, _second) = (home.connect().await, home.connect().await);
+    assert!(home.try_connect().await.is_none());
+    assert_eq!(home.hits(Limit::Connections), 1);
+    first.close().await;
+    timeout(PATIENCE, async { while home.try_connect().await.is_none() {} }).await.unwrap();
+    home.relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_of_one_address_past_the_bound_are_refused() {
+    let home = Home::with(|limits| limits.connections_per_address = 2).await;
+    let (first, second) = (home.connect().await, home.connect().await);
+    Stream::open(&first, "s", "ann").await;
+    Stream::open(&second, "s", "ann").await;
+    assert!(home.try_connect().await.is_none());
+    assert_eq!(home.hits(Limit::ConnectionsPerAddress), 1);
+    home.relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handshakes_of_one_address_past_the_rate_are_refused_and_it_grows_back() {
+    let home = Home::with(|limits| limits.handshakes_per_second_per_address = 3).await;
+    let begun = Instant::now();
+    let mut refused = 0;
+    while home.hits(Limit::HandshakeRate) == 0 {
+        refused += usize::from(home.try_connect().await.is_none());
+        assert!(begun.elapsed() < PATIENCE);
+    }
+    assert_eq!(refused, 1);
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    home.connect().await;
+    home.relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subject_past_its_connections_is_refused_as_busy_and_others_are_not() {
+    let home = Home::with(|limits| limits.connections_per_subject = 2).await;
+    let (one, two, three) = (home.connect().await, home.connect().await, home.connect().await);
+    let first = Stream::open(&one, "s", "ann").await;
+    let _same_connection = Stream::open(&one, "t", "ann").await;
+    let _second = Stream::open(&two, "s", "ann").await;
+    assert_eq!(Stream::ask(&three, "s", "ann").await.refused().await, RefusalCode::Busy);
+    assert_eq!(home.hits(Limit::ConnectionsPerSubject), 1);
+    Stream::open(&three, "s", "bob").await;
+    drop((first, _same_connection));
+    one.close().await;
+    let opened = async {
+        while !matches!(
+            Stream::ask(&three, "s", "ann").await.next().await,
+            RelayFrame::Opened { .. }
+        ) {}
+    };
+    timeout(PATIENCE, opened).await.unwrap();
+    home.relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_too_many_on_a_connection_is_refused_as_busy() {
+    let home = Home::with(|limits| limits.open_stores = 2).await;
+    let connection = home.connect().await;
+    let _first = Stream::open(&connection, "a", "ann").await;
+    let _second = Stream::open(&connection, "b", "ann").await;
+    assert_eq!(Stream::ask(&connection, "c", "ann").await.refused().await, RefusalCode::Busy);
+    assert_eq!(home.hits(Limit::OpenStores), 1);
+    home.relay.stop().await;
+}
+
+/// The first stream too many waits until there is one less; those who have shown a token have more.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_past_the_bound_wait_and_members_have_more_than_strangers() {
+    let home = Home::with(|limits| (limits.stranger_streams, limits.streams) = (2, 50)).await;
+    let connection = home.connect().await;
+    let hold = async || {
+        let blob = ClientFrame::PutBlob { store: "s".to_owned(), hash: [1; 32], size: 9 };
+        let (mut sender, receiver) = connection.open_stream().await.unwrap();
+        // Half of a frame, so that the relay waits for the rest.
+        let encoded = sds_sync::Frame::encode(&blob);
+        sender.send_encoded(encoded.slice(..6)).await.unwrap();
+        (sender, receiver)
+    };
+    let first = hold().await;
+    let _second = hold().await;
+    home.met(Limit::Streams).await;
+    let pause = Duration::from_millis(200);
+    assert!(timeout(pause, connection.open_stream()).await.is_err(), "a third is open");
+    drop(first);
+    let store = timeout(PATIENCE, Stream::open(&connection, "s", "ann")).await.unwrap();
+    let mut held = Vec::new();
+    for _ in 0..40 {
+        held.push(timeout(PATIENCE, hold()).await.unwrap());
+    }
+    drop((store, held));
+    home.relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_shows_no_token_in_time_is_cut_off_and_who_has_stays() {
+    let home = Home::with(|limits| limits.authenticate_seconds = 1).await;
+    let (stranger, member) = (home.connect().await, home.connect().await);
+    let begun = Instant::now();
+    let mut store = Stream::open(&member, "s", "ann").await;
+    assert!(timeout(PATIENCE, stranger.read_datagram()).await.unwrap().is_err());
+    assert!(begun.elapsed() >= Duration::from_millis(900), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    assert_eq!(home.hits(Limit::AuthenticateTime), 1);
+    store.send(change(1, 0)).await;
+    store.stored(1, 1).await;
+    home.relay.stop().await;
+}
+
+/// Goal: who sends too many frames is slowed down, loses nothing, and slows nobody else down.
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_past_the_rate_wait_and_arrive_all_the_same() {
+    let home = Home::with(|limits| {
+        (limits.frames_per_second, limits.stranger_frames_per_second) = (50, 50);
+    });
+    let home = home.await;
+    let (fast, calm) = (home.connect().await, home.connect().await);
+    let mut flood = Stream::open(&fast, "s", "ann").await;
+    let mut other = Stream::open(&calm, "s", "ann").await;
+    let begun = Instant::now();
+    for start in 0..40 {
+        flood.send(change(1, start)).await;
+    }
+    flood.stored(1, 40).await;
+    assert_eq!(home.hits(Limit::FrameRate), 0, "the bound itself is free");
+    for start in 40..150 {
+        flood.send(change(1, start)).await;
+    }
+    home.met(Limit::FrameRate).await;
+    let asked = Instant::now();
+    other.send(change(2, 0)).await;
+    other.stored(2, 1).await;
+    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    flood.stored(1, 150).await;
+    // Of 150 frames a second's worth is free.
+    assert!(begun.elapsed() > Duration::from_millis(1_800), "{:?}", begun.elapsed());
+    home.relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_past_the_rate_of_a_connection_or_of_a_subject_wait() {
+    const RATE: u32 = 256 << 10;
+    for limit in [Limit::ByteRate, Limit::SubjectByteRate] {
+        let home = Home::with(|limits| match limit {
+            Limit::ByteRate => {
+                (limits.bytes_per_second, limits.stranger_bytes_per_second) = (RATE, RATE);
+            }
+            _ => limits.bytes_per_second_per_subject = RATE,
+        });
+        let home = home.await;
+        let connection = home.connect().await;
+        let mut stream = Stream::open(&connection, "s", "ann").await;
+        let begun = Instant::now();
+        // Presence costs nothing but its bytes.
+        let state = bytes::Bytes::from(vec![b'x'; 4_000]);
+        for clock in 0..3 * u64::from(RATE) / 4_000 {
+            let frame = ClientFrame::Presence { clock, state: state.clone() };
+            stream.sender.send(&frame).await.unwrap();
+        }
+        stream.send(change(1, 0)).await;
+        stream.stored(1, 1).await;
+        assert!(begun.elapsed() > Duration::from_millis(1_500), "{limit:?} {:?}", begun.elapsed());
+        assert!(home.hits(limit) > 0, "{limit:?}");
+        home.relay.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn presence_past_its_size_or_rate_is_passed_over() {
+    let home = Home::with(|limits| (limits.presence_bytes, limits.presence_per_second) = (10, 5));
+    let home = home.await;
+    let connection = home.connect().await;
+    let (mut ann, mut bob) =
+        (Stream::open(&connection, "s", "ann").await, Stream::open(&connection, "s", "bob").await);
+    let mut show = async |clock, state: &'static [u8]| {
+        let frame = ClientFrame::Presence { clock, state: bytes::Bytes::from_static(state) };
+        ann.sender.send(&frame).await.unwrap();
+    };
+    show(1, b"0123456789").await;
+    let RelayFrame::Presence { state, .. } = bob.next().await else { panic!("no presence") };
+    assert_eq!(&*state, b"0123456789");
+    assert_eq!(home.hits(Limit::PresenceBytes), 0);
+    show(2, b"0123456789a").await;
+    home.met(Limit::PresenceBytes).await;
+    for clock in 3..7 {
+        show(clock, b"in time").await;
+    }
+    show(7, b"too many").await;
+    home.met(Limit::PresenceRate).await;
+    loop {
+        let RelayFrame::Presence { state, .. } = bob.next().await else { panic!("no presence") };
+        assert_eq!(&*state, b"in time");
+        if timeout(Duration::from_millis(500), bob.receiver.next::<RelayFrame>()).await.is_err() {
+            break;
+        }
+    }
+    home.relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_past_their_size_are_refused_and_counted() {
+    let home = Home::with(|_| {}).await;
+    let connection = home.connect().await;
+    let past = |max: usize| u32::try_from(max + 1).unwrap().to_le_bytes();
+    let (mut sender, receiver) = connection.open_stream().await.unwrap();
+    sender.send_encoded(past(FIRST_FRAME_BYTES_MAX).to_vec().into()).await.unwrap();
+    let mut stranger = Stream { sender, receiver };
+    assert_eq!(stranger.refused().await, RefusalCode::Malformed);
+    assert_eq!(home.hits(Limit::FrameBytes), 1);
+    let mut member = Stream::open(&connection, "s", "ann").await;
+    member.sender.send_encoded(past(FRAME_BYTES_MAX).to_vec().into()).await.unwrap();
+    assert_eq!(member.refused().await, RefusalCode::Malformed);
+    assert_eq!(home.hits(Limit::FrameBytes), 2);
+    home.relay.stop().await;
+}
