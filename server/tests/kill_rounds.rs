@@ -25,6 +25,7 @@ use sds_sync::limits::{FRAME_BYTES_MAX, PROTOCOL_VERSION};
 use sds_sync::transport::{StreamError, connect};
 use sds_sync::{ClientFrame, RelayFrame, RelayUrl, StoreId, Trust};
 use tempfile::TempDir;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -106,10 +107,12 @@ impl Writer {
         change
     }
 
-    /// Writes until the relay is gone.
-    async fn write(mut self, url: RelayUrl) -> Self {
-        let gone = self.session(&url).await;
-        assert!(gone.is_some(), "the relay answers as it should");
+    /// Writes until the relay is killed: by itself a client notices that only after a while.
+    async fn write(mut self, url: RelayUrl, killed: oneshot::Receiver<()>) -> Self {
+        tokio::select! {
+            gone = self.session(&url) => assert!(gone.is_some(), "the relay answers as it should"),
+            _ = killed => {}
+        }
         self
     }
 
@@ -151,7 +154,7 @@ impl Writer {
                     let stored = Version::decode(&version).unwrap().next(self.replica());
                     self.acknowledged = self.acknowledged.max(stored);
                 }
-                Ok(Some(RelayFrame::Changes { .. })) => continue,
+                Ok(Some(RelayFrame::Changes { .. } | RelayFrame::Access { .. })) => continue,
                 Ok(None) => return Some(StreamError::CutOff),
                 Err(error) => return Some(error),
                 Ok(Some(frame)) => {
@@ -208,12 +211,16 @@ async fn nothing_that_was_acknowledged_is_lost_whenever_the_relay_is_killed() {
     for round in 0..rounds {
         let (mut relay, url) = start(home.path());
         let mut running = JoinSet::new();
+        let mut signals = Vec::new();
         for writer in writers.drain(..) {
-            running.spawn(writer.write(url.clone()));
+            let (signal, killed) = oneshot::channel();
+            signals.push(signal);
+            running.spawn(writer.write(url.clone(), killed));
         }
         sleep(Duration::from_micros(dice.below(400_000))).await;
         relay.kill().unwrap();
         relay.wait().unwrap();
+        drop(signals);
         while let Some(writer) = timeout(PATIENCE, running.join_next()).await.unwrap() {
             writers.push(writer.unwrap());
         }

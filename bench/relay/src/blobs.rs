@@ -23,7 +23,11 @@ pub(crate) async fn run(program: &Path, quick: bool, report: &mut Report) -> Res
     let begun = Instant::now();
     put(&client, hash, &bytes).await?;
     let rate = |begun: Instant| size as f64 / 1e6 / begun.elapsed().as_secs_f64();
-    report.add("a large value to the relay's disk", format!("{:.0} MB/s", rate(begun)), ">= 150 MB/s");
+    report.add(
+        "a large value to the relay's disk",
+        format!("{:.0} MB/s", rate(begun)),
+        ">= 150 MB/s",
+    );
     let begun = Instant::now();
     get(&client, hash, size).await?;
     report.add("the same, back", format!("{:.0} MB/s", rate(begun)), ">= 150 MB/s");
@@ -52,7 +56,9 @@ async fn put(client: &Client, hash: [u8; 32], bytes: &Bytes) -> Result<()> {
 async fn get(client: &Client, hash: [u8; 32], size: usize) -> Result<()> {
     let (mut sender, mut receiver) = client.connection.open_stream().await?;
     receiver.set_max(BLOB_FRAME_BYTES_MAX);
-    sender.send(&ClientFrame::GetBlobFrom { store: store(0)?.to_string(), hash, offset: 0 }).await?;
+    sender
+        .send(&ClientFrame::GetBlobFrom { store: store(0)?.to_string(), hash, offset: 0 })
+        .await?;
     let mut got = 0;
     while got < size {
         match next(&mut receiver).await? {

@@ -21,8 +21,6 @@ pub(crate) struct Client {
     pub(crate) connection: Arc<Connection>,
     pub(crate) sender: FrameSender,
     pub(crate) receiver: FrameReceiver,
-    /// What the relay had.
-    pub(crate) version: Version,
 }
 
 impl Client {
@@ -45,10 +43,7 @@ impl Client {
         };
         sender.send(&frame).await?;
         match receiver.next::<RelayFrame>().await? {
-            Some(RelayFrame::OpenedSeated { version, .. }) => {
-                let version = Version::decode(&version)?;
-                Ok(Self { connection, sender, receiver, version })
-            }
+            Some(RelayFrame::OpenedSeated { .. }) => Ok(Self { connection, sender, receiver }),
             other => bail!("not opened: {other:?}"),
         }
     }
@@ -68,7 +63,9 @@ impl Client {
     pub(crate) async fn stored(&mut self, replica: ReplicaId, end: u64) -> Result<()> {
         loop {
             match next(&mut self.receiver).await? {
-                RelayFrame::Stored { version } if Version::decode(&version)?.next(replica) >= end => {
+                RelayFrame::Stored { version }
+                    if Version::decode(&version)?.next(replica) >= end =>
+                {
                     return Ok(());
                 }
                 RelayFrame::Refused { message, .. } => bail!("refused: {message}"),

@@ -12,7 +12,7 @@ use tokio::time::{sleep_until, timeout};
 
 use crate::client::{Author, Client, store};
 use crate::relay::RelayProcess;
-use crate::report::{Latencies, Report, millis};
+use crate::report::{Latencies, Report, micros_each};
 
 const SUBSCRIBERS: usize = 100;
 const WRITER: u64 = 1;
@@ -22,8 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// 200 changes a second.
 pub(crate) async fn paced(program: &Path, quick: bool, report: &mut Report) -> Result<()> {
-    let (latencies, _) = measure(program, 200, if quick { 200 } else { 2_000 }).await?;
-    let measured = format!("p50 {}, p99 {}", millis(latencies.p50()), millis(latencies.p99()));
+    let Heard { latencies, cpu, .. } =
+        measure(program, 200, if quick { 200 } else { 2_000 }).await?;
+    let measured = format!("{}, {}", latencies, cpu_each(cpu, &latencies));
     report.add("100 subscribers, 200 changes/s", measured, "p50 <= 6 ms, p99 <= 40 ms");
     Ok(())
 }
@@ -33,24 +34,35 @@ pub(crate) async fn sustained(program: &Path, quick: bool, report: &mut Report) 
     let rates = if quick { vec![500] } else { vec![1_000, 2_000, 4_000, 8_000, 16_000] };
     let mut best = String::from("none");
     for rate in rates {
-        let (latencies, time) = measure(program, rate, rate as usize * 4).await?;
+        let Heard { latencies, time, cpu } = measure(program, rate, rate as usize * 4).await?;
         let deliveries = latencies.len() as f64 / time.as_secs_f64();
+        let measured = format!("{deliveries:.0}/s, {latencies}, {}", cpu_each(cpu, &latencies));
+        report.add(&format!("deliveries at {rate} changes/s"), measured.clone(), "");
         if latencies.p50() >= Duration::from_millis(50) {
             break;
         }
-        best = format!(
-            "{deliveries:.0}/s, p50 {}, p99 {}",
-            millis(latencies.p50()),
-            millis(latencies.p99())
-        );
-        report.add(&format!("deliveries at {rate} changes/s"), best.clone(), "");
+        best = measured;
     }
     report.add("sustained deliveries with p50 < 50 ms", best, ">= 100,000/s");
     Ok(())
 }
 
-/// Sends `count` changes at a rate; how long each took to each subscriber, and all together.
-async fn measure(program: &Path, rate: u32, count: usize) -> Result<(Latencies, Duration)> {
+/// What subscribers have heard.
+struct Heard {
+    /// From when each change was due to when each of them had it.
+    latencies: Latencies,
+    /// From the first change sent to the last one heard.
+    time: Duration,
+    /// What the relay has taken of the processors.
+    cpu: Duration,
+}
+
+fn cpu_each(cpu: Duration, latencies: &Latencies) -> String {
+    format!("{} of the relay's CPU each", micros_each(cpu, latencies.len()))
+}
+
+/// Sends `count` changes at a rate.
+async fn measure(program: &Path, rate: u32, count: usize) -> Result<Heard> {
     let relay = RelayProcess::start(program)?;
     let id = store(0)?;
     let sent: Arc<[OnceLock<Instant>]> = (0..count).map(|_| OnceLock::new()).collect();
@@ -62,7 +74,7 @@ async fn measure(program: &Path, rate: u32, count: usize) -> Result<(Latencies, 
     }
     let mut author = Author::new(WRITER)?;
     let mut writer = Client::open(&relay.url, &id, "writer", WRITER).await?;
-    let begun = Instant::now();
+    let (begun, cpu) = (Instant::now(), relay.cpu()?);
     let discarding = tokio::spawn(async move { discard(&mut writer.receiver).await });
     for (number, sent) in sent.iter().enumerate() {
         let due = begun + Duration::from_secs(number as u64) / rate;
@@ -79,7 +91,8 @@ async fn measure(program: &Path, rate: u32, count: usize) -> Result<(Latencies, 
     }
     let time = begun.elapsed();
     discarding.abort();
-    Ok((Latencies::from(all), time))
+    let cpu = relay.cpu()?.saturating_sub(cpu);
+    Ok(Heard { latencies: Latencies::from(all), time, cpu })
 }
 
 /// Takes in all changes that are sent.

@@ -21,7 +21,9 @@ pub(crate) async fn run(program: &Path, quick: bool, report: &mut Report) -> Res
     let mut open = Vec::new();
     for number in 0..sessions {
         let subject = format!("idle {number}");
-        open.push(Client::open(&relay.url, &store(number % 100)?, &subject, 1 + number as u64).await?);
+        open.push(
+            Client::open(&relay.url, &store(number % 100)?, &subject, 1 + number as u64).await?,
+        );
     }
     sleep(Duration::from_secs(2)).await;
     let after = relay.memory()?;

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 const SECRET: &str = "a secret of the benchmark, of more than thirty-two characters";
 
 /// The bounds on what one address may do are raised: here all clients are one.
-const CONFIG: &str = "[limits]\nconnections_per_address = 4096\n\
+const CONFIG: &str = "log_level = 'warn'\n[limits]\nconnections_per_address = 4096\n\
     handshakes_per_second_per_address = 100000\nframes_per_second = 1000000\n\
     bytes_per_second = 2000000000\nbytes_per_second_per_subject = 2000000000\n";
 
@@ -39,14 +39,24 @@ impl RelayProcess {
             .arg("--config")
             .arg(config)
             .env("SDS_JWT_SECRET", SECRET)
-            .env("RUST_LOG", "warn")
             .stdout(Stdio::piped())
             .spawn()
-            .with_context(|| format!("{}: cargo build --release -p sds-server", program.display()))?;
+            .with_context(|| {
+                format!("{}: cargo build --release -p sds-server", program.display())
+            })?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().context("no output")?).read_line(&mut line)?;
         let url = line.split_whitespace().last().context("the relay says no address")?.parse()?;
         Ok(Self { child, url, folder })
+    }
+
+    /// How much of the processors' time the process has taken.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        let (_, fields) = stat.rsplit_once(") ").context("no name")?;
+        let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
+        let ticks: u64 = ticks.sum::<Result<u64, _>>()?;
+        Ok(Duration::from_millis(ticks * 10))
     }
 
     /// How much memory the process has, in bytes.

@@ -1,5 +1,6 @@
 //! What was measured, beside what is asked for.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -34,6 +35,12 @@ impl Report {
 #[derive(Debug, Default)]
 pub(crate) struct Latencies(Vec<Duration>);
 
+impl fmt::Display for Latencies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "p50 {}, p99 {}", millis(self.p50()), millis(self.p99()))
+    }
+}
+
 impl Latencies {
     pub(crate) fn from(mut durations: Vec<Duration>) -> Self {
         durations.sort_unstable();
@@ -59,6 +66,11 @@ impl Latencies {
         let last = self.0.len().saturating_sub(1);
         self.0.get((self.0.len() * part / 1_000).min(last)).copied().unwrap_or_default()
     }
+}
+
+/// What each of `count` took, in microseconds.
+pub(crate) fn micros_each(time: Duration, count: usize) -> String {
+    format!("{:.1} us", time.as_secs_f64() * 1e6 / count as f64)
 }
 
 /// Milliseconds, to two places.
