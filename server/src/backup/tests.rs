@@ -25,7 +25,11 @@ fn add(log: &StoreLog, store: &StoreId, starts: std::ops::Range<u64>) {
     let changes: Vec<_> = starts.map(change).collect();
     log.write(|write| {
         let mut appender = Appender::begin(write, UNIX_EPOCH)?;
-        let author = Author { subject: "ann".to_owned(), seats: vec![ReplicaId::new(1).unwrap()] };
+        let author = Author {
+            subject: "ann".to_owned(),
+            seats: vec![ReplicaId::new(1).unwrap()],
+            speaks_for_all: false,
+        };
         appender.append(store, &author, &changes, false)?;
         appender.finish()
     })
