@@ -10,12 +10,15 @@
 //! - [`limits`]: every bound that the protocol does not set already.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::unreachable))]
 
+mod admin;
 mod attendance;
+mod audit;
 pub mod backup;
 pub mod check;
 pub mod config;
 mod connection;
 mod doorkeeper;
+mod health;
 pub mod limits;
 mod log_writer;
 pub mod metrics;

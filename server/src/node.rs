@@ -16,8 +16,11 @@ use sds_sync::{CertificateHash, FrameError, RelayUrl, StorageError, TransportErr
 use tokio::sync::watch;
 use tokio::time::{interval, timeout};
 
+use crate::admin::{AdminListener, AdminState};
+use crate::audit::{Audit, Deed};
 use crate::connection::serve;
 use crate::doorkeeper::Door;
+use crate::health::DiskProbe;
 use crate::limits::{Limit, Limits};
 use crate::log_writer::LogWriter;
 use crate::metrics::Metrics;
@@ -91,6 +94,17 @@ pub enum StartError {
     /// Nobody could say which tokens were revoked.
     #[error("cannot read the revocations: {0}")]
     Revocations(#[source] io::Error),
+    /// What is done to the relay could not be written down.
+    #[error("cannot write the audit log: {0}")]
+    Audit(#[source] io::Error),
+    /// The admin listener's address is taken.
+    #[error("cannot listen for admins on {listen}: {source}")]
+    Admin {
+        /// The address.
+        listen: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
     /// There is no certificate.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
@@ -124,6 +138,7 @@ pub(crate) struct Node {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) revocations: Revocations,
+    disk: DiskProbe,
 }
 
 impl Node {
@@ -135,6 +150,20 @@ impl Node {
     /// Whether the relay is about to stop, and takes no new clients.
     pub(crate) fn is_draining(&self) -> bool {
         *self.draining.borrow()
+    }
+
+    /// Whether clients can be sent here.
+    ///
+    /// # Errors
+    /// Why they cannot.
+    pub(crate) async fn check_ready(&self) -> Result<(), &'static str> {
+        if self.is_draining() {
+            Err("draining")
+        } else if self.disk.is_good(&self.log).await {
+            Ok(())
+        } else {
+            Err("the relay's file cannot be written")
+        }
     }
 
     /// Looks whether there is another certificate, which new connections are shown then.
@@ -198,6 +227,8 @@ pub struct Relay {
     refreshing: tokio::task::JoinHandle<()>,
     node: Arc<Node>,
     writing: Option<JoinHandle<()>>,
+    admin: Option<AdminListener>,
+    audit: Arc<Audit>,
 }
 
 impl Relay {
@@ -206,10 +237,14 @@ impl Relay {
     /// # Errors
     /// If the folder, the file, the certificate or the address cannot be used.
     pub async fn start(config: RelayConfig) -> Result<Self, StartError> {
-        let (limits, drain) = (config.limits.clone(), config.drain);
+        let (limits, admin) = (config.limits.clone(), config.admin);
+        let (keys, issuer) = (config.keys.clone(), config.issuer.clone());
+        let folder = config.data_dir.clone();
+        let drain = config.drain;
         let (listen, gate) = (config.listen, Gate::new(config.keys.clone(), config.issuer.clone()));
         let opened = tokio::task::spawn_blocking(move || open(&config)).await;
-        let Opened { log, identity, revocations } = opened.map_err(|_| StartError::Ending)??;
+        let Opened { log, identity, revocations, audit } =
+            opened.map_err(|_| StartError::Ending)??;
         let refused = |source| StartError::Listen { listen, source };
         let identity = Arc::new(identity);
         let endpoint = server_endpoint(listen, Arc::clone(&identity), limits.stranger_streams)
@@ -238,18 +273,46 @@ impl Relay {
             metrics,
             sessions: Arc::default(),
             revocations,
+            disk: DiskProbe::default(),
         });
+        let admin = match admin {
+            Some(address) => {
+                let audit = Arc::clone(&audit);
+                let state = AdminState::new(Arc::clone(&node), audit, keys, issuer, folder);
+                let refused = |source| StartError::Admin { listen: address, source };
+                Some(AdminListener::start(address, state).await.map_err(refused)?)
+            }
+            None => None,
+        };
+        audit.record(Deed::new("start")).await.map_err(|_| StartError::Ending)?;
         let (stop, stopped) = watch::channel(false);
         let accepting = tokio::spawn(accept(Arc::clone(&node), endpoint.clone(), stopped));
         let refreshing = tokio::spawn(refresh_certificates(Arc::clone(&node)));
         let writing = Some(writing);
-        Ok(Self { endpoint, local_addr, url, stop, accepting, refreshing, node, writing })
+        Ok(Self {
+            endpoint,
+            local_addr,
+            url,
+            stop,
+            accepting,
+            refreshing,
+            node,
+            writing,
+            admin,
+            audit,
+        })
     }
 
     /// Where the relay listens.
     #[must_use]
     pub const fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// Where the admin listener is, if there is one.
+    #[must_use]
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(AdminListener::local_addr)
     }
 
     /// The hash of the certificate that it shows at present, for clients to pin.
@@ -301,6 +364,13 @@ impl Relay {
         if let Some(writing) = self.writing.take() {
             let _joined = tokio::task::spawn_blocking(move || writing.join()).await;
         }
+        // What was said of the relay's health up to now was true; nobody is served any further.
+        drop(self.admin.take());
+        if let Err(error) = self.audit.record(Deed::new("stop")).await {
+            tracing::error!(%error, "the stop is not in the audit log");
+        }
+        let audit = Arc::clone(&self.audit);
+        let _closed = tokio::task::spawn_blocking(move || audit.close()).await;
     }
 }
 
@@ -323,6 +393,7 @@ struct Opened {
     log: StoreLog,
     identity: LiveIdentity,
     revocations: Revocations,
+    audit: Arc<Audit>,
 }
 
 fn open(config: &RelayConfig) -> Result<Opened, StartError> {
@@ -333,7 +404,8 @@ fn open(config: &RelayConfig) -> Result<Opened, StartError> {
     let identity = LiveIdentity::load(&config.certificate, folder)?;
     let revocations =
         Revocations::open(folder, SystemTime::now()).map_err(StartError::Revocations)?;
-    Ok(Opened { log, identity, revocations })
+    let audit = Arc::new(Audit::open(folder).map_err(StartError::Audit)?);
+    Ok(Opened { log, identity, revocations, audit })
 }
 
 /// Makes the folder, if it is not there, for its owner alone: everybody's stores are in it.

@@ -76,7 +76,9 @@ impl BlobStorage for StoreBlobs {
 
     fn forget(&self, number: u64, part_of: Option<&BlobHash>) -> Result<(), StorageError> {
         if let Some(hash) = part_of {
-            self.log.database.write(|write| blob_rows::forget_part(write, self.owner, hash))?;
+            self.log
+                .database
+                .write(|write| blob_rows::forget_part(write, self.owner, hash, number))?;
         }
         self.remove(number)
     }

@@ -36,6 +36,26 @@ pub trait BlobSource: fmt::Debug + Send + Sync {
 
     /// The content, whole, if it is there and its bytes are those of the hash.
     fn read(&self, hash: &BlobHash) -> Option<Arc<[u8]>>;
+
+    /// Whether the content is there, as far as that is known without asking anybody else.
+    fn is_known(&self, hash: &BlobHash) -> Option<bool> {
+        Some(self.size(hash).is_some())
+    }
+
+    /// Keeps a content that nothing refers to for somebody who is about to refer to it again; false if
+    /// it was there and is gone.
+    fn hold(&self, _: &BlobRef) -> bool {
+        true
+    }
+}
+
+/// Blobs whose last reference has gone, in order of hash.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DroppedBlobs {
+    /// Those that are not needed any more.
+    pub free: Vec<BlobHash>,
+    /// Those that undoing or redoing may refer to again.
+    pub undoable: Vec<BlobRef>,
 }
 
 /// The blobs at hand, each once; and what the store's values refer to.
@@ -80,6 +100,12 @@ impl Blobs {
             };
             self.refer(entry, blob);
         }
+    }
+
+    /// Whether a content that is about to be referred to again was here and is gone.
+    pub(crate) fn is_gone(&self, blob: &BlobRef) -> bool {
+        let is_at_hand = self.counts.contains_key(&blob.hash) || self.held.contains_key(&blob.hash);
+        !is_at_hand && self.source.as_ref().is_some_and(|source| !source.hold(blob))
     }
 
     fn refer(&mut self, entry: EntryId, blob: Option<BlobRef>) {
@@ -139,10 +165,20 @@ impl DataStore {
         self.blobs.source = Some(source);
     }
 
-    /// Lets go of the blobs in memory that are in the source too. Costs the blobs in memory.
+    /// Whether the blob with this hash is at hand, as far as that is known without asking anybody: a
+    /// source may have to. O(1).
+    #[must_use]
+    pub fn knows_blob(&self, hash: &BlobHash) -> Option<bool> {
+        if self.blobs.held.contains_key(hash) {
+            return Some(true);
+        }
+        self.blobs.source.as_ref().map_or(Some(false), |source| source.is_known(hash))
+    }
+
+    /// Lets go of the blobs in memory that are known to be in the source too. Costs the blobs in memory.
     pub fn unload_blobs(&mut self) {
         let Blobs { held, source: Some(source), .. } = &mut self.blobs else { return };
-        held.retain(|hash, _| source.size(hash).is_none());
+        held.retain(|hash, _| source.is_known(hash) != Some(true));
     }
 
     /// How many values refer to a blob, those of entries in Trash included. O(1).
@@ -173,8 +209,9 @@ impl DataStore {
     #[must_use]
     pub fn unreferenced_blobs(&self) -> Vec<BlobHash> {
         let undoable = self.undoable_blobs();
-        let is_free =
-            |hash: &&BlobHash| !self.blobs.counts.contains_key(*hash) && !undoable.contains(*hash);
+        let is_free = |hash: &&BlobHash| {
+            !self.blobs.counts.contains_key(*hash) && !undoable.contains_key(*hash)
+        };
         let mut free: Vec<BlobHash> = self.blobs.held.keys().filter(is_free).copied().collect();
         free.sort_unstable();
         free
@@ -205,30 +242,36 @@ impl DataStore {
         free
     }
 
-    /// The blobs whose last reference has gone since they were last asked for, in order of hash, for
-    /// whoever keeps them; one that undoing may bring back, only once it no longer may and another one
-    /// has gone. What of them was in memory is let go of.
-    pub fn take_dropped_blobs(&mut self) -> Vec<BlobHash> {
+    /// The blobs whose last reference has gone since they were last asked for, for whoever keeps them;
+    /// one that undoing may bring back is free only once it no longer may and another one has gone. What
+    /// is free is no longer kept in memory.
+    pub fn take_dropped_blobs(&mut self) -> DroppedBlobs {
+        let mut taken = DroppedBlobs::default();
         if !std::mem::take(&mut self.blobs.has_dropped_more) {
-            return Vec::new();
+            return taken;
         }
         let undoable = self.undoable_blobs();
         let Blobs { held, counts, dropped, .. } = &mut self.blobs;
-        let mut free: Vec<BlobHash> = Vec::new();
         dropped.retain(|hash| {
-            let is_free = !counts.contains_key(hash) && !undoable.contains(hash);
-            if is_free {
-                held.remove(hash);
-                free.push(*hash);
+            if counts.contains_key(hash) {
+                return false;
             }
-            !is_free && !counts.contains_key(hash)
+            match undoable.get(hash) {
+                Some(blob) => taken.undoable.push(*blob),
+                None => {
+                    held.remove(hash);
+                    taken.free.push(*hash);
+                }
+            }
+            undoable.contains_key(hash)
         });
-        free.sort_unstable();
-        free
+        taken.free.sort_unstable();
+        taken.undoable.sort_unstable_by_key(|blob| blob.hash);
+        taken
     }
 
-    fn undoable_blobs(&self) -> HashSet<BlobHash> {
+    fn undoable_blobs(&self) -> HashMap<BlobHash, BlobRef> {
         let undoable = self.undo_ref().into_iter().flat_map(UndoHistory::blobs);
-        undoable.map(|blob| blob.hash).collect()
+        undoable.map(|blob| (blob.hash, blob)).collect()
     }
 }

@@ -1,6 +1,6 @@
 //! What can go wrong with a store, each with a code that stays.
 
-use sds_engine::{DecodeError, EditError, EntryId, IntegrateError};
+use sds_engine::{BlobHash, DecodeError, EditError, EntryId, IntegrateError};
 
 /// Why an operation on a store failed. Nothing has changed then.
 #[non_exhaustive]
@@ -67,6 +67,9 @@ pub enum StoreError {
         /// The bound in bytes.
         max: usize,
     },
+    /// What an undoing would bring back was kept by somebody else, who has let go of it.
+    #[error("the content {0} is gone, and with it what this step would bring back")]
+    ContentGone(BlobHash),
     /// A transaction is under way, and must end first.
     #[error("a transaction is under way")]
     TransactionOpen,
@@ -177,6 +180,7 @@ impl StoreError {
             Self::PurgeProtected(_) => "purge-protected",
             Self::ChangeValueNotLiteral(_) => "change-value-not-literal",
             Self::TransactionTooLarge { .. } | Self::TooManyEdits { .. } => "transaction-too-large",
+            Self::ContentGone(_) => "content-gone",
             Self::TooDeep { .. } => "too-deep",
             Self::TooManyEvents { .. } => "too-many-events",
             Self::OutOfIds => "out-of-ids",

@@ -61,7 +61,7 @@ mod undo;
 mod value;
 
 pub use anchor::TextField;
-pub use blob::{BlobSource, blob_hash};
+pub use blob::{BlobSource, DroppedBlobs, blob_hash};
 pub use change_set::{ChangeSet, EntryChange, ListPlace, Property, TextEdit};
 pub use entry::Entry;
 pub use error::{ImportError, StoreError};

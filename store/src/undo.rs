@@ -23,6 +23,7 @@ use std::collections::VecDeque;
 
 use sds_engine::{BlobRef, Mentioned, Replica, Reversal, StandIns, Timestamp};
 
+use crate::blob::Blobs;
 use crate::error::StoreError;
 use crate::events::{Cause, Origin};
 use crate::limits::{UNDO_BYTES, UNDO_STEP_BYTES_MAX, UNDO_STEPS};
@@ -219,9 +220,19 @@ impl UndoHistory {
     }
 
     /// Undoes or redoes the newest step of which anything is left. Whether there was one.
-    fn go(&mut self, way: Way, replica: &mut Replica, now: Timestamp) -> Result<bool, StoreError> {
+    fn go(
+        &mut self,
+        way: Way,
+        (replica, kept): (&mut Replica, &Blobs),
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
         self.close_step();
         while let Some(step) = self.pop(way) {
+            let gone = step.done.iter().flat_map(Reversal::blobs).find(|blob| kept.is_gone(blob));
+            if let Some(gone) = gone {
+                self.push(way, step);
+                return Err(StoreError::ContentGone(gone.hash));
+            }
             let Self { back, forth, stand_ins, .. } = self;
             let mentioned = || mentioned(back.iter().chain(&*forth).chain([&step]));
             match replica.reverse(&step.done, stand_ins, mentioned, now) {
@@ -325,8 +336,8 @@ impl DataStore {
     ///
     /// # Errors
     /// [`StoreError::TransactionOpen`] inside a transaction; [`StoreError::TransactionTooLarge`] if
-    /// bringing back what was deleted does not fit one change; [`StoreError::TooManyEvents`]. Nothing
-    /// has changed then.
+    /// bringing back what was deleted does not fit one change; [`StoreError::ContentGone`] if a large
+    /// value was kept elsewhere and is gone; [`StoreError::TooManyEvents`]. Nothing has changed then.
     pub fn undo(&mut self, now: Timestamp) -> Result<bool, StoreError> {
         self.go(Way::Back, now)
     }
@@ -422,7 +433,7 @@ impl DataStore {
             return Ok(false);
         };
         events.begin(replica)?;
-        let done = history.go(way, replica, now);
+        let done = history.go(way, (replica, blobs), now);
         blobs.follow(replica);
         let is_done = match done {
             Ok(is_done) => is_done,

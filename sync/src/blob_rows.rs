@@ -272,18 +272,27 @@ fn make_room(
         return Ok(None);
     }
     others.truncate(surplus);
-    for (other, _) in &others {
-        forget_part(write, owner, other)?;
+    for (other, content) in &others {
+        forget_part(write, owner, other, content.number)?;
     }
     Ok(Some(others.into_iter().map(|(_, content)| content.number).collect()))
 }
 
-/// Gives up a part. Its content is garbage then.
+/// Gives up a part, unless it has another content by now. The content is garbage then.
 ///
 /// # Errors
 /// If the file cannot be written.
-pub fn forget_part(write: &WriteTransaction, owner: u64, hash: &BlobHash) -> Result<(), Failure> {
-    write.open_table(PARTS)?.remove((owner, &hash.0))?;
+pub fn forget_part(
+    write: &WriteTransaction,
+    owner: u64,
+    hash: &BlobHash,
+    number: u64,
+) -> Result<(), Failure> {
+    let mut parts = write.open_table(PARTS)?;
+    let is_it = parts.get((owner, &hash.0))?.is_some_and(|part| part.value().1 == number);
+    if is_it {
+        parts.remove((owner, &hash.0))?;
+    }
     Ok(())
 }
 

@@ -40,6 +40,20 @@ pub trait BlobStorage: fmt::Debug + Send + Sync + 'static {
     /// If that cannot be read.
     fn find(&self, hash: &BlobHash) -> Result<Option<Content>, StorageError>;
 
+    /// Whether the blob is here, whole, as far as that is known without asking another process.
+    fn is_known(&self, hash: &BlobHash) -> Option<bool> {
+        Some(matches!(self.find(hash), Ok(Some(_))))
+    }
+
+    /// Makes whoever might let go of a blob keep it for something that is to refer to it again, if this
+    /// process cannot say so by itself; false if it was here and is gone.
+    ///
+    /// # Errors
+    /// If that cannot be found out.
+    fn hold(&self, _: &BlobRef) -> Result<bool, StorageError> {
+        Ok(true)
+    }
+
     /// The bytes of a content from `offset`: `max` of them, or what there is.
     ///
     /// # Errors
@@ -75,15 +89,22 @@ pub trait BlobStorage: fmt::Debug + Send + Sync + 'static {
     /// If the file cannot be written.
     fn keep(&self, hash: &BlobHash, content: Content) -> Result<(), StorageError>;
 
-    /// Removes a content that came to nothing, and the part of this name.
+    /// Removes a content that came to nothing, and the part of this name if it is that content's still.
     ///
     /// # Errors
     /// If the file cannot be written; then it goes when the file is opened again.
     fn forget(&self, number: u64, part_of: Option<&BlobHash>) -> Result<(), StorageError>;
 
     /// Says from now on that the blob is not here, and which content it was: to be released with the
-    /// change that made nothing refer to it. None where blobs stay.
+    /// change that made nothing refer to it. None where blobs stay, and for one that is not here yet:
+    /// it is [given up](Self::let_go_late) later.
     fn let_go(&self, hash: &BlobHash) -> Option<u64>;
+
+    /// The same for blobs that were not here yet when they were let go of, are now, and are still
+    /// referred to by nothing.
+    fn let_go_late(&self) -> Vec<(BlobHash, u64)> {
+        Vec::new()
+    }
 
     /// Keeps a blob from being let go of until something refers to it, or the file is closed: for who
     /// is about to refer to it. Where blobs stay in any case that takes nothing.
@@ -557,6 +578,15 @@ pub(crate) struct StoredBlobs(pub(crate) Arc<dyn BlobStorage>);
 impl BlobSource for StoredBlobs {
     fn size(&self, hash: &BlobHash) -> Option<u64> {
         self.0.find(hash).ok().flatten().map(|content| content.size)
+    }
+
+    fn is_known(&self, hash: &BlobHash) -> Option<bool> {
+        self.0.is_known(hash)
+    }
+
+    fn hold(&self, blob: &BlobRef) -> bool {
+        // A value that cannot be brought back now may be so later.
+        self.0.hold(blob).unwrap_or(false)
     }
 
     fn read(&self, hash: &BlobHash) -> Option<Arc<[u8]>> {

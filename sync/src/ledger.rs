@@ -37,6 +37,8 @@ pub(crate) struct Gained {
     pub(crate) changes: Vec<Arc<[u8]>>,
     /// Every blob that they refer to.
     pub(crate) blobs: Vec<BlobRef>,
+    /// Whether anything has lost its last reference.
+    pub(crate) has_dropped: bool,
     /// What the file has of their authors once they are written; with a snapshot, all that it has.
     pub(crate) upto: Version,
 }
@@ -82,9 +84,13 @@ impl Ledger {
             }
         }
         gained.blobs.iter().for_each(|blob| kept.unpin(&blob.hash));
-        let dropped = store.take_dropped_blobs().into_iter();
-        gained.unsaved.released =
-            dropped.filter_map(|hash| Some((hash, kept.let_go(&hash)?))).collect();
+        let dropped = store.take_dropped_blobs();
+        gained.has_dropped = !dropped.free.is_empty() || !dropped.undoable.is_empty();
+        gained.unsaved.released = kept.let_go_late();
+        let released =
+            dropped.free.into_iter().filter_map(|hash| Some((hash, kept.let_go(&hash)?)));
+        gained.unsaved.released.extend(released);
+        gained.unsaved.held = dropped.undoable;
         let held = |blob: &BlobRef| Some((blob.hash, store.blob_in_memory(&blob.hash)?));
         gained.unsaved.blobs = gained.blobs.iter().filter_map(held).collect();
         gained.unsaved.seats = self.seats.take_changed();

@@ -12,7 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sds_engine::BlobHash;
+use sds_engine::{BlobHash, BlobRef};
 
 use crate::blob_storage::BlobStorage;
 use crate::message::RefusalCode;
@@ -53,6 +53,9 @@ pub struct Batch {
     /// Blobs that nothing refers to with these changes, and the numbers of their contents
     /// ([`BlobStorage::let_go`]). They go before `blobs` come.
     pub released: Vec<(BlobHash, u64)>,
+    /// Blobs that nothing refers to with these changes, and that undoing may refer to again: to be
+    /// kept where somebody else would let go of them.
+    pub held: Vec<BlobRef>,
 }
 
 impl Batch {
@@ -83,6 +86,7 @@ impl Batch {
         }
         self.changes.extend(later.changes);
         self.released.extend(later.released);
+        self.held.extend(later.held);
         self.blobs.extend(later.blobs);
         for seat in later.seats {
             self.seats.retain(|former| former.replica != seat.replica);

@@ -9,7 +9,8 @@
 //! - E1. What came out to be written is exactly what is in `ledger`, in an order in which each change
 //!   comes after those it builds on.
 //! - E2. `blobs_to_fetch` lists blobs that the state refers to, not only some change, that are not
-//!   here, and that are wanted; `blobs_to_send` lists blobs that are here.
+//!   known to be here, and that are wanted; `blobs_to_send` lists blobs that may be here. Nobody is
+//!   asked about them while the store is in use.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -241,11 +242,16 @@ impl SyncedStore {
 
     /// Lists what the state refers to now, so that nobody fetches what was overwritten (E2).
     pub(crate) fn list_blobs_to_fetch(&mut self) {
-        let Self { store, blob_fetch, asked, .. } = self;
-        let missing = store.missing_blobs().into_iter();
-        let is_wanted = |blob: &BlobRef| blob_fetch.wants(blob.size) || asked.contains(&blob.hash);
-        let wanted = missing.filter(is_wanted);
-        self.blobs_to_fetch = wanted.map(|blob| (blob.hash, blob.size)).collect();
+        let referenced = self.store.referenced_blobs().into_iter();
+        let missing = referenced.filter(|blob| self.lacks(blob));
+        self.blobs_to_fetch = missing.map(|blob| (blob.hash, blob.size)).collect();
+    }
+
+    /// Whether a blob is wanted, and not known to be here. Who would have to ask another process finds
+    /// out later, beside the store.
+    fn lacks(&self, blob: &BlobRef) -> bool {
+        let is_wanted = self.blob_fetch.wants(blob.size) || self.asked.contains(&blob.hash);
+        is_wanted && self.store.knows_blob(&blob.hash) != Some(true)
     }
 
     pub(crate) fn set_blob_fetch(&mut self, blob_fetch: BlobFetch) {
@@ -274,7 +280,8 @@ impl SyncedStore {
     }
 
     fn note_blobs_to_send(&mut self, blobs: impl IntoIterator<Item = BlobRef>) {
-        let held = blobs.into_iter().filter(|blob| self.store.has_blob(&blob.hash));
+        let held =
+            blobs.into_iter().filter(|blob| self.store.knows_blob(&blob.hash) != Some(false));
         self.blobs_to_send.extend(held.map(|blob| (blob.hash, blob.size)));
     }
 
@@ -300,10 +307,15 @@ impl SyncedStore {
         if gained.unsaved.is_empty() {
             return Ok(Captured::default());
         }
-        // Looking at the whole state is worth it only if the list can have changed.
         let has_blobs = !gained.blobs.is_empty();
-        if has_blobs || !self.blobs_to_fetch.is_empty() {
-            self.list_blobs_to_fetch();
+        for blob in &gained.blobs {
+            if self.store.blob_reference_count(&blob.hash) > 0 && self.lacks(blob) {
+                self.blobs_to_fetch.insert(blob.hash, blob.size);
+            }
+        }
+        if gained.has_dropped {
+            let store = &self.store;
+            self.blobs_to_fetch.retain(|hash, _| store.blob_reference_count(hash) > 0);
         }
         if origin == Origin::Local {
             self.note_blobs_to_send(gained.blobs);
@@ -319,5 +331,56 @@ impl fmt::Debug for SyncedStore {
             .field("id", &self.id)
             .field("captured", &self.ledger.version)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use sds_store::{BlobSource, EntryId};
+
+    use super::*;
+    use crate::persistence::MemoryPersistence;
+
+    /// A source that has to ask somebody else, and counts how often it does.
+    #[derive(Debug, Default)]
+    struct FarAway(AtomicUsize);
+
+    impl BlobSource for FarAway {
+        fn size(&self, _: &BlobHash) -> Option<u64> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            None
+        }
+
+        fn read(&self, _: &BlobHash) -> Option<Arc<[u8]>> {
+            None
+        }
+
+        fn is_known(&self, _: &BlobHash) -> Option<bool> {
+            None
+        }
+    }
+
+    #[test]
+    fn nobody_is_asked_for_blobs_while_the_store_is_in_use() {
+        let id = |number| ReplicaId::new(number).unwrap();
+        let memory = MemoryPersistence::new(StoreId::new("s").unwrap(), id(1));
+        let (mut synced, _file) = SyncedStore::new(LocalStore::load(memory).unwrap());
+        let far_away = Arc::new(FarAway::default());
+        synced.store.set_blob_source(Arc::clone(&far_away) as Arc<dyn BlobSource>);
+        let mut author = DataStore::new(id(2));
+        let item = author.new_item_at(None, EntryId::ROOT, None).unwrap();
+        author.write_value(item, [7; 50_000].as_slice()).unwrap();
+        let patch = author.export_patch(&Version::new());
+        synced.edit(|store| store.apply_remote_patch(&patch).map(drop)).unwrap().0.unwrap();
+        for label in ["a", "b", "c"] {
+            synced.edit(|store| store.set_label(item, label)).unwrap().0.unwrap();
+        }
+        synced.list_blobs();
+        assert_eq!(far_away.0.load(Ordering::Relaxed), 0);
+        assert_eq!((synced.blobs_to_fetch.len(), synced.blobs_to_send.len()), (1, 1), "it may be");
+        synced.edit(|store| store.write_value(item, "small")).unwrap().0.unwrap();
+        assert_eq!(synced.blobs_to_fetch.len(), 0);
     }
 }

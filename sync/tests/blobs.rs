@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Read;
 
 use sds_store::{EntryId, UndoOptions, blob_hash};
-use sds_sync::{LocalStore, StoreId, check_store};
+use sds_sync::{LocalStore, StoreId, SyncEngine, check_store};
 use tempfile::TempDir;
 
 /// Numbers that look random, the same for the same seed.
@@ -126,4 +126,30 @@ fn what_was_stored_is_there_until_something_refers_to_it() {
     local.store_mut().write_value(item, "small").unwrap();
     local.commit().unwrap();
     assert!(local.open_blob(&again.hash).unwrap().is_none(), "now it goes as any other");
+}
+
+/// Goal: an engine whose values are replaced faster than the disk writes keeps no content of those that
+/// nothing refers to, also as long as the file is open.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_is_replaced_before_it_is_written_leaves_nothing() {
+    let folder = TempDir::new().unwrap();
+    let id = StoreId::new("s").unwrap();
+    let local = LocalStore::open_or_create(folder.path(), &id).unwrap();
+    let engine = SyncEngine::start(local);
+    let item = engine.edit(|store| store.new_item_at(None, EntryId::ROOT, None)).unwrap().unwrap();
+    let hashes: Vec<_> = (0..=255_u8)
+        .map(|byte| {
+            let bytes = [byte; 5_000];
+            engine.edit(|store| store.write_value(item, bytes.as_slice())).unwrap().unwrap();
+            blob_hash(&bytes)
+        })
+        .collect();
+    engine.flush().await.unwrap();
+    engine.edit(|store| store.set_label(item, "done")).unwrap().unwrap();
+    engine.flush().await.unwrap();
+    let is_here = |hash| engine.open_blob(hash).unwrap().is_some();
+    let (last, replaced) = hashes.split_last().unwrap();
+    assert_eq!(replaced.iter().filter(|hash| is_here(hash)).count(), 0);
+    assert!(is_here(last));
+    engine.stop().await.unwrap();
 }

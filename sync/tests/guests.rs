@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use sds_store::EntryId;
+use sds_engine::{ReplicaId, Version};
+use sds_store::DataStore;
+use sds_store::{EntryId, StoreError, Timestamp, UndoOptions};
 use sds_sync::{LocalStore, StoreId, SyncEngine};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
@@ -147,5 +149,72 @@ async fn an_idle_guest_keeps_its_seat_when_the_owner_changes() {
     assert!(owner.read(|store| store.entry(item).is_ok()).unwrap());
     blocking(move || drop(other)).await;
     idle.stop().await.unwrap();
+    owner.stop().await.unwrap();
+}
+
+/// Goal: undoing in a guest brings a large value back whose content the owner could have let go of long
+/// since; and where another owner has come between, it is an error, and not a reference to nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn undoing_in_a_guest_brings_large_values_back_or_says_that_they_are_gone() {
+    let folder = TempDir::new().unwrap();
+    let owner = SyncEngine::start(open(&folder));
+    let guest = SyncEngine::start(guest_of(&folder).await);
+    let now = Timestamp::from_millis(1);
+    let item = add_in(&guest);
+    let bytes = vec![7; 300_000];
+    let write = |engine: &SyncEngine, value: &[u8]| {
+        engine.edit(|store| store.write_value(item, value)).unwrap().unwrap();
+    };
+    write(&guest, &bytes);
+    guest.flush().await.unwrap();
+    guest.edit(|store| store.enable_undo(UndoOptions::default())).unwrap();
+    for _ in 0..2 {
+        write(&guest, b"small");
+        guest.flush().await.unwrap();
+        // The owner looks for what it no longer needs whenever something has changed.
+        add_in(&owner);
+        owner.flush().await.unwrap();
+        let guest = &guest;
+        tokio::task::block_in_place(|| guest.edit(|store| store.undo(now)).unwrap()).unwrap();
+        guest.flush().await.unwrap();
+        let there = owner.read(|store| store.missing_blobs()).unwrap();
+        assert_eq!(there, [], "the owner refers to what nobody has");
+    }
+    write(&guest, b"small");
+    guest.flush().await.unwrap();
+    owner.stop().await.unwrap();
+    let owner = SyncEngine::start(open(&folder));
+    let before = guest.read(|store| store.version().clone()).unwrap();
+    let undone = tokio::task::block_in_place(|| guest.edit(|store| store.undo(now)).unwrap());
+    assert!(matches!(undone, Err(StoreError::ContentGone(_))), "{undone:?}");
+    assert!(guest.read(|store| *store.version() == before).unwrap());
+    guest.stop().await.unwrap();
+    assert_eq!(owner.read(|store| store.missing_blobs()).unwrap(), []);
+    owner.stop().await.unwrap();
+}
+
+/// Goal: a guest that comes to refer to a large value finds out by itself that the owner has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_finds_out_which_blobs_the_owner_has() {
+    let folder = TempDir::new().unwrap();
+    let owner = SyncEngine::start(open(&folder));
+    let guest = SyncEngine::start(guest_of(&folder).await);
+    let item = add_in(&guest);
+    let content = [7; 50_000];
+    owner.write_blob(content.as_slice(), false).unwrap();
+    // As if a peer had brought the reference.
+    let mut peer = DataStore::new(ReplicaId::new(9).unwrap());
+    let all = guest.read(|store| store.export_patch(&Version::new())).unwrap();
+    peer.apply_remote_patch(&all).unwrap();
+    let known = peer.version().clone();
+    peer.write_value(item, content.as_slice()).unwrap();
+    let patch = peer.export_patch(&known);
+    guest.edit(|store| store.apply_remote_patch(&patch).map(drop)).unwrap().unwrap();
+    let mut status = guest.watch_status();
+    let found = status.wait_for(|status| status.blobs_to_fetch == 0);
+    timeout(Duration::from_secs(20), found).await.unwrap().unwrap();
+    guest.flush().await.unwrap();
+    assert_eq!(owner.read(|store| store.missing_blobs()).unwrap(), []);
+    guest.stop().await.unwrap();
     owner.stop().await.unwrap();
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use sds_engine::BlobHash;
+use sds_engine::{BlobHash, BlobRef};
 
 use super::guest_link::{Line, LinkError};
 use super::shared_file::{Patience, refused};
@@ -131,10 +131,36 @@ impl GuestBlobs {
         Ok(())
     }
 
-    /// Notes that these are at the owner, with something that refers to them. What was written since,
-    /// or is to be referred to later, stays: the owner may forget it, or be another one by then.
-    pub(super) fn confirm(&self, drafts: &[NamedDraft]) {
+    /// Makes the owner keep blobs that undoing here may refer to again. Who has none keeps none.
+    pub(super) fn hold_all(&self, batch: &Batch) -> Result<(), LinkError> {
+        for blob in &batch.held {
+            self.hold_at_owner(blob)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the owner has a blob, which it keeps from now on until something refers to it.
+    fn hold_at_owner(&self, blob: &BlobRef) -> Result<bool, LinkError> {
+        let Some((size, _)) = self.get(&blob.hash, 0)? else { return Ok(false) };
+        let mut line = Line::to(&self.address, BLOB_FRAME_BYTES_MAX)?;
+        let store = self.store.as_str().to_owned();
+        line.send(&ClientFrame::OfferBlob { store, hash: blob.hash.0, size })?;
+        let is_there = line.receive()? == RelayFrame::BlobStored;
+        if is_there {
+            self.state().note(blob.hash, Content { number: self.number(), size });
+        }
+        Ok(is_there)
+    }
+
+    /// Notes that these, and the batch's own, are at the owner, with something that refers to them. What
+    /// was written since, or is to be referred to later, stays: the owner may forget it, or be another
+    /// one by then.
+    pub(super) fn confirm(&self, batch: &Batch, drafts: &[NamedDraft]) {
         let mut state = self.state();
+        for (hash, bytes) in &batch.blobs {
+            let content = Content { number: self.number(), size: bytes.len() as u64 };
+            state.note(*hash, content);
+        }
         for (hash, draft) in drafts {
             if state.unconfirmed.get(hash).is_some_and(|kept| kept.is(draft)) {
                 state.unconfirmed.remove(hash);
@@ -296,6 +322,23 @@ impl BlobStorage for GuestBlobs {
         Ok(Some(self.state().note(*hash, Content { number: self.number(), size })))
     }
 
+    fn is_known(&self, hash: &BlobHash) -> Option<bool> {
+        self.state().found.contains_key(hash).then_some(true)
+    }
+
+    fn hold(&self, blob: &BlobRef) -> Result<bool, StorageError> {
+        let state = self.state();
+        let (is_ours, was_here) =
+            (state.unconfirmed.contains_key(&blob.hash), state.found.contains_key(&blob.hash));
+        drop(state);
+        if is_ours {
+            return Ok(true);
+        }
+        let alone = |file: &Arc<dyn BlobStorage>| Ok(file.find(&blob.hash)?.is_some());
+        let is_here = self.ask(|| self.hold_at_owner(blob), alone)?;
+        Ok(is_here || !was_here)
+    }
+
     fn read(&self, number: u64, offset: u64, max: usize) -> Result<Vec<u8>, StorageError> {
         let mut state = self.state();
         if let Some(draft) = state.drafts.get_mut(&number) {
@@ -370,7 +413,9 @@ impl BlobStorage for GuestBlobs {
     fn forget(&self, number: u64, part_of: Option<&BlobHash>) -> Result<(), StorageError> {
         let mut state = self.state();
         state.drafts.remove(&number);
-        if let Some(hash) = part_of {
+        if let Some(hash) = part_of
+            && state.named.get(hash) == Some(&number)
+        {
             state.named.remove(hash);
         }
         Ok(())

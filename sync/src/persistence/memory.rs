@@ -45,6 +45,7 @@ struct KeptBlobs {
     parts: BTreeMap<BlobHash, Content>,
     bytes: BTreeMap<u64, Vec<u8>>,
     pinned: BTreeSet<BlobHash>,
+    unwanted: BTreeSet<BlobHash>,
 }
 
 impl MemoryPersistence {
@@ -234,7 +235,9 @@ impl BlobStorage for MemoryBlobs {
     fn forget(&self, number: u64, part_of: Option<&BlobHash>) -> Result<(), StorageError> {
         let mut kept = self.kept();
         kept.bytes.remove(&number);
-        if let Some(hash) = part_of {
+        if let Some(hash) = part_of
+            && kept.parts.get(hash).is_some_and(|part| part.number == number)
+        {
             kept.parts.remove(hash);
         }
         Ok(())
@@ -245,7 +248,9 @@ impl BlobStorage for MemoryBlobs {
     }
 
     fn unpin(&self, hash: &BlobHash) {
-        self.kept().pinned.remove(hash);
+        let mut kept = self.kept();
+        kept.pinned.remove(hash);
+        kept.unwanted.remove(hash);
     }
 
     fn let_go(&self, hash: &BlobHash) -> Option<u64> {
@@ -253,7 +258,25 @@ impl BlobStorage for MemoryBlobs {
         if kept.pinned.contains(hash) {
             return None;
         }
-        kept.whole.remove(hash).map(|content| content.number)
+        let content = kept.whole.remove(hash);
+        if content.is_none() {
+            kept.unwanted.insert(*hash);
+        }
+        content.map(|content| content.number)
+    }
+
+    fn let_go_late(&self) -> Vec<(BlobHash, u64)> {
+        let mut kept = self.kept();
+        let KeptBlobs { whole, pinned, unwanted, .. } = &mut *kept;
+        let mut late = Vec::new();
+        unwanted.retain(|hash| {
+            let is_here = whole.contains_key(hash);
+            if is_here && !pinned.contains(hash) {
+                late.extend(whole.remove(hash).map(|content| (*hash, content.number)));
+            }
+            !is_here
+        });
+        late
     }
 
     fn claims(&self) -> &Claims {

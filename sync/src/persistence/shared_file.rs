@@ -118,10 +118,10 @@ impl SharedFile {
         let mut patience = Patience::new();
         loop {
             if let Some(link) = &mut guest.link {
-                let sent = blobs.send(batch, &drafts);
+                let sent = blobs.hold_all(batch).and_then(|()| blobs.send(batch, &drafts));
                 match sent.and_then(|()| link.store(&batch.changes)) {
                     Ok(()) => {
-                        blobs.confirm(&drafts);
+                        blobs.confirm(batch, &drafts);
                         return Ok(());
                     }
                     Err(LinkError::Refused(code)) if link.session.has_stored_some() => {
@@ -141,7 +141,7 @@ impl SharedFile {
                 Some(Attempt::Owner(file)) => {
                     let brought = (batch, &**blobs, &*drafts);
                     write_to_file(file, guest.seat.replica, brought, &self.path)?;
-                    blobs.confirm(&drafts);
+                    blobs.confirm(batch, &drafts);
                     return Ok(());
                 }
                 Some(Attempt::Guest(link)) => guest.link = Some(link),

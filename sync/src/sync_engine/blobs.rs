@@ -196,12 +196,17 @@ impl Transfers {
 
     /// Where the bytes of a blob are; none if it was released.
     async fn content(&self, hash: &BlobHash) -> Result<Option<Content>, TransferError> {
-        if let Some(content) = self.shared.blobs.find(hash)? {
+        if let Some(content) = self.find(hash).await? {
             return Ok(Some(content));
         }
         // What was written just now is on its way to the file.
         self.shared.flush().await?;
-        Ok(self.shared.blobs.find(hash)?)
+        self.find(hash).await
+    }
+
+    async fn find(&self, hash: &BlobHash) -> Result<Option<Content>, TransferError> {
+        let (blobs, hash) = (Arc::clone(&self.shared.blobs), *hash);
+        Ok(blocking(move || blobs.find(&hash)).await??)
     }
 
     async fn send_from(
@@ -228,6 +233,10 @@ impl Transfers {
 
     /// Fetches a blob; whether the relay had it.
     async fn fetch(&self, hash: BlobHash, size: u64) -> Result<bool, TransferError> {
+        if self.find(&hash).await?.is_some() {
+            self.shared.blob_fetched(&hash)?;
+            return Ok(true);
+        }
         let offset = self.shared.blobs.part_len(&hash, size)?;
         let (mut sender, mut receiver) = self.open_stream().await?;
         let store = self.shared.id.as_str().to_owned();

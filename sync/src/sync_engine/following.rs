@@ -3,6 +3,7 @@
 //! While there is an owner, it tells; while there is none, the file is looked at whenever it has
 //! changed. What this engine edits goes its usual way, through `SharedFile`.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,10 +11,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use interprocess::local_socket::tokio::Stream;
-use sds_engine::{Patch, Version};
+use sds_engine::{BlobHash, Patch, Version};
 use sds_store::{DataStore, StoreError};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::shared::Shared;
 use super::writer::Job;
@@ -28,6 +29,9 @@ use crate::transport::{FrameReceiver, FrameSender};
 
 /// How often a file that nobody owns is looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often the owner is asked again for blobs that it did not have.
+const BLOB_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Following a file, until this is ended.
 pub(super) struct Following {
@@ -44,7 +48,7 @@ impl Following {
             tokio::select! {
                 // Without a sender the engine is gone altogether.
                 _ = stopped.wait_for(|stop| *stop) => {}
-                () = follow(&shared, &file) => {}
+                ((), ()) = async { tokio::join!(follow(&shared, &file), look_for_blobs(&shared)) } => {}
             }
         });
         Self { stop, task }
@@ -72,6 +76,31 @@ async fn follow(shared: &Arc<Shared>, file: &Path) {
             seen = now;
         }
         sleep(INTERVAL).await;
+    }
+}
+
+/// Finds out which of the blobs that the store refers to the owner has: of each once it is referred to,
+/// and of those that were not there now and then.
+async fn look_for_blobs(shared: &Arc<Shared>) {
+    let mut changed = shared.blobs_changed.subscribe();
+    let mut asked = BTreeSet::new();
+    while let Ok(missing) = shared.blobs_to_fetch() {
+        for (hash, _) in &missing {
+            if asked.insert(*hash) {
+                let (blobs, hash) = (Arc::clone(&shared.blobs), *hash);
+                let found = tokio::task::spawn_blocking(move || blobs.find(&hash)).await;
+                if matches!(found, Ok(Ok(Some(_)))) && shared.blob_fetched(&hash).is_err() {
+                    return;
+                }
+            }
+        }
+        let missing: BTreeSet<BlobHash> = missing.into_iter().map(|(hash, _)| hash).collect();
+        asked.retain(|hash| missing.contains(hash));
+        match timeout(BLOB_INTERVAL, changed.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return,
+            Err(_) => asked.clear(),
+        }
     }
 }
 

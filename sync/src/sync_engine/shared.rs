@@ -200,10 +200,10 @@ impl Shared {
 
     /// Asks for a blob; whether it is here, or nothing refers to it.
     pub(super) fn ask_for_blob(&self, hash: &BlobHash) -> Result<Option<bool>, SyncError> {
-        let mut core = self.core()?;
         if self.blobs.find(hash)?.is_some() {
             return Ok(Some(true));
         }
+        let mut core = self.core()?;
         if core.store.blob_reference_count(hash) == 0 {
             return Ok(Some(false));
         }

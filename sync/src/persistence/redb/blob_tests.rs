@@ -206,6 +206,46 @@ fn a_transfer_over_a_slow_line_keeps_its_claim() {
     assert_eq!(read(&persistence, hash).as_deref(), Some(&*blob));
 }
 
+/// Goal: a writer that hung, and whose part was taken from it meanwhile, takes nothing from who has it
+/// now when it notices that its bytes are wrong.
+#[test]
+fn a_late_writer_leaves_a_newer_part_alone() {
+    let folder = TempDir::new().unwrap();
+    let persistence = open(&folder);
+    let (blobs, blob) = (persistence.blobs(), bytes(1, 50));
+    let hash = blob_hash(&blob);
+    let (former, _) = blobs.resume(&hash, 49).unwrap().unwrap();
+    let mut writer = BlobWriter::resume(Arc::clone(&blobs), hash, 50).unwrap();
+    writer.write(&blob[..20]).unwrap();
+    writer.flush().unwrap();
+    blobs.forget(former.number, Some(&hash)).unwrap();
+    assert_eq!(blobs.part_len(&hash, 50).unwrap(), 20);
+    writer.write(&blob[20..]).unwrap();
+    writer.finish().unwrap();
+    assert_eq!(read(&persistence, hash).as_deref(), Some(&*blob));
+}
+
+/// Goal: what is let go of before it is in the file goes once it is, unless something refers to it again.
+#[test]
+fn a_blob_that_is_let_go_of_before_it_is_here_goes_later() {
+    let folder = TempDir::new().unwrap();
+    let mut persistence = open(&folder);
+    let (gone, again) = (bytes(1, 3_000), bytes(2, 3_000));
+    let blobs = persistence.blobs();
+    for blob in [&gone, &again] {
+        assert_eq!(blobs.let_go(&blob_hash(blob)), None);
+    }
+    assert_eq!(blobs.let_go_late(), []);
+    persistence.append(&batch(&[&gone, &again])).unwrap();
+    blobs.unpin(&blob_hash(&again));
+    let late = blobs.let_go_late();
+    assert_eq!(late.iter().map(|(hash, _)| *hash).collect::<Vec<_>>(), [blob_hash(&gone)]);
+    assert_eq!(blobs.let_go_late(), []);
+    persistence.append(&Batch { released: late, ..Batch::default() }).unwrap();
+    assert_eq!(contents(&persistence), 1);
+    assert_eq!(read(&persistence, blob_hash(&again)).as_deref(), Some(&*again));
+}
+
 #[test]
 fn a_text_is_told_from_bytes_wherever_it_is_cut() {
     struct OneByOne<'a>(&'a [u8]);

@@ -28,6 +28,8 @@ pub(super) struct RedbBlobs {
     database: Arc<Database>,
     whole: Mutex<HashMap<BlobHash, Content>>,
     pinned: Mutex<HashSet<BlobHash>>,
+    /// Let go of before they were here: on their way to the file, as a rule.
+    unwanted: Mutex<HashSet<BlobHash>>,
     next: AtomicU64,
     claims: Claims,
 }
@@ -37,8 +39,9 @@ impl RedbBlobs {
         let (whole, next) = database
             .read(|read| Ok((blob_rows::list(read, OWNER)?, blob_rows::next_number(read)?)))?;
         let whole = Mutex::new(whole.into_iter().collect());
-        let (pinned, next) = (Mutex::default(), AtomicU64::new(next));
-        Ok(Self { database, whole, pinned, next, claims: Claims::default() })
+        let (pinned, unwanted) = (Mutex::default(), Mutex::default());
+        let (next, claims) = (AtomicU64::new(next), Claims::default());
+        Ok(Self { database, whole, pinned, unwanted, next, claims })
     }
 
     /// Releases blobs, and then puts others into the file, as far as they are not there. Notes in
@@ -92,9 +95,9 @@ impl RedbBlobs {
                 for (hash, number) in &free {
                     blob_rows::release(write, OWNER, hash, *number)?;
                 }
-                for (hash, _) in blob_rows::parts(write, OWNER)? {
+                for (hash, content) in blob_rows::parts(write, OWNER)? {
                     if !referenced.contains(&hash) {
-                        blob_rows::forget_part(write, OWNER, &hash)?;
+                        blob_rows::forget_part(write, OWNER, &hash, content.number)?;
                     }
                 }
                 Ok(())
@@ -115,6 +118,11 @@ impl RedbBlobs {
     fn pinned(&self) -> MutexGuard<'_, HashSet<BlobHash>> {
         // No code under this lock can leave the set half changed.
         self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unwanted(&self) -> MutexGuard<'_, HashSet<BlobHash>> {
+        // No code under this lock can leave the set half changed.
+        self.unwanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn whole(&self) -> MutexGuard<'_, HashMap<BlobHash, Content>> {
@@ -178,7 +186,7 @@ impl BlobStorage for RedbBlobs {
 
     fn forget(&self, number: u64, part_of: Option<&BlobHash>) -> Result<(), StorageError> {
         if let Some(hash) = part_of {
-            self.database.write(|write| blob_rows::forget_part(write, OWNER, hash))?;
+            self.database.write(|write| blob_rows::forget_part(write, OWNER, hash, number))?;
         }
         self.remove(number)
     }
@@ -189,13 +197,35 @@ impl BlobStorage for RedbBlobs {
 
     fn unpin(&self, hash: &BlobHash) {
         self.pinned().remove(hash);
+        self.unwanted().remove(hash);
     }
 
     fn let_go(&self, hash: &BlobHash) -> Option<u64> {
         if self.pinned().contains(hash) {
             return None;
         }
-        self.whole().remove(hash).map(|content| content.number)
+        let content = self.whole().remove(hash);
+        if content.is_none() {
+            self.unwanted().insert(*hash);
+        }
+        content.map(|content| content.number)
+    }
+
+    fn let_go_late(&self) -> Vec<(BlobHash, u64)> {
+        let mut unwanted = self.unwanted();
+        if unwanted.is_empty() {
+            return Vec::new();
+        }
+        let (pinned, mut whole) = (self.pinned(), self.whole());
+        let mut late = Vec::new();
+        unwanted.retain(|hash| {
+            let is_here = whole.contains_key(hash);
+            if is_here && !pinned.contains(hash) {
+                late.extend(whole.remove(hash).map(|content| (*hash, content.number)));
+            }
+            !is_here
+        });
+        late
     }
 
     fn claims(&self) -> &Claims {
