@@ -12,7 +12,10 @@ use std::time::{Duration, SystemTime};
 use quinn::{Endpoint, VarInt};
 use sds_sync::limits::STOP_TIMEOUT;
 use sds_sync::transport::{serve_connections, server_endpoint};
-use sds_sync::{CertificateHash, FrameError, RelayUrl, StorageError, TransportError};
+use sds_sync::{
+    CertificateHash, FrameError, Refusal, RefusalCode, RelayUrl, StorageError, StoreId,
+    TransportError,
+};
 use tokio::sync::watch;
 use tokio::time::{interval, timeout};
 
@@ -141,6 +144,9 @@ pub(crate) struct Node {
     disk: DiskProbe,
 }
 
+/// Why a session ends whose store was deleted.
+pub(crate) const DELETED: Refusal = Refusal::new(RefusalCode::Forbidden, "the store was deleted");
+
 impl Node {
     /// Asks whoever runs the relay to stop it.
     pub(crate) fn ask_to_stop(&self) {
@@ -181,6 +187,21 @@ impl Node {
             // There is none, or the program is about to end.
             Ok(Ok(false)) | Err(_) => {}
         }
+    }
+
+    /// Deletes a store and ends the sessions on it; what it had is removed afterwards. Says false if
+    /// there is no such store. Waits for the disk.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub(crate) fn delete_store(&self, store: &StoreId) -> Result<bool, StorageError> {
+        let is_deleted = self.log.delete(store, SystemTime::now())?;
+        if is_deleted {
+            self.rooms.forget(store);
+            self.sessions.end(DELETED, |open, _| open == store);
+            self.writer.sweep();
+        }
+        Ok(is_deleted)
     }
 
     /// Looks up what is not counted, and tells everything as text.
@@ -349,6 +370,23 @@ impl Relay {
     #[must_use]
     pub fn metrics(&self) -> String {
         self.node.measure()
+    }
+
+    /// What the relay keeps: to list stores, make backups, or take a deletion back. It waits for the
+    /// disk, so a task calls it off the threads that must not wait.
+    #[must_use]
+    pub fn log(&self) -> &Arc<StoreLog> {
+        &self.node.log
+    }
+
+    /// Deletes a store for everybody: ends the sessions on it, and lets nobody open it until the
+    /// deletion is taken back ([`StoreLog::undelete`]). Says false if there is no such store. Waits for
+    /// the disk.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn delete_store(&self, store: &StoreId) -> Result<bool, StorageError> {
+        self.node.delete_store(store)
     }
 
     /// Takes no new clients, tells all others that it stops, writes what they have sent, and closes the

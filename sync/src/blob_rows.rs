@@ -378,6 +378,38 @@ pub fn release(
     Ok(())
 }
 
+/// How many blobs an owner has, and how many bytes they have together. Reads their names.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn total(read: &ReadTransaction, owner: u64) -> Result<(u64, u64), Failure> {
+    let (mut count, mut bytes) = (0, 0);
+    for row in read.open_table(BLOBS)?.range((owner, &[0; 32])..=(owner, &[u8::MAX; 32]))? {
+        count += 1;
+        bytes += row?.1.value().0;
+    }
+    Ok((count, bytes))
+}
+
+/// Takes the name of some blob or part of an owner away; says which content is garbage then, or that
+/// the owner has none.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn release_any(write: &WriteTransaction, owner: u64) -> Result<Option<u64>, Failure> {
+    for names in [BLOBS, PARTS] {
+        let mut names = write.open_table(names)?;
+        let all = (owner, &[0; 32])..=(owner, &[u8::MAX; 32]);
+        let first = names.range(all)?.next().transpose()?;
+        let first = first.map(|(key, value)| (*key.value().1, value.value().1));
+        if let Some((hash, number)) = first {
+            names.remove((owner, &hash))?;
+            return Ok(Some(number));
+        }
+    }
+    Ok(None)
+}
+
 /// The contents that nothing names (B2).
 ///
 /// # Errors

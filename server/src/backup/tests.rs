@@ -28,7 +28,7 @@ fn add(log: &StoreLog, store: &StoreId, starts: std::ops::Range<u64>) {
         let author = Author {
             subject: "ann".to_owned(),
             seats: vec![ReplicaId::new(1).unwrap()],
-            speaks_for_all: false,
+            ..Author::default()
         };
         appender.append(store, &author, &changes, false)?;
         appender.finish()
@@ -37,7 +37,7 @@ fn add(log: &StoreLog, store: &StoreId, starts: std::ops::Range<u64>) {
 }
 
 fn blobs(log: &Arc<StoreLog>, name: &str) -> Arc<dyn BlobStorage> {
-    Arc::new(StoreBlobs::of(Arc::clone(log), &store(name)).unwrap())
+    Arc::new(StoreBlobs::of(Arc::clone(log), &store(name)).unwrap().unwrap())
 }
 
 /// A relay's folder with two stores, one of them with a blob.

@@ -23,8 +23,7 @@ fn change(author: u64, start: u64, dep: Option<(u64, u64)>) -> Change {
 fn check(damage: impl FnOnce(&WriteTransaction) -> Result<(), Failure>) -> Vec<&'static str> {
     let folder = TempDir::new().unwrap();
     let log = StoreLog::open(&folder.path().join(LOG_FILE)).unwrap();
-    let author =
-        Author { subject: "ann".to_owned(), seats: vec![replica(1)], speaks_for_all: false };
+    let author = Author { subject: "ann".to_owned(), seats: vec![replica(1)], ..Author::default() };
     for counter in 0..20 {
         log.write(|write| {
             let mut appender = Appender::begin(write, UNIX_EPOCH)?;

@@ -1,5 +1,7 @@
 //! The tables of a relay's file, and the few rows that everything asks for.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 use sds_engine::ReplicaId;
 use sds_sync::StoreId;
@@ -22,6 +24,11 @@ pub(crate) const VERSIONS: TableDefinition<'static, (u64, u64), (u64, &[u8; 32])
     TableDefinition::new("versions");
 pub(crate) const OWNERS: TableDefinition<'static, (u64, u64), &str> =
     TableDefinition::new("owners");
+
+/// Stores that were deleted, and when, in milliseconds since 1970.
+pub(crate) const DELETED: TableDefinition<'static, &str, u64> = TableDefinition::new("deleted");
+/// The numbers of stores of which there may be something left.
+pub(crate) const GARBAGE: TableDefinition<'static, u64, ()> = TableDefinition::new("garbage");
 
 pub(crate) const FORMAT_KEY: &str = "format";
 /// The number that the next store gets.
@@ -70,6 +77,8 @@ pub(crate) fn visit(visitor: &mut impl TableVisitor) -> Result<(), Failure> {
     visitor.visit(STARTS)?;
     visitor.visit(VERSIONS)?;
     visitor.visit(OWNERS)?;
+    visitor.visit(DELETED)?;
+    visitor.visit(GARBAGE)?;
     blob_rows::visit(visitor)
 }
 
@@ -82,6 +91,8 @@ pub(crate) fn initialize(write: &WriteTransaction) -> Result<(), Failure> {
     write.open_table(STARTS)?;
     write.open_table(VERSIONS)?;
     write.open_table(OWNERS)?;
+    write.open_table(DELETED)?;
+    write.open_table(GARBAGE)?;
     blob_rows::initialize(write)
 }
 
@@ -100,11 +111,18 @@ pub(crate) fn number_of(read: &ReadTransaction, store: &StoreId) -> Result<Optio
     Ok(read.open_table(STORES)?.get(store.as_str())?.map(|number| number.value()))
 }
 
-/// The number of `store`, which it gets if it has none. None ever gets a number that another one had.
-pub(crate) fn number_for(write: &WriteTransaction, store: &StoreId) -> Result<u64, Failure> {
+/// The number of `store`, which it gets if it has none. None ever gets a number that another one had;
+/// one that was deleted has none.
+pub(crate) fn number_for(
+    write: &WriteTransaction,
+    store: &StoreId,
+) -> Result<Option<u64>, Failure> {
     let mut stores = write.open_table(STORES)?;
     if let Some(number) = stores.get(store.as_str())? {
-        return Ok(number.value());
+        return Ok(Some(number.value()));
+    }
+    if write.open_table(DELETED)?.get(store.as_str())?.is_some() {
+        return Ok(None);
     }
     let mut meta = write.open_table(META)?;
     let next = meta.get(NEXT_STORE_KEY)?.map(|next| next.value().try_into());
@@ -113,7 +131,18 @@ pub(crate) fn number_for(write: &WriteTransaction, store: &StoreId) -> Result<u6
     meta.insert(NEXT_STORE_KEY, (number + 1).to_le_bytes().as_slice())?;
     stores.insert(store.as_str(), number)?;
     write.open_table(STATES)?.insert(number, State::default().to_row())?;
-    Ok(number)
+    Ok(Some(number))
+}
+
+/// Whether the store of this number was not deleted.
+pub(crate) fn is_live(write: &WriteTransaction, number: u64) -> Result<bool, Failure> {
+    Ok(write.open_table(STATES)?.get(number)?.is_some())
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn milliseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 pub(crate) fn state(
