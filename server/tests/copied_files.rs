@@ -2,16 +2,15 @@
 //! is lost, nothing is there twice, and everybody converges.
 
 use std::fs;
-use std::path::Path;
+use std::time::Duration;
 
-use sds_server::Relay;
-use sds_store::{DataStore, EntryId, ItemValue, ReplicaId, StoreError};
-use sds_sync::{ConnectOptions, LocalStore, MemoryPersistence, StoreId, SyncEngine, Token};
+use sds_store::{DataStore, ItemValue, ReplicaId};
+use sds_sync::{LocalStore, MemoryPersistence, SyncEngine};
 use tempfile::TempDir;
 
 mod support;
 
-use support::{add_item, engine, id, labels, relay, synced, writer};
+use support::{PATIENCE, add_item, connect, engine, id, labels, relay, synced, writer};
 
 fn wake(memory: &MemoryPersistence) -> SyncEngine {
     SyncEngine::start(LocalStore::load(memory.clone()).unwrap())

@@ -4,13 +4,15 @@ use std::sync::{Arc, Mutex};
 
 use sds_server::{Relay, RelayConfig, Scope};
 use sds_store::EntryId;
-use sds_sync::presence::{PeerPresence, PresenceEvent, PresenceState};
+use sds_sync::presence::{PresenceEvent, PresenceState};
 use serde_json::json;
 use tempfile::TempDir;
 
 mod support;
 
-use support::{LIFETIME, has_name, named, present, secret, sees, token_of};
+use support::{
+    LIFETIME, connect, engine, has_name, named, present, secret, sees, synced, token_of,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn members_of_a_store_see_each_other_and_nobody_else_does() {
@@ -73,8 +75,7 @@ async fn who_has_much_to_send_is_seen_meanwhile() {
     let relay = Relay::start(RelayConfig::new(secret(), home.path())).await.unwrap();
     let bob =
         present(folders[1].path(), relay.url(), token_of("bob@home", Scope::Read, LIFETIME)).await;
-    let id = StoreId::new("s").unwrap();
-    let ann = SyncEngine::start(LocalStore::open_or_create(folders[0].path(), &id).unwrap());
+    let ann = engine(folders[0].path());
     for _ in 0..400 {
         ann.edit(|store| {
             let item = store.new_item_at(None, EntryId::ROOT, None).unwrap();
@@ -85,12 +86,11 @@ async fn who_has_much_to_send_is_seen_meanwhile() {
     ann.flush().await.unwrap();
     let custom = Some(json!({ "note": "x".repeat(3_500) }));
     ann.set_presence_to(Some(PresenceState { custom, ..named("Ann") })).unwrap();
-    ann.connect(ConnectOptions::new(relay.url(), token_of("ann@work", Scope::Write, LIFETIME)))
-        .unwrap();
+    connect(&ann, &relay, token_of("ann@work", Scope::Write, LIFETIME));
     sees(&bob, has_name("Ann")).await;
     let status = ann.status();
     let replica = ann.edit(|store| store.replica_id()).unwrap();
     let (stored, local) = (status.stored.next(replica), status.local.next(replica));
     assert!(stored < local / 2, "{stored} of {local}");
-    ann.wait_until_synced(PATIENCE).await.unwrap();
+    synced(&ann).await;
 }

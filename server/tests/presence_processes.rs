@@ -7,8 +7,8 @@ use std::sync::{Arc, mpsc};
 
 use sds_server::{Relay, RelayConfig, Scope};
 use sds_store::{EntryId, TextField};
-use sds_sync::{RelayUrl, SyncEngine};
 use sds_sync::presence::{Cursor, Focus, FocusProperty, PeerPresence, PresenceState};
+use sds_sync::{RelayUrl, SyncEngine};
 use tempfile::TempDir;
 
 mod support;
