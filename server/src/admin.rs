@@ -127,3 +127,27 @@ fn routes() -> Vec<(&'static str, &'static str, Routes)> {
         ("post", "/api/drain", post(operation::drain)),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn the_description_names_what_there_is_and_nothing_else() {
+        let description: Value = serde_json::from_str(include_str!("admin/openapi.json")).unwrap();
+        let mut told = BTreeSet::new();
+        for (path, operations) in description["paths"].as_object().unwrap() {
+            for method in operations.as_object().unwrap().keys() {
+                told.insert((method.clone(), path.clone()));
+            }
+        }
+        let there = routes();
+        let there =
+            there.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned()));
+        assert_eq!(there.collect::<BTreeSet<_>>(), told);
+    }
+}
