@@ -8,7 +8,7 @@ use sds_proptests::check::report;
 use sds_proptests::simulation::{SimStory, check_seed, run_story};
 
 /// What must have happened in some story, or the simulation has become blind.
-const EVENTS: [&str; 12] = [
+const EVENTS: [&str; 14] = [
     "lost power",
     "cannot start: no space",
     "cannot write: no space",
@@ -19,6 +19,8 @@ const EVENTS: [&str; 12] = [
     "connected: Inquiry",
     "settled its seats",
     "took a new seat",
+    "gives seats up",
+    "waits for others",
     "> Arrive",
     "at rest",
 ];

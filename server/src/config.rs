@@ -1,209 +1,437 @@
-//! The command line and the environment of `sds-relay`.
+//! The configuration of the program: defaults, a TOML file, the environment, the command line; each wins
+//! over those before it.
+//!
+//! A [`Settings`] is what the file says, with every key; the environment and the command line are laid
+//! over it. A key that nobody knows is an error that says where it is. Paths in the file start at the
+//! file's own folder. Secrets are never part of what is printed.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
-use sds_sync::{InvalidStoreId, StoreId};
+use clap::ValueEnum;
+use sds_sync::access::{InvalidKeyId, KeyId, Keyring, KeyringError, Secret, WeakSecret};
+use sds_sync::certificate::{CertificateError, CertificateSource, LiveIdentity};
+use serde::{Deserialize, Serialize};
+use tracing_subscriber::EnvFilter;
 
-use crate::limits::Limits;
+use crate::limits::{InvalidLimit, Limits};
 use crate::node::RelayConfig;
-use sds_sync::access::{Grant, Scope, Secret, UnknownScope, WeakSecret};
-use sds_sync::certificate::CertificateSource;
+
+mod command_line;
+
+pub use command_line::{
+    Command, CommandLine, InvalidLifetime, ServeArgs, TokenArgs, parse_lifetime,
+};
 
 /// The variable that holds the secret. There is no flag for it: flags show in the list of
 /// processes.
-const SECRET_VARIABLE: &str = "SDS_JWT_SECRET";
+pub const SECRET_VARIABLE: &str = "SDS_JWT_SECRET";
 
-/// Stores and forwards the changes of shared data stores.
-///
-/// The secret that tokens are signed with comes from `SDS_JWT_SECRET`, at least 32 characters.
-#[derive(Debug, Parser)]
-#[command(name = "sds-relay", version)]
-pub struct CommandLine {
-    /// What to do instead of running the relay.
-    #[command(subcommand)]
-    pub command: Option<Command>,
-    /// How to run the relay.
-    #[command(flatten)]
-    pub serve: ServeArgs,
-}
+/// What variables that set a limit begin with; its key in capitals follows.
+const LIMIT_PREFIX: &str = "SDS_LIMITS_";
 
-/// What `sds-relay` does beside running the relay.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Prints a token that opens a store.
-    Token(TokenArgs),
-}
-
-/// Where the relay listens and keeps its data.
-#[derive(Debug, Args)]
-pub struct ServeArgs {
-    /// The address to listen on.
-    #[arg(long, env = "SDS_HOST", default_value = "127.0.0.1")]
+/// The whole configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// The address to listen on; a name is looked up. Default 127.0.0.1.
     pub host: String,
-    /// The UDP port to listen on; 0 is any that is free.
-    #[arg(long, env = "SDS_PORT", default_value_t = 3000)]
+    /// The UDP port to listen on; 0 is any that is free. Default 3000.
     pub port: u16,
-    /// The folder for everything that the relay keeps.
-    #[arg(long, env = "SDS_DATA_DIR", default_value = "sds-relay-data")]
+    /// The folder for everything that the relay keeps. Default `sds-relay-data`.
     pub data_dir: PathBuf,
-    /// A PEM file with the certificate and its chain; without it one is made and kept.
-    #[arg(long, requires = "key")]
-    pub cert: Option<PathBuf>,
-    /// A PEM file with the certificate's private key.
-    #[arg(long, requires = "cert")]
-    pub key: Option<PathBuf>,
-    /// Who must have given a token for it to be accepted.
-    #[arg(long, env = "SDS_ISSUER", global = true)]
+    /// Who must have given a token for it to be accepted. Default: anybody who has the secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
+    /// The `kid` of the key that signs. Default: the first one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signing_key: Option<String>,
+    /// How long clients may take to leave when the relay stops, in seconds. Default 5.
+    pub drain_seconds: u32,
+    /// How log lines are written. Default text.
+    pub log_format: LogFormat,
+    /// What is logged: a level, or directives of `tracing`. Default info.
+    pub log_level: String,
+    /// The certificate. Default: a self-signed one is made and kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsSettings>,
+    /// What tokens are signed with, if the environment says nothing.
+    pub keys: Vec<KeySettings>,
+    /// The admin listener.
+    pub admin: AdminSettings,
+    /// What clients may do.
+    pub limits: Limits,
+    /// The secret from the environment; it takes the place of `keys`.
+    #[serde(skip)]
+    pub secret: Option<EnvironmentSecret>,
 }
 
-/// What a token is to say.
-#[derive(Debug, Args)]
-pub struct TokenArgs {
-    /// The store that it opens.
-    #[arg(long, value_parser = parse_store)]
-    pub store: StoreId,
-    /// Whom it is for.
-    #[arg(long)]
-    pub sub: String,
-    /// What it allows: read, write or admin.
-    #[arg(long, default_value = "admin", value_parser = parse_scope)]
-    pub scope: Scope,
-    /// How long it holds, with a unit of s, m, h, d or w.
-    #[arg(long, default_value = "90d", value_parser = parse_lifetime)]
-    pub expires_in: Duration,
+/// A certificate from files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsSettings {
+    /// A PEM file with the certificate and those that vouch for it.
+    pub certificate: PathBuf,
+    /// A PEM file with its private key.
+    pub key: PathBuf,
 }
 
-/// The text is no lifetime.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a lifetime: expected a number from 1 and a unit of s, m, h, d or w, such as 90d")]
-pub struct InvalidLifetime;
-
-impl ServeArgs {
-    /// The configuration of the relay.
-    ///
-    /// # Errors
-    /// If the host has no address.
-    pub fn to_config(&self, secret: Secret) -> io::Result<RelayConfig> {
-        let certificate = match (&self.cert, &self.key) {
-            (Some(chain), Some(key)) => {
-                CertificateSource::Files { chain: chain.clone(), key: key.clone() }
-            }
-            _ => CertificateSource::SelfSigned,
-        };
-        let issuer = issuer(self.issuer.as_deref());
-        let listen = self.listen()?;
-        let (data_dir, limits) = (self.data_dir.clone(), Limits::default());
-        Ok(RelayConfig { keys: secret.into(), issuer, listen, data_dir, certificate, limits })
-    }
-
-    fn listen(&self) -> io::Result<SocketAddr> {
-        let mut addresses = (self.host.as_str(), self.port).to_socket_addrs()?;
-        addresses.next().ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))
-    }
+/// A secret in a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeySettings {
+    /// Its name in tokens. One without is for tokens that name none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub kid: Option<String>,
+    /// A file with the secret; a line end behind it is not part of it.
+    pub secret_file: PathBuf,
 }
 
-impl TokenArgs {
-    /// What to mint.
-    #[must_use]
-    pub fn to_grant(&self, issuer_name: Option<&str>) -> Grant {
-        Grant {
-            stores: self.store.clone().into(),
-            subject: self.sub.clone(),
-            scope: self.scope,
-            lifetime: self.expires_in,
-            issuer: issuer(issuer_name),
+/// The listener for those who run the relay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdminSettings {
+    /// Its address. Default 127.0.0.1.
+    pub host: String,
+    /// Its TCP port. Default: there is no such listener.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A secret that came from the environment, good or not. It never shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EnvironmentSecret(String);
+
+/// Why the relay cannot be run like this. Whoever configures it can help.
+#[non_exhaustive]
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The file is no configuration.
+    #[error("{}: {source}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and in which line.
+        source: Box<toml::de::Error>,
+    },
+    /// A limit on the command line or in the environment is none.
+    #[error("{0} sets no limit: expected one of the keys of [limits], and a number")]
+    LimitSetting(String),
+    /// A limit has a value that does not work.
+    #[error(transparent)]
+    Limit(#[from] InvalidLimit),
+    /// A host has no address.
+    #[error("the host {host} has no address: {source}")]
+    Address {
+        /// The host.
+        host: String,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A certificate without a key, or the reverse.
+    #[error("a certificate needs its key, and a key its certificate")]
+    HalfCertificate,
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// Nobody has said what tokens are signed with.
+    #[error("there is no secret: set SDS_JWT_SECRET, or name a secret_file")]
+    NoSecret,
+    /// The secret is too short to be one.
+    #[error("{from}: {source}")]
+    Secret {
+        /// Where it is from.
+        from: String,
+        /// What is wrong.
+        source: WeakSecret,
+    },
+    /// The name of a key is none.
+    #[error("keys: {0:?} is {1}")]
+    KeyId(String, InvalidKeyId),
+    /// The keys do not go together.
+    #[error("keys: {0}")]
+    Keyring(#[from] KeyringError),
+    /// The key that is to sign is not there.
+    #[error("signing_key: there is no key {0:?}")]
+    NoSuchKey(String),
+    /// The folder cannot be written to.
+    #[error("data_dir: cannot write to {}: {source}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// Not what can be logged.
+    #[error("log_level: {0:?} is neither a level nor directives")]
+    LogLevel(String),
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            host: "127.0.0.1".to_owned(),
+            port: 3000,
+            data_dir: "sds-relay-data".into(),
+            issuer: None,
+            signing_key: None,
+            drain_seconds: 5,
+            log_format: LogFormat::Text,
+            log_level: "info".to_owned(),
+            tls: None,
+            keys: Vec::new(),
+            admin: AdminSettings::default(),
+            limits: Limits::default(),
+            secret: None,
         }
     }
 }
 
-/// The secret from the environment.
-///
-/// # Errors
-/// If there is none, or it is too short.
-pub fn secret_from_environment() -> Result<Secret, WeakSecret> {
-    Secret::new(&std::env::var(SECRET_VARIABLE).unwrap_or_default())
-}
-
-/// A lifetime such as `15m` or `90d`.
-///
-/// # Errors
-/// If it is anything but a number from 1 and a unit.
-pub fn parse_lifetime(text: &str) -> Result<Duration, InvalidLifetime> {
-    let unit = text.chars().next_back().ok_or(InvalidLifetime)?;
-    let seconds = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3_600,
-        'd' => 86_400,
-        'w' => 604_800,
-        _ => return Err(InvalidLifetime),
-    };
-    let digits = text.strip_suffix(unit).unwrap_or_default();
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(InvalidLifetime);
+impl Default for AdminSettings {
+    fn default() -> Self {
+        Self { host: "127.0.0.1".to_owned(), port: None }
     }
-    let count: u64 = digits.parse().map_err(|_| InvalidLifetime)?;
-    let lifetime = count.checked_mul(seconds).filter(|lifetime| *lifetime > 0);
-    lifetime.map(Duration::from_secs).ok_or(InvalidLifetime)
 }
 
-/// An empty variable is no issuer.
-fn issuer(name: Option<&str>) -> Option<String> {
-    name.filter(|name| !name.is_empty()).map(str::to_owned)
+impl Settings {
+    /// Reads the file that `args` name, and lays `environment` and `args` over it. Of the environment
+    /// only what no flag stands for is looked at; `args` have the rest.
+    ///
+    /// # Errors
+    /// If the file is none, or a key or a value is none.
+    pub fn gather(
+        args: &ServeArgs,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut settings = match &args.config {
+            Some(path) => Self::read(path)?,
+            None => Self::default(),
+        };
+        let mut limits = BTreeMap::new();
+        for (name, value) in environment {
+            if name == SECRET_VARIABLE && !value.is_empty() {
+                settings.secret = Some(EnvironmentSecret(value));
+            } else if let Some(key) = name.strip_prefix(LIMIT_PREFIX) {
+                limits.insert(key.to_lowercase(), (format!("{name}={value}"), value));
+            }
+        }
+        for text in &args.limits {
+            let (key, value) =
+                text.split_once('=').ok_or_else(|| ConfigError::LimitSetting(text.clone()))?;
+            limits.insert(key.to_owned(), (format!("--limit {text}"), value.to_owned()));
+        }
+        for (key, (said, value)) in limits {
+            settings.limits = with_limit(&settings.limits, &key, &value)
+                .ok_or(ConfigError::LimitSetting(said))?;
+        }
+        settings.lay_over(args)?;
+        Ok(settings)
+    }
+
+    fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = read(path)?;
+        let mut settings: Self = toml::from_str(&text).map_err(|source| ConfigError::Syntax {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let mut paths = vec![&mut settings.data_dir];
+        paths.extend(settings.keys.iter_mut().map(|key| &mut key.secret_file));
+        paths.extend(settings.tls.iter_mut().flat_map(|tls| [&mut tls.certificate, &mut tls.key]));
+        paths.into_iter().for_each(|path| *path = folder.join(&*path));
+        Ok(settings)
+    }
+
+    fn lay_over(&mut self, args: &ServeArgs) -> Result<(), ConfigError> {
+        let args = args.clone();
+        let (certificate, key) =
+            self.tls.take().map_or((None, None), |tls| (Some(tls.certificate), Some(tls.key)));
+        self.tls = match (args.cert.or(certificate), args.key.or(key)) {
+            (Some(certificate), Some(key)) => Some(TlsSettings { certificate, key }),
+            (None, None) => None,
+            _ => return Err(ConfigError::HalfCertificate),
+        };
+        if let Some(secret_file) = args.secret_file {
+            self.keys = vec![KeySettings { kid: None, secret_file }];
+            self.signing_key = None;
+        }
+        set(&mut self.host, args.host);
+        set(&mut self.port, args.port);
+        set(&mut self.data_dir, args.data_dir);
+        set(&mut self.drain_seconds, args.drain_seconds);
+        set(&mut self.log_format, args.log_format);
+        set(&mut self.log_level, args.log_level);
+        set(&mut self.admin.host, args.admin_host);
+        self.admin.port = args.admin_port.or(self.admin.port);
+        self.issuer = args.issuer.or(self.issuer.take()).filter(|issuer| !issuer.is_empty());
+        Ok(())
+    }
+
+    /// What the relay needs to know. Reads the secrets.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn to_relay_config(&self) -> Result<RelayConfig, ConfigError> {
+        self.limits.check()?;
+        let admin = self.admin.port.map(|port| address(&self.admin.host, port)).transpose()?;
+        Ok(RelayConfig {
+            keys: self.keyring()?,
+            issuer: self.issuer.clone(),
+            listen: address(&self.host, self.port)?,
+            data_dir: self.data_dir.clone(),
+            certificate: self.certificate(),
+            limits: self.limits.clone(),
+            admin,
+            drain: Duration::from_secs(self.drain_seconds.into()),
+        })
+    }
+
+    /// What tokens are signed and checked with. Reads the secrets.
+    ///
+    /// # Errors
+    /// If there is none, one is too short, or they do not go together.
+    pub fn keyring(&self) -> Result<Keyring, ConfigError> {
+        if let Some(EnvironmentSecret(text)) = &self.secret {
+            let from = SECRET_VARIABLE.to_owned();
+            let secret = Secret::new(text).map_err(|source| ConfigError::Secret { from, source });
+            return Ok(secret?.into());
+        }
+        let mut keys = Vec::new();
+        for KeySettings { kid, secret_file } in &self.keys {
+            let named = |kid: &String| {
+                KeyId::new(kid).map_err(|invalid| ConfigError::KeyId(kid.clone(), invalid))
+            };
+            let kid = kid.as_ref().map(named).transpose()?;
+            let text = read(secret_file)?;
+            let secret = Secret::new(text.trim_end_matches(['\r', '\n'])).map_err(|source| {
+                ConfigError::Secret { from: secret_file.display().to_string(), source }
+            })?;
+            keys.push((kid, secret));
+        }
+        if let Some(signing) = &self.signing_key {
+            let is_signing = |(kid, _): &(Option<KeyId>, Secret)| {
+                kid.as_ref().is_some_and(|kid| kid.as_str() == signing)
+            };
+            let index = keys.iter().position(is_signing);
+            let index = index.ok_or_else(|| ConfigError::NoSuchKey(signing.clone()))?;
+            keys[..=index].rotate_right(1);
+        }
+        let mut keys = keys.into_iter();
+        let (kid, secret) = keys.next().ok_or(ConfigError::NoSecret)?;
+        let mut keyring = Keyring::new(kid, secret);
+        keys.try_for_each(|(kid, secret)| keyring.add(kid, secret))?;
+        Ok(keyring)
+    }
+
+    /// Everything that is wrong, also in the files that are named. Starts and changes nothing.
+    #[must_use]
+    pub fn problems(&self) -> Vec<ConfigError> {
+        let certificate = match self.certificate() {
+            CertificateSource::SelfSigned => Ok(()),
+            files @ CertificateSource::Files { .. } => {
+                LiveIdentity::load(&files, &self.data_dir).map(drop).map_err(Into::into)
+            }
+        };
+        let admin =
+            self.admin.port.map_or(Ok(()), |port| address(&self.admin.host, port).map(drop));
+        let checks = [
+            self.limits.check().map_err(Into::into),
+            self.keyring().map(drop),
+            address(&self.host, self.port).map(drop),
+            admin,
+            certificate,
+            self.filter().map(drop),
+            check_writable(&self.data_dir),
+        ];
+        checks.into_iter().filter_map(Result::err).collect()
+    }
+
+    /// What is logged.
+    ///
+    /// # Errors
+    /// If the level is none.
+    pub fn filter(&self) -> Result<EnvFilter, ConfigError> {
+        EnvFilter::try_new(&self.log_level)
+            .map_err(|_| ConfigError::LogLevel(self.log_level.clone()))
+    }
+
+    /// All keys and their values as a TOML file, without secrets.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        // Texts, numbers and paths are all there is; a path that is no text has no such form.
+        toml::to_string(self).unwrap_or_default()
+    }
+
+    fn certificate(&self) -> CertificateSource {
+        self.tls.as_ref().map_or(CertificateSource::SelfSigned, |tls| CertificateSource::Files {
+            chain: tls.certificate.clone(),
+            key: tls.key.clone(),
+        })
+    }
 }
 
-fn parse_store(text: &str) -> Result<StoreId, InvalidStoreId> {
-    text.parse()
+impl std::fmt::Debug for EnvironmentSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("EnvironmentSecret(..)")
+    }
 }
 
-fn parse_scope(text: &str) -> Result<Scope, UnknownScope> {
-    text.parse()
+fn set<T>(value: &mut T, over: Option<T>) {
+    if let Some(over) = over {
+        *value = over;
+    }
+}
+
+/// `limits` with another value for one key. None if there is no such key, or no such value.
+fn with_limit(limits: &Limits, key: &str, value: &str) -> Option<Limits> {
+    let mut table = toml::Table::try_from(limits).ok()?;
+    let value: i64 = value.trim().parse().ok()?;
+    *table.get_mut(key)? = value.into();
+    table.try_into().ok()
+}
+
+fn address(host: &str, port: u16) -> Result<SocketAddr, ConfigError> {
+    let failed = |source| ConfigError::Address { host: host.to_owned(), source };
+    let mut addresses = (host, port).to_socket_addrs().map_err(failed)?;
+    addresses.next().ok_or_else(|| failed(io::ErrorKind::AddrNotAvailable.into()))
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+    fs::read_to_string(path).map_err(failed)
+}
+
+/// Checks that files can be made in the folder, or where it would be made.
+fn check_writable(folder: &Path) -> Result<(), ConfigError> {
+    let nearest = folder.ancestors().find(|ancestor| ancestor.exists());
+    // A relative path starts where the program runs.
+    let nearest = nearest.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let made = tempfile::tempfile_in(nearest);
+    made.map(drop).map_err(|source| ConfigError::Folder { path: nearest.to_owned(), source })
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        CommandLine::command().debug_assert();
-    }
-
-    #[test]
-    fn lifetimes_are_a_number_and_a_unit() {
-        let rows = [("1s", 1), ("15m", 900), ("2h", 7_200), ("90d", 7_776_000), ("1w", 604_800)];
-        for (text, seconds) in rows {
-            assert_eq!(parse_lifetime(text), Ok(Duration::from_secs(seconds)), "{text}");
-        }
-        let bad = ["", "d", "0d", "1", "1y", "1 d", "-1d", "+1d", "1.5h", "1dd", "1é", "٣d"];
-        for text in bad.into_iter().chain(["99999999999999999999d", "18446744073709551615w"]) {
-            assert_eq!(parse_lifetime(text), Err(InvalidLifetime), "{text}");
-        }
-    }
-
-    #[test]
-    fn tokens_are_for_admins_and_ninety_days_unless_said_otherwise() {
-        let words = ["sds-relay", "token", "--store", "s", "--sub", "desk"];
-        let line = CommandLine::try_parse_from(words).unwrap();
-        let Some(Command::Token(args)) = line.command else { panic!("no token command") };
-        let grant = args.to_grant(Some(""));
-        assert_eq!((grant.scope, grant.issuer), (Scope::Admin, None));
-        assert_eq!(grant.lifetime, Duration::from_secs(90 * 86_400));
-    }
-
-    #[test]
-    fn a_certificate_needs_its_key() {
-        assert!(CommandLine::try_parse_from(["sds-relay", "--cert", "c.pem"]).is_err());
-        let line = CommandLine::try_parse_from(["sds-relay", "--host", "127.0.0.1"]).unwrap();
-        let secret = Secret::new(&"x".repeat(32)).unwrap();
-        let config = line.serve.to_config(secret).unwrap();
-        assert_eq!(config.certificate, CertificateSource::SelfSigned);
-    }
-}
+mod tests;

@@ -8,7 +8,7 @@ use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 use sds_engine::BlobHash;
 use sds_sync::limits::{
     BLOB_FRAME_BYTES_MAX, CONNECTION_WINDOW_BYTES, FIRST_FRAME_BYTES_MAX, IDLE_CONNECTION_TIMEOUT,
-    OPEN_TIMEOUT, STOP_TIMEOUT,
+    OPEN_TIMEOUT,
 };
 use sds_sync::transport::{FrameReceiver, FrameSender, Pace, StreamError, send_datagram};
 use sds_sync::{
@@ -240,7 +240,7 @@ pub(crate) async fn serve(
         connection.close(VarInt::from_u32(0), b"too many connections");
         return;
     };
-    let metrics = Arc::clone(&node.metrics);
+    let (metrics, drain) = (Arc::clone(&node.metrics), node.drain);
     let peer = Arc::new(Peer::new(node, connection.clone()));
     let mut streams = JoinSet::new();
     let mut resume = Instant::now();
@@ -269,8 +269,7 @@ pub(crate) async fn serve(
     }
     // If the relay stops, each stream tells its client so; if the client has left, each takes in
     // what came before. Those that do not end are cut off.
-    let _all_ended =
-        timeout(STOP_TIMEOUT, async { while streams.join_next().await.is_some() {} }).await;
+    let _all_ended = timeout(drain, async { while streams.join_next().await.is_some() {} }).await;
     connection.close(VarInt::from_u32(0), b"shutting down");
 }
 

@@ -6,20 +6,25 @@
 //! - [`config`]: the command line of the program.
 //! - [`store_log`]: what is kept on disk.
 //! - [`metrics`]: what is counted.
+//! - [`backup`], [`check`](mod@check): copying all that is kept, and looking whether it is sound.
 //! - [`limits`]: every bound that the protocol does not set already.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::unreachable))]
 
+mod admin;
 mod attendance;
+mod audit;
+pub mod backup;
+pub mod check;
 pub mod config;
 mod connection;
 mod doorkeeper;
+mod health;
 pub mod limits;
 mod log_writer;
 pub mod metrics;
 mod node;
 mod pace;
 mod presence_seat;
-mod rate;
 pub mod relay;
 mod revocations;
 mod rooms;

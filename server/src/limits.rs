@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use sds_sync::limits::{
     APPEND_BYTES_GOAL, BLOB_BYTES_MAX, FIRST_FRAME_BYTES_MAX, PATCH_BYTES_GOAL, PRESENCE_BYTES_MAX,
-    PRESENCE_PER_SECOND_MAX, SIGNALS_PER_SECOND_MAX, STREAMS_MAX,
+    PRESENCE_PER_SECOND_MAX, SIGNALS_PER_SECOND_MAX, STREAMS_MAX, TOKEN_BYTES_MAX,
 };
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,36 @@ pub const REVOCATIONS_MAX: usize = 65_536;
 
 /// The most revocations in force of those who have rights to the same stores, unless these are all.
 pub const REVOCATIONS_PER_MAKER_MAX: usize = 1_024;
+
+/// The most connections of the admin listener at a time; more are closed.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+
+/// How long the head of an admin request may take, or its connection be idle.
+pub const ADMIN_HEAD_TIME: Duration = Duration::from_secs(5);
+
+/// The most bytes of the head of an admin request: a token and what goes with it.
+pub const ADMIN_HEAD_BYTES_MAX: usize = 32 << 10;
+
+/// The most bytes of the body of an admin request.
+pub const ADMIN_BODY_BYTES_MAX: usize = 64 << 10;
+
+/// How long an admin request may take once its head is there.
+pub const ADMIN_REQUEST_TIME: Duration = Duration::from_secs(30);
+
+/// How long a connection of the admin listener takes further requests.
+pub const ADMIN_CONNECTION_TIME: Duration = Duration::from_secs(60);
+
+/// How many rows a list has in one answer, unless the request says otherwise.
+pub const ADMIN_PAGE: usize = 100;
+
+/// The most rows that a list has in one answer.
+pub const ADMIN_PAGE_MAX: usize = 1_000;
+
+/// The most lines that wait to be written into the audit log.
+pub const AUDIT_QUEUE_MAX: usize = 1_024;
+
+/// How many refused admin requests the audit log tells of in a minute.
+pub const AUDIT_FAILURES_PER_MINUTE_MAX: u32 = 30;
 
 /// How many bytes of changes go into one page of a store's log on disk; a larger one comes alone.
 pub const PAGE_BYTES_GOAL: usize = 256 << 10;
@@ -57,6 +87,8 @@ pub const PAGE_CACHE_MAX: usize = 16;
 /// bounds that hold for all together.
 pub const REMEMBERED_MAX: usize = 65_536;
 
+const _: () = assert!(TOKEN_BYTES_MAX < ADMIN_HEAD_BYTES_MAX);
+const _: () = assert!(ADMIN_PAGE <= ADMIN_PAGE_MAX);
 const _: () = assert!(REVOCATIONS_PER_MAKER_MAX < REVOCATIONS_MAX);
 const _: () = assert!(PATCH_BYTES_GOAL <= TAIL_BYTES_MAX);
 const _: () = assert!(APPEND_BYTES_GOAL <= GROUP_BYTES_GOAL);

@@ -1,6 +1,6 @@
 //! The thread that writes the relay's file. One commit takes whatever all clients have sent
 //! meanwhile, and nobody hears of anything before it is durable. After each commit, and while nobody
-//! sends anything, it packs what was appended.
+//! sends anything, it packs what was appended, and removes what deleted stores have left behind.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -37,6 +37,7 @@ pub(crate) type Reply = oneshot::Receiver<Outcome>;
 
 enum Job {
     Write(Append, oneshot::Sender<Outcome>),
+    Sweep,
     Stop,
 }
 
@@ -54,7 +55,14 @@ impl LogWriter {
         metrics: Arc<Metrics>,
     ) -> (Self, JoinHandle<()>) {
         let (sender, jobs) = channel();
-        let writing = Writing { log, rooms, metrics, left: Vec::new(), to_pack: BTreeSet::new() };
+        let writing = Writing {
+            log,
+            rooms,
+            metrics,
+            left: Vec::new(),
+            to_pack: BTreeSet::new(),
+            sweeps: true,
+        };
         let thread = std::thread::spawn(move || writing.run(&jobs));
         (Self { jobs: sender }, thread)
     }
@@ -65,6 +73,12 @@ impl LogWriter {
         // If the writer has stopped, the sender is gone with the job, and the reply says so.
         let _stopped = self.jobs.send(Job::Write(work, sender));
         receiver
+    }
+
+    /// Lets the writer remove what deleted stores have left behind, little by little.
+    pub(crate) fn sweep(&self) {
+        // What is left is removed after the next start otherwise.
+        let _stopped = self.jobs.send(Job::Sweep);
     }
 
     /// Lets the writer end, after what was asked for before.
@@ -91,6 +105,8 @@ struct Writing {
     left: Vec<Work>,
     /// Stores of which there may be something to pack.
     to_pack: BTreeSet<StoreId>,
+    /// Whether deleted stores may have left something behind.
+    sweeps: bool,
 }
 
 impl Writing {
@@ -100,13 +116,14 @@ impl Writing {
             let mut group = std::mem::take(&mut self.left);
             let mut size = 0;
             while !is_over && size <= GROUP_BYTES_GOAL {
-                let is_idle = group.is_empty() && self.to_pack.is_empty();
+                let is_idle = group.is_empty() && self.to_pack.is_empty() && !self.sweeps;
                 let next = if is_idle { jobs.recv().ok() } else { jobs.try_recv().ok() };
                 match next {
                     Some(Job::Write(append, reply)) => {
                         size += append.size();
                         group.push(Work { append, so_far: Appended::default(), reply });
                     }
+                    Some(Job::Sweep) => self.sweeps = true,
                     Some(Job::Stop) => is_over = true,
                     None if is_idle => is_over = true,
                     None => break,
@@ -117,6 +134,7 @@ impl Writing {
             }
             if !is_over {
                 self.pack();
+                self.sweep();
             }
         }
     }
@@ -186,6 +204,15 @@ impl Writing {
             self.left.push(work);
         } else {
             let _gone = work.reply.send(Ok(work.so_far));
+        }
+    }
+
+    fn sweep(&mut self) {
+        if self.sweeps {
+            self.sweeps = self.log.sweep_deleted().unwrap_or_else(|error| {
+                tracing::error!(code = error.code(), %error, "cannot remove deleted stores");
+                false
+            });
         }
     }
 

@@ -1,49 +1,82 @@
-//! The relay as a program: `sds-relay` runs it, `sds-relay token` makes a token.
+//! The relay as a program: `sds-relay` runs it, its subcommands are in `commands`.
 
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
-use std::time::SystemTime;
 
 use clap::Parser;
-use sds_server::config::{Command, CommandLine, ServeArgs, TokenArgs, secret_from_environment};
-use sds_server::{Relay, mint};
+use sds_server::Relay;
+use sds_server::config::{Command, CommandLine, ConfigError, LogFormat, Settings};
+use sds_sync::access::InvalidStores;
 use sds_sync::process::stop_requests;
-use tracing_subscriber::EnvFilter;
+
+use commands::DataDamaged;
+
+mod commands;
+
+/// It could not be done.
+const FAILED: u8 = 1;
+
+/// The data are damaged.
+const DAMAGED: u8 = 3;
+
+/// The command line or the configuration is wrong, as `clap` has it too.
+const BAD_CONFIGURATION: u8 = 2;
 
 fn main() -> ExitCode {
     let line = CommandLine::parse();
+    // Variables that are no text are none of ours.
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok()));
+    let settings = match Settings::gather(&line.serve, environment) {
+        Ok(settings) => settings,
+        Err(error) => return fail(&error, BAD_CONFIGURATION),
+    };
+    if line.check {
+        return check(&settings);
+    }
     let outcome = match &line.command {
-        Some(Command::Token(args)) => print_token(args, line.serve.issuer.as_deref()),
-        None => run(&line.serve),
+        Some(Command::Token(args)) => commands::print_token(args, &settings),
+        Some(Command::Backup { to }) => commands::back_up(&settings, to),
+        Some(Command::Restore { from }) => commands::restore(&settings, from),
+        Some(Command::Verify { from }) => commands::verify(from),
+        Some(Command::Check) => commands::check_data(&settings),
+        Some(Command::Health { ready }) => commands::health(&settings, *ready),
+        None => run(&settings),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Nobody is left to be told that standard error is closed.
-            let _closed = writeln!(io::stderr(), "sds-relay: {error}");
-            ExitCode::FAILURE
-        }
+        Err(error) => fail(&*error, code_for(&*error)),
     }
 }
 
-fn print_token(args: &TokenArgs, issuer: Option<&str>) -> Result<(), Box<dyn Error>> {
-    let secret = secret_from_environment().map_err(|weak| format!("SDS_JWT_SECRET: {weak}"))?;
-    let token = mint(&secret, &args.to_grant(issuer), SystemTime::now())?;
-    writeln!(io::stdout(), "{}", token.reveal())?;
-    Ok(())
+fn code_for(error: &(dyn Error + 'static)) -> u8 {
+    if error.is::<ConfigError>() || error.is::<InvalidStores>() {
+        BAD_CONFIGURATION
+    } else if error.is::<DataDamaged>() {
+        DAMAGED
+    } else {
+        FAILED
+    }
 }
 
-fn run(args: &ServeArgs) -> Result<(), Box<dyn Error>> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .init();
-    let secret = secret_from_environment().map_err(|weak| format!("SDS_JWT_SECRET: {weak}"))?;
-    let config =
-        args.to_config(secret).map_err(|error| format!("the host {}: {error}", args.host))?;
+fn fail(error: &dyn Error, code: u8) -> ExitCode {
+    // Nobody is left to be told that standard error is closed.
+    let _closed = writeln!(io::stderr(), "sds-relay: {error}");
+    ExitCode::from(code)
+}
+
+/// Tells what the relay would run with, and all that is wrong with that.
+fn check(settings: &Settings) -> ExitCode {
+    let _closed = write!(io::stdout(), "{}", settings.to_toml());
+    let problems = settings.problems();
+    let told = problems.iter().map(|problem| fail(problem, BAD_CONFIGURATION));
+    told.reduce(|_, code| code).unwrap_or_default()
+}
+
+fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
+    log_as(settings)?;
+    let config = settings.to_relay_config()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         // From here on a signal stops the relay in good order, however early it comes.
@@ -55,9 +88,56 @@ fn run(args: &ServeArgs) -> Result<(), Box<dyn Error>> {
             relay.local_addr(),
             relay.url()
         )?;
-        asked_to_stop.await?;
+        notify(true);
+        tokio::select! {
+            outcome = asked_to_stop => outcome?,
+            () = relay.asked_to_stop() => {}
+            outcome = refresh_when_asked(&relay) => outcome?,
+        }
+        let asked_again = stop_requests()?;
         tracing::info!("stopping");
-        relay.stop().await;
-        Ok(())
+        notify(false);
+        tokio::select! {
+            () = relay.stop() => Ok(()),
+            _ = asked_again => Err("cut short by a second signal".into()),
+        }
     })
+}
+
+fn log_as(settings: &Settings) -> Result<(), ConfigError> {
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(settings.filter()?)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
+    match settings.log_format {
+        LogFormat::Text => lines.init(),
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+/// Looks for another certificate whenever the program is asked to read its files again.
+async fn refresh_when_asked(relay: &Relay) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut asked = signal(SignalKind::hangup())?;
+        while asked.recv().await.is_some() {
+            relay.refresh_certificate().await;
+        }
+    }
+    // Where nobody can ask, the relay looks by itself every few seconds.
+    std::future::pending().await
+}
+
+/// Tells the service manager, if there is one.
+fn notify(is_ready: bool) {
+    #[cfg(unix)]
+    {
+        use sd_notify::NotifyState;
+        let state = if is_ready { NotifyState::Ready } else { NotifyState::Stopping };
+        if let Err(error) = sd_notify::notify(&[state]) {
+            tracing::warn!(%error, "cannot tell the service manager");
+        }
+    }
 }

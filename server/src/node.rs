@@ -7,17 +7,23 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use quinn::{Endpoint, VarInt};
 use sds_sync::limits::STOP_TIMEOUT;
 use sds_sync::transport::{serve_connections, server_endpoint};
-use sds_sync::{CertificateHash, FrameError, RelayUrl, StorageError, TransportError};
+use sds_sync::{
+    CertificateHash, FrameError, Refusal, RefusalCode, RelayUrl, StorageError, StoreId,
+    TransportError,
+};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 
+use crate::admin::{AdminListener, AdminState};
+use crate::audit::{Audit, Deed};
 use crate::connection::serve;
 use crate::doorkeeper::Door;
+use crate::health::DiskProbe;
 use crate::limits::{Limit, Limits};
 use crate::log_writer::LogWriter;
 use crate::metrics::Metrics;
@@ -29,8 +35,11 @@ use crate::store_log::StoreLog;
 use sds_sync::access::{Gate, Keyring};
 use sds_sync::certificate::{CertificateError, CertificateSource, LiveIdentity};
 
+/// How often the files of the certificate are looked at.
+const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(10);
+
 /// The name of the relay's file in its folder.
-const LOG_FILE: &str = "relay.redb";
+pub(crate) const LOG_FILE: &str = "relay.redb";
 
 /// What a relay needs to know.
 #[derive(Clone, Debug)]
@@ -47,6 +56,10 @@ pub struct RelayConfig {
     pub certificate: CertificateSource,
     /// What clients may do.
     pub limits: Limits,
+    /// Where those who run the relay can reach it, if anywhere.
+    pub admin: Option<SocketAddr>,
+    /// How long clients may take to leave when the relay stops.
+    pub drain: Duration,
 }
 
 impl RelayConfig {
@@ -60,6 +73,8 @@ impl RelayConfig {
             data_dir: data_dir.into(),
             certificate: CertificateSource::SelfSigned,
             limits: Limits::default(),
+            admin: None,
+            drain: STOP_TIMEOUT,
         }
     }
 }
@@ -82,6 +97,17 @@ pub enum StartError {
     /// Nobody could say which tokens were revoked.
     #[error("cannot read the revocations: {0}")]
     Revocations(#[source] io::Error),
+    /// What is done to the relay could not be written down.
+    #[error("cannot write the audit log: {0}")]
+    Audit(#[source] io::Error),
+    /// The admin listener's address is taken.
+    #[error("cannot listen for admins on {listen}: {source}")]
+    Admin {
+        /// The address.
+        listen: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
     /// There is no certificate.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
@@ -100,6 +126,11 @@ pub enum StartError {
 
 /// What all connections share.
 pub(crate) struct Node {
+    /// Whether the relay is to stop, or stops already.
+    draining: watch::Sender<bool>,
+    /// How long clients may take to leave then.
+    pub(crate) drain: Duration,
+    identity: Arc<LiveIdentity>,
     pub(crate) door: Arc<Door>,
     pub(crate) subjects: Arc<Subjects>,
     pub(crate) limits: Limits,
@@ -110,9 +141,69 @@ pub(crate) struct Node {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) revocations: Revocations,
+    disk: DiskProbe,
 }
 
+/// Why a session ends whose store was deleted.
+pub(crate) const DELETED: Refusal = Refusal::new(RefusalCode::Forbidden, "the store was deleted");
+
 impl Node {
+    /// Asks whoever runs the relay to stop it.
+    pub(crate) fn ask_to_stop(&self) {
+        self.draining.send_replace(true);
+    }
+
+    /// Whether the relay is about to stop, and takes no new clients.
+    pub(crate) fn is_draining(&self) -> bool {
+        *self.draining.borrow()
+    }
+
+    /// Whether clients can be sent here.
+    ///
+    /// # Errors
+    /// Why they cannot.
+    pub(crate) async fn check_ready(&self) -> Result<(), &'static str> {
+        if self.is_draining() {
+            Err("draining")
+        } else if self.disk.is_good(&self.log).await {
+            Ok(())
+        } else {
+            Err("the relay's file cannot be written")
+        }
+    }
+
+    /// Looks whether there is another certificate, which new connections are shown then.
+    async fn refresh_certificate(&self) {
+        let identity = Arc::clone(&self.identity);
+        match tokio::task::spawn_blocking(move || identity.refresh()).await {
+            Ok(Ok(true)) => {
+                self.metrics.certificate_reloaded(true);
+                tracing::info!(hash = %self.identity.hash(), "another certificate");
+            }
+            Ok(Err(error)) => {
+                self.metrics.certificate_reloaded(false);
+                tracing::error!(%error, "the new certificate is no good; the former one stays");
+            }
+            // There is none, or the program is about to end.
+            Ok(Ok(false)) | Err(_) => {}
+        }
+    }
+
+    /// Deletes a store and ends the sessions on it; what it had is removed afterwards. Says false if
+    /// there is no such store. Waits for the disk.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub(crate) fn delete_store(&self, store: &StoreId) -> Result<bool, StorageError> {
+        let is_deleted = self.log.delete(store, SystemTime::now())?;
+        if is_deleted {
+            self.rooms.forget(store);
+            self.sessions.end(DELETED, |open, _| open == store);
+            self.writer.sweep();
+        }
+        Ok(is_deleted)
+    }
+
     /// Looks up what is not counted, and tells everything as text.
     pub(crate) fn measure(&self) -> String {
         let gauge = |value| i64::try_from(value).unwrap_or(i64::MAX);
@@ -151,12 +242,14 @@ impl Node {
 pub struct Relay {
     endpoint: Endpoint,
     local_addr: SocketAddr,
-    certificate_hash: CertificateHash,
     url: RelayUrl,
     stop: watch::Sender<bool>,
     accepting: tokio::task::JoinHandle<()>,
+    refreshing: tokio::task::JoinHandle<()>,
     node: Arc<Node>,
     writing: Option<JoinHandle<()>>,
+    admin: Option<AdminListener>,
+    audit: Arc<Audit>,
 }
 
 impl Relay {
@@ -165,17 +258,21 @@ impl Relay {
     /// # Errors
     /// If the folder, the file, the certificate or the address cannot be used.
     pub async fn start(config: RelayConfig) -> Result<Self, StartError> {
-        let limits = config.limits.clone();
+        let (limits, admin) = (config.limits.clone(), config.admin);
+        let (keys, issuer) = (config.keys.clone(), config.issuer.clone());
+        let folder = config.data_dir.clone();
+        let drain = config.drain;
         let (listen, gate) = (config.listen, Gate::new(config.keys.clone(), config.issuer.clone()));
         let opened = tokio::task::spawn_blocking(move || open(&config)).await;
-        let Opened { log, identity, revocations } = opened.map_err(|_| StartError::Ending)??;
+        let Opened { log, identity, revocations, audit } =
+            opened.map_err(|_| StartError::Ending)??;
         let refused = |source| StartError::Listen { listen, source };
-        let certificate_hash = identity.hash();
-        let endpoint = server_endpoint(listen, Arc::new(identity), limits.stranger_streams)
+        let identity = Arc::new(identity);
+        let endpoint = server_endpoint(listen, Arc::clone(&identity), limits.stranger_streams)
             .map_err(refused)?;
         let no_address = |error| refused(TransportError::Socket(Arc::new(error)));
         let local_addr = endpoint.local_addr().map_err(no_address)?;
-        let url = RelayUrl::of_listener(local_addr, None, certificate_hash)
+        let url = RelayUrl::of_listener(local_addr, None, identity.hash())
             .map_err(|_| StartError::Ending)?;
         let (log, rooms) = (Arc::new(log), Arc::new(Rooms::default()));
         let metrics = Arc::new(Metrics::default());
@@ -184,6 +281,9 @@ impl Relay {
         let door = Arc::new(Door::new(limits.clone(), Arc::clone(&metrics)));
         let subjects = Arc::default();
         let node = Arc::new(Node {
+            draining: watch::Sender::new(false),
+            drain,
+            identity,
             door,
             subjects,
             limits,
@@ -194,11 +294,34 @@ impl Relay {
             metrics,
             sessions: Arc::default(),
             revocations,
+            disk: DiskProbe::default(),
         });
+        let admin = match admin {
+            Some(address) => {
+                let audit = Arc::clone(&audit);
+                let state = AdminState::new(Arc::clone(&node), audit, keys, issuer, folder);
+                let refused = |source| StartError::Admin { listen: address, source };
+                Some(AdminListener::start(address, state).await.map_err(refused)?)
+            }
+            None => None,
+        };
+        audit.record(Deed::new("start")).await.map_err(|_| StartError::Ending)?;
         let (stop, stopped) = watch::channel(false);
         let accepting = tokio::spawn(accept(Arc::clone(&node), endpoint.clone(), stopped));
+        let refreshing = tokio::spawn(refresh_certificates(Arc::clone(&node)));
         let writing = Some(writing);
-        Ok(Self { endpoint, local_addr, certificate_hash, url, stop, accepting, node, writing })
+        Ok(Self {
+            endpoint,
+            local_addr,
+            url,
+            stop,
+            accepting,
+            refreshing,
+            node,
+            writing,
+            admin,
+            audit,
+        })
     }
 
     /// Where the relay listens.
@@ -207,10 +330,27 @@ impl Relay {
         self.local_addr
     }
 
-    /// The hash of its certificate, for clients to pin.
+    /// Where the admin listener is, if there is one.
     #[must_use]
-    pub const fn certificate_hash(&self) -> CertificateHash {
-        self.certificate_hash
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(AdminListener::local_addr)
+    }
+
+    /// The hash of the certificate that it shows at present, for clients to pin.
+    #[must_use]
+    pub fn certificate_hash(&self) -> CertificateHash {
+        self.node.identity.hash()
+    }
+
+    /// Looks whether there is another certificate in the files; so does the relay itself every few
+    /// seconds. One that is no good is logged and counted, and the former one stays.
+    pub async fn refresh_certificate(&self) {
+        self.node.refresh_certificate().await;
+    }
+
+    /// Waits until somebody who may asks the relay to stop.
+    pub async fn asked_to_stop(&self) {
+        stopped(&mut self.node.draining.subscribe()).await;
     }
 
     /// The URL with the pinned certificate. If the relay listens on all addresses, the URL is for
@@ -232,8 +372,27 @@ impl Relay {
         self.node.measure()
     }
 
-    /// Tells all clients that it stops, writes what they have sent, and closes the file.
+    /// What the relay keeps: to list stores, make backups, or take a deletion back. It waits for the
+    /// disk, so a task calls it off the threads that must not wait.
+    #[must_use]
+    pub fn log(&self) -> &Arc<StoreLog> {
+        &self.node.log
+    }
+
+    /// Deletes a store for everybody: ends the sessions on it, and lets nobody open it until the
+    /// deletion is taken back ([`StoreLog::undelete`]). Says false if there is no such store. Waits for
+    /// the disk.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn delete_store(&self, store: &StoreId) -> Result<bool, StorageError> {
+        self.node.delete_store(store)
+    }
+
+    /// Takes no new clients, tells all others that it stops, writes what they have sent, and closes the
+    /// file. Takes as long as clients may take to leave, and a few seconds.
     pub async fn stop(mut self) {
+        self.node.ask_to_stop();
         self.stop.send_replace(true);
         // A task that panicked has ended too.
         let _ended = (&mut self.accepting).await;
@@ -243,12 +402,20 @@ impl Relay {
         if let Some(writing) = self.writing.take() {
             let _joined = tokio::task::spawn_blocking(move || writing.join()).await;
         }
+        // What was said of the relay's health up to now was true; nobody is served any further.
+        drop(self.admin.take());
+        if let Err(error) = self.audit.record(Deed::new("stop")).await {
+            tracing::error!(%error, "the stop is not in the audit log");
+        }
+        let audit = Arc::clone(&self.audit);
+        let _closed = tokio::task::spawn_blocking(move || audit.close()).await;
     }
 }
 
 impl Drop for Relay {
     fn drop(&mut self) {
         self.accepting.abort();
+        self.refreshing.abort();
         self.node.writer.stop();
     }
 }
@@ -264,6 +431,7 @@ struct Opened {
     log: StoreLog,
     identity: LiveIdentity,
     revocations: Revocations,
+    audit: Arc<Audit>,
 }
 
 fn open(config: &RelayConfig) -> Result<Opened, StartError> {
@@ -274,15 +442,24 @@ fn open(config: &RelayConfig) -> Result<Opened, StartError> {
     let identity = LiveIdentity::load(&config.certificate, folder)?;
     let revocations =
         Revocations::open(folder, SystemTime::now()).map_err(StartError::Revocations)?;
-    Ok(Opened { log, identity, revocations })
+    let audit = Arc::new(Audit::open(folder).map_err(StartError::Audit)?);
+    Ok(Opened { log, identity, revocations, audit })
 }
 
 /// Makes the folder, if it is not there, for its owner alone: everybody's stores are in it.
-fn create_private(folder: &Path) -> io::Result<()> {
+pub(crate) fn create_private(folder: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.recursive(true).create(folder)
+}
+
+async fn refresh_certificates(node: Arc<Node>) {
+    let mut clock = interval(CERTIFICATE_INTERVAL);
+    loop {
+        clock.tick().await;
+        node.refresh_certificate().await;
+    }
 }
 
 /// Returns when the relay has to stop.

@@ -102,6 +102,12 @@ impl Rooms {
         }
     }
 
+    /// Forgets the room of a store that was deleted, whose members have to leave. Whoever enters from now
+    /// on is in another one.
+    pub(crate) fn forget(&self, store: &StoreId) {
+        self.lock().remove(store);
+    }
+
     /// Does something with the presence of `store`, and wakes those who have to hear of it.
     pub(crate) fn with_presence<T>(
         &self,
@@ -234,7 +240,10 @@ impl Member {
 impl Drop for Member {
     fn drop(&mut self) {
         let mut rooms = self.rooms.lock();
-        if let Some(entry) = rooms.get_mut(&self.store) {
+        // Another room has the name if this one was forgotten.
+        if let Some(entry) = rooms.get_mut(&self.store)
+            && Arc::ptr_eq(&entry.turns, &self.turns)
+        {
             entry.members -= 1;
             if entry.members == 0 {
                 rooms.remove(&self.store);
@@ -263,6 +272,20 @@ mod tests {
         assert_eq!(rooms.lock().len(), 1);
         drop(second);
         assert!(rooms.lock().is_empty());
+    }
+
+    #[test]
+    fn who_leaves_a_forgotten_room_does_not_leave_the_new_one() {
+        let rooms = Arc::new(Rooms::default());
+        let store = StoreId::new("s").unwrap();
+        let of_deleted = rooms.enter(&store);
+        of_deleted.note_end(7);
+        rooms.forget(&store);
+        let of_new = rooms.enter(&store);
+        drop(of_deleted);
+        rooms.publish(&store, 0, &[Arc::from(*b"first")]);
+        let heard = of_new.next_for(&Cursor::new(sds_engine::Version::new(), 0, 0));
+        assert!(matches!(heard, Next::Changes { from: 0, .. }), "{heard:?}");
     }
 
     #[tokio::test]

@@ -38,7 +38,7 @@ impl BlobDoor for ClientBlobs<'_> {
     async fn open(&self) -> Option<Arc<dyn BlobStorage>> {
         let (log, store) = (Arc::clone(&self.peer.node.log), self.store().ok()?);
         let blobs = tokio::task::spawn_blocking(move || StoreBlobs::of(log, &store)).await;
-        Some(Arc::new(blobs.ok()?.ok()?))
+        Some(Arc::new(blobs.ok()?.ok()??))
     }
 
     fn note(&self, passed: BlobPassed) {

@@ -19,7 +19,7 @@ use tokio::time::sleep;
 use crate::attendance::Attendance;
 use crate::connection::{Granted, Peer};
 use crate::log_writer::{self, Outcome};
-use crate::node::{Node, stopped};
+use crate::node::{DELETED, Node, stopped};
 use crate::relay::{Cursor, Next};
 use crate::rooms::Member;
 use crate::sessions::REVOKED;
@@ -166,13 +166,17 @@ async fn open_session(
 ) -> Result<ServingSession<Cursor>, Refusal> {
     let (id, known, author) = (store.clone(), had.clone(), Arc::clone(author));
     let read = peer.node.read(move |log| {
+        if log.is_deleted(&id)? {
+            return Ok(None);
+        }
         let (position, end) = log.position_for(&id, &known)?;
         // What is said of the seats is never more than what is said to be here.
         let tips = seats.map(|seats| log.tips(&id, &seats)).transpose()?;
         let foreign = log.foreign(&id, &author)?;
-        Ok((log.version(&id)?, tips, foreign, position, end))
+        Ok(Some((log.version(&id)?, tips, foreign, position, end)))
     });
-    let (version, tips, foreign, position, end) = read.await.ok_or(STORAGE_FAILED)?;
+    let read = read.await.ok_or(STORAGE_FAILED)?;
+    let (version, tips, foreign, position, end) = read.ok_or(DELETED)?;
     member.note_end(end);
     let (writable, cursor) = (access.may_write(), Cursor::new(had, position, end));
     let mut session = ServingSession::new(protocol, &version, tips, writable, cursor);

@@ -9,6 +9,7 @@ use sds_sync::limits::BLOB_PARTS_MAX;
 use sds_sync::{BlobStorage, Claims, StorageError, StoreId};
 
 use crate::store_log::StoreLog;
+use crate::store_log::tables::is_live as is_live_store;
 
 /// The blobs of one store.
 #[derive(Debug)]
@@ -18,13 +19,13 @@ pub(crate) struct StoreBlobs {
 }
 
 impl StoreBlobs {
-    /// The blobs of `store`.
+    /// The blobs of `store`; none if it was deleted.
     ///
     /// # Errors
     /// If the file cannot be read or written.
-    pub(crate) fn of(log: Arc<StoreLog>, store: &StoreId) -> Result<Self, StorageError> {
+    pub(crate) fn of(log: Arc<StoreLog>, store: &StoreId) -> Result<Option<Self>, StorageError> {
         let owner = log.number_of(store)?;
-        Ok(Self { log, owner })
+        Ok(owner.map(|owner| Self { log, owner }))
     }
 
     fn remove(&self, number: u64) -> Result<(), StorageError> {
@@ -54,6 +55,9 @@ impl BlobStorage for StoreBlobs {
         let fresh = Content { number: self.begin(), size };
         let is_live = |number| self.claims().is_live(number);
         let part = self.log.database.write(|write| {
+            if !is_live_store(write, self.owner)? {
+                return Ok(None);
+            }
             blob_rows::resume(write, self.owner, hash, fresh, BLOB_PARTS_MAX, is_live)
         })?;
         let Some(part) = part else { return Ok(None) };
@@ -66,12 +70,15 @@ impl BlobStorage for StoreBlobs {
     }
 
     fn keep(&self, hash: &BlobHash, content: Content) -> Result<(), StorageError> {
-        let kept = self
-            .log
-            .database
-            .write(|write| blob_rows::keep(write, self.owner, hash, content, false))?;
+        let kept = self.log.database.write(|write| {
+            // Of a store that was deleted meanwhile nothing stays.
+            if !is_live_store(write, self.owner)? {
+                return Ok(None);
+            }
+            blob_rows::keep(write, self.owner, hash, content, false).map(Some)
+        })?;
         // Somebody may be reading the former one, which stays.
-        if kept == content { Ok(()) } else { self.remove(content.number) }
+        if kept == Some(content) { Ok(()) } else { self.remove(content.number) }
     }
 
     fn forget(&self, number: u64, part_of: Option<&BlobHash>) -> Result<(), StorageError> {
@@ -104,7 +111,7 @@ mod tests {
 
     fn open(folder: &TempDir, store: &str) -> Arc<dyn BlobStorage> {
         let log = Arc::new(StoreLog::open(&folder.path().join("relay.redb")).unwrap());
-        Arc::new(StoreBlobs::of(log, &StoreId::new(store).unwrap()).unwrap())
+        Arc::new(StoreBlobs::of(log, &StoreId::new(store).unwrap()).unwrap().unwrap())
     }
 
     fn named(bytes: &[u8]) -> BlobHash {

@@ -9,6 +9,8 @@
 //! | `starts` | store number, replica, its first counter in a page | the page's position |
 //! | `versions` | store number, replica | the counter that comes next, the chain hash at it |
 //! | `owners` | store number, replica | the subject that this replica belongs to |
+//! | `deleted` | store id | when it was deleted |
+//! | `garbage` | store number | nothing: of this store there may be something left |
 //!
 //! and the tables of the blobs (`sds_sync::blob_rows`), whose owners are store numbers.
 //!
@@ -17,16 +19,19 @@
 //!   its deps.
 //! - G2. `states`, `starts` and `versions` say what `pages` hold, whose positions follow each other
 //!   from 0 without gaps; the chain hash of a replica is that of all its changes (`sds_sync::Chain`).
-//! - G3. A blob stays where it is: the log has all that ever referred to it.
+//! - G3. A blob stays where it is as long as its store: the log has all that ever referred to it.
 //! - G4. A replica that has an owner keeps it, and has changes.
+//! - G5. A store is in `stores` or in `deleted` or in neither. What rows have a number that is in no row
+//!   of `stores` is garbage, and `garbage` has the number.
 //!
 //! Not here: the thread that groups commits (`log_writer`), who may do what (`access`).
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 mod appending;
+mod deleting;
 mod packing;
-mod page;
-mod tables;
+pub(crate) mod page;
+pub(crate) mod tables;
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -43,6 +48,7 @@ use sds_sync::{Claims, LogPage, SeatTip, StorageError, StoreId};
 use crate::limits::{PAGE_CACHE_MAX, STEP_CHANGES_MAX};
 
 pub use appending::{Appended, Appender, Author};
+pub use deleting::StoreSummary;
 use page::Changes;
 use tables::{
     META, OWNERS, PAGES, STARTS, STATES, VERSIONS, check_format, initialize, number_for, number_of,
@@ -60,6 +66,8 @@ pub struct StoreLog {
     /// Packed pages that somebody read just now, the last one first, so that many who read the same
     /// unpack it once.
     unpacked: Mutex<VecDeque<(PageKey, Changes)>>,
+    /// The content of a deleted store that is being removed.
+    sweeping: Mutex<Option<u64>>,
 }
 
 /// Store number, position, and how many changes: that alone changes in a page once it is there.
@@ -96,8 +104,8 @@ impl StoreLog {
             while !database.write(|write| blob_rows::sweep(write, number))? {}
         }
         let next_content = AtomicU64::new(database.read(blob_rows::next_number)?);
-        let (claims, unpacked) = (Claims::default(), Mutex::default());
-        Ok(Self { database, next_content, claims, unpacked })
+        let (claims, unpacked, sweeping) = (Claims::default(), Mutex::default(), Mutex::default());
+        Ok(Self { database, next_content, claims, unpacked, sweeping })
     }
 
     /// What the log of `store` has.
@@ -262,13 +270,13 @@ impl StoreLog {
         work(&mut self.unpacked.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The number of `store`, which it gets if it has none.
+    /// The number of `store`, which it gets if it has none; none if it was deleted.
     ///
     /// # Errors
     /// If the file cannot be read or written.
-    pub fn number_of(&self, store: &StoreId) -> Result<u64, StorageError> {
+    pub fn number_of(&self, store: &StoreId) -> Result<Option<u64>, StorageError> {
         match self.database.read(|read| number_of(read, store))? {
-            Some(number) => Ok(number),
+            Some(number) => Ok(Some(number)),
             None => self.database.write(|write| number_for(write, store)),
         }
     }

@@ -72,7 +72,7 @@ impl Stream {
 
     async fn ask(connection: &Connection, store: &str, subject: &str) -> Self {
         let grant = Grant {
-            store: StoreId::new(store).unwrap(),
+            stores: StoreId::new(store).unwrap().into(),
             subject: subject.to_owned(),
             scope: Scope::Write,
             lifetime: Duration::from_secs(3_600),

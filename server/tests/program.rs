@@ -61,14 +61,16 @@ async fn engine(folder: &TempDir, url: &RelayUrl) -> SyncEngine {
 }
 
 #[test]
-fn bad_usage_is_2_and_a_weak_secret_1() {
+fn bad_usage_and_a_weak_secret_are_2() {
     let token = ["token", "--store", "s", "--sub", "desk"];
     assert_eq!(output(&token).status.code(), Some(0));
-    for bad in [["--expires-in", "3x"], ["--scope", "root"], ["--expires-in", "0d"]] {
+    for bad in
+        [["--expires-in", "3x"], ["--scope", "root"], ["--store", ""], ["--expires-in", "0d"]]
+    {
         assert_eq!(output(&[token.as_slice(), &bad].concat()).status.code(), Some(2), "{bad:?}");
     }
     let weak = program().env("SDS_JWT_SECRET", "short").args(token).output().unwrap();
-    assert_eq!(weak.status.code(), Some(1));
+    assert_eq!(weak.status.code(), Some(2));
     assert!(weak.stdout.is_empty());
 }
 

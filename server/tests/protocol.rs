@@ -281,7 +281,7 @@ async fn first_frames_that_open_nothing_are_refused() {
         (ClientFrame::Bye, RefusalCode::Unexpected),
         (ClientFrame::Changes { patch: vec![].into() }, RefusalCode::Unexpected),
         (chunk, RefusalCode::Malformed),
-        (open(4, "s", good.clone(), b""), RefusalCode::TooNew),
+        (open(PROTOCOL_VERSION + 1, "s", good.clone(), b""), RefusalCode::TooNew),
         (open(0, "s", good.clone(), b""), RefusalCode::Malformed),
         (open(1, "s", good.clone(), b"\xff"), RefusalCode::Malformed),
         (open(1, "t", good.clone(), b""), RefusalCode::Forbidden),

@@ -397,3 +397,80 @@ async fn many_edits_of_many_replicas_become_equal_everywhere() {
     assert!(digests.windows(2).all(|pair| pair[0] == pair[1]));
     relay.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_store_is_refused_until_the_deletion_is_taken_back() {
+    let (home, dir) = (folder(), folder());
+    let relay = relay(home.path()).await;
+    let (desk, other) = (engine(&dir, "s"), engine(&dir, "other"));
+    for (engine, store) in [(&desk, "s"), (&other, "other")] {
+        add_item(engine, "made before");
+        connect(engine, &relay, token(store, Scope::Write));
+        synced(engine).await;
+    }
+    assert!(relay.delete_store(&id("s")).unwrap());
+    let is_refused = |state: &ConnectionState| {
+        matches!(state, ConnectionState::Refused { code: RefusalCode::Forbidden, .. })
+    };
+    reaches(&desk, is_refused).await;
+    connect(&desk, &relay, token("s", Scope::Write));
+    reaches(&desk, is_refused).await;
+    add_item(&other, "made after");
+    synced(&other).await;
+    assert!(relay.log().undelete(&id("s")).unwrap());
+    connect(&desk, &relay, token("s", Scope::Write));
+    synced(&desk).await;
+    assert_eq!(relay.log().summary(&id("s")).unwrap().unwrap().changes, 1);
+    relay.stop().await;
+}
+
+/// Goal: a backup needs no pause, and what came after it heals by itself.
+/// Method: two devices edit without a pause while a backup is made; the relay is restored from it, and
+/// comes back on the same address with the same certificate, without what it took in meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_restored_backup_clients_heal_the_gap() {
+    let (home, ann_dir, bob_dir) = (folder(), folder(), folder());
+    let first = relay(home.path()).await;
+    let (desk, phone) = (engine(&ann_dir, "s"), engine(&bob_dir, "s"));
+    connect(&desk, &first, token("s", Scope::Write));
+    connect(&phone, &first, token("s", Scope::Write));
+    let backup = home.path().join("backup");
+    let (log, to) = (first.log().clone(), backup.clone());
+    let mut making = None;
+    let mut expected = Vec::new();
+    for number in 0..60 {
+        for engine in [&desk, &phone] {
+            expected.push(format!("{number:02}"));
+            add_item(engine, &format!("{number:02}"));
+        }
+        if number == 20 {
+            synced(&desk).await;
+            let (log, to) = (log.clone(), to.clone());
+            making = Some(tokio::task::spawn_blocking(move || log.backup(&to)));
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    making.unwrap().await.unwrap().unwrap();
+    let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+    shows(&desk, &expected).await;
+    shows(&phone, &expected).await;
+    synced(&desk).await;
+    synced(&phone).await;
+    let address = first.local_addr();
+    first.stop().await;
+    drop(log);
+    std::fs::remove_file(home.path().join("relay.redb")).unwrap();
+    sds_server::backup::restore(&backup, home.path()).unwrap();
+    assert!(sds_server::check::check(home.path()).unwrap().is_sound());
+    let mut config = RelayConfig::new(secret(), home.path());
+    config.listen = address;
+    let second = Relay::start(config).await.unwrap();
+    // Nothing new is said, so only the gap can be what is sent.
+    let late_dir = folder();
+    let late = engine(&late_dir, "s");
+    connect(&late, &second, token("s", Scope::Read));
+    shows(&late, &expected).await;
+    assert_eq!(second.log().summary(&id("s")).unwrap().unwrap().changes, 120);
+    second.stop().await;
+    assert!(sds_server::check::check(home.path()).unwrap().is_sound());
+}

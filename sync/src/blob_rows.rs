@@ -19,10 +19,12 @@
 
 use std::collections::BTreeSet;
 
-use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{Key, ReadTransaction, ReadableTable, TableDefinition, Value, WriteTransaction};
 use sds_engine::BlobHash;
+use sha2::{Digest, Sha256};
 
 use crate::database::Failure;
+use crate::limits::BLOB_CHUNK_BYTES_MAX;
 
 /// How many bytes are in a row. With key and header just under a power of two, for redb gives a
 /// value pages of that many bytes: one of 2^18 bytes would take 2^19.
@@ -35,8 +37,8 @@ type Names = TableDefinition<'static, (u64, &'static [u8; 32]), (u64, u64)>;
 
 const BLOBS: Names = TableDefinition::new("blobs");
 const PARTS: Names = TableDefinition::new("blob_parts");
-const CONTENTS: TableDefinition<'_, u64, u64> = TableDefinition::new("blob_contents");
-const ROWS: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("blob_rows");
+const CONTENTS: TableDefinition<'static, u64, u64> = TableDefinition::new("blob_contents");
+const ROWS: TableDefinition<'static, (u64, u32), &'static [u8]> = TableDefinition::new("blob_rows");
 
 /// A content by its number, and how many bytes it has or is to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +47,29 @@ pub struct Content {
     pub number: u64,
     /// How many bytes it has when it is whole.
     pub size: u64,
+}
+
+/// Does the same with tables of any kind, to copy a file or to look at all of it.
+pub trait TableVisitor {
+    /// Does it with one table.
+    ///
+    /// # Errors
+    /// What it fails with.
+    fn visit<K: Key + 'static, V: Value + 'static>(
+        &mut self,
+        table: TableDefinition<'static, K, V>,
+    ) -> Result<(), Failure>;
+}
+
+/// Lets `visitor` do what it does with each table.
+///
+/// # Errors
+/// What the visitor fails with.
+pub fn visit(visitor: &mut impl TableVisitor) -> Result<(), Failure> {
+    visitor.visit(BLOBS)?;
+    visitor.visit(PARTS)?;
+    visitor.visit(CONTENTS)?;
+    visitor.visit(ROWS)
 }
 
 /// Makes the tables.
@@ -127,6 +152,28 @@ pub fn read(
         }
     }
     Err(DAMAGED)
+}
+
+/// Whether the bytes of a content are those of this name. Reads it all.
+///
+/// # Errors
+/// If the file cannot be read, or a row is not as it was written.
+pub fn is_sound(
+    read: &ReadTransaction,
+    hash: &BlobHash,
+    content: Content,
+) -> Result<bool, Failure> {
+    let mut hasher = Sha256::new();
+    let mut done = 0;
+    while done < content.size {
+        let bytes = self::read(read, content.number, done, BLOB_CHUNK_BYTES_MAX)?;
+        if bytes.is_empty() {
+            return Ok(false);
+        }
+        hasher.update(&bytes);
+        done += bytes.len() as u64;
+    }
+    Ok(done == content.size && hasher.finalize().as_slice() == hash.0)
 }
 
 /// How many bytes are here of the part of this name and size.
@@ -329,6 +376,38 @@ pub fn release(
         blobs.remove((owner, &hash.0))?;
     }
     Ok(())
+}
+
+/// How many blobs an owner has, and how many bytes they have together. Reads their names.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn total(read: &ReadTransaction, owner: u64) -> Result<(u64, u64), Failure> {
+    let (mut count, mut bytes) = (0, 0);
+    for row in read.open_table(BLOBS)?.range((owner, &[0; 32])..=(owner, &[u8::MAX; 32]))? {
+        count += 1;
+        bytes += row?.1.value().0;
+    }
+    Ok((count, bytes))
+}
+
+/// Takes the name of some blob or part of an owner away; says which content is garbage then, or that
+/// the owner has none.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn release_any(write: &WriteTransaction, owner: u64) -> Result<Option<u64>, Failure> {
+    for names in [BLOBS, PARTS] {
+        let mut names = write.open_table(names)?;
+        let all = (owner, &[0; 32])..=(owner, &[u8::MAX; 32]);
+        let first = names.range(all)?.next().transpose()?;
+        let first = first.map(|(key, value)| (*key.value().1, value.value().1));
+        if let Some((hash, number)) = first {
+            names.remove((owner, &hash))?;
+            return Ok(Some(number));
+        }
+    }
+    Ok(None)
 }
 
 /// The contents that nothing names (B2).

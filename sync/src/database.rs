@@ -329,7 +329,8 @@ fn create(
     remove_leftovers(path);
     let temporary = temporary_name(path);
     let made = guarded(path, || {
-        let redb = redb::Database::builder().create(&temporary)?;
+        let mut builder = redb::Database::builder();
+        let redb = builder.set_cache_size(FILE_CACHE_BYTES).create(&temporary)?;
         write(&redb, false, initialize)
     });
     let named = made.and_then(|()| {
@@ -398,7 +399,8 @@ fn remove_leftovers(path: &Path) {
 }
 
 /// The folder of a file, also of one that is named without.
-fn folder_of(path: &Path) -> Option<&Path> {
+#[must_use]
+pub fn folder_of(path: &Path) -> Option<&Path> {
     path.parent().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
 }
 
@@ -463,7 +465,10 @@ fn corrupt(path: &Path, detail: &'static str) -> StorageError {
 }
 
 /// Makes the name of a new file durable, not only its content.
-fn sync_folder(path: &Path) -> Result<(), StorageError> {
+///
+/// # Errors
+/// If the folder cannot be synced.
+pub fn sync_folder(path: &Path) -> Result<(), StorageError> {
     if cfg!(unix)
         && let Some(folder) = folder_of(path)
     {

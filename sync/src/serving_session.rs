@@ -178,6 +178,7 @@ impl<C: LogCursor> ServingSession<C> {
         let Some(code) = refused else { return };
         let message = match code {
             RefusalCode::Forked => "another change with this id is known",
+            RefusalCode::Forbidden => "the store was deleted",
             RefusalCode::StorageFailed => "this side cannot read or write its file",
             _ => "the change builds on others that were not sent",
         };

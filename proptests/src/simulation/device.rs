@@ -299,6 +299,7 @@ impl Device {
             }
             ClientEvent::NotYours { replica, next } => {
                 let foreign = (replica, next);
+                context.note(format_args!("{} waits for others: {replica:?}", self.name));
                 let given_up = linked.link.handle_not_yours(store, foreign, context.fresh())?;
                 self.handle_given_up(given_up, context)
             }

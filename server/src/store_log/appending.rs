@@ -11,7 +11,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use redb::{ReadableTable, Table, WriteTransaction};
 use sds_engine::{Change, ChangeHeader, ReplicaId, Version};
@@ -19,7 +19,9 @@ use sds_sync::database::Failure;
 use sds_sync::{Chain, RefusalCode, StoreId};
 
 use super::page::{self, PagesTable};
-use super::tables::{OWNERS, PAGES, STARTS, STATES, State, VERSIONS, number_for, state};
+use super::tables::{
+    OWNERS, PAGES, STARTS, STATES, State, VERSIONS, milliseconds, number_for, state,
+};
 use crate::limits::{COMPARE_BYTES_MAX, PAGE_CHANGES_MAX};
 
 /// How many pages are kept at hand to compare changes with.
@@ -120,14 +122,13 @@ impl<'a> Appender<'a> {
     /// # Errors
     /// If the file cannot be read.
     pub fn begin(write: &'a WriteTransaction, now: SystemTime) -> Result<Self, Failure> {
-        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Self {
             write,
             pages: write.open_table(PAGES)?,
             starts: write.open_table(STARTS)?,
             versions: write.open_table(VERSIONS)?,
             owners: write.open_table(OWNERS)?,
-            now_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+            now_ms: milliseconds(now),
             stores: BTreeMap::new(),
         })
     }
@@ -136,7 +137,8 @@ impl<'a> Appender<'a> {
     ///
     /// Changes of a replica that belongs to another subject are passed over. Those that lack what
     /// they build on are refused; but if one was passed over before, or `skips_lacking`, they are
-    /// passed over too, and those behind them taken. Nothing that was passed over is in `stored`.
+    /// passed over too, and those behind them taken. Nothing that was passed over is in `stored`. A
+    /// store that was deleted takes nothing: [`RefusalCode::Forbidden`].
     ///
     /// # Errors
     /// If the file cannot be read or written.
@@ -147,7 +149,10 @@ impl<'a> Appender<'a> {
         changes: &[Change],
         skips_lacking: bool,
     ) -> Result<Appended, Failure> {
-        let number = number_for(self.write, store)?;
+        let Some(number) = number_for(self.write, store)? else {
+            let refused = Some(RefusalCode::Forbidden);
+            return Ok(Appended { refused, ..Appended::default() });
+        };
         let mut pending = match self.stores.remove(&number) {
             Some(pending) => pending,
             None => {

@@ -24,7 +24,7 @@ use crate::limits::PAGE_BYTES_GOAL;
 
 /// How many bytes of a page are in a row: with its key just under a power of two, since redb gives
 /// large values pages of that many bytes.
-pub(super) const PART_BYTES: usize = (64 << 10) - 512;
+pub(crate) const PART_BYTES: usize = (64 << 10) - 512;
 
 const HEAD_BYTES: usize = 13;
 const CHECKSUM_BYTES: usize = sds_sync::log_value::CHECKSUM_BYTES;
@@ -35,20 +35,20 @@ const BODY_BYTES_MAX: usize = PAGE_BYTES_GOAL + CHANGE_BYTES_MAX + LENGTH_BYTES;
 
 const DAMAGED: Failure = Failure::Corrupt("a page of the log does not match its checksum");
 
-pub(super) type PagesTable<'a> = Table<'a, (u64, u64, u32), &'static [u8]>;
+pub(crate) type PagesTable<'a> = Table<'a, (u64, u64, u32), &'static [u8]>;
 
 /// The head of a page.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Head {
-    pub(super) is_packed: bool,
+pub(crate) struct Head {
+    pub(crate) is_packed: bool,
     /// How many changes it has.
-    pub(super) count: u32,
+    pub(crate) count: u32,
     body: usize,
     stored: usize,
 }
 
 /// Changes in order.
-pub(super) type Changes = Arc<[Arc<[u8]>]>;
+pub(crate) type Changes = Arc<[Arc<[u8]>]>;
 
 impl Head {
     fn decode(bytes: &[u8]) -> Result<Self, Failure> {
@@ -77,7 +77,7 @@ impl Head {
 ///
 /// # Errors
 /// If there are more than fit a page.
-pub(super) fn encode(changes: &[Arc<[u8]>], packs: bool) -> Result<Vec<u8>, Failure> {
+pub(crate) fn encode(changes: &[Arc<[u8]>], packs: bool) -> Result<Vec<u8>, Failure> {
     let too_large = |_| Failure::Corrupt("more changes than a page holds");
     let bytes: usize = changes.iter().map(|change| change.len() + LENGTH_BYTES).sum();
     let mut body = Vec::with_capacity(bytes);
@@ -105,7 +105,7 @@ pub(super) fn encode(changes: &[Arc<[u8]>], packs: bool) -> Result<Vec<u8>, Fail
 ///
 /// # Errors
 /// [`Failure::Corrupt`] if these are not the bytes of one.
-pub(super) fn decode(page: &[u8]) -> Result<Changes, Failure> {
+pub(crate) fn decode(page: &[u8]) -> Result<Changes, Failure> {
     let page = unseal(page).map_err(|_| DAMAGED)?;
     let head = Head::decode(page)?;
     let stored = page.get(HEAD_BYTES..).filter(|stored| stored.len() == head.stored);
@@ -136,7 +136,7 @@ fn split(mut body: &[u8], head: Head) -> Result<Changes, Failure> {
 }
 
 /// The head of the page at `position`, if one begins there.
-pub(super) fn head(
+pub(crate) fn head(
     pages: &impl ReadableTable<(u64, u64, u32), &'static [u8]>,
     number: u64,
     position: u64,
@@ -145,7 +145,7 @@ pub(super) fn head(
 }
 
 /// The bytes of the page at `position`, if one begins there.
-pub(super) fn read(
+pub(crate) fn read(
     pages: &impl ReadableTable<(u64, u64, u32), &'static [u8]>,
     number: u64,
     position: u64,
@@ -162,7 +162,7 @@ pub(super) fn read(
 }
 
 /// Writes a page.
-pub(super) fn write(
+pub(crate) fn write(
     pages: &mut PagesTable<'_>,
     number: u64,
     position: u64,
@@ -175,7 +175,7 @@ pub(super) fn write(
 }
 
 /// Removes the page of these bytes.
-pub(super) fn remove(
+pub(crate) fn remove(
     pages: &mut PagesTable<'_>,
     number: u64,
     position: u64,
@@ -188,7 +188,7 @@ pub(super) fn remove(
 }
 
 /// The position of the page that the change at `position` is in, or of the last one before it.
-pub(super) fn page_at(
+pub(crate) fn page_at(
     pages: &impl ReadableTable<(u64, u64, u32), &'static [u8]>,
     number: u64,
     position: u64,
@@ -198,7 +198,7 @@ pub(super) fn page_at(
 }
 
 /// Cuts changes into runs that make a page each.
-pub(super) fn cut(changes: &[Arc<[u8]>], changes_max: usize) -> Vec<&[Arc<[u8]>]> {
+pub(crate) fn cut(changes: &[Arc<[u8]>], changes_max: usize) -> Vec<&[Arc<[u8]>]> {
     let mut runs = Vec::new();
     let (mut from, mut size) = (0, 0);
     for (at, change) in changes.iter().enumerate() {

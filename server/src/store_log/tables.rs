@@ -1,65 +1,89 @@
 //! The tables of a relay's file, and the few rows that everything asks for.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 use sds_engine::ReplicaId;
 use sds_sync::StoreId;
-use sds_sync::blob_rows;
+use sds_sync::blob_rows::{self, TableVisitor};
 use sds_sync::database::Failure;
 
 /// The format that this program writes.
-pub(super) const FORMAT: u16 = 4;
+pub(crate) const FORMAT: u16 = 4;
 
-pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
-pub(super) const STORES: TableDefinition<'_, &str, u64> = TableDefinition::new("stores");
-pub(super) const STATES: TableDefinition<'_, u64, StateRow> = TableDefinition::new("states");
+pub(crate) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
+pub(crate) const STORES: TableDefinition<'static, &str, u64> = TableDefinition::new("stores");
+pub(crate) const STATES: TableDefinition<'static, u64, StateRow> = TableDefinition::new("states");
 /// Store number, position of the page's first change, number of the part.
-pub(super) const PAGES: TableDefinition<'_, (u64, u64, u32), &[u8]> = TableDefinition::new("pages");
+pub(crate) const PAGES: TableDefinition<'static, (u64, u64, u32), &[u8]> =
+    TableDefinition::new("pages");
 /// Store number, replica, its first counter in the page; the page's position.
-pub(super) const STARTS: TableDefinition<'_, (u64, u64, u64), u64> = TableDefinition::new("starts");
-pub(super) const VERSIONS: TableDefinition<'_, (u64, u64), (u64, &[u8; 32])> =
+pub(crate) const STARTS: TableDefinition<'static, (u64, u64, u64), u64> =
+    TableDefinition::new("starts");
+pub(crate) const VERSIONS: TableDefinition<'static, (u64, u64), (u64, &[u8; 32])> =
     TableDefinition::new("versions");
-pub(super) const OWNERS: TableDefinition<'_, (u64, u64), &str> = TableDefinition::new("owners");
+pub(crate) const OWNERS: TableDefinition<'static, (u64, u64), &str> =
+    TableDefinition::new("owners");
 
-pub(super) const FORMAT_KEY: &str = "format";
+/// Stores that were deleted, and when, in milliseconds since 1970.
+pub(crate) const DELETED: TableDefinition<'static, &str, u64> = TableDefinition::new("deleted");
+/// The numbers of stores of which there may be something left.
+pub(crate) const GARBAGE: TableDefinition<'static, u64, ()> = TableDefinition::new("garbage");
+
+pub(crate) const FORMAT_KEY: &str = "format";
 /// The number that the next store gets.
 const NEXT_STORE_KEY: &str = "next_store";
 
 /// A [`State`] in its row, in the order of its fields.
-pub(super) type StateRow = (u64, u64, u64, u64, u64, u64, u64);
+pub(crate) type StateRow = (u64, u64, u64, u64, u64, u64, u64);
 
 /// How far the log of a store goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct State {
+pub(crate) struct State {
     /// How many changes the log has: the position of the next one.
-    pub(super) end: u64,
+    pub(crate) end: u64,
     /// How many bytes its changes have.
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
     /// The position of the first page that is as it was appended.
-    pub(super) packed_until: u64,
+    pub(crate) packed_until: u64,
     /// The position of the last packed page if there is room in it; or `packed_until`.
-    pub(super) open_page: u64,
+    pub(crate) open_page: u64,
     /// How many pages are as they were appended, and how many bytes their changes have.
-    pub(super) loose_pages: u64,
-    pub(super) loose_bytes: u64,
+    pub(crate) loose_pages: u64,
+    pub(crate) loose_bytes: u64,
     /// When the log grew last, in milliseconds since 1970.
-    pub(super) active_ms: u64,
+    pub(crate) active_ms: u64,
 }
 
 impl State {
-    pub(super) const fn from_row(row: StateRow) -> Self {
+    pub(crate) const fn from_row(row: StateRow) -> Self {
         let (end, bytes, packed_until, open_page, loose_pages, loose_bytes, active_ms) = row;
         Self { end, bytes, packed_until, open_page, loose_pages, loose_bytes, active_ms }
     }
 
-    pub(super) const fn to_row(self) -> StateRow {
+    pub(crate) const fn to_row(self) -> StateRow {
         let Self { end, bytes, packed_until, open_page, loose_pages, loose_bytes, active_ms } =
             self;
         (end, bytes, packed_until, open_page, loose_pages, loose_bytes, active_ms)
     }
 }
 
+/// Lets `visitor` do what it does with each table of a relay's file.
+pub(crate) fn visit(visitor: &mut impl TableVisitor) -> Result<(), Failure> {
+    visitor.visit(META)?;
+    visitor.visit(STORES)?;
+    visitor.visit(STATES)?;
+    visitor.visit(PAGES)?;
+    visitor.visit(STARTS)?;
+    visitor.visit(VERSIONS)?;
+    visitor.visit(OWNERS)?;
+    visitor.visit(DELETED)?;
+    visitor.visit(GARBAGE)?;
+    blob_rows::visit(visitor)
+}
+
 /// Makes the tables.
-pub(super) fn initialize(write: &WriteTransaction) -> Result<(), Failure> {
+pub(crate) fn initialize(write: &WriteTransaction) -> Result<(), Failure> {
     write.open_table(META)?.insert(FORMAT_KEY, FORMAT.to_le_bytes().as_slice())?;
     write.open_table(STORES)?;
     write.open_table(STATES)?;
@@ -67,10 +91,12 @@ pub(super) fn initialize(write: &WriteTransaction) -> Result<(), Failure> {
     write.open_table(STARTS)?;
     write.open_table(VERSIONS)?;
     write.open_table(OWNERS)?;
+    write.open_table(DELETED)?;
+    write.open_table(GARBAGE)?;
     blob_rows::initialize(write)
 }
 
-pub(super) fn check_format(
+pub(crate) fn check_format(
     meta: &impl ReadableTable<&'static str, &'static [u8]>,
 ) -> Result<(), Failure> {
     let format = meta.get(FORMAT_KEY)?.and_then(|bytes| bytes.value().try_into().ok());
@@ -81,15 +107,22 @@ pub(super) fn check_format(
     }
 }
 
-pub(super) fn number_of(read: &ReadTransaction, store: &StoreId) -> Result<Option<u64>, Failure> {
+pub(crate) fn number_of(read: &ReadTransaction, store: &StoreId) -> Result<Option<u64>, Failure> {
     Ok(read.open_table(STORES)?.get(store.as_str())?.map(|number| number.value()))
 }
 
-/// The number of `store`, which it gets if it has none. None ever gets a number that another one had.
-pub(super) fn number_for(write: &WriteTransaction, store: &StoreId) -> Result<u64, Failure> {
+/// The number of `store`, which it gets if it has none. None ever gets a number that another one had;
+/// one that was deleted has none.
+pub(crate) fn number_for(
+    write: &WriteTransaction,
+    store: &StoreId,
+) -> Result<Option<u64>, Failure> {
     let mut stores = write.open_table(STORES)?;
     if let Some(number) = stores.get(store.as_str())? {
-        return Ok(number.value());
+        return Ok(Some(number.value()));
+    }
+    if write.open_table(DELETED)?.get(store.as_str())?.is_some() {
+        return Ok(None);
     }
     let mut meta = write.open_table(META)?;
     let next = meta.get(NEXT_STORE_KEY)?.map(|next| next.value().try_into());
@@ -98,10 +131,21 @@ pub(super) fn number_for(write: &WriteTransaction, store: &StoreId) -> Result<u6
     meta.insert(NEXT_STORE_KEY, (number + 1).to_le_bytes().as_slice())?;
     stores.insert(store.as_str(), number)?;
     write.open_table(STATES)?.insert(number, State::default().to_row())?;
-    Ok(number)
+    Ok(Some(number))
 }
 
-pub(super) fn state(
+/// Whether the store of this number was not deleted.
+pub(crate) fn is_live(write: &WriteTransaction, number: u64) -> Result<bool, Failure> {
+    Ok(write.open_table(STATES)?.get(number)?.is_some())
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn milliseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(crate) fn state(
     states: &impl ReadableTable<u64, StateRow>,
     number: u64,
 ) -> Result<State, Failure> {
@@ -109,6 +153,6 @@ pub(super) fn state(
     state.ok_or(Failure::Corrupt("the state of a store is missing"))
 }
 
-pub(super) fn replica(number: u64) -> Result<ReplicaId, Failure> {
+pub(crate) fn replica(number: u64) -> Result<ReplicaId, Failure> {
     ReplicaId::new(number).ok_or(Failure::Corrupt("a replica without a number"))
 }

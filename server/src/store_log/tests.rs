@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use sds_engine::{Change, EntryId, Field, Life, Op, OpId, ReplicaId, Value};
+use sds_engine::{BlobHash, Change, EntryId, Field, Life, Op, OpId, ReplicaId, Value};
+use sds_sync::BlobWriter;
 use sds_sync::RefusalCode;
 use sds_sync::log_value::CHECKSUM_BYTES;
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use super::*;
+use crate::store_blobs::StoreBlobs;
 
 fn replica_id(number: u64) -> ReplicaId {
     ReplicaId::new(number).unwrap()
@@ -284,4 +287,82 @@ fn an_append_that_repeats_much_gives_others_their_turn() {
         turns += 1;
     }
     assert!((3..6).contains(&turns), "{turns}");
+}
+
+/// Goal: a deleted store is gone at once and its room is free in the end, and nobody else notices.
+/// Method: two stores with packed and loose pages and blobs; one is deleted and swept, step by step,
+/// with a restart in the middle.
+#[test]
+fn a_deleted_store_is_gone_until_the_deletion_is_taken_back() {
+    let folder = TempDir::new().unwrap();
+    let mut log = Arc::new(open(&folder));
+    let (gone, other) = (id(), StoreId::new("other").unwrap());
+    let mut next = 0;
+    for round in 0..8 {
+        let change = noisy(1, next, 100_000);
+        next = change.header().end();
+        for store in [&gone, &other] {
+            add_as(&log, store, &author("ann", &[1]), std::slice::from_ref(&change), false);
+            if round < 6 {
+                log.pack(store, 2).unwrap();
+            }
+        }
+    }
+    let bytes = vec![7; 700_000];
+    let hash = BlobHash(Sha256::digest(&bytes).into());
+    for store in [&gone, &other] {
+        let blobs = StoreBlobs::of(Arc::clone(&log), store).unwrap().unwrap();
+        let mut writer = BlobWriter::resume(Arc::new(blobs), hash, 700_000).unwrap();
+        writer.write(&bytes).unwrap();
+        writer.finish().unwrap();
+    }
+    let summaries = log.stores(None, 10).unwrap();
+    let names = |log: &StoreLog, after| {
+        let stores = log.stores(after, 10).unwrap();
+        stores.into_iter().map(|summary| summary.store.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&log, None), ["other", "s"]);
+    assert_eq!(names(&log, Some("other")), ["s"]);
+    assert_eq!(
+        (summaries[1].changes, summaries[1].blobs, summaries[1].blob_bytes),
+        (8, 1, 700_000)
+    );
+    assert!(summaries[1].change_bytes > 800_000 && summaries[1].last_change == Some(UNIX_EPOCH));
+
+    let late = StoreBlobs::of(Arc::clone(&log), &gone).unwrap().unwrap();
+    let now = UNIX_EPOCH + std::time::Duration::from_secs(7);
+    assert!(log.delete(&gone, now).unwrap());
+    assert!(
+        !log.delete(&gone, now).unwrap() && !log.delete(&StoreId::new("x").unwrap(), now).unwrap()
+    );
+    assert_eq!(log.version(&gone).unwrap(), Version::new());
+    assert_eq!(log.deleted_stores(None, 10).unwrap(), [(gone.clone(), now)]);
+    let refused = add(&log, &gone, &[change(5, 0, &[], 1)]);
+    assert_eq!((refused.refused, refused.new.len()), (Some(RefusalCode::Forbidden), 0));
+    assert!(BlobWriter::resume(Arc::new(late), hash, 700_000).is_err(), "it takes no blobs");
+
+    let mut steps = 0;
+    while log.sweep_deleted().unwrap() {
+        steps += 1;
+        assert!(steps < 100);
+        if steps == 2 {
+            drop(log);
+            log = Arc::new(open(&folder));
+        }
+    }
+    assert_eq!(names(&log, None), ["other"]);
+    assert_eq!(log.summary(&other).unwrap().unwrap(), summaries[0]);
+    let left = log.database.read(|read| {
+        let pages = read.open_table(PAGES)?.range((0, 0, 0)..(1, 0, 0))?.count();
+        let starts = read.open_table(STARTS)?.range((0, 0, 0)..(1, 0, 0))?.count();
+        let replicas = read.open_table(VERSIONS)?.range((0, 0)..(1, 0))?.count();
+        let owners = read.open_table(OWNERS)?.range((0, 0)..(1, 0))?.count();
+        let (blobs, _) = blob_rows::total(read, 0)?;
+        Ok((pages, starts, replicas, owners, blobs, blob_rows::garbage(read)?.len()))
+    });
+    assert_eq!(left.unwrap(), (0, 0, 0, 0, 0, 0));
+
+    assert!(log.undelete(&gone).unwrap() && !log.undelete(&gone).unwrap());
+    let again = add_as(&log, &gone, &author("bob", &[1]), &[change(1, 0, &[], 1)], false);
+    assert_eq!((again.from, again.stored, again.foreign), (0, version(&[(1, 1)]), vec![]));
 }

@@ -1,6 +1,8 @@
 //! What tests with engines at a real relay share.
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub(crate) mod http;
+
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 

@@ -134,6 +134,14 @@ impl StoreSet {
         other.0.iter().all(|inner| self.0.iter().any(|outer| outer.covers(inner)))
     }
 
+    /// Whether some store may be among both.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let is_shared =
+            |(one, two): (&StorePattern, &StorePattern)| one.covers(two) || two.covers(one);
+        self.0.iter().any(|one| other.0.iter().any(|two| is_shared((one, two))))
+    }
+
     /// Whether all stores are among them, also those to come.
     #[must_use]
     pub fn is_all(&self) -> bool {
@@ -225,6 +233,17 @@ mod tests {
         ];
         for (outer, inner, expected) in rows {
             assert_eq!(set(outer).covers(&set(inner)), expected, "{outer:?} {inner:?}");
+        }
+        let rows: [(&[&str], &[&str], bool); 5] = [
+            (&["a"], &["b", "a"], true),
+            (&["a"], &["b"], false),
+            (&["a*"], &["ab*"], true),
+            (&["a*"], &["b*", "c"], false),
+            (&["x", "a*"], &["abc"], true),
+        ];
+        for (one, two, expected) in rows {
+            assert_eq!(set(one).overlaps(&set(two)), expected, "{one:?} {two:?}");
+            assert_eq!(set(two).overlaps(&set(one)), expected, "{two:?} {one:?}");
         }
         assert!(set(&["x", "*"]).is_all() && !set(&["a*", "b*"]).is_all());
     }

@@ -7,12 +7,10 @@ use std::path::Path;
 use redb::{ReadTransaction, ReadableTable};
 use sds_engine::{BlobHash, Change, ReplicaId};
 use sds_store::DataStore;
-use sha2::{Digest, Sha256};
 
 use super::{LOG, META, Persistence, RedbPersistence, SEATS, check_meta, end_of};
 use crate::blob_rows::{self, Content};
 use crate::database::{Database, Failure};
-use crate::limits::BLOB_CHUNK_BYTES_MAX;
 use crate::local_store::LocalStore;
 use crate::log_value::unseal;
 use crate::persistence::StorageError;
@@ -135,7 +133,7 @@ pub fn check_store(folder: &Path, store: &StoreId) -> Result<CheckReport, Storag
     let blobs = tolerant(&mut report, blobs, Finding::Pages)?.unwrap_or_default();
     for (hash, content) in &blobs {
         report.blobs += 1;
-        let is_it = database.read(|read| is_blob(read, hash, *content));
+        let is_it = database.read(|read| blob_rows::is_sound(read, hash, *content));
         if !tolerant(&mut report, is_it, Finding::Blob { hash: *hash })?.unwrap_or(true) {
             report.note(Finding::Blob { hash: *hash });
         }
@@ -188,21 +186,6 @@ fn look_at_log(read: &ReadTransaction, report: &mut CheckReport) -> Result<(), F
         }
     }
     Ok(())
-}
-
-/// Whether a blob is what its name says.
-fn is_blob(read: &ReadTransaction, hash: &BlobHash, content: Content) -> Result<bool, Failure> {
-    let mut hasher = Sha256::new();
-    let mut done = 0;
-    while done < content.size {
-        let bytes = blob_rows::read(read, content.number, done, BLOB_CHUNK_BYTES_MAX)?;
-        if bytes.is_empty() {
-            return Ok(false);
-        }
-        hasher.update(&bytes);
-        done += bytes.len() as u64;
-    }
-    Ok(done == content.size && hasher.finalize().as_slice() == hash.0)
 }
 
 /// The store in the file, as it would be opened; nothing is written.

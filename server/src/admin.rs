@@ -1,0 +1,129 @@
+//! What an operator asks of the relay over HTTP, on a listener of its own: tokens, who is here, stores,
+//! backup, drain, health and metrics, and a page to look at.
+//!
+//! The listener speaks plain HTTP/1.1: it is meant for the machine itself, or for a proxy that speaks TLS.
+//! `openapi.json` describes it; a test holds it and the routes together.
+
+mod answer;
+mod auth;
+mod backups;
+mod operation;
+mod page;
+mod people;
+mod server;
+mod stores;
+mod tokens;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::Router;
+use axum::routing::{MethodRouter, delete, get, post};
+use sds_sync::access::Keyring;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::audit::Audit;
+use crate::node::Node;
+
+/// What requests are answered from.
+pub(crate) struct AdminState {
+    pub(crate) node: Arc<Node>,
+    pub(crate) audit: Arc<Audit>,
+    /// What tokens are signed with.
+    pub(crate) keys: Keyring,
+    /// Who gives them.
+    pub(crate) issuer: Option<String>,
+    /// The relay's folder.
+    pub(crate) folder: PathBuf,
+    pub(crate) started: SystemTime,
+    backups: backups::Backups,
+}
+
+/// The listener, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct AdminListener {
+    local_addr: SocketAddr,
+    serving: JoinHandle<()>,
+}
+
+type Routes = MethodRouter<Arc<AdminState>>;
+
+impl AdminState {
+    pub(crate) fn new(
+        node: Arc<Node>,
+        audit: Arc<Audit>,
+        keys: Keyring,
+        issuer: Option<String>,
+        folder: PathBuf,
+    ) -> Self {
+        let (started, backups) = (SystemTime::now(), backups::Backups::default());
+        Self { node, audit, keys, issuer, folder, started, backups }
+    }
+}
+
+impl AdminListener {
+    /// Listens at `address`.
+    ///
+    /// # Errors
+    /// If it is taken.
+    pub(crate) async fn start(address: SocketAddr, state: AdminState) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let local_addr = listener.local_addr()?;
+        if !local_addr.ip().is_loopback() {
+            tracing::warn!(%local_addr, "the admin listener takes tokens without TLS from other machines");
+        }
+        let metrics = Arc::clone(&state.node.metrics);
+        let serving = tokio::spawn(server::serve(listener, router(state), metrics));
+        Ok(Self { local_addr, serving })
+    }
+
+    pub(crate) const fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+}
+
+impl Drop for AdminListener {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+fn router(state: AdminState) -> Router {
+    let mut router = Router::new();
+    for (_, path, route) in routes() {
+        router = router.route(path, route);
+    }
+    router
+        .fallback(async || answer::NOT_FOUND)
+        .method_not_allowed_fallback(async || answer::NOT_FOUND)
+        .layer(axum::middleware::map_response(page::harden))
+        .with_state(Arc::new(state))
+}
+
+/// All that there is to ask, with its method and path.
+fn routes() -> Vec<(&'static str, &'static str, Routes)> {
+    vec![
+        ("get", "/", get(page::page)),
+        ("get", "/healthz", get(operation::healthz)),
+        ("get", "/readyz", get(operation::readyz)),
+        ("get", "/metrics", get(operation::metrics)),
+        ("get", "/api/openapi.json", get(operation::openapi)),
+        ("post", "/api/token", post(tokens::mint)),
+        ("post", "/api/revoke", post(tokens::revoke)),
+        ("get", "/api/status", get(operation::status)),
+        ("get", "/api/sessions", get(people::sessions)),
+        ("get", "/api/connections", get(people::connections)),
+        ("post", "/api/kick", post(people::kick)),
+        ("get", "/api/stores", get(stores::list)),
+        ("get", "/api/stores/{store}", get(stores::one)),
+        ("delete", "/api/stores/{store}", delete(stores::delete)),
+        ("delete", "/api/stores/{store}/tombstone", delete(stores::undelete)),
+        ("get", "/api/backup", get(backups::last)),
+        ("post", "/api/backup", post(backups::begin)),
+        ("post", "/api/drain", post(operation::drain)),
+    ]
+}

@@ -1,0 +1,85 @@
+//! Whether the relay is well, what it does, and stopping it in good order.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::extract::State;
+use axum::http::{HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use super::AdminState;
+use super::answer::{Answer, STORAGE_FAILED, json_answer};
+use super::auth::Admin;
+use super::people::seconds;
+use crate::metrics::MEDIA_TYPE;
+
+/// `GET /healthz`: the process is alive.
+pub(super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// `GET /readyz`: clients can be sent here.
+pub(super) async fn readyz(State(state): State<Arc<AdminState>>) -> Response {
+    match state.node.check_ready().await {
+        Ok(()) => "ready\n".into_response(),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+    }
+}
+
+/// `GET /metrics`
+pub(super) async fn metrics(State(state): State<Arc<AdminState>>) -> impl IntoResponse {
+    let node = Arc::clone(&state.node);
+    // Many connections are asked for what they have carried.
+    let text = tokio::task::spawn_blocking(move || node.measure()).await.unwrap_or_default();
+    ([(header::CONTENT_TYPE, MEDIA_TYPE)], text)
+}
+
+/// `GET /api/openapi.json`
+pub(super) async fn openapi() -> impl IntoResponse {
+    const JSON: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "application/json")];
+    (JSON, include_str!("openapi.json"))
+}
+
+/// `GET /api/status`
+pub(super) async fn status(State(state): State<Arc<AdminState>>, admin: Admin) -> Answer {
+    let (store, stores) = admin.access.stores.to_claims();
+    let relay = if admin.is_of_relay() { relay_status(&state).await } else { Value::Null };
+    Ok(json_answer(json!({
+        "subject": admin.access.subject,
+        "store": store,
+        "stores": stores,
+        "expires": seconds(admin.access.expires),
+        "relay": relay,
+    })))
+}
+
+async fn relay_status(state: &AdminState) -> Value {
+    let (node, not_ready) = (&state.node, state.node.check_ready().await.err());
+    node.sessions.tally(&node.metrics);
+    let (connections, sessions) = node.sessions.count();
+    let metrics = &node.metrics;
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "started": seconds(state.started),
+        "now": seconds(SystemTime::now()),
+        "not_ready": not_ready,
+        "connections": connections,
+        "sessions": sessions,
+        "stores_open": node.rooms.len(),
+        "received_bytes": metrics.received_bytes.get(),
+        "sent_bytes": metrics.sent_bytes.get(),
+        "changes_appended": metrics.changes_appended.get(),
+        "changes_delivered": metrics.changes_delivered.get(),
+        "lag_max": node.sessions.lag_max(&node.rooms),
+        "revocations": node.revocations.len(),
+    })
+}
+
+/// `POST /api/drain`
+pub(super) async fn drain(State(state): State<Arc<AdminState>>, admin: Admin) -> Answer {
+    admin.check_of_relay()?;
+    state.audit.record(admin.deed("drain")).await.map_err(|_| STORAGE_FAILED)?;
+    state.node.ask_to_stop();
+    Ok((StatusCode::ACCEPTED, json_answer(json!({ "draining": true }))).into_response())
+}

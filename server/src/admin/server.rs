@@ -1,0 +1,92 @@
+//! The listener: HTTP/1.1 with a bound on everything that somebody who connects can take.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+
+use super::answer::TOO_SLOW;
+use super::auth::From;
+use crate::limits::{
+    ADMIN_BODY_BYTES_MAX, ADMIN_CONNECTION_TIME, ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_BYTES_MAX,
+    ADMIN_HEAD_TIME, ADMIN_REQUEST_TIME, Limit,
+};
+use crate::metrics::Metrics;
+
+/// How long to wait when the system gives no connection: it has run out of something.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Takes connections until it is dropped.
+pub(super) async fn serve(listener: TcpListener, router: Router, metrics: Arc<Metrics>) {
+    let router = router
+        .layer(DefaultBodyLimit::max(ADMIN_BODY_BYTES_MAX))
+        .layer(from_fn(move |request, next| in_time(request, next)));
+    let places = Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX));
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        tokio::select! {
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, from)) => match Arc::clone(&places).try_acquire_owned() {
+                    Ok(place) => {
+                        let (router, metrics) = (router.clone(), Arc::clone(&metrics));
+                        connections.spawn(serve_connection(stream, from, router, metrics, place));
+                    }
+                    Err(_) => metrics.limit_hit(Limit::Admin),
+                },
+                Err(error) => {
+                    tracing::warn!(%error, "cannot take an admin connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+async fn serve_connection(
+    stream: TcpStream,
+    from: SocketAddr,
+    router: Router,
+    metrics: Arc<Metrics>,
+    _place: OwnedSemaphorePermit,
+) {
+    let service = TowerToHyperService::new(router.layer(axum::Extension(From(from))));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(ADMIN_HEAD_TIME)
+        .max_header_size(ADMIN_HEAD_BYTES_MAX)
+        .max_buf_size(ADMIN_HEAD_BYTES_MAX.max(ADMIN_BODY_BYTES_MAX))
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    // Whoever does not read its answers is cut off when the time is up.
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = sleep(ADMIN_CONNECTION_TIME) => {
+            connection.as_mut().graceful_shutdown();
+            match timeout(ADMIN_REQUEST_TIME, &mut connection).await {
+                Ok(ended) => ended,
+                Err(_) => return metrics.limit_hit(Limit::Admin),
+            }
+        }
+    };
+    if ended.is_err_and(|error| error.is_timeout() || error.is_parse_too_large()) {
+        metrics.limit_hit(Limit::Admin);
+    }
+}
+
+async fn in_time(request: Request, next: Next) -> Response {
+    match timeout(ADMIN_REQUEST_TIME, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => TOO_SLOW.into_response(),
+    }
+}

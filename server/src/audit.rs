@@ -1,0 +1,240 @@
+//! Who did what to the relay: a file of JSON lines that only grows.
+//!
+//! A thread of its own writes it, so that nobody else ever waits for it but who asked for the deed. Lines
+//! that come together are synced together. The file is opened for each batch: it may be renamed meanwhile,
+//! and is then begun anew. Tokens and contents never get here.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::{Map, Value};
+use tokio::sync::oneshot;
+
+use crate::limits::{AUDIT_FAILURES_PER_MINUTE_MAX, AUDIT_QUEUE_MAX};
+
+/// The name of the file in the relay's folder.
+const FILE: &str = "audit.jsonl";
+
+/// The most lines that are written at once.
+const BATCH_MAX: usize = 64;
+
+/// A deed, to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Deed {
+    fields: Map<String, Value>,
+}
+
+/// The line could not be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cannot write the audit log")]
+pub(crate) struct AuditFailed;
+
+struct Job {
+    line: Vec<u8>,
+    reply: Option<oneshot::Sender<Result<(), AuditFailed>>>,
+}
+
+/// The way to the file.
+#[derive(Debug)]
+pub(crate) struct Audit {
+    jobs: Mutex<Option<SyncSender<Job>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    failures: Mutex<Failures>,
+}
+
+/// How many refused attempts are still written in the present minute.
+#[derive(Debug)]
+struct Failures {
+    since: Instant,
+    left: u32,
+    passed_over: u64,
+}
+
+impl Deed {
+    /// A deed of this kind, done now.
+    pub(crate) fn new(action: &'static str) -> Self {
+        let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+        Self { fields: Map::new() }.with("time", time).with("action", action)
+    }
+
+    /// Says more about it.
+    pub(crate) fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.fields.insert(name.to_owned(), value.into());
+        self
+    }
+
+    fn line(self) -> Vec<u8> {
+        let mut line = Value::Object(self.fields).to_string().into_bytes();
+        line.push(b'\n');
+        line
+    }
+}
+
+impl Audit {
+    /// Opens the file in `folder`, or makes it, and starts the thread that writes it.
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub(crate) fn open(folder: &Path) -> io::Result<Self> {
+        let path = folder.join(FILE);
+        append(&path, &[])?;
+        let (jobs, queue) = sync_channel(AUDIT_QUEUE_MAX);
+        let thread = std::thread::spawn(move || run(&path, &queue));
+        let failures = Failures::new(Instant::now());
+        Ok(Self {
+            jobs: Mutex::new(Some(jobs)),
+            thread: Mutex::new(Some(thread)),
+            failures: Mutex::new(failures),
+        })
+    }
+
+    /// Writes a deed; on disk when this returns.
+    ///
+    /// # Errors
+    /// If that fails, or there is too much to be written.
+    pub(crate) async fn record(&self, deed: Deed) -> Result<(), AuditFailed> {
+        let (reply, written) = oneshot::channel();
+        self.send(Job { line: deed.line(), reply: Some(reply) })?;
+        written.await.unwrap_or(Err(AuditFailed))
+    }
+
+    /// Writes that somebody was turned away, without waiting. In a minute only so many are written; how
+    /// many were passed over is told by the first of the next.
+    pub(crate) fn note_refused(&self, from: IpAddr, why: &'static str) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(passed_over) = failures.take(Instant::now()) else { return };
+        drop(failures);
+        let mut deed = Deed::new("refused").with("from", from.to_string()).with("why", why);
+        if passed_over > 0 {
+            deed = deed.with("passed_over", passed_over);
+        }
+        // With a full queue there is no room for it either.
+        let _full = self.send(Job { line: deed.line(), reply: None });
+    }
+
+    /// Writes what was asked for before, and ends. Waits for the disk.
+    pub(crate) fn close(&self) {
+        drop(self.jobs.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            // A thread that panicked has ended too.
+            let _joined = thread.join();
+        }
+    }
+
+    fn send(&self, job: Job) -> Result<(), AuditFailed> {
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.as_ref().ok_or(AuditFailed)?.try_send(job).map_err(|_| AuditFailed)
+    }
+}
+
+impl Failures {
+    const fn new(now: Instant) -> Self {
+        Self { since: now, left: AUDIT_FAILURES_PER_MINUTE_MAX, passed_over: 0 }
+    }
+
+    /// Whether one more may be written: then how many were not, since the last that was.
+    fn take(&mut self, now: Instant) -> Option<u64> {
+        if now.duration_since(self.since) >= Duration::from_secs(60) {
+            (self.since, self.left) = (now, AUDIT_FAILURES_PER_MINUTE_MAX);
+        }
+        let Some(left) = self.left.checked_sub(1) else {
+            self.passed_over += 1;
+            return None;
+        };
+        self.left = left;
+        Some(std::mem::take(&mut self.passed_over))
+    }
+}
+
+fn run(path: &Path, queue: &Receiver<Job>) {
+    while let Ok(first) = queue.recv() {
+        let batch: Vec<Job> =
+            std::iter::once(first).chain(queue.try_iter().take(BATCH_MAX - 1)).collect();
+        let lines: Vec<u8> = batch.iter().flat_map(|job| job.line.iter().copied()).collect();
+        let written = append(path, &lines).map_err(|error| {
+            tracing::error!(%error, "cannot write the audit log");
+            AuditFailed
+        });
+        for reply in batch.into_iter().filter_map(|job| job.reply) {
+            // Whoever asked may be gone.
+            let _gone = reply.send(written);
+        }
+    }
+}
+
+fn append(path: &Path, lines: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    file.write_all(lines)?;
+    file.sync_data()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn lines(folder: &TempDir) -> Vec<Value> {
+        let text = std::fs::read_to_string(folder.path().join(FILE)).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn deeds_are_lines_that_stay() {
+        let folder = TempDir::new().unwrap();
+        for round in 0..2_u64 {
+            let audit = Audit::open(folder.path()).unwrap();
+            audit
+                .record(Deed::new("mint").with("by", "a\n\"b").with("round", round))
+                .await
+                .unwrap();
+            audit.close();
+            assert_eq!(audit.record(Deed::new("late")).await, Err(AuditFailed));
+        }
+        let lines = lines(&folder);
+        assert_eq!(lines.len(), 2);
+        assert_eq!((&lines[1]["action"], &lines[1]["by"]), (&"mint".into(), &"a\n\"b".into()));
+        assert_eq!(lines[1]["round"], 1);
+        assert!(lines[0]["time"].as_str().unwrap().ends_with('Z'));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_was_renamed_is_begun_anew() {
+        let folder = TempDir::new().unwrap();
+        let audit = Audit::open(folder.path()).unwrap();
+        audit.record(Deed::new("one")).await.unwrap();
+        std::fs::rename(folder.path().join(FILE), folder.path().join("old")).unwrap();
+        audit.record(Deed::new("two")).await.unwrap();
+        assert_eq!(lines(&folder).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn whoever_tries_often_fills_no_disk() {
+        let folder = TempDir::new().unwrap();
+        let audit = Audit::open(folder.path()).unwrap();
+        for _ in 0..AUDIT_FAILURES_PER_MINUTE_MAX + 10 {
+            audit.note_refused(Ipv4Addr::LOCALHOST.into(), "invalid token");
+        }
+        audit.close();
+        assert_eq!(lines(&folder).len(), AUDIT_FAILURES_PER_MINUTE_MAX as usize);
+        let mut failures = Failures::new(Instant::now());
+        let later = Instant::now() + Duration::from_secs(61);
+        let taken =
+            (0..AUDIT_FAILURES_PER_MINUTE_MAX).all(|_| failures.take(Instant::now()) == Some(0));
+        assert!(taken && failures.take(Instant::now()).is_none());
+        assert_eq!(failures.take(later), Some(1), "and it is told how many");
+    }
+}

@@ -1,0 +1,210 @@
+//! Which source of the configuration wins, and what each mistake is called.
+
+use clap::Parser;
+use tempfile::TempDir;
+
+use super::*;
+
+const SECRET: &str = "a secret of more than thirty-two characters";
+
+/// A folder with `relay.toml` in it.
+struct Home(TempDir);
+
+impl Home {
+    fn with(text: &str) -> Self {
+        let home = Self(TempDir::new().unwrap());
+        fs::write(home.path("relay.toml"), text).unwrap();
+        home
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn gather(
+        &self,
+        words: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Settings, ConfigError> {
+        let config = self.path("relay.toml");
+        let head = ["sds-relay", "--config", config.to_str().unwrap()];
+        let line = CommandLine::try_parse_from(head.iter().chain(words)).unwrap();
+        let environment =
+            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Settings::gather(&line.serve, environment)
+    }
+
+    fn error(&self, words: &[&str]) -> String {
+        self.gather(words, &[]).unwrap_err().to_string()
+    }
+}
+
+#[test]
+fn an_empty_file_is_the_defaults_and_what_is_printed_is_a_file_again() {
+    let home = Home::with("");
+    let settings = home.gather(&[], &[]).unwrap();
+    let expected = Settings { data_dir: home.path("sds-relay-data"), ..Settings::default() };
+    assert_eq!(settings, expected);
+    let again: Settings = toml::from_str(&settings.to_toml()).unwrap();
+    assert_eq!(again, settings);
+}
+
+#[test]
+fn flags_win_over_the_file_and_the_file_over_the_defaults() {
+    let home = Home::with("port = 1\nhost = '::1'\n[limits]\nstreams = 10\nopen_stores = 9\n");
+    let settings = home.gather(&["--port", "2"], &[]).unwrap();
+    assert_eq!((settings.port, settings.host.as_str()), (2, "::1"));
+    assert_eq!((settings.limits.streams, settings.limits.open_stores), (10, 9));
+    assert_eq!(settings.limits.connections, Limits::default().connections);
+}
+
+#[test]
+fn a_limit_is_the_flag_s_then_the_environment_s_then_the_file_s() {
+    let home = Home::with("[limits]\nstreams = 10\nopen_stores = 9\nconnections = 8\n");
+    let environment = [("SDS_LIMITS_STREAMS", "20"), ("SDS_LIMITS_OPEN_STORES", "19")];
+    let settings = home.gather(&["--limit", "streams=30"], &environment).unwrap();
+    let Limits { streams, open_stores, connections, .. } = settings.limits;
+    assert_eq!((streams, open_stores, connections), (30, 19, 8));
+    for bad in ["streams", "stream=1", "streams=many", "streams=-1", "streams=99999999999"] {
+        let error = home.error(&["--limit", bad]);
+        assert!(error.contains(bad), "{error}");
+    }
+    let error = home.gather(&[], &[("SDS_LIMITS_STREAM", "1")]).unwrap_err().to_string();
+    assert!(error.contains("SDS_LIMITS_STREAM=1"), "{error}");
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line() {
+    let rows = [
+        ("port = 1\nhots = 'x'\n", "line 2", "hots"),
+        ("\n\n[limits]\nstream = 1\n", "line 4", "stream"),
+        ("[tls]\ncertificate = 'c'\nkey = 'k'\nca = 'x'\n", "line 4", "ca"),
+        ("[[keys]]\nsecret = 'x'\n", "line 2", "secret"),
+        ("[admin]\nlisten = 1\n", "line 2", "listen"),
+        ("port = 'x'\n", "line 1", "port"),
+        ("[tls]\ncertificate = 'c'\n", "line 1", "key"),
+        ("log_format = 'xml'\n", "line 1", "xml"),
+        ("port = \n", "line 1", "port"),
+    ];
+    for (text, line, key) in rows {
+        let error = Home::with(text).error(&[]);
+        assert!(error.contains(line) && error.contains(key), "{text}: {error}");
+        assert!(error.contains("relay.toml"), "{error}");
+    }
+}
+
+#[test]
+fn the_secret_of_the_environment_takes_the_place_of_the_files() {
+    let home = Home::with("[[keys]]\nsecret_file = 'gone'\n");
+    let settings = home.gather(&[], &[]).unwrap();
+    assert!(matches!(settings.keyring(), Err(ConfigError::Read { .. })));
+    let settings = home.gather(&[], &[(SECRET_VARIABLE, SECRET)]).unwrap();
+    settings.keyring().unwrap();
+    assert!(!settings.to_toml().contains(SECRET));
+    assert!(!format!("{settings:?}").contains(SECRET));
+    let short = home.gather(&[], &[(SECRET_VARIABLE, "short")]).unwrap();
+    let error = short.keyring().unwrap_err().to_string();
+    assert!(error.contains(SECRET_VARIABLE) && !error.contains("\"short\""), "{error}");
+}
+
+/// Acceptance 165.
+#[test]
+fn without_a_secret_or_with_a_short_one_nothing_starts() {
+    let none = Home::with("").gather(&[], &[(SECRET_VARIABLE, "")]).unwrap();
+    assert!(matches!(none.to_relay_config(), Err(ConfigError::NoSecret)));
+    let home = Home::with("[[keys]]\nsecret_file = 'secret'\n");
+    fs::write(home.path("secret"), format!("{}\n", "x".repeat(31))).unwrap();
+    let error = home.gather(&[], &[]).unwrap().to_relay_config().unwrap_err();
+    assert!(matches!(error, ConfigError::Secret { .. }), "{error}");
+    assert!(error.to_string().contains("secret"));
+    fs::write(home.path("secret"), format!("{}\r\n", "x".repeat(32))).unwrap();
+    home.gather(&[], &[]).unwrap().to_relay_config().unwrap();
+}
+
+#[test]
+fn several_keys_check_and_the_one_that_is_named_signs() {
+    let text = "signing_key = 'new'\n[[keys]]\nkid = 'old'\nsecret_file = 'a'\n\
+                [[keys]]\nkid = 'new'\nsecret_file = 'b'\n[[keys]]\nsecret_file = 'c'\n";
+    let home = Home::with(text);
+    for name in ["a", "b", "c"] {
+        fs::write(home.path(name), name.repeat(32)).unwrap();
+    }
+    let settings = home.gather(&[], &[]).unwrap();
+    let keyring = format!("{:?}", settings.keyring().unwrap());
+    let place = |kid: &str| keyring.find(kid).unwrap();
+    assert!(place("new") < place("old"), "{keyring}");
+    assert!(!keyring.contains("bbb"));
+    let of = |signing: &str, text: &str| {
+        let other = text.replace("signing_key = 'new'", &format!("signing_key = '{signing}'"));
+        fs::write(home.path("relay.toml"), other).unwrap();
+        home.gather(&[], &[]).unwrap().keyring().map(drop)
+    };
+    assert!(matches!(of("gone", text), Err(ConfigError::NoSuchKey(_))));
+    assert!(matches!(of("new", &text.replace("'old'", "'new'")), Err(ConfigError::Keyring(_))));
+    assert!(matches!(of("new", &text.replace("'old'", "'o l d'")), Err(ConfigError::KeyId(..))));
+}
+
+#[test]
+fn a_certificate_needs_its_key() {
+    let home = Home::with("");
+    for half in [["--cert", "c.pem"], ["--key", "k.pem"]] {
+        assert!(matches!(home.gather(&half, &[]), Err(ConfigError::HalfCertificate)));
+    }
+    let home = Home::with("[tls]\ncertificate = 'c.pem'\nkey = 'k.pem'\n");
+    let settings = home.gather(&["--key", "/other.pem"], &[]).unwrap();
+    let (chain, key) = (home.path("c.pem"), "/other.pem".into());
+    assert_eq!(settings.certificate(), CertificateSource::Files { chain, key });
+}
+
+#[test]
+fn everything_that_is_wrong_is_told_at_once() {
+    let home = Home::with("host = 'no such host'\nlog_level = 'a=b=c'\n[limits]\nstreams = 0\n");
+    let problems = home.gather(&["--cert", "c", "--key", "k"], &[]).unwrap().problems();
+    let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    for expected in ["no such host", "a=b=c", "limits.streams", "SDS_JWT_SECRET", "cannot use c"] {
+        assert!(text.iter().any(|line| line.contains(expected)), "{expected} in {text:?}");
+    }
+    assert_eq!(text.len(), 5, "{text:?}");
+    let fine = Home::with("").gather(&[], &[(SECRET_VARIABLE, SECRET)]).unwrap();
+    assert!(fine.problems().is_empty(), "{:?}", fine.problems());
+    assert!(!fine.data_dir.exists(), "a check changes nothing");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_that_cannot_be_made_is_told() {
+    let home = Home::with("data_dir = 'file/data'\n");
+    fs::write(home.path("file"), "").unwrap();
+    let problems = home.gather(&[], &[(SECRET_VARIABLE, SECRET)]).unwrap().problems();
+    assert!(matches!(&problems[..], [ConfigError::Folder { .. }]), "{problems:?}");
+}
+
+/// The example is the reference of the operator: it has to be whole and true.
+#[test]
+fn the_example_names_every_key_with_its_default() {
+    let example = include_str!("../../deploy/relay.toml");
+    let settings: Settings = toml::from_str(example).unwrap();
+    assert_eq!(settings, Settings::default());
+    // Without the # before those that have no default it is good too, and then nothing is lacking.
+    let is_key = |line: &str| line.starts_with(|first: char| first == '[' || first.is_lowercase());
+    let lines = example
+        .lines()
+        .filter(|line| *line != "keys = []")
+        .map(|line| line.strip_prefix('#').filter(|rest| is_key(rest)).unwrap_or(line));
+    let full: Settings = toml::from_str(&lines.collect::<Vec<_>>().join("\n")).unwrap();
+    let Settings { issuer, signing_key, tls, keys, admin, .. } = full;
+    assert!(issuer.is_some() && signing_key.is_some() && tls.is_some() && admin.port.is_some());
+    assert_eq!(keys.len(), 2);
+    let table: toml::Table = toml::from_str(example).unwrap();
+    let defaults: toml::Table = Settings::default().to_toml().parse().unwrap();
+    for section in ["", "admin", "limits"] {
+        let of = |table: &toml::Table| -> Vec<String> {
+            let table = if section.is_empty() { table } else { table[section].as_table().unwrap() };
+            table.keys().cloned().collect()
+        };
+        let mut keys = (of(&table), of(&defaults));
+        keys.0.sort();
+        keys.1.sort();
+        assert_eq!(keys.0, keys.1, "{section}");
+    }
+}

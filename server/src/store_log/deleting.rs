@@ -1,0 +1,206 @@
+//! Which stores there are, how large they are, and deleting them.
+//!
+//! Deleting takes effect at once, and what the store had is removed in bounded steps, so that appends to
+//! other stores do not wait for long. Its id stays as deleted, so that no client that comes back fills
+//! it again, until somebody takes the deletion back; then it begins empty.
+
+use std::ops::{Bound, RangeInclusive};
+use std::sync::PoisonError;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use redb::{Key, ReadTransaction, ReadableTable, TableDefinition, Value, WriteTransaction};
+use sds_sync::blob_rows;
+use sds_sync::database::Failure;
+use sds_sync::{StorageError, StoreId};
+
+use super::StoreLog;
+use super::tables::{
+    DELETED, GARBAGE, OWNERS, PAGES, STARTS, STATES, STORES, VERSIONS, is_live, milliseconds, state,
+};
+
+/// How many rows of a deleted store are removed in one transaction.
+const SWEEP_ROWS: usize = 512;
+
+/// A store, and how much of it there is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreSummary {
+    /// The store.
+    pub store: StoreId,
+    /// How many changes it has.
+    pub changes: u64,
+    /// How many bytes the changes have; on disk they mostly take less.
+    pub change_bytes: u64,
+    /// How many large values it has.
+    pub blobs: u64,
+    /// How many bytes the large values have.
+    pub blob_bytes: u64,
+    /// When something was appended to it last; none if nothing ever was.
+    pub last_change: Option<SystemTime>,
+}
+
+impl StoreLog {
+    /// Up to `max` stores whose ids come after `after`, in order of id. Costs a look at the name of each
+    /// of their large values.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn stores(
+        &self,
+        after: Option<&str>,
+        max: usize,
+    ) -> Result<Vec<StoreSummary>, StorageError> {
+        self.database.read(|read| {
+            let mut stores = Vec::new();
+            for row in read.open_table(STORES)?.range::<&str>(behind(after))?.take(max) {
+                let (id, number) = row?;
+                stores.push(summary(read, id.value(), number.value())?);
+            }
+            Ok(stores)
+        })
+    }
+
+    /// How much there is of `store`; none if there is no such store.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn summary(&self, store: &StoreId) -> Result<Option<StoreSummary>, StorageError> {
+        self.database.read(|read| {
+            let number = read.open_table(STORES)?.get(store.as_str())?.map(|number| number.value());
+            number.map(|number| summary(read, store.as_str(), number)).transpose()
+        })
+    }
+
+    /// Up to `max` stores that were deleted and whose ids come after `after`, in order of id, and when.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn deleted_stores(
+        &self,
+        after: Option<&str>,
+        max: usize,
+    ) -> Result<Vec<(StoreId, SystemTime)>, StorageError> {
+        self.database.read(|read| {
+            let mut stores = Vec::new();
+            for row in read.open_table(DELETED)?.range::<&str>(behind(after))?.take(max) {
+                let (id, when) = row?;
+                let when = UNIX_EPOCH + Duration::from_millis(when.value());
+                stores.push((store_id(id.value())?, when));
+            }
+            Ok(stores)
+        })
+    }
+
+    /// Whether `store` was deleted.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn is_deleted(&self, store: &StoreId) -> Result<bool, StorageError> {
+        self.database.read(|read| Ok(read.open_table(DELETED)?.get(store.as_str())?.is_some()))
+    }
+
+    /// Deletes `store`: from now on it is not there and takes nothing. What it had is removed by
+    /// [`sweep_deleted`](Self::sweep_deleted). Says false, and does nothing, if there is no such store.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn delete(&self, store: &StoreId, now: SystemTime) -> Result<bool, StorageError> {
+        self.database.write(|write| {
+            let mut stores = write.open_table(STORES)?;
+            let removed = stores.remove(store.as_str())?.map(|number| number.value());
+            let Some(number) = removed else { return Ok(false) };
+            write.open_table(STATES)?.remove(number)?;
+            write.open_table(GARBAGE)?.insert(number, ())?;
+            write.open_table(DELETED)?.insert(store.as_str(), milliseconds(now))?;
+            Ok(true)
+        })
+    }
+
+    /// Lets a deleted store be used again; it begins empty. Says false if it was not deleted.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn undelete(&self, store: &StoreId) -> Result<bool, StorageError> {
+        self.database.write(|write| {
+            let mut deleted = write.open_table(DELETED)?;
+            let is_known = deleted.remove(store.as_str())?.is_some();
+            Ok(is_known)
+        })
+    }
+
+    /// Removes some of what deleted stores have left behind, in one bounded transaction. Says whether
+    /// there may be more.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn sweep_deleted(&self) -> Result<bool, StorageError> {
+        if self.database.read(|read| Ok(read.open_table(GARBAGE)?.first()?.is_none()))? {
+            return Ok(false);
+        }
+        let mut sweeping = self.sweeping.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(content) = *sweeping {
+            if self.database.write(|write| blob_rows::sweep(write, content))? {
+                *sweeping = None;
+            }
+            return Ok(true);
+        }
+        *sweeping = self.database.write(sweep_rows)?;
+        Ok(true)
+    }
+}
+
+/// Removes some rows of a deleted store, or takes the name of one of its large values away; says which
+/// content is to be removed then.
+fn sweep_rows(write: &WriteTransaction) -> Result<Option<u64>, Failure> {
+    let number = write.open_table(GARBAGE)?.first()?.map(|(number, _)| number.value());
+    let Some(number) = number else { return Ok(None) };
+    if is_live(write, number)? {
+        return Err(Failure::Corrupt("a store that is there is called garbage"));
+    }
+    let pages = (number, 0, 0)..=(number, u64::MAX, u32::MAX);
+    let starts = (number, 0, 0)..=(number, u64::MAX, u64::MAX);
+    let replicas = (number, 0)..=(number, u64::MAX);
+    let mut rows = SWEEP_ROWS;
+    remove_some(write, PAGES, pages, &mut rows)?;
+    remove_some(write, STARTS, starts, &mut rows)?;
+    remove_some(write, VERSIONS, replicas.clone(), &mut rows)?;
+    remove_some(write, OWNERS, replicas, &mut rows)?;
+    if rows == 0 {
+        return Ok(None);
+    }
+    let content = blob_rows::release_any(write, number)?;
+    if content.is_none() {
+        write.open_table(GARBAGE)?.remove(number)?;
+    }
+    Ok(content)
+}
+
+/// Removes rows in a range, as many as are left to remove.
+fn remove_some<'a, K: Key + 'static, V: Value + 'static>(
+    write: &WriteTransaction,
+    table: TableDefinition<'static, K, V>,
+    range: RangeInclusive<K::SelfType<'a>>,
+    left: &mut usize,
+) -> Result<(), Failure> {
+    let mut table = write.open_table(table)?;
+    for row in table.extract_from_if::<K::SelfType<'a>, _>(range, |_, _| true)?.take(*left) {
+        drop(row?);
+        *left -= 1;
+    }
+    Ok(())
+}
+
+fn behind(after: Option<&str>) -> (Bound<&str>, Bound<&str>) {
+    (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)
+}
+
+fn summary(read: &ReadTransaction, id: &str, number: u64) -> Result<StoreSummary, Failure> {
+    let state = state(&read.open_table(STATES)?, number)?;
+    let (blobs, blob_bytes) = blob_rows::total(read, number)?;
+    let last_change = (state.end > 0).then(|| UNIX_EPOCH + Duration::from_millis(state.active_ms));
+    let (changes, change_bytes) = (state.end, state.bytes);
+    Ok(StoreSummary { store: store_id(id)?, changes, change_bytes, blobs, blob_bytes, last_change })
+}
+
+fn store_id(id: &str) -> Result<StoreId, Failure> {
+    StoreId::new(id).map_err(|_| Failure::Corrupt("a store without a valid id"))
+}

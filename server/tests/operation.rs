@@ -1,0 +1,321 @@
+//! The program as its operator meets it: checking a configuration, changing a certificate, stopping, and
+//! what shows in the log.
+#![cfg(unix)]
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use sds_store::EntryId;
+use sds_sync::transport::connect;
+use sds_sync::{
+    CertificateHash, ClientFrame, ConnectOptions, LocalStore, RefusalCode, RelayFrame, RelayUrl,
+    StoreId, SyncEngine, Token, Trust,
+};
+use tempfile::TempDir;
+use tokio::time::{sleep, timeout};
+
+const SECRET: &str = "a secret of more than thirty-two characters";
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sds-relay"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("SDS_") {
+            command.env_remove(name);
+        }
+    }
+    command.env("SDS_JWT_SECRET", SECRET);
+    command
+}
+
+/// A relay in its own process, and everything that it writes.
+struct RelayProcess {
+    child: Child,
+    url: RelayUrl,
+    log: Option<JoinHandle<String>>,
+}
+
+impl RelayProcess {
+    fn start(folder: &Path, words: &[&str]) -> Self {
+        let mut command = program();
+        command.args(["--port", "0", "--data-dir"]).arg(folder).args(words);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stderr = child.stderr.take().unwrap();
+        let log = std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            stderr.read_to_end(&mut bytes).unwrap();
+            String::from_utf8(bytes).unwrap()
+        });
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let url = line.split_whitespace().last().expect("a line with the url").parse().unwrap();
+        Self { child, url, log: Some(log) }
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+    }
+
+    /// Waits for the end; says how the process ended and what it has logged.
+    fn wait(mut self) -> (Option<i32>, String) {
+        let code = self.child.wait().unwrap().code();
+        (code, self.log.take().unwrap().join().unwrap())
+    }
+}
+
+impl Drop for RelayProcess {
+    fn drop(&mut self) {
+        // After the end there is nothing to kill.
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+fn token() -> Token {
+    let words = ["token", "--store", "s", "--sub", "desk", "--scope", "write"];
+    let printed = program().args(words).output().unwrap().stdout;
+    Token::from(String::from_utf8(printed).unwrap().trim().to_owned())
+}
+
+async fn engine(folder: &TempDir, url: &RelayUrl) -> SyncEngine {
+    let id = StoreId::new("s").unwrap();
+    let engine = SyncEngine::start(LocalStore::open_or_create(folder.path(), &id).unwrap());
+    engine.connect(ConnectOptions::new(url.clone(), token())).unwrap();
+    engine.wait_until_synced(PATIENCE).await.unwrap();
+    engine
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[test]
+fn a_check_prints_everything_but_secrets_and_changes_nothing() {
+    let folder = TempDir::new().unwrap();
+    let config = folder.path().join("relay.toml");
+    std::fs::write(&config, "port = 1\nhost = '::1'\n[limits]\nstreams = 70\n").unwrap();
+    let check = |words: &[&str]| -> Output {
+        let mut command = program();
+        command.env("SDS_CONFIG", &config).env("SDS_PORT", "2").env("SDS_LIMITS_OPEN_STORES", "3");
+        command.arg("--check").args(words).output().unwrap()
+    };
+    let good = check(&["--drain-seconds", "9"]);
+    assert_eq!(good.status.code(), Some(0), "{}", text(&good.stderr));
+    let printed: toml::Table = text(&good.stdout).parse().unwrap();
+    assert_eq!(printed["port"].as_integer(), Some(2), "the environment wins over the file");
+    assert_eq!(printed["host"].as_str(), Some("::1"));
+    assert_eq!(printed["drain_seconds"].as_integer(), Some(9));
+    assert_eq!(printed["limits"]["streams"].as_integer(), Some(70));
+    assert_eq!(printed["limits"]["open_stores"].as_integer(), Some(3));
+    assert!(!text(&good.stdout).contains(SECRET));
+    assert_eq!(check(&["--port", "3"]).status.code(), Some(0), "flags win over all");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing was made");
+
+    let bad = check(&["--log-level", "a=b=c", "--cert", "/gone", "--key", "/gone"]);
+    assert_eq!(bad.status.code(), Some(2));
+    assert!(text(&bad.stderr).contains("log_level") && text(&bad.stderr).contains("/gone"));
+    std::fs::write(&config, "port = 1\nhots = 'x'\n").unwrap();
+    let bad = check(&[]);
+    assert_eq!(bad.status.code(), Some(2));
+    assert!(text(&bad.stderr).contains("line 2") && text(&bad.stderr).contains("hots"));
+}
+
+/// Acceptance 165.
+#[test]
+fn a_relay_without_a_secret_or_with_a_short_one_does_not_start() {
+    let folder = TempDir::new().unwrap();
+    for secret in ["", "x", &"x".repeat(31)] {
+        let mut command = program();
+        command.env("SDS_JWT_SECRET", secret).args(["--port", "0", "--data-dir"]);
+        let output = command.arg(folder.path().join("data")).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(text(&output.stderr).contains("secret"), "{}", text(&output.stderr));
+    }
+    assert!(!folder.path().join("data").exists());
+}
+
+struct Certificate {
+    made: CertifiedKey<rcgen::KeyPair>,
+}
+
+impl Certificate {
+    fn new() -> Self {
+        Self { made: generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap() }
+    }
+
+    fn write(&self, folder: &Path) {
+        std::fs::write(folder.join("chain.pem"), self.made.cert.pem()).unwrap();
+        std::fs::write(folder.join("key.pem"), self.made.signing_key.serialize_pem()).unwrap();
+    }
+
+    fn pinned(&self, url: &RelayUrl) -> RelayUrl {
+        RelayUrl::new(url.host(), url.port(), Some(CertificateHash::of(self.made.cert.der())))
+            .unwrap()
+    }
+}
+
+/// Goal: a certificate is changed without a restart, and a mistake in it does no harm.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_certificate_is_shown_while_connections_last_and_a_broken_one_never() {
+    let (home, files, store) =
+        (TempDir::new().unwrap(), TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (first, second) = (Certificate::new(), Certificate::new());
+    first.write(files.path());
+    let [chain, key] = ["chain.pem", "key.pem"].map(|name| files.path().join(name));
+    let words = ["--cert", chain.to_str().unwrap(), "--key", key.to_str().unwrap()];
+    let relay = RelayProcess::start(home.path(), &words);
+    let desk = engine(&store, &first.pinned(&relay.url)).await;
+    let shows = async |certificate: &Certificate| {
+        let url = certificate.pinned(&relay.url);
+        connect(&url, &Trust::of(&url)).await.is_ok()
+    };
+
+    // Half of a change, which anybody may be caught in.
+    std::fs::write(&chain, second.made.cert.pem()).unwrap();
+    relay.signal("HUP");
+    sleep(Duration::from_millis(500)).await;
+    assert!(shows(&first).await && !shows(&second).await);
+    std::fs::write(&chain, "no certificate").unwrap();
+    relay.signal("HUP");
+    sleep(Duration::from_millis(500)).await;
+    assert!(shows(&first).await);
+
+    second.write(files.path());
+    relay.signal("HUP");
+    let changed = async {
+        while !shows(&second).await {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, changed).await.unwrap();
+    assert!(!shows(&first).await);
+    desk.edit(|store| store.new_item_at(None, EntryId::ROOT, None)).unwrap().unwrap();
+    desk.wait_until_synced(PATIENCE).await.unwrap();
+    assert_eq!(desk.status().last_error, None, "the connection has lasted");
+    desk.stop().await.unwrap();
+    relay.signal("TERM");
+    let (code, log) = relay.wait();
+    assert_eq!(code, Some(0));
+    let complaints = log.lines().filter(|line| line.contains("the former one stays")).count();
+    assert_eq!(complaints, 2, "each mistake is told once\n{log}");
+}
+
+/// Acceptance 182.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_is_told_to_stop_tells_its_clients_and_ends_in_time() {
+    let home = TempDir::new().unwrap();
+    let relay = RelayProcess::start(home.path(), &[]);
+    let connection = connect(&relay.url, &Trust::of(&relay.url)).await.unwrap();
+    let (mut sender, mut receiver) = connection.open_stream().await.unwrap();
+    let version = sds_engine::Version::new().encode().into();
+    let open = ClientFrame::Open { protocol: 3, store: "s".to_owned(), token: token(), version };
+    sender.send(&open).await.unwrap();
+    let opened = receiver.next::<RelayFrame>().await.unwrap();
+    assert!(matches!(opened, Some(RelayFrame::Opened { .. })));
+    let told = Instant::now();
+    relay.signal("TERM");
+    let last = timeout(PATIENCE, receiver.next::<RelayFrame>()).await.unwrap().unwrap();
+    let Some(RelayFrame::Refused { code, .. }) = last else { panic!("{last:?}") };
+    assert_eq!(RefusalCode::from_number(code), RefusalCode::ShuttingDown);
+    connection.close().await;
+    let (code, _) = relay.wait();
+    assert_eq!(code, Some(0));
+    assert!(told.elapsed() < Duration::from_secs(8), "{:?}", told.elapsed());
+}
+
+/// Goal: a client that has fallen silent delays the end no longer than configured, and a second signal
+/// ends at once.
+/// Method: a client whose runtime nobody runs any more.
+#[test]
+fn a_silent_client_delays_the_end_only_so_long_and_a_second_signal_not_at_all() {
+    for signals in [1, 2] {
+        let home = TempDir::new().unwrap();
+        let relay = RelayProcess::start(home.path(), &["--drain-seconds", "2"]);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let silent = runtime.block_on(async {
+            let connection = connect(&relay.url, &Trust::of(&relay.url)).await.unwrap();
+            let (mut sender, mut receiver) = connection.open_stream().await.unwrap();
+            let version = sds_engine::Version::new().encode().into();
+            let store = "s".to_owned();
+            let open = ClientFrame::Open { protocol: 3, store, token: token(), version };
+            sender.send(&open).await.unwrap();
+            receiver.next::<RelayFrame>().await.unwrap().unwrap();
+            (connection, sender, receiver)
+        });
+        let told = Instant::now();
+        relay.signal("TERM");
+        if signals == 2 {
+            std::thread::sleep(Duration::from_millis(500));
+            relay.signal("TERM");
+        }
+        let (code, _) = relay.wait();
+        if signals == 2 {
+            assert_eq!(code, Some(1));
+            assert!(told.elapsed() < Duration::from_secs(2), "{:?}", told.elapsed());
+        } else {
+            assert_eq!(code, Some(0));
+            assert!(told.elapsed() > Duration::from_millis(1_900), "{:?}", told.elapsed());
+            assert!(told.elapsed() < Duration::from_secs(9), "{:?}", told.elapsed());
+        }
+        drop((silent, runtime));
+    }
+}
+
+/// Goal: neither tokens nor secrets nor contents are in the log, however much is logged.
+/// Method: a session with an edit, a blob, presence, refused tokens and broken frames, all at trace.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_has_neither_tokens_nor_contents() {
+    for format in ["text", "json"] {
+        let (home, folder) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let words = ["--log-level", "trace", "--log-format", format];
+        let relay = RelayProcess::start(home.path(), &words);
+        let desk = engine(&folder, &relay.url).await;
+        let payload = "what-nobody-else-may-read";
+        let added = desk.edit(|store| {
+            let item = store.new_item_at(None, EntryId::ROOT, None)?;
+            store.set_label(item, payload)?;
+            store.write_value(item, payload.repeat(40_000).as_str())
+        });
+        added.unwrap().unwrap();
+        desk.wait_until_synced(PATIENCE).await.unwrap();
+        let connection = connect(&relay.url, &Trust::of(&relay.url)).await.unwrap();
+        let signed = token();
+        let version: bytes::Bytes = sds_engine::Version::new().encode().into();
+        let with = |token: &str, store: &str| ClientFrame::Open {
+            protocol: 3,
+            store: store.to_owned(),
+            token: Token::from(token.to_owned()),
+            version: version.clone(),
+        };
+        let forged = format!("{}x", signed.reveal());
+        let rows = [with(signed.reveal(), "other"), with(&forged, "s"), with(signed.reveal(), "s")];
+        for row in rows {
+            let (mut sender, mut receiver) = connection.open_stream().await.unwrap();
+            sender.send(&row).await.unwrap();
+            receiver.next::<RelayFrame>().await.unwrap().unwrap();
+            let broken = [&20_u32.to_le_bytes()[..], &[200], payload.as_bytes()].concat();
+            // Who was refused is not listened to any more.
+            let _refused = sender.send_encoded(broken.into()).await;
+        }
+        connection.close().await;
+        desk.stop().await.unwrap();
+        relay.signal("TERM");
+        let (code, log) = relay.wait();
+        assert_eq!(code, Some(0));
+        assert!(log.lines().any(|line| line.contains("opened") && line.contains("desk")), "{log}");
+        let signature = signed.reveal().rsplit('.').next().unwrap();
+        for secret in [SECRET, payload, signature, signed.reveal()] {
+            let found = log.lines().find(|line| line.contains(secret));
+            assert_eq!(found, None, "{secret}");
+        }
+        if format == "json" {
+            let parsed = |line: &str| serde_json::from_str::<serde_json::Value>(line).is_ok();
+            assert!(log.lines().all(parsed), "each line is an object");
+        }
+    }
+}
