@@ -54,7 +54,7 @@ mod write_queue;
 
 pub use allowance::Allowance;
 pub use backoff::Backoff;
-pub use blob_service::{BlobDoor, BlobPassed, Offer, serve_get, serve_put};
+pub use blob_service::{BlobDoor, BlobPassed, Offer, STORAGE_FAILED, serve_get, serve_put};
 pub use blob_storage::{BlobError, BlobReader, BlobStorage, BlobWriter, Claims};
 pub use certificate::{CertificateError, CertificateSource};
 pub use link::{Link, LinkError};
