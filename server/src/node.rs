@@ -276,8 +276,12 @@ impl Relay {
             .map_err(|_| StartError::Ending)?;
         let (log, rooms) = (Arc::new(log), Arc::new(Rooms::default()));
         let metrics = Arc::new(Metrics::default());
-        let (writer, writing) =
-            LogWriter::spawn(Arc::clone(&log), Arc::clone(&rooms), Arc::clone(&metrics));
+        let (writer, writing) = LogWriter::spawn(
+            Arc::clone(&log),
+            Arc::clone(&rooms),
+            Arc::clone(&metrics),
+            limits.store_quota(),
+        );
         let door = Arc::new(Door::new(limits.clone(), Arc::clone(&metrics)));
         let subjects = Arc::default();
         let node = Arc::new(Node {
