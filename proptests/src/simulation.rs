@@ -105,21 +105,19 @@ impl World {
             context: Context::new(0),
         };
         world.relay.start(&world.id, &mut context);
-        for _ in 0..story.devices {
+        // Some users have several devices.
+        for user in (0..USERS).cycle().take(story.devices) {
             let place = place(&mut context);
             let disk = Disk::new(STORE_IMAGE.clone(), place);
-            world.add_device(disk, Claims::default(), &mut context);
+            world.add_device(disk, Claims::default(), user, &mut context);
         }
         world.context = context;
         world
     }
 
-    fn add_device(&mut self, disk: Disk, claims: Claims, context: &mut Context) {
-        // Some have several devices.
-        let number = self.devices.len();
-        let user = u8::try_from(number).unwrap_or_default() % USERS;
+    fn add_device(&mut self, disk: Disk, claims: Claims, user: u8, context: &mut Context) {
         let mut device = Device {
-            name: format!("d{number}"),
+            name: format!("d{}", self.devices.len()),
             disk,
             process: None,
             restart_at: None,
@@ -127,6 +125,7 @@ impl World {
             speed: Speed::FAST,
             user,
             has_changed_hands: false,
+            is_shared: false,
             token: self.relay.token(&self.id, (user, Scope::Write), context.now),
             claims,
             backup: None,

@@ -11,6 +11,7 @@ mod operation;
 mod page;
 mod people;
 mod server;
+mod stores;
 mod tokens;
 
 use std::io;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::Router;
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use sds_sync::access::Keyring;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -117,8 +118,36 @@ fn routes() -> Vec<(&'static str, &'static str, Routes)> {
         ("get", "/api/sessions", get(people::sessions)),
         ("get", "/api/connections", get(people::connections)),
         ("post", "/api/kick", post(people::kick)),
+        ("get", "/api/stores", get(stores::list)),
+        ("get", "/api/stores/{store}", get(stores::one)),
+        ("delete", "/api/stores/{store}", delete(stores::delete)),
+        ("delete", "/api/stores/{store}/tombstone", delete(stores::undelete)),
         ("get", "/api/backup", get(backups::last)),
         ("post", "/api/backup", post(backups::begin)),
         ("post", "/api/drain", post(operation::drain)),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn the_description_names_what_there_is_and_nothing_else() {
+        let description: Value = serde_json::from_str(include_str!("admin/openapi.json")).unwrap();
+        let mut told = BTreeSet::new();
+        for (path, operations) in description["paths"].as_object().unwrap() {
+            for method in operations.as_object().unwrap().keys() {
+                told.insert((method.clone(), path.clone()));
+            }
+        }
+        let there = routes();
+        let there =
+            there.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned()));
+        assert_eq!(there.collect::<BTreeSet<_>>(), told);
+    }
 }

@@ -6,7 +6,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use sds_sync::limits::{SIGNAL_BYTES_MAX, SIGNALS_WAITING_MAX};
 use sds_sync::presence::PeerId;
-use sds_sync::{Allowance, ClientFrame, Refusal, RefusalCode, RelayFrame, StoreId};
+use sds_sync::rate::Bucket;
+use sds_sync::{ClientFrame, Refusal, RefusalCode, RelayFrame, StoreId};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep_until;
 
@@ -47,7 +48,7 @@ struct Inbox {
     store: StoreId,
     own: PeerId,
     waiting: mpsc::Receiver<RelayFrame>,
-    allowance: Allowance,
+    allowed: Bucket,
 }
 
 impl Attendance {
@@ -101,7 +102,7 @@ impl Attendance {
             }
             (ClientFrame::Signal { to, message }, Some(inbox)) => {
                 let metrics = &self.peer.node.metrics;
-                if inbox.allowance.take(Instant::now()) {
+                if inbox.allowed.take(Instant::now()) {
                     let subject = self.seat.subject().to_owned();
                     let delivered = inbox.send(PeerId::new(to), subject, message);
                     metrics.signals.inc_by(delivered);
@@ -179,7 +180,7 @@ impl Inbox {
         let (sender, waiting) = mpsc::channel(SIGNALS_WAITING_MAX);
         let (rooms, store, own) = (Arc::clone(member.rooms()), member.store().clone(), seat.peer());
         rooms.open_inbox(&store, own, sender);
-        Self { rooms, store, own, waiting, allowance: Allowance::new(per_second, Instant::now()) }
+        Self { rooms, store, own, waiting, allowed: Bucket::new(per_second, Instant::now()) }
     }
 
     /// Passes a message on to one of the others, or to all; says how many get it. Those whose inbox is

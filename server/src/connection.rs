@@ -174,6 +174,13 @@ impl Peer {
         entries.map(|entry| entry.may_write).max()
     }
 
+    /// Who has opened `store` on this connection so that it may write to it.
+    pub(crate) fn writer_of(&self, store: &StoreId) -> Option<String> {
+        let open = self.open();
+        let mut entries = open.entries.iter().filter(|entry| entry.may_write);
+        entries.find(|entry| entry.store == *store).map(|entry| entry.seat.name().to_owned())
+    }
+
     /// How many streams the client may have at a time.
     fn streams_max(&self) -> usize {
         let (limits, open) = (&self.node.limits, self.open());

@@ -13,7 +13,7 @@ use sds_sync::transport::{Applicant, Doorkeeper, Verdict};
 
 use crate::limits::{Limit, Limits, REMEMBERED_MAX};
 use crate::metrics::{Handshake, Metrics};
-use crate::rate::Bucket;
+use sds_sync::rate::Bucket;
 
 /// How often those are forgotten who are of no account any more, if there are too many.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);

@@ -25,7 +25,6 @@ pub mod metrics;
 mod node;
 mod pace;
 mod presence_seat;
-mod rate;
 pub mod relay;
 mod revocations;
 mod rooms;

@@ -13,6 +13,8 @@ use sds_sync::limits::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::store_log::StoreQuota;
+
 /// The most bytes of recent changes that a store's room keeps in memory; older ones are on disk.
 pub const TAIL_BYTES_MAX: usize = 4 << 20;
 
@@ -103,11 +105,11 @@ pub struct Limits {
     /// (QUIC Retry). Default 64.
     pub unproved_handshakes: u32,
     /// Handshakes a second from one address; more are refused. All of an IPv6 /64 are one address, here
-    /// and below. Default 50.
+    /// and below. Default 200.
     pub handshakes_per_second_per_address: u32,
     /// Connections at a time; more are refused. Default 4,096.
     pub connections: u32,
-    /// Connections at a time from one address; more are refused. Default 1,024.
+    /// Connections at a time from one address; more are refused. Default 2,048.
     pub connections_per_address: u32,
     /// Connections at a time on which one subject has stores open; more are refused as busy.
     /// Default 256.
@@ -216,9 +218,9 @@ impl Default for Limits {
         Self {
             handshakes: 256,
             unproved_handshakes: 64,
-            handshakes_per_second_per_address: 50,
+            handshakes_per_second_per_address: 200,
             connections: 4_096,
-            connections_per_address: 1_024,
+            connections_per_address: 2_048,
             connections_per_subject: 256,
             authenticate_seconds: 10,
             stranger_streams: 8,
@@ -290,6 +292,12 @@ impl Limits {
         bad.map_or(Ok(()), |(key, found, least, most)| {
             Err(InvalidLimit { key, found, least, most })
         })
+    }
+
+    /// How many stores there may be.
+    #[must_use]
+    pub const fn store_quota(&self) -> StoreQuota {
+        StoreQuota { stores: self.stores, per_subject: self.stores_per_subject }
     }
 
     /// How long a handshake may take, and a connection be without ever having opened a store.

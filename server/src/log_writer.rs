@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use crate::limits::{GROUP_BYTES_GOAL, LOOSE_PAGES_MAX, PACK_LOOKS_MAX};
 use crate::metrics::Metrics;
 use crate::rooms::Rooms;
-use crate::store_log::{Appended, Appender, Author, StoreLog};
+use crate::store_log::{Appended, Appender, Author, StoreLog, StoreQuota};
 
 /// What is to be written.
 #[derive(Debug)]
@@ -53,12 +53,14 @@ impl LogWriter {
         log: Arc<StoreLog>,
         rooms: Arc<Rooms>,
         metrics: Arc<Metrics>,
+        quota: StoreQuota,
     ) -> (Self, JoinHandle<()>) {
         let (sender, jobs) = channel();
         let writing = Writing {
             log,
             rooms,
             metrics,
+            quota,
             left: Vec::new(),
             to_pack: BTreeSet::new(),
             sweeps: true,
@@ -101,6 +103,7 @@ struct Writing {
     log: Arc<StoreLog>,
     rooms: Arc<Rooms>,
     metrics: Arc<Metrics>,
+    quota: StoreQuota,
     /// What goes on in the next commit, so that others got their turn.
     left: Vec<Work>,
     /// Stores of which there may be something to pack.
@@ -142,7 +145,7 @@ impl Writing {
     fn commit(&mut self, group: Vec<Work>) {
         let begun = Instant::now();
         let outcomes = self.log.write(|write| {
-            let mut appender = Appender::begin(write, SystemTime::now())?;
+            let mut appender = Appender::begin(write, SystemTime::now())?.within(self.quota);
             let append = |work: &Work| {
                 let Append { store, author, changes, skips_lacking } = &work.append;
                 let skips_lacking = *skips_lacking || !work.so_far.foreign.is_empty();
@@ -156,6 +159,8 @@ impl Writing {
             Ok(outcomes) => {
                 let changes = outcomes.iter().map(|appended| appended.new.len()).sum();
                 self.metrics.committed(changes, begun.elapsed());
+                let limits = outcomes.iter().filter_map(|appended| appended.limit);
+                limits.for_each(|limit| self.metrics.limit_hit(limit));
                 self.publish(&group, &outcomes);
                 for (work, appended) in group.into_iter().zip(outcomes) {
                     self.settle(work, appended);

@@ -1,18 +1,24 @@
-//! The relay as a program: `sds-relay` runs it, `sds-relay token` makes a token.
+//! The relay as a program: `sds-relay` runs it, its subcommands are in `commands`.
 
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
-use std::time::SystemTime;
 
 use clap::Parser;
 use sds_server::Relay;
-use sds_server::config::{Command, CommandLine, ConfigError, LogFormat, Settings, TokenArgs};
-use sds_sync::access::{InvalidStores, StoreSet, TokenId};
+use sds_server::config::{Command, CommandLine, ConfigError, LogFormat, Settings};
+use sds_sync::access::InvalidStores;
 use sds_sync::process::stop_requests;
+
+use commands::DataDamaged;
+
+mod commands;
 
 /// It could not be done.
 const FAILED: u8 = 1;
+
+/// The data are damaged.
+const DAMAGED: u8 = 3;
 
 /// The command line or the configuration is wrong, as `clap` has it too.
 const BAD_CONFIGURATION: u8 = 2;
@@ -30,15 +36,27 @@ fn main() -> ExitCode {
         return check(&settings);
     }
     let outcome = match &line.command {
-        Some(Command::Token(args)) => print_token(args, &settings),
+        Some(Command::Token(args)) => commands::print_token(args, &settings),
+        Some(Command::Backup { to }) => commands::back_up(&settings, to),
+        Some(Command::Restore { from }) => commands::restore(&settings, from),
+        Some(Command::Verify { from }) => commands::verify(from),
+        Some(Command::Check) => commands::check_data(&settings),
+        Some(Command::Health { ready }) => commands::health(&settings, *ready),
         None => run(&settings),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let is_bad = error.is::<ConfigError>() || error.is::<InvalidStores>();
-            fail(&*error, if is_bad { BAD_CONFIGURATION } else { FAILED })
-        }
+        Err(error) => fail(&*error, code_for(&*error)),
+    }
+}
+
+fn code_for(error: &(dyn Error + 'static)) -> u8 {
+    if error.is::<ConfigError>() || error.is::<InvalidStores>() {
+        BAD_CONFIGURATION
+    } else if error.is::<DataDamaged>() {
+        DAMAGED
+    } else {
+        FAILED
     }
 }
 
@@ -54,14 +72,6 @@ fn check(settings: &Settings) -> ExitCode {
     let problems = settings.problems();
     let told = problems.iter().map(|problem| fail(problem, BAD_CONFIGURATION));
     told.reduce(|_, code| code).unwrap_or_default()
-}
-
-fn print_token(args: &TokenArgs, settings: &Settings) -> Result<(), Box<dyn Error>> {
-    let stores = StoreSet::parse(&args.store)?;
-    let grant = args.to_grant(stores, settings.issuer.as_deref());
-    let token = settings.keyring()?.mint(&grant, &TokenId::random(), SystemTime::now())?;
-    writeln!(io::stdout(), "{}", token.reveal())?;
-    Ok(())
 }
 
 fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {

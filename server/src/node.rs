@@ -148,21 +148,6 @@ pub(crate) struct Node {
 pub(crate) const DELETED: Refusal = Refusal::new(RefusalCode::Forbidden, "the store was deleted");
 
 impl Node {
-    /// Deletes a store and ends the sessions on it; what it had is removed afterwards. Says false if
-    /// there is no such store. Waits for the disk.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
-    pub(crate) fn delete_store(&self, store: &StoreId) -> Result<bool, StorageError> {
-        let is_deleted = self.log.delete(store, SystemTime::now())?;
-        if is_deleted {
-            self.rooms.forget(store);
-            self.sessions.end(DELETED, |open, _| open == store);
-            self.writer.sweep();
-        }
-        Ok(is_deleted)
-    }
-
     /// Asks whoever runs the relay to stop it.
     pub(crate) fn ask_to_stop(&self) {
         self.draining.send_replace(true);
@@ -202,6 +187,21 @@ impl Node {
             // There is none, or the program is about to end.
             Ok(Ok(false)) | Err(_) => {}
         }
+    }
+
+    /// Deletes a store and ends the sessions on it; what it had is removed afterwards. Says false if
+    /// there is no such store. Waits for the disk.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub(crate) fn delete_store(&self, store: &StoreId) -> Result<bool, StorageError> {
+        let is_deleted = self.log.delete(store, SystemTime::now())?;
+        if is_deleted {
+            self.rooms.forget(store);
+            self.sessions.end(DELETED, |open, _| open == store);
+            self.writer.sweep();
+        }
+        Ok(is_deleted)
     }
 
     /// Looks up what is not counted, and tells everything as text.
@@ -276,8 +276,12 @@ impl Relay {
             .map_err(|_| StartError::Ending)?;
         let (log, rooms) = (Arc::new(log), Arc::new(Rooms::default()));
         let metrics = Arc::new(Metrics::default());
-        let (writer, writing) =
-            LogWriter::spawn(Arc::clone(&log), Arc::clone(&rooms), Arc::clone(&metrics));
+        let (writer, writing) = LogWriter::spawn(
+            Arc::clone(&log),
+            Arc::clone(&rooms),
+            Arc::clone(&metrics),
+            limits.store_quota(),
+        );
         let door = Arc::new(Door::new(limits.clone(), Arc::clone(&metrics)));
         let subjects = Arc::default();
         let node = Arc::new(Node {

@@ -8,7 +8,7 @@ use sds_sync::transport::Pace;
 
 use crate::limits::{Limit, Limits};
 use crate::metrics::Metrics;
-use crate::rate::Bucket;
+use sds_sync::rate::Bucket;
 
 /// The subjects that have stores open.
 #[derive(Debug, Default)]

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use sds_sync::presence::{PeerId, PresenceMessage, PresenceNews, PresenceRoom};
-use sds_sync::{Allowance, RelayFrame, StoreId};
+use sds_sync::rate::Bucket;
+use sds_sync::{RelayFrame, StoreId};
 
 use crate::limits::{Limit, Limits};
 use crate::rooms::{Member, Rooms};
@@ -19,15 +20,15 @@ pub(crate) struct PresenceSeat {
     subject: String,
     /// The most that it may show.
     bytes_max: usize,
-    allowance: Mutex<Allowance>,
+    allowed: Mutex<Bucket>,
 }
 
 impl PresenceSeat {
     pub(crate) fn new(member: &Member, subject: String, limits: &Limits) -> Self {
         let (rooms, store) = (Arc::clone(member.rooms()), member.store().clone());
-        let allowance = Mutex::new(Allowance::new(limits.presence_per_second, Instant::now()));
+        let allowed = Mutex::new(Bucket::new(limits.presence_per_second, Instant::now()));
         let bytes_max = limits.presence_bytes as usize;
-        Self { rooms, store, peer: PeerId::random(), subject, bytes_max, allowance }
+        Self { rooms, store, peer: PeerId::random(), subject, bytes_max, allowed }
     }
 
     /// How the others see the client.
@@ -54,7 +55,7 @@ impl PresenceSeat {
         if state.len() > self.bytes_max {
             return Err(Limit::PresenceBytes);
         }
-        if !self.allowance.lock().unwrap_or_else(PoisonError::into_inner).take(now) {
+        if !self.allowed.lock().unwrap_or_else(PoisonError::into_inner).take(now) {
             return Err(Limit::PresenceRate);
         }
         let message = PresenceMessage { clock, state, is_settled };

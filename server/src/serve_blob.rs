@@ -2,13 +2,25 @@
 
 use std::sync::Arc;
 
-use sds_sync::{BlobDoor, BlobPassed, BlobStorage, Refusal, RefusalCode, StoreId};
+use sds_sync::{
+    BlobDoor, BlobPassed, BlobStorage, Offer, Refusal, RefusalCode, STORAGE_FAILED, StoreId,
+};
+use tokio::task::spawn_blocking;
 
 use crate::connection::Peer;
+use crate::limits::Limit;
 use crate::store_blobs::StoreBlobs;
+use crate::store_log::NoStore;
 
 const NOT_OPEN: Refusal =
     Refusal::new(RefusalCode::Unauthorized, "the store is not open on this connection");
+
+const TOO_MANY_STORES: Refusal =
+    Refusal::new(RefusalCode::Busy, "there are too many stores to begin one more");
+const TOO_LARGE: Refusal =
+    Refusal::new(RefusalCode::TooLarge, "the blob is larger than this relay takes");
+const NO_ROOM: Refusal =
+    Refusal::new(RefusalCode::TooLarge, "the store has no room for another blob of this size");
 
 /// The blobs of a store, as a client asks for them.
 pub(crate) struct ClientBlobs<'a> {
@@ -35,10 +47,42 @@ impl BlobDoor for ClientBlobs<'_> {
         }
     }
 
-    async fn open(&self) -> Option<Arc<dyn BlobStorage>> {
-        let (log, store) = (Arc::clone(&self.peer.node.log), self.store().ok()?);
-        let blobs = tokio::task::spawn_blocking(move || StoreBlobs::of(log, &store)).await;
-        Some(Arc::new(blobs.ok()?.ok()??))
+    async fn open(&self, writing: bool) -> Result<Option<Arc<dyn BlobStorage>>, Refusal> {
+        let node = &self.peer.node;
+        let (log, store) = (Arc::clone(&node.log), self.store()?);
+        let founder = self.peer.writer_of(&store).filter(|_| writing);
+        let quota = node.limits.store_quota();
+        let found = spawn_blocking(move || match founder {
+            Some(subject) => StoreBlobs::begin_for(log, &store, &subject, quota),
+            None => StoreBlobs::of(log, &store).map(|blobs| blobs.ok_or(NoStore::Deleted)),
+        });
+        match found.await {
+            Ok(Ok(Ok(blobs))) => Ok(Some(Arc::new(blobs))),
+            Ok(Ok(Err(NoStore::Deleted))) => Ok(None),
+            Ok(Ok(Err(NoStore::Full(limit)))) => {
+                node.metrics.limit_hit(limit);
+                Err(TOO_MANY_STORES)
+            }
+            Ok(Err(_)) | Err(_) => Err(STORAGE_FAILED),
+        }
+    }
+
+    async fn admit(&self, offer: Offer) -> Result<(), Refusal> {
+        let (node, size) = (&self.peer.node, offer.size);
+        if size > node.limits.blob_bytes {
+            node.metrics.limit_hit(Limit::BlobBytes);
+            return Err(TOO_LARGE);
+        }
+        let (log, store) = (Arc::clone(&node.log), self.store()?);
+        let counted = spawn_blocking(move || {
+            StoreBlobs::of(log, &store)?.map_or(Ok(0), |blobs| blobs.bytes_with(offer))
+        });
+        let Ok(Ok(bytes)) = counted.await else { return Err(STORAGE_FAILED) };
+        if bytes > node.limits.blob_bytes_per_store {
+            node.metrics.limit_hit(Limit::BlobBytesPerStore);
+            return Err(NO_ROOM);
+        }
+        Ok(())
     }
 
     fn note(&self, passed: BlobPassed) {

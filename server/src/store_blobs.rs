@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 use sds_engine::BlobHash;
 use sds_sync::blob_rows::{self, Content};
 use sds_sync::limits::BLOB_PARTS_MAX;
-use sds_sync::{BlobStorage, Claims, StorageError, StoreId};
+use sds_sync::{BlobStorage, Claims, Offer, StorageError, StoreId};
 
-use crate::store_log::StoreLog;
 use crate::store_log::tables::is_live as is_live_store;
+use crate::store_log::{NoStore, StoreLog, StoreQuota};
 
 /// The blobs of one store.
 #[derive(Debug)]
@@ -19,13 +19,43 @@ pub(crate) struct StoreBlobs {
 }
 
 impl StoreBlobs {
-    /// The blobs of `store`; none if it was deleted.
+    /// The blobs of `store`; none if there is no such store.
     ///
     /// # Errors
-    /// If the file cannot be read or written.
+    /// If the file cannot be read.
     pub(crate) fn of(log: Arc<StoreLog>, store: &StoreId) -> Result<Option<Self>, StorageError> {
         let owner = log.number_of(store)?;
         Ok(owner.map(|owner| Self { log, owner }))
+    }
+
+    /// The blobs of `store`, which begins if `subject` may begin one more.
+    ///
+    /// # Errors
+    /// If the file cannot be read or written.
+    pub(crate) fn begin_for(
+        log: Arc<StoreLog>,
+        store: &StoreId,
+        subject: &str,
+        quota: StoreQuota,
+    ) -> Result<Result<Self, NoStore>, StorageError> {
+        let owner = log.number_for(store, subject, quota)?;
+        Ok(owner.map(|owner| Self { log, owner }))
+    }
+
+    /// How many bytes the blobs would have with those on their way and this one, which is not here yet.
+    /// Reads all their names.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub(crate) fn bytes_with(&self, Offer { hash, size, .. }: Offer) -> Result<u64, StorageError> {
+        self.log.database.read(|read| {
+            let (_, bytes) = blob_rows::total(read, self.owner)?;
+            let promised = blob_rows::promised(read, self.owner)?;
+            // One that goes on is promised already.
+            let goes_on = blob_rows::part_len(read, self.owner, &hash, size)? > 0;
+            let size = if goes_on { 0 } else { size };
+            Ok(bytes.saturating_add(promised).saturating_add(size))
+        })
     }
 
     fn remove(&self, number: u64) -> Result<(), StorageError> {
@@ -111,7 +141,9 @@ mod tests {
 
     fn open(folder: &TempDir, store: &str) -> Arc<dyn BlobStorage> {
         let log = Arc::new(StoreLog::open(&folder.path().join("relay.redb")).unwrap());
-        Arc::new(StoreBlobs::of(log, &StoreId::new(store).unwrap()).unwrap().unwrap())
+        let store = StoreId::new(store).unwrap();
+        let begun = StoreBlobs::begin_for(log, &store, "ann", StoreQuota::UNLIMITED);
+        Arc::new(begun.unwrap().unwrap())
     }
 
     fn named(bytes: &[u8]) -> BlobHash {

@@ -9,6 +9,8 @@
 //! | `starts` | store number, replica, its first counter in a page | the page's position |
 //! | `versions` | store number, replica | the counter that comes next, the chain hash at it |
 //! | `owners` | store number, replica | the subject that this replica belongs to |
+//! | `founders` | store number | the subject that began the store |
+//! | `founded` | subject | how many stores it has begun that are there |
 //! | `deleted` | store id | when it was deleted |
 //! | `garbage` | store number | nothing: of this store there may be something left |
 //!
@@ -54,6 +56,7 @@ use tables::{
     META, OWNERS, PAGES, STARTS, STATES, VERSIONS, check_format, initialize, number_for, number_of,
     replica, state,
 };
+pub use tables::{NoStore, StoreQuota};
 
 /// The relay's file.
 #[derive(Debug)]
@@ -270,14 +273,27 @@ impl StoreLog {
         work(&mut self.unpacked.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The number of `store`, which it gets if it has none; none if it was deleted.
+    /// The number of `store`; none if there is no such store.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn number_of(&self, store: &StoreId) -> Result<Option<u64>, StorageError> {
+        self.database.read(|read| number_of(read, store))
+    }
+
+    /// The number of `store`, which it gets if it has none and `subject` may begin one more.
     ///
     /// # Errors
     /// If the file cannot be read or written.
-    pub fn number_of(&self, store: &StoreId) -> Result<Option<u64>, StorageError> {
-        match self.database.read(|read| number_of(read, store))? {
-            Some(number) => Ok(Some(number)),
-            None => self.database.write(|write| number_for(write, store)),
+    pub fn number_for(
+        &self,
+        store: &StoreId,
+        subject: &str,
+        quota: StoreQuota,
+    ) -> Result<Result<u64, NoStore>, StorageError> {
+        match self.number_of(store)? {
+            Some(number) => Ok(Ok(number)),
+            None => self.database.write(|write| number_for(write, store, subject, quota)),
         }
     }
 

@@ -2,71 +2,18 @@
 //! is lost, nothing is there twice, and everybody converges.
 
 use std::fs;
-use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use sds_server::{Grant, Relay, RelayConfig, Scope, Secret, mint};
-use sds_store::{DataStore, EntryId, ItemValue, ReplicaId, StoreError};
-use sds_sync::{ConnectOptions, LocalStore, MemoryPersistence, StoreId, SyncEngine, Token};
+use sds_store::{DataStore, ItemValue, ReplicaId};
+use sds_sync::{LocalStore, MemoryPersistence, SyncEngine};
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+mod support;
 
-fn id() -> StoreId {
-    StoreId::new("s").unwrap()
-}
-
-fn token() -> Token {
-    let secret = Secret::new("a secret of more than thirty-two characters").unwrap();
-    let lifetime = Duration::from_secs(3_600);
-    let (subject, scope) = ("desk".to_owned(), Scope::Write);
-    let grant = Grant { stores: id().into(), subject, scope, lifetime, issuer: None };
-    mint(&secret, &grant, SystemTime::now()).unwrap()
-}
-
-async fn relay(folder: &Path) -> Relay {
-    let secret = Secret::new("a secret of more than thirty-two characters").unwrap();
-    Relay::start(RelayConfig::new(secret, folder)).await.unwrap()
-}
-
-fn open(folder: &Path) -> SyncEngine {
-    SyncEngine::start(LocalStore::open_or_create(folder, &id()).unwrap())
-}
+use support::{PATIENCE, add_item, connect, engine, id, labels, relay, synced, writer};
 
 fn wake(memory: &MemoryPersistence) -> SyncEngine {
     SyncEngine::start(LocalStore::load(memory.clone()).unwrap())
-}
-
-fn connect(engine: &SyncEngine, relay: &Relay) {
-    engine.connect(ConnectOptions::new(relay.url(), token())).unwrap();
-}
-
-async fn synced(engine: &SyncEngine) {
-    let synced = engine.wait_until_synced(PATIENCE).await;
-    assert!(synced.is_ok(), "{synced:?}: {:?}", engine.status());
-}
-
-/// Adds an item as one change. As two, the copies could both make the first one, to the byte.
-fn add(engine: &SyncEngine, label: &str) -> EntryId {
-    let add = |store: &mut DataStore| {
-        store.transact(|store| {
-            let item = store.new_item_at(None, EntryId::ROOT, None)?;
-            store.set_label(item, label)?;
-            Ok::<_, StoreError>(item)
-        })
-    };
-    engine.edit(add).unwrap().unwrap()
-}
-
-fn labels(engine: &SyncEngine) -> Vec<String> {
-    let read = engine.read(|store| {
-        let root = store.root_item();
-        let items = root.inner_entries().filter(|entry| !entry.id().is_well_known());
-        let mut labels: Vec<String> = items.map(|item| item.label().into_owned()).collect();
-        labels.sort();
-        labels
-    });
-    read.unwrap()
 }
 
 fn replica(engine: &SyncEngine) -> ReplicaId {
@@ -104,11 +51,11 @@ async fn a_version_grows_with_devices_not_with_runs() {
     let relay = relay(home.path()).await;
     let mut expected = Vec::new();
     for run in 0..5 {
-        let desk = open(desk_dir.path());
+        let desk = engine(desk_dir.path());
         if run % 2 == 0 {
-            connect(&desk, &relay);
+            connect(&desk, &relay, writer("desk"));
         }
-        add(&desk, &run.to_string());
+        add_item(&desk, &run.to_string());
         expected.push(run.to_string());
         if run % 2 == 0 {
             synced(&desk).await;
@@ -124,27 +71,27 @@ async fn a_copied_file_takes_a_seat_of_its_own() {
     let dirs = [(); 3].map(|()| TempDir::new().unwrap());
     let [home, desk_dir, copy_dir] = dirs.each_ref().map(TempDir::path);
     let relay = relay(home).await;
-    let desk = open(desk_dir);
-    connect(&desk, &relay);
-    add(&desk, "shared");
+    let desk = engine(desk_dir);
+    connect(&desk, &relay, writer("desk"));
+    add_item(&desk, "shared");
     synced(&desk).await;
     desk.disconnect().await;
-    add(&desk, "unsent");
+    add_item(&desk, "unsent");
     desk.stop().await.unwrap();
-    let name = id().file_name();
+    let name = id("s").file_name();
     fs::copy(desk_dir.join(&name), copy_dir.join(&name)).unwrap();
 
-    let (desk, copy) = (open(desk_dir), open(copy_dir));
+    let (desk, copy) = (engine(desk_dir), engine(copy_dir));
     assert_ne!(replica(&desk), replica(&copy));
-    add(&desk, "at the desk");
-    add(&copy, "in the copy");
-    connect(&desk, &relay);
-    connect(&copy, &relay);
+    add_item(&desk, "at the desk");
+    add_item(&copy, "in the copy");
+    connect(&desk, &relay, writer("desk"));
+    connect(&copy, &relay, writer("desk"));
     converge(&desk, &copy, &["at the desk", "in the copy", "shared", "unsent"]).await;
     assert_eq!((authors(&desk), authors(&copy)), (2, 2));
     desk.stop().await.unwrap();
     copy.stop().await.unwrap();
-    let (desk, copy) = (open(desk_dir), open(copy_dir));
+    let (desk, copy) = (engine(desk_dir), engine(copy_dir));
     assert_eq!((authors(&desk), authors(&copy)), (2, 2));
     assert_ne!(replica(&desk), replica(&copy));
     relay.stop().await;
@@ -158,46 +105,46 @@ async fn a_restored_backup_loses_nothing_and_makes_nothing_twice() {
         let dirs = [(); 3].map(|()| TempDir::new().unwrap());
         let [home, desk_dir, other_dir] = dirs.each_ref().map(TempDir::path);
         let relay = relay(home).await;
-        let desk = open(desk_dir);
-        connect(&desk, &relay);
-        add(&desk, "1 sent");
+        let desk = engine(desk_dir);
+        connect(&desk, &relay, writer("desk"));
+        add_item(&desk, "1 sent");
         synced(&desk).await;
         desk.disconnect().await;
         let mut expected = vec!["1 sent"];
         if unsent {
-            add(&desk, "2 unsent");
+            add_item(&desk, "2 unsent");
             expected.push("2 unsent");
         }
         desk.stop().await.unwrap();
-        let path = desk_dir.join(id().file_name());
+        let path = desk_dir.join(id("s").file_name());
         let backup = fs::read(&path).unwrap();
 
-        let desk = open(desk_dir);
+        let desk = engine(desk_dir);
         let former = replica(&desk);
-        connect(&desk, &relay);
-        add(&desk, "3 after the backup");
+        connect(&desk, &relay, writer("desk"));
+        add_item(&desk, "3 after the backup");
         expected.push("3 after the backup");
         synced(&desk).await;
         desk.stop().await.unwrap();
         // Into the same file, so that its place says nothing.
         fs::write(&path, backup).unwrap();
 
-        let desk = open(desk_dir);
+        let desk = engine(desk_dir);
         assert_eq!(replica(&desk), former);
         if edits {
-            add(&desk, "4 after the restoration");
+            add_item(&desk, "4 after the restoration");
             expected.push("4 after the restoration");
         }
-        connect(&desk, &relay);
-        let other = open(other_dir);
-        connect(&other, &relay);
+        connect(&desk, &relay, writer("desk"));
+        let other = engine(other_dir);
+        connect(&other, &relay, writer("desk"));
         converge(&desk, &other, &expected).await;
         assert_ne!(replica(&desk), former);
-        add(&desk, "5 goes on");
+        add_item(&desk, "5 goes on");
         expected.push("5 goes on");
         converge(&desk, &other, &expected).await;
         desk.stop().await.unwrap();
-        let desk = open(desk_dir);
+        let desk = engine(desk_dir);
         assert_eq!(labels(&desk), expected);
         assert!(authors(&desk) <= 2);
         relay.stop().await;
@@ -208,18 +155,18 @@ async fn a_restored_backup_loses_nothing_and_makes_nothing_twice() {
 async fn text_that_a_clone_typed_keeps_its_place() {
     let home = TempDir::new().unwrap();
     let relay = relay(home.path()).await;
-    let memory = MemoryPersistence::new(id(), ReplicaId::new(7).unwrap());
+    let memory = MemoryPersistence::new(id("s"), ReplicaId::new(7).unwrap());
     let desk = wake(&memory);
-    let note = add(&desk, "note");
+    let note = add_item(&desk, "note");
     desk.edit(|store| store.write_value(note, "shared text")).unwrap().unwrap();
     desk.flush().await.unwrap();
     let clone = wake(&memory.copy());
     desk.edit(|store| store.change_value(note, 0..6, "desk's")).unwrap().unwrap();
     clone.edit(|store| store.change_value(note, 11..11, " of the clone")).unwrap().unwrap();
     clone.edit(|store| store.change_value(note, 12..14, "by")).unwrap().unwrap();
-    connect(&desk, &relay);
+    connect(&desk, &relay, writer("desk"));
     synced(&desk).await;
-    connect(&clone, &relay);
+    connect(&clone, &relay, writer("desk"));
     converge(&desk, &clone, &["note"]).await;
     let text = |engine: &SyncEngine| engine.read(|store| store.entry(note).unwrap().value());
     let expected = ItemValue::Text("desk's text by the clone".into());
@@ -234,22 +181,22 @@ async fn two_clones_that_edit_at_the_same_time_part_and_converge() {
     for round in 0..3 {
         let home = TempDir::new().unwrap();
         let relay = relay(home.path()).await;
-        let memory = MemoryPersistence::new(id(), ReplicaId::new(7).unwrap());
+        let memory = MemoryPersistence::new(id("s"), ReplicaId::new(7).unwrap());
         let desk = wake(&memory);
-        add(&desk, "before");
+        add_item(&desk, "before");
         desk.flush().await.unwrap();
         let clone = wake(&memory.copy());
         let mut expected = vec!["before".to_owned()];
         for number in 0..6 {
             if number == round {
-                connect(&desk, &relay);
+                connect(&desk, &relay, writer("desk"));
             }
             if number == 2 * round {
-                connect(&clone, &relay);
+                connect(&clone, &relay, writer("desk"));
             }
             for (engine, name) in [(&desk, "desk"), (&clone, "clone")] {
                 expected.push(format!("{name} {number}"));
-                add(engine, expected.last().unwrap());
+                add_item(engine, expected.last().unwrap());
             }
             tokio::time::sleep(Duration::from_millis(15)).await;
         }
@@ -271,23 +218,23 @@ async fn two_clones_that_edit_at_the_same_time_part_and_converge() {
 async fn a_backup_restored_twice_makes_its_unsent_edit_once() {
     let home = TempDir::new().unwrap();
     let relay = relay(home.path()).await;
-    let desk = MemoryPersistence::new(id(), ReplicaId::new(7).unwrap());
+    let desk = MemoryPersistence::new(id("s"), ReplicaId::new(7).unwrap());
     let backup = desk.copy();
     let engine = wake(&desk);
-    add(&engine, "at the desk");
-    connect(&engine, &relay);
+    add_item(&engine, "at the desk");
+    connect(&engine, &relay, writer("desk"));
     synced(&engine).await;
     let engine_of_backup = wake(&backup);
-    add(&engine_of_backup, "unsent");
+    add_item(&engine_of_backup, "unsent");
     engine_of_backup.flush().await.unwrap();
     drop(engine_of_backup);
 
     let mut expected = vec!["at the desk", "unsent"];
     for later in ["went on once", "went on twice"] {
         let restored = wake(&backup.copy());
-        connect(&restored, &relay);
+        connect(&restored, &relay, writer("desk"));
         converge(&engine, &restored, &expected).await;
-        add(&restored, later);
+        add_item(&restored, later);
         expected.push(later);
         converge(&engine, &restored, &expected).await;
         restored.stop().await.unwrap();

@@ -345,3 +345,104 @@ async fn frames_past_their_size_are_refused_and_counted() {
     assert_eq!(home.hits(Limit::FrameBytes), 2);
     home.relay.stop().await;
 }
+
+fn hash_of(bytes: &[u8]) -> [u8; 32] {
+    use sha2::Digest;
+    sha2::Sha256::digest(bytes).into()
+}
+
+/// Offers a blob of the store `s`, and sends it if it is wanted; says what came of it.
+async fn put(connection: &Connection, store: &str, bytes: &[u8]) -> Result<(), RefusalCode> {
+    let (hash, size) = (hash_of(bytes), bytes.len() as u64);
+    let offer = ClientFrame::OfferBlob { store: store.to_owned(), hash, size };
+    let mut stream = Stream::begin(connection, offer).await;
+    match stream.next().await {
+        RelayFrame::BlobWantedFrom { .. } => {}
+        RelayFrame::Refused { code, .. } => return Err(RefusalCode::from_number(code)),
+        frame => panic!("{frame:?}"),
+    }
+    let chunk = ClientFrame::BlobChunk { bytes: bytes.to_vec().into() };
+    stream.sender.send(&chunk).await.unwrap();
+    assert_eq!(stream.next().await, RelayFrame::BlobStored);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_past_its_size_or_the_room_of_its_store_is_refused_as_too_large() {
+    let home = Home::with(|limits| (limits.blob_bytes, limits.blob_bytes_per_store) = (100, 250));
+    let home = home.await;
+    let connection = home.connect().await;
+    let _stores =
+        (Stream::open(&connection, "s", "ann").await, Stream::open(&connection, "t", "ann").await);
+    assert_eq!(put(&connection, "s", &[1; 101]).await, Err(RefusalCode::TooLarge));
+    assert_eq!(home.hits(Limit::BlobBytes), 1);
+    put(&connection, "s", &[1; 100]).await.unwrap();
+    put(&connection, "s", &[2; 100]).await.unwrap();
+    assert_eq!(put(&connection, "s", &[3; 51]).await, Err(RefusalCode::TooLarge));
+    assert_eq!(home.hits(Limit::BlobBytesPerStore), 1);
+    put(&connection, "s", &[4; 50]).await.unwrap();
+    put(&connection, "t", &[3; 51]).await.unwrap();
+    home.relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stores_past_the_bound_do_not_begin_and_those_that_are_there_go_on() {
+    for limit in [Limit::Stores, Limit::StoresPerSubject] {
+        let home = Home::with(|limits| match limit {
+            Limit::Stores => limits.stores = 2,
+            _ => limits.stores_per_subject = 2,
+        });
+        let home = home.await;
+        let connection = home.connect().await;
+        let mut first = Stream::open(&connection, "a", "ann").await;
+        first.send(change(1, 0)).await;
+        first.stored(1, 1).await;
+        let _second = Stream::open(&connection, "b", "ann").await;
+        put(&connection, "b", b"a blob begins a store too").await.unwrap();
+        let mut third = Stream::open(&connection, "c", "ann").await;
+        third.send(change(1, 0)).await;
+        assert_eq!(third.refused().await, RefusalCode::Busy, "{limit:?}");
+        assert_eq!(home.hits(limit), 1);
+        let mut third = Stream::open(&connection, "c", "ann").await;
+        assert_eq!(put(&connection, "c", b"blob").await, Err(RefusalCode::Busy));
+        first.send(change(1, 1)).await;
+        first.stored(1, 2).await;
+        let other = home.connect().await;
+        let mut others = Stream::open(&other, "d", "bob").await;
+        others.send(change(1, 0)).await;
+        if limit == Limit::Stores {
+            assert_eq!(others.refused().await, RefusalCode::Busy);
+        } else {
+            others.stored(1, 1).await;
+        }
+        // Who deletes one may begin another.
+        assert!(home.relay.delete_store(&StoreId::new("b").unwrap()).unwrap());
+        if limit == Limit::StoresPerSubject {
+            third.send(change(1, 0)).await;
+            third.stored(1, 1).await;
+        }
+        home.relay.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_only_reads_begins_no_store() {
+    let home = Home::with(|_| {}).await;
+    let connection = home.connect().await;
+    let grant = Grant {
+        stores: StoreId::new("s").unwrap().into(),
+        subject: "ann".to_owned(),
+        scope: Scope::Read,
+        lifetime: Duration::from_secs(3_600),
+        issuer: None,
+    };
+    let token = mint(&secret(), &grant, SystemTime::now()).unwrap();
+    let version = Version::new().encode().into();
+    let open = ClientFrame::Open { protocol: 3, store: "s".to_owned(), token, version };
+    let mut stream = Stream::begin(&connection, open).await;
+    assert!(matches!(stream.next().await, RelayFrame::Opened { .. }));
+    let get = ClientFrame::GetBlobFrom { store: "s".to_owned(), hash: [1; 32], offset: 0 };
+    assert_eq!(Stream::begin(&connection, get).await.next().await, RelayFrame::BlobMissing);
+    assert_eq!(home.relay.log().number_of(&StoreId::new("s").unwrap()).unwrap(), None);
+    home.relay.stop().await;
+}

@@ -4,61 +4,19 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, SystemTime};
 
-use sds_server::{Grant, Relay, RelayConfig, Scope, Secret, mint};
+use sds_server::{Relay, RelayConfig, Scope};
 use sds_store::{EntryId, TextField};
 use sds_sync::presence::{Cursor, Focus, FocusProperty, PeerPresence, PresenceState};
-use sds_sync::{ConnectOptions, LocalStore, RelayUrl, StoreId, SyncEngine, Token};
+use sds_sync::{RelayUrl, SyncEngine};
 use tempfile::TempDir;
+
+mod support;
+
+use support::{LIFETIME, PATIENCE, has_name, named, present, secret, sees, token_of};
 
 /// Says where the relay is, to the process that is to be the second one.
 const RELAY: &str = "SDS_TEST_RELAY";
-
-const PATIENCE: Duration = Duration::from_secs(20);
-
-fn secret() -> Secret {
-    Secret::new("a secret of more than thirty-two characters").unwrap()
-}
-
-fn token(subject: &str, scope: Scope) -> Token {
-    let lifetime = Duration::from_secs(3_600);
-    let (store, subject) = (StoreId::new("s").unwrap(), subject.to_owned());
-    let grant = Grant { stores: store.into(), subject, scope, lifetime, issuer: None };
-    mint(&secret(), &grant, SystemTime::now()).unwrap()
-}
-
-async fn engine(folder: &TempDir, url: RelayUrl, token: Token) -> SyncEngine {
-    let id = StoreId::new("s").unwrap();
-    let engine = SyncEngine::start(LocalStore::open_or_create(folder.path(), &id).unwrap());
-    engine.connect(ConnectOptions::new(url, token)).unwrap();
-    engine.wait_until_synced(PATIENCE).await.unwrap();
-    engine
-}
-
-fn named(name: &str) -> PresenceState {
-    PresenceState { name: Some(name.to_owned()), ..PresenceState::default() }
-}
-
-/// Waits until `engine` sees what the test expects.
-async fn sees(engine: &SyncEngine, is_it: impl Fn(&[PeerPresence]) -> bool) -> Vec<PeerPresence> {
-    let mut changed = engine.watch_presence();
-    let waiting = async {
-        loop {
-            let peers = engine.presence();
-            if is_it(&peers) {
-                return peers;
-            }
-            changed.changed().await.unwrap();
-        }
-    };
-    let seen = tokio::time::timeout(PATIENCE, waiting).await;
-    seen.unwrap_or_else(|_| panic!("{:?}", engine.presence()))
-}
-
-fn has_name(name: &str) -> impl Fn(&[PeerPresence]) -> bool {
-    move |peers| peers.iter().any(|peer| peer.state.name.as_deref() == Some(name))
-}
 
 /// A line at a time to and from the other process.
 struct Other {
@@ -110,7 +68,9 @@ fn main() {
 /// told its name, until it is told no more.
 async fn be_the_other_process(url: &str) {
     let folder = TempDir::new().unwrap();
-    let engine = engine(&folder, url.parse().unwrap(), token("other", Scope::Write)).await;
+    let engine =
+        present(folder.path(), url.parse().unwrap(), token_of("other", Scope::Write, LIFETIME))
+            .await;
     let engine = Arc::new(engine);
     let (seen, mut out) = (Arc::clone(&engine), std::io::stdout());
     let mut presence = engine.watch_presence();
@@ -149,7 +109,7 @@ fn describe(engine: &SyncEngine) -> String {
 async fn two_processes_see_each_other_come_move_and_go() {
     let (home, folder) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let relay = Relay::start(RelayConfig::new(secret(), home.path())).await.unwrap();
-    let ann = engine(&folder, relay.url(), token("ann", Scope::Write)).await;
+    let ann = present(folder.path(), relay.url(), token_of("ann", Scope::Write, LIFETIME)).await;
     let note = ann.edit(|store| {
         let note = store.new_item_at(None, EntryId::ROOT, None)?;
         store.write_value(note, "milk and bread")?;
@@ -172,7 +132,7 @@ async fn two_processes_see_each_other_come_move_and_go() {
     ann.stop().await.unwrap();
     other.says("");
 
-    let ann = engine(&folder, relay.url(), token("ann", Scope::Write)).await;
+    let ann = present(folder.path(), relay.url(), token_of("ann", Scope::Write, LIFETIME)).await;
     sees(&ann, has_name("Bob")).await;
     ann.stop().await.unwrap();
     other.child.kill().unwrap();

@@ -1,89 +1,30 @@
 //! Stores that are kept equal over a relay: real QUIC on loopback, real files.
 
 use std::io::Read;
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use sds_engine::BlobHash;
 use sds_server::{CertificateSource, Grant, Relay, RelayConfig, Scope, Secret, mint};
-use sds_store::{EntryId, ItemValue, StoreError};
+use sds_store::ItemValue;
 use sds_sync::{
-    BlobFetch, CertificateHash, ConnectOptions, ConnectionState, LocalStore, RefusalCode, RelayUrl,
-    StoreId, SyncEngine, SyncError, Token, Trust,
+    BlobFetch, CertificateHash, ConnectOptions, ConnectionState, RefusalCode, RelayUrl, SyncEngine,
+    SyncError, Token, Trust,
 };
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+mod support;
 
-fn secret() -> Secret {
-    Secret::new("a secret of more than thirty-two characters").unwrap()
-}
-
-fn id(text: &str) -> StoreId {
-    StoreId::new(text).unwrap()
-}
+use support::{
+    LIFETIME, PATIENCE, add_item, connect, engine, engine_of, folder, id, labels, relay, secret,
+    shows, synced,
+};
 
 fn grant(store: &str, scope: Scope) -> Grant {
-    let lifetime = Duration::from_secs(3_600);
-    Grant { stores: id(store).into(), subject: "desk".to_owned(), scope, lifetime, issuer: None }
+    support::grant(store, "desk", scope, LIFETIME)
 }
 
 fn token(store: &str, scope: Scope) -> Token {
     mint(&secret(), &grant(store, scope), SystemTime::now()).unwrap()
-}
-
-async fn relay(folder: &Path) -> Relay {
-    Relay::start(RelayConfig::new(secret(), folder)).await.unwrap()
-}
-
-fn engine(folder: &TempDir, store: &str) -> SyncEngine {
-    SyncEngine::start(LocalStore::open_or_create(folder.path(), &id(store)).unwrap())
-}
-
-fn folder() -> TempDir {
-    TempDir::new().unwrap()
-}
-
-fn add_item(engine: &SyncEngine, label: &str) -> EntryId {
-    let added = engine.edit(|store| {
-        store.transact(|store| {
-            let item = store.new_item_at(None, EntryId::ROOT, None)?;
-            store.set_label(item, label)?;
-            Ok::<_, StoreError>(item)
-        })
-    });
-    added.unwrap().unwrap()
-}
-
-fn labels(engine: &SyncEngine) -> Vec<String> {
-    let read = engine.read(|store| {
-        let root = store.root_item();
-        let items = root.inner_entries().filter(|entry| !entry.id().is_well_known());
-        let mut labels: Vec<String> = items.map(|item| item.label().into_owned()).collect();
-        labels.sort();
-        labels
-    });
-    read.unwrap()
-}
-
-fn connect(engine: &SyncEngine, relay: &Relay, token: Token) {
-    engine.connect(ConnectOptions::new(relay.url(), token)).unwrap();
-}
-
-async fn synced(engine: &SyncEngine) {
-    engine.wait_until_synced(PATIENCE).await.unwrap();
-}
-
-/// Waits until `engine` shows `expected`; fails the test if it never does.
-async fn shows(engine: &SyncEngine, expected: &[&str]) {
-    let mut status = engine.watch_status();
-    let wait = async {
-        while labels(engine) != expected {
-            status.changed().await.unwrap();
-        }
-    };
-    let waited = tokio::time::timeout(PATIENCE, wait).await;
-    assert!(waited.is_ok(), "{:?}, not {expected:?}", labels(engine));
 }
 
 async fn reaches(engine: &SyncEngine, is_reached: impl Fn(&ConnectionState) -> bool) {
@@ -97,7 +38,7 @@ async fn reaches(engine: &SyncEngine, is_reached: impl Fn(&ConnectionState) -> b
 async fn edits_travel_to_the_others_and_survive_a_restart_of_everything() {
     let (home, ann_dir, bob_dir) = (folder(), folder(), folder());
     let first = relay(home.path()).await;
-    let (desk, phone) = (engine(&ann_dir, "s"), engine(&bob_dir, "s"));
+    let (desk, phone) = (engine_of(ann_dir.path(), "s"), engine_of(bob_dir.path(), "s"));
     add_item(&desk, "made offline");
     connect(&desk, &first, token("s", Scope::Write));
     connect(&phone, &first, token("s", Scope::Write));
@@ -115,11 +56,11 @@ async fn edits_travel_to_the_others_and_survive_a_restart_of_everything() {
     // Nobody else is online, and the relay is a new one on the old folder.
     let second = relay(home.path()).await;
     let late_dir = folder();
-    let late = engine(&late_dir, "s");
+    let late = engine_of(late_dir.path(), "s");
     connect(&late, &second, token("s", Scope::Read));
     synced(&late).await;
     assert_eq!(labels(&late), ["from phone", "made offline"]);
-    let desk = engine(&ann_dir, "s");
+    let desk = engine_of(ann_dir.path(), "s");
     assert_eq!(labels(&desk), ["from phone", "made offline"], "before any connection");
     late.stop().await.unwrap();
     second.stop().await;
@@ -129,7 +70,7 @@ async fn edits_travel_to_the_others_and_survive_a_restart_of_everything() {
 async fn stores_on_one_relay_are_apart() {
     let (home, ann_dir, bob_dir) = (folder(), folder(), folder());
     let relay = relay(home.path()).await;
-    let (desk, phone) = (engine(&ann_dir, "a/b"), engine(&bob_dir, "a_b"));
+    let (desk, phone) = (engine_of(ann_dir.path(), "a/b"), engine_of(bob_dir.path(), "a_b"));
     connect(&desk, &relay, token("a/b", Scope::Write));
     connect(&phone, &relay, token("a_b", Scope::Write));
     add_item(&desk, "for a/b");
@@ -143,7 +84,7 @@ async fn stores_on_one_relay_are_apart() {
 async fn bad_tokens_are_refused_for_good() {
     let (home, dir) = (folder(), folder());
     let relay = relay(home.path()).await;
-    let engine = engine(&dir, "s");
+    let engine = engine_of(dir.path(), "s");
     let other = Secret::new(&"x".repeat(32)).unwrap();
     let foreign = mint(&other, &grant("s", Scope::Write), SystemTime::now()).unwrap();
     let past = SystemTime::now() - Duration::from_secs(7_200);
@@ -173,7 +114,7 @@ async fn bad_tokens_are_refused_for_good() {
 async fn a_reader_receives_but_cannot_send() {
     let (home, ann_dir, bob_dir) = (folder(), folder(), folder());
     let relay = relay(home.path()).await;
-    let (desk, phone) = (engine(&ann_dir, "s"), engine(&bob_dir, "s"));
+    let (desk, phone) = (engine_of(ann_dir.path(), "s"), engine_of(bob_dir.path(), "s"));
     connect(&desk, &relay, token("s", Scope::Write));
     connect(&phone, &relay, token("s", Scope::Read));
     synced(&phone).await;
@@ -193,7 +134,7 @@ async fn a_reader_receives_but_cannot_send() {
 async fn a_token_that_expires_ends_the_session() {
     let (home, dir) = (folder(), folder());
     let relay = relay(home.path()).await;
-    let engine = engine(&dir, "s");
+    let engine = engine_of(dir.path(), "s");
     let short = Grant { lifetime: Duration::from_secs(2), ..grant("s", Scope::Write) };
     connect(&engine, &relay, mint(&secret(), &short, SystemTime::now()).unwrap());
     synced(&engine).await;
@@ -208,7 +149,7 @@ async fn a_token_that_expires_ends_the_session() {
 async fn a_client_comes_back_after_the_relay_and_brings_what_was_edited_meanwhile() {
     let (home, ann_dir, bob_dir) = (folder(), folder(), folder());
     let first = relay(home.path()).await;
-    let (desk, phone) = (engine(&ann_dir, "s"), engine(&bob_dir, "s"));
+    let (desk, phone) = (engine_of(ann_dir.path(), "s"), engine_of(bob_dir.path(), "s"));
     connect(&desk, &first, token("s", Scope::Write));
     synced(&desk).await;
     let listen = first.local_addr();
@@ -231,7 +172,7 @@ async fn a_client_comes_back_after_the_relay_and_brings_what_was_edited_meanwhil
 async fn blobs_reach_those_who_lack_them_even_when_their_author_has_left() {
     let (home, ann_dir, bob_dir) = (folder(), folder(), folder());
     let relay = relay(home.path()).await;
-    let (desk, phone) = (engine(&ann_dir, "s"), engine(&bob_dir, "s"));
+    let (desk, phone) = (engine_of(ann_dir.path(), "s"), engine_of(bob_dir.path(), "s"));
     let content: Vec<u8> = (0..3_000_001_u32).map(|n| n.to_le_bytes()[1]).collect();
     let item = add_item(&desk, "large");
     desk.edit(|store| store.write_value(item, content.as_slice())).unwrap().unwrap();
@@ -243,7 +184,7 @@ async fn blobs_reach_those_who_lack_them_even_when_their_author_has_left() {
     synced(&phone).await;
     phone.stop().await.unwrap();
     relay.stop().await;
-    let phone = engine(&bob_dir, "s");
+    let phone = engine_of(bob_dir.path(), "s");
     let blob = phone.read(|store| {
         let item = store.entry_with_id(item).unwrap();
         assert!(!matches!(item.value(), ItemValue::None));
@@ -256,7 +197,7 @@ async fn blobs_reach_those_who_lack_them_even_when_their_author_has_left() {
 async fn a_large_value_comes_from_a_stream_and_goes_into_one_when_it_is_asked_for() {
     let (home, ann_dir, bob_dir) = (folder(), folder(), folder());
     let relay = relay(home.path()).await;
-    let (desk, phone) = (engine(&ann_dir, "s"), engine(&bob_dir, "s"));
+    let (desk, phone) = (engine_of(ann_dir.path(), "s"), engine_of(bob_dir.path(), "s"));
     let content: Vec<u8> = (0..9_000_001_u32).map(|n| (n % 253) as u8).collect();
     let blob = desk.write_blob(content.as_slice(), false).unwrap();
     let item = add_item(&desk, "film");
@@ -285,7 +226,7 @@ async fn a_large_value_comes_from_a_stream_and_goes_into_one_when_it_is_asked_fo
 async fn a_blob_leaves_the_file_with_its_last_reference_and_comes_back_with_the_next() {
     let (home, ann_dir, bob_dir) = (folder(), folder(), folder());
     let relay = relay(home.path()).await;
-    let (desk, phone) = (engine(&ann_dir, "s"), engine(&bob_dir, "s"));
+    let (desk, phone) = (engine_of(ann_dir.path(), "s"), engine_of(bob_dir.path(), "s"));
     let content = vec![7_u8; 60_000];
     let (one, two) = (add_item(&desk, "one"), add_item(&desk, "two"));
     for item in [one, two] {
@@ -316,7 +257,7 @@ async fn a_blob_leaves_the_file_with_its_last_reference_and_comes_back_with_the_
         status.changed().await.unwrap();
     }
     phone.stop().await.unwrap();
-    let phone = engine(&bob_dir, "s");
+    let phone = engine_of(bob_dir.path(), "s");
     assert!(has(&phone), "what is referred to survives a restart");
     relay.stop().await;
 }
@@ -325,7 +266,7 @@ async fn a_blob_leaves_the_file_with_its_last_reference_and_comes_back_with_the_
 async fn only_the_trusted_relay_is_talked_to() {
     let (home, dir) = (folder(), folder());
     let relay = relay(home.path()).await;
-    let engine = engine(&dir, "s");
+    let engine = engine_of(dir.path(), "s");
     let pin = CertificateHash::from_bytes([7; 32]);
     let url = RelayUrl::new("127.0.0.1", relay.local_addr().port(), Some(pin)).unwrap();
     engine.connect(ConnectOptions::new(url, token("s", Scope::Write))).unwrap();
@@ -354,7 +295,7 @@ async fn a_relay_with_a_certificate_from_an_authority_is_trusted_by_its_file() {
     let files = CertificateSource::Files { chain: path("chain.pem"), key: path("key.pem") };
     let config = RelayConfig { certificate: files, ..RelayConfig::new(secret(), home.path()) };
     let relay = Relay::start(config).await.unwrap();
-    let engine = engine(&dir, "s");
+    let engine = engine_of(dir.path(), "s");
     let url = RelayUrl::new("127.0.0.1", relay.local_addr().port(), None).unwrap();
     let options = ConnectOptions {
         trust: Trust::CaFile(path("ca.pem")),
@@ -372,7 +313,7 @@ async fn many_edits_of_many_replicas_become_equal_everywhere() {
     let home = folder();
     let relay = relay(home.path()).await;
     let folders: Vec<TempDir> = (0..REPLICAS).map(|_| folder()).collect();
-    let engines: Vec<SyncEngine> = folders.iter().map(|folder| engine(folder, "s")).collect();
+    let engines: Vec<SyncEngine> = folders.iter().map(|folder| engine(folder.path())).collect();
     for engine in &engines {
         connect(engine, &relay, token("s", Scope::Write));
     }
@@ -402,7 +343,7 @@ async fn many_edits_of_many_replicas_become_equal_everywhere() {
 async fn a_deleted_store_is_refused_until_the_deletion_is_taken_back() {
     let (home, dir) = (folder(), folder());
     let relay = relay(home.path()).await;
-    let (desk, other) = (engine(&dir, "s"), engine(&dir, "other"));
+    let (desk, other) = (engine_of(dir.path(), "s"), engine_of(dir.path(), "other"));
     for (engine, store) in [(&desk, "s"), (&other, "other")] {
         add_item(engine, "made before");
         connect(engine, &relay, token(store, Scope::Write));
@@ -431,7 +372,7 @@ async fn a_deleted_store_is_refused_until_the_deletion_is_taken_back() {
 async fn after_a_restored_backup_clients_heal_the_gap() {
     let (home, ann_dir, bob_dir) = (folder(), folder(), folder());
     let first = relay(home.path()).await;
-    let (desk, phone) = (engine(&ann_dir, "s"), engine(&bob_dir, "s"));
+    let (desk, phone) = (engine_of(ann_dir.path(), "s"), engine_of(bob_dir.path(), "s"));
     connect(&desk, &first, token("s", Scope::Write));
     connect(&phone, &first, token("s", Scope::Write));
     let backup = home.path().join("backup");
@@ -467,7 +408,7 @@ async fn after_a_restored_backup_clients_heal_the_gap() {
     let second = Relay::start(config).await.unwrap();
     // Nothing new is said, so only the gap can be what is sent.
     let late_dir = folder();
-    let late = engine(&late_dir, "s");
+    let late = engine_of(late_dir.path(), "s");
     connect(&late, &second, token("s", Scope::Read));
     shows(&late, &expected).await;
     assert_eq!(second.log().summary(&id("s")).unwrap().unwrap().changes, 120);

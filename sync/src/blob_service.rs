@@ -13,7 +13,8 @@ use crate::message::{ClientFrame, RefusalCode, RelayFrame};
 use crate::serving_session::Refusal;
 use crate::transport::{FrameReceiver, FrameSender, StreamError};
 
-const STORAGE_FAILED: Refusal =
+/// The file of this side fails.
+pub const STORAGE_FAILED: Refusal =
     Refusal::new(RefusalCode::StorageFailed, "this side cannot read or write its file");
 const TOO_SLOW: Refusal =
     Refusal::new(RefusalCode::Busy, "the bytes of the blob came too slowly; try again later");
@@ -28,8 +29,22 @@ pub trait BlobDoor: Sync {
     /// Why it may not.
     fn check(&self, writing: bool) -> Result<(), Refusal>;
 
-    /// The blobs; nothing if the disk fails.
-    fn open(&self) -> impl Future<Output = Option<Arc<dyn BlobStorage>>> + Send;
+    /// The blobs; none if there can be none yet.
+    ///
+    /// # Errors
+    /// Why there is no place for one, or that the disk fails.
+    fn open(
+        &self,
+        writing: bool,
+    ) -> impl Future<Output = Result<Option<Arc<dyn BlobStorage>>, Refusal>> + Send;
+
+    /// Whether there is room for a blob that is not here yet.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn admit(&self, _offer: Offer) -> impl Future<Output = Result<(), Refusal>> + Send {
+        std::future::ready(Ok(()))
+    }
 
     /// Hears of what has passed, for whoever counts it.
     fn note(&self, _passed: BlobPassed) {}
@@ -97,12 +112,14 @@ async fn put(
     receiver: &mut FrameReceiver,
 ) -> Result<(), Option<Refusal>> {
     let Offer { hash, size, can_resume } = offer;
-    let blobs = open(door, true).await?;
+    door.check(true)?;
+    let blobs = door.open(true).await?.ok_or(STORAGE_FAILED)?;
     if size > BLOB_BYTES_MAX {
         return Err(Some(Refusal::new(RefusalCode::TooLarge, "the blob is too large")));
     }
     let looked = Arc::clone(&blobs);
     if blocking(move || looked.find(&hash)).await?.map_err(|_| STORAGE_FAILED)?.is_none() {
+        door.admit(offer).await?;
         let writer = if can_resume {
             blocking(move || BlobWriter::resume(blobs, hash, size)).await?
         } else {
@@ -152,7 +169,10 @@ async fn get(
     mut offset: u64,
     sender: &mut FrameSender,
 ) -> Result<(), Option<Refusal>> {
-    let blobs = open(door, false).await?;
+    door.check(false)?;
+    let Some(blobs) = door.open(false).await? else {
+        return send(sender, RelayFrame::BlobMissing).await;
+    };
     let looked = Arc::clone(&blobs);
     let found = blocking(move || looked.find(&hash)).await?.map_err(|_| STORAGE_FAILED)?;
     let Some(content) = found else {
@@ -172,15 +192,6 @@ async fn get(
         send(sender, RelayFrame::BlobChunk { bytes: bytes.into() }).await?;
     }
     Ok(())
-}
-
-/// The blobs of the store, if the client may do this.
-async fn open(
-    door: &impl BlobDoor,
-    writing: bool,
-) -> Result<Arc<dyn BlobStorage>, Option<Refusal>> {
-    door.check(writing)?;
-    door.open().await.ok_or(Some(STORAGE_FAILED))
 }
 
 fn refusal_for(error: BlobError) -> Refusal {

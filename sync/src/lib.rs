@@ -19,7 +19,6 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::unreachable))]
 
 pub mod access;
-mod allowance;
 mod backoff;
 pub mod blob_rows;
 mod blob_service;
@@ -41,6 +40,7 @@ mod place;
 pub mod presence;
 pub mod process;
 mod random;
+pub mod rate;
 mod read_only;
 mod reconnect;
 mod seat;
@@ -52,9 +52,8 @@ mod synced_store;
 pub mod transport;
 mod write_queue;
 
-pub use allowance::Allowance;
 pub use backoff::Backoff;
-pub use blob_service::{BlobDoor, BlobPassed, Offer, serve_get, serve_put};
+pub use blob_service::{BlobDoor, BlobPassed, Offer, STORAGE_FAILED, serve_get, serve_put};
 pub use blob_storage::{BlobError, BlobReader, BlobStorage, BlobWriter, Claims};
 pub use certificate::{CertificateError, CertificateSource};
 pub use link::{Link, LinkError};

@@ -106,6 +106,9 @@ pub const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 /// The same for all streams of a client that has opened no store yet.
 pub const STRANGER_WINDOW_BYTES: u32 = 256 << 10;
 
+/// How many bytes of packets the system is asked to keep for an endpoint that takes connections, each way.
+pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+
 /// How many first packets of clients may wait to be looked at.
 pub const INCOMING_MAX: usize = 4_096;
 

@@ -34,6 +34,9 @@ pub(super) struct Device {
     pub(super) user: u8,
     /// Whether it was another user's before: then ids of its file may belong to that one.
     pub(super) has_changed_hands: bool,
+    /// Whether others may have what it has made and not sent. Such a device does not change hands: what
+    /// would be made again under another name then is still there under its own.
+    pub(super) is_shared: bool,
     pub(super) token: Token,
     pub(super) claims: Claims,
     pub(super) backup: Option<(Vec<u8>, Claims)>,

@@ -170,8 +170,10 @@ impl World {
             SimStep::Grant { at, user, may_write } => {
                 let number = self.device(at);
                 let device = &mut self.devices[number];
-                device.has_changed_hands |= device.user != user % USERS;
-                device.user = user % USERS;
+                if !device.is_shared {
+                    device.has_changed_hands |= device.user != user % USERS;
+                    device.user = user % USERS;
+                }
                 let scope = if may_write { Scope::Write } else { Scope::Read };
                 device.token = self.relay.token(&self.id, (device.user, scope), now);
             }
@@ -246,7 +248,9 @@ impl World {
         if self.devices.len() >= DEVICES_MAX {
             return;
         }
-        let device = &self.devices[number];
+        let device = &mut self.devices[number];
+        device.is_shared = true;
+        let (user, has_changed_hands) = (device.user, device.has_changed_hands);
         let place = match self.copies {
             Copies::InPlace => device.disk.place(),
             Copies::Elsewhere => place(&mut self.context),
@@ -255,15 +259,19 @@ impl World {
         claims.notes.truncate(claims.notes_on_disk);
         let disk = super::Disk::new(device.disk.image(), place);
         let mut context = std::mem::replace(&mut self.context, super::Context::new(0));
-        self.add_device(disk, claims, &mut context);
+        self.add_device(disk, claims, user, &mut context);
+        if let Some(device) = self.devices.last_mut() {
+            (device.is_shared, device.has_changed_hands) = (true, has_changed_hands);
+        }
         self.context = context;
     }
 
     /// Somebody writes a patch of what is on disk, for somebody else.
     fn hand(&mut self, from: usize, to: usize) {
-        if self.copies == Copies::InPlace {
+        if self.copies == Copies::InPlace || self.devices[from].has_changed_hands {
             return;
         }
+        self.devices[from].is_shared = true;
         let known = self.devices[to].process.as_ref();
         let known = known.map(|process| process.store.store().version().clone());
         let (device, context) = (&mut self.devices[from], &mut self.context);

@@ -28,9 +28,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Takes connections until it is dropped.
 pub(super) async fn serve(listener: TcpListener, router: Router, metrics: Arc<Metrics>) {
-    let router = router
-        .layer(DefaultBodyLimit::max(ADMIN_BODY_BYTES_MAX))
-        .layer(from_fn(move |request, next| in_time(request, next)));
+    let router = router.layer(DefaultBodyLimit::max(ADMIN_BODY_BYTES_MAX)).layer(from_fn(in_time));
     let places = Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX));
     let mut connections = tokio::task::JoinSet::new();
     loop {

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::store_blobs::StoreBlobs;
-use crate::store_log::{Appender, Author};
+use crate::store_log::{Appender, Author, StoreQuota};
 
 fn store(name: &str) -> StoreId {
     StoreId::new(name).unwrap()
@@ -37,7 +37,11 @@ fn add(log: &StoreLog, store: &StoreId, starts: std::ops::Range<u64>) {
 }
 
 fn blobs(log: &Arc<StoreLog>, name: &str) -> Arc<dyn BlobStorage> {
-    Arc::new(StoreBlobs::of(Arc::clone(log), &store(name)).unwrap().unwrap())
+    Arc::new(
+        StoreBlobs::begin_for(Arc::clone(log), &store(name), "ann", StoreQuota::UNLIMITED)
+            .unwrap()
+            .unwrap(),
+    )
 }
 
 /// A relay's folder with two stores, one of them with a blob.

@@ -35,6 +35,30 @@ pub struct CommandLine {
 pub enum Command {
     /// Prints a token that opens stores.
     Token(TokenArgs),
+    /// Writes all that a relay keeps, which does not run, to one file. One that runs makes a backup
+    /// when its admin listener is asked to.
+    Backup {
+        /// The file, which must not be there yet.
+        to: PathBuf,
+    },
+    /// Restores a backup into the data folder, which must have no data of a relay yet.
+    Restore {
+        /// The backup.
+        from: PathBuf,
+    },
+    /// Looks whether a backup is whole.
+    Verify {
+        /// The backup.
+        from: PathBuf,
+    },
+    /// Looks whether the data of a relay that does not run are sound, and changes nothing.
+    Check,
+    /// Asks the relay of this configuration, at its admin listener, whether it is alive.
+    Health {
+        /// Whether it is ready for clients, rather.
+        #[arg(long)]
+        ready: bool,
+    },
 }
 
 /// Where the relay listens and keeps its data.

@@ -178,3 +178,33 @@ fn a_folder_that_cannot_be_made_is_told() {
     let problems = home.gather(&[], &[(SECRET_VARIABLE, SECRET)]).unwrap().problems();
     assert!(matches!(&problems[..], [ConfigError::Folder { .. }]), "{problems:?}");
 }
+
+/// The example is the reference of the operator: it has to be whole and true.
+#[test]
+fn the_example_names_every_key_with_its_default() {
+    let example = include_str!("../../deploy/relay.toml");
+    let settings: Settings = toml::from_str(example).unwrap();
+    assert_eq!(settings, Settings::default());
+    // Without the # before those that have no default it is good too, and then nothing is lacking.
+    let is_key = |line: &str| line.starts_with(|first: char| first == '[' || first.is_lowercase());
+    let lines = example
+        .lines()
+        .filter(|line| *line != "keys = []")
+        .map(|line| line.strip_prefix('#').filter(|rest| is_key(rest)).unwrap_or(line));
+    let full: Settings = toml::from_str(&lines.collect::<Vec<_>>().join("\n")).unwrap();
+    let Settings { issuer, signing_key, tls, keys, admin, .. } = full;
+    assert!(issuer.is_some() && signing_key.is_some() && tls.is_some() && admin.port.is_some());
+    assert_eq!(keys.len(), 2);
+    let table: toml::Table = toml::from_str(example).unwrap();
+    let defaults: toml::Table = Settings::default().to_toml().parse().unwrap();
+    for section in ["", "admin", "limits"] {
+        let of = |table: &toml::Table| -> Vec<String> {
+            let table = if section.is_empty() { table } else { table[section].as_table().unwrap() };
+            table.keys().cloned().collect()
+        };
+        let mut keys = (of(&table), of(&defaults));
+        keys.0.sort();
+        keys.1.sort();
+        assert_eq!(keys.0, keys.1, "{section}");
+    }
+}

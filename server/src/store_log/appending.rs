@@ -20,9 +20,10 @@ use sds_sync::{Chain, RefusalCode, StoreId};
 
 use super::page::{self, PagesTable};
 use super::tables::{
-    OWNERS, PAGES, STARTS, STATES, State, VERSIONS, milliseconds, number_for, state,
+    NoStore, OWNERS, PAGES, STARTS, STATES, State, StoreQuota, VERSIONS, milliseconds, number_for,
+    state,
 };
-use crate::limits::{COMPARE_BYTES_MAX, PAGE_CHANGES_MAX};
+use crate::limits::{COMPARE_BYTES_MAX, Limit, PAGE_CHANGES_MAX};
 
 /// How many pages are kept at hand to compare changes with.
 const PAGES_AT_HAND: usize = 4;
@@ -52,6 +53,8 @@ pub struct Appended {
     pub foreign: Vec<(ReplicaId, u64)>,
     /// Why the rest was not taken, if something was wrong.
     pub refused: Option<RefusalCode>,
+    /// The limit that was met, if that is why.
+    pub limit: Option<Limit>,
     /// How many of the last ones were not looked at, so that others get their turn: they repeat much
     /// that is in the log. They are to be appended again.
     pub left: usize,
@@ -65,6 +68,7 @@ pub struct Appender<'a> {
     versions: Table<'a, (u64, u64), (u64, &'static [u8; 32])>,
     owners: Table<'a, (u64, u64), &'static str>,
     now_ms: u64,
+    quota: StoreQuota,
     stores: BTreeMap<u64, Pending>,
 }
 
@@ -129,8 +133,15 @@ impl<'a> Appender<'a> {
             versions: write.open_table(VERSIONS)?,
             owners: write.open_table(OWNERS)?,
             now_ms: milliseconds(now),
+            quota: StoreQuota::UNLIMITED,
             stores: BTreeMap::new(),
         })
+    }
+
+    /// Lets only so many stores begin.
+    #[must_use]
+    pub fn within(self, quota: StoreQuota) -> Self {
+        Self { quota, ..self }
     }
 
     /// Appends those of `changes` that are new, up to the first one that cannot be taken.
@@ -149,9 +160,16 @@ impl<'a> Appender<'a> {
         changes: &[Change],
         skips_lacking: bool,
     ) -> Result<Appended, Failure> {
-        let Some(number) = number_for(self.write, store)? else {
-            let refused = Some(RefusalCode::Forbidden);
-            return Ok(Appended { refused, ..Appended::default() });
+        let number = match number_for(self.write, store, &author.subject, self.quota)? {
+            Ok(number) => number,
+            Err(NoStore::Deleted) => {
+                let refused = Some(RefusalCode::Forbidden);
+                return Ok(Appended { refused, ..Appended::default() });
+            }
+            Err(NoStore::Full(limit)) => {
+                let (refused, limit) = (Some(RefusalCode::Busy), Some(limit));
+                return Ok(Appended { refused, limit, ..Appended::default() });
+            }
         };
         let mut pending = match self.stores.remove(&number) {
             Some(pending) => pending,

@@ -15,7 +15,8 @@ use sds_sync::{StorageError, StoreId};
 
 use super::StoreLog;
 use super::tables::{
-    DELETED, GARBAGE, OWNERS, PAGES, STARTS, STATES, STORES, VERSIONS, is_live, milliseconds, state,
+    DELETED, GARBAGE, OWNERS, PAGES, STARTS, STATES, STORES, VERSIONS, give_back, is_live,
+    milliseconds, state,
 };
 
 /// How many rows of a deleted store are removed in one transaction.
@@ -109,6 +110,7 @@ impl StoreLog {
             let removed = stores.remove(store.as_str())?.map(|number| number.value());
             let Some(number) = removed else { return Ok(false) };
             write.open_table(STATES)?.remove(number)?;
+            give_back(write, number)?;
             write.open_table(GARBAGE)?.insert(number, ())?;
             write.open_table(DELETED)?.insert(store.as_str(), milliseconds(now))?;
             Ok(true)

@@ -2,11 +2,15 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{
+    ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction,
+};
 use sds_engine::ReplicaId;
 use sds_sync::StoreId;
 use sds_sync::blob_rows::{self, TableVisitor};
 use sds_sync::database::Failure;
+
+use crate::limits::Limit;
 
 /// The format that this program writes.
 pub(crate) const FORMAT: u16 = 4;
@@ -31,6 +35,11 @@ pub(crate) const DELETED: TableDefinition<'static, &str, u64> = TableDefinition:
 pub(crate) const GARBAGE: TableDefinition<'static, u64, ()> = TableDefinition::new("garbage");
 
 pub(crate) const FORMAT_KEY: &str = "format";
+/// Store number; the subject that began it.
+pub(crate) const FOUNDERS: TableDefinition<'_, u64, &str> = TableDefinition::new("founders");
+/// Subject; how many stores it has begun that were not deleted.
+pub(crate) const FOUNDED: TableDefinition<'_, &str, u64> = TableDefinition::new("founded");
+
 /// The number that the next store gets.
 const NEXT_STORE_KEY: &str = "next_store";
 
@@ -79,6 +88,8 @@ pub(crate) fn visit(visitor: &mut impl TableVisitor) -> Result<(), Failure> {
     visitor.visit(OWNERS)?;
     visitor.visit(DELETED)?;
     visitor.visit(GARBAGE)?;
+    visitor.visit(FOUNDERS)?;
+    visitor.visit(FOUNDED)?;
     blob_rows::visit(visitor)
 }
 
@@ -93,6 +104,8 @@ pub(crate) fn initialize(write: &WriteTransaction) -> Result<(), Failure> {
     write.open_table(OWNERS)?;
     write.open_table(DELETED)?;
     write.open_table(GARBAGE)?;
+    write.open_table(FOUNDERS)?;
+    write.open_table(FOUNDED)?;
     blob_rows::initialize(write)
 }
 
@@ -111,27 +124,76 @@ pub(crate) fn number_of(read: &ReadTransaction, store: &StoreId) -> Result<Optio
     Ok(read.open_table(STORES)?.get(store.as_str())?.map(|number| number.value()))
 }
 
-/// The number of `store`, which it gets if it has none. None ever gets a number that another one had;
-/// one that was deleted has none.
+/// How many stores there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreQuota {
+    /// In all.
+    pub stores: u64,
+    /// That one subject has begun and nobody has deleted.
+    pub per_subject: u64,
+}
+
+impl StoreQuota {
+    /// As many as there are numbers.
+    pub const UNLIMITED: Self = Self { stores: u64::MAX, per_subject: u64::MAX };
+}
+
+/// Why a store has no number, and gets none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoStore {
+    /// It was deleted.
+    Deleted,
+    /// There are too many.
+    Full(Limit),
+}
+
+/// The number of `store`, which it gets if it has none and `subject` may begin one more. None ever gets
+/// a number that another one had; one that was deleted has none.
 pub(crate) fn number_for(
     write: &WriteTransaction,
     store: &StoreId,
-) -> Result<Option<u64>, Failure> {
+    subject: &str,
+    quota: StoreQuota,
+) -> Result<Result<u64, NoStore>, Failure> {
     let mut stores = write.open_table(STORES)?;
     if let Some(number) = stores.get(store.as_str())? {
-        return Ok(Some(number.value()));
+        return Ok(Ok(number.value()));
     }
     if write.open_table(DELETED)?.get(store.as_str())?.is_some() {
-        return Ok(None);
+        return Ok(Err(NoStore::Deleted));
     }
+    if stores.len()? >= quota.stores {
+        return Ok(Err(NoStore::Full(Limit::Stores)));
+    }
+    let mut founded = write.open_table(FOUNDED)?;
+    let count = founded.get(subject)?.map_or(0, |count| count.value());
+    if count >= quota.per_subject {
+        return Ok(Err(NoStore::Full(Limit::StoresPerSubject)));
+    }
+    founded.insert(subject, count + 1)?;
     let mut meta = write.open_table(META)?;
     let next = meta.get(NEXT_STORE_KEY)?.map(|next| next.value().try_into());
     let damaged = |_| Failure::Corrupt("the number of the next store cannot be read");
     let number = next.transpose().map_err(damaged)?.map_or(0, u64::from_le_bytes);
     meta.insert(NEXT_STORE_KEY, (number + 1).to_le_bytes().as_slice())?;
     stores.insert(store.as_str(), number)?;
+    write.open_table(FOUNDERS)?.insert(number, subject)?;
     write.open_table(STATES)?.insert(number, State::default().to_row())?;
-    Ok(Some(number))
+    Ok(Ok(number))
+}
+
+/// Lets whoever began a store that is deleted begin another one.
+pub(crate) fn give_back(write: &WriteTransaction, number: u64) -> Result<(), Failure> {
+    let mut founders = write.open_table(FOUNDERS)?;
+    let Some(founder) = founders.remove(number)? else { return Ok(()) };
+    let mut founded = write.open_table(FOUNDED)?;
+    let count = founded.get(founder.value())?.map_or(0, |count| count.value());
+    if count > 1 {
+        founded.insert(founder.value(), count - 1)?;
+    } else {
+        founded.remove(founder.value())?;
+    }
+    Ok(())
 }
 
 /// Whether the store of this number was not deleted.

@@ -311,7 +311,9 @@ fn a_deleted_store_is_gone_until_the_deletion_is_taken_back() {
     let bytes = vec![7; 700_000];
     let hash = BlobHash(Sha256::digest(&bytes).into());
     for store in [&gone, &other] {
-        let blobs = StoreBlobs::of(Arc::clone(&log), store).unwrap().unwrap();
+        let blobs = StoreBlobs::begin_for(Arc::clone(&log), store, "ann", StoreQuota::UNLIMITED)
+            .unwrap()
+            .unwrap();
         let mut writer = BlobWriter::resume(Arc::new(blobs), hash, 700_000).unwrap();
         writer.write(&bytes).unwrap();
         writer.finish().unwrap();
@@ -329,7 +331,9 @@ fn a_deleted_store_is_gone_until_the_deletion_is_taken_back() {
     );
     assert!(summaries[1].change_bytes > 800_000 && summaries[1].last_change == Some(UNIX_EPOCH));
 
-    let late = StoreBlobs::of(Arc::clone(&log), &gone).unwrap().unwrap();
+    let late = StoreBlobs::begin_for(Arc::clone(&log), &gone, "ann", StoreQuota::UNLIMITED)
+        .unwrap()
+        .unwrap();
     let now = UNIX_EPOCH + std::time::Duration::from_secs(7);
     assert!(log.delete(&gone, now).unwrap());
     assert!(

@@ -225,7 +225,7 @@ impl<'a> Line<'a> {
     async fn next_turn(&mut self, stop: &mut watch::Receiver<bool>) -> Turn {
         let (link, now) = (self.link.poll_timeout(), Instant::now());
         let presence = self.presence.as_ref().and_then(|line| line.poll_timeout(now));
-        let signals = self.signals.as_ref().and_then(|line| line.poll_timeout(now));
+        let signals = self.signals.as_mut().and_then(|line| line.poll_timeout(now));
         let is_signal_due = signals.is_some_and(|due| due <= now);
         // What is due already goes out as soon as there is room.
         let signals = signals.filter(|_| !is_signal_due);

@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use super::shared::Shared;
 use crate::access::{Access, AccessError, Gate};
-use crate::blob_service::{BlobDoor, Offer, serve_get, serve_put};
+use crate::blob_service::{BlobDoor, Offer, STORAGE_FAILED, serve_get, serve_put};
 use crate::blob_storage::BlobStorage;
 use crate::limits::{
     BLOB_FRAME_BYTES_MAX, FIRST_FRAME_BYTES_MAX, GUESTS_MAX, OPEN_TIMEOUT, RECONNECT_DELAY_MIN,
@@ -225,10 +225,10 @@ impl BlobDoor for VisitorBlobs {
         Ok(())
     }
 
-    async fn open(&self) -> Option<Arc<dyn BlobStorage>> {
+    async fn open(&self, _: bool) -> Result<Option<Arc<dyn BlobStorage>>, Refusal> {
         // What was edited just now is on its way to the file.
-        self.shared.flush().await.ok()?;
-        Some(Arc::clone(&self.shared.blobs))
+        self.shared.flush().await.map_err(|_| STORAGE_FAILED)?;
+        Ok(Some(Arc::clone(&self.shared.blobs)))
     }
 }
 

@@ -8,10 +8,10 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::{broadcast, watch};
 
-use crate::allowance::Allowance;
 use crate::limits::{SIGNAL_BYTES_MAX, SIGNALS_PER_SECOND, SIGNALS_WAITING_MAX};
 use crate::message::{ClientFrame, RelayFrame};
 use crate::presence::PeerId;
+use crate::rate::Bucket;
 
 /// A message from somebody else who has the store open.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +72,7 @@ struct Outgoing {
 #[derive(Debug)]
 pub(super) struct SignalLine {
     signals: Arc<Signals>,
-    allowance: Allowance,
+    allowed: Bucket,
 }
 
 impl Default for Signals {
@@ -112,7 +112,7 @@ impl Signals {
     /// Sends on a connection on which others see this engine as `own`.
     pub(super) fn open(self: &Arc<Self>, own: PeerId, now: Instant) -> SignalLine {
         self.outgoing().own = Some(own);
-        SignalLine { signals: Arc::clone(self), allowance: Allowance::new(SIGNALS_PER_SECOND, now) }
+        SignalLine { signals: Arc::clone(self), allowed: Bucket::new(SIGNALS_PER_SECOND, now) }
     }
 
     fn outgoing(&self) -> MutexGuard<'_, Outgoing> {
@@ -135,16 +135,16 @@ impl SignalLine {
     /// The next message to send, if it is time.
     pub(super) fn poll_transmit(&mut self, now: Instant) -> Option<ClientFrame> {
         let mut outgoing = self.signals.outgoing();
-        if outgoing.waiting.is_empty() || !self.allowance.take(now) {
+        if outgoing.waiting.is_empty() || !self.allowed.take(now) {
             return None;
         }
         outgoing.waiting.pop_front()
     }
 
     /// When there is something to send again.
-    pub(super) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+    pub(super) fn poll_timeout(&mut self, now: Instant) -> Option<Instant> {
         let is_waiting = !self.signals.outgoing().waiting.is_empty();
-        is_waiting.then(|| self.allowance.next(now))
+        is_waiting.then(|| self.allowed.next(now))
     }
 }
 

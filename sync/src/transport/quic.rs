@@ -1,13 +1,16 @@
 //! QUIC endpoints with TLS 1.3, for clients and for relays.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
-    ClientConfig, Endpoint, IdleTimeout, SendDatagramError, ServerConfig, TransportConfig, VarInt,
+    ClientConfig, Endpoint, EndpointConfig, IdleTimeout, SendDatagramError, ServerConfig,
+    TransportConfig, VarInt,
 };
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::time::timeout;
 
 use super::race::{interleave, race};
@@ -18,7 +21,7 @@ use crate::certificate::LiveIdentity;
 use crate::limits::{
     CLOSE_TIMEOUT, CONNECT_TIMEOUT, CONNECTION_WINDOW_BYTES, DATAGRAM_BUFFER_BYTES,
     FRAME_BYTES_MAX, IDLE_TIMEOUT, INCOMING_BUFFER_BYTES, INCOMING_BUFFERS_BYTES, INCOMING_MAX,
-    KEEP_ALIVE_INTERVAL, STRANGER_WINDOW_BYTES, STREAM_WINDOW_BYTES,
+    KEEP_ALIVE_INTERVAL, SOCKET_BUFFER_BYTES, STRANGER_WINDOW_BYTES, STREAM_WINDOW_BYTES,
 };
 
 /// A connection to a relay.
@@ -118,7 +121,24 @@ pub fn server_endpoint(
         .max_incoming(INCOMING_MAX)
         .incoming_buffer_size(INCOMING_BUFFER_BYTES)
         .incoming_buffer_size_total(INCOMING_BUFFERS_BYTES);
-    Endpoint::server(config, listen).map_err(|error| TransportError::Socket(Arc::new(error)))
+    let no_socket = |error| TransportError::Socket(Arc::new(error));
+    let socket = server_socket(listen).map_err(no_socket)?;
+    let runtime = Arc::new(quinn::TokioRuntime);
+    Endpoint::new(EndpointConfig::default(), Some(config), socket, runtime).map_err(no_socket)
+}
+
+/// A socket on `listen`, with room for the packets of many who come at once.
+fn server_socket(listen: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(listen), Type::DGRAM, Some(Protocol::UDP))?;
+    if listen.is_ipv6() {
+        // Where the system has no other way, it listens on IPv6 alone.
+        let _both = socket.set_only_v6(false);
+    }
+    // The system gives what its own bounds allow.
+    let _granted = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
+    let _granted = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
+    socket.bind(&listen.into())?;
+    Ok(socket.into())
 }
 
 async fn connect_to(

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// What somebody may still do, which grows back with time.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Bucket {
+pub struct Bucket {
     per_second: f64,
     /// How much was left at `since`; below nothing is debt.
     left: f64,
@@ -13,18 +13,19 @@ pub(crate) struct Bucket {
 
 impl Bucket {
     /// A full one.
-    pub(crate) fn new(per_second: u32, now: Instant) -> Self {
+    #[must_use]
+    pub fn new(per_second: u32, now: Instant) -> Self {
         let per_second = f64::from(per_second);
         Self { per_second, left: per_second, since: now }
     }
 
     /// Gives more or less from now on; it is full then.
-    pub(crate) fn set_rate(&mut self, per_second: u32, now: Instant) {
+    pub fn set_rate(&mut self, per_second: u32, now: Instant) {
         *self = Self::new(per_second, now);
     }
 
     /// Takes one, if there is one.
-    pub(crate) fn take(&mut self, now: Instant) -> bool {
+    pub fn take(&mut self, now: Instant) -> bool {
         self.refill(now);
         let has_one = self.left >= 1.0;
         if has_one {
@@ -35,20 +36,29 @@ impl Bucket {
 
     /// Takes `amount`, which has been used already; says how long nothing further is to be used, so that
     /// what was taken too much grows back.
-    pub(crate) fn spend(&mut self, amount: u32, now: Instant) -> Duration {
+    pub fn spend(&mut self, amount: u32, now: Instant) -> Duration {
         self.refill(now);
         self.left -= f64::from(amount);
         Duration::try_from_secs_f64((-self.left / self.per_second).max(0.0)).unwrap_or_default()
     }
 
+    /// When there is one again.
+    pub fn next(&mut self, now: Instant) -> Instant {
+        self.refill(now);
+        let wait = Duration::try_from_secs_f64((1.0 - self.left).max(0.0) / self.per_second);
+        // Rounded up, so that there is one then.
+        let rounding = Duration::from_micros(if self.left < 1.0 { 1 } else { 0 });
+        now + wait.unwrap_or_default() + rounding
+    }
+
     /// Whether there is not even one left.
-    pub(crate) fn is_empty(&mut self, now: Instant) -> bool {
+    pub fn is_empty(&mut self, now: Instant) -> bool {
         self.refill(now);
         self.left < 1.0
     }
 
     /// Whether nothing is known of it that a new one would not know.
-    pub(crate) fn is_full(&mut self, now: Instant) -> bool {
+    pub fn is_full(&mut self, now: Instant) -> bool {
         self.refill(now);
         self.left >= self.per_second
     }
@@ -77,6 +87,18 @@ mod tests {
         assert!(!bucket.is_full(at(50)));
         assert!(bucket.is_full(at(61)), "it grows back");
         assert_eq!((0..20).filter(|_| bucket.take(at(1_000))).count(), 10, "and no further");
+    }
+
+    #[test]
+    fn it_is_known_when_there_is_one_again() {
+        let start = Instant::now();
+        for per_second in [1, 3, 7, 1_000] {
+            let mut bucket = Bucket::new(per_second, start);
+            assert_eq!(bucket.next(start), start);
+            while bucket.take(start) {}
+            let next = bucket.next(start);
+            assert!(next > start && bucket.take(next), "{per_second}");
+        }
     }
 
     #[test]

@@ -1,0 +1,184 @@
+//! Stores: which there are, what they take, and deleting them.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use sds_sync::{StorageError, StoreId};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::AdminState;
+use super::answer::{Answer, ApiError, NOT_FOUND, STORAGE_FAILED, json_answer};
+use super::auth::Admin;
+use super::people::{BAD_QUERY, page_len, seconds};
+use crate::node::Node;
+use crate::store_log::{StoreLog, StoreSummary};
+
+/// Which stores are asked for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StoreQuery {
+    #[serde(default)]
+    deleted: bool,
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+/// `GET /api/stores`
+pub(super) async fn list(
+    State(state): State<Arc<AdminState>>,
+    admin: Admin,
+    query: Result<Query<StoreQuery>, QueryRejection>,
+) -> Answer {
+    let Query(query) = query.map_err(|_| BAD_QUERY)?;
+    let max = page_len(query.limit)?;
+    let page = read(&state.node, move |log| {
+        if let Some(store) = admin.access.stores.single().filter(|_| !query.deleted) {
+            // One look instead of one at each store that is not theirs.
+            return Ok(Page { rows: one_of(log, &admin, store, &query)?, next: None });
+        }
+        match query.deleted {
+            true => deleted(log, &admin, query.after, max),
+            false => live(log, &admin, query.after, max),
+        }
+    });
+    let Page { rows, next } = page.await?;
+    Ok(json_answer(json!({ "stores": rows, "next": next })))
+}
+
+/// Rows for an answer, and where the next ones begin. A page may have fewer than were asked for, or none,
+/// although there are further ones: only so many stores are looked at.
+struct Page {
+    rows: Vec<Value>,
+    next: Option<String>,
+}
+
+fn live(
+    log: &StoreLog,
+    admin: &Admin,
+    after: Option<String>,
+    max: usize,
+) -> Result<Page, StorageError> {
+    let stores = log.stores(after.as_deref(), max)?;
+    let last = stores.last().filter(|_| stores.len() == max);
+    let next = last.map(|last| last.store.as_str().to_owned());
+    let own = stores.iter().filter(|summary| admin.has(summary.store.as_str()));
+    Ok(Page { rows: own.map(row).collect(), next })
+}
+
+fn deleted(
+    log: &StoreLog,
+    admin: &Admin,
+    after: Option<String>,
+    max: usize,
+) -> Result<Page, StorageError> {
+    let stores = log.deleted_stores(after.as_deref(), max)?;
+    let last = stores.last().filter(|_| stores.len() == max);
+    let next = last.map(|(store, _)| store.as_str().to_owned());
+    let own = stores.iter().filter(|(store, _)| admin.has(store.as_str()));
+    let tombstone = |(store, when): &(StoreId, SystemTime)| tombstone(store, *when);
+    Ok(Page { rows: own.map(tombstone).collect(), next })
+}
+
+/// The only store that an admin may have, if it is asked for.
+fn one_of(
+    log: &StoreLog,
+    admin: &Admin,
+    store: &StoreId,
+    query: &StoreQuery,
+) -> Result<Vec<Value>, StorageError> {
+    let is_passed = query.after.as_deref().is_some_and(|after| store.as_str() <= after);
+    if is_passed || !admin.has(store.as_str()) {
+        return Ok(Vec::new());
+    }
+    Ok(log.summary(store)?.iter().map(row).collect())
+}
+
+/// `GET /api/stores/{store}`
+pub(super) async fn one(
+    State(state): State<Arc<AdminState>>,
+    admin: Admin,
+    Path(store): Path<String>,
+) -> Answer {
+    let store = own(&admin, &store)?;
+    let summary = read(&state.node, move |log| log.summary(&store)).await?;
+    Ok(json_answer(row(&summary.ok_or(NOT_FOUND)?)))
+}
+
+/// `DELETE /api/stores/{store}`
+pub(super) async fn delete(
+    State(state): State<Arc<AdminState>>,
+    admin: Admin,
+    Path(store): Path<String>,
+) -> Answer {
+    let store = own(&admin, &store)?;
+    let deed = admin.deed("delete").with("store", store.as_str());
+    let node = Arc::clone(&state.node);
+    let deleted = tokio::task::spawn_blocking(move || node.delete_store(&store)).await;
+    if !answer_of(deleted)? {
+        return Err(NOT_FOUND);
+    }
+    state.audit.record(deed).await.map_err(|_| STORAGE_FAILED)?;
+    Ok(json_answer(json!({ "deleted": true })))
+}
+
+/// `DELETE /api/stores/{store}/tombstone`
+pub(super) async fn undelete(
+    State(state): State<Arc<AdminState>>,
+    admin: Admin,
+    Path(store): Path<String>,
+) -> Answer {
+    admin.check_of_relay()?;
+    let store = own(&admin, &store)?;
+    let deed = admin.deed("undelete").with("store", store.as_str());
+    if !read(&state.node, move |log| log.undelete(&store)).await? {
+        return Err(NOT_FOUND);
+    }
+    state.audit.record(deed).await.map_err(|_| STORAGE_FAILED)?;
+    Ok(json_answer(json!({ "undeleted": true })))
+}
+
+/// The store of this id, if it is one of the admin's. They are not told whether there are others.
+fn own(admin: &Admin, store: &str) -> Result<StoreId, ApiError> {
+    StoreId::new(store).ok().filter(|store| admin.has(store.as_str())).ok_or(NOT_FOUND)
+}
+
+/// Asks the relay's file, off the threads that must not wait.
+async fn read<T: Send + 'static>(
+    node: &Node,
+    look: impl FnOnce(&StoreLog) -> Result<T, StorageError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let log = Arc::clone(&node.log);
+    answer_of(tokio::task::spawn_blocking(move || look(&log)).await)
+}
+
+fn answer_of<T>(
+    outcome: Result<Result<T, StorageError>, tokio::task::JoinError>,
+) -> Result<T, ApiError> {
+    match outcome {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => {
+            tracing::error!(code = error.code(), %error, "an admin's request failed");
+            Err(STORAGE_FAILED)
+        }
+        Err(_) => Err(STORAGE_FAILED),
+    }
+}
+
+fn row(summary: &StoreSummary) -> Value {
+    json!({
+        "store": summary.store.as_str(),
+        "deleted": null,
+        "changes": summary.changes,
+        "log_bytes": summary.change_bytes,
+        "blobs": summary.blobs,
+        "blob_bytes": summary.blob_bytes,
+        "last_activity": summary.last_change.map(seconds),
+    })
+}
+
+fn tombstone(store: &StoreId, when: SystemTime) -> Value {
+    json!({ "store": store.as_str(), "deleted": seconds(when) })
+}

@@ -1,0 +1,362 @@
+//! What an operator asks of a running relay over HTTP, and what nobody can do to that listener.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use sds_engine::Version;
+use sds_server::limits::{
+    ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_BYTES_MAX, ADMIN_HEAD_TIME, ADMIN_PAGE_MAX, Limit,
+};
+use sds_server::{Grant, Relay, RelayConfig, Scope, StoreSet, mint};
+use sds_sync::transport::{self, FrameReceiver};
+use sds_sync::{
+    ClientFrame, ConnectionState, LocalStore, RefusalCode, RelayFrame, SyncEngine, SyncStatus,
+    Token, Trust,
+};
+use serde_json::{Value, json};
+use support::http::{Answer, ask, ask_as, send};
+use support::{PATIENCE, add_item, connect, engine, folder, id, secret, synced, until, writer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+async fn relay(folder: &Path) -> (Relay, SocketAddr) {
+    let admin = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let config = RelayConfig { admin, ..RelayConfig::new(secret(), folder) };
+    let relay = Relay::start(config).await.unwrap();
+    let address = relay.admin_addr().unwrap();
+    (relay, address)
+}
+
+fn admin_of(stores: StoreSet) -> Token {
+    let (subject, lifetime) = ("boss".to_owned(), Duration::from_secs(3_600));
+    let grant = Grant { stores, subject, scope: Scope::Admin, lifetime, issuer: None };
+    mint(&secret(), &grant, SystemTime::now()).unwrap()
+}
+
+fn operator() -> Token {
+    admin_of(StoreSet::all())
+}
+
+async fn get(address: SocketAddr, path: &str, token: &Token) -> Value {
+    let answer = ask(address, ("GET", path), token, "").await;
+    assert_eq!(answer.status, 200, "{path}: {answer:?}");
+    answer.json()
+}
+
+async fn post(address: SocketAddr, path: &str, body: &Value) -> Answer {
+    ask(address, ("POST", path), &operator(), &body.to_string()).await
+}
+
+async fn plain(address: SocketAddr, path: &str) -> Answer {
+    ask_as(address, ("GET", path), None, "").await
+}
+
+/// Waits until the connection of `engine` has ended for good, with `code`.
+async fn refused_for_good(engine: &SyncEngine, code: RefusalCode) {
+    let refused = |status: &SyncStatus| match &status.connection {
+        ConnectionState::Refused { code: found, .. } => *found == code,
+        _ => false,
+    };
+    until(engine, refused).await;
+}
+
+async fn next(frames: &mut FrameReceiver) -> Option<RelayFrame> {
+    timeout(PATIENCE, frames.next()).await.expect("an answer in time").unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whether_the_relay_is_well_can_be_asked_by_anybody_and_nothing_else() {
+    let folder = folder();
+    let (relay, address) = relay(folder.path()).await;
+    assert_eq!(plain(address, "/healthz").await.body, "ok\n");
+    assert_eq!(plain(address, "/readyz").await.body, "ready\n");
+    let metrics = plain(address, "/metrics").await;
+    assert!(metrics.head.contains("application/openmetrics-text"), "{}", metrics.head);
+    assert!(metrics.body.ends_with("# EOF\n"), "{}", metrics.body);
+    for path in ["/api/status", "/api/sessions", "/api/connections", "/api/stores", "/api/backup"] {
+        let answer = plain(address, path).await;
+        assert_eq!((answer.status, &*answer.error()), (401, "missing token"), "{path}");
+        assert!(answer.head.contains("www-authenticate: Bearer"), "{}", answer.head);
+    }
+    for what in [
+        ("GET", "/nothing"),
+        ("GET", "/api"),
+        ("GET", "/api/token"),
+        ("PUT", "/healthz"),
+        ("GET", "/ws/s?token=x"),
+        ("GET", "/api/stores/"),
+        ("DELETE", "/api/stores"),
+    ] {
+        let answer = ask(address, what, &operator(), "").await;
+        assert_eq!((answer.status, &*answer.error()), (404, "not found"), "{what:?}");
+    }
+    let bad_queries =
+        ["sessions?limit=0", "sessions?limit=x", "sessions?nothing=1", "stores?after=a&after=b"];
+    for query in bad_queries.into_iter().chain([&*format!("stores?limit={}", ADMIN_PAGE_MAX + 1)]) {
+        let answer = ask(address, ("GET", &format!("/api/{query}")), &operator(), "").await;
+        assert_eq!(answer.status, 400, "{query}: {answer:?}");
+    }
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_being_asked_for_there_is_no_admin_listener() {
+    let folder = folder();
+    let relay = Relay::start(RelayConfig::new(secret(), folder.path())).await.unwrap();
+    assert_eq!(relay.admin_addr(), None);
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_here_is_told_and_can_be_cut_off() {
+    let (data, store) = (folder(), folder());
+    let (relay, address) = relay(data.path()).await;
+    let desk = engine(store.path());
+    connect(&desk, &relay, writer("desk"));
+    add_item(&desk, "note");
+    synced(&desk).await;
+    let phone = transport::connect(&relay.url(), &Trust::of(&relay.url())).await.unwrap();
+    let (mut sender, mut phone_hears) = phone.open_stream().await.unwrap();
+    let (store, token) = ("s".to_owned(), writer("phone"));
+    let version = Version::new().encode().into();
+    sender.send(&ClientFrame::Open { protocol: 1, store, token, version }).await.unwrap();
+    assert!(matches!(next(&mut phone_hears).await, Some(RelayFrame::Opened { .. })));
+    assert!(matches!(next(&mut phone_hears).await, Some(RelayFrame::Changes { .. })));
+    let sessions = get(address, "/api/sessions", &operator()).await;
+    let rows = sessions["sessions"].as_array().unwrap();
+    let subjects: BTreeSet<_> = rows.iter().map(|row| row["subject"].as_str().unwrap()).collect();
+    assert_eq!(subjects, BTreeSet::from(["desk", "phone"]));
+    for row in rows {
+        assert_eq!(
+            (&row["store"], &row["scope"], &row["lag"]),
+            (&json!("s"), &json!("write"), &json!(0))
+        );
+        assert!(row["address"].as_str().unwrap().starts_with("127.0.0.1:"), "{row}");
+        assert!(row["position"].as_u64().unwrap() >= 1, "{row}");
+        assert!(row["connection_received_bytes"].as_u64().unwrap() > 100, "{row}");
+    }
+    let connections = get(address, "/api/connections", &operator()).await;
+    assert_eq!(connections["connections"].as_array().unwrap().len(), 2);
+    assert_eq!(connections["connections"][0]["sessions"], 1);
+
+    let first = get(address, "/api/sessions?limit=1", &operator()).await;
+    let second = format!("/api/sessions?limit=1&after={}", first["next"]);
+    assert_ne!(get(address, &second, &operator()).await["sessions"], first["sessions"]);
+    let of_phone = get(address, "/api/sessions?subject=phone&store=s", &operator()).await;
+    assert_eq!(of_phone["sessions"].as_array().unwrap().len(), 1);
+    let others = admin_of(id("other").into());
+    assert_eq!(get(address, "/api/sessions", &others).await["sessions"], json!([]));
+    assert_eq!(ask(address, ("GET", "/api/connections"), &others, "").await.status, 403);
+    let kick = json!({"subject": "phone"}).to_string();
+    assert_eq!(ask(address, ("POST", "/api/kick"), &others, &kick).await.json()["ended"], 0);
+
+    assert_eq!(post(address, "/api/kick", &json!({})).await.status, 400);
+    let none = post(address, "/api/kick", &json!({"subject": "phone", "store": "t"})).await;
+    assert_eq!(none.json(), json!({"ended": 0}));
+    let answer = post(address, "/api/kick", &json!({"subject": "phone"})).await;
+    assert_eq!(answer.json(), json!({"ended": 1}), "{answer:?}");
+    let told = next(&mut phone_hears).await;
+    let busy = RefusalCode::Busy.number();
+    assert!(matches!(told, Some(RelayFrame::Refused { code, .. }) if code == busy), "{told:?}");
+    assert_eq!(next(&mut phone_hears).await, None);
+    assert!(matches!(desk.status().connection, ConnectionState::Connected { .. }));
+
+    let of_desk = get(address, "/api/sessions?subject=desk", &operator()).await;
+    let connection = &of_desk["sessions"][0]["connection"];
+    let answer = post(address, "/api/kick", &json!({ "connection": connection })).await;
+    assert_eq!(answer.json()["ended"], 1);
+    // It was not told to stay away, so it comes again.
+    let is_back = async {
+        loop {
+            let of_desk = get(address, "/api/sessions?subject=desk", &operator()).await;
+            match &of_desk["sessions"][0]["connection"] {
+                Value::Number(again) if *again != connection.as_u64().unwrap().into() => break,
+                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    timeout(PATIENCE, is_back).await.expect("it comes back");
+    desk.stop().await.unwrap();
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stores_are_listed_with_what_they_take_and_can_be_deleted() {
+    let (data, one, two) = (folder(), folder(), folder());
+    let (relay, address) = relay(data.path()).await;
+    let desk = engine(one.path());
+    connect(&desk, &relay, writer("desk"));
+    add_item(&desk, "note");
+    synced(&desk).await;
+    let slashed = SyncEngine::start(LocalStore::open_or_create(two.path(), &id("a/b c")).unwrap());
+    connect(&slashed, &relay, admin_of(id("a/b c").into()));
+    add_item(&slashed, "note");
+    synced(&slashed).await;
+
+    let stores = get(address, "/api/stores", &operator()).await;
+    let ids: Vec<_> =
+        stores["stores"].as_array().unwrap().iter().map(|row| &row["store"]).collect();
+    assert_eq!(ids, ["a/b c", "s"]);
+    let own = get(address, "/api/stores", &admin_of(id("s").into())).await;
+    assert_eq!(own["stores"].as_array().unwrap().len(), 1);
+    assert!(own["stores"][0]["changes"].as_u64().unwrap() >= 1, "{own}");
+    let first = get(address, "/api/stores?limit=1", &operator()).await;
+    assert_eq!((&first["stores"][0]["store"], &first["next"]), (&json!("a/b c"), &json!("a/b c")));
+    let rest = get(address, "/api/stores?limit=1&after=a%2Fb%20c", &operator()).await;
+    assert_eq!(rest["stores"][0]["store"], "s");
+    let one = get(address, "/api/stores/a%2Fb%20c", &operator()).await;
+    assert!(one["log_bytes"].as_u64().unwrap() > 10, "{one}");
+
+    let delete = ("DELETE", "/api/stores/s");
+    let other = admin_of(id("t").into());
+    assert_eq!(ask(address, delete, &other, "").await.status, 404, "of others nothing is told");
+    assert_eq!(ask(address, ("DELETE", "/api/stores/t"), &other, "").await.status, 404);
+    let own = admin_of(id("s").into());
+    assert_eq!(ask(address, delete, &own, "").await.json(), json!({"deleted": true}));
+    refused_for_good(&desk, RefusalCode::Forbidden).await;
+    assert_eq!(ask(address, delete, &own, "").await.status, 404);
+    assert_eq!(ask(address, ("GET", "/api/stores/s"), &operator(), "").await.status, 404);
+    let deleted = get(address, "/api/stores?deleted=true", &own).await;
+    assert_eq!(deleted["stores"][0]["store"], "s");
+    let undelete = ("DELETE", "/api/stores/s/tombstone");
+    assert_eq!(ask(address, undelete, &own, "").await.status, 403);
+    assert_eq!(ask(address, undelete, &operator(), "").await.json(), json!({"undeleted": true}));
+    connect(&desk, &relay, writer("desk"));
+    synced(&desk).await;
+    for engine in [desk, slashed] {
+        engine.stop().await.unwrap();
+    }
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_is_made_while_the_relay_runs() {
+    let (data, store) = (folder(), folder());
+    let (relay, address) = relay(data.path()).await;
+    let desk = engine(store.path());
+    connect(&desk, &relay, writer("desk"));
+    add_item(&desk, "note");
+    synced(&desk).await;
+    assert_eq!(get(address, "/api/backup", &operator()).await, json!({"backup": null}));
+    let forbidden = ask(address, ("POST", "/api/backup"), &admin_of(id("s").into()), "").await;
+    assert_eq!(forbidden.status, 403);
+    let made = post(address, "/api/backup", &json!({})).await;
+    assert_eq!((made.status, &made.json()["backup"]["state"]), (200, &json!("done")), "{made:?}");
+    let made = &made.json()["backup"];
+    let path = data.path().join("backups").join(made["file"].as_str().unwrap());
+    let report = sds_server::backup::verify(&path).unwrap();
+    assert_eq!(
+        (made["rows"].as_u64(), made["bytes"].as_u64()),
+        (Some(report.rows), Some(report.bytes))
+    );
+    assert_eq!(&get(address, "/api/backup", &operator()).await["backup"], made);
+    desk.stop().await.unwrap();
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_is_asked_to_drain_says_so() {
+    let folder = folder();
+    let (relay, address) = relay(folder.path()).await;
+    let brief = Duration::from_millis(100);
+    let own = admin_of(id("s").into());
+    assert_eq!(ask(address, ("POST", "/api/drain"), &own, "").await.status, 403);
+    assert!(timeout(brief, relay.asked_to_stop()).await.is_err());
+    assert_eq!(post(address, "/api/drain", &json!({})).await.status, 202);
+    timeout(PATIENCE, relay.asked_to_stop()).await.unwrap();
+    let ready = plain(address, "/readyz").await;
+    assert_eq!((ready.status, &*ready.body), (503, "draining\n"));
+    let status = get(address, "/api/status", &operator()).await;
+    assert_eq!(status["relay"]["not_ready"], "draining");
+    assert_eq!(plain(address, "/healthz").await.status, 200, "it is alive as long as it drains");
+    relay.stop().await;
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+/// The description names each route once more in `server/src/admin.rs`; here each is asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_the_description_names_answers_as_it_says() {
+    let (data, store) = (folder(), folder());
+    let (relay, address) = relay(data.path()).await;
+    let desk = engine(store.path());
+    connect(&desk, &relay, writer("desk"));
+    add_item(&desk, "note");
+    synced(&desk).await;
+    let description = plain(address, "/api/openapi.json").await.json();
+    assert_eq!(description["openapi"], "3.1.0");
+    let mut asked = 0;
+    for (path, operations) in description["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            let path =
+                path.replace("{store}", if path.contains("tombstone") { "gone" } else { "s" });
+            let body = match &*path {
+                "/api/token" => r#"{"sub":"desk","scope":"read"}"#,
+                "/api/revoke" => r#"{"jti":"nobody's"}"#,
+                "/api/kick" => r#"{"subject":"nobody"}"#,
+                _ => "",
+            };
+            let what = (&*method.to_uppercase(), &*path);
+            let answer = ask(address, what, &operator(), body).await;
+            let told = operation["responses"].as_object().unwrap();
+            assert!(told.contains_key(&answer.status.to_string()), "{what:?}: {answer:?}");
+            let is_expected = answer.status < 300 || path.contains("tombstone");
+            assert!(is_expected || path == "/readyz", "{what:?}: {answer:?}");
+            let needs_token = operation.get("security").is_some();
+            let stranger = ask_as(address, what, None, body).await;
+            assert_eq!(stranger.status == 401, needs_token, "{what:?}: {stranger:?}");
+            asked += 1;
+        }
+    }
+    assert!(asked > 15, "{asked} routes");
+    desk.stop().await.unwrap();
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_slow_or_asks_for_too_much_is_cut_off() {
+    let folder = folder();
+    let (relay, address) = relay(folder.path()).await;
+    let large = format!("GET /healthz HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(ADMIN_HEAD_BYTES_MAX));
+    assert_eq!(send(address, large.as_bytes()).await.status, 431);
+    let fits = format!(
+        "GET /healthz HTTP/1.1\r\nHost: relay\r\nConnection: close\r\nX: {}\r\n\r\n",
+        "x".repeat(ADMIN_HEAD_BYTES_MAX / 2)
+    );
+    assert_eq!(send(address, fits.as_bytes()).await.status, 200);
+
+    // As many as there may be, each of which sends a byte now and then.
+    let begun = Instant::now();
+    let mut slow = Vec::new();
+    for _ in 0..ADMIN_CONNECTIONS_MAX {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nX: ").await.unwrap();
+        slow.push(stream);
+    }
+    // Nobody has told the listener yet that all are there.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let mut one_more = TcpStream::connect(address).await.unwrap();
+    let _refused = one_more.write_all(b"GET /healthz HTTP/1.1\r\n\r\n").await;
+    let read = timeout(PATIENCE, one_more.read(&mut [0; 64])).await.unwrap();
+    assert!(matches!(read, Ok(0) | Err(_)), "there is no room: {read:?}");
+    for mut stream in slow {
+        let drip = async {
+            let mut answer = [0; 256];
+            while stream.write_all(b"x").await.is_ok() {
+                let read = timeout(Duration::from_millis(200), stream.read(&mut answer)).await;
+                if matches!(read, Ok(Ok(0) | Err(_))) {
+                    break;
+                }
+            }
+        };
+        timeout(PATIENCE, drip).await.expect("it is cut off");
+    }
+    assert!(begun.elapsed() >= ADMIN_HEAD_TIME, "not before the time is up");
+    assert!(relay.limit_hits(Limit::Admin) >= 2);
+    assert_eq!(plain(address, "/healthz").await.status, 200, "others are served again");
+    relay.stop().await;
+}

@@ -1,0 +1,354 @@
+//! Tokens over HTTP: who gets which, and taking them back while they are in use.
+
+mod support;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use sds_server::{Grant, KeyId, Keyring, Relay, RelayConfig, Scope, Secret, StoreSet, mint};
+use sds_sync::access::{Gate, TokenId};
+use sds_sync::transport::connect;
+use sds_sync::{ClientFrame, ConnectionState, RefusalCode, RelayFrame, Token, Trust};
+use serde_json::{Value, json};
+use support::http::{Answer, ask, ask_as};
+use support::{PATIENCE, engine, folder, id, secret, synced, token_of, until, writer};
+use tokio::time::timeout;
+
+const HOUR: Duration = Duration::from_secs(3_600);
+const TOKEN: (&str, &str) = ("POST", "/api/token");
+const REVOKE: (&str, &str) = ("POST", "/api/revoke");
+
+async fn relay_of(config: RelayConfig) -> (Relay, SocketAddr) {
+    let admin = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let relay = Relay::start(RelayConfig { admin, ..config }).await.unwrap();
+    let address = relay.admin_addr().unwrap();
+    (relay, address)
+}
+
+async fn relay(folder: &Path) -> (Relay, SocketAddr) {
+    relay_of(RelayConfig::new(secret(), folder)).await
+}
+
+fn token_for(stores: StoreSet, scope: Scope, lifetime: Duration) -> Token {
+    let grant = Grant { stores, subject: "boss".to_owned(), scope, lifetime, issuer: None };
+    mint(&secret(), &grant, SystemTime::now()).unwrap()
+}
+
+/// An admin of the store `s`.
+fn admin() -> Token {
+    token_for(id("s").into(), Scope::Admin, 90 * 24 * HOUR)
+}
+
+/// An admin of the relay.
+fn operator() -> Token {
+    token_for(StoreSet::all(), Scope::Admin, 90 * 24 * HOUR)
+}
+
+fn claims(answer: &Answer) -> sds_sync::access::Access {
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let token = Token::from(answer.json()["token"].as_str().unwrap().to_owned());
+    Gate::new(secret(), None).verify(&token, SystemTime::now()).unwrap()
+}
+
+/// Acceptance 173.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_have_a_token_is_told_why() {
+    let folder = folder();
+    let (relay, address) = relay(folder.path()).await;
+    let bearer = |token: &Token| format!("Bearer {}", token.reveal());
+    let good = r#"{"sub":"desk","scope":"read"}"#;
+    let other = Secret::new(&"x".repeat(32)).unwrap();
+    let grant = Grant {
+        stores: id("s").into(),
+        subject: "boss".to_owned(),
+        scope: Scope::Admin,
+        lifetime: HOUR,
+        issuer: None,
+    };
+    let foreign = mint(&other, &grant, SystemTime::now()).unwrap();
+    let expired = mint(&secret(), &grant, SystemTime::now() - 2 * HOUR).unwrap();
+    let cases = [
+        (None, 401, "missing token"),
+        (Some("Basic eDp5".to_owned()), 401, "missing token"),
+        (Some("Bearer".to_owned()), 401, "missing token"),
+        (Some("Bearer garbage".to_owned()), 401, "invalid token"),
+        (Some(bearer(&foreign)), 401, "invalid token"),
+        (Some(bearer(&expired)), 401, "invalid token"),
+        (Some(bearer(&writer("desk"))), 403, "admin scope required"),
+        (Some(bearer(&token_of("desk", Scope::Read, HOUR))), 403, "admin scope required"),
+    ];
+    for (authorization, status, error) in cases {
+        let answer = ask_as(address, TOKEN, authorization.as_deref(), good).await;
+        assert_eq!((answer.status, &*answer.error()), (status, error), "{authorization:?}");
+        // Who may not ask is told so before anything is said of the question.
+        let answer = ask_as(address, TOKEN, authorization.as_deref(), "{").await;
+        assert_eq!(answer.status, status);
+    }
+    let lower = bearer(&admin()).replace("Bearer", "bearer");
+    let lower = ask_as(address, TOKEN, Some(&lower), good).await;
+    assert_eq!(lower.status, 200, "the scheme may be written in any case");
+    relay.stop().await;
+}
+
+/// Acceptance 173.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_makes_no_sense_is_told_why() {
+    let folder = folder();
+    let (relay, address) = relay(folder.path()).await;
+    let json = "invalid JSON body";
+    let required = "sub and scope required";
+    let scope = "scope has to be read, write or admin";
+    let exp = "exp has to be a number from 1 and a unit of s, m, h, d or w, such as 24h";
+    let stores = "expected either store, an id, or stores, 1 to 64 ids or beginnings of ids with * \
+                  behind them";
+    let own = "the stores are not all your own";
+    let long = format!(r#"{{"sub":"{}","scope":"read"}}"#, "x".repeat(8_000));
+    let rows = [
+        ("", 400, json),
+        ("{", 400, json),
+        ("null", 400, json),
+        ("[]", 400, json),
+        ("\"sub\"", 400, json),
+        ("{}", 400, required),
+        (r#"{"sub":"desk"}"#, 400, required),
+        (r#"{"scope":"read"}"#, 400, required),
+        (r#"{"sub":"","scope":"read"}"#, 400, required),
+        (r#"{"sub":1,"scope":"read"}"#, 400, required),
+        (r#"{"sub":null,"scope":"read"}"#, 400, required),
+        (r#"{"sub":"desk","scope":["read"]}"#, 400, required),
+        (r#"{"sub":"desk","scope":"superuser"}"#, 400, scope),
+        (r#"{"sub":"desk","scope":"Read"}"#, 400, scope),
+        (r#"{"sub":"desk","scope":"read","exp":"soon"}"#, 400, exp),
+        (r#"{"sub":"desk","scope":"read","exp":"0h"}"#, 400, exp),
+        (r#"{"sub":"desk","scope":"read","exp":3600}"#, 400, exp),
+        (r#"{"sub":"desk","scope":"read","exp":"999999999999999999999d"}"#, 400, exp),
+        (r#"{"sub":"desk","scope":"read","store":""}"#, 400, stores),
+        (r#"{"sub":"desk","scope":"read","store":1}"#, 400, stores),
+        (r#"{"sub":"desk","scope":"read","stores":[]}"#, 400, stores),
+        (r#"{"sub":"desk","scope":"read","stores":[1]}"#, 400, stores),
+        (r#"{"sub":"desk","scope":"read","stores":"s"}"#, 400, stores),
+        (r#"{"sub":"desk","scope":"read","store":"s","stores":["s"]}"#, 400, stores),
+        (r#"{"sub":"desk","scope":"read","store":"t"}"#, 403, own),
+        (r#"{"sub":"desk","scope":"read","stores":["s","t"]}"#, 403, own),
+        (r#"{"sub":"desk","scope":"read","stores":["s*"]}"#, 403, own),
+        (
+            r#"{"sub":"desk","scope":"read","exp":"91d"}"#,
+            403,
+            "the token would outlive the one that asks for it",
+        ),
+        (&long, 400, "the token would be too long"),
+    ];
+    for (body, status, error) in rows {
+        let answer = ask(address, TOKEN, &admin(), body).await;
+        assert_eq!((answer.status, &*answer.error()), (status, error), "{body}");
+    }
+    let large = format!(r#"{{"sub":"{}","scope":"read"}}"#, "x".repeat(70_000));
+    assert_eq!(ask(address, TOKEN, &admin(), &large).await.status, 413);
+    relay.stop().await;
+}
+
+/// Acceptance 174.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_for_the_same_store_and_what_was_asked_for() {
+    let folder = folder();
+    let config = RelayConfig {
+        issuer: Some("home".to_owned()),
+        ..RelayConfig::new(secret(), folder.path())
+    };
+    let (relay, address) = relay_of(config).await;
+    let issuer = || Some("home".to_owned());
+    let grant = Grant {
+        stores: id("s").into(),
+        subject: "boss".to_owned(),
+        scope: Scope::Admin,
+        lifetime: 90 * 24 * HOUR,
+        issuer: issuer(),
+    };
+    let admin = mint(&secret(), &grant, SystemTime::now()).unwrap();
+    let rows = [
+        (r#"{"sub":"desk","scope":"read"}"#, Scope::Read, 24 * HOUR),
+        (r#"{"sub":"desk","scope":"write","exp":null}"#, Scope::Write, 24 * HOUR),
+        (r#"{"sub":"desk","scope":"admin","exp":"15m"}"#, Scope::Admin, HOUR / 4),
+        (r#"{"sub":"desk","scope":"read","exp":"90s","store":"s"}"#, Scope::Read, HOUR / 40),
+        (r#"{"sub":"desk","scope":"read","exp":"2d","stores":["s"]}"#, Scope::Read, 48 * HOUR),
+    ];
+    let mut ids = Vec::new();
+    for (body, scope, lifetime) in rows {
+        let before = SystemTime::now();
+        let answer = ask(address, TOKEN, &admin, body).await;
+        assert_eq!(answer.json().as_object().unwrap().len(), 1, "{answer:?}");
+        let token = Token::from(answer.json()["token"].as_str().unwrap().to_owned());
+        let access = Gate::new(secret(), issuer()).check(&token, "s", SystemTime::now()).unwrap();
+        assert_eq!((&*access.subject, access.scope), ("desk", scope));
+        let least = before + lifetime - Duration::from_secs(1);
+        assert!(
+            access.expires >= least && access.expires <= SystemTime::now() + lifetime,
+            "{body}"
+        );
+        assert_eq!(access.stores, id("s").into());
+        ids.push(access.id.unwrap());
+        let stranger = Gate::new(secret(), Some("away".to_owned()));
+        assert!(stranger.check(&token, "s", SystemTime::now()).is_err());
+    }
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 5, "each has a name of its own");
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_token_has_more_rights_than_the_one_that_asks_for_it() {
+    let folder = folder();
+    let (relay, address) = relay(folder.path()).await;
+    let body =
+        |stores: &[&str]| json!({"sub": "desk", "scope": "read", "stores": stores}).to_string();
+    let rows: [(&[&str], &[&str], u16); 7] = [
+        (&["*"], &["*"], 200),
+        (&["*"], &["a", "b*"], 200),
+        (&["team-*"], &["team-a"], 200),
+        (&["team-*"], &["team-a*", "team-b"], 200),
+        (&["team-*"], &["team"], 403),
+        (&["team-*"], &["*"], 403),
+        (&["a", "b"], &["a", "b", "c"], 403),
+    ];
+    for (own, asked, status) in rows {
+        let admin = token_for(StoreSet::parse(own).unwrap(), Scope::Admin, 48 * HOUR);
+        let answer = ask(address, TOKEN, &admin, &body(asked)).await;
+        assert_eq!(answer.status, status, "{own:?} {asked:?} {answer:?}");
+    }
+    // Without a wish it ends with the one that asks for it, at the latest.
+    let brief = token_for(id("s").into(), Scope::Admin, HOUR);
+    let access = claims(&ask(address, TOKEN, &brief, r#"{"sub":"desk","scope":"read"}"#).await);
+    assert!(access.expires <= SystemTime::now() + HOUR);
+    assert!(access.expires >= SystemTime::now() + HOUR - Duration::from_secs(60));
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_token_ends_its_sessions_at_once_and_opens_none_also_after_a_restart() {
+    let (store, other, data) = (folder(), folder(), folder());
+    let (relay, address) = relay(data.path()).await;
+    let answer = ask(address, TOKEN, &admin(), r#"{"sub":"desk","scope":"write"}"#).await;
+    let token = Token::from(answer.json()["token"].as_str().unwrap().to_owned());
+    let (desk, phone) = (engine(store.path()), engine(other.path()));
+    support::connect(&desk, &relay, token.clone());
+    support::connect(&phone, &relay, writer("phone"));
+    synced(&desk).await;
+    synced(&phone).await;
+    let body = json!({ "token": token.reveal() }).to_string();
+    let answer = ask(address, REVOKE, &admin(), &body).await;
+    assert_eq!((answer.status, answer.json()), (200, json!({"revoked": true, "ended": 1})));
+    until(&desk, |status| is_unauthorized(&status.connection)).await;
+    assert!(!is_unauthorized(&phone.status().connection), "others stay");
+    let again = ask(address, REVOKE, &admin(), &body).await;
+    assert_eq!(again.json()["ended"], 0);
+    relay.stop().await;
+    let (relay, _) = self::relay(data.path()).await;
+    assert_eq!(open(&relay, &token).await, Some(RefusalCode::Unauthorized));
+    assert_eq!(open(&relay, &writer("desk")).await, None, "another token of the same subject");
+    relay.stop().await;
+    desk.stop().await.unwrap();
+    phone.stop().await.unwrap();
+}
+
+/// Whether the connection ended for good, because the token is not accepted.
+fn is_unauthorized(connection: &ConnectionState) -> bool {
+    matches!(connection, ConnectionState::Refused { code, .. } if *code == RefusalCode::Unauthorized)
+}
+
+/// Opens the store `s`; why it was refused, if it was.
+async fn open(relay: &Relay, token: &Token) -> Option<RefusalCode> {
+    let connection = connect(&relay.url(), &Trust::of(&relay.url())).await.unwrap();
+    let (mut sender, mut receiver) = connection.open_stream().await.unwrap();
+    let (store, token) = ("s".to_owned(), token.clone());
+    let version = sds_engine::Version::new().encode().into();
+    sender.send(&ClientFrame::Open { protocol: 1, store, token, version }).await.unwrap();
+    match timeout(PATIENCE, receiver.next()).await.unwrap().unwrap().unwrap() {
+        RelayFrame::Refused { code, .. } => Some(RefusalCode::from_number(code)),
+        _ => None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_revoked_by_name_by_subject_and_by_secret_within_the_rights_of_who_does() {
+    let new_secret = Secret::new(&"n".repeat(32)).unwrap();
+    let key = KeyId::new("new").unwrap();
+    let mut keys = Keyring::new(Some(key), new_secret);
+    keys.add(None, secret()).unwrap();
+    let signed = |subject: &str, store: &str, at: SystemTime| {
+        let grant = Grant {
+            stores: id(store).into(),
+            subject: subject.to_owned(),
+            scope: Scope::Write,
+            lifetime: 48 * HOUR,
+            issuer: None,
+        };
+        let name = TokenId::random();
+        (keys.mint(&grant, &name, at).unwrap(), name.as_str().to_owned())
+    };
+    let now = SystemTime::now();
+    let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let (token, name) = signed("desk", "s", now - HOUR);
+    let other_admin = token_for(id("t").into(), Scope::Admin, HOUR);
+    let rows: [(Value, &Token, u16, Option<RefusalCode>); 14] = [
+        (json!({"jti": name}), &admin(), 200, Some(RefusalCode::Unauthorized)),
+        (json!({"jti": name}), &operator(), 200, Some(RefusalCode::Unauthorized)),
+        (json!({"jti": name}), &other_admin, 200, None),
+        (json!({"token": token.reveal()}), &admin(), 200, Some(RefusalCode::Unauthorized)),
+        (json!({"token": token.reveal()}), &other_admin, 403, None),
+        (json!({"token": "garbage"}), &admin(), 400, None),
+        (json!({"sub": "desk"}), &admin(), 200, Some(RefusalCode::Unauthorized)),
+        (json!({"sub": "phone"}), &admin(), 200, None),
+        (json!({"sub": "desk", "issued_until": seconds(now - 2 * HOUR)}), &admin(), 200, None),
+        (json!({"kid": "new"}), &operator(), 200, Some(RefusalCode::Unauthorized)),
+        (json!({"kid": ""}), &operator(), 200, None),
+        (json!({"kid": "new"}), &admin(), 403, None),
+        (json!({}), &admin(), 400, None),
+        (json!({"sub": "desk", "jti": name}), &admin(), 400, None),
+    ];
+    for (body, who, status, expected) in rows {
+        let folder = folder();
+        let (relay, address) = relay_of(RelayConfig::new(keys.clone(), folder.path())).await;
+        let answer = ask(address, REVOKE, who, &body.to_string()).await;
+        assert_eq!(answer.status, status, "{body} {answer:?}");
+        assert_eq!(open(&relay, &token).await, expected, "{body}");
+        relay.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_admin_whose_token_was_revoked_is_one_no_more_and_no_token_gets_into_the_files() {
+    let folder = folder();
+    let (relay, address) = relay(folder.path()).await;
+    let admin = admin();
+    let body = r#"{"sub":"desk","scope":"admin"}"#;
+    let answer = ask(address, TOKEN, &admin, body).await;
+    let minted = Token::from(answer.json()["token"].as_str().unwrap().to_owned());
+    assert_eq!(ask(address, TOKEN, &minted, body).await.status, 200);
+    let revoke = json!({ "token": minted.reveal() }).to_string();
+    assert_eq!(ask(address, REVOKE, &operator(), &revoke).await.status, 200);
+    let refused = ask(address, TOKEN, &minted, body).await;
+    assert_eq!((refused.status, &*refused.error()), (401, "invalid token"));
+    // An admin of one store cannot take the relay from its operator.
+    let boss = json!({ "sub": "boss", "issued_until": 99_999_999_999_u64 }).to_string();
+    assert_eq!(ask(address, REVOKE, &admin, &boss).await.status, 200);
+    assert_eq!(ask(address, TOKEN, &admin, body).await.status, 401);
+    let elsewhere = r#"{"sub":"desk","scope":"admin","store":"t"}"#;
+    assert_eq!(ask(address, TOKEN, &operator(), elsewhere).await.status, 200);
+    assert_eq!(ask(address, TOKEN, &operator(), body).await.status, 403, "not for all stores");
+    relay.stop().await;
+    for file in ["audit.jsonl", "revocations.jsonl"] {
+        let text = std::fs::read_to_string(folder.path().join(file)).unwrap();
+        for token in [&admin, &minted] {
+            let signature = token.reveal().rsplit('.').next().unwrap();
+            assert!(!text.contains(signature), "{file}: {text}");
+        }
+        text.lines().for_each(|line| drop(serde_json::from_str::<Value>(line).unwrap()));
+    }
+    let audit = std::fs::read_to_string(folder.path().join("audit.jsonl")).unwrap();
+    for (action, count) in [("start", 1), ("mint", 3), ("revoke", 2), ("refused", 2), ("stop", 1)] {
+        let found = audit.matches(&format!("\"action\":\"{action}\"")).count();
+        assert_eq!(found, count, "{action} in {audit}");
+    }
+}

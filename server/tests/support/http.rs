@@ -1,0 +1,71 @@
+//! Asking the admin listener, byte by byte, so that nothing hides what goes over the line.
+
+use std::net::SocketAddr;
+
+use sds_sync::Token;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::PATIENCE;
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    pub(crate) fn error(&self) -> String {
+        self.json()["error"].as_str().unwrap().to_owned()
+    }
+}
+
+/// Sends `request` as it is, and reads until the relay ends the connection.
+pub(crate) async fn send(address: SocketAddr, request: &[u8]) -> Answer {
+    let talk = async {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request).await.unwrap();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).await.unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").expect("an answer");
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Answer { status, head: head.to_owned(), body: body.to_owned() }
+    };
+    timeout(PATIENCE, talk).await.expect("an answer in time")
+}
+
+/// Asks with a value of the header `Authorization`, if there is one.
+pub(crate) async fn ask_as(
+    address: SocketAddr,
+    (method, path): (&str, &str),
+    authorization: Option<&str>,
+    body: &str,
+) -> Answer {
+    let authorization =
+        authorization.map_or_else(String::new, |value| format!("Authorization: {value}\r\n"));
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n{authorization}\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    send(address, request.as_bytes()).await
+}
+
+/// Asks with a token.
+pub(crate) async fn ask(
+    address: SocketAddr,
+    what: (&str, &str),
+    token: &Token,
+    body: &str,
+) -> Answer {
+    ask_as(address, what, Some(&format!("Bearer {}", token.reveal())), body).await
+}
