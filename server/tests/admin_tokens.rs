@@ -257,6 +257,38 @@ fn is_unauthorized(connection: &ConnectionState) -> bool {
     matches!(connection, ConnectionState::Refused { code, .. } if *code == RefusalCode::Unauthorized)
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_token_the_blobs_are_out_of_reach_too() {
+    let folder = folder();
+    let (relay, address) = relay(folder.path()).await;
+    let connection = connect(&relay.url(), &Trust::of(&relay.url())).await.unwrap();
+    let (mut sender, mut receiver) = connection.open_stream().await.unwrap();
+    let version = sds_engine::Version::new().encode().into();
+    let (store, token) = ("s".to_owned(), writer("desk"));
+    sender.send(&ClientFrame::Open { protocol: 1, store, token, version }).await.unwrap();
+    let opened = timeout(PATIENCE, receiver.next()).await.unwrap();
+    assert!(matches!(opened, Ok(Some(RelayFrame::Opened { .. }))));
+    let blob = async || {
+        let (mut sender, mut receiver) = connection.open_stream().await.unwrap();
+        let get = ClientFrame::GetBlob { store: "s".to_owned(), hash: [7; 32] };
+        sender.send(&get).await.unwrap();
+        timeout(PATIENCE, receiver.next::<RelayFrame>()).await.unwrap().unwrap().unwrap()
+    };
+    assert_eq!(blob().await, RelayFrame::BlobMissing);
+    let body = json!({"sub": "desk"}).to_string();
+    assert_eq!(ask(address, REVOKE, &admin(), &body).await.json()["ended"], 1);
+    let told = timeout(PATIENCE, receiver.next()).await.unwrap().unwrap().unwrap();
+    let unauthorized = RefusalCode::Unauthorized.number();
+    assert!(matches!(told, RelayFrame::Refused { code, .. } if code == unauthorized), "{told:?}");
+    // The stream is still open on this side.
+    let refused = blob().await;
+    assert!(
+        matches!(refused, RelayFrame::Refused { code, .. } if code == unauthorized),
+        "{refused:?}"
+    );
+    relay.stop().await;
+}
+
 /// Opens the store `s`; why it was refused, if it was.
 async fn open(relay: &Relay, token: &Token) -> Option<RefusalCode> {
     let connection = connect(&relay.url(), &Trust::of(&relay.url())).await.unwrap();
