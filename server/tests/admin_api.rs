@@ -7,11 +7,16 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+use sds_engine::Version;
 use sds_server::limits::{
     ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_BYTES_MAX, ADMIN_HEAD_TIME, ADMIN_PAGE_MAX, Limit,
 };
 use sds_server::{Grant, Relay, RelayConfig, Scope, StoreSet, mint};
-use sds_sync::{ConnectionState, LocalStore, RefusalCode, SyncEngine, SyncStatus, Token};
+use sds_sync::transport::{self, FrameReceiver};
+use sds_sync::{
+    ClientFrame, ConnectionState, LocalStore, RefusalCode, RelayFrame, SyncEngine, SyncStatus,
+    Token, Trust,
+};
 use serde_json::{Value, json};
 use support::http::{Answer, ask, ask_as, send};
 use support::{PATIENCE, add_item, connect, engine, folder, id, secret, synced, until, writer};
@@ -51,13 +56,17 @@ async fn plain(address: SocketAddr, path: &str) -> Answer {
     ask_as(address, ("GET", path), None, "").await
 }
 
-/// Waits until the connection of `engine` has failed with `code`.
-async fn failed_with(engine: &SyncEngine, code: RefusalCode) {
-    let failed = |status: &SyncStatus| match &status.connection {
+/// Waits until the connection of `engine` has ended for good, with `code`.
+async fn refused_for_good(engine: &SyncEngine, code: RefusalCode) {
+    let refused = |status: &SyncStatus| match &status.connection {
         ConnectionState::Refused { code: found, .. } => *found == code,
-        _ => status.last_error == Some(code.code()),
+        _ => false,
     };
-    until(engine, failed).await;
+    until(engine, refused).await;
+}
+
+async fn next(frames: &mut FrameReceiver) -> Option<RelayFrame> {
+    timeout(PATIENCE, frames.next()).await.expect("an answer in time").unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,14 +114,19 @@ async fn without_being_asked_for_there_is_no_admin_listener() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_here_is_told_and_can_be_cut_off() {
-    let (data, one, two) = (folder(), folder(), folder());
+    let (data, store) = (folder(), folder());
     let (relay, address) = relay(data.path()).await;
-    let (desk, phone) = (engine(one.path()), engine(two.path()));
+    let desk = engine(store.path());
     connect(&desk, &relay, writer("desk"));
-    connect(&phone, &relay, writer("phone"));
     add_item(&desk, "note");
     synced(&desk).await;
-    synced(&phone).await;
+    let phone = transport::connect(&relay.url(), &Trust::of(&relay.url())).await.unwrap();
+    let (mut sender, mut phone_hears) = phone.open_stream().await.unwrap();
+    let (store, token) = ("s".to_owned(), writer("phone"));
+    let version = Version::new().encode().into();
+    sender.send(&ClientFrame::Open { protocol: 1, store, token, version }).await.unwrap();
+    assert!(matches!(next(&mut phone_hears).await, Some(RelayFrame::Opened { .. })));
+    assert!(matches!(next(&mut phone_hears).await, Some(RelayFrame::Changes { .. })));
     let sessions = get(address, "/api/sessions", &operator()).await;
     let rows = sessions["sessions"].as_array().unwrap();
     let subjects: BTreeSet<_> = rows.iter().map(|row| row["subject"].as_str().unwrap()).collect();
@@ -131,8 +145,8 @@ async fn who_is_here_is_told_and_can_be_cut_off() {
     assert_eq!(connections["connections"][0]["sessions"], 1);
 
     let first = get(address, "/api/sessions?limit=1", &operator()).await;
-    let next = format!("/api/sessions?limit=1&after={}", first["next"]);
-    assert_ne!(get(address, &next, &operator()).await["sessions"], first["sessions"]);
+    let second = format!("/api/sessions?limit=1&after={}", first["next"]);
+    assert_ne!(get(address, &second, &operator()).await["sessions"], first["sessions"]);
     let of_phone = get(address, "/api/sessions?subject=phone&store=s", &operator()).await;
     assert_eq!(of_phone["sessions"].as_array().unwrap().len(), 1);
     let others = admin_of(id("other").into());
@@ -146,20 +160,28 @@ async fn who_is_here_is_told_and_can_be_cut_off() {
     assert_eq!(none.json(), json!({"ended": 0}));
     let answer = post(address, "/api/kick", &json!({"subject": "phone"})).await;
     assert_eq!(answer.json(), json!({"ended": 1}), "{answer:?}");
-    failed_with(&phone, RefusalCode::Busy).await;
+    let told = next(&mut phone_hears).await;
+    let busy = RefusalCode::Busy.number();
+    assert!(matches!(told, Some(RelayFrame::Refused { code, .. }) if code == busy), "{told:?}");
+    assert_eq!(next(&mut phone_hears).await, None);
     assert!(matches!(desk.status().connection, ConnectionState::Connected { .. }));
 
     let of_desk = get(address, "/api/sessions?subject=desk", &operator()).await;
     let connection = &of_desk["sessions"][0]["connection"];
     let answer = post(address, "/api/kick", &json!({ "connection": connection })).await;
     assert_eq!(answer.json()["ended"], 1);
-    until(&desk, |status| status.last_error.is_some()).await;
-    // Neither was told to stay away.
-    synced(&desk).await;
-    synced(&phone).await;
-    for engine in [desk, phone] {
-        engine.stop().await.unwrap();
-    }
+    // It was not told to stay away, so it comes again.
+    let is_back = async {
+        loop {
+            let of_desk = get(address, "/api/sessions?subject=desk", &operator()).await;
+            match &of_desk["sessions"][0]["connection"] {
+                Value::Number(again) if *again != connection.as_u64().unwrap().into() => break,
+                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    timeout(PATIENCE, is_back).await.expect("it comes back");
+    desk.stop().await.unwrap();
     relay.stop().await;
 }
 
@@ -196,7 +218,7 @@ async fn stores_are_listed_with_what_they_take_and_can_be_deleted() {
     assert_eq!(ask(address, ("DELETE", "/api/stores/t"), &other, "").await.status, 404);
     let own = admin_of(id("s").into());
     assert_eq!(ask(address, delete, &own, "").await.json(), json!({"deleted": true}));
-    failed_with(&desk, RefusalCode::Forbidden).await;
+    refused_for_good(&desk, RefusalCode::Forbidden).await;
     assert_eq!(ask(address, delete, &own, "").await.status, 404);
     assert_eq!(ask(address, ("GET", "/api/stores/s"), &operator(), "").await.status, 404);
     let deleted = get(address, "/api/stores?deleted=true", &own).await;

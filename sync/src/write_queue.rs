@@ -45,6 +45,11 @@ impl WriteQueue {
         self.batch.add(handover.batch);
     }
 
+    /// Gives up everything that waits; returns how many bytes were handed over for it.
+    pub fn clear(&mut self) -> usize {
+        std::mem::take(self).bytes
+    }
+
     /// Writes everything, durably; nothing comes back if there was nothing.
     ///
     /// # Errors

@@ -218,3 +218,64 @@ async fn a_guest_finds_out_which_blobs_the_owner_has() {
     guest.stop().await.unwrap();
     owner.stop().await.unwrap();
 }
+
+/// Goal: an engine whose seat went to another guest while the owner changed goes on by itself: what it
+/// and the other one have edited is there, each once.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_whose_seat_is_lost_goes_on_under_another() {
+    let mut was_lost = false;
+    // Who gets the seat is a race, which the engine may win.
+    for _ in 0..5 {
+        let folder = TempDir::new().unwrap();
+        let owner = SyncEngine::start(open(&folder));
+        let guest = SyncEngine::start(guest_of(&folder).await);
+        add_in(&guest);
+        guest.flush().await.unwrap();
+        let seat = guest.read(DataStore::replica_id).unwrap();
+        owner.stop().await.unwrap();
+        let owner = SyncEngine::start(open(&folder));
+        let mut other = guest_of(&folder).await;
+        was_lost |= other.store().replica_id() == seat;
+        let other = blocking(move || {
+            let item = add(&mut other);
+            other.store_mut().set_label(item, "the other's").unwrap();
+            other.commit().unwrap();
+            other
+        })
+        .await;
+        for label in ["one", "two"] {
+            let item = add_in(&guest);
+            guest.edit(|store| store.set_label(item, label)).unwrap().unwrap();
+            // It may say that the seat is lost, and goes on all the same.
+            let _lost = guest.flush().await;
+        }
+        let labels = |engine: &SyncEngine| {
+            let mut labels = engine
+                .read(|store| {
+                    let root = store.root_item();
+                    root.inner_entries().map(|it| it.label().into_owned()).collect::<Vec<_>>()
+                })
+                .unwrap();
+            labels.retain(|label| ["one", "the other's", "two"].contains(&label.as_str()));
+            labels.sort();
+            labels
+        };
+        let is_settled = async {
+            let all = ["one", "the other's", "two"];
+            while labels(&owner) != all || labels(&guest) != all {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(Duration::from_secs(30), is_settled)
+            .await
+            .unwrap_or_else(|_| panic!("{:?} {:?}", labels(&owner), labels(&guest)));
+        guest.flush().await.unwrap();
+        blocking(move || drop(other)).await;
+        guest.stop().await.unwrap();
+        owner.stop().await.unwrap();
+        if was_lost {
+            return;
+        }
+    }
+    panic!("nobody was fast enough to take the seat");
+}

@@ -59,17 +59,24 @@ impl<'a> From<&'a Json> for JsonSource<'a> {
 
 /// The entries of a source, outermost first, each before what is inside it.
 pub(super) fn records(source: JsonSource<'_>) -> Result<Vec<Record>, ImportError> {
+    records_within(source, IMPORT_ENTRIES_MAX)
+}
+
+/// The same, of at most `max` entries.
+fn records_within(source: JsonSource<'_>, max: usize) -> Result<Vec<Record>, ImportError> {
+    let reading = Reading { max, entries: Vec::new(), inner_counts: Vec::new() };
     let raw = match source {
-        JsonSource::Text(text) => read_text(&mut text.as_bytes())?,
-        JsonSource::Reader(reader) => read_text(reader)?,
-        JsonSource::Value(value) => read_value(value)?,
+        JsonSource::Text(text) => read_text(&mut text.as_bytes(), reading)?,
+        JsonSource::Reader(reader) => read_text(reader, reading)?,
+        JsonSource::Value(value) => read_value(value, reading)?,
     };
     raw.into_iter().enumerate().map(|(at, raw)| raw.check(at + 1)).collect()
 }
 
 /// The entries read so far.
-#[derive(Default)]
 struct Reading {
+    /// How many there may be.
+    max: usize,
     entries: Vec<RawEntry>,
     /// How many entries inside each have been read.
     inner_counts: Vec<usize>,
@@ -78,8 +85,8 @@ struct Reading {
 impl Reading {
     /// Adds an entry inside `parent`, which is at this depth.
     fn begin(&mut self, parent: Option<usize>, depth: usize) -> Result<usize, ImportError> {
-        if self.entries.len() == IMPORT_ENTRIES_MAX {
-            return Err(ImportError::TooManyEntries { max: IMPORT_ENTRIES_MAX });
+        if self.entries.len() >= self.max {
+            return Err(ImportError::TooManyEntries { max: self.max });
         }
         if depth > IMPORT_DEPTH_MAX {
             return Err(ImportError::TooDeep { max: IMPORT_DEPTH_MAX });
@@ -119,8 +126,7 @@ const fn wrong(entry: usize, field: &'static str, rule: &'static str) -> ImportE
     ImportError::Field { entry: entry + 1, field, rule }
 }
 
-fn read_value(top: &Json) -> Result<Vec<RawEntry>, ImportError> {
-    let mut reading = Reading::default();
+fn read_value(top: &Json, mut reading: Reading) -> Result<Vec<RawEntry>, ImportError> {
     let mut rest = vec![(top, None, 1)];
     while let Some((value, parent, depth)) = rest.pop() {
         let entry = reading.begin(parent, depth)?;
@@ -187,7 +193,7 @@ impl Read for Bounded<'_> {
 
 type TextReader<'a> = JsonStreamReader<Bounded<'a>>;
 
-fn read_text(inner: &mut dyn Read) -> Result<Vec<RawEntry>, ImportError> {
+fn read_text(inner: &mut dyn Read, reading: Reading) -> Result<Vec<RawEntry>, ImportError> {
     let nesting = 2 * IMPORT_DEPTH_MAX + INFO_VALUE_DEPTH_MAX + 8;
     let settings = ReaderSettings {
         track_path: false,
@@ -196,7 +202,7 @@ fn read_text(inner: &mut dyn Read) -> Result<Vec<RawEntry>, ImportError> {
     };
     let bounded = Bounded { inner, left: IMPORT_BYTES_MAX };
     let mut reader = JsonStreamReader::new_custom(bounded, settings);
-    let entries = read_entries(&mut reader)?;
+    let entries = read_entries(&mut reader, reading)?;
     reader.consume_trailing_whitespace().map_err(failure)?;
     Ok(entries)
 }
@@ -210,8 +216,10 @@ struct Open {
     has_list: bool,
 }
 
-fn read_entries(reader: &mut TextReader<'_>) -> Result<Vec<RawEntry>, ImportError> {
-    let mut reading = Reading::default();
+fn read_entries(
+    reader: &mut TextReader<'_>,
+    mut reading: Reading,
+) -> Result<Vec<RawEntry>, ImportError> {
     let mut open = vec![begin(reader, &mut reading, None, 1)?];
     while let Some(top) = open.last_mut() {
         let entry = top.entry;
@@ -373,6 +381,26 @@ mod tests {
         assert_eq!(read(IMPORT_DEPTH_MAX), Ok(IMPORT_DEPTH_MAX));
         let too_deep = ImportError::TooDeep { max: IMPORT_DEPTH_MAX };
         assert_eq!(read(IMPORT_DEPTH_MAX + 1), Err(too_deep));
+    }
+
+    #[test]
+    fn as_many_entries_are_read_as_may_be_and_no_more() {
+        let inner = vec![r#"{"Kind":"item"}"#; 8].join(",");
+        let nine = format!(r#"{{"Kind":"item","innerEntries":[{inner}]}}"#);
+        let value: Json = serde_json::from_str(&nine).unwrap();
+        for max in [8, 9, 10] {
+            let mut bytes = nine.as_bytes();
+            let rows = [
+                records_within(JsonSource::Text(&nine), max),
+                records_within(JsonSource::Value(&value), max),
+                records_within(JsonSource::Reader(&mut bytes), max),
+            ];
+            for read in rows {
+                let too_many = ImportError::TooManyEntries { max };
+                let expected = if max < 9 { Err(too_many) } else { Ok(9) };
+                assert_eq!(read.map(|records| records.len()), expected);
+            }
+        }
     }
 
     #[test]

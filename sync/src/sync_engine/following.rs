@@ -17,12 +17,14 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::shared::Shared;
+use super::status::SyncStatus;
 use super::writer::Job;
 use crate::guest_session::{GuestSession, Wish};
 use crate::limits::FRAME_BYTES_MAX;
 use crate::local_socket::LocalAddress;
 use crate::local_store::LocalStore;
 use crate::message::ClientFrame;
+use crate::persistence::StorageError;
 use crate::random;
 use crate::synced_store::Purpose;
 use crate::transport::{FrameReceiver, FrameSender};
@@ -48,7 +50,8 @@ impl Following {
             tokio::select! {
                 // Without a sender the engine is gone altogether.
                 _ = stopped.wait_for(|stop| *stop) => {}
-                ((), ()) = async { tokio::join!(follow(&shared, &file), look_for_blobs(&shared)) } => {}
+                () = look_for_blobs(&shared) => {}
+                () = follow_under_any_seat(&shared, &file) => {}
             }
         });
         Self { stop, task }
@@ -59,6 +62,32 @@ impl Following {
         self.stop.send_replace(true);
         // A task that panicked has ended too.
         let _ended = self.task.await;
+    }
+}
+
+/// Follows a file; begins anew after the seat was lost, for then there is less here than the owner was
+/// told.
+async fn follow_under_any_seat(shared: &Arc<Shared>, file: &Path) {
+    let mut status = shared.status.subscribe();
+    let is_lost =
+        |status: &SyncStatus| matches!(status.storage_error, Some(StorageError::SeatLost { .. }));
+    loop {
+        tokio::select! {
+            () = follow(shared, file) => return,
+            lost = status.wait_for(is_lost) => {
+                if lost.is_err() {
+                    return;
+                }
+            }
+        }
+        let store = Arc::clone(shared);
+        let taken = tokio::task::spawn_blocking(move || store.take_lost_seat()).await;
+        if let Ok(Err(error)) = &taken {
+            tracing::error!(store = %shared.id, %error, "cannot go on under another seat");
+        }
+        if !matches!(taken, Ok(Ok(()))) {
+            return;
+        }
     }
 }
 

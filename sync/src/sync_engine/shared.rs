@@ -251,6 +251,19 @@ impl Shared {
         Ok(snapshot)
     }
 
+    /// Makes again under another id what was made under a seat that another guest has now.
+    pub(super) fn take_lost_seat(&self) -> Result<(), SyncError> {
+        let mut core = self.core()?;
+        // The writer writes nothing until it hears of this.
+        let persisted = self.persisted();
+        let Captured { handover, .. } = core.take_lost_seat(&persisted, random::replica_id())?;
+        self.status.send_modify(|status| {
+            status.local.clone_from(core.captured());
+            status.storage_error = None;
+        });
+        Ok(self.writer.ask(Job::Replace(handover))?)
+    }
+
     /// Lends a seat to a guest, who hears of it once that is on disk.
     pub(super) fn lend_seat(&self, wish: Option<ReplicaId>) -> Result<SeatTip, SyncError> {
         let mut core = self.core()?;

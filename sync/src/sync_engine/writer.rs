@@ -16,6 +16,9 @@ use crate::write_queue::WriteQueue;
 pub(super) enum Job {
     /// Write this.
     Append(Handover),
+    /// Write this in the place of all that waits, which nobody has yet: it was made again, after the
+    /// seat it was made under was lost.
+    Replace(Handover),
     /// Find out who owns the file now.
     Reattach,
     /// Say when everything asked for before is durable.
@@ -37,7 +40,7 @@ pub(super) struct WriterGone;
 impl WriterHandle {
     /// Asks for something.
     pub(super) fn ask(&self, job: Job) -> Result<(), WriterGone> {
-        if let Job::Append(handover) = &job {
+        if let Job::Append(handover) | Job::Replace(handover) = &job {
             self.unsaved_bytes.fetch_add(handover.batch.size(), Ordering::Relaxed);
         }
         self.jobs.send(job).map_err(|_| WriterGone)
@@ -55,6 +58,8 @@ pub(super) struct Writer {
     jobs: Receiver<Job>,
     unsaved_bytes: Arc<AtomicUsize>,
     queue: WriteQueue,
+    /// The seat that what waits was made under is lost: writing it later might make it be there twice.
+    seat_lost: Option<StorageError>,
     status: watch::Sender<SyncStatus>,
     saved: watch::Sender<u64>,
 }
@@ -69,8 +74,8 @@ impl Writer {
         let (sender, jobs) = channel();
         let unsaved_bytes = Arc::new(AtomicUsize::new(0));
         let handle = WriterHandle { jobs: sender, unsaved_bytes: Arc::clone(&unsaved_bytes) };
-        let queue = WriteQueue::new();
-        let writer = Self { persistence, jobs, unsaved_bytes, queue, status, saved };
+        let (queue, seat_lost) = (WriteQueue::new(), None);
+        let writer = Self { persistence, jobs, unsaved_bytes, queue, seat_lost, status, saved };
         (handle, std::thread::spawn(move || writer.run()))
     }
 
@@ -102,6 +107,11 @@ impl Writer {
     ) -> bool {
         match job {
             Job::Append(handover) => self.queue.add(handover),
+            Job::Replace(handover) => {
+                self.unsaved_bytes.fetch_sub(self.queue.clear(), Ordering::Relaxed);
+                self.seat_lost = None;
+                self.queue.add(handover);
+            }
             Job::Reattach => self.persistence.reattach(),
             Job::Flush(flushed) => waiting.push(flushed),
             Job::Stop => return true,
@@ -110,6 +120,9 @@ impl Writer {
     }
 
     fn commit(&mut self) -> Result<(), StorageError> {
+        if let Some(lost) = &self.seat_lost {
+            return Err(lost.clone());
+        }
         match self.queue.commit(&mut *self.persistence) {
             Ok(None) => Ok(()),
             Ok(Some(committed)) => {
@@ -123,6 +136,9 @@ impl Writer {
             }
             Err(error) => {
                 tracing::error!(code = error.code(), %error, "cannot write to the store's file");
+                if matches!(error, StorageError::SeatLost { .. }) {
+                    self.seat_lost = Some(error.clone());
+                }
                 self.status.send_modify(|status| status.storage_error = Some(error.clone()));
                 Err(error)
             }

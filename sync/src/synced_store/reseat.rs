@@ -11,7 +11,7 @@ use std::sync::Arc;
 use sds_engine::{ChangeHeader, Patch, ReplicaId, Version};
 use sds_store::{RemakeError, StoreError};
 
-use super::{Handover, SyncedStore};
+use super::{Captured, Handover, Origin, SyncedStore};
 use crate::ledger::history_missing;
 use crate::message::RefusalCode;
 use crate::persistence::Batch;
@@ -79,6 +79,31 @@ impl SyncedStore {
         }
         let batch = Batch { seats: self.ledger.seats.take_changed(), ..Batch::default() };
         Ok((Purpose::Sync, Handover { batch, upto: Version::new() }))
+    }
+
+    /// Makes again as `fresh`, an id that nobody has drawn before, what was made under the seat in use and
+    /// is not in `persisted`: a guest has lost that seat to another one, and nobody has these changes.
+    /// Says what is to be written in the place of all that waits.
+    pub(crate) fn take_lost_seat(
+        &mut self,
+        persisted: &Version,
+        fresh: ReplicaId,
+    ) -> Result<Captured, SyncError> {
+        let lost = self.store.replica_id();
+        let from = persisted.next(lost);
+        let is_former = |header: &ChangeHeader| header.replica == lost && header.start >= from;
+        match self.store.remake_as(fresh, is_former) {
+            Ok(_) => {}
+            Err(RemakeError::HistoryMissing) => {
+                return Err(SyncError::Storage(history_missing(&self.id)));
+            }
+            Err(RemakeError::Store(error)) => return Err(cannot_reseat(&error)),
+            Err(error) => return Err(forked(error.to_string())),
+        }
+        tracing::warn!(store = %self.id, "another guest has this one's seat: its changes have new ids now");
+        self.ledger.seats.renew(fresh);
+        self.ledger.version.clone_from(persisted);
+        Ok(self.capture(Origin::Local)?)
     }
 
     /// Takes in what a relay, which has `version` in all, sends of the seats in doubt. If that was all,
