@@ -289,6 +289,41 @@ async fn with_the_token_the_blobs_are_out_of_reach_too() {
     relay.stop().await;
 }
 
+/// Goal: no session outlives the revocation of its token, however close together they come.
+/// Method: both at once, again and again; then nobody with such a token may be listed for long.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_opens_while_their_token_is_revoked_does_not_stay() {
+    let folder = folder();
+    let (relay, address) = relay(folder.path()).await;
+    let connection = connect(&relay.url(), &Trust::of(&relay.url())).await.unwrap();
+    let mut streams = Vec::new();
+    for round in 0..30 {
+        let subject = format!("desk {round}");
+        let token = token_of(&subject, Scope::Write, HOUR);
+        let (mut sender, mut receiver) = connection.open_stream().await.unwrap();
+        let version = sds_engine::Version::new().encode().into();
+        let open = ClientFrame::Open { protocol: 1, store: "s".to_owned(), token, version };
+        let body = json!({ "sub": subject }).to_string();
+        let admin = operator();
+        let revoke = async {
+            tokio::time::sleep(Duration::from_micros(200 * (round % 10))).await;
+            ask(address, REVOKE, &admin, &body).await
+        };
+        let (sent, revoked) = tokio::join!(sender.send(&open), revoke);
+        sent.unwrap();
+        assert_eq!(revoked.status, 200);
+        let told = async {
+            // Some see the store for a moment.
+            while let RelayFrame::Opened { .. } = receiver.next().await.unwrap().unwrap() {}
+        };
+        timeout(PATIENCE, told).await.expect("it is refused");
+        streams.push((sender, receiver));
+    }
+    let sessions = ask(address, ("GET", "/api/sessions"), &operator(), "").await;
+    assert_eq!(sessions.json()["sessions"], json!([]));
+    relay.stop().await;
+}
+
 /// Opens the store `s`; why it was refused, if it was.
 async fn open(relay: &Relay, token: &Token) -> Option<RefusalCode> {
     let connection = connect(&relay.url(), &Trust::of(&relay.url())).await.unwrap();
