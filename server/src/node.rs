@@ -1,7 +1,7 @@
 //! A relay as a value: start it, ask where it is, stop it.
 
 use std::fmt;
-use std::fs::DirBuilder;
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -138,6 +138,8 @@ pub(crate) struct Node {
     pub(crate) rooms: Arc<Rooms>,
     pub(crate) writer: LogWriter,
     pub(crate) log: Arc<StoreLog>,
+    /// Where the log is.
+    file: PathBuf,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) revocations: Revocations,
@@ -210,6 +212,8 @@ impl Node {
         self.sessions.tally(&self.metrics);
         self.metrics.lag_max.set(gauge(self.sessions.lag_max(&self.rooms)));
         self.metrics.stores_open.set(gauge(self.rooms.len() as u64));
+        let bytes = fs::metadata(&self.file).map_or(0, |file| file.len());
+        self.metrics.disk_bytes.set(gauge(bytes));
         self.metrics.encode()
     }
 
@@ -261,7 +265,7 @@ impl Relay {
         let (limits, admin) = (config.limits.clone(), config.admin);
         let (keys, issuer) = (config.keys.clone(), config.issuer.clone());
         let folder = config.data_dir.clone();
-        let drain = config.drain;
+        let (drain, file) = (config.drain, config.data_dir.join(LOG_FILE));
         let (listen, gate) = (config.listen, Gate::new(config.keys.clone(), config.issuer.clone()));
         let opened = tokio::task::spawn_blocking(move || open(&config)).await;
         let Opened { log, identity, revocations, audit } =
@@ -282,14 +286,13 @@ impl Relay {
             Arc::clone(&metrics),
             limits.store_quota(),
         );
-        let door = Arc::new(Door::new(limits.clone(), Arc::clone(&metrics)));
-        let subjects = Arc::default();
         let node = Arc::new(Node {
             draining: watch::Sender::new(false),
+            file,
             drain,
             identity,
-            door,
-            subjects,
+            door: Arc::new(Door::new(limits.clone(), Arc::clone(&metrics))),
+            subjects: Arc::default(),
             limits,
             gate,
             rooms,
