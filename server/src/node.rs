@@ -1,7 +1,7 @@
 //! A relay as a value: start it, ask where it is, stop it.
 
 use std::fmt;
-use std::fs::{self, DirBuilder};
+use std::fs::DirBuilder;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -286,12 +286,14 @@ impl Relay {
             Arc::clone(&metrics),
             limits.store_quota(),
         );
+        let door = Arc::new(Door::new(limits.clone(), Arc::clone(&metrics)));
+        let subjects = Arc::default();
         let node = Arc::new(Node {
             draining: watch::Sender::new(false),
             drain,
             identity,
-            door: Arc::new(Door::new(limits.clone(), Arc::clone(&metrics))),
-            subjects: Arc::default(),
+            door,
+            subjects,
             limits,
             gate,
             rooms,
