@@ -16,7 +16,6 @@ mod tokens;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -37,8 +36,6 @@ pub(crate) struct AdminState {
     pub(crate) keys: Keyring,
     /// Who gives them.
     pub(crate) issuer: Option<String>,
-    /// The relay's folder.
-    pub(crate) folder: PathBuf,
     pub(crate) started: SystemTime,
     backups: backups::Backups,
 }
@@ -58,10 +55,9 @@ impl AdminState {
         audit: Arc<Audit>,
         keys: Keyring,
         issuer: Option<String>,
-        folder: PathBuf,
     ) -> Self {
         let (started, backups) = (SystemTime::now(), backups::Backups::default());
-        Self { node, audit, keys, issuer, folder, started, backups }
+        Self { node, audit, keys, issuer, started, backups }
     }
 }
 

@@ -142,6 +142,8 @@ pub(crate) struct Node {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) revocations: Revocations,
     disk: DiskProbe,
+    /// Where everything is kept.
+    pub(crate) folder: PathBuf,
 }
 
 /// Why a session ends whose store was deleted.
@@ -208,6 +210,9 @@ impl Node {
     pub(crate) fn measure(&self) -> String {
         let gauge = |value| i64::try_from(value).unwrap_or(i64::MAX);
         self.sessions.tally(&self.metrics);
+        if let Ok(file) = std::fs::metadata(self.folder.join(LOG_FILE)) {
+            self.metrics.disk_bytes.set(gauge(file.len()));
+        }
         self.metrics.lag_max.set(gauge(self.sessions.lag_max(&self.rooms)));
         self.metrics.stores_open.set(gauge(self.rooms.len() as u64));
         self.metrics.encode()
@@ -260,8 +265,7 @@ impl Relay {
     pub async fn start(config: RelayConfig) -> Result<Self, StartError> {
         let (limits, admin) = (config.limits.clone(), config.admin);
         let (keys, issuer) = (config.keys.clone(), config.issuer.clone());
-        let folder = config.data_dir.clone();
-        let drain = config.drain;
+        let (folder, drain) = (config.data_dir.clone(), config.drain);
         let (listen, gate) = (config.listen, Gate::new(config.keys.clone(), config.issuer.clone()));
         let opened = tokio::task::spawn_blocking(move || open(&config)).await;
         let Opened { log, identity, revocations, audit } =
@@ -299,17 +303,12 @@ impl Relay {
             sessions: Arc::default(),
             revocations,
             disk: DiskProbe::default(),
+            folder,
         });
-        let admin = match admin {
-            Some(address) => {
-                let audit = Arc::clone(&audit);
-                let state = AdminState::new(Arc::clone(&node), audit, keys, issuer, folder);
-                let refused = |source| StartError::Admin { listen: address, source };
-                Some(AdminListener::start(address, state).await.map_err(refused)?)
-            }
-            None => None,
-        };
-        audit.record(Deed::new("start")).await.map_err(|_| StartError::Ending)?;
+        let state = AdminState::new(Arc::clone(&node), Arc::clone(&audit), keys, issuer);
+        let admin = listen_for_admins(admin, state).await?;
+        let written = audit.record(Deed::new("start")).await;
+        written.map_err(|failed| StartError::Audit(io::Error::other(failed)))?;
         let (stop, stopped) = watch::channel(false);
         let accepting = tokio::spawn(accept(Arc::clone(&node), endpoint.clone(), stopped));
         let refreshing = tokio::spawn(refresh_certificates(Arc::clone(&node)));
@@ -428,6 +427,16 @@ impl fmt::Debug for Relay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Relay").field("local_addr", &self.local_addr).finish_non_exhaustive()
     }
+}
+
+/// The admin listener, if one is wanted.
+async fn listen_for_admins(
+    listen: Option<SocketAddr>,
+    state: AdminState,
+) -> Result<Option<AdminListener>, StartError> {
+    let Some(listen) = listen else { return Ok(None) };
+    let refused = |source| StartError::Admin { listen, source };
+    AdminListener::start(listen, state).await.map(Some).map_err(refused)
 }
 
 /// What the relay's folder holds.

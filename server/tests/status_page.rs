@@ -228,7 +228,8 @@ async fn the_page_shows_who_is_here_to_who_signs_in_and_asks_nobody_else() {
     let policy = policy.expect("a policy");
     assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
     let Some(program) = browser_program() else {
-        writeln!(std::io::stdout(), "skipped: no Chromium is here; SDS_CHROMIUM can name one").unwrap();
+        writeln!(std::io::stdout(), "skipped: no Chromium is here; SDS_CHROMIUM can name one")
+            .unwrap();
         return relay.stop().await;
     };
     let (desk, phone) = (engine(one.path()), engine(two.path()));

@@ -117,8 +117,15 @@ pub const INCOMING_BUFFER_BYTES: u64 = 16 << 10;
 /// See [`INCOMING_BUFFER_BYTES`].
 pub const INCOMING_BUFFERS_BYTES: u64 = 8 << 20;
 
-/// How many frames may wait between the loop of a connection and each half of its stream.
+/// How many frames that go out may wait between the loop of a connection and its stream.
 pub const FRAME_QUEUE_MAX: usize = 4;
+
+/// How many frames that have arrived may wait for the loop of a connection, and how many bytes they may
+/// have; a larger one waits alone. Small ones may be many, so that one commit takes what came while the
+/// one before was on its way to the disk.
+pub const ARRIVED_FRAMES_MAX: usize = 1_024;
+/// See [`ARRIVED_FRAMES_MAX`].
+pub const ARRIVED_BYTES_MAX: u32 = 1 << 20;
 
 /// How long a file that another process has open is waited for.
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(5);

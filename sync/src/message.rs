@@ -514,6 +514,12 @@ impl FrameBuffer {
         F::decode(&self.bytes.split_to(size)).map(Some)
     }
 
+    /// How many bytes wait for the rest of a frame.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Whether no part of a frame waits for the rest.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -61,7 +61,7 @@ pub(super) async fn begin(State(state): State<Arc<AdminState>>, admin: Admin) ->
     admin.check_of_relay()?;
     let time = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let name = format!("relay-{}.backup", time.replace(':', "-"));
-    let path = state.folder.join(FOLDER).join(&name);
+    let path = state.node.folder.join(FOLDER).join(&name);
     if !state.backups.begin(json!({ "state": "running", "file": name })) {
         return Err(UNDER_WAY);
     }
@@ -83,7 +83,7 @@ pub(super) async fn begin(State(state): State<Arc<AdminState>>, admin: Admin) ->
 }
 
 async fn make(state: Arc<AdminState>, name: String, path: PathBuf) {
-    let (log, folder) = (Arc::clone(&state.node.log), state.folder.join(FOLDER));
+    let (log, folder) = (Arc::clone(&state.node.log), state.node.folder.join(FOLDER));
     let made = tokio::task::spawn_blocking(move || {
         create_private(&folder).map_err(|error| error.to_string())?;
         log.backup(&path).map_err(|error| error.to_string())

@@ -13,6 +13,7 @@ use super::answer::{Answer, STORAGE_FAILED, json_answer};
 use super::auth::Admin;
 use super::people::seconds;
 use crate::metrics::MEDIA_TYPE;
+use crate::node::Node;
 
 /// `GET /healthz`: the process is alive.
 pub(super) async fn healthz() -> &'static str {
@@ -55,13 +56,20 @@ pub(super) async fn status(State(state): State<Arc<AdminState>>, admin: Admin) -
 }
 
 async fn relay_status(state: &AdminState) -> Value {
-    let (node, not_ready) = (&state.node, state.node.check_ready().await.err());
+    let (node, started) = (Arc::clone(&state.node), state.started);
+    let not_ready = node.check_ready().await.err();
+    // Many connections are asked for what they have carried.
+    let status = tokio::task::spawn_blocking(move || describe(&node, started, not_ready));
+    status.await.unwrap_or_default()
+}
+
+fn describe(node: &Node, started: SystemTime, not_ready: Option<&str>) -> Value {
     node.sessions.tally(&node.metrics);
     let (connections, sessions) = node.sessions.count();
     let metrics = &node.metrics;
     json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "started": seconds(state.started),
+        "started": seconds(started),
         "now": seconds(SystemTime::now()),
         "not_ready": not_ready,
         "connections": connections,

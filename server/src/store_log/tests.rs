@@ -289,6 +289,11 @@ fn an_append_that_repeats_much_gives_others_their_turn() {
     assert!((3..6).contains(&turns), "{turns}");
 }
 
+fn blobs_of(log: &Arc<StoreLog>, store: &StoreId) -> Arc<StoreBlobs> {
+    let blobs = StoreBlobs::begin_for(Arc::clone(log), store, "ann", StoreQuota::UNLIMITED);
+    Arc::new(blobs.unwrap().unwrap())
+}
+
 /// Goal: a deleted store is gone at once and its room is free in the end, and nobody else notices.
 /// Method: two stores with packed and loose pages and blobs; one is deleted and swept, step by step,
 /// with a restart in the middle.
@@ -311,10 +316,7 @@ fn a_deleted_store_is_gone_until_the_deletion_is_taken_back() {
     let bytes = vec![7; 700_000];
     let hash = BlobHash(Sha256::digest(&bytes).into());
     for store in [&gone, &other] {
-        let blobs = StoreBlobs::begin_for(Arc::clone(&log), store, "ann", StoreQuota::UNLIMITED)
-            .unwrap()
-            .unwrap();
-        let mut writer = BlobWriter::resume(Arc::new(blobs), hash, 700_000).unwrap();
+        let mut writer = BlobWriter::resume(blobs_of(&log, store), hash, 700_000).unwrap();
         writer.write(&bytes).unwrap();
         writer.finish().unwrap();
     }
@@ -331,9 +333,7 @@ fn a_deleted_store_is_gone_until_the_deletion_is_taken_back() {
     );
     assert!(summaries[1].change_bytes > 800_000 && summaries[1].last_change == Some(UNIX_EPOCH));
 
-    let late = StoreBlobs::begin_for(Arc::clone(&log), &gone, "ann", StoreQuota::UNLIMITED)
-        .unwrap()
-        .unwrap();
+    let late = blobs_of(&log, &gone);
     let now = UNIX_EPOCH + std::time::Duration::from_secs(7);
     assert!(log.delete(&gone, now).unwrap());
     assert!(
@@ -343,7 +343,7 @@ fn a_deleted_store_is_gone_until_the_deletion_is_taken_back() {
     assert_eq!(log.deleted_stores(None, 10).unwrap(), [(gone.clone(), now)]);
     let refused = add(&log, &gone, &[change(5, 0, &[], 1)]);
     assert_eq!((refused.refused, refused.new.len()), (Some(RefusalCode::Forbidden), 0));
-    assert!(BlobWriter::resume(Arc::new(late), hash, 700_000).is_err(), "it takes no blobs");
+    assert!(BlobWriter::resume(late, hash, 700_000).is_err(), "it takes no blobs");
 
     let mut steps = 0;
     while log.sweep_deleted().unwrap() {

@@ -1,20 +1,30 @@
 //! A stream of frames with a task for each direction, so that one loop can serve both.
 
-use tokio::sync::mpsc;
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::stream::{FrameReceiver, FrameSender, StreamError};
-use crate::limits::{CLOSE_TIMEOUT, FRAME_QUEUE_MAX};
+use crate::limits::{ARRIVED_BYTES_MAX, ARRIVED_FRAMES_MAX, CLOSE_TIMEOUT, FRAME_QUEUE_MAX};
 use crate::message::Frame;
 
 type Received<In> = Result<Option<In>, StreamError>;
 
-/// Frames out and in. Holds at most [`FRAME_QUEUE_MAX`] frames each way; both tasks end with it.
+/// A frame that waits to be taken, and the room that it takes meanwhile.
+#[derive(Debug)]
+struct Arrived<In> {
+    received: Received<In>,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+/// Frames out and in. Holds at most [`FRAME_QUEUE_MAX`] frames that go out, and [`ARRIVED_FRAMES_MAX`] or
+/// [`ARRIVED_BYTES_MAX`] that have come in; both tasks end with it.
 #[derive(Debug)]
 pub struct FramePipe<Out, In> {
     outgoing: Option<mpsc::Sender<Out>>,
-    incoming: mpsc::Receiver<Received<In>>,
+    incoming: mpsc::Receiver<Arrived<In>>,
     sending: JoinSet<()>,
     _receiving: JoinSet<()>,
 }
@@ -28,7 +38,7 @@ where
     #[must_use]
     pub fn new(sender: FrameSender, receiver: FrameReceiver) -> Self {
         let (outgoing, to_send) = mpsc::channel(FRAME_QUEUE_MAX);
-        let (received, incoming) = mpsc::channel(FRAME_QUEUE_MAX);
+        let (received, incoming) = mpsc::channel(ARRIVED_FRAMES_MAX);
         let (mut sending, mut receiving) = (JoinSet::new(), JoinSet::new());
         sending.spawn(send_all(sender, to_send));
         receiving.spawn(receive_all(receiver, received));
@@ -49,8 +59,8 @@ where
         };
         let has_room = tokio::select! {
             has_room = room => has_room,
-            received = self.incoming.recv(), if interest.in_frames => {
-                return Ready::Received(received.unwrap_or(Ok(None)));
+            arrived = self.incoming.recv(), if interest.in_frames => {
+                return Ready::Received(arrived.map_or(Ok(None), |arrived| arrived.received));
             }
         };
         if !has_room {
@@ -61,7 +71,7 @@ where
 
     /// A frame that has arrived already, if there is one.
     pub fn next_arrived(&mut self) -> Option<Received<In>> {
-        self.incoming.try_recv().ok()
+        self.incoming.try_recv().ok().map(|arrived| arrived.received)
     }
 
     /// Hands a frame to the sending task, if there is room: after [`ready`](Self::ready) has said
@@ -87,7 +97,8 @@ where
         let ending = send_last(self.outgoing.take(), self.sending, last);
         let incoming = &mut self.incoming;
         // The other side may be waiting for room itself, so both happen at the same time.
-        let draining = async { while let Some(Ok(Some(_))) = incoming.recv().await {} };
+        let is_frame = |arrived: &Arrived<In>| matches!(arrived.received, Ok(Some(_)));
+        let draining = async { while incoming.recv().await.is_some_and(|a| is_frame(&a)) {} };
         // Who does not answer any more will notice by itself.
         let _in_time = timeout(CLOSE_TIMEOUT, async { tokio::join!(ending, draining) }).await;
     }
@@ -138,11 +149,15 @@ async fn send_all<Out: Frame>(mut sender: FrameSender, mut frames: mpsc::Receive
     sender.finish().await;
 }
 
-async fn receive_all<In: Frame>(mut receiver: FrameReceiver, frames: mpsc::Sender<Received<In>>) {
+async fn receive_all<In: Frame>(mut receiver: FrameReceiver, frames: mpsc::Sender<Arrived<In>>) {
+    let room = Arc::new(Semaphore::new(ARRIVED_BYTES_MAX as usize));
     loop {
         let received = receiver.next().await;
         let is_last = !matches!(received, Ok(Some(_)));
-        if frames.send(received).await.is_err() || is_last {
+        let bytes = u32::try_from(receiver.frame_len()).unwrap_or(u32::MAX);
+        // Nobody closes a semaphore, so nothing goes without room.
+        let permit = Arc::clone(&room).acquire_many_owned(bytes.min(ARRIVED_BYTES_MAX)).await.ok();
+        if frames.send(Arrived { received, _room: permit }).await.is_err() || is_last {
             return;
         }
     }

@@ -138,6 +138,8 @@ pub struct FrameReceiver {
     pace: Option<Arc<dyn Pace>>,
     /// Until when nothing further is read.
     pause: Option<Instant>,
+    /// How many bytes the last frame had.
+    frame_len: usize,
 }
 
 #[derive(Debug)]
@@ -177,7 +179,7 @@ impl FrameReceiver {
     }
 
     fn of(stream: Incoming, max: usize) -> Self {
-        Self { stream, buffer: FrameBuffer::new(max), pause: None, pace: None }
+        Self { stream, buffer: FrameBuffer::new(max), pause: None, pace: None, frame_len: 0 }
     }
 
     /// Lets the other side send only so fast.
@@ -202,7 +204,9 @@ impl FrameReceiver {
                 sleep_until(until).await;
                 self.pause = None;
             }
+            let len = self.buffer.len();
             if let Some(frame) = self.buffer.next_frame()? {
+                self.frame_len = len - self.buffer.len();
                 self.note(1, 0);
                 return Ok(Some(frame));
             }
@@ -215,6 +219,11 @@ impl FrameReceiver {
                 None => return Err(StreamError::CutOff),
             }
         }
+    }
+
+    /// How many bytes the last frame had.
+    pub(super) const fn frame_len(&self) -> usize {
+        self.frame_len
     }
 
     fn note(&mut self, frames: usize, bytes: usize) {
