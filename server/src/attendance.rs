@@ -165,6 +165,8 @@ impl Attendance {
             Ok(()) = self.changed.changed() => {}
             Some(frame) = message => self.frame = Some(frame),
             () = timer, if due.is_some() => self.seat.handle_timeout(),
+            // The store was deleted: the session is about to hear of it.
+            else => std::future::pending().await,
         }
     }
 }

@@ -27,6 +27,9 @@ use redb::{
 use sds_sync::StorageError;
 use sds_sync::blob_rows::TableVisitor;
 use sds_sync::database::{Database, Failure, folder_of, sync_folder};
+use sds_sync::limits::{
+    FRAME_BYTES_MAX, FRAME_OVERHEAD_BYTES_MAX, STORE_ID_BYTES_MAX, SUBJECT_BYTES_MAX,
+};
 
 use crate::node::{LOG_FILE, create_private};
 use crate::store_log::StoreLog;
@@ -40,8 +43,12 @@ const END: u8 = 3;
 const HASH_BYTES: u64 = 32;
 
 /// The longest key or name of a table, and the longest value, in bytes: what is beyond is no backup.
-const KEY_BYTES_MAX: u32 = 4 << 10;
-const VALUE_BYTES_MAX: u32 = 1 << 20;
+const KEY_BYTES_MAX: u32 = 8 << 10;
+const VALUE_BYTES_MAX: u32 = 32 << 20;
+
+const _: () = assert!(SUBJECT_BYTES_MAX + STORE_ID_BYTES_MAX < KEY_BYTES_MAX as usize);
+const _: () =
+    assert!(2 * FRAME_BYTES_MAX <= VALUE_BYTES_MAX as usize + FRAME_OVERHEAD_BYTES_MAX * 2);
 
 /// Why there is no backup, or none can be restored. Nothing has changed then.
 #[non_exhaustive]
@@ -218,7 +225,11 @@ impl Output {
 
     fn record(&mut self, kind: u8, parts: &[&[u8]]) -> io::Result<()> {
         self.put(&[kind])?;
-        for part in parts {
+        for (part, max) in parts.iter().zip([KEY_BYTES_MAX, VALUE_BYTES_MAX]) {
+            if part.len() > max as usize {
+                // Nobody could restore it.
+                return Err(io::Error::other("a row that is too long for a backup"));
+            }
             let len = u32::try_from(part.len()).map_err(io::Error::other)?;
             self.put(&len.to_le_bytes())?;
         }

@@ -8,6 +8,7 @@ use clap::Parser;
 use sds_server::Relay;
 use sds_server::config::{Command, CommandLine, ConfigError, LogFormat, Settings};
 use sds_sync::access::InvalidStores;
+use sds_sync::limits::STOP_TIMEOUT;
 use sds_sync::process::stop_requests;
 
 use commands::DataDamaged;
@@ -78,7 +79,7 @@ fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
     log_as(settings)?;
     let config = settings.to_relay_config()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         // From here on a signal stops the relay in good order, however early it comes.
         let asked_to_stop = stop_requests()?;
         let relay = Relay::start(config).await?;
@@ -101,7 +102,10 @@ fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
             () = relay.stop() => Ok(()),
             _ = asked_again => Err("cut short by a second signal".into()),
         }
-    })
+    });
+    // A backup that is being made is not waited for: it has no name yet.
+    runtime.shutdown_timeout(STOP_TIMEOUT);
+    outcome
 }
 
 fn log_as(settings: &Settings) -> Result<(), ConfigError> {

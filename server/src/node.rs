@@ -1,7 +1,7 @@
 //! A relay as a value: start it, ask where it is, stop it.
 
 use std::fmt;
-use std::fs::DirBuilder;
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -199,8 +199,8 @@ impl Node {
     pub(crate) fn delete_store(&self, store: &StoreId) -> Result<bool, StorageError> {
         let is_deleted = self.log.delete(store, SystemTime::now())?;
         if is_deleted {
-            self.rooms.forget(store);
             self.sessions.end(DELETED, |open, _| open == store);
+            self.rooms.forget(store);
             self.writer.sweep();
         }
         Ok(is_deleted)

@@ -133,7 +133,12 @@ impl Revocations {
                 true => REVOCATIONS_MAX,
                 false => REVOCATIONS_PER_MAKER_MAX,
             };
-            if all().count() >= REVOCATIONS_MAX || of_maker >= most_of_maker {
+            let most_of_all = match revocation.within.is_all() {
+                true => REVOCATIONS_MAX,
+                // The rest is for admins of the relay.
+                false => REVOCATIONS_MAX - REVOCATIONS_PER_MAKER_MAX,
+            };
+            if all().count() >= most_of_all || of_maker >= most_of_maker {
                 return Err(RevokeError::TooMany);
             }
         }

@@ -221,8 +221,8 @@ impl Service {
     async fn run(mut self) {
         let mut has_access = true;
         while !self.session.is_over() {
-            self.append_what_came();
             self.read_log().await;
+            self.append_what_came();
             if let Some(attendance) = &mut self.attendance {
                 attendance.tell();
             }
@@ -276,7 +276,7 @@ impl Service {
             in_frames: self.pending.is_none() && self.session.wants_frames(),
         };
         let left = self.access.expires.duration_since(SystemTime::now()).unwrap_or_default();
-        let is_reading = self.session.wants_log().is_some();
+        let is_reading = self.pending.is_none() && self.session.wants_log().is_some();
         let appended = async {
             match &mut self.pending {
                 Some(append) => append.await,
@@ -318,9 +318,10 @@ impl Service {
         match received {
             Ok(Some(ClientFrame::Refresh { token })) => self.refresh(&token),
             Ok(Some(frame)) => {
-                let others = self.attendance.as_mut();
-                let given_back =
-                    others.map_or(Ok(Some(frame.clone())), |it| it.handle_frame(frame));
+                let given_back = match &mut self.attendance {
+                    Some(attendance) => attendance.handle_frame(frame),
+                    None => Ok(Some(frame)),
+                };
                 match given_back {
                     Ok(Some(frame)) => self.session.handle_frame(frame),
                     Ok(None) => {}
@@ -343,8 +344,12 @@ impl Service {
     fn refresh(&mut self, token: &Token) {
         match check_token(&self.node, token, self.store.as_str()) {
             Ok(newer) if newer.subject == self.access.subject => {
-                self.granted.set_access(&newer);
-                match check_revocations(&self.node, &newer, &self.store) {
+                // Before it is listed, and after: whoever revoked it in between did not find it.
+                let checked = check_revocations(&self.node, &newer, &self.store).and_then(|()| {
+                    self.granted.set_access(&newer);
+                    check_revocations(&self.node, &newer, &self.store)
+                });
+                match checked {
                     Ok(()) => {
                         let speaks_for_all = newer.scope == Scope::Admin;
                         Arc::make_mut(&mut self.author).speaks_for_all = speaks_for_all;
@@ -365,8 +370,12 @@ impl Service {
         self.session.set_access(own, self.access.may_write(), left);
     }
 
-    /// Reads on in the log until the client has something to be sent, or has everything.
+    /// Reads on in the log until the client has something to be sent, or has everything. What became of
+    /// its own changes has to be known first: those that were passed over it may get from elsewhere.
     async fn read_log(&mut self) {
+        if self.pending.is_some() {
+            return;
+        }
         while let Some(cursor) = self.session.wants_log() {
             match self.member.next_for(cursor) {
                 Next::Nothing => return,

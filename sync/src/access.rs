@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde::{Deserialize, Serialize};
 
-use crate::limits::TOKEN_BYTES_MAX;
+use crate::limits::{SUBJECT_BYTES_MAX, TOKEN_BYTES_MAX};
 use crate::message::Token;
 
 pub use keys::{InvalidKeyId, KeyId, Keyring, KeyringError, Secret, WeakSecret};
@@ -184,7 +184,7 @@ impl Gate {
         let claims = decode::<Claims>(text, self.keys.get(&key)?, &self.validation).ok()?.claims;
         let is_ours = self.issuer.is_none() || claims.iss == self.issuer;
         let expires = time(claims.exp).filter(|expires| *expires > now)?;
-        if !is_ours || claims.sub.is_empty() {
+        if !is_ours || claims.sub.is_empty() || claims.sub.len() > SUBJECT_BYTES_MAX {
             return None;
         }
         Some(Access {

@@ -56,6 +56,9 @@ pub const KEYS_MAX: usize = 16;
 /// The longest name of a secret, in bytes.
 pub const KEY_ID_BYTES_MAX: usize = 64;
 
+/// The longest subject of a token, in bytes.
+pub const SUBJECT_BYTES_MAX: usize = 1_024;
+
 /// The shortest secret that signs tokens, in characters.
 pub const SECRET_CHARS_MIN: usize = 32;
 

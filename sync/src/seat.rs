@@ -402,6 +402,20 @@ impl Seats {
         }
     }
 
+    /// Gives up a seat that belongs to somebody else at a relay; says false if there is none, it was given up
+    /// before, or it is the one in use. A guest that has it loses it.
+    pub(crate) fn give_up(&mut self, replica: ReplicaId) -> bool {
+        let current = self.current().replica;
+        let seat = self.all.iter_mut().find(|seat| seat.replica == replica);
+        let Some(seat) = seat.filter(|seat| !seat.is_given_up && seat.replica != current) else {
+            return false;
+        };
+        seat.is_given_up = true;
+        self.lent.remove(&replica);
+        self.changed.insert(replica);
+        true
+    }
+
     /// Gives up the seat in use, which nothing is to be made under any more, and takes `fresh`.
     pub(crate) fn renew(&mut self, fresh: ReplicaId) {
         let former = &mut self.all[self.current];

@@ -180,6 +180,7 @@ impl<C: LogCursor> ServingSession<C> {
             RefusalCode::Forked => "another change with this id is known",
             RefusalCode::Forbidden => "the store was deleted",
             RefusalCode::StorageFailed => "this side cannot read or write its file",
+            RefusalCode::Busy => "there is no room for another store",
             _ => "the change builds on others that were not sent",
         };
         self.refuse(Refusal::new(code, message));

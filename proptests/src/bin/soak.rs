@@ -6,6 +6,9 @@
 //! start again; guests open the same files, edit and leave. Every ten seconds the memory of the process and the
 //! sizes of the files are printed. In the end all have to be equal, with every blob, and all files sound.
 //!
+//! The C library keeps what was freed for each of many threads, which looks like growth for the first
+//! hour or so: set `MALLOC_ARENA_MAX=1` to see what is in use.
+//!
 //! History grows, and with it memory and files, so that a run counts as flat if memory in its last
 //! quarter is at most [`GROWTH_MAX`] above that in its second.
 

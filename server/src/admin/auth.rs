@@ -108,7 +108,11 @@ impl FromRequestParts<Arc<AdminState>> for Admin {
 fn admit(state: &AdminState, headers: &HeaderMap, from: SocketAddr) -> Result<Admin, ApiError> {
     let token = bearer(headers).ok_or(MISSING)?;
     let access = state.node.gate.verify(&token, SystemTime::now()).map_err(|_| INVALID)?;
-    let revoked = state.node.revocations.of(&access);
+    let mut revoked = state.node.revocations.of(&access);
+    if access.stores.is_all() {
+        // Only their like can take anything away from an admin of the relay.
+        revoked.retain(StoreSet::is_all);
+    }
     if revoked.iter().any(|set| set.covers(&access.stores)) {
         return Err(INVALID);
     }

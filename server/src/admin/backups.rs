@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use super::AdminState;
 use super::answer::{Answer, ApiError, STORAGE_FAILED, json_answer};
 use super::auth::Admin;
+use crate::audit::Deed;
 use crate::node::create_private;
 
 /// The folder within the relay's.
@@ -66,12 +67,8 @@ pub(super) async fn begin(State(state): State<Arc<AdminState>>, admin: Admin) ->
         return Err(UNDER_WAY);
     }
     let deed = admin.deed("backup").with("file", name.as_str());
-    if state.audit.record(deed).await.is_err() {
-        state.backups.set(json!({ "state": "failed", "file": name, "error": "audit-failed" }));
-        return Err(STORAGE_FAILED);
-    }
     // It goes on if whoever asked for it leaves.
-    let making = tokio::spawn(make(Arc::clone(&state), name, path));
+    let making = tokio::spawn(make(Arc::clone(&state), deed, name, path));
     let _in_time = timeout(PATIENCE, making).await;
     let last = state.backups.last();
     let code = match last.as_ref().and_then(|last| last["state"].as_str()) {
@@ -82,7 +79,11 @@ pub(super) async fn begin(State(state): State<Arc<AdminState>>, admin: Admin) ->
     Ok((code, json_answer(json!({ "backup": last }))).into_response())
 }
 
-async fn make(state: Arc<AdminState>, name: String, path: PathBuf) {
+async fn make(state: Arc<AdminState>, deed: Deed, name: String, path: PathBuf) {
+    if state.audit.record(deed).await.is_err() {
+        state.backups.set(json!({ "state": "failed", "file": name, "error": "audit-failed" }));
+        return;
+    }
     let (log, folder) = (Arc::clone(&state.node.log), state.node.folder.join(FOLDER));
     let made = tokio::task::spawn_blocking(move || {
         create_private(&folder).map_err(|error| error.to_string())?;

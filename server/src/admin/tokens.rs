@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use super::AdminState;
 use super::answer::{Answer, ApiError, STORAGE_FAILED, json_answer, number, object, text};
 use super::auth::Admin;
+use crate::audit::Deed;
 use crate::config::parse_lifetime;
 use crate::revocations::{Revocation, RevokeError, Revoked};
 use crate::sessions::REVOKED;
@@ -40,6 +41,7 @@ pub(super) async fn mint(
     let grant = grant(&state, &admin, &fields, now)?;
     let id = TokenId::random();
     let token = state.keys.mint(&grant, &id, now).map_err(|error| match error {
+        MintError::SubjectTooLong => ApiError::bad("sub is too long"),
         MintError::TooLong => ApiError::bad("the token would be too long"),
         MintError::LifetimeTooLong => BAD_EXP,
         _ => ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the token cannot be made"),
@@ -105,6 +107,8 @@ pub(super) async fn revoke(
     admin: Admin,
     body: Result<Bytes, BytesRejection>,
 ) -> Answer {
+    // Who has lost some of their stores has lost the right to speak for all of them.
+    admin.check_stores(&admin.access.stores)?;
     let fields = object(body)?;
     let now = SystemTime::now();
     let revocation = revocation(&state, &admin, &fields, now)?;
@@ -115,6 +119,18 @@ pub(super) async fn revoke(
             admin.deed("revoke").with("kid", key.as_ref().map_or("", KeyId::as_str))
         }
     };
+    // It goes on if whoever asked for it leaves: what is revoked must not stay open.
+    let revoking = tokio::spawn(carry_out(state, revocation, deed, now));
+    revoking.await.unwrap_or(Err(STORAGE_FAILED))
+}
+
+/// Revokes, ends the sessions that are concerned, and writes it down.
+async fn carry_out(
+    state: Arc<AdminState>,
+    revocation: Revocation,
+    deed: Deed,
+    now: SystemTime,
+) -> Answer {
     let node = Arc::clone(&state.node);
     let added = tokio::task::spawn_blocking(move || node.revocations.add(revocation, now)).await;
     match added {

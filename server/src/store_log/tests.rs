@@ -343,7 +343,7 @@ fn a_deleted_store_is_gone_until_the_deletion_is_taken_back() {
     assert_eq!(log.deleted_stores(None, 10).unwrap(), [(gone.clone(), now)]);
     let refused = add(&log, &gone, &[change(5, 0, &[], 1)]);
     assert_eq!((refused.refused, refused.new.len()), (Some(RefusalCode::Forbidden), 0));
-    assert!(BlobWriter::resume(Arc::new(late), hash, 700_000).is_err(), "it takes no blobs");
+    assert!(BlobWriter::resume(late, hash, 700_000).is_err(), "it takes no blobs");
 
     let mut steps = 0;
     while log.sweep_deleted().unwrap() {

@@ -385,7 +385,7 @@ mod tests {
 
     #[test]
     fn as_many_entries_are_read_as_may_be_and_no_more() {
-        let inner = vec![r#"{"Kind":"item"}"#; 8].join(",");
+        let inner = [r#"{"Kind":"item"}"#; 8].join(",");
         let nine = format!(r#"{{"Kind":"item","innerEntries":[{inner}]}}"#);
         let value: Json = serde_json::from_str(&nine).unwrap();
         for max in [8, 9, 10] {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use jsonwebtoken::{Algorithm, Header, encode};
 
 use super::{Access, Claims, Keyring, Scope, Secret, StoreSet};
-use crate::limits::TOKEN_BYTES_MAX;
+use crate::limits::{SUBJECT_BYTES_MAX, TOKEN_BYTES_MAX};
 use crate::message::Token;
 use crate::random;
 
@@ -59,6 +59,9 @@ pub enum MintError {
     /// A token is for somebody.
     #[error("the subject is empty")]
     NoSubject,
+    /// Nobody has such a long name.
+    #[error("the subject is longer than {SUBJECT_BYTES_MAX} bytes")]
+    SubjectTooLong,
     /// The end is beyond what a date can say.
     #[error("the lifetime is too long")]
     LifetimeTooLong,
@@ -112,6 +115,9 @@ impl Keyring {
     pub fn mint(&self, grant: &Grant, id: &TokenId, now: SystemTime) -> Result<Token, MintError> {
         if grant.subject.is_empty() {
             return Err(MintError::NoSubject);
+        }
+        if grant.subject.len() > SUBJECT_BYTES_MAX {
+            return Err(MintError::SubjectTooLong);
         }
         let seconds =
             |time: SystemTime| time.duration_since(UNIX_EPOCH).map(|since| since.as_secs());

@@ -36,7 +36,8 @@ type TokenFuture = Pin<Box<dyn Future<Output = Option<Token>> + Send>>;
 pub struct TokenSource(Arc<dyn Fn() -> TokenFuture + Send + Sync>);
 
 impl TokenSource {
-    /// Asks `ask` for a token whenever one is needed; none means that there is none to be had now.
+    /// Asks `ask` for a token whenever one is needed; none means that there is none to be had now, and
+    /// that it should be asked again after a while.
     #[must_use]
     pub fn new<F>(ask: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
@@ -57,6 +58,8 @@ pub(super) struct Credentials {
     /// What callers set; the newest counts.
     token: watch::Sender<Token>,
     changed: watch::Receiver<Token>,
+    /// The one that the store was opened with, or that the relay was shown since.
+    used: Token,
     source: Option<TokenSource>,
     /// When the source is to be asked.
     due: Option<Instant>,
@@ -65,13 +68,14 @@ pub(super) struct Credentials {
 
 impl Credentials {
     pub(super) fn new(token: watch::Sender<Token>, source: Option<TokenSource>) -> Self {
-        let changed = token.subscribe();
-        Self { token, changed, source, due: None, asking: None }
+        let (changed, used) = (token.subscribe(), token.borrow().clone());
+        Self { token, changed, used, source, due: None, asking: None }
     }
 
     /// The token to open the store with.
     pub(super) fn current(&mut self) -> Token {
-        self.changed.borrow_and_update().clone()
+        self.used = self.changed.borrow_and_update().clone();
+        self.used.clone()
     }
 
     /// Notes how long the token holds that the relay knows: a newer one is asked for well before.
@@ -93,21 +97,30 @@ impl Credentials {
         }
     }
 
-    /// After a refusal: gets a token other than the one that was refused. Says whether there is one.
+    /// After a refusal: waits for a token other than the one that was refused. False if there is nowhere
+    /// that one could come from. May be dropped while it waits; nothing is lost.
     pub(super) async fn renew(&mut self) -> bool {
-        let refused = self.token.borrow().clone();
-        if self.changed.has_changed().unwrap_or(false) {
-            return true;
+        loop {
+            if *self.token.borrow() != self.used {
+                return true;
+            }
+            if self.source.is_none() {
+                return false;
+            }
+            if self.asking.is_none() && self.due.is_none_or(|due| due <= Instant::now()) {
+                self.ask();
+            }
+            let due = self.due;
+            let timer = sleep_until(due.unwrap_or_else(Instant::now).into());
+            tokio::select! {
+                Ok(()) = self.changed.changed() => {}
+                answer = answer(&mut self.asking) => {
+                    let answer = answer.filter(|token| *token != self.used);
+                    self.take(answer);
+                }
+                () = timer, if due.is_some() && self.asking.is_none() => {}
+            }
         }
-        if self.asking.is_none() {
-            self.ask();
-        }
-        let answer = match &mut self.asking {
-            Some(asking) => asking.await,
-            None => None,
-        };
-        self.take(answer);
-        *self.token.borrow() != refused
     }
 
     fn ask(&mut self) {
@@ -121,7 +134,7 @@ impl Credentials {
             Some(token) => {
                 self.token.send_replace(token);
             }
-            // It is asked again, for as long as the connection lasts.
+            // It is asked again after a while.
             None => self.due = Some(Instant::now() + TOKEN_RETRY),
         }
     }
@@ -170,16 +183,23 @@ mod tests {
         assert_eq!(asked.load(Ordering::Relaxed), 2);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn after_a_refusal_only_another_token_helps() {
         let (first, _) = watch::channel(token("first"));
         let mut alone = Credentials::new(first.clone(), None);
         alone.current();
         assert!(!alone.renew().await);
-        let mut helped = Credentials::new(first, Some(source(&Arc::new(AtomicUsize::new(0)))));
+        first.send_replace(token("set"));
+        assert!(alone.renew().await);
+        let asked = Arc::new(AtomicUsize::new(0));
+        let mut helped = Credentials::new(first.clone(), Some(source(&asked)));
         helped.current();
-        assert!(!helped.renew().await, "the source has none");
-        assert!(helped.renew().await);
-        assert_eq!(helped.current(), token("newer 1"));
+        assert!(helped.renew().await, "the source is asked until it has one");
+        assert_eq!((helped.current(), asked.load(Ordering::Relaxed)), (token("newer 1"), 2));
+        let silent = TokenSource::new(std::future::pending);
+        let mut waiting = Credentials::new(first.clone(), Some(silent));
+        waiting.current();
+        let set = async { first.send_replace(token("set by hand")) };
+        assert!(tokio::join!(waiting.renew(), set).0, "whoever sets one is heard meanwhile");
     }
 }

@@ -55,7 +55,11 @@ pub(super) async fn run(
             matches!(failure, LinkError::Refused { code: RefusalCode::Unauthorized, .. });
         if is_unauthorized {
             let attempt = reconnect.attempt();
-            shared.report_connection(number, ConnectionState::WaitingToReconnect { attempt });
+            shared.report(number, |status| {
+                status.connection = ConnectionState::WaitingToReconnect { attempt };
+                status.last_error = Some(code);
+                true
+            });
             tokio::select! {
                 is_renewed = credentials.renew() => if is_renewed {
                     failure = LinkError::Renewing;
@@ -344,10 +348,14 @@ impl<'a> Line<'a> {
             status.last_error = None;
             true
         });
-        let (shared, connection) = (Arc::clone(&self.shared), self.connection.clone());
-        self.blobs.spawn(blobs::transfer(shared, connection, writable));
+        self.transfer_blobs(writable);
         self.presence = Some(self.shared.presence.open(self.stream));
         self.shared.handle_saved(&mut self.link)
+    }
+
+    fn transfer_blobs(&mut self, writable: bool) {
+        let (shared, connection) = (Arc::clone(&self.shared), self.connection.clone());
+        self.blobs.spawn(blobs::transfer(shared, connection, writable));
     }
 
     async fn handle_access(
@@ -367,7 +375,13 @@ impl<'a> Line<'a> {
         if self.signals.is_none() {
             self.signals = peer.map(|peer| self.shared.signals.open(peer, now));
         }
-        self.shared.report_connection(self.number, ConnectionState::Connected { writable });
+        let former = self.shared.status.borrow().connection.clone();
+        if former != (ConnectionState::Connected { writable }) {
+            // Large contents may be sent now, or not any more.
+            self.blobs.shutdown().await;
+            self.transfer_blobs(writable);
+            self.shared.report_connection(self.number, ConnectionState::Connected { writable });
+        }
         self.shared.handle_saved(&mut self.link)
     }
 

@@ -156,9 +156,15 @@ impl SyncedStore {
         let is_foreign = |replica: &ReplicaId| foreign.iter().any(|(other, _)| other == replica);
         let has_more = |(replica, next): &(ReplicaId, u64)| seats.made(*replica) > *next;
         let is_in_use = is_foreign(&store.replica_id());
-        if !is_in_use && !foreign.iter().any(has_more) {
-            return Ok(None);
+        let must_remake = foreign.iter().any(has_more);
+        // Nothing is to be made under them any more, by guests either.
+        let given_up = foreign.iter().filter(|(replica, _)| ledger.seats.give_up(*replica)).count();
+        if !is_in_use && !must_remake {
+            let batch = Batch { seats: ledger.seats.take_changed(), ..Batch::default() };
+            let handover = Handover { batch, upto: ledger.version.clone() };
+            return Ok((given_up > 0).then_some(handover));
         }
+        let seats = &ledger.seats;
         let missing = || SyncError::Storage(history_missing(&self.id));
         let common = seats.common_with(store, &version, &[], &[]).ok_or_else(missing)?;
         let is_beyond = |(replica, chain): &(ReplicaId, Chain)| {
