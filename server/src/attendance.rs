@@ -47,7 +47,7 @@ struct Inbox {
     rooms: Arc<Rooms>,
     store: StoreId,
     own: PeerId,
-    waiting: mpsc::Receiver<RelayFrame>,
+    waiting: mpsc::Receiver<Box<RelayFrame>>,
     allowed: Bucket,
 }
 
@@ -129,7 +129,7 @@ impl Attendance {
         if self.frame.is_none()
             && let Some(inbox) = &mut self.inbox
         {
-            self.frame = inbox.waiting.try_recv().ok();
+            self.frame = inbox.waiting.try_recv().ok().map(|frame| *frame);
         }
     }
 
@@ -157,7 +157,7 @@ impl Attendance {
         let is_free = self.frame.is_none();
         let message = async {
             match &mut self.inbox {
-                Some(inbox) if is_free => inbox.waiting.recv().await,
+                Some(inbox) if is_free => inbox.waiting.recv().await.map(|frame| *frame),
                 _ => std::future::pending().await,
             }
         };

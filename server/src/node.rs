@@ -1,7 +1,7 @@
 //! A relay as a value: start it, ask where it is, stop it.
 
 use std::fmt;
-use std::fs::DirBuilder;
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -210,7 +210,7 @@ impl Node {
     pub(crate) fn measure(&self) -> String {
         let gauge = |value| i64::try_from(value).unwrap_or(i64::MAX);
         self.sessions.tally(&self.metrics);
-        if let Ok(file) = std::fs::metadata(self.folder.join(LOG_FILE)) {
+        if let Ok(file) = fs::metadata(self.folder.join(LOG_FILE)) {
             self.metrics.disk_bytes.set(gauge(file.len()));
         }
         self.metrics.lag_max.set(gauge(self.sessions.lag_max(&self.rooms)));
@@ -286,14 +286,12 @@ impl Relay {
             Arc::clone(&metrics),
             limits.store_quota(),
         );
-        let door = Arc::new(Door::new(limits.clone(), Arc::clone(&metrics)));
-        let subjects = Arc::default();
         let node = Arc::new(Node {
             draining: watch::Sender::new(false),
             drain,
             identity,
-            door,
-            subjects,
+            door: Arc::new(Door::new(limits.clone(), Arc::clone(&metrics))),
+            subjects: Arc::default(),
             limits,
             gate,
             rooms,

@@ -31,8 +31,9 @@ struct Entry {
     presence: PresenceRoom,
     /// The revision of presence; its receivers wake when it moves.
     revision: watch::Sender<u64>,
-    /// Where messages for those go who take them.
-    inboxes: HashMap<PeerId, mpsc::Sender<RelayFrame>>,
+    /// Where messages for those go who take them; boxed, since each channel has room for many from the
+    /// beginning.
+    inboxes: HashMap<PeerId, mpsc::Sender<Box<RelayFrame>>>,
 }
 
 /// All rooms.
@@ -136,7 +137,7 @@ impl Rooms {
         &self,
         store: &StoreId,
         peer: PeerId,
-        inbox: mpsc::Sender<RelayFrame>,
+        inbox: mpsc::Sender<Box<RelayFrame>>,
     ) {
         if let Some(entry) = self.lock().get_mut(store) {
             entry.inboxes.insert(peer, inbox);
@@ -162,7 +163,8 @@ impl Rooms {
         let Some(entry) = rooms.get(store) else { return 0 };
         let is_meant = |peer: PeerId| to.map_or(peer != from, |to| to == peer);
         let inboxes = entry.inboxes.iter().filter(|(peer, _)| is_meant(**peer));
-        inboxes.filter(|(_, inbox)| inbox.try_send(message.clone()).is_ok()).count() as u64
+        inboxes.filter(|(_, inbox)| inbox.try_send(Box::new(message.clone())).is_ok()).count()
+            as u64
     }
 
     /// How many stores somebody has open.

@@ -160,6 +160,11 @@ impl Honest {
     }
 }
 
+#[expect(clippy::print_stdout, reason = "figures for whoever runs this by hand")]
+fn tell(figures: &str) {
+    println!("{figures}");
+}
+
 /// Lets attackers at a relay, and checks what is left for the others.
 async fn endure<F: Future<Output = ()> + Send + 'static>(
     name: &str,
@@ -186,7 +191,7 @@ async fn endure<F: Future<Output = ()> + Send + 'static>(
     let peak = relay.memory("VmHWM");
     tasks.abort_all();
     while tasks.join_next().await.is_some() {}
-    println!(
+    tell(&format!(
         "{name}: p50 {:?} -> {:?}, p99 {:?} -> {:?}, memory {} -> {} MiB at the peak",
         quiet.0,
         busy.0,
@@ -194,7 +199,7 @@ async fn endure<F: Future<Output = ()> + Send + 'static>(
         busy.1,
         before / MIB,
         peak / MIB
-    );
+    ));
     assert!(peak < before + memory_max, "{name}: {peak} bytes");
     let bound = (2 * quiet.1).max(BUSY_MACHINE);
     assert!(busy.1 < bound, "{name}: p99 {:?}, was {:?}", busy.1, quiet.1);
@@ -260,7 +265,7 @@ async fn floods_of_streams() {
     let attack = async |url: RelayUrl, goes_on: Arc<AtomicBool>, number: usize| {
         while goes_on.load(Ordering::Relaxed) {
             let Some(connection) = dial(&url).await else { continue };
-            let member = number % 2 == 0;
+            let member = number.is_multiple_of(2);
             let _store = if member { open(&connection, "calm", "mallory").await } else { None };
             while goes_on.load(Ordering::Relaxed) {
                 let Ok((mut sender, receiver)) = connection.open_stream().await else { break };
@@ -316,7 +321,7 @@ async fn oversized_and_truncated_frames() {
         while goes_on.load(Ordering::Relaxed) {
             let Some(connection) = dial(&url).await else { continue };
             for row in rows.iter().cycle().skip(number).take(40) {
-                if number % 2 == 0 {
+                if number.is_multiple_of(2) {
                     let Some((mut sender, _)) = open(&connection, "calm", "mallory").await else {
                         break;
                     };
@@ -353,5 +358,5 @@ async fn a_thousand_joins_at_once() {
     };
     let words = ["--limit", "connections_per_subject=4000"];
     endure("a thousand joins at once", &words, clients, 400 * MIB, attack).await;
-    println!("{} of {clients} had joined", JOINED.load(Ordering::Relaxed));
+    tell(&format!("{} of {clients} had joined", JOINED.load(Ordering::Relaxed)));
 }

@@ -45,6 +45,16 @@ async fn relay(folder: &Path) -> Relay {
     Relay::start(RelayConfig::new(Secret::new(SECRET).unwrap(), folder)).await.unwrap()
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metrics_tell_what_the_file_takes() {
+    let home = TempDir::new().unwrap();
+    let running = relay(home.path()).await;
+    let length = std::fs::metadata(home.path().join("relay.redb")).unwrap().len();
+    let metrics = running.metrics();
+    assert!(metrics.contains(&format!("\nsds_relay_disk_bytes {length}\n")), "{metrics}");
+    running.stop().await;
+}
+
 /// Goal: the drill of the operator's handbook, from a backup to a relay on another machine.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_is_made_verified_and_restored_and_clients_have_everything() {

@@ -308,10 +308,13 @@ impl Seats {
         self.all.iter().filter(|seat| changed.contains(&seat.replica)).cloned().collect()
     }
 
-    /// The seats that a relay has to be asked about: the one in use, and those with changes that no
-    /// relay is known to have.
+    /// The seats that a relay has to be asked about: the one in use, those with changes that no relay is
+    /// known to have, and those that guests may write under.
     pub(crate) fn to_ask_about(&self) -> Vec<ReplicaId> {
-        let others = self.all.iter().rev().filter(|seat| seat.agreed != seat.own);
+        let has_unsent = |seat: &&Seat| seat.agreed != seat.own;
+        let is_lendable = |seat: &&Seat| seat.is_for_guests && !seat.is_given_up;
+        let unsent = self.all.iter().rev().filter(has_unsent);
+        let others = unsent.chain(self.all.iter().rev().filter(is_lendable));
         let all = [self.current()].into_iter().chain(others).map(|seat| seat.replica);
         let mut asked: Vec<ReplicaId> = Vec::new();
         for replica in all.take(OPEN_SEATS_MAX) {

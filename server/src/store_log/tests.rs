@@ -289,9 +289,9 @@ fn an_append_that_repeats_much_gives_others_their_turn() {
     assert!((3..6).contains(&turns), "{turns}");
 }
 
-fn blobs_of(log: &Arc<StoreLog>, store: &StoreId) -> Arc<StoreBlobs> {
-    let blobs = StoreBlobs::begin_for(Arc::clone(log), store, "ann", StoreQuota::UNLIMITED);
-    Arc::new(blobs.unwrap().unwrap())
+fn blobs_of(log: &Arc<StoreLog>, store: &StoreId) -> StoreBlobs {
+    let begun = StoreBlobs::begin_for(Arc::clone(log), store, "ann", StoreQuota::UNLIMITED);
+    begun.unwrap().unwrap()
 }
 
 /// Goal: a deleted store is gone at once and its room is free in the end, and nobody else notices.
@@ -316,7 +316,8 @@ fn a_deleted_store_is_gone_until_the_deletion_is_taken_back() {
     let bytes = vec![7; 700_000];
     let hash = BlobHash(Sha256::digest(&bytes).into());
     for store in [&gone, &other] {
-        let mut writer = BlobWriter::resume(blobs_of(&log, store), hash, 700_000).unwrap();
+        let blobs = blobs_of(&log, store);
+        let mut writer = BlobWriter::resume(Arc::new(blobs), hash, 700_000).unwrap();
         writer.write(&bytes).unwrap();
         writer.finish().unwrap();
     }
@@ -343,7 +344,7 @@ fn a_deleted_store_is_gone_until_the_deletion_is_taken_back() {
     assert_eq!(log.deleted_stores(None, 10).unwrap(), [(gone.clone(), now)]);
     let refused = add(&log, &gone, &[change(5, 0, &[], 1)]);
     assert_eq!((refused.refused, refused.new.len()), (Some(RefusalCode::Forbidden), 0));
-    assert!(BlobWriter::resume(late, hash, 700_000).is_err(), "it takes no blobs");
+    assert!(BlobWriter::resume(Arc::new(late), hash, 700_000).is_err(), "it takes no blobs");
 
     let mut steps = 0;
     while log.sweep_deleted().unwrap() {

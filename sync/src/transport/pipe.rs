@@ -19,12 +19,13 @@ struct Arrived<In> {
     _room: Option<OwnedSemaphorePermit>,
 }
 
-/// Frames out and in. Holds at most [`FRAME_QUEUE_MAX`] frames that go out, and [`ARRIVED_FRAMES_MAX`] or
+/// Frames out and in; boxed while they wait, for a channel has room for thirty-two from the beginning, which
+/// is most of what a quiet session would cost. Holds at most [`FRAME_QUEUE_MAX`] frames that go out, and [`ARRIVED_FRAMES_MAX`] or
 /// [`ARRIVED_BYTES_MAX`] that have come in; both tasks end with it.
 #[derive(Debug)]
 pub struct FramePipe<Out, In> {
-    outgoing: Option<mpsc::Sender<Out>>,
-    incoming: mpsc::Receiver<Arrived<In>>,
+    outgoing: Option<mpsc::Sender<Box<Out>>>,
+    incoming: mpsc::Receiver<Box<Arrived<In>>>,
     sending: JoinSet<()>,
     _receiving: JoinSet<()>,
 }
@@ -79,7 +80,7 @@ where
     pub fn send(&self, frame: Out) {
         if let Some(outgoing) = &self.outgoing {
             // Without room the other side is gone, and so is the frame's use.
-            let _gone = outgoing.try_send(frame);
+            let _gone = outgoing.try_send(Box::new(frame));
         }
     }
 
@@ -124,13 +125,13 @@ pub enum Ready<In> {
 
 /// Hands the last frames to the sending task, and waits until it has ended the stream.
 async fn send_last<Out>(
-    outgoing: Option<mpsc::Sender<Out>>,
+    outgoing: Option<mpsc::Sender<Box<Out>>>,
     mut sending: JoinSet<()>,
     last: impl IntoIterator<Item = Out>,
 ) {
     for frame in last {
         if let Some(outgoing) = &outgoing
-            && outgoing.send(frame).await.is_err()
+            && outgoing.send(Box::new(frame)).await.is_err()
         {
             return;
         }
@@ -140,16 +141,19 @@ async fn send_last<Out>(
     let _sent = sending.join_next().await;
 }
 
-async fn send_all<Out: Frame>(mut sender: FrameSender, mut frames: mpsc::Receiver<Out>) {
+async fn send_all<Out: Frame>(mut sender: FrameSender, mut frames: mpsc::Receiver<Box<Out>>) {
     while let Some(frame) = frames.recv().await {
-        if sender.send(&frame).await.is_err() {
+        if sender.send(&*frame).await.is_err() {
             return;
         }
     }
     sender.finish().await;
 }
 
-async fn receive_all<In: Frame>(mut receiver: FrameReceiver, frames: mpsc::Sender<Arrived<In>>) {
+async fn receive_all<In: Frame>(
+    mut receiver: FrameReceiver,
+    frames: mpsc::Sender<Box<Arrived<In>>>,
+) {
     let room = Arc::new(Semaphore::new(ARRIVED_BYTES_MAX as usize));
     loop {
         let received = receiver.next().await;
@@ -157,7 +161,7 @@ async fn receive_all<In: Frame>(mut receiver: FrameReceiver, frames: mpsc::Sende
         let bytes = u32::try_from(receiver.frame_len()).unwrap_or(u32::MAX);
         // Nobody closes a semaphore, so nothing goes without room.
         let permit = Arc::clone(&room).acquire_many_owned(bytes.min(ARRIVED_BYTES_MAX)).await.ok();
-        if frames.send(Arrived { received, _room: permit }).await.is_err() || is_last {
+        if frames.send(Box::new(Arrived { received, _room: permit })).await.is_err() || is_last {
             return;
         }
     }
