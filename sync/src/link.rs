@@ -93,6 +93,8 @@ impl From<TakeInError> for LinkError {
 #[derive(Debug)]
 pub struct Link {
     session: ClientSession,
+    /// The seats that the relay was told of: what is made under others would belong to nobody there.
+    named: Vec<ReplicaId>,
     purpose: Purpose,
     /// The replicas that the relay takes from others alone, and how far it has them.
     not_yours: Vec<(ReplicaId, u64)>,
@@ -108,6 +110,7 @@ impl Link {
         let hello = Hello { store: store.id(), token, version: &version, seats: &seats };
         Self {
             session: ClientSession::new(&hello, now),
+            named: seats,
             purpose: Purpose::Nothing,
             not_yours: Vec::new(),
             has_terms: false,
@@ -214,7 +217,8 @@ impl Link {
     /// Queues what has reached the disk and the relay lacks.
     ///
     /// # Errors
-    /// If changes that the relay lacks are gone.
+    /// If changes that the relay lacks are gone; [`LinkError::Reseating`] if some were made under a seat that
+    /// is newer than this connection.
     pub fn handle_saved(
         &mut self,
         store: &SyncedStore,
@@ -223,6 +227,9 @@ impl Link {
         if self.session.is_writable() && self.is_syncing() {
             let changes = store.durable_since(self.session.queued(), persisted);
             let changes = changes.map_err(SyncError::Storage)?;
+            if store.has_seats_beside(&self.named, &changes) {
+                return Err(LinkError::Reseating);
+            }
             self.session.handle_durable(&changes).map_err(|_| SyncError::Stopped)?;
         }
         Ok(())

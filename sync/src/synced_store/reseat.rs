@@ -58,6 +58,20 @@ impl SyncedStore {
         (version, self.ledger.seats.to_ask_about())
     }
 
+    /// Whether some of `changes` were made under seats that a relay has to be told of, and that are not
+    /// among `named`.
+    pub(crate) fn has_seats_beside(&self, named: &[ReplicaId], changes: &[Arc<[u8]>]) -> bool {
+        if changes.is_empty() {
+            return false;
+        }
+        let mut beside = self.ledger.seats.to_ask_about();
+        beside.retain(|seat| !named.contains(seat));
+        let is_beside = |change: &Arc<[u8]>| {
+            ChangeHeader::decode(change).is_ok_and(|header| beside.contains(&header.replica))
+        };
+        !beside.is_empty() && changes.iter().any(is_beside)
+    }
+
     /// Compares the seats with what a relay has of them; says what the connection is good for, and what
     /// is to be written. If the relay knows more than this side, the store goes on as `fresh`.
     pub(crate) fn compare_seats(
