@@ -137,7 +137,7 @@ async fn a_request_that_makes_no_sense_is_told_why() {
             403,
             "the token would outlive the one that asks for it",
         ),
-        (&long, 400, "the token would be too long"),
+        (&long, 400, "sub is too long"),
     ];
     for (body, status, error) in rows {
         let answer = ask(address, TOKEN, &admin(), body).await;
@@ -403,7 +403,7 @@ async fn an_admin_whose_token_was_revoked_is_one_no_more_and_no_token_gets_into_
     assert_eq!(ask(address, TOKEN, &admin, body).await.status, 401);
     let elsewhere = r#"{"sub":"desk","scope":"admin","store":"t"}"#;
     assert_eq!(ask(address, TOKEN, &operator(), elsewhere).await.status, 200);
-    assert_eq!(ask(address, TOKEN, &operator(), body).await.status, 403, "not for all stores");
+    assert_eq!(ask(address, TOKEN, &operator(), body).await.status, 200, "for all stores, too");
     relay.stop().await;
     for file in ["audit.jsonl", "revocations.jsonl"] {
         let text = std::fs::read_to_string(folder.path().join(file)).unwrap();

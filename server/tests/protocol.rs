@@ -566,3 +566,41 @@ async fn a_connection_without_an_open_store_is_closed_however_busy_it_is() {
     assert_eq!(desk.stored().await, version(&[(1, 1)]));
     relay.stop().await;
 }
+
+/// Goal: whoever has a store open that is deleted is told so, whatever its session is about to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_deleted_tells_those_who_have_it_open() {
+    let folder = TempDir::new().unwrap();
+    let relay = relay(&folder).await;
+    let id = StoreId::new("s").unwrap();
+    for round in 0..20_u64 {
+        let connection = client(&relay).await;
+        let mut streams = Vec::new();
+        for _ in 0..4 {
+            let open = ClientFrame::OpenSeated {
+                protocol: PROTOCOL_VERSION,
+                store: "s".to_owned(),
+                token: token("s", Scope::Write),
+                version: version(&[]).encode().into(),
+                seats: Vec::new(),
+            };
+            streams.push(Stream::begin(&connection, open).await);
+        }
+        let [first, others @ ..] = &mut streams[..] else { panic!("no streams") };
+        for stream in [&mut *first].into_iter().chain(others.iter_mut()) {
+            assert!(matches!(stream.next().await, RelayFrame::OpenedSeated { .. }));
+            assert!(matches!(stream.next().await, RelayFrame::Access { writable: true, .. }));
+        }
+        first.send(&[change(round + 1, 0, &[])]).await;
+        first.stored().await;
+        for stream in others {
+            stream.changes().await;
+        }
+        assert!(relay.delete_store(&id).unwrap());
+        for stream in &mut streams {
+            stream.refused(RefusalCode::Forbidden).await;
+        }
+        assert!(relay.log().undelete(&id).unwrap());
+    }
+    relay.stop().await;
+}

@@ -59,10 +59,14 @@ async fn a_newer_token_may_allow_more_or_less_and_counts_at_once() {
     let hour = Duration::from_secs(3_600);
     connect(&desk, &relay, token_of("desk", Scope::Read, hour));
     may_write(&desk, false).await;
-    add_item(&desk, "kept until it may be sent");
+    let item = add_item(&desk, "kept until it may be sent");
+    // What is kept apart has to go out as well.
+    let large = vec![7_u8; 50_000];
+    desk.edit(|store| store.write_value(item, large.as_slice())).unwrap().unwrap();
     desk.refresh_token(writer("desk")).unwrap();
     may_write(&desk, true).await;
     synced(&desk).await;
+    assert_eq!(desk.status().blobs_to_send, 0);
     desk.refresh_token(token_of("desk", Scope::Read, hour)).unwrap();
     may_write(&desk, false).await;
     add_item(&desk, "kept again");

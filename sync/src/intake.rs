@@ -38,7 +38,8 @@ pub(crate) fn take_in(
                 refused = Some(RefusalCode::MissingDependency);
                 break;
             }
-            if seats.is_lent(header.replica) && lease != Some(header.replica) {
+            // Another guest's seat, or one that was taken away.
+            if seats.is_lent(header.replica) != (lease == Some(header.replica)) {
                 refused = Some(RefusalCode::Forked);
                 break;
             }

@@ -338,9 +338,14 @@ impl fmt::Debug for SyncedStore {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use std::time::Instant;
+
+    use sds_engine::{Change, Op};
     use sds_store::{BlobSource, EntryId};
 
     use super::*;
+    use crate::link::{Link, LinkError};
+    use crate::message::{ClientFrame, RefusalCode, RelayFrame, Token};
     use crate::persistence::MemoryPersistence;
 
     /// A source that has to ask somebody else, and counts how often it does.
@@ -364,9 +369,7 @@ mod tests {
 
     #[test]
     fn nobody_is_asked_for_blobs_while_the_store_is_in_use() {
-        let id = |number| ReplicaId::new(number).unwrap();
-        let memory = MemoryPersistence::new(StoreId::new("s").unwrap(), id(1));
-        let (mut synced, _file) = SyncedStore::new(LocalStore::load(memory).unwrap());
+        let mut synced = store();
         let far_away = Arc::new(FarAway::default());
         synced.store.set_blob_source(Arc::clone(&far_away) as Arc<dyn BlobSource>);
         let mut author = DataStore::new(id(2));
@@ -382,5 +385,61 @@ mod tests {
         assert_eq!((synced.blobs_to_fetch.len(), synced.blobs_to_send.len()), (1, 1), "it may be");
         synced.edit(|store| store.write_value(item, "small")).unwrap().0.unwrap();
         assert_eq!(synced.blobs_to_fetch.len(), 0);
+    }
+
+    fn id(number: u64) -> ReplicaId {
+        ReplicaId::new(number).unwrap()
+    }
+
+    fn store() -> SyncedStore {
+        let memory = MemoryPersistence::new(StoreId::new("s").unwrap(), id(1));
+        SyncedStore::new(LocalStore::load(memory).unwrap()).0
+    }
+
+    /// A change of a guest that has had a seat, behind the counter that nobody uses.
+    fn first_of(seat: ReplicaId) -> Change {
+        Change::new(seat, 0, Vec::new(), &[Op::Skip { count: 2 }]).unwrap()
+    }
+
+    #[test]
+    fn a_seat_of_guests_that_belongs_to_somebody_else_is_given_up_once() {
+        let mut synced = store();
+        let seat = id(5);
+        assert_eq!(synced.lend_seat(None, seat).tip.replica, seat.as_u64());
+        let taken = synced.take_from(Some(seat), &[first_of(seat)], id(6)).unwrap().0;
+        assert_eq!(taken.refused, None);
+        let foreign = [(seat, 0)];
+        let given_up = synced.give_up(&foreign, &Version::new(), id(7)).unwrap().unwrap();
+        let seats: Vec<_> = given_up.batch.seats.iter().filter(|it| it.replica == seat).collect();
+        assert!(seats.iter().all(|seat| seat.is_given_up) && seats.len() == 1);
+        assert_eq!(synced.store().version().next(seat), 0, "it was made again under another id");
+        assert!(synced.give_up(&foreign, &Version::new(), id(8)).unwrap().is_none());
+        let taken = synced.take_from(Some(seat), &[first_of(seat)], id(6)).unwrap().0;
+        assert_eq!(taken.refused, Some(RefusalCode::Forked), "the guest has lost it");
+        assert_ne!(synced.lend_seat(Some(seat), id(9)).tip.replica, seat.as_u64());
+    }
+
+    #[test]
+    fn nothing_is_sent_of_a_seat_that_the_relay_was_not_told_of() {
+        let mut synced = store();
+        let mut link = Link::new(&synced, &Token::from(String::new()), Instant::now());
+        let version = Version::new().encode().into();
+        let opened = RelayFrame::OpenedSeated { version, writable: true, seats: Vec::new() };
+        link.handle_frame(opened).unwrap();
+        link.handle_opened(&mut synced, id(3)).unwrap();
+        synced.edit(|store| store.set_label(EntryId::ROOT, "own")).unwrap().0.unwrap();
+        let persisted = synced.captured().clone();
+        link.handle_saved(&synced, &persisted).unwrap();
+        assert!(link.session().has_transmit());
+        synced.lend_seat(None, id(5));
+        synced.take_from(Some(id(5)), &[first_of(id(5))], id(6)).unwrap();
+        let persisted = synced.captured().clone();
+        let saved = link.handle_saved(&synced, &persisted);
+        assert!(matches!(saved, Err(LinkError::Reseating)));
+        let mut next = Link::new(&synced, &Token::from(String::new()), Instant::now());
+        let Some(ClientFrame::OpenSeated { seats, .. }) = next.poll_transmit() else {
+            panic!("not an open frame")
+        };
+        assert!(seats.contains(&5));
     }
 }

@@ -3,7 +3,7 @@ use std::time::{Duration, SystemTime};
 use jsonwebtoken::{Header, encode};
 
 use super::*;
-use crate::limits::{KEY_ID_BYTES_MAX, KEYS_MAX, TOKEN_STORES_MAX};
+use crate::limits::{KEY_ID_BYTES_MAX, KEYS_MAX, SUBJECT_BYTES_MAX, TOKEN_STORES_MAX};
 use crate::store_id::StoreId;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -71,6 +71,8 @@ fn claims_that_are_missing_or_of_another_kind_are_unauthorized() {
         (good.replace(r#""s""#, r#"["s"]"#), false),
         (good.replace(r#""sub":"desk","#, ""), false),
         (good.replace("desk", ""), false),
+        (good.replace("desk", &"x".repeat(SUBJECT_BYTES_MAX)), true),
+        (good.replace("desk", &"x".repeat(SUBJECT_BYTES_MAX + 1)), false),
         (good.replace("read", "superuser"), false),
         (good.replace(r#""scope":"read","#, ""), false),
         (good.replace(r#","exp":99999999999"#, ""), false),
@@ -107,7 +109,9 @@ fn what_would_not_be_accepted_is_not_minted() {
     assert_eq!(mint(&nobody), Err(MintError::NoSubject));
     let forever = Grant { lifetime: Duration::MAX, ..grant() };
     assert_eq!(mint(&forever), Err(MintError::LifetimeTooLong));
-    let long = Grant { subject: "x".repeat(TOKEN_BYTES_MAX), ..grant() };
+    let long = Grant { subject: "x".repeat(SUBJECT_BYTES_MAX + 1), ..grant() };
+    assert_eq!(mint(&long), Err(MintError::SubjectTooLong));
+    let long = Grant { issuer: Some("x".repeat(TOKEN_BYTES_MAX)), ..grant() };
     assert_eq!(mint(&long), Err(MintError::TooLong));
 }
 
