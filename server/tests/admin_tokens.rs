@@ -414,7 +414,7 @@ async fn an_admin_whose_token_was_revoked_is_one_no_more_and_no_token_gets_into_
         text.lines().for_each(|line| drop(serde_json::from_str::<Value>(line).unwrap()));
     }
     let audit = std::fs::read_to_string(folder.path().join("audit.jsonl")).unwrap();
-    for (action, count) in [("start", 1), ("mint", 3), ("revoke", 2), ("refused", 2), ("stop", 1)] {
+    for (action, count) in [("start", 1), ("mint", 4), ("revoke", 2), ("refused", 2), ("stop", 1)] {
         let found = audit.matches(&format!("\"action\":\"{action}\"")).count();
         assert_eq!(found, count, "{action} in {audit}");
     }
