@@ -181,14 +181,17 @@ impl Merging {
         let is_top = record.parent.is_none();
         let here = store.entry_with_id(id);
         let is_placeholder = here.is_some_and(|here| here.is_placeholder());
-        if is_placeholder && outer == EntryId::LOST_AND_FOUND && record.is_blank() {
-            return Ok(());
-        }
+        let stands_at = here.and_then(|here| here.index());
         let index = match before {
             Some(before) => store.entry(before)?.index().map_or(0, |index| index + 1),
             None if is_top => self.index.unwrap_or(usize::MAX),
             None => 0,
         };
+        // One that stands elsewhere becomes an entry of its own: only those can be placed.
+        let is_in_place = stands_at.is_some_and(|at| at >= index);
+        if is_placeholder && is_in_place && outer == EntryId::LOST_AND_FOUND && record.is_blank() {
+            return Ok(());
+        }
         let kind = match record.content {
             Content::Item { .. } => NewEntry::Item,
             Content::Link { target } => NewEntry::Link { target },
@@ -257,5 +260,41 @@ impl Wanted {
             (Some(index), _) => Some(index.saturating_sub(1)),
         };
         store.move_entry_to(id, self.outer, index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: an entry that only links know of so far, and of which nothing is told but its place, gets that
+    /// place. Method: the link comes before it, and so does another one, which has sorted itself in between.
+    #[test]
+    fn what_was_only_referred_to_before_gets_its_place() {
+        let item = |id: &str, inner: &str| {
+            format!(
+                r#"{{"Kind":"item","Id":"{id}","Label":"","Type":"text/plain","ValueKind":"none","Info":{{}},"innerEntries":[{inner}]}}"#
+            )
+        };
+        let link = |id: &str, target: &str| {
+            format!(r#"{{"Kind":"link","Id":"{id}","Label":"","TargetId":"{target}","Info":{{}}}}"#)
+        };
+        let (late, early) =
+            ("00000000-0000-87a1-8400-000000000000", "ffffffff-ffff-8fff-bc00-000000000000");
+        let inner = [
+            link("ffffffff-ffff-8fff-bc00-000000000002", early),
+            item(early, ""),
+            link("00000000-0000-87a1-8400-000000000008", late),
+            item(late, ""),
+        ];
+        let system = |number: char, label: &str, inner: &str| {
+            let id = format!("00000000-0000-4000-8000-00000000000{number}");
+            item(&id, inner).replacen(r#""Label":"""#, &format!(r#""Label":"{label}""#), 1)
+        };
+        let containers =
+            [system('1', "trash", ""), system('2', "lost-and-found", &inner.join(","))];
+        let json = system('0', "", &containers.join(","));
+        let copy = DataStore::from_json(ReplicaId::new(9).unwrap(), &json).unwrap();
+        assert_eq!(copy.as_json(), json);
     }
 }
