@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::limits::{GROUP_BYTES_GOAL, LOOSE_PAGES_MAX, PACK_LOOKS_MAX};
 use crate::metrics::Metrics;
-use crate::rooms::Rooms;
+use crate::rooms::{Publishing, Rooms};
 use crate::store_log::{Appended, Appender, Author, StoreLog, StoreQuota};
 
 /// What is to be written.
@@ -144,6 +144,8 @@ impl Writing {
 
     fn commit(&mut self, group: Vec<Work>) {
         let begun = Instant::now();
+        let rooms = Arc::clone(&self.rooms);
+        let publishing = rooms.publishing();
         let outcomes = self.log.write(|write| {
             let mut appender = Appender::begin(write, SystemTime::now())?.within(self.quota);
             let append = |work: &Work| {
@@ -161,7 +163,7 @@ impl Writing {
                 self.metrics.committed(changes, begun.elapsed());
                 let limits = outcomes.iter().filter_map(|appended| appended.limit);
                 limits.for_each(|limit| self.metrics.limit_hit(limit));
-                self.publish(&group, &outcomes);
+                publish(&publishing, &group, &outcomes);
                 for (work, appended) in group.into_iter().zip(outcomes) {
                     self.settle(work, appended);
                 }
@@ -174,19 +176,6 @@ impl Writing {
                     let _gone = work.reply.send(Err(error.clone()));
                 }
             }
-        }
-    }
-
-    /// Lets the members of each room hear of all that was appended to it, at once.
-    fn publish(&self, group: &[Work], outcomes: &[Appended]) {
-        let mut new: HashMap<&StoreId, (u64, Vec<_>)> = HashMap::new();
-        for (work, appended) in group.iter().zip(outcomes) {
-            let from = || (appended.from, Vec::new());
-            let (_, changes) = new.entry(&work.append.store).or_insert_with(from);
-            changes.extend(appended.new.iter().cloned());
-        }
-        for (store, (from, changes)) in new {
-            self.rooms.publish(store, from, &changes);
         }
     }
 
@@ -235,6 +224,19 @@ impl Writing {
                 Err(error) => tracing::error!(code = error.code(), %error, %store, "cannot pack"),
             }
         }
+    }
+}
+
+/// Lets the members of each room hear of all that was appended to it, at once.
+fn publish(publishing: &Publishing<'_>, group: &[Work], outcomes: &[Appended]) {
+    let mut new: HashMap<&StoreId, (u64, Vec<_>)> = HashMap::new();
+    for (work, appended) in group.iter().zip(outcomes) {
+        let from = || (appended.from, Vec::new());
+        let (_, changes) = new.entry(&work.append.store).or_insert_with(from);
+        changes.extend(appended.new.iter().cloned());
+    }
+    for (store, (from, changes)) in new {
+        publishing.publish(store, from, &changes);
     }
 }
 

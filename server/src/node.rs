@@ -199,8 +199,9 @@ impl Node {
     pub(crate) fn delete_store(&self, store: &StoreId) -> Result<bool, StorageError> {
         let is_deleted = self.log.delete(store, SystemTime::now())?;
         if is_deleted {
-            self.sessions.end(DELETED, |open, _| open == store);
+            // Whoever is in the former room was listed before, and so is told.
             self.rooms.forget(store);
+            self.sessions.end(DELETED, |open, _| open == store);
             self.writer.sweep();
         }
         Ok(is_deleted)
