@@ -165,9 +165,10 @@ impl Node {
     /// # Errors
     /// Why they cannot.
     pub(crate) async fn check_ready(&self) -> Result<(), &'static str> {
+        let log = Arc::clone(&self.log);
         if self.is_draining() {
             Err("draining")
-        } else if self.disk.is_good(&self.log).await {
+        } else if self.disk.is_good(move || log.write(|_| Ok(())).is_ok()).await {
             Ok(())
         } else {
             Err("the relay's file cannot be written")
