@@ -50,61 +50,80 @@ const OTHER_SUBJECT: Refusal =
     Refusal::new(RefusalCode::Forbidden, "the newer token is of another subject");
 const EXPIRED: Refusal = Refusal::new(RefusalCode::Unauthorized, "the token has expired");
 
-/// Serves a stream whose first frame asks for a store, until either side ends it.
-pub(crate) async fn serve_store(
+impl OpenRequest {
+    /// What `frame` asks for.
+    ///
+    /// # Errors
+    /// The frame, if it does not open a store.
+    pub(crate) fn of(frame: ClientFrame) -> Result<Self, ClientFrame> {
+        match frame {
+            ClientFrame::Open { protocol, store, token, version } => {
+                Ok(Self { protocol, store, token, version, seats: None })
+            }
+            ClientFrame::OpenSeated { protocol, store, token, version, seats } => {
+                Ok(Self { protocol, store, token, version, seats: Some(seats) })
+            }
+            other => Err(other),
+        }
+    }
+}
+
+/// Opens the store that the first frame of a stream asks for, or tells the client why not.
+pub(crate) async fn open_store(
     peer: &Arc<Peer>,
     mut request: OpenRequest,
     sender: FrameSender,
     mut receiver: FrameReceiver,
     stop: watch::Receiver<bool>,
-) {
+) -> Option<Box<Service>> {
     let admitted = admit(&peer.node, &request).and_then(|(store, access, version)| {
         let granted = peer.grant(&store, &access)?;
         // Whoever revoked it before the session was listed did not find it.
         check_revocations(&peer.node, &access, &store)?;
         Ok((store, access, version, granted))
     });
-    match admitted {
-        Ok((store, access, version, granted)) => {
-            tracing::info!(%store, subject = access.subject, scope = ?access.scope, "opened");
-            receiver.set_max(FRAME_BYTES_MAX);
-            let member = peer.node.rooms.enter(&store);
-            let (protocol, stream) = (request.protocol, sender.id());
-            let attendance = Attendance::begin(peer, protocol, stream, &member, &access.subject);
-            let pipe = FramePipe::new(sender, receiver);
-            let author = Arc::new(author_of(&request, &access));
-            let asked = Asked { protocol, had: version, seats: request.seats.take() };
-            match open_session(peer, &store, &access, asked, &author, &member).await {
-                Ok(session) => {
-                    let node = Arc::clone(&peer.node);
-                    let pending = None;
-                    let mut service = Service {
-                        node,
-                        store,
-                        author,
-                        passes_over: false,
-                        session,
-                        member,
-                        pipe,
-                        pending,
-                        attendance,
-                        granted,
-                        access,
-                        stop,
-                    };
-                    service.granted.set_position(service.session.cursor_mut().position());
-                    service.tell_access();
-                    service.run().await;
-                }
-                Err(refusal) => {
-                    peer.node.metrics.refused(refusal.code);
-                    pipe.finish([refusal.frame()]).await;
-                }
-            }
-        }
+    let (store, access, version, granted) = match admitted {
+        Ok(admitted) => admitted,
         Err(refusal) => {
             tracing::info!(code = refusal.code.code(), "not opened");
             peer.refuse(sender, refusal).await;
+            return None;
+        }
+    };
+    tracing::info!(%store, subject = access.subject, scope = ?access.scope, "opened");
+    receiver.set_max(FRAME_BYTES_MAX);
+    let member = peer.node.rooms.enter(&store);
+    let (protocol, stream) = (request.protocol, sender.id());
+    let attendance = Attendance::begin(peer, protocol, stream, &member, &access.subject);
+    let pipe = FramePipe::new(sender, receiver);
+    let author = Arc::new(author_of(&request, &access));
+    let asked = Asked { protocol, had: version, seats: request.seats.take() };
+    match open_session(peer, &store, &access, asked, &author, &member).await {
+        Ok(session) => {
+            let node = Arc::clone(&peer.node);
+            let (passes_over, pending) = (false, None);
+            let mut service = Box::new(Service {
+                node,
+                store,
+                author,
+                passes_over,
+                session,
+                member,
+                pipe,
+                pending,
+                attendance,
+                granted,
+                access,
+                stop,
+            });
+            service.granted.set_position(service.session.cursor_mut().position());
+            service.tell_access();
+            Some(service)
+        }
+        Err(refusal) => {
+            peer.node.metrics.refused(refusal.code);
+            pipe.finish([refusal.frame()]).await;
+            None
         }
     }
 }
@@ -189,7 +208,8 @@ async fn open_session(
 /// An append that waits for its turn or is on its way to the disk. `None` if the relay stops.
 type Append = Pin<Box<dyn Future<Output = Option<Outcome>> + Send>>;
 
-struct Service {
+/// The loop's own.
+pub(crate) struct Service {
     node: Arc<Node>,
     store: StoreId,
     author: Arc<Author>,
@@ -218,7 +238,8 @@ enum Turn {
 }
 
 impl Service {
-    async fn run(mut self) {
+    /// Serves the store until either side ends it.
+    pub(crate) async fn run(mut self: Box<Self>) {
         let mut has_access = true;
         while !self.session.is_over() {
             self.read_log().await;

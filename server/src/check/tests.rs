@@ -31,7 +31,7 @@ fn check(damage: impl FnOnce(&WriteTransaction) -> Result<(), Failure>) -> Vec<&
             for store in ["a", "b"] {
                 appender.append(&StoreId::new(store).unwrap(), &author, &changes, false)?;
             }
-            appender.finish()
+            appender.finish(|_| {})
         })
         .unwrap();
         if counter == 15 {
