@@ -12,6 +12,7 @@ use sds_store::Timestamp;
 
 use crate::args::{self, Cli, Command, Group};
 use crate::failure::Failure;
+use crate::input::Input;
 use crate::open_store::relay_url;
 use crate::output;
 
@@ -20,24 +21,27 @@ const ATTEMPTS_MAX: u32 = 16;
 
 /// Runs one command. If somebody else got in its way, so that nothing of it was done, again.
 pub(crate) fn run(cli: &Cli) -> Result<(), Failure> {
-    let mut outcome = run_once(cli);
+    let input = Input::default();
+    let mut outcome = run_once(cli, &input);
     for _ in 1..ATTEMPTS_MAX {
         match &outcome {
-            Err(failure) if failure.is_passing() => outcome = run_once(cli),
+            Err(failure) if failure.is_passing() => outcome = run_once(cli, &input),
             _ => break,
         }
     }
     outcome
 }
 
-fn run_once(cli: &Cli) -> Result<(), Failure> {
+fn run_once(cli: &Cli, input: &Input) -> Result<(), Failure> {
     let options = &cli.options;
     // A wrong address is a mistake in any command, not only in those that connect.
     relay_url(options)?;
     match &cli.command {
         None => show_help(None),
         Some(Command::Demo(args)) => demo::run(options, args),
-        Some(Command::Entry(Group { command: Some(command) })) => entry::run(options, command),
+        Some(Command::Entry(Group { command: Some(command) })) => {
+            entry::run(options, command, input)
+        }
         Some(Command::Entry(_)) => show_help(Some("entry")),
         Some(Command::Tree(Group { command: Some(command) })) => tree::run(options, command),
         Some(Command::Tree(_)) => show_help(Some("tree")),

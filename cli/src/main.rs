@@ -5,6 +5,7 @@ mod args;
 mod commands;
 mod entry_name;
 mod failure;
+mod input;
 mod open_store;
 mod output;
 mod write_file;
@@ -19,7 +20,7 @@ fn main() -> ExitCode {
         Err(error) => return report_usage(&error),
     };
     let format = cli.options.format;
-    match commands::run(&cli) {
+    match commands::run(&cli).and_then(|()| output::finish()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             output::failure(format, &failure);

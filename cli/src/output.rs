@@ -1,21 +1,40 @@
-//! Everything that `sds` prints. A reader that went away (`| head`) is no error.
+//! Everything that `sds` prints. A reader that went away (`| head`) is no error; a disk that is full is one.
 
 use std::fmt;
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
+use std::sync::Mutex;
 
 use serde_json::{Value as Json, json};
 
 use crate::args::Format;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
+
+/// Why something of what was to be said is not there, for [`finish`] to tell.
+static LOST: Mutex<Option<ErrorKind>> = Mutex::new(None);
 
 /// Prints a line on stdout.
 pub(crate) fn line(text: impl fmt::Display) {
-    print(&mut std::io::stdout().lock(), format_args!("{text}"));
+    if let Err(error) = print(&mut io::stdout().lock(), format_args!("{text}"))
+        && error.kind() != ErrorKind::BrokenPipe
+        && let Ok(mut lost) = LOST.lock()
+    {
+        lost.get_or_insert(error.kind());
+    }
+}
+
+/// Says whether all that was printed is where it was to go. To be called when a command has done its work.
+pub(crate) fn finish() -> Result<(), Failure> {
+    let lost = LOST.lock().ok().and_then(|lost| *lost);
+    lost.map_or(Ok(()), |kind| {
+        let message = format_args!("done, but the output cannot be written: {kind}").to_string();
+        Err(Failure::new(Exit::General, message))
+    })
 }
 
 /// Prints a line on stderr.
 pub(crate) fn error_line(text: impl fmt::Display) {
-    print(&mut std::io::stderr().lock(), format_args!("{text}"));
+    // Nobody is left to tell if that fails.
+    drop(print(&mut io::stderr().lock(), format_args!("{text}")));
 }
 
 /// Prints a result: JSON as it is, or as text.
@@ -50,10 +69,10 @@ pub(crate) fn failure(format: Format, failure: &Failure) {
     }
 }
 
-fn print(out: &mut dyn Write, text: fmt::Arguments<'_>) {
+fn print(out: &mut dyn Write, text: fmt::Arguments<'_>) -> io::Result<()> {
     let text = text.to_string();
-    // Nobody is left to tell when the output is closed.
-    drop(writeln!(out, "{}", text.trim_end_matches('\n')));
+    writeln!(out, "{}", text.trim_end_matches('\n'))?;
+    out.flush()
 }
 
 #[cfg(test)]

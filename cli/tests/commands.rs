@@ -211,6 +211,25 @@ fn files_of_any_size_go_in_and_come_out_unchanged() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn output_that_cannot_be_written_is_a_failure_and_a_reader_that_left_is_none() {
+    let shell = Shell::new();
+    let run = |args: &[&str], out: std::process::Stdio| -> Done {
+        let mut command = shell.command();
+        command.env("SDS_STORE_ID", "notes").args(args).stdout(out);
+        command.output().unwrap().into()
+    };
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let created = run(&["entry", "create", "--label", "x"], full.into());
+    assert_eq!(created.code, 1);
+    assert!(created.err.contains("done, but"), "{}", created.err);
+    assert!(shell.notes(&["entry", "list", "--label"]).out.contains('x'), "it was done");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(run(&["entry", "list"], writer.into()).code, 0);
+}
+
+#[test]
 fn an_export_is_written_to_a_file_or_to_stdout() {
     let shell = Shell::new();
     shell.notes(&["entry", "create", "--label", "a"]).line();

@@ -27,7 +27,7 @@ pub fn stop_requests() -> io::Result<impl Future<Output = io::Result<()>>> {
 }
 
 /// Writes a file that only its owner can read, whole or not at all, unless there is one of this name.
-/// So of several who write it at once all read the same afterwards.
+/// So of several who write it at once all read the same afterwards. Content and name are on disk then.
 ///
 /// # Errors
 /// If it cannot be written.
@@ -36,8 +36,9 @@ pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     draft.write_all(content)?;
     draft.as_file().sync_all()?;
     match draft.persist_noclobber(path) {
-        Err(failed) if failed.error.kind() != io::ErrorKind::AlreadyExists => Err(failed.error),
-        _ => Ok(()),
+        Err(failed) if failed.error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(failed) => Err(failed.error),
+        Ok(_) => sync_folder(path.parent().unwrap_or(path)),
     }
 }
 
@@ -52,8 +53,14 @@ pub fn replace_private(path: &Path, content: &[u8]) -> io::Result<()> {
     draft.write_all(content)?;
     draft.as_file().sync_all()?;
     draft.persist(path).map_err(|failed| failed.error)?;
-    // Elsewhere a folder cannot be opened, and names are kept without.
+    sync_folder(folder)
+}
+
+/// Puts the names in a folder on disk. Elsewhere a folder cannot be opened, and names are kept without.
+fn sync_folder(folder: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::fs::File::open(folder)?.sync_all()?;
+    #[cfg(not(unix))]
+    let _kept = folder;
     Ok(())
 }

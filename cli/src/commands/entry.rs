@@ -16,6 +16,7 @@ use crate::args::{
 };
 use crate::entry_name::EntryName;
 use crate::failure::{Exit, Failure};
+use crate::input::Input;
 use crate::open_store::StorePlace;
 use crate::output;
 use crate::write_file::write_file;
@@ -23,10 +24,10 @@ use crate::write_file::write_file;
 /// The most bytes of a file that are read into memory to be stored.
 const IN_MEMORY_BYTES: u64 = 1 << 20;
 
-pub(super) fn run(options: &Options, command: &EntryCommand) -> Result<(), Failure> {
+pub(super) fn run(options: &Options, command: &EntryCommand, input: &Input) -> Result<(), Failure> {
     let place = StorePlace::of(options)?;
     match command {
-        EntryCommand::Create(args) => create(options.format, &place, args),
+        EntryCommand::Create(args) => create(options.format, &place, args, input),
         EntryCommand::Get(args) => {
             // Copying a large value out of a file that others may have in between would mean to open it
             // again for each part.
@@ -39,9 +40,14 @@ pub(super) fn run(options: &Options, command: &EntryCommand) -> Result<(), Failu
     }
 }
 
-fn create(format: Format, place: &StorePlace, args: &CreateArgs) -> Result<(), Failure> {
+fn create(
+    format: Format,
+    place: &StorePlace,
+    args: &CreateArgs,
+    input: &Input,
+) -> Result<(), Failure> {
     // What can fail for reasons outside the store comes before anything is created.
-    let source = args.file.as_deref().map(open_source).transpose()?;
+    let source = args.file.as_deref().map(|path| open_source(path, input)).transpose()?;
     let mut local = if args.target.is_some() { place.open()? } else { place.open_or_create()? };
     let container = require_item(local.store(), args.container)?;
     let target = args.target.map(|name| require_item(local.store(), name)).transpose()?;
@@ -93,8 +99,8 @@ struct Source {
     file: File,
 }
 
-fn open_source(path: &Path) -> Result<Source, Failure> {
-    let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+fn open_source(path: &Path, input: &Input) -> Result<Source, Failure> {
+    let file = input.open(path).map_err(|error| unreadable(path, &error))?;
     Ok(Source { path: path.to_owned(), file })
 }
 

@@ -61,8 +61,8 @@ pub struct RedbPersistence {
     seats: Vec<Seat>,
     /// Where the log ended when it was last known. The file may be opened anew after a failure.
     end: u64,
-    /// What a commit that failed was to append there: it may have reached the disk all the same.
-    uncertain: Vec<Arc<[u8]>>,
+    /// The commits that have failed since.
+    uncertain: Attempts,
 }
 
 impl RedbPersistence {
@@ -166,7 +166,7 @@ impl RedbPersistence {
     fn of(database: Database, store: StoreId) -> Result<Self, StorageError> {
         let database = Arc::new(database);
         let blobs = Arc::new(RedbBlobs::of(Arc::clone(&database))?);
-        let (seats, uncertain) = (Vec::new(), Vec::new());
+        let (seats, uncertain) = (Vec::new(), Attempts::default());
         Ok(Self { database, blobs, store, seats, end: 0, uncertain })
     }
 }
@@ -236,12 +236,12 @@ impl Persistence for RedbPersistence {
         match outcome {
             Ok(end) => {
                 self.end = end;
-                self.uncertain.clear();
+                self.uncertain = Attempts::default();
                 self.blobs.sweep(batch.released.iter().map(|(_, number)| *number));
                 Ok(())
             }
             Err(error) => {
-                self.uncertain.clone_from(&batch.changes);
+                self.uncertain.note(&batch.changes);
                 self.blobs.take_back(&written);
                 Err(error)
             }
@@ -253,27 +253,45 @@ impl Persistence for RedbPersistence {
     }
 }
 
+/// The changes of each commit since the last that is known to have reached the disk. All of them failed, and
+/// any one may have reached it all the same.
+#[derive(Debug, Default)]
+struct Attempts(Vec<Vec<Arc<[u8]>>>);
+
+impl Attempts {
+    /// Notes one more, unless it is the beginning of one that is noted, which then tells of both.
+    fn note(&mut self, changes: &[Arc<[u8]>]) {
+        if !self.0.iter().any(|noted| noted.starts_with(changes)) {
+            self.0.retain(|noted| !changes.starts_with(noted));
+            self.0.push(changes.to_vec());
+        }
+    }
+
+    /// Whether these rows of the log, sealed, may be of one of them.
+    fn may_have_written(&self, rows: &[Vec<u8>]) -> bool {
+        let are_of = |noted: &Vec<Arc<[u8]>>| {
+            rows.len() <= noted.len() && rows.iter().zip(noted).all(|(row, it)| *row == seal(it))
+        };
+        rows.is_empty() || self.0.iter().any(are_of)
+    }
+}
+
 /// Puts a snapshot in the place of the log, which ended at `known_end`.
 ///
-/// A commit that failed may have reached the disk all the same, with the changes `uncertain`; the
-/// snapshot has them too. Anything else there was written by somebody else.
+/// A commit that failed may have reached the disk all the same, if it is among the `uncertain` ones; the
+/// snapshot has their changes too. Anything else there was written by somebody else.
 fn replace_log(
     write: &WriteTransaction,
     known_end: u64,
-    uncertain: &[Arc<[u8]>],
+    uncertain: &Attempts,
     snapshot: &[u8],
 ) -> Result<(), Failure> {
     let mut meta = write.open_table(META)?;
     let mut log = write.open_table(LOG)?;
     let end = end_of(&log, &meta)?;
-    let mut expected = uncertain.iter();
-    for row in log.range(known_end..)? {
-        if expected.next().is_none_or(|change| row.is_ok_and(|(_, it)| it.value() != seal(change)))
-        {
-            return Err(Failure::Changed);
-        }
-    }
-    if end < known_end {
+    let rows = log.range(known_end..)?.map(|row| Ok(row?.1.value().to_vec()));
+    let rows: Vec<Vec<u8>> = rows.collect::<Result<_, Failure>>()?;
+    if end < known_end || !uncertain.may_have_written(&rows) {
         return Err(Failure::Changed);
     }
     log.retain(|_, _| false)?;

@@ -240,9 +240,12 @@ fn a_snapshot_whose_commit_failed_and_is_there_all_the_same_is_no_damage() {
         let end = file.end;
         file.append(batch).unwrap();
         file.end = end;
-        file.uncertain.clone_from(&batch.changes);
+        file.uncertain.note(&batch.changes);
     };
     told(&mut file, &changes(&["b"]));
+    // These did not even reach the disk.
+    file.uncertain.note(&snapshot("a b").changes);
+    file.uncertain.note(&changes(&["c"]).changes);
     told(&mut file, &snapshot("a b"));
     let mut batch = snapshot("a b");
     batch.add(changes(&["c"]));
