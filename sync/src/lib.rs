@@ -26,6 +26,7 @@ mod blob_storage;
 pub mod certificate;
 pub mod database;
 mod guest_session;
+pub mod inspection;
 mod intake;
 mod ledger;
 pub mod limits;
@@ -67,7 +68,6 @@ pub use persistence::{
     Batch, CheckReport, Finding, LogPage, MemoryPersistence, Persistence, RedbPersistence,
     SharedFile, StorageError, check_store,
 };
-pub use read_only::ReadOnlyFile;
 pub use reconnect::{NextAttempt, Reconnect};
 pub use seat::{Chain, Seat};
 pub use serving_session::{LogCursor, Refusal, ServingSession, memory_of};
