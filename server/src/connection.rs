@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::limits::Limit;
 use crate::node::{Node, stopped};
-use crate::pace::{ConnectionPace, SubjectSeat};
+use crate::pace::{ConnectionPace, DatagramFate, SubjectSeat};
 use crate::presence_seat::PresenceSeat;
 use crate::serve_blob::ClientBlobs;
 use crate::serve_store::{OpenRequest, serve_store};
@@ -97,10 +97,15 @@ impl Peer {
         send_datagram(&self.connection, encode_datagram(stream, frame))
     }
 
-    /// Takes in a datagram; one that is nothing of ours, or too many, is as good as lost.
+    /// Takes in a datagram; one that is nothing of ours, or too many, is as good as lost. With far too
+    /// many the connection ends.
     fn handle_datagram(&self, bytes: &[u8]) {
-        if !self.pace.note(1, bytes.len()).is_zero() {
-            return;
+        match self.pace.note_datagram(bytes.len()) {
+            DatagramFate::Read => {}
+            DatagramFate::Dropped => return,
+            DatagramFate::EndsConnection => {
+                return self.connection.close(VarInt::from_u32(0), b"too many datagrams");
+            }
         }
         let Ok((stream, ClientFrame::Presence { clock, state })) = decode_datagram(bytes) else {
             return;

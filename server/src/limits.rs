@@ -127,8 +127,11 @@ pub struct Limits {
     pub streams: u32,
     /// Stores that a connection has open at a time; more are refused as busy. Default 48.
     pub open_stores: u32,
-    /// Frames and datagrams a second of a connection; more wait, datagrams are dropped. Default 20,000.
+    /// Frames a second of a connection; more wait. Default 20,000.
     pub frames_per_second: u32,
+    /// Datagrams a second of a connection; more are dropped, and twice as many end it. Default 2,000,
+    /// which is twice what a client sends that shows itself in all stores that it may have open.
+    pub datagrams_per_second: u32,
     /// Bytes a second that are read of a connection; more wait. Default 256 MiB.
     pub bytes_per_second: u32,
     /// The same for all connections of a subject together. Default 512 MiB.
@@ -175,6 +178,8 @@ pub enum Limit {
     OpenStores,
     /// [`Limits::frames_per_second`] and [`Limits::stranger_frames_per_second`].
     FrameRate,
+    /// [`Limits::datagrams_per_second`].
+    DatagramRate,
     /// [`Limits::bytes_per_second`] and [`Limits::stranger_bytes_per_second`].
     ByteRate,
     /// [`Limits::bytes_per_second_per_subject`].
@@ -229,6 +234,7 @@ impl Default for Limits {
             streams: STREAMS_MAX,
             open_stores: 48,
             frames_per_second: 20_000,
+            datagrams_per_second: 2_000,
             bytes_per_second: 256 << 20,
             bytes_per_second_per_subject: 512 << 20,
             stores: 1_000_000,
@@ -249,7 +255,7 @@ impl Limits {
     /// The first that it cannot.
     pub fn check(&self) -> Result<(), InvalidLimit> {
         let any = u64::MAX;
-        let rows: [(&'static str, u64, u64, u64); 22] = [
+        let rows: [(&'static str, u64, u64, u64); 23] = [
             ("handshakes", self.handshakes.into(), 1, any),
             ("unproved_handshakes", self.unproved_handshakes.into(), 1, self.handshakes.into()),
             (
@@ -271,6 +277,7 @@ impl Limits {
                 1,
                 self.frames_per_second.into(),
             ),
+            ("datagrams_per_second", self.datagrams_per_second.into(), 1, any),
             ("bytes_per_second", self.bytes_per_second.into(), FIRST_FRAME_BYTES_MAX as u64, any),
             (
                 "stranger_bytes_per_second",
@@ -309,7 +316,7 @@ impl Limits {
 
 impl Limit {
     /// All of them, in order.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Handshakes,
         Self::UnprovedHandshakes,
         Self::HandshakeRate,
@@ -320,6 +327,7 @@ impl Limit {
         Self::Streams,
         Self::OpenStores,
         Self::FrameRate,
+        Self::DatagramRate,
         Self::ByteRate,
         Self::SubjectByteRate,
         Self::Stores,
@@ -347,6 +355,7 @@ impl Limit {
             Self::Streams => "streams",
             Self::OpenStores => "open-stores",
             Self::FrameRate => "frame-rate",
+            Self::DatagramRate => "datagram-rate",
             Self::ByteRate => "byte-rate",
             Self::SubjectByteRate => "subject-byte-rate",
             Self::Stores => "stores",

@@ -70,6 +70,20 @@ impl Drop for SubjectSeat {
     }
 }
 
+/// How far past the rate of datagrams a connection is ended. Nothing can make a sender of datagrams wait,
+/// and each costs the relay a decryption, so that dropping them would not keep a flood off the others.
+const FLOOD_DEBT: Duration = Duration::from_secs(1);
+
+/// What becomes of a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DatagramFate {
+    Read,
+    /// There were too many of late.
+    Dropped,
+    /// There were so many that it is an attack.
+    EndsConnection,
+}
+
 /// How fast one connection may send.
 #[derive(Debug)]
 pub(crate) struct ConnectionPace {
@@ -80,6 +94,7 @@ pub(crate) struct ConnectionPace {
 #[derive(Debug)]
 struct Rates {
     frames: Bucket,
+    datagrams: Bucket,
     bytes: Bucket,
     /// Those who have stores open on the connection; never more than it may have open.
     subjects: Vec<Weak<SubjectSeat>>,
@@ -91,6 +106,7 @@ impl ConnectionPace {
         let now = Instant::now();
         let rates = Rates {
             frames: Bucket::new(limits.stranger_frames_per_second, now),
+            datagrams: Bucket::new(limits.datagrams_per_second, now),
             bytes: Bucket::new(limits.stranger_bytes_per_second, now),
             subjects: Vec::new(),
         };
@@ -103,6 +119,20 @@ impl ConnectionPace {
         let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
         rates.frames.set_rate(limits.frames_per_second, now);
         rates.bytes.set_rate(limits.bytes_per_second, now);
+    }
+
+    /// Counts a datagram of so many bytes, and says what is to become of it.
+    pub(crate) fn note_datagram(&self, bytes: usize) -> DatagramFate {
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        let debt = rates.datagrams.spend(1, Instant::now());
+        drop(rates);
+        // It has come, so it counts against the bytes whatever becomes of it.
+        let is_in_time = self.note(0, bytes).is_zero();
+        if debt.is_zero() {
+            return if is_in_time { DatagramFate::Read } else { DatagramFate::Dropped };
+        }
+        self.metrics.limit_hit(Limit::DatagramRate);
+        if debt < FLOOD_DEBT { DatagramFate::Dropped } else { DatagramFate::EndsConnection }
     }
 
     /// Counts what comes from now on against `seat` too, as long as it is there.
@@ -181,6 +211,26 @@ mod tests {
             "{wait:?}"
         );
         assert_eq!((hits(Limit::FrameRate), hits(Limit::ByteRate)), (1, 1));
+    }
+
+    #[test]
+    fn datagrams_past_the_rate_are_dropped_and_twice_as_many_end_the_connection() {
+        let (metrics, limits) = (Arc::<Metrics>::default(), limits());
+        let pace = ConnectionPace::new(&limits, Arc::clone(&metrics));
+        let rate = limits.datagrams_per_second;
+        let fates: Vec<_> = (0..3 * rate).map(|_| pace.note_datagram(1)).collect();
+        let count = |fate| fates.iter().filter(|found| **found == fate).count();
+        let at_once = rate as usize;
+        // Some grow back while this loop runs.
+        assert!((at_once..2 * at_once).contains(&count(DatagramFate::Read)));
+        assert!((at_once - 1..2 * at_once).contains(&count(DatagramFate::Dropped)));
+        assert_eq!(fates[..at_once], vec![DatagramFate::Read; at_once], "the bound is free");
+        assert_eq!(fates.last(), Some(&DatagramFate::EndsConnection));
+        let read = count(DatagramFate::Read) as u64;
+        assert_eq!(metrics.limit_hits(Limit::DatagramRate), fates.len() as u64 - read);
+        let (by_bytes, one) = (ConnectionPace::new(&limits, metrics), 1);
+        assert_eq!(by_bytes.note_datagram(1 << 20), DatagramFate::Dropped, "bytes count too");
+        assert!(!by_bytes.note(one, 0).is_zero());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use sds_server::limits::{Limit, Limits};
 use sds_server::{Relay, RelayConfig, Scope};
 use sds_sync::limits::{FIRST_FRAME_BYTES_MAX, FRAME_BYTES_MAX};
 use sds_sync::transport::{Connection, connect};
-use sds_sync::{ClientFrame, RefusalCode, RelayFrame, Token, Trust};
+use sds_sync::{ClientFrame, RefusalCode, RelayFrame, Token, Trust, encode_datagram};
 use support::common::{PATIENCE, folder, id, secret, token};
 use support::stream::{Stream, change, client};
 use tempfile::TempDir;
@@ -262,6 +262,37 @@ async fn bytes_past_the_rate_of_a_connection_or_of_a_subject_wait() {
         assert!(home.hits(limit) > 0, "{limit:?}");
         home.relay.stop().await;
     }
+}
+
+/// Goal: nobody is made to decrypt a flood of datagrams for long, and who is within the bound stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn datagrams_past_the_rate_are_dropped_and_a_flood_of_them_ends_the_connection() {
+    let home = Home::with(|limits| limits.datagrams_per_second = 20).await;
+    let (flooding, calm) = (home.connect().await, home.connect().await);
+    let mut flood = Stream::open(&flooding, "s", "ann").await;
+    let mut other = Stream::open(&calm, "s", "ann").await;
+    let show = |connection: &Connection, stream: &Stream, clock| {
+        let frame = ClientFrame::Presence { clock, state: bytes::Bytes::from_static(b"{}") };
+        assert!(connection.send_datagram(encode_datagram(stream.sender.id(), &frame)));
+    };
+    (0..20).for_each(|clock| show(&flooding, &flood, clock));
+    (0..20).for_each(|clock| show(&calm, &other, clock));
+    flood.send(&[change(1, 0)]).await;
+    flood.stored(1, 1).await;
+    assert_eq!(home.hits(Limit::DatagramRate), 0, "the bound itself is free");
+    let ended = async {
+        let pause = Duration::from_millis(1);
+        let mut clock = 20;
+        while !matches!(timeout(pause, flooding.read_datagram()).await, Ok(Err(_))) {
+            show(&flooding, &flood, clock);
+            clock += 1;
+        }
+    };
+    timeout(PATIENCE, ended).await.expect("the flood is cut off");
+    assert!(home.hits(Limit::DatagramRate) >= 20);
+    other.send(&[change(2, 0)]).await;
+    other.stored(2, 1).await;
+    home.relay.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

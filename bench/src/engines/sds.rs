@@ -30,14 +30,14 @@ pub(crate) struct SdsText {
     replica: Replica,
     /// The entry, once it is here.
     entry: Option<EntryId>,
-    sent: Version,
+    /// What the others had when the first edit after the last message was made; `None` before that edit.
+    sent: Option<Version>,
 }
 
 impl SdsText {
     fn of(replica: Replica) -> Self {
         let entry = own_entries(&replica).next();
-        let sent = replica.version().clone();
-        Self { replica, entry, sent }
+        Self { replica, entry, sent: None }
     }
 
     fn entry(&self) -> Result<EntryId> {
@@ -64,6 +64,7 @@ impl Text for SdsText {
 
     fn edit(&mut self, splices: &[Splice]) -> Result<()> {
         let entry = self.entry()?;
+        self.sent.get_or_insert_with(|| self.replica.version().clone());
         if let [only] = splices {
             splice(&mut self.replica, entry, only)?;
             return Ok(());
@@ -75,8 +76,9 @@ impl Text for SdsText {
     }
 
     fn message(&mut self) -> Result<Vec<u8>> {
-        let message = self.replica.export(&self.sent);
-        self.sent.advance(self.replica.id(), self.replica.version().next(self.replica.id()));
+        let sent = self.sent.get_or_insert_with(|| self.replica.version().clone());
+        let message = self.replica.export(sent);
+        sent.advance(self.replica.id(), self.replica.version().next(self.replica.id()));
         Ok(message)
     }
 
@@ -86,7 +88,7 @@ impl Text for SdsText {
 
     fn receive(&mut self, messages: &[&Vec<u8>]) -> Result<()> {
         messages.iter().try_for_each(|message| receive(&mut self.replica, message))?;
-        self.sent.clone_from(self.replica.version());
+        self.sent = None;
         self.entry = self.entry.or_else(|| own_entries(&self.replica).next());
         Ok(())
     }
