@@ -3,7 +3,6 @@
 //! While an append is on its way to the disk nothing further is read from the client, so a client
 //! that sends faster than the disk writes waits in its own connection.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +10,8 @@ use sds_engine::{Change, ReplicaId, Version};
 use sds_sync::limits::{FRAME_BYTES_MAX, OPEN_SEATS_MAX, PROTOCOL_VERSION};
 use sds_sync::transport::{FramePipe, FrameReceiver, FrameSender, Interest, Ready, StreamError};
 use sds_sync::{
-    ClientFrame, Refusal, RefusalCode, RelayFrame, ServingSession, StoreId, Token, memory_of,
+    ClientFrame, InFlight, Refusal, RefusalCode, RelayFrame, ServingSession, StoreId, Token,
+    memory_of,
 };
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -25,10 +25,6 @@ use crate::rooms::Member;
 use crate::sessions::REVOKED;
 use crate::store_log::Author;
 use sds_sync::access::{Access, AccessError, Scope};
-
-/// How long to sleep at most before the clock is looked at again: clocks are set, machines
-/// suspended.
-const CLOCK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The first frame of a stream that opens a store.
 pub(crate) struct OpenRequest {
@@ -46,9 +42,6 @@ const SHUTTING_DOWN: Refusal =
     Refusal::new(RefusalCode::ShuttingDown, "the relay is about to stop; try again soon");
 /// When clients are to come back after a stop; they spread themselves over twice as long.
 const COME_BACK_AFTER: Duration = Duration::from_secs(2);
-const OTHER_SUBJECT: Refusal =
-    Refusal::new(RefusalCode::Forbidden, "the newer token is of another subject");
-const EXPIRED: Refusal = Refusal::new(RefusalCode::Unauthorized, "the token has expired");
 
 /// Serves a stream whose first frame asks for a store, until either side ends it.
 pub(crate) async fn serve_store(
@@ -77,7 +70,7 @@ pub(crate) async fn serve_store(
             match open_session(peer, &store, &access, asked, &author, &member).await {
                 Ok(session) => {
                     let node = Arc::clone(&peer.node);
-                    let pending = None;
+                    let pending = InFlight::default();
                     let mut service = Service {
                         node,
                         store,
@@ -186,9 +179,6 @@ async fn open_session(
     Ok(session)
 }
 
-/// An append that waits for its turn or is on its way to the disk. `None` if the relay stops.
-type Append = Pin<Box<dyn Future<Output = Option<Outcome>> + Send>>;
-
 struct Service {
     node: Arc<Node>,
     store: StoreId,
@@ -198,7 +188,8 @@ struct Service {
     session: ServingSession<Cursor>,
     member: Member,
     pipe: FramePipe<RelayFrame, ClientFrame>,
-    pending: Option<Append>,
+    /// An append that waits for its turn or is on its way to the disk. `None` if the relay stops.
+    pending: InFlight<Option<Outcome>>,
     /// None for a client of a version without.
     attendance: Option<Attendance>,
     granted: Granted,
@@ -228,9 +219,9 @@ impl Service {
             }
             match self.next_turn().await {
                 Turn::Stop => self.session.refuse_until(SHUTTING_DOWN, COME_BACK_AFTER),
-                Turn::Clock if self.access.expires <= SystemTime::now() => {
+                Turn::Clock if self.access.is_expired(SystemTime::now()) => {
                     has_access = false;
-                    self.session.refuse(EXPIRED);
+                    self.session.refuse(Refusal::EXPIRED);
                 }
                 Turn::Ended(why) => {
                     has_access = false;
@@ -249,10 +240,7 @@ impl Service {
                 // A client that has left reads nothing further; what it sent before is still taken.
                 Turn::Pipe(Ready::Room(false)) => {}
                 Turn::Pipe(Ready::Received(received)) => self.handle_received(received),
-                Turn::Appended(outcome) => {
-                    self.pending = None;
-                    self.handle_outcome(outcome);
-                }
+                Turn::Appended(outcome) => self.handle_outcome(outcome),
             }
         }
         // The others hear of it at once, whatever is still to be done here.
@@ -273,16 +261,10 @@ impl Service {
         let interest = Interest {
             in_room: self.session.has_transmit()
                 || self.attendance.as_ref().is_some_and(Attendance::has_frame),
-            in_frames: self.pending.is_none() && self.session.wants_frames(),
+            in_frames: self.pending.is_idle() && self.session.wants_frames(),
         };
-        let left = self.access.expires.duration_since(SystemTime::now()).unwrap_or_default();
-        let is_reading = self.pending.is_none() && self.session.wants_log().is_some();
-        let appended = async {
-            match &mut self.pending {
-                Some(append) => append.await,
-                None => std::future::pending().await,
-            }
-        };
+        let next_look = self.access.next_look(SystemTime::now());
+        let is_reading = self.pending.is_idle() && self.session.wants_log().is_some();
         let others = async {
             match &mut self.attendance {
                 Some(attendance) => attendance.wait().await,
@@ -293,24 +275,28 @@ impl Service {
             () = stopped(&mut self.stop) => Turn::Stop,
             why = self.granted.ended() => Turn::Ended(why),
             () = others => Turn::Others,
-            () = sleep(left.min(CLOCK_INTERVAL)) => Turn::Clock,
+            () = sleep(next_look) => Turn::Clock,
             ready = self.pipe.ready(interest) => Turn::Pipe(ready),
-            outcome = appended => Turn::Appended(outcome),
+            outcome = self.pending.outcome() => Turn::Appended(outcome),
             () = self.member.changed(), if is_reading => Turn::More,
         }
     }
 
     /// Hands over what has come in; all that has arrived goes into one append.
     fn append_what_came(&mut self) {
-        if self.pending.is_some() {
+        if !self.pending.is_idle() {
             return;
         }
         while self.session.wants_frames() {
             let Some(received) = self.pipe.next_arrived() else { break };
             self.handle_received(received);
         }
+        self.begin_append();
+    }
+
+    fn begin_append(&mut self) {
         if let Some(changes) = self.session.poll_append() {
-            self.pending = Some(self.append(changes));
+            self.pending.begin(self.append(changes));
         }
     }
 
@@ -332,8 +318,7 @@ impl Service {
             Err(StreamError::Frame(error)) => {
                 self.node.note_malformed(&error);
                 tracing::info!(store = %self.store, %error, "malformed frame");
-                let message = "a frame is not well formed, or too large";
-                self.session.refuse(Refusal::new(RefusalCode::Malformed, message));
+                self.session.refuse(Refusal::MALFORMED_FRAME);
             }
             // Nobody is there any more to be told.
             Err(_) => self.session.handle_frame(ClientFrame::Bye),
@@ -359,21 +344,21 @@ impl Service {
                     Err(refusal) => self.session.refuse(refusal),
                 }
             }
-            Ok(_) => self.session.refuse(OTHER_SUBJECT),
+            Ok(_) => self.session.refuse(Refusal::OTHER_SUBJECT),
             Err(refusal) => self.session.refuse(refusal),
         }
     }
 
     fn tell_access(&mut self) {
         let own = self.attendance.as_ref().map(Attendance::own);
-        let left = self.access.expires.duration_since(SystemTime::now()).unwrap_or_default();
+        let left = self.access.left(SystemTime::now());
         self.session.set_access(own, self.access.may_write(), left);
     }
 
     /// Reads on in the log until the client has something to be sent, or has everything. What became of
     /// its own changes has to be known first: those that were passed over it may get from elsewhere.
     async fn read_log(&mut self) {
-        if self.pending.is_some() {
+        if !self.pending.is_idle() {
             return;
         }
         while let Some(cursor) = self.session.wants_log() {
@@ -402,26 +387,25 @@ impl Service {
 
     /// Appends the client's last changes, so that a goodbye right after them loses none.
     async fn settle(&mut self) {
-        if let Some(append) = self.pending.take() {
-            let outcome = append.await;
+        if let Some(outcome) = self.pending.settle().await {
             self.handle_outcome(outcome);
         }
-        if let Some(changes) = self.session.poll_append() {
-            let outcome = self.append(changes).await;
+        self.begin_append();
+        if let Some(outcome) = self.pending.settle().await {
             self.handle_outcome(outcome);
         }
     }
 
     /// Hands changes to the writer when it is their turn.
-    fn append(&self, changes: Vec<Change>) -> Append {
+    fn append(&self, changes: Vec<Change>) -> impl Future<Output = Option<Outcome>> + Send + use<> {
         let turn = self.member.turn(changes.iter().map(memory_of).sum());
         let (store, author) = (self.store.clone(), Arc::clone(&self.author));
         let work = log_writer::Append { store, author, changes, skips_lacking: self.passes_over };
         let writer = self.node.writer.clone();
-        Box::pin(async move {
+        async move {
             let _turn = turn.await;
             writer.append(work).await.ok()
-        })
+        }
     }
 
     fn handle_outcome(&mut self, outcome: Option<Outcome>) {
