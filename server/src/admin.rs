@@ -110,6 +110,8 @@ fn routes() -> Vec<(&'static str, &'static str, Routes)> {
         ("get", "/api/openapi.json", get(operation::openapi)),
         ("post", "/api/token", post(tokens::mint)),
         ("post", "/api/revoke", post(tokens::revoke)),
+        ("get", "/api/revocations", get(tokens::revocations)),
+        ("delete", "/api/revocations/{revocation}", delete(tokens::lift)),
         ("get", "/api/status", get(operation::status)),
         ("get", "/api/sessions", get(people::sessions)),
         ("get", "/api/connections", get(people::connections)),

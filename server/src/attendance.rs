@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use sds_sync::limits::{SIGNAL_BYTES_MAX, SIGNALS_WAITING_MAX};
+use sds_sync::limits::SIGNAL_BYTES_MAX;
 use sds_sync::presence::PeerId;
 use sds_sync::rate::Bucket;
-use sds_sync::{ClientFrame, Refusal, RefusalCode, RelayFrame, StoreId};
-use tokio::sync::{mpsc, watch};
+use sds_sync::{ClientFrame, Refusal, RefusalCode, RelayFrame};
+use tokio::sync::watch;
 use tokio::time::sleep_until;
 
 use crate::connection::Peer;
 use crate::limits::Limit;
 use crate::presence_seat::PresenceSeat;
-use crate::rooms::{Member, Rooms};
+use crate::rooms::{self, Member, OpenRoom};
 
 /// The first version of the protocol with presence.
 const PRESENCE_SINCE: u16 = 3;
@@ -44,10 +44,9 @@ pub(crate) struct Attendance {
 
 /// A client's messages, until this is dropped.
 struct Inbox {
-    rooms: Arc<Rooms>,
-    store: StoreId,
+    room: Arc<OpenRoom>,
     own: PeerId,
-    waiting: mpsc::Receiver<Box<RelayFrame>>,
+    waiting: Arc<rooms::Inbox>,
     allowed: Bucket,
 }
 
@@ -129,7 +128,7 @@ impl Attendance {
         if self.frame.is_none()
             && let Some(inbox) = &mut self.inbox
         {
-            self.frame = inbox.waiting.try_recv().ok().map(|frame| *frame);
+            self.frame = inbox.waiting.take();
         }
     }
 
@@ -157,16 +156,14 @@ impl Attendance {
         let is_free = self.frame.is_none();
         let message = async {
             match &mut self.inbox {
-                Some(inbox) if is_free => inbox.waiting.recv().await.map(|frame| *frame),
+                Some(inbox) if is_free => inbox.waiting.next().await,
                 _ => std::future::pending().await,
             }
         };
         tokio::select! {
             Ok(()) = self.changed.changed() => {}
-            Some(frame) = message => self.frame = Some(frame),
+            frame = message => self.frame = Some(frame),
             () = timer, if due.is_some() => self.seat.handle_timeout(),
-            // The store was deleted: the session is about to hear of it.
-            else => std::future::pending().await,
         }
     }
 }
@@ -179,22 +176,22 @@ impl Drop for Attendance {
 
 impl Inbox {
     fn new(member: &Member, seat: &PresenceSeat, per_second: u32) -> Self {
-        let (sender, waiting) = mpsc::channel(SIGNALS_WAITING_MAX);
-        let (rooms, store, own) = (Arc::clone(member.rooms()), member.store().clone(), seat.peer());
-        rooms.open_inbox(&store, own, sender);
-        Self { rooms, store, own, waiting, allowed: Bucket::new(per_second, Instant::now()) }
+        let waiting = Arc::new(rooms::Inbox::default());
+        let (room, own) = (Arc::clone(member.room()), seat.peer());
+        room.open_inbox(own, Arc::clone(&waiting));
+        Self { room, own, waiting, allowed: Bucket::new(per_second, Instant::now()) }
     }
 
     /// Passes a message on to one of the others, or to all; says how many get it. Those whose inbox is
     /// full do not.
     fn send(&self, to: Option<PeerId>, subject: String, message: Bytes) -> u64 {
         let frame = RelayFrame::Signal { from: self.own.0, subject, message };
-        self.rooms.signal(&self.store, self.own, to, &frame)
+        self.room.signal(self.own, to, &frame)
     }
 }
 
 impl Drop for Inbox {
     fn drop(&mut self) {
-        self.rooms.close_inbox(&self.store, self.own);
+        self.room.close_inbox(self.own);
     }
 }

@@ -24,7 +24,7 @@ use crate::node::{Node, stopped};
 use crate::pace::{ConnectionPace, DatagramFate, SubjectSeat};
 use crate::presence_seat::PresenceSeat;
 use crate::serve_blob::ClientBlobs;
-use crate::serve_store::{OpenRequest, serve_store};
+use crate::serve_store::{OpenRequest, open_store};
 use crate::sessions::{ConnectionEntry, SessionEntry};
 use sds_sync::access::{Access, Scope};
 
@@ -44,6 +44,8 @@ struct OpenStores {
     entries: Vec<OpenStore>,
     /// The number of the next entry.
     next: u64,
+    /// How many streams the client may have before its bound is raised to `Limits::streams`.
+    ready_streams: u32,
     /// Until when there has to be an entry, if there is none.
     deadline: Instant,
 }
@@ -63,6 +65,11 @@ pub(crate) struct Granted {
     entry: SessionEntry,
 }
 
+/// How many streams are made ready for a client that has shown a token. QUIC keeps a place for each stream
+/// that may come, and for all of them that is a tenth of what a quiet client costs; so there are more only
+/// when half as many as these have come.
+const READY_STREAMS: u32 = 14;
+
 const TOO_MANY_STORES: Refusal =
     Refusal::new(RefusalCode::Busy, "too many stores are open on this connection");
 const TOO_MANY_CONNECTIONS: Refusal =
@@ -71,7 +78,8 @@ const TOO_MANY_CONNECTIONS: Refusal =
 impl Peer {
     fn new(node: Arc<Node>, connection: Connection) -> Self {
         let deadline = Instant::now() + node.limits.authenticate_time();
-        let open = OpenStores { entries: Vec::new(), next: 0, deadline };
+        let ready_streams = node.limits.stranger_streams;
+        let open = OpenStores { entries: Vec::new(), next: 0, ready_streams, deadline };
         let pace = Arc::new(ConnectionPace::new(&node.limits, Arc::clone(&node.metrics)));
         let entry = node.sessions.connect(connection.clone(), Arc::clone(&node.metrics));
         Self { node, connection, entry, pace, open: Mutex::new(open), seats: Mutex::default() }
@@ -165,7 +173,7 @@ impl Peer {
         if number == 0 {
             self.pace.widen(limits);
             self.connection.set_receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES));
-            self.connection.set_max_concurrent_bi_streams(VarInt::from_u32(limits.streams));
+            self.make_ready(&mut open, READY_STREAMS);
         }
         drop(open);
         metrics.session(access.scope, true);
@@ -192,6 +200,24 @@ impl Peer {
         if open.next == 0 { limits.stranger_streams as usize } else { limits.streams as usize }
     }
 
+    /// Makes more streams ready if there have been so `many` that those which are may soon be in use: when
+    /// a stream is over for both sides only the client knows.
+    fn note_streams(&self, many: u32) {
+        let mut open = self.open();
+        if open.next > 0 && many >= READY_STREAMS / 2 {
+            self.make_ready(&mut open, self.node.limits.streams);
+        }
+    }
+
+    /// Lets the client have `streams` streams, if its bound allows that and it may not have more already.
+    fn make_ready(&self, open: &mut OpenStores, streams: u32) {
+        let streams = streams.min(self.node.limits.streams);
+        if streams > open.ready_streams {
+            open.ready_streams = streams;
+            self.connection.set_max_concurrent_bi_streams(VarInt::from_u32(streams));
+        }
+    }
+
     /// When the connection will have been without an open store for too long, and what it is then.
     fn deadline(&self) -> (Instant, Option<Limit>) {
         let open = self.open();
@@ -210,7 +236,7 @@ impl Peer {
 
 impl Granted {
     /// Resolves when somebody ends the session: what its client is to be told.
-    pub(crate) async fn ended(&mut self) -> Refusal {
+    pub(crate) async fn ended(&self) -> Refusal {
         self.entry.ended().await
     }
 
@@ -256,6 +282,7 @@ pub(crate) async fn serve(
     let peer = Arc::new(Peer::new(node, connection.clone()));
     let mut streams = JoinSet::new();
     let mut resume = Instant::now();
+    let mut count = 0_u32;
     loop {
         let (deadline, limit) = peer.deadline();
         if deadline <= Instant::now() {
@@ -268,6 +295,8 @@ pub(crate) async fn serve(
             accepted = accept_after(&connection, resume) => {
                 let Ok((send, receive)) = accepted else { break };
                 streams.spawn(serve_stream(Arc::clone(&peer), send, receive, stop.clone()));
+                count = count.saturating_add(1);
+                peer.note_streams(count);
                 if streams.len() >= peer.streams_max() {
                     metrics.limit_hit(Limit::Streams);
                 }
@@ -296,6 +325,8 @@ async fn accept_after(
     connection.accept_bi().await
 }
 
+/// Serves what the first frame of a stream asks for. The tasks of quiet clients wait in here, so what is
+/// large and rare is boxed.
 async fn serve_stream(
     peer: Arc<Peer>,
     send: SendStream,
@@ -310,39 +341,69 @@ async fn serve_stream(
         return peer.refuse(sender, Refusal::new(RefusalCode::Unexpected, message)).await;
     };
     match first {
-        Ok(Some(ClientFrame::Open { protocol, store, token, version })) => {
-            let request = OpenRequest { protocol, store, token, version, seats: None };
-            serve_store(&peer, request, sender, receiver, stop).await;
-        }
-        Ok(Some(ClientFrame::OpenSeated { protocol, store, token, version, seats })) => {
-            let request = OpenRequest { protocol, store, token, version, seats: Some(seats) };
-            serve_store(&peer, request, sender, receiver, stop).await;
-        }
-        Ok(Some(ClientFrame::PutBlob { store, hash, size })) => {
-            receiver.set_max(BLOB_FRAME_BYTES_MAX);
-            let offer = Offer { hash: BlobHash(hash), size, can_resume: false };
-            serve_put(&ClientBlobs { peer: &peer, store }, offer, sender, receiver).await;
-        }
-        Ok(Some(ClientFrame::OfferBlob { store, hash, size })) => {
-            receiver.set_max(BLOB_FRAME_BYTES_MAX);
-            let offer = Offer { hash: BlobHash(hash), size, can_resume: true };
-            serve_put(&ClientBlobs { peer: &peer, store }, offer, sender, receiver).await;
-        }
-        Ok(Some(ClientFrame::GetBlob { store, hash })) => {
-            serve_get(&ClientBlobs { peer: &peer, store }, BlobHash(hash), 0, sender).await;
-        }
-        Ok(Some(ClientFrame::GetBlobFrom { store, hash, offset })) => {
-            serve_get(&ClientBlobs { peer: &peer, store }, BlobHash(hash), offset, sender).await;
-        }
-        Ok(Some(_)) => {
-            let message = "no stream begins with this frame";
-            peer.refuse(sender, Refusal::new(RefusalCode::Unexpected, message)).await;
-        }
+        Ok(Some(frame)) => match OpenRequest::of(frame) {
+            Ok(request) => {
+                let opening = open_store(&peer, request, sender, receiver, stop);
+                if let Some(service) = Box::pin(opening).await {
+                    service.run().await;
+                }
+            }
+            Err(frame) => Box::pin(serve_blob(&peer, frame, sender, receiver)).await,
+        },
         Err(StreamError::Frame(error)) => {
             peer.node.note_malformed(&error);
             let message = "the first frame is not well formed, or too large";
             peer.refuse(sender, Refusal::new(RefusalCode::Malformed, message)).await;
         }
         Ok(None) | Err(_) => {}
+    }
+}
+
+/// Serves a stream whose first frame does not open a store.
+async fn serve_blob(
+    peer: &Peer,
+    first: ClientFrame,
+    sender: FrameSender,
+    mut receiver: FrameReceiver,
+) {
+    match first {
+        ClientFrame::PutBlob { store, hash, size } => {
+            receiver.set_max(BLOB_FRAME_BYTES_MAX);
+            let offer = Offer { hash: BlobHash(hash), size, can_resume: false };
+            serve_put(&ClientBlobs { peer, store }, offer, sender, receiver).await;
+        }
+        ClientFrame::OfferBlob { store, hash, size } => {
+            receiver.set_max(BLOB_FRAME_BYTES_MAX);
+            let offer = Offer { hash: BlobHash(hash), size, can_resume: true };
+            serve_put(&ClientBlobs { peer, store }, offer, sender, receiver).await;
+        }
+        ClientFrame::GetBlob { store, hash } => {
+            serve_get(&ClientBlobs { peer, store }, BlobHash(hash), 0, sender).await;
+        }
+        ClientFrame::GetBlobFrom { store, hash, offset } => {
+            serve_get(&ClientBlobs { peer, store }, BlobHash(hash), offset, sender).await;
+        }
+        _ => {
+            let message = "no stream begins with this frame";
+            peer.refuse(sender, Refusal::new(RefusalCode::Unexpected, message)).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<F>(
+        _: fn(Arc<Peer>, SendStream, RecvStream, watch::Receiver<bool>) -> F,
+    ) -> usize {
+        size_of::<F>()
+    }
+
+    /// A thousand clients that only listen are a thousand of these.
+    #[test]
+    fn a_quiet_stream_waits_in_a_small_future() {
+        let size = size_of_future(serve_stream);
+        assert!(size <= 2 << 10, "{size} bytes");
     }
 }

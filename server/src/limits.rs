@@ -140,6 +140,11 @@ pub struct Limits {
     pub stores: u64,
     /// Stores that one subject has begun; changes for one more are refused as busy. Default 10,000.
     pub stores_per_subject: u64,
+    /// Deleted stores whose ids are kept as deleted; with more, only an admin of the relay deletes further
+    /// ones. Default 1,000,000.
+    pub tombstones: u64,
+    /// The same among the stores of one admin, who deletes no further ones then. Default 10,000.
+    pub tombstones_per_admin: u64,
     /// Bytes of a blob; a greater one is refused as too large. Default 1 GiB.
     pub blob_bytes: u64,
     /// Bytes of all blobs of a store, with those on their way; one more is refused as too large.
@@ -188,6 +193,10 @@ pub enum Limit {
     Stores,
     /// [`Limits::stores_per_subject`].
     StoresPerSubject,
+    /// [`Limits::tombstones`].
+    Tombstones,
+    /// [`Limits::tombstones_per_admin`].
+    TombstonesPerAdmin,
     /// [`Limits::blob_bytes`].
     BlobBytes,
     /// [`Limits::blob_bytes_per_store`].
@@ -239,6 +248,8 @@ impl Default for Limits {
             bytes_per_second_per_subject: 512 << 20,
             stores: 1_000_000,
             stores_per_subject: 10_000,
+            tombstones: 1_000_000,
+            tombstones_per_admin: 10_000,
             blob_bytes: BLOB_BYTES_MAX,
             blob_bytes_per_store: 64 << 30,
             presence_bytes: 4 << 10,
@@ -255,7 +266,7 @@ impl Limits {
     /// The first that it cannot.
     pub fn check(&self) -> Result<(), InvalidLimit> {
         let any = u64::MAX;
-        let rows: [(&'static str, u64, u64, u64); 23] = [
+        let rows: [(&'static str, u64, u64, u64); 25] = [
             ("handshakes", self.handshakes.into(), 1, any),
             ("unproved_handshakes", self.unproved_handshakes.into(), 1, self.handshakes.into()),
             (
@@ -289,6 +300,8 @@ impl Limits {
             ("open_stores", self.open_stores.into(), 1, self.streams.into()),
             ("stores", self.stores, 1, any),
             ("stores_per_subject", self.stores_per_subject, 1, any),
+            ("tombstones", self.tombstones, 1, any),
+            ("tombstones_per_admin", self.tombstones_per_admin, 1, self.tombstones),
             ("blob_bytes", self.blob_bytes, 1, BLOB_BYTES_MAX),
             ("blob_bytes_per_store", self.blob_bytes_per_store, 1, any),
             ("presence_bytes", self.presence_bytes.into(), 1, PRESENCE_BYTES_MAX as u64),
@@ -316,7 +329,7 @@ impl Limits {
 
 impl Limit {
     /// All of them, in order.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::Handshakes,
         Self::UnprovedHandshakes,
         Self::HandshakeRate,
@@ -332,6 +345,8 @@ impl Limit {
         Self::SubjectByteRate,
         Self::Stores,
         Self::StoresPerSubject,
+        Self::Tombstones,
+        Self::TombstonesPerAdmin,
         Self::BlobBytes,
         Self::BlobBytesPerStore,
         Self::PresenceBytes,
@@ -360,6 +375,8 @@ impl Limit {
             Self::SubjectByteRate => "subject-byte-rate",
             Self::Stores => "stores",
             Self::StoresPerSubject => "stores-per-subject",
+            Self::Tombstones => "tombstones",
+            Self::TombstonesPerAdmin => "tombstones-per-admin",
             Self::BlobBytes => "blob-bytes",
             Self::BlobBytesPerStore => "blob-bytes-per-store",
             Self::PresenceBytes => "presence-bytes",

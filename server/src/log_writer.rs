@@ -2,6 +2,7 @@
 //! meanwhile, and nobody hears of anything before it is durable. After each commit, and while nobody
 //! sends anything, it packs what was appended, and removes what deleted stores have left behind.
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -15,7 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::limits::{GROUP_BYTES_GOAL, LOOSE_PAGES_MAX, PACK_LOOKS_MAX};
 use crate::metrics::Metrics;
-use crate::rooms::Rooms;
+use crate::rooms::{Publishing, Rooms};
 use crate::store_log::{Appended, Appender, Author, StoreLog, StoreQuota};
 
 /// What is to be written.
@@ -98,6 +99,13 @@ struct Work {
     reply: oneshot::Sender<Outcome>,
 }
 
+/// Why nothing of a group was written.
+struct Unwritten {
+    error: StorageError,
+    /// The store whose rows are damaged, if that is why.
+    store: Option<StoreId>,
+}
+
 /// The thread's own.
 struct Writing {
     log: Arc<StoreLog>,
@@ -142,52 +150,61 @@ impl Writing {
         }
     }
 
-    fn commit(&mut self, group: Vec<Work>) {
-        let begun = Instant::now();
-        let outcomes = self.log.write(|write| {
-            let mut appender = Appender::begin(write, SystemTime::now())?.within(self.quota);
-            let append = |work: &Work| {
-                let Append { store, author, changes, skips_lacking } = &work.append;
-                let skips_lacking = *skips_lacking || !work.so_far.foreign.is_empty();
-                appender.append(store, author, changes, skips_lacking)
-            };
-            let appended = group.iter().map(append).collect::<Result<Vec<_>, Failure>>()?;
-            appender.finish()?;
-            Ok(appended)
-        });
-        match outcomes {
-            Ok(outcomes) => {
-                let changes = outcomes.iter().map(|appended| appended.new.len()).sum();
-                self.metrics.committed(changes, begun.elapsed());
-                let limits = outcomes.iter().filter_map(|appended| appended.limit);
-                limits.for_each(|limit| self.metrics.limit_hit(limit));
-                self.publish(&group, &outcomes);
-                for (work, appended) in group.into_iter().zip(outcomes) {
-                    self.settle(work, appended);
+    /// Commits a group. A store whose rows are damaged fails alone: the others go on without it.
+    fn commit(&mut self, mut group: Vec<Work>) {
+        while !group.is_empty() {
+            let begun = Instant::now();
+            let rooms = Arc::clone(&self.rooms);
+            let publishing = rooms.publishing();
+            match self.write(&group) {
+                Ok(outcomes) => {
+                    let changes = outcomes.iter().map(|appended| appended.new.len()).sum();
+                    self.metrics.committed(changes, begun.elapsed());
+                    let limits = outcomes.iter().filter_map(|appended| appended.limit);
+                    limits.for_each(|limit| self.metrics.limit_hit(limit));
+                    publish(&publishing, &group, &outcomes);
+                    for (work, appended) in group.drain(..).zip(outcomes) {
+                        self.settle(work, appended);
+                    }
                 }
-            }
-            Err(error) => {
-                self.metrics.storage_failures.inc();
-                tracing::error!(code = error.code(), %error, "cannot write");
-                for work in group {
-                    // The client may have left meanwhile.
-                    let _gone = work.reply.send(Err(error.clone()));
+                Err(Unwritten { error, store }) => {
+                    self.metrics.storage_failures.inc();
+                    tracing::error!(code = error.code(), %error, ?store, "cannot write");
+                    let is_hit = |work: &mut Work| {
+                        store.as_ref().is_none_or(|store| work.append.store == *store)
+                    };
+                    for work in group.extract_if(.., is_hit) {
+                        // The client may have left meanwhile.
+                        let _gone = work.reply.send(Err(error.clone()));
+                    }
                 }
             }
         }
     }
 
-    /// Lets the members of each room hear of all that was appended to it, at once.
-    fn publish(&self, group: &[Work], outcomes: &[Appended]) {
-        let mut new: HashMap<&StoreId, (u64, Vec<_>)> = HashMap::new();
-        for (work, appended) in group.iter().zip(outcomes) {
-            let from = || (appended.from, Vec::new());
-            let (_, changes) = new.entry(&work.append.store).or_insert_with(from);
-            changes.extend(appended.new.iter().cloned());
-        }
-        for (store, (from, changes)) in new {
-            self.rooms.publish(store, from, &changes);
-        }
+    /// Writes a group in one transaction.
+    fn write(&self, group: &[Work]) -> Result<Vec<Appended>, Unwritten> {
+        let at_work = RefCell::new(None);
+        let outcomes = self.log.write(|write| {
+            let mut appender = Appender::begin(write, SystemTime::now())?.within(self.quota);
+            let append = |work: &Work| {
+                let Append { store, author, changes, skips_lacking } = &work.append;
+                at_work.replace(Some(store.clone()));
+                let skips_lacking = *skips_lacking || !work.so_far.foreign.is_empty();
+                appender.append(store, author, changes, skips_lacking)
+            };
+            let appended = group.iter().map(append).collect::<Result<Vec<_>, Failure>>()?;
+            appender.finish(|store| {
+                at_work.replace(Some(store.clone()));
+            })?;
+            at_work.replace(None);
+            Ok(appended)
+        });
+        outcomes.map_err(|error| {
+            // What else fails is no fault of the store at which it was noticed.
+            let is_damaged = matches!(error, StorageError::Corrupt { .. });
+            Unwritten { error, store: at_work.take().filter(|_| is_damaged) }
+        })
     }
 
     /// Answers what was asked for, unless some of it is left for the next commit.
@@ -238,8 +255,73 @@ impl Writing {
     }
 }
 
+/// Lets the members of each room hear of all that was appended to it, at once.
+fn publish(publishing: &Publishing<'_>, group: &[Work], outcomes: &[Appended]) {
+    let mut new: HashMap<&StoreId, (u64, Vec<_>)> = HashMap::new();
+    for (work, appended) in group.iter().zip(outcomes) {
+        let from = || (appended.from, Vec::new());
+        let (_, changes) = new.entry(&work.append.store).or_insert_with(from);
+        changes.extend(appended.new.iter().cloned());
+    }
+    for (store, (from, changes)) in new {
+        publishing.publish(store, from, &changes);
+    }
+}
+
 impl Append {
     fn size(&self) -> usize {
         self.changes.iter().map(|change| change.bytes().len()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sds_engine::{Op, ReplicaId};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::store_log::tables::STATES;
+
+    fn id(name: &str) -> StoreId {
+        StoreId::new(name).unwrap()
+    }
+
+    fn append(writer: &LogWriter, store: &str, start: u64) -> Reply {
+        let replica = ReplicaId::new(1).unwrap();
+        let change = Change::new(replica, start, Vec::new(), &[Op::Skip { count: 1 }]).unwrap();
+        let author = Arc::new(Author { subject: "ann".to_owned(), ..Author::default() });
+        let (store, changes) = (id(store), vec![change]);
+        writer.append(Append { store, author, changes, skips_lacking: false })
+    }
+
+    /// Goal: a damaged row hurts its own store alone. Method: changes of three stores that wait for one
+    /// commit, the one in the middle damaged so that nothing can be appended to it.
+    #[test]
+    fn a_damaged_store_fails_alone() {
+        let folder = TempDir::new().unwrap();
+        let log = Arc::new(StoreLog::open(&folder.path().join("relay.redb")).unwrap());
+        let (rooms, metrics) = (Arc::new(Rooms::default()), Arc::new(Metrics::default()));
+        let (writer, thread) =
+            LogWriter::spawn(Arc::clone(&log), Arc::clone(&rooms), metrics, StoreQuota::UNLIMITED);
+        for store in ["a", "b", "c"] {
+            append(&writer, store, 0).blocking_recv().unwrap().unwrap();
+        }
+        let number = log.number_of(&id("b")).unwrap().unwrap();
+        log.write(|write| Ok(write.open_table(STATES)?.remove(number)?.map(drop))).unwrap();
+        let waits = rooms.publishing();
+        let replies = ["a", "b", "b", "c"].map(|store| append(&writer, store, 1));
+        drop(waits);
+        let outcomes = replies.map(|reply| reply.blocking_recv().unwrap());
+        let replica = ReplicaId::new(1).unwrap();
+        let told = outcomes.map(|outcome| match outcome {
+            Ok(appended) => Ok(appended.stored.next(replica)),
+            Err(error) => Err(error.code()),
+        });
+        assert_eq!(told, [Ok(2), Err("store-corrupt"), Err("store-corrupt"), Ok(2)]);
+        for store in ["a", "c"] {
+            assert_eq!(log.version(&id(store)).unwrap().next(replica), 2);
+        }
+        writer.stop();
+        thread.join().unwrap();
     }
 }

@@ -5,17 +5,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
+use sds_sync::RelayFrame;
 use sds_sync::presence::{PeerId, PresenceMessage, PresenceNews, PresenceRoom};
 use sds_sync::rate::Bucket;
-use sds_sync::{RelayFrame, StoreId};
 
 use crate::limits::{Limit, Limits};
-use crate::rooms::{Member, Rooms};
+use crate::rooms::{Member, OpenRoom};
 
 /// A client that takes part in the presence of a store, until this is dropped.
 pub(crate) struct PresenceSeat {
-    rooms: Arc<Rooms>,
-    store: StoreId,
+    room: Arc<OpenRoom>,
     peer: PeerId,
     subject: String,
     /// The most that it may show.
@@ -25,10 +24,10 @@ pub(crate) struct PresenceSeat {
 
 impl PresenceSeat {
     pub(crate) fn new(member: &Member, subject: String, limits: &Limits) -> Self {
-        let (rooms, store) = (Arc::clone(member.rooms()), member.store().clone());
+        let room = Arc::clone(member.room());
         let allowed = Mutex::new(Bucket::new(limits.presence_per_second, Instant::now()));
         let bytes_max = limits.presence_bytes as usize;
-        Self { rooms, store, peer: PeerId::random(), subject, bytes_max, allowed }
+        Self { room, peer: PeerId::random(), subject, bytes_max, allowed }
     }
 
     /// How the others see the client.
@@ -66,8 +65,7 @@ impl PresenceSeat {
     /// What the client has to hear next of the others, which has heard all up to `revision`; the frame
     /// that says so, whether that has to arrive, and the revision then.
     pub(crate) fn next(&self, revision: u64) -> Option<(u64, RelayFrame, bool)> {
-        let next = self.with(|room| room.next_for(self.peer, revision));
-        let (revision, news) = next.flatten()?;
+        let (revision, news) = self.with(|room| room.next_for(self.peer, revision))?;
         let (frame, is_settled) = match news {
             PresenceNews::Here { peer, subject, message } => {
                 let PresenceMessage { clock, state, is_settled } = message;
@@ -86,11 +84,11 @@ impl PresenceSeat {
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.with(|room| room.poll_timeout()).flatten()
+        self.with(|room| room.poll_timeout())
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut PresenceRoom) -> T) -> Option<T> {
-        self.rooms.with_presence(&self.store, work)
+    fn with<T>(&self, work: impl FnOnce(&mut PresenceRoom) -> T) -> T {
+        self.room.with_presence(work)
     }
 }
 

@@ -8,9 +8,10 @@
 //!
 //! Invariant: V1. What is in memory is in the file.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,6 +19,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use sds_sync::access::{Access, KeyId, StoreSet};
 use sds_sync::process::replace_private;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::limits::{REVOCATIONS_MAX, REVOCATIONS_PER_MAKER_MAX};
 
@@ -26,6 +28,9 @@ const FILE: &str = "revocations.jsonl";
 
 /// The file is written anew when it has this many lines more than twice those that count.
 const SLACK_LINES: usize = 64;
+
+/// How many bytes of a hash are a revocation's name.
+const NAME_BYTES: usize = 16;
 
 /// Which tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -88,7 +93,7 @@ pub(crate) struct Revocations {
     path: PathBuf,
     /// Held while the file is written; how many lines it has.
     lines: Mutex<usize>,
-    in_force: RwLock<HashMap<Revoked, Vec<Revocation>>>,
+    in_force: RwLock<InForce>,
 }
 
 impl Revocations {
@@ -111,11 +116,9 @@ impl Revocations {
             keep(&mut in_force, revocation);
         }
         prune(&mut in_force, now);
-        let open = Self { path, lines: Mutex::new(0), in_force: RwLock::new(in_force) };
-        let mut lines = open.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        open.write_anew(&mut lines)?;
-        drop(lines);
-        Ok(open)
+        let mut lines = 0;
+        write_anew(&path, &in_force, &mut lines)?;
+        Ok(Self { path, lines: Mutex::new(lines), in_force: RwLock::new(in_force) })
     }
 
     /// Takes rights away for good; on disk when this returns. Waits for the disk.
@@ -149,8 +152,9 @@ impl Revocations {
         let count = in_force.values().map(Vec::len).sum::<usize>();
         drop(in_force);
         if *lines > 2 * count + SLACK_LINES {
+            let in_force = self.in_force.read().unwrap_or_else(PoisonError::into_inner);
             // The file is longer than it need be; what was asked for is in it all the same.
-            let _later = self.write_anew(&mut lines);
+            let _later = write_anew(&self.path, &in_force, &mut lines);
         }
         Ok(())
     }
@@ -177,36 +181,90 @@ impl Revocations {
         hit.map(|revocation| revocation.within.clone()).collect()
     }
 
+    /// Those in force that `may_see`, with their names, in the order of the names, from the one behind
+    /// `after` on; at most `max`. Costs a hash of each.
+    pub(crate) fn list(
+        &self,
+        now: SystemTime,
+        may_see: impl Fn(&Revocation) -> bool,
+        after: Option<&str>,
+        max: usize,
+    ) -> Vec<(String, Revocation)> {
+        let in_force = self.in_force.read().unwrap_or_else(PoisonError::into_inner);
+        let holds = |revocation: &&Revocation| revocation.expires.is_none_or(|at| at > now);
+        let seen = in_force.values().flatten().filter(holds).filter(|known| may_see(known));
+        let named: BTreeMap<String, &Revocation> =
+            seen.map(|revocation| (name(revocation), revocation)).collect();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let rest = named.range::<str, _>((from, Bound::Unbounded));
+        rest.take(max).map(|(name, known)| (name.clone(), (*known).clone())).collect()
+    }
+
+    /// Takes back the revocation of this name, if there is one that `may_lift`; on disk when this returns.
+    /// Waits for the disk.
+    ///
+    /// # Errors
+    /// If the file cannot be written. Then the revocation is in force, and it may be that it is no more
+    /// after the next start.
+    pub(crate) fn lift(
+        &self,
+        wanted: &str,
+        may_lift: impl Fn(&Revocation) -> bool,
+    ) -> io::Result<Option<Revocation>> {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = self.in_force.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut lifted = None;
+        left.retain(|_, alike| {
+            lifted = lifted.take().or_else(|| {
+                let is_it = |known: &mut Revocation| may_lift(known) && name(known) == wanted;
+                alike.extract_if(.., is_it).next()
+            });
+            !alike.is_empty()
+        });
+        if lifted.is_some() {
+            write_anew(&self.path, &left, &mut lines)?;
+            *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = left;
+        }
+        Ok(lifted)
+    }
+
     /// How many are in force.
     pub(crate) fn len(&self) -> usize {
         let in_force = self.in_force.read().unwrap_or_else(PoisonError::into_inner);
         in_force.values().map(Vec::len).sum()
     }
+}
 
-    fn write_anew(&self, lines: &mut usize) -> io::Result<()> {
-        let in_force = self.in_force.read().unwrap_or_else(PoisonError::into_inner);
-        let mut text = Vec::new();
-        let mut count = 0;
-        for revocation in in_force.values().flatten() {
-            text.extend(encode(revocation));
-            count += 1;
-        }
-        drop(in_force);
-        replace_private(&self.path, &text)?;
-        *lines = count;
-        Ok(())
+type InForce = HashMap<Revoked, Vec<Revocation>>;
+
+/// Writes the file with nothing but what is in force.
+fn write_anew(path: &Path, in_force: &InForce, lines: &mut usize) -> io::Result<()> {
+    let mut text = Vec::new();
+    let mut count = 0;
+    for revocation in in_force.values().flatten() {
+        text.extend(encode(revocation));
+        count += 1;
     }
+    replace_private(path, &text)?;
+    *lines = count;
+    Ok(())
+}
+
+/// What a revocation is called by whoever takes it back: a hash of what it says.
+fn name(revocation: &Revocation) -> String {
+    let hash = Sha256::digest(encode(revocation));
+    hash.iter().take(NAME_BYTES).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// One more, unless it is there.
-fn keep(in_force: &mut HashMap<Revoked, Vec<Revocation>>, revocation: Revocation) {
+fn keep(in_force: &mut InForce, revocation: Revocation) {
     let alike = in_force.entry(revocation.what.clone()).or_default();
     if !alike.contains(&revocation) {
         alike.push(revocation);
     }
 }
 
-fn prune(in_force: &mut HashMap<Revoked, Vec<Revocation>>, now: SystemTime) {
+fn prune(in_force: &mut InForce, now: SystemTime) {
     in_force.retain(|_, alike| {
         alike.retain(|revocation| revocation.expires.is_none_or(|expires| expires > now));
         !alike.is_empty()

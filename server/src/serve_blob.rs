@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use sds_sync::{
-    BlobDoor, BlobPassed, BlobStorage, Offer, Refusal, RefusalCode, STORAGE_FAILED, StoreId,
+    BlobDoor, BlobPassed, BlobStorage, Offer, Refusal, RefusalCode, STORAGE_FAILED, StorageError,
+    StoreId,
 };
 use tokio::task::spawn_blocking;
 
 use crate::connection::Peer;
 use crate::limits::Limit;
-use crate::store_blobs::StoreBlobs;
+use crate::node::DELETED;
+use crate::store_blobs::{Reservation, StoreBlobs};
 use crate::store_log::NoStore;
 
 const NOT_OPEN: Refusal =
@@ -37,6 +39,8 @@ impl ClientBlobs<'_> {
 }
 
 impl BlobDoor for ClientBlobs<'_> {
+    type Room = Reservation;
+
     fn check(&self, writing: bool) -> Result<(), Refusal> {
         match self.peer.may_write(&self.store()?) {
             None => Err(NOT_OPEN),
@@ -67,22 +71,23 @@ impl BlobDoor for ClientBlobs<'_> {
         }
     }
 
-    async fn admit(&self, offer: Offer) -> Result<(), Refusal> {
-        let (node, size) = (&self.peer.node, offer.size);
-        if size > node.limits.blob_bytes {
+    async fn admit(&self, offer: Offer) -> Result<Reservation, Refusal> {
+        let node = &self.peer.node;
+        if offer.size > node.limits.blob_bytes {
             node.metrics.limit_hit(Limit::BlobBytes);
             return Err(TOO_LARGE);
         }
         let (log, store) = (Arc::clone(&node.log), self.store()?);
-        let counted = spawn_blocking(move || {
-            StoreBlobs::of(log, &store)?.map_or(Ok(0), |blobs| blobs.bytes_with(offer))
+        let max = node.limits.blob_bytes_per_store;
+        let reserved = spawn_blocking(move || {
+            let Some(blobs) = StoreBlobs::of(log, &store)? else { return Ok(Err(DELETED)) };
+            Ok::<_, StorageError>(blobs.reserve(offer, max)?.ok_or(NO_ROOM))
         });
-        let Ok(Ok(bytes)) = counted.await else { return Err(STORAGE_FAILED) };
-        if bytes > node.limits.blob_bytes_per_store {
+        let Ok(Ok(reserved)) = reserved.await else { return Err(STORAGE_FAILED) };
+        if reserved.as_ref().is_err_and(|refusal| *refusal == NO_ROOM) {
             node.metrics.limit_hit(Limit::BlobBytesPerStore);
-            return Err(NO_ROOM);
         }
-        Ok(())
+        reserved
     }
 
     fn note(&self, passed: BlobPassed) {

@@ -37,66 +37,68 @@ const SHUTTING_DOWN: Refusal =
 /// When clients are to come back after a stop; they spread themselves over twice as long.
 const COME_BACK_AFTER: Duration = Duration::from_secs(2);
 
-/// Serves a stream whose first frame asks for a store, until either side ends it.
-pub(crate) async fn serve_store(
+/// Opens the store that the first frame of a stream asks for, or tells the client why not.
+pub(crate) async fn open_store(
     peer: &Arc<Peer>,
     mut request: OpenRequest,
     sender: FrameSender,
     mut receiver: FrameReceiver,
     stop: watch::Receiver<bool>,
-) {
+) -> Option<Box<Service>> {
     let admitted = admit(&peer.node, &request).and_then(|(store, access, version)| {
         let granted = peer.grant(&store, &access)?;
         // Whoever revoked it before the session was listed did not find it.
         check_revocations(&peer.node, &access, &store)?;
         Ok((store, access, version, granted))
     });
-    match admitted {
-        Ok((store, access, version, granted)) => {
-            tracing::info!(%store, subject = access.subject, scope = ?access.scope, "opened");
-            receiver.set_max(FRAME_BYTES_MAX);
-            let member = peer.node.rooms.enter(&store);
-            let (protocol, stream) = (request.protocol, sender.id());
-            let attendance = Attendance::begin(peer, protocol, stream, &member, &access.subject);
-            let pipe = FramePipe::new(sender, receiver);
-            let author = Arc::new(author_of(&request, &access));
-            let asked = Asked { protocol, had: version, seats: request.seats.take() };
-            match open_session(peer, &store, &access, asked, &author, &member).await {
-                Ok(session) => {
-                    let node = Arc::clone(&peer.node);
-                    let pending = InFlight::default();
-                    let mut service = Service {
-                        node,
-                        store,
-                        author,
-                        passes_over: false,
-                        session,
-                        member,
-                        pipe,
-                        pending,
-                        attendance,
-                        granted,
-                        access,
-                        stop,
-                    };
-                    service.granted.set_position(service.session.cursor_mut().position());
-                    service.tell_access();
-                    service.run().await;
-                }
-                Err(refusal) => {
-                    peer.node.metrics.refused(refusal.code);
-                    pipe.finish([refusal.frame()]).await;
-                }
-            }
-        }
+    let (store, access, version, granted) = match admitted {
+        Ok(admitted) => admitted,
         Err(refusal) => {
             tracing::info!(code = refusal.code.code(), "not opened");
             peer.refuse(sender, refusal).await;
+            return None;
+        }
+    };
+    tracing::info!(%store, subject = access.subject, scope = ?access.scope, "opened");
+    receiver.set_max(FRAME_BYTES_MAX);
+    let member = peer.node.rooms.enter(&store);
+    let (protocol, stream) = (request.protocol, sender.id());
+    let attendance = Attendance::begin(peer, protocol, stream, &member, &access.subject);
+    let pipe = FramePipe::new(sender, receiver);
+    let author = Arc::new(author_of(&request, &access));
+    let asked = Asked { protocol, had: version, seats: request.seats.take() };
+    match open_session(peer, &store, &access, asked, &author, &member).await {
+        Ok(session) => {
+            let node = Arc::clone(&peer.node);
+            let (passes_over, pending) = (false, InFlight::default());
+            let mut service = Box::new(Service {
+                node,
+                store,
+                author,
+                passes_over,
+                session,
+                member,
+                pipe,
+                pending,
+                attendance,
+                granted,
+                access,
+                stop,
+            });
+            service.granted.set_position(service.session.cursor_mut().position());
+            service.tell_access();
+            Some(service)
+        }
+        Err(refusal) => {
+            peer.node.metrics.refused(refusal.code);
+            pipe.finish([refusal.frame()]).await;
+            None
         }
     }
 }
 
-struct Service {
+/// The loop's own.
+pub(crate) struct Service {
     node: Arc<Node>,
     store: StoreId,
     author: Arc<Author>,
@@ -126,7 +128,8 @@ enum Turn {
 }
 
 impl Service {
-    async fn run(mut self) {
+    /// Serves the store until either side ends it.
+    pub(crate) async fn run(mut self: Box<Self>) {
         let mut has_access = true;
         while !self.session.is_over() {
             self.read_log().await;

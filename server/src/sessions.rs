@@ -9,13 +9,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use quinn::{Connection, VarInt};
 use sds_sync::access::{Access, Scope};
 use sds_sync::{Refusal, RefusalCode, StoreId};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::metrics::Metrics;
 use crate::rooms::Rooms;
@@ -71,7 +71,9 @@ struct Open {
     since: SystemTime,
     access: Mutex<Arc<Access>>,
     position: AtomicU64,
-    ending: watch::Sender<Option<Refusal>>,
+    /// Why it is to end, once somebody has said so.
+    ending: OnceLock<Refusal>,
+    told: Notify,
 }
 
 /// A connection in the list, until this is dropped.
@@ -87,7 +89,6 @@ pub(crate) struct ConnectionEntry {
 pub(crate) struct SessionEntry {
     sessions: Arc<Sessions>,
     open: Arc<Open>,
-    ended: watch::Receiver<Option<Refusal>>,
 }
 
 /// What can be told of a connection.
@@ -156,7 +157,7 @@ impl Sessions {
     fn end_those(&self, why: Refusal, is_meant: impl Fn(&Open) -> bool) -> usize {
         let sessions: Vec<_> = self.lock().sessions.values().cloned().collect();
         let meant = sessions.iter().filter(|open| is_meant(open));
-        meant.filter(|open| open.ending.send_replace(Some(why)).is_none()).count()
+        meant.filter(|open| open.end(why)).count()
     }
 
     /// Closes a connection with all that it has open; whether there is one of this number.
@@ -286,6 +287,13 @@ impl Open {
         Arc::clone(&self.access.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Lets the session end; says false if it was to end before.
+    fn end(&self, why: Refusal) -> bool {
+        let is_first = self.ending.set(why).is_ok();
+        self.told.notify_one();
+        is_first
+    }
+
     fn lag(&self, rooms: &Rooms) -> u64 {
         let end = || rooms.end(&self.store);
         self.position().map_or(0, |position| end().saturating_sub(position))
@@ -308,7 +316,6 @@ impl Selection {
 impl ConnectionEntry {
     /// Lists a store that the connection has open now.
     pub(crate) fn open(&self, store: &StoreId, access: &Access) -> SessionEntry {
-        let (ending, ended) = watch::channel(None);
         let mut state = self.sessions.lock();
         let open = Arc::new(Open {
             number: state.number(),
@@ -317,10 +324,11 @@ impl ConnectionEntry {
             since: SystemTime::now(),
             access: Mutex::new(Arc::new(access.clone())),
             position: AtomicU64::new(NOT_YET),
-            ending,
+            ending: OnceLock::new(),
+            told: Notify::new(),
         });
         state.sessions.insert(open.number, Arc::clone(&open));
-        SessionEntry { sessions: Arc::clone(&self.sessions), open, ended }
+        SessionEntry { sessions: Arc::clone(&self.sessions), open }
     }
 }
 
@@ -335,11 +343,12 @@ impl Drop for ConnectionEntry {
 
 impl SessionEntry {
     /// Resolves when somebody ends the session: what its client is to be told.
-    pub(crate) async fn ended(&mut self) -> Refusal {
-        match self.ended.wait_for(Option::is_some).await.map(|refusal| *refusal) {
-            Ok(Some(refusal)) => refusal,
-            // The sender is as old as this, so there is always one; waiting is harmless.
-            _ => std::future::pending().await,
+    pub(crate) async fn ended(&self) -> Refusal {
+        loop {
+            if let Some(refusal) = self.open.ending.get() {
+                return *refusal;
+            }
+            self.open.told.notified().await;
         }
     }
 

@@ -1,7 +1,8 @@
 //! The large contents of one store in the relay's file. They stay, as the log does that refers to them.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sds_engine::BlobHash;
 use sds_sync::blob_rows::{self, Content};
@@ -16,6 +17,48 @@ use crate::store_log::{NoStore, StoreLog, StoreQuota};
 pub(crate) struct StoreBlobs {
     log: Arc<StoreLog>,
     owner: u64,
+}
+
+/// What of the room of each store is promised to uploads that are under way: those that can go on later have
+/// their names in the file too, the others nowhere else.
+#[derive(Debug, Default)]
+pub(crate) struct Reservations {
+    state: Mutex<Reserved>,
+}
+
+#[derive(Debug, Default)]
+struct Reserved {
+    /// The number of the last one.
+    last: u64,
+    /// By the store's number.
+    of: HashMap<u64, Vec<(u64, Offer)>>,
+}
+
+impl Reservations {
+    fn lock(&self) -> MutexGuard<'_, Reserved> {
+        // No code under this lock can leave the list half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Room for a blob, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    log: Arc<StoreLog>,
+    owner: u64,
+    number: u64,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut reserved = self.log.reserved.lock();
+        if let Some(of_store) = reserved.of.get_mut(&self.owner) {
+            of_store.retain(|(number, _)| *number != self.number);
+            if of_store.is_empty() {
+                reserved.of.remove(&self.owner);
+            }
+        }
+    }
 }
 
 impl StoreBlobs {
@@ -42,20 +85,47 @@ impl StoreBlobs {
         Ok(owner.map(|owner| Self { log, owner }))
     }
 
-    /// How many bytes the blobs would have with those on their way and this one, which is not here yet.
-    /// Reads all their names.
+    /// Takes room for a blob that is not here yet; none if the store's blobs would have more than `max`
+    /// bytes with it and all that are on their way. Reads all their names.
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub(crate) fn bytes_with(&self, Offer { hash, size, .. }: Offer) -> Result<u64, StorageError> {
-        self.log.database.read(|read| {
-            let (_, bytes) = blob_rows::total(read, self.owner)?;
-            let promised = blob_rows::promised(read, self.owner)?;
-            // One that goes on is promised already.
-            let goes_on = blob_rows::part_len(read, self.owner, &hash, size)? > 0;
-            let size = if goes_on { 0 } else { size };
-            Ok(bytes.saturating_add(promised).saturating_add(size))
-        })
+    pub(crate) fn reserve(
+        &self,
+        offer: Offer,
+        max: u64,
+    ) -> Result<Option<Reservation>, StorageError> {
+        // Held while the file is read: whoever comes meanwhile reckons with this one.
+        let mut reserved = self.log.reserved.lock();
+        let of_store = reserved.of.get(&self.owner).map_or(&[][..], Vec::as_slice);
+        let used = self.log.database.read(|read| {
+            let (_, mut bytes) = blob_rows::total(read, self.owner)?;
+            // One that goes on has its room already; it is counted once.
+            let goes_on = |hash: &BlobHash| {
+                let others = of_store.iter().map(|(_, other)| other);
+                others.chain([&offer]).any(|other| other.can_resume && other.hash == *hash)
+            };
+            for (hash, part) in blob_rows::parts_of(read, self.owner)? {
+                if !goes_on(&hash) {
+                    bytes = bytes.saturating_add(part.size);
+                }
+            }
+            for (_, other) in of_store {
+                // One that has just become a blob is counted as that.
+                if blob_rows::find(read, self.owner, &other.hash)?.is_none() {
+                    bytes = bytes.saturating_add(other.size);
+                }
+            }
+            Ok(bytes)
+        })?;
+        if used.saturating_add(offer.size) > max {
+            return Ok(None);
+        }
+        reserved.last += 1;
+        let number = reserved.last;
+        reserved.of.entry(self.owner).or_default().push((number, offer));
+        drop(reserved);
+        Ok(Some(Reservation { log: Arc::clone(&self.log), owner: self.owner, number }))
     }
 
     fn remove(&self, number: u64) -> Result<(), StorageError> {

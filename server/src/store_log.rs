@@ -48,6 +48,7 @@ use sds_sync::limits::LOG_PAGE_BYTES_MAX;
 use sds_sync::{Claims, LogPage, SeatTip, StorageError, StoreId};
 
 use crate::limits::{PAGE_CACHE_MAX, STEP_CHANGES_MAX};
+use crate::store_blobs::Reservations;
 
 pub use appending::{Appended, Appender, Author};
 pub use deleting::StoreSummary;
@@ -66,6 +67,8 @@ pub struct StoreLog {
     pub(crate) next_content: AtomicU64,
     /// Who writes to which content.
     pub(crate) claims: Claims,
+    /// The room that uploads have been promised.
+    pub(crate) reserved: Reservations,
     /// Packed pages that somebody read just now, the last one first, so that many who read the same
     /// unpack it once.
     unpacked: Mutex<VecDeque<(PageKey, Changes)>>,
@@ -107,8 +110,14 @@ impl StoreLog {
             while !database.write(|write| blob_rows::sweep(write, number))? {}
         }
         let next_content = AtomicU64::new(database.read(blob_rows::next_number)?);
-        let (claims, unpacked, sweeping) = (Claims::default(), Mutex::default(), Mutex::default());
-        Ok(Self { database, next_content, claims, unpacked, sweeping })
+        Ok(Self {
+            database,
+            next_content,
+            claims: Claims::default(),
+            reserved: Reservations::default(),
+            unpacked: Mutex::default(),
+            sweeping: Mutex::default(),
+        })
     }
 
     /// What the log of `store` has.

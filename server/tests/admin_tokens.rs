@@ -341,6 +341,60 @@ async fn tokens_are_revoked_by_name_by_subject_and_by_secret_within_the_rights_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn revocations_are_listed_and_lifted_within_the_rights_of_who_asks() {
+    let folder = folder();
+    let (relay, address) = relay(folder.path()).await;
+    let (desk, phone) = (writer("desk"), writer("phone"));
+    for (body, who) in [
+        (json!({"sub": "desk", "issued_until": 99_999_999_999_u64}), admin()),
+        (json!({"sub": "phone"}), operator()),
+        (json!({"jti": "lost", "expires": 99_999_999_999_u64}), operator()),
+    ] {
+        assert_eq!(ask(address, REVOKE, &who, &body.to_string()).await.status, 200, "{body}");
+    }
+    let listed = async |who: &Token, query: &str| {
+        let path = format!("/api/revocations{query}");
+        let answer = ask(address, ("GET", &path), who, "").await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let answer = answer.json();
+        (answer["revocations"].as_array().unwrap().clone(), answer["next"].clone())
+    };
+    let (own, next) = listed(&admin(), "").await;
+    assert_eq!((own.len(), &own[0]["sub"], next), (1, &json!("desk"), Value::Null));
+    assert_eq!(own[0]["stores"], json!(["s"]));
+    assert_eq!(own[0]["issued_until"], 99_999_999_999_u64);
+    let mut all = Vec::new();
+    let mut after = String::new();
+    loop {
+        let (rows, next) = listed(&operator(), &format!("?limit=1{after}")).await;
+        all.extend(rows);
+        let Some(next) = next.as_str() else { break };
+        after = format!("&after={next}");
+    }
+    assert_eq!(all.len(), 3);
+    let path_of = |sub: &str| {
+        let row = all.iter().find(|row| row["sub"] == sub).unwrap();
+        format!("/api/revocations/{}", row["revocation"].as_str().unwrap())
+    };
+    let lift = async |who: &Token, path: &str| ask(address, ("DELETE", path), who, "").await.status;
+    assert_eq!(open(&relay, &desk).await, Some(RefusalCode::Unauthorized));
+    assert_eq!(lift(&admin(), &path_of("phone")).await, 404, "an operator's");
+    assert_eq!(lift(&token("t", "boss", Scope::Admin), &path_of("desk")).await, 404);
+    assert_eq!(lift(&admin(), &path_of("desk")).await, 200);
+    assert_eq!(lift(&admin(), &path_of("desk")).await, 404, "it is lifted");
+    assert_eq!(open(&relay, &desk).await, None);
+    assert_eq!(lift(&operator(), &path_of("phone")).await, 200);
+    relay.stop().await;
+    let (relay, address) = support::admin::relay(folder.path()).await;
+    assert_eq!(open(&relay, &phone).await, None, "also after a restart");
+    let left = ask(address, ("GET", "/api/revocations"), &operator(), "").await.json();
+    assert_eq!(left["revocations"].as_array().unwrap().len(), 1);
+    relay.stop().await;
+    let audit = std::fs::read_to_string(folder.path().join("audit.jsonl")).unwrap();
+    assert_eq!(audit.matches("\"action\":\"lift\"").count(), 2, "{audit}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_admin_whose_token_was_revoked_is_one_no_more_and_no_token_gets_into_the_files() {
     let folder = folder();
     let (relay, address) = relay(folder.path()).await;

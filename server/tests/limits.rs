@@ -383,6 +383,48 @@ async fn a_blob_past_its_size_or_the_room_of_its_store_is_refused_as_too_large()
     home.relay.stop().await;
 }
 
+/// Goal: uploads at the same time do not take more room together than there is, and what one does not use
+/// is there for others again. Method: uploads that have leave to come, of either kind, and do not.
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_at_the_same_time_share_the_room_of_their_store() {
+    let home = Home::with(|limits| limits.blob_bytes_per_store = 250).await;
+    let connection = home.connect().await;
+    let _store = Stream::open(&connection, "s", "ann").await;
+    let put = |bytes: &[u8]| {
+        let (store, hash, size) = ("s".to_owned(), hash_of(bytes), bytes.len() as u64);
+        ClientFrame::PutBlob { store, hash, size }
+    };
+    let mut waiting = Stream::begin(&connection, put(&[1; 100])).await;
+    assert_eq!(waiting.next().await, RelayFrame::BlobWanted);
+    let offer =
+        ClientFrame::OfferBlob { store: "s".to_owned(), hash: hash_of(&[2; 100]), size: 100 };
+    let mut other = Stream::begin(&connection, offer).await;
+    assert_eq!(other.next().await, RelayFrame::BlobWantedFrom { offset: 0 });
+    for late in [put(&[3; 51]), put(&[4; 200])] {
+        let mut late = Stream::begin(&connection, late).await;
+        assert_eq!(late.refused().await, RefusalCode::TooLarge);
+    }
+    assert_eq!(home.hits(Limit::BlobBytesPerStore), 2);
+    // Exactly what is left.
+    let mut last = Stream::begin(&connection, put(&[5; 50])).await;
+    assert_eq!(last.next().await, RelayFrame::BlobWanted);
+    let chunk = |bytes: &[u8]| ClientFrame::BlobChunk { bytes: bytes.to_vec().into() };
+    last.sender.send(&chunk(&[5; 50])).await.unwrap();
+    assert_eq!(last.next().await, RelayFrame::BlobStored);
+    // One that fails gives its room back, and the blob that came keeps its own.
+    waiting.sender.send(&chunk(&[9; 100])).await.unwrap();
+    assert_eq!(waiting.refused().await, RefusalCode::WrongHash);
+    let mut again = Stream::begin(&connection, put(&[6; 101])).await;
+    assert_eq!(again.refused().await, RefusalCode::TooLarge);
+    let mut again = Stream::begin(&connection, put(&[6; 100])).await;
+    assert_eq!(again.next().await, RelayFrame::BlobWanted);
+    again.sender.send(&chunk(&[6; 100])).await.unwrap();
+    assert_eq!(again.next().await, RelayFrame::BlobStored);
+    other.sender.send(&chunk(&[2; 100])).await.unwrap();
+    assert_eq!(other.next().await, RelayFrame::BlobStored);
+    home.relay.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn stores_past_the_bound_do_not_begin_and_those_that_are_there_go_on() {
     for limit in [Limit::Stores, Limit::StoresPerSubject] {

@@ -391,17 +391,13 @@ pub fn total(read: &ReadTransaction, owner: u64) -> Result<(u64, u64), Failure> 
     Ok((count, bytes))
 }
 
-/// How many bytes the parts of an owner's blobs are to have together when they are whole. There are
-/// only a few.
+/// The parts of an owner's blobs, of which there are only a few: of each the content as it is when it is
+/// whole.
 ///
 /// # Errors
 /// If the file cannot be read.
-pub fn promised(read: &ReadTransaction, owner: u64) -> Result<u64, Failure> {
-    let mut bytes = 0;
-    for row in read.open_table(PARTS)?.range((owner, &[0; 32])..=(owner, &[u8::MAX; 32]))? {
-        bytes += row?.1.value().0;
-    }
-    Ok(bytes)
+pub fn parts_of(read: &ReadTransaction, owner: u64) -> Result<Vec<(BlobHash, Content)>, Failure> {
+    names(&read.open_table(PARTS)?, owner)
 }
 
 /// Takes the name of some blob or part of an owner away; says which content is garbage then, or that

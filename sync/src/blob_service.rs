@@ -23,6 +23,10 @@ const BROKEN_OFF: Refusal =
 
 /// The way of one client to the blobs of one store.
 pub trait BlobDoor: Sync {
+    /// Room for a blob that is not here yet, until it is dropped: when the blob is here, or is not
+    /// coming.
+    type Room: Send + 'static;
+
     /// Whether the client may still do this.
     ///
     /// # Errors
@@ -38,13 +42,11 @@ pub trait BlobDoor: Sync {
         writing: bool,
     ) -> impl Future<Output = Result<Option<Arc<dyn BlobStorage>>, Refusal>> + Send;
 
-    /// Whether there is room for a blob that is not here yet.
+    /// Takes room for a blob.
     ///
     /// # Errors
     /// Why there is none.
-    fn admit(&self, _offer: Offer) -> impl Future<Output = Result<(), Refusal>> + Send {
-        std::future::ready(Ok(()))
-    }
+    fn admit(&self, offer: Offer) -> impl Future<Output = Result<Self::Room, Refusal>> + Send;
 
     /// Hears of what has passed, for whoever counts it.
     fn note(&self, _passed: BlobPassed) {}
@@ -119,7 +121,7 @@ async fn put(
     }
     let looked = Arc::clone(&blobs);
     if blocking(move || looked.find(&hash)).await?.map_err(|_| STORAGE_FAILED)?.is_none() {
-        door.admit(offer).await?;
+        let room = door.admit(offer).await?;
         let writer = if can_resume {
             blocking(move || BlobWriter::resume(blobs, hash, size)).await?
         } else {
@@ -132,16 +134,16 @@ async fn put(
             false => RelayFrame::BlobWanted,
         };
         send(sender, wanted).await?;
-        take(door, offer, writer, receiver).await?;
+        take(door, offer, (writer, room), receiver).await?;
     }
     send(sender, RelayFrame::BlobStored).await
 }
 
-/// Takes the rest of a blob.
-async fn take(
-    door: &impl BlobDoor,
+/// Takes the rest of a blob into the room that it has.
+async fn take<D: BlobDoor>(
+    door: &D,
     offer: Offer,
-    mut writer: BlobWriter,
+    (mut writer, room): (BlobWriter, D::Room),
     receiver: &mut FrameReceiver,
 ) -> Result<(), Option<Refusal>> {
     let Offer { hash, size, .. } = offer;
@@ -159,7 +161,13 @@ async fn take(
         writer =
             blocking(move || writer.write(&bytes).map(|()| writer)).await?.map_err(refusal_for)?;
     }
-    blocking(move || writer.finish_as(&hash)).await?.map_err(refusal_for)?;
+    let finish = move || {
+        let finished = writer.finish_as(&hash);
+        // Not before, though nobody may be waiting for the end any more.
+        drop(room);
+        finished
+    };
+    blocking(finish).await?.map_err(refusal_for)?;
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -89,9 +89,18 @@ impl Medium for FileMedium {
 
 /// An open redb file.
 pub struct Database {
-    /// None after a failure of the disk, until the next use opens the file again.
-    redb: RwLock<Option<redb::Database>>,
+    redb: RwLock<Handle>,
     medium: Box<dyn Medium>,
+    /// How long to wait for somebody to let go of the file.
+    patience: Duration,
+}
+
+/// The open file. Whoever uses it holds on to it alone, not to the lock: a long read keeps nobody waiting.
+struct Handle {
+    /// None after a failure of the disk, until the next use opens the file again.
+    current: Option<Arc<redb::Database>>,
+    /// The former one, which somebody may still be reading; until then nobody can open the file again.
+    broken: Weak<redb::Database>,
 }
 
 /// Why a step inside a transaction failed: redb's error, or damage that was noticed.
@@ -129,9 +138,7 @@ impl Database {
     /// # Errors
     /// Any [`StorageError`].
     pub fn open_within(path: &Path, patience: Duration) -> Result<Self, StorageError> {
-        let medium = Box::new(FileMedium(path.to_owned()));
-        let redb = RwLock::new(Some(open_patiently(&*medium, patience)?));
-        Ok(Self { redb, medium })
+        Self::open_medium(Box::new(FileMedium(path.to_owned())), patience)
     }
 
     /// Opens the database on a medium like [`open`](Self::open).
@@ -139,8 +146,13 @@ impl Database {
     /// # Errors
     /// Any [`StorageError`].
     pub fn open_on(medium: Box<dyn Medium>) -> Result<Self, StorageError> {
-        let redb = RwLock::new(Some(open_patiently(&*medium, LOCK_PATIENCE)?));
-        Ok(Self { redb, medium })
+        Self::open_medium(medium, LOCK_PATIENCE)
+    }
+
+    fn open_medium(medium: Box<dyn Medium>, patience: Duration) -> Result<Self, StorageError> {
+        let current = Some(Arc::new(open_patiently(&*medium, patience)?));
+        let redb = RwLock::new(Handle { current, broken: Weak::new() });
+        Ok(Self { redb, medium, patience })
     }
 
     /// Makes a file, and its folder, with what `initialize` puts into it, unless it is there.
@@ -212,6 +224,7 @@ impl Database {
     pub fn check_integrity(&mut self) -> Result<bool, StorageError> {
         let path = self.medium.path().to_owned();
         let redb = self.redb.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let redb = redb.current.as_mut().and_then(Arc::get_mut);
         let checked = guarded(&path, || match redb {
             Some(redb) => Ok(redb.check_integrity()?),
             None => Err(redb::Error::DatabaseClosed.into()),
@@ -222,9 +235,9 @@ impl Database {
         }
     }
 
-    /// Makes a large file smaller of which less than half is in use, and says whether it did. Takes
-    /// as long as copying it, and nobody else gets at it meanwhile; a kill costs a check of the whole
-    /// file at the next opening, and nothing else.
+    /// Makes a large file smaller of which less than half is in use and which nobody else uses just now,
+    /// and says whether it did. Takes as long as copying it, and nobody else gets at it meanwhile; a kill
+    /// costs a check of the whole file at the next opening, and nothing else.
     ///
     /// # Errors
     /// If it cannot be read or written; what is in it is as it was.
@@ -244,10 +257,8 @@ impl Database {
             return Ok(false);
         }
         let mut redb = self.redb.write().unwrap_or_else(PoisonError::into_inner);
-        guarded(self.path(), || match &mut *redb {
-            Some(redb) => Ok(redb.compact()?),
-            None => Err(redb::Error::DatabaseClosed.into()),
-        })
+        let redb = redb.current.as_mut().and_then(Arc::get_mut);
+        guarded(self.path(), || redb.map_or(Ok(false), |redb| Ok(redb.compact()?)))
     }
 
     /// Where the file is.
@@ -269,36 +280,45 @@ impl Database {
         &self,
         work: impl FnOnce(&redb::Database) -> Result<T, Failure>,
     ) -> Result<T, StorageError> {
-        let outcome = {
-            let redb = self.opened()?;
-            guarded(self.path(), || match &*redb {
-                Some(redb) => work(redb),
-                None => Err(redb::Error::DatabaseClosed.into()),
-            })
-        };
+        let redb = self.opened()?;
+        let outcome = guarded(self.path(), || work(&redb));
         if let Err(
             StorageError::Full { .. } | StorageError::Io { .. } | StorageError::Closed { .. },
         ) = &outcome
         {
-            let broken = self.redb.write().unwrap_or_else(PoisonError::into_inner).take();
-            // It may find its file in any state.
-            let _closed = catch_unwind(AssertUnwindSafe(|| drop(broken)));
+            let mut handle = self.redb.write().unwrap_or_else(PoisonError::into_inner);
+            if let Some(broken) = handle.current.take_if(|current| Arc::ptr_eq(current, &redb)) {
+                handle.broken = Arc::downgrade(&broken);
+            }
         }
+        // After a failure it may find its file in any state.
+        let _closed = catch_unwind(AssertUnwindSafe(|| drop(redb)));
         outcome
     }
 
-    /// The open file, which nobody closes as long as this is held.
-    fn opened(&self) -> Result<RwLockReadGuard<'_, Option<redb::Database>>, StorageError> {
-        let redb = self.redb.read().unwrap_or_else(PoisonError::into_inner);
-        if redb.is_some() {
-            return Ok(redb);
+    /// The open file. Opens it again after a failure, when nobody uses the former one any more; waits for
+    /// that no longer than for another process.
+    fn opened(&self) -> Result<Arc<redb::Database>, StorageError> {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            let handle = self.redb.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(redb) = &handle.current {
+                return Ok(Arc::clone(redb));
+            }
+            let is_free = handle.broken.strong_count() == 0;
+            drop(handle);
+            if is_free {
+                let mut handle = self.redb.write().unwrap_or_else(PoisonError::into_inner);
+                if handle.current.is_none() {
+                    let opened = open_patiently(&*self.medium, self.patience)?;
+                    handle.current = Some(Arc::new(opened));
+                }
+            } else if Instant::now() >= deadline {
+                return Err(StorageError::Closed { path: self.path().to_owned() });
+            } else {
+                sleep(LOCK_RETRY);
+            }
         }
-        drop(redb);
-        let mut redb = self.redb.write().unwrap_or_else(PoisonError::into_inner);
-        if redb.is_none() {
-            *redb = Some(open_patiently(&*self.medium, LOCK_PATIENCE)?);
-        }
-        Ok(RwLockWriteGuard::downgrade(redb))
     }
 }
 
@@ -596,6 +616,47 @@ mod tests {
         assert_eq!(value(&database), 7);
         drop(database);
         assert_eq!(value(&Database::open(&path).unwrap()), 7);
+    }
+
+    /// Goal: a long read, such as a backup whose own disk hangs, keeps nobody waiting for ever whom the disk
+    /// fails meanwhile. Method: the read ends only when the others have been told.
+    #[test]
+    fn a_failure_of_the_disk_does_not_wait_for_a_long_read() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("f");
+        drop(Database::open_or_create(&path, |write| put(write, 7)).unwrap());
+        let database = Database::open_within(&path, Duration::ZERO).unwrap();
+        std::thread::scope(|scope| {
+            let (begun, has_begun) = std::sync::mpsc::channel();
+            let (end, ended) = std::sync::mpsc::channel();
+            let database = &database;
+            let reading = scope.spawn(move || {
+                database.read(|read| {
+                    begun.send(()).unwrap();
+                    ended.recv().unwrap();
+                    Ok(read.open_table(TABLE)?.get(0)?.map(|value| value.value()))
+                })
+            });
+            has_begun.recv().unwrap();
+            let (told, was_told) = std::sync::mpsc::channel();
+            scope.spawn(move || {
+                let fail = |_: &WriteTransaction| {
+                    let full = io::Error::from(ErrorKind::StorageFull);
+                    Err::<(), _>(Failure::Redb(redb::Error::Io(full)))
+                };
+                told.send(database.write(fail)).unwrap();
+                told.send(database.write(|write| put(write, 8))).unwrap();
+            });
+            let patience = Duration::from_secs(20);
+            let first = was_told.recv_timeout(patience);
+            let second = was_told.recv_timeout(patience);
+            end.send(()).unwrap();
+            assert!(matches!(first, Ok(Err(StorageError::Full { .. }))), "{first:?}");
+            assert!(matches!(second, Ok(Err(StorageError::Closed { .. }))), "{second:?}");
+            assert_eq!(reading.join().unwrap().unwrap(), Some(7));
+        });
+        database.write(|write| put(write, 9)).unwrap();
+        assert_eq!(value(&database), 9);
     }
 
     #[test]

@@ -178,7 +178,7 @@ impl RelayNode {
                 appender.append(store, &work.author, &work.changes, work.skips_lacking)
             };
             let appended = group.iter().map(append).collect::<Result<Vec<_>, Failure>>()?;
-            appender.finish()?;
+            appender.finish(|_| {})?;
             Ok(appended)
         });
         match outcomes {

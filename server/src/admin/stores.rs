@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
 use sds_sync::{StorageError, StoreId};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -13,6 +14,7 @@ use super::AdminState;
 use super::answer::{Answer, ApiError, NOT_FOUND, STORAGE_FAILED, json_answer};
 use super::auth::Admin;
 use super::people::{BAD_QUERY, page_len, seconds};
+use crate::limits::Limit;
 use crate::node::Node;
 use crate::store_log::{StoreLog, StoreSummary};
 
@@ -114,6 +116,9 @@ pub(super) async fn delete(
     Path(store): Path<String>,
 ) -> Answer {
     let store = own(&admin, &store)?;
+    if !admin.is_of_relay() {
+        check_tombstones(&state.node, &admin).await?;
+    }
     let deed = admin.deed("delete").with("store", store.as_str());
     let node = Arc::clone(&state.node);
     let deleted = tokio::task::spawn_blocking(move || node.delete_store(&store)).await;
@@ -122,6 +127,28 @@ pub(super) async fn delete(
     }
     state.audit.record(deed).await.map_err(|_| STORAGE_FAILED)?;
     Ok(json_answer(json!({ "deleted": true })))
+}
+
+/// Whether an admin of stores may delete one more. Those who ask at the same time do not see each other, so
+/// there may be as many more as the listener serves at a time.
+async fn check_tombstones(node: &Node, admin: &Admin) -> Result<(), ApiError> {
+    const TOO_MANY: ApiError = ApiError::new(
+        StatusCode::INSUFFICIENT_STORAGE,
+        "too many stores were deleted; an admin of the relay can forget some of them",
+    );
+    let (limits, stores) = (&node.limits, admin.access.stores.clone());
+    let max = limits.tombstones_per_admin;
+    let counted = read(node, move |log| log.count_deleted(|id| stores.contains(id), max));
+    let (all, own) = counted.await?;
+    let limit = if own >= max {
+        Limit::TombstonesPerAdmin
+    } else if all >= limits.tombstones {
+        Limit::Tombstones
+    } else {
+        return Ok(());
+    };
+    node.metrics.limit_hit(limit);
+    Err(TOO_MANY)
 }
 
 /// `DELETE /api/stores/{store}/tombstone`

@@ -4,16 +4,20 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::Bytes;
-use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use sds_sync::Token;
 use sds_sync::access::{Grant, KeyId, MintError, Scope, StoreSet, TokenId};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::AdminState;
-use super::answer::{Answer, ApiError, STORAGE_FAILED, json_answer, number, object, text};
+use super::answer::{
+    Answer, ApiError, NOT_FOUND, STORAGE_FAILED, json_answer, number, object, text,
+};
 use super::auth::Admin;
+use super::people::{BAD_QUERY, page_len, seconds};
 use crate::audit::Deed;
 use crate::config::parse_lifetime;
 use crate::revocations::{Revocation, RevokeError, Revoked};
@@ -112,13 +116,8 @@ pub(super) async fn revoke(
     let fields = object(body)?;
     let now = SystemTime::now();
     let revocation = revocation(&state, &admin, &fields, now)?;
-    let deed = match &revocation.what {
-        Revoked::Token(id) => admin.deed("revoke").with("jti", id.to_string()),
-        Revoked::Subject(subject) => admin.deed("revoke").with("sub", subject.to_string()),
-        Revoked::Key(key) => {
-            admin.deed("revoke").with("kid", key.as_ref().map_or("", KeyId::as_str))
-        }
-    };
+    let (field, name) = what(&revocation);
+    let deed = admin.deed("revoke").with(field, name);
     // It goes on if whoever asked for it leaves: what is revoked must not stay open.
     let revoking = tokio::spawn(carry_out(state, revocation, deed, now));
     revoking.await.unwrap_or(Err(STORAGE_FAILED))
@@ -196,4 +195,80 @@ fn revocation(
         _ => return Err(ONE_OF),
     };
     Ok(Revocation { what, issued_until, within: admin.access.stores.clone(), expires })
+}
+
+/// Which revocations are asked for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RevocationQuery {
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+/// `GET /api/revocations`
+pub(super) async fn revocations(
+    State(state): State<Arc<AdminState>>,
+    admin: Admin,
+    query: Result<Query<RevocationQuery>, QueryRejection>,
+) -> Answer {
+    let Query(RevocationQuery { after, limit }) = query.map_err(|_| BAD_QUERY)?;
+    let max = page_len(limit)?;
+    let listed = tokio::task::spawn_blocking(move || {
+        let may_see = |known: &Revocation| admin.check_stores(&known.within).is_ok();
+        state.node.revocations.list(SystemTime::now(), may_see, after.as_deref(), max)
+    });
+    let listed = listed.await.map_err(|_| STORAGE_FAILED)?;
+    let next = listed.last().filter(|_| listed.len() == max).map(|(name, _)| name.clone());
+    let rows: Vec<Value> = listed.iter().map(|(name, known)| row(name, known)).collect();
+    Ok(json_answer(json!({ "revocations": rows, "next": next })))
+}
+
+/// `DELETE /api/revocations/{revocation}`
+pub(super) async fn lift(
+    State(state): State<Arc<AdminState>>,
+    admin: Admin,
+    Path(wanted): Path<String>,
+) -> Answer {
+    let deed = admin.deed("lift").with("revocation", wanted.clone());
+    let node = Arc::clone(&state.node);
+    let lifted = tokio::task::spawn_blocking(move || {
+        let may_lift = |known: &Revocation| admin.check_stores(&known.within).is_ok();
+        node.revocations.lift(&wanted, may_lift)
+    });
+    match lifted.await {
+        Ok(Ok(Some(revocation))) => {
+            let (field, name) = what(&revocation);
+            let deed = deed.with(field, name);
+            state.audit.record(deed).await.map_err(|_| STORAGE_FAILED)?;
+            Ok(json_answer(json!({ "lifted": true })))
+        }
+        Ok(Ok(None)) => Err(NOT_FOUND),
+        Ok(Err(error)) => {
+            tracing::error!(%error, "cannot write the revocations");
+            Err(STORAGE_FAILED)
+        }
+        Err(_) => Err(STORAGE_FAILED),
+    }
+}
+
+/// What is revoked: under which field of a request, and its name.
+fn what(revocation: &Revocation) -> (&'static str, String) {
+    match &revocation.what {
+        Revoked::Token(id) => ("jti", id.to_string()),
+        Revoked::Subject(subject) => ("sub", subject.to_string()),
+        Revoked::Key(key) => ("kid", key.as_ref().map_or("", KeyId::as_str).to_owned()),
+    }
+}
+
+fn row(name: &str, revocation: &Revocation) -> Value {
+    let (store, stores) = revocation.within.to_claims();
+    let mut row = json!({
+        "revocation": name,
+        "issued_until": revocation.issued_until.map(seconds),
+        "expires": revocation.expires.map(seconds),
+        "stores": stores.or_else(|| store.map(|store| vec![store])),
+    });
+    let (field, name) = what(revocation);
+    row[field] = name.into();
+    row
 }

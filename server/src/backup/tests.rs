@@ -31,7 +31,7 @@ fn add(log: &StoreLog, store: &StoreId, starts: std::ops::Range<u64>) {
             ..Author::default()
         };
         appender.append(store, &author, &changes, false)?;
-        appender.finish()
+        appender.finish(|_| {})
     })
     .unwrap();
 }
@@ -150,7 +150,7 @@ fn a_backup_of_a_running_relay_is_of_one_moment() {
                     let mut appender = Appender::begin(write, UNIX_EPOCH)?;
                     appender.append(&a, &author, &[change(start)], false)?;
                     appender.append(&b, &author, &[change(start)], false)?;
-                    appender.finish()
+                    appender.finish(|_| {})
                 });
                 append.unwrap();
                 log.pack(&a, 20).unwrap();

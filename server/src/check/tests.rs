@@ -32,7 +32,7 @@ fn find(damage: impl FnOnce(&WriteTransaction) -> Result<(), Failure>) -> Vec<Re
             for store in ["a", "b"] {
                 appender.append(&StoreId::new(store).unwrap(), &author, &changes, false)?;
             }
-            appender.finish()
+            appender.finish(|_| {})
         })
         .unwrap();
         if counter == 15 {

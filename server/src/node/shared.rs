@@ -63,9 +63,10 @@ impl Node {
     /// # Errors
     /// Why they cannot.
     pub(crate) async fn check_ready(&self) -> Result<(), &'static str> {
+        let log = Arc::clone(&self.log);
         if self.is_draining() {
             Err("draining")
-        } else if self.disk.is_good(&self.log).await {
+        } else if self.disk.is_good(move || log.write(|_| Ok(())).is_ok()).await {
             Ok(())
         } else {
             Err("the relay's file cannot be written")
@@ -97,8 +98,9 @@ impl Node {
     pub(crate) fn delete_store(&self, store: &StoreId) -> Result<bool, StorageError> {
         let is_deleted = self.log.delete(store, SystemTime::now())?;
         if is_deleted {
-            self.sessions.end(DELETED, |open, _| open == store);
+            // Whoever is in the former room was listed before, and so is told.
             self.rooms.forget(store);
+            self.sessions.end(DELETED, |open, _| open == store);
             self.writer.sweep();
         }
         Ok(is_deleted)

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use sds_engine::{ReplicaId, Version};
 use sds_sync::access::{Access, AccessError, Scope};
 use sds_sync::limits::{OPEN_SEATS_MAX, PROTOCOL_VERSION};
-use sds_sync::{Refusal, RefusalCode, ServingSession, StoreId, Token};
+use sds_sync::{ClientFrame, Refusal, RefusalCode, ServingSession, StoreId, Token};
 
 use super::STORAGE_FAILED;
 use crate::connection::Peer;
@@ -24,6 +24,24 @@ pub(crate) struct OpenRequest {
     pub(crate) version: bytes::Bytes,
     /// The seats that the client asks about; none if it speaks a version without.
     pub(crate) seats: Option<Vec<u64>>,
+}
+
+impl OpenRequest {
+    /// What `frame` asks for.
+    ///
+    /// # Errors
+    /// The frame, if it does not open a store.
+    pub(crate) fn of(frame: ClientFrame) -> Result<Self, ClientFrame> {
+        match frame {
+            ClientFrame::Open { protocol, store, token, version } => {
+                Ok(Self { protocol, store, token, version, seats: None })
+            }
+            ClientFrame::OpenSeated { protocol, store, token, version, seats } => {
+                Ok(Self { protocol, store, token, version, seats: Some(seats) })
+            }
+            other => Err(other),
+        }
+    }
 }
 
 /// Checks the request; says what it opens, what it allows, and what the client has.

@@ -73,8 +73,8 @@ pub struct Appender<'a> {
 }
 
 /// What is to be written to a store.
-#[derive(Default)]
 struct Pending {
+    store: StoreId,
     state: State,
     /// The replicas that were looked up.
     known: BTreeMap<ReplicaId, Known>,
@@ -175,7 +175,7 @@ impl<'a> Appender<'a> {
             Some(pending) => pending,
             None => {
                 let state = state(&self.write.open_table(STATES)?, number)?;
-                Pending { state, ..Pending::default() }
+                Pending::new(store.clone(), state)
             }
         };
         let mut appended = Appended { from: pending.end(), ..Appended::default() };
@@ -211,13 +211,14 @@ impl<'a> Appender<'a> {
         Ok(appended)
     }
 
-    /// Writes what was appended.
+    /// Writes what was appended, and says before each store that it is its turn.
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn finish(mut self) -> Result<(), Failure> {
+    pub fn finish(mut self, mut note: impl FnMut(&StoreId)) -> Result<(), Failure> {
         for (number, pending) in std::mem::take(&mut self.stores) {
             if !pending.new.is_empty() {
+                note(&pending.store);
                 self.write_store(number, pending)?;
             }
         }
@@ -374,6 +375,17 @@ impl<'a> Appender<'a> {
 }
 
 impl Pending {
+    fn new(store: StoreId, state: State) -> Self {
+        Self {
+            store,
+            state,
+            known: BTreeMap::new(),
+            new: Vec::new(),
+            new_at: HashMap::new(),
+            at_hand: VecDeque::new(),
+        }
+    }
+
     /// The position of the next change.
     fn end(&self) -> u64 {
         self.state.end + self.new.len() as u64

@@ -8,7 +8,10 @@ use std::ops::{Bound, RangeInclusive};
 use std::sync::PoisonError;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use redb::{Key, ReadTransaction, ReadableTable, TableDefinition, Value, WriteTransaction};
+use redb::{
+    Key, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, Value,
+    WriteTransaction,
+};
 use sds_sync::blob_rows;
 use sds_sync::database::Failure;
 use sds_sync::{StorageError, StoreId};
@@ -88,6 +91,29 @@ impl StoreLog {
                 stores.push((store_id(id.value())?, when));
             }
             Ok(stores)
+        })
+    }
+
+    /// How many stores are kept as deleted, and how many of them `is_meant`, up to `max`. Costs a look at
+    /// all their ids.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn count_deleted(
+        &self,
+        is_meant: impl Fn(&str) -> bool,
+        max: u64,
+    ) -> Result<(u64, u64), StorageError> {
+        self.database.read(|read| {
+            let deleted = read.open_table(DELETED)?;
+            let mut meant = 0;
+            for row in deleted.iter()? {
+                meant += u64::from(is_meant(row?.0.value()));
+                if meant >= max {
+                    break;
+                }
+            }
+            Ok((deleted.len()?, meant))
         })
     }
 

@@ -47,7 +47,7 @@ fn add_as(
     log.write(|write| {
         let mut appender = Appender::begin(write, UNIX_EPOCH)?;
         let appended = appender.append(store, author, changes, skips_lacking)?;
-        appender.finish()?;
+        appender.finish(|_| {})?;
         Ok(appended)
     })
     .unwrap()

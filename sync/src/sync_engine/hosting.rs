@@ -213,6 +213,8 @@ struct VisitorBlobs {
 }
 
 impl BlobDoor for VisitorBlobs {
+    type Room = ();
+
     fn check(&self, writing: bool) -> Result<(), Refusal> {
         let is_open = self.open.as_ref().is_none_or(|open| open.is_open());
         if !is_open || self.store != self.shared.id.as_str() {
@@ -229,6 +231,10 @@ impl BlobDoor for VisitorBlobs {
         // What was edited just now is on its way to the file.
         self.shared.flush().await.map_err(|_| STORAGE_FAILED)?;
         Ok(Some(Arc::clone(&self.shared.blobs)))
+    }
+
+    async fn admit(&self, _: Offer) -> Result<(), Refusal> {
+        Ok(())
     }
 }
 

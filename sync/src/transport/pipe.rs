@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::JoinSet;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::stream::{FrameReceiver, FrameSender, StreamError};
@@ -26,8 +26,18 @@ struct Arrived<In> {
 pub struct FramePipe<Out, In> {
     outgoing: Option<mpsc::Sender<Box<Out>>>,
     incoming: mpsc::Receiver<Box<Arrived<In>>>,
-    sending: JoinSet<()>,
-    _receiving: JoinSet<()>,
+    sending: Ending,
+    _receiving: Ending,
+}
+
+/// A task that ends with this.
+#[derive(Debug)]
+struct Ending(JoinHandle<()>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl<Out, In> FramePipe<Out, In>
@@ -40,9 +50,8 @@ where
     pub fn new(sender: FrameSender, receiver: FrameReceiver) -> Self {
         let (outgoing, to_send) = mpsc::channel(FRAME_QUEUE_MAX);
         let (received, incoming) = mpsc::channel(ARRIVED_FRAMES_MAX);
-        let (mut sending, mut receiving) = (JoinSet::new(), JoinSet::new());
-        sending.spawn(send_all(sender, to_send));
-        receiving.spawn(receive_all(receiver, received));
+        let sending = Ending(tokio::spawn(send_all(sender, to_send)));
+        let receiving = Ending(tokio::spawn(receive_all(receiver, received)));
         Self { outgoing: Some(outgoing), incoming, sending, _receiving: receiving }
     }
 
@@ -126,7 +135,7 @@ pub enum Ready<In> {
 /// Hands the last frames to the sending task, and waits until it has ended the stream.
 async fn send_last<Out>(
     outgoing: Option<mpsc::Sender<Box<Out>>>,
-    mut sending: JoinSet<()>,
+    mut sending: Ending,
     last: impl IntoIterator<Item = Out>,
 ) {
     for frame in last {
@@ -138,7 +147,7 @@ async fn send_last<Out>(
     }
     drop(outgoing);
     // A task that panicked has sent what it could.
-    let _sent = sending.join_next().await;
+    let _sent = (&mut sending.0).await;
 }
 
 async fn send_all<Out: Frame>(mut sender: FrameSender, mut frames: mpsc::Receiver<Box<Out>>) {

@@ -113,6 +113,8 @@ pub fn server_endpoint(
         .with_no_client_auth()
         .with_cert_resolver(identity);
     tls.alpn_protocols = vec![ALPN.to_vec()];
+    // Clients begin anew each time, so a ticket would only be kept, by both.
+    tls.send_tls13_tickets = 0;
     let crypto =
         QuicServerConfig::try_from(tls).map_err(|_| failed(rustls::Error::HandshakeNotComplete))?;
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
