@@ -17,6 +17,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
 
+use fastrand::Rng;
 use sds_server::{Grant, Relay, RelayConfig, Scope, Secret, mint};
 use sds_sync::StoreId;
 
@@ -31,20 +32,8 @@ const SECRET: &str = "a secret that is long enough for HS256";
 const RELAY_DIR: &str = "SDS_TEST_RELAY_DIR";
 const RELAY_PORT: &str = "SDS_TEST_RELAY_PORT";
 
-/// Xorshift: the choices of a run from one seed.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-
-    fn percent(&mut self, share: u64) -> bool {
-        self.below(100) < share
-    }
+fn happens(dice: &mut Rng, percent: u64) -> bool {
+    dice.u64(..100) < percent
 }
 
 fn number_from(variable: &str) -> Option<u64> {
@@ -154,17 +143,17 @@ impl Scene {
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
     }
 
-    fn round(&mut self, round: usize, dice: &mut Dice) {
+    fn round(&mut self, round: usize, dice: &mut Rng) {
         self.start_relay();
-        if self.keeper.is_none() && dice.percent(70) {
+        if self.keeper.is_none() && happens(dice, 70) {
             let mut serve = self.command("one", &["store", "serve"]);
             let serve = serve.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
             self.keeper = Some(serve.unwrap());
-            sleep(Duration::from_millis(dice.below(MOMENT_MAX_MS)));
+            sleep(Duration::from_millis(dice.u64(..MOMENT_MAX_MS)));
         }
         let mut jobs = Vec::new();
-        for index in 0..=dice.below(COMMANDS_MAX) {
-            let (job, mut command) = if dice.percent(15) {
+        for index in 0..=dice.u64(..COMMANDS_MAX) {
+            let (job, mut command) = if happens(dice, 15) {
                 let known = self.acknowledged.clone();
                 (Job::Sync(known), self.command("one", &["store", "sync", "--timeout", "20000"]))
             } else {
@@ -178,20 +167,20 @@ impl Scene {
             jobs.push((job, child));
         }
         let mut victims: Vec<Option<usize>> = (0..jobs.len()).map(Some).collect();
-        victims.retain(|_| dice.percent(30));
-        if dice.percent(40) {
-            let at = usize::try_from(dice.below(victims.len() as u64 + 1)).unwrap();
+        victims.retain(|_| happens(dice, 30));
+        if happens(dice, 40) {
+            let at = usize::try_from(dice.u64(..victims.len() as u64 + 1)).unwrap();
             victims.insert(at, None);
         }
         for victim in victims {
-            sleep(Duration::from_micros(dice.below(PAUSE_MAX_MICROS)));
+            sleep(Duration::from_micros(dice.u64(..PAUSE_MAX_MICROS)));
             match victim {
                 // It may have ended by itself.
                 Some(index) => jobs[index].1.kill().unwrap(),
                 None => kill(&mut self.keeper, "keeper", &mut self.kills),
             }
         }
-        if dice.percent(20) {
+        if happens(dice, 20) {
             kill(&mut self.relay, "relay", &mut self.kills);
             let _gone = fs::remove_file(self.relay_dir().join("url"));
             self.start_relay();
@@ -249,7 +238,7 @@ fn whatever_is_killed_nothing_acknowledged_is_lost_or_there_twice() {
     let by_clock = now.as_secs() * 1_000_000_000 + u64::from(now.subsec_nanos());
     let seed = number_from("SDS_KILL_SEED").unwrap_or(by_clock | 1);
     println!("SDS_KILL_SEED={seed}");
-    let (mut scene, mut dice) = (Scene::new(), Dice(seed));
+    let (mut scene, mut dice) = (Scene::new(), Rng::with_seed(seed));
     scene.start_relay();
     scene.sds("one", &["entry", "create", "--label", "first"]);
     scene.tried.insert("first".to_owned());

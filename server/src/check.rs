@@ -7,18 +7,17 @@ use std::path::Path;
 
 use redb::{ReadTransaction, ReadableTable};
 use sds_engine::{BlobHash, ChangeHeader, ReplicaId};
-use sds_sync::blob_rows;
-use sds_sync::database::{Database, Failure};
-use sds_sync::{Chain, ReadOnlyFile, StorageError, StoreId};
+use sds_sync::database::Failure;
+use sds_sync::inspection::{self, look_at_blobs, tolerant};
+use sds_sync::{Chain, StorageError, StoreId};
 
 use crate::node::LOG_FILE;
 use crate::store_log::page::{self, Changes};
 use crate::store_log::tables::{
-    META, OWNERS, PAGES, STARTS, STATES, STORES, VERSIONS, check_format, state,
+    META, OWNERS, PAGES, STARTS, STATES, VERSIONS, check_format, state,
 };
 
-/// The most findings that are told of; a file with more is not worth a longer list.
-const FINDINGS_MAX: usize = 1_000;
+mod stores;
 
 /// Something in a relay's file that is not as it was written, or does not fit the rest.
 #[non_exhaustive]
@@ -53,6 +52,22 @@ pub enum RelayFinding {
         /// What does not fit.
         detail: &'static str,
     },
+    /// A table that says which stores there are, or who began them, cannot be read.
+    #[error("the table {table} cannot be read")]
+    Table {
+        /// Its name.
+        table: &'static str,
+    },
+    /// A row of such a table does not fit the rest.
+    #[error("the row {row} of the table {table} does not fit the rest: {detail}")]
+    Row {
+        /// The name of the table.
+        table: &'static str,
+        /// The key of the row: a store, its number, or a subject.
+        row: String,
+        /// What does not fit.
+        detail: &'static str,
+    },
     /// The bytes of a large value are not those of its name.
     #[error("the large value {hash} of the store {store} is damaged")]
     Blob {
@@ -72,6 +87,8 @@ impl RelayFinding {
             Self::Changes { .. } => "changes-damaged",
             Self::Order { .. } => "change-out-of-order",
             Self::Index { .. } => "index-unfit",
+            Self::Table { .. } => "table-damaged",
+            Self::Row { .. } => "row-unfit",
             Self::Blob { .. } => "blob-damaged",
         }
     }
@@ -102,67 +119,36 @@ impl RelayCheck {
     }
 
     fn note(&mut self, finding: RelayFinding) {
-        if self.findings.len() < FINDINGS_MAX && !self.findings.contains(&finding) {
-            self.findings.push(finding);
-        }
+        inspection::note(&mut self.findings, finding);
     }
 }
 
 /// Looks at all that the relay keeps whose data is in the folder `data_dir`: the checksums of the
 /// database and of all changes, their order and what they build on, whether the indexes say what the
-/// logs hold, and the hashes of large values. Changes nothing, and needs no right to. Takes reading the
+/// logs hold, which stores there are, were deleted and were begun by whom, and the hashes of large
+/// values. Changes nothing, and needs no right to. Takes reading the
 /// file twice, and memory for the index of one store.
 ///
 /// # Errors
 /// If there is no such file, the relay runs, or the file is of a newer program, no database at all, or
 /// cannot be read.
 pub fn check(data_dir: &Path) -> Result<RelayCheck, StorageError> {
-    let path = data_dir.join(LOG_FILE);
-    if !path.try_exists().map_err(|error| StorageError::from_io(&path, error))? {
-        return Err(StorageError::NotFound { path });
-    }
-    let mut database = Database::open_on(Box::new(ReadOnlyFile(path)))?;
-    database.read(|read| check_format(&read.open_table(META)?))?;
     let mut report = RelayCheck::default();
-    if !database.check_integrity()? {
-        report.note(RelayFinding::Pages);
-    }
-    let stores = database.read(all_stores);
-    let stores = tolerant(&mut report, stores, RelayFinding::Pages)?.unwrap_or_default();
-    for (store, number) in stores {
+    let path = data_dir.join(LOG_FILE);
+    let is_it = |read: &ReadTransaction| check_format(&read.open_table(META)?);
+    let database = inspection::open(path, is_it, &mut report.findings, RelayFinding::Pages)?;
+    for (store, number) in stores::look(&database, &mut report)? {
         report.stores += 1;
         let looked = database.read(|read| Look::new(read, &store, number).look(&mut report));
         let finding = RelayFinding::Index { store: store.clone(), detail: "it cannot be read" };
-        let _looked = tolerant(&mut report, looked, finding)?;
-        look_at_blobs(&database, &store, number, &mut report)?;
+        let _looked = tolerant(&mut report.findings, looked, finding)?;
+        let pages = RelayFinding::Pages;
+        let damaged = |hash| RelayFinding::Blob { store: store.clone(), hash };
+        let blobs = look_at_blobs(&database, number, &mut report.findings, pages, damaged)?;
+        report.blobs += blobs.len() as u64;
+        report.blob_bytes += blobs.iter().map(|(_, content)| content.size).sum::<u64>();
     }
     Ok(report)
-}
-
-/// What was found, or nothing and `finding` if it is damaged.
-fn tolerant<T>(
-    report: &mut RelayCheck,
-    outcome: Result<T, StorageError>,
-    finding: RelayFinding,
-) -> Result<Option<T>, StorageError> {
-    match outcome {
-        Ok(value) => Ok(Some(value)),
-        Err(StorageError::Corrupt { .. }) => {
-            report.note(finding);
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-fn all_stores(read: &ReadTransaction) -> Result<Vec<(StoreId, u64)>, Failure> {
-    let mut stores = Vec::new();
-    let unnamed = |_| Failure::Corrupt("a store without a valid id");
-    for row in read.open_table(STORES)?.iter()? {
-        let (id, number) = row?;
-        stores.push((StoreId::new(id.value()).map_err(unnamed)?, number.value()));
-    }
-    Ok(stores)
 }
 
 /// A look at the log of one store.
@@ -287,26 +273,6 @@ fn read_page(
         read => read?,
     };
     Ok(bytes.and_then(|bytes| page::decode(&bytes).ok()))
-}
-
-fn look_at_blobs(
-    database: &Database,
-    store: &StoreId,
-    number: u64,
-    report: &mut RelayCheck,
-) -> Result<(), StorageError> {
-    let blobs = database.read(|read| blob_rows::list(read, number));
-    let blobs = tolerant(report, blobs, RelayFinding::Pages)?.unwrap_or_default();
-    for (hash, content) in blobs {
-        report.blobs += 1;
-        report.blob_bytes += content.size;
-        let finding = RelayFinding::Blob { store: store.clone(), hash };
-        let is_it = database.read(|read| blob_rows::is_sound(read, &hash, content));
-        if tolerant(report, is_it, finding.clone())? == Some(false) {
-            report.note(finding);
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

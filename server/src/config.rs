@@ -13,19 +13,22 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
-use sds_sync::access::{InvalidKeyId, KeyId, Keyring, KeyringError, Secret, WeakSecret};
-use sds_sync::certificate::{CertificateError, CertificateSource, LiveIdentity};
+use sds_sync::certificate::{CertificateSource, LiveIdentity};
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 
-use crate::limits::{InvalidLimit, Limits};
+use crate::limits::Limits;
 use crate::node::RelayConfig;
 
 mod command_line;
+mod error;
+mod keys;
 
 pub use command_line::{
     Command, CommandLine, InvalidLifetime, ServeArgs, TokenArgs, parse_lifetime,
 };
+pub use error::ConfigError;
+pub use keys::{EnvironmentSecret, KeySettings};
 
 /// The variable that holds the secret. There is no flag for it: flags show in the list of
 /// processes.
@@ -80,17 +83,6 @@ pub struct TlsSettings {
     pub key: PathBuf,
 }
 
-/// A secret in a file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KeySettings {
-    /// Its name in tokens. One without is for tokens that name none.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub kid: Option<String>,
-    /// A file with the secret; a line end behind it is not part of it.
-    pub secret_file: PathBuf,
-}
-
 /// The listener for those who run the relay.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -111,83 +103,6 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
-}
-
-/// A secret that came from the environment, good or not. It never shows.
-#[derive(Clone, PartialEq, Eq)]
-pub struct EnvironmentSecret(String);
-
-/// Why the relay cannot be run like this. Whoever configures it can help.
-#[non_exhaustive]
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// A file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
-    },
-    /// The file is no configuration.
-    #[error("{}: {source}", path.display())]
-    Syntax {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, and in which line.
-        source: Box<toml::de::Error>,
-    },
-    /// A limit on the command line or in the environment is none.
-    #[error("{0} sets no limit: expected one of the keys of [limits], and a number")]
-    LimitSetting(String),
-    /// A limit has a value that does not work.
-    #[error(transparent)]
-    Limit(#[from] InvalidLimit),
-    /// A host has no address.
-    #[error("the host {host} has no address: {source}")]
-    Address {
-        /// The host.
-        host: String,
-        /// What the operating system said.
-        source: io::Error,
-    },
-    /// A certificate without a key, or the reverse.
-    #[error("a certificate needs its key, and a key its certificate")]
-    HalfCertificate,
-    /// The certificate cannot be used.
-    #[error(transparent)]
-    Certificate(#[from] CertificateError),
-    /// Nobody has said what tokens are signed with.
-    #[error("there is no secret: set SDS_JWT_SECRET, or name a secret_file")]
-    NoSecret,
-    /// The secret is too short to be one.
-    #[error("{from}: {source}")]
-    Secret {
-        /// Where it is from.
-        from: String,
-        /// What is wrong.
-        source: WeakSecret,
-    },
-    /// The name of a key is none.
-    #[error("keys: {0:?} is {1}")]
-    KeyId(String, InvalidKeyId),
-    /// The keys do not go together.
-    #[error("keys: {0}")]
-    Keyring(#[from] KeyringError),
-    /// The key that is to sign is not there.
-    #[error("signing_key: there is no key {0:?}")]
-    NoSuchKey(String),
-    /// The folder cannot be written to.
-    #[error("data_dir: cannot write to {}: {source}", path.display())]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
-    },
-    /// Not what can be logged.
-    #[error("log_level: {0:?} is neither a level nor directives")]
-    LogLevel(String),
 }
 
 impl Default for Settings {
@@ -309,43 +224,6 @@ impl Settings {
         })
     }
 
-    /// What tokens are signed and checked with. Reads the secrets.
-    ///
-    /// # Errors
-    /// If there is none, one is too short, or they do not go together.
-    pub fn keyring(&self) -> Result<Keyring, ConfigError> {
-        if let Some(EnvironmentSecret(text)) = &self.secret {
-            let from = SECRET_VARIABLE.to_owned();
-            let secret = Secret::new(text).map_err(|source| ConfigError::Secret { from, source });
-            return Ok(secret?.into());
-        }
-        let mut keys = Vec::new();
-        for KeySettings { kid, secret_file } in &self.keys {
-            let named = |kid: &String| {
-                KeyId::new(kid).map_err(|invalid| ConfigError::KeyId(kid.clone(), invalid))
-            };
-            let kid = kid.as_ref().map(named).transpose()?;
-            let text = read(secret_file)?;
-            let secret = Secret::new(text.trim_end_matches(['\r', '\n'])).map_err(|source| {
-                ConfigError::Secret { from: secret_file.display().to_string(), source }
-            })?;
-            keys.push((kid, secret));
-        }
-        if let Some(signing) = &self.signing_key {
-            let is_signing = |(kid, _): &(Option<KeyId>, Secret)| {
-                kid.as_ref().is_some_and(|kid| kid.as_str() == signing)
-            };
-            let index = keys.iter().position(is_signing);
-            let index = index.ok_or_else(|| ConfigError::NoSuchKey(signing.clone()))?;
-            keys[..=index].rotate_right(1);
-        }
-        let mut keys = keys.into_iter();
-        let (kid, secret) = keys.next().ok_or(ConfigError::NoSecret)?;
-        let mut keyring = Keyring::new(kid, secret);
-        keys.try_for_each(|(kid, secret)| keyring.add(kid, secret))?;
-        Ok(keyring)
-    }
-
     /// Everything that is wrong, also in the files that are named. Starts and changes nothing.
     #[must_use]
     pub fn problems(&self) -> Vec<ConfigError> {
@@ -390,12 +268,6 @@ impl Settings {
             chain: tls.certificate.clone(),
             key: tls.key.clone(),
         })
-    }
-}
-
-impl std::fmt::Debug for EnvironmentSecret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("EnvironmentSecret(..)")
     }
 }
 

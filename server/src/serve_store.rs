@@ -3,42 +3,32 @@
 //! While an append is on its way to the disk nothing further is read from the client, so a client
 //! that sends faster than the disk writes waits in its own connection.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use sds_engine::{Change, ReplicaId, Version};
-use sds_sync::limits::{FRAME_BYTES_MAX, OPEN_SEATS_MAX, PROTOCOL_VERSION};
+use sds_engine::Change;
+use sds_sync::access::{Access, Scope};
+use sds_sync::limits::FRAME_BYTES_MAX;
 use sds_sync::transport::{FramePipe, FrameReceiver, FrameSender, Interest, Ready, StreamError};
 use sds_sync::{
-    ClientFrame, Refusal, RefusalCode, RelayFrame, ServingSession, StoreId, Token, memory_of,
+    ClientFrame, InFlight, Refusal, RefusalCode, RelayFrame, ServingSession, StoreId, Token,
+    memory_of,
 };
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+mod opening;
+
+pub(crate) use opening::OpenRequest;
+
 use crate::attendance::Attendance;
 use crate::connection::{Granted, Peer};
 use crate::log_writer::{self, Outcome};
-use crate::node::{DELETED, Node, stopped};
+use crate::node::{Node, stopped};
 use crate::relay::{Cursor, Next};
 use crate::rooms::Member;
-use crate::sessions::REVOKED;
 use crate::store_log::Author;
-use sds_sync::access::{Access, AccessError, Scope};
-
-/// How long to sleep at most before the clock is looked at again: clocks are set, machines
-/// suspended.
-const CLOCK_INTERVAL: Duration = Duration::from_secs(60);
-
-/// The first frame of a stream that opens a store.
-pub(crate) struct OpenRequest {
-    pub(crate) protocol: u16,
-    pub(crate) store: String,
-    pub(crate) token: Token,
-    pub(crate) version: bytes::Bytes,
-    /// The seats that the client asks about; none if it speaks a version without.
-    pub(crate) seats: Option<Vec<u64>>,
-}
+use opening::{Asked, admit, author_of, check_revocations, check_token, open_session};
 
 const STORAGE_FAILED: Refusal =
     Refusal::new(RefusalCode::StorageFailed, "the relay cannot read or write its file");
@@ -46,27 +36,6 @@ const SHUTTING_DOWN: Refusal =
     Refusal::new(RefusalCode::ShuttingDown, "the relay is about to stop; try again soon");
 /// When clients are to come back after a stop; they spread themselves over twice as long.
 const COME_BACK_AFTER: Duration = Duration::from_secs(2);
-const OTHER_SUBJECT: Refusal =
-    Refusal::new(RefusalCode::Forbidden, "the newer token is of another subject");
-const EXPIRED: Refusal = Refusal::new(RefusalCode::Unauthorized, "the token has expired");
-
-impl OpenRequest {
-    /// What `frame` asks for.
-    ///
-    /// # Errors
-    /// The frame, if it does not open a store.
-    pub(crate) fn of(frame: ClientFrame) -> Result<Self, ClientFrame> {
-        match frame {
-            ClientFrame::Open { protocol, store, token, version } => {
-                Ok(Self { protocol, store, token, version, seats: None })
-            }
-            ClientFrame::OpenSeated { protocol, store, token, version, seats } => {
-                Ok(Self { protocol, store, token, version, seats: Some(seats) })
-            }
-            other => Err(other),
-        }
-    }
-}
 
 /// Opens the store that the first frame of a stream asks for, or tells the client why not.
 pub(crate) async fn open_store(
@@ -101,7 +70,7 @@ pub(crate) async fn open_store(
     match open_session(peer, &store, &access, asked, &author, &member).await {
         Ok(session) => {
             let node = Arc::clone(&peer.node);
-            let (passes_over, pending) = (false, None);
+            let (passes_over, pending) = (false, InFlight::default());
             let mut service = Box::new(Service {
                 node,
                 store,
@@ -128,86 +97,6 @@ pub(crate) async fn open_store(
     }
 }
 
-/// Checks the request; says what it opens, what it allows, and what the client has.
-fn admit(node: &Node, request: &OpenRequest) -> Result<(StoreId, Access, Version), Refusal> {
-    if request.protocol > PROTOCOL_VERSION {
-        return Err(Refusal::new(RefusalCode::TooNew, "the protocol is newer than this relay"));
-    }
-    let malformed = |message| Refusal::new(RefusalCode::Malformed, message);
-    if request.protocol == 0 {
-        return Err(malformed("there is no protocol version 0"));
-    }
-    if request.seats.as_ref().is_some_and(|seats| seats.len() > OPEN_SEATS_MAX) {
-        return Err(malformed("too many seats"));
-    }
-    let access = check_token(node, &request.token, &request.store)?;
-    let store = StoreId::new(&request.store).map_err(|_| malformed("no valid store id"))?;
-    check_revocations(node, &access, &store)?;
-    let version = Version::decode(&request.version).map_err(|_| malformed("no valid version"))?;
-    Ok((store, access, version))
-}
-
-/// What the token allows with the store.
-fn check_token(node: &Node, token: &Token, store: &str) -> Result<Access, Refusal> {
-    node.gate.check(token, store, SystemTime::now()).map_err(|error| match error {
-        AccessError::Forbidden => {
-            Refusal::new(RefusalCode::Forbidden, "the token is for another store")
-        }
-        _ => Refusal::new(RefusalCode::Unauthorized, "the token is not accepted"),
-    })
-}
-
-fn check_revocations(node: &Node, access: &Access, store: &StoreId) -> Result<(), Refusal> {
-    if node.revocations.is_revoked(access, store.as_str()) { Err(REVOKED) } else { Ok(()) }
-}
-
-/// Whose changes those are that come on the stream.
-fn author_of(request: &OpenRequest, access: &Access) -> Author {
-    let seats = request.seats.iter().flatten().filter_map(|seat| ReplicaId::new(*seat));
-    let speaks_for_all = access.scope == Scope::Admin;
-    Author { subject: access.subject.clone(), seats: seats.collect(), speaks_for_all }
-}
-
-/// What a client has, and wants to know.
-struct Asked {
-    protocol: u16,
-    had: Version,
-    seats: Option<Vec<u64>>,
-}
-
-async fn open_session(
-    peer: &Peer,
-    store: &StoreId,
-    access: &Access,
-    Asked { protocol, had, seats }: Asked,
-    author: &Arc<Author>,
-    member: &Member,
-) -> Result<ServingSession<Cursor>, Refusal> {
-    let (id, known, author) = (store.clone(), had.clone(), Arc::clone(author));
-    let read = peer.node.read(move |log| {
-        if log.is_deleted(&id)? {
-            return Ok(None);
-        }
-        let (position, end) = log.position_for(&id, &known)?;
-        // What is said of the seats is never more than what is said to be here.
-        let tips = seats.map(|seats| log.tips(&id, &seats)).transpose()?;
-        let foreign = log.foreign(&id, &author)?;
-        Ok(Some((log.version(&id)?, tips, foreign, position, end)))
-    });
-    let read = read.await.ok_or(STORAGE_FAILED)?;
-    let (version, tips, foreign, position, end) = read.ok_or(DELETED)?;
-    member.note_end(end);
-    let (writable, cursor) = (access.may_write(), Cursor::new(had, position, end));
-    let mut session = ServingSession::new(protocol, &version, tips, writable, cursor);
-    if writable {
-        foreign.iter().for_each(|(replica, next)| session.handle_passed_over(*replica, *next));
-    }
-    Ok(session)
-}
-
-/// An append that waits for its turn or is on its way to the disk. `None` if the relay stops.
-type Append = Pin<Box<dyn Future<Output = Option<Outcome>> + Send>>;
-
 /// The loop's own.
 pub(crate) struct Service {
     node: Arc<Node>,
@@ -218,7 +107,8 @@ pub(crate) struct Service {
     session: ServingSession<Cursor>,
     member: Member,
     pipe: FramePipe<RelayFrame, ClientFrame>,
-    pending: Option<Append>,
+    /// An append that waits for its turn or is on its way to the disk. `None` if the relay stops.
+    pending: InFlight<Option<Outcome>>,
     /// None for a client of a version without.
     attendance: Option<Attendance>,
     granted: Granted,
@@ -249,9 +139,9 @@ impl Service {
             }
             match self.next_turn().await {
                 Turn::Stop => self.session.refuse_until(SHUTTING_DOWN, COME_BACK_AFTER),
-                Turn::Clock if self.access.expires <= SystemTime::now() => {
+                Turn::Clock if self.access.is_expired(SystemTime::now()) => {
                     has_access = false;
-                    self.session.refuse(EXPIRED);
+                    self.session.refuse(Refusal::EXPIRED);
                 }
                 Turn::Ended(why) => {
                     has_access = false;
@@ -270,10 +160,7 @@ impl Service {
                 // A client that has left reads nothing further; what it sent before is still taken.
                 Turn::Pipe(Ready::Room(false)) => {}
                 Turn::Pipe(Ready::Received(received)) => self.handle_received(received),
-                Turn::Appended(outcome) => {
-                    self.pending = None;
-                    self.handle_outcome(outcome);
-                }
+                Turn::Appended(outcome) => self.handle_outcome(outcome),
             }
         }
         // The others hear of it at once, whatever is still to be done here.
@@ -294,16 +181,10 @@ impl Service {
         let interest = Interest {
             in_room: self.session.has_transmit()
                 || self.attendance.as_ref().is_some_and(Attendance::has_frame),
-            in_frames: self.pending.is_none() && self.session.wants_frames(),
+            in_frames: self.pending.is_idle() && self.session.wants_frames(),
         };
-        let left = self.access.expires.duration_since(SystemTime::now()).unwrap_or_default();
-        let is_reading = self.pending.is_none() && self.session.wants_log().is_some();
-        let appended = async {
-            match &mut self.pending {
-                Some(append) => append.await,
-                None => std::future::pending().await,
-            }
-        };
+        let next_look = self.access.next_look(SystemTime::now());
+        let is_reading = self.pending.is_idle() && self.session.wants_log().is_some();
         let others = async {
             match &mut self.attendance {
                 Some(attendance) => attendance.wait().await,
@@ -314,24 +195,28 @@ impl Service {
             () = stopped(&mut self.stop) => Turn::Stop,
             why = self.granted.ended() => Turn::Ended(why),
             () = others => Turn::Others,
-            () = sleep(left.min(CLOCK_INTERVAL)) => Turn::Clock,
+            () = sleep(next_look) => Turn::Clock,
             ready = self.pipe.ready(interest) => Turn::Pipe(ready),
-            outcome = appended => Turn::Appended(outcome),
+            outcome = self.pending.outcome() => Turn::Appended(outcome),
             () = self.member.changed(), if is_reading => Turn::More,
         }
     }
 
     /// Hands over what has come in; all that has arrived goes into one append.
     fn append_what_came(&mut self) {
-        if self.pending.is_some() {
+        if !self.pending.is_idle() {
             return;
         }
         while self.session.wants_frames() {
             let Some(received) = self.pipe.next_arrived() else { break };
             self.handle_received(received);
         }
+        self.begin_append();
+    }
+
+    fn begin_append(&mut self) {
         if let Some(changes) = self.session.poll_append() {
-            self.pending = Some(self.append(changes));
+            self.pending.begin(self.append(changes));
         }
     }
 
@@ -353,8 +238,7 @@ impl Service {
             Err(StreamError::Frame(error)) => {
                 self.node.note_malformed(&error);
                 tracing::info!(store = %self.store, %error, "malformed frame");
-                let message = "a frame is not well formed, or too large";
-                self.session.refuse(Refusal::new(RefusalCode::Malformed, message));
+                self.session.refuse(Refusal::MALFORMED_FRAME);
             }
             // Nobody is there any more to be told.
             Err(_) => self.session.handle_frame(ClientFrame::Bye),
@@ -380,21 +264,21 @@ impl Service {
                     Err(refusal) => self.session.refuse(refusal),
                 }
             }
-            Ok(_) => self.session.refuse(OTHER_SUBJECT),
+            Ok(_) => self.session.refuse(Refusal::OTHER_SUBJECT),
             Err(refusal) => self.session.refuse(refusal),
         }
     }
 
     fn tell_access(&mut self) {
         let own = self.attendance.as_ref().map(Attendance::own);
-        let left = self.access.expires.duration_since(SystemTime::now()).unwrap_or_default();
+        let left = self.access.left(SystemTime::now());
         self.session.set_access(own, self.access.may_write(), left);
     }
 
     /// Reads on in the log until the client has something to be sent, or has everything. What became of
     /// its own changes has to be known first: those that were passed over it may get from elsewhere.
     async fn read_log(&mut self) {
-        if self.pending.is_some() {
+        if !self.pending.is_idle() {
             return;
         }
         while let Some(cursor) = self.session.wants_log() {
@@ -423,26 +307,25 @@ impl Service {
 
     /// Appends the client's last changes, so that a goodbye right after them loses none.
     async fn settle(&mut self) {
-        if let Some(append) = self.pending.take() {
-            let outcome = append.await;
+        if let Some(outcome) = self.pending.settle().await {
             self.handle_outcome(outcome);
         }
-        if let Some(changes) = self.session.poll_append() {
-            let outcome = self.append(changes).await;
+        self.begin_append();
+        if let Some(outcome) = self.pending.settle().await {
             self.handle_outcome(outcome);
         }
     }
 
     /// Hands changes to the writer when it is their turn.
-    fn append(&self, changes: Vec<Change>) -> Append {
+    fn append(&self, changes: Vec<Change>) -> impl Future<Output = Option<Outcome>> + Send + use<> {
         let turn = self.member.turn(changes.iter().map(memory_of).sum());
         let (store, author) = (self.store.clone(), Arc::clone(&self.author));
         let work = log_writer::Append { store, author, changes, skips_lacking: self.passes_over };
         let writer = self.node.writer.clone();
-        Box::pin(async move {
+        async move {
             let _turn = turn.await;
             writer.append(work).await.ok()
-        })
+        }
     }
 
     fn handle_outcome(&mut self, outcome: Option<Outcome>) {

@@ -1,47 +1,39 @@
 //! What an operator asks of a running relay over HTTP, and what nobody can do to that listener.
 
-mod support;
+mod support {
+    pub(crate) mod admin;
+    pub(crate) mod common;
+    #[expect(dead_code, reason = "whoever is present has a note")]
+    pub(crate) mod engines;
+    pub(crate) mod relay;
+    #[expect(dead_code, reason = "nobody writes by hand")]
+    pub(crate) mod stream;
+    #[expect(dead_code, reason = "nobody looks at labels")]
+    pub(crate) mod watching;
+}
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use sds_engine::Version;
 use sds_server::limits::{
     ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_BYTES_MAX, ADMIN_HEAD_TIME, ADMIN_PAGE_MAX, Limit,
 };
 use sds_server::store_log::StoreQuota;
-use sds_server::{Grant, Relay, RelayConfig, Scope, StoreSet, mint};
-use sds_sync::transport::{self, FrameReceiver};
+use sds_server::{Relay, RelayConfig, StoreSet};
 use sds_sync::{
-    ClientFrame, ConnectionState, LocalStore, RefusalCode, RelayFrame, SyncEngine, SyncStatus,
-    Token, Trust,
+    ClientFrame, ConnectionState, RefusalCode, RelayFrame, SyncEngine, SyncStatus, Token,
 };
 use serde_json::{Value, json};
-use support::http::{Answer, ask, ask_as, send};
-use support::{PATIENCE, add_item, connect, engine, folder, id, secret, synced, until, writer};
+use support::admin::{Answer, admin_of, ask, ask_as, operator, relay, relay_of, send};
+use support::common::{PATIENCE, folder, id, secret};
+use support::engines::{add_item, connect, engine, engine_of, synced, writer};
+use support::stream::{Stream, client};
+use support::watching::until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-
-async fn relay(folder: &Path) -> (Relay, SocketAddr) {
-    let admin = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
-    let config = RelayConfig { admin, ..RelayConfig::new(secret(), folder) };
-    let relay = Relay::start(config).await.unwrap();
-    let address = relay.admin_addr().unwrap();
-    (relay, address)
-}
-
-fn admin_of(stores: StoreSet) -> Token {
-    let (subject, lifetime) = ("boss".to_owned(), Duration::from_secs(3_600));
-    let grant = Grant { stores, subject, scope: Scope::Admin, lifetime, issuer: None };
-    mint(&secret(), &grant, SystemTime::now()).unwrap()
-}
-
-fn operator() -> Token {
-    admin_of(StoreSet::all())
-}
 
 async fn get(address: SocketAddr, path: &str, token: &Token) -> Value {
     let answer = ask(address, ("GET", path), token, "").await;
@@ -66,8 +58,12 @@ async fn refused_for_good(engine: &SyncEngine, code: RefusalCode) {
     until(engine, refused).await;
 }
 
-async fn next(frames: &mut FrameReceiver) -> Option<RelayFrame> {
-    timeout(PATIENCE, frames.next()).await.expect("an answer in time").unwrap()
+/// `engine`, connected, with a note that the relay has.
+async fn noted(engine: SyncEngine, relay: &Relay, token: Token) -> SyncEngine {
+    connect(&engine, relay.url(), token);
+    add_item(&engine, "note");
+    synced(&engine).await;
+    engine
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -108,7 +104,7 @@ async fn whether_the_relay_is_well_can_be_asked_by_anybody_and_nothing_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_being_asked_for_there_is_no_admin_listener() {
     let folder = folder();
-    let relay = Relay::start(RelayConfig::new(secret(), folder.path())).await.unwrap();
+    let relay = support::relay::relay(folder.path()).await;
     assert_eq!(relay.admin_addr(), None);
     relay.stop().await;
 }
@@ -117,17 +113,13 @@ async fn without_being_asked_for_there_is_no_admin_listener() {
 async fn who_is_here_is_told_and_can_be_cut_off() {
     let (data, store) = (folder(), folder());
     let (relay, address) = relay(data.path()).await;
-    let desk = engine(store.path());
-    connect(&desk, &relay, writer("desk"));
-    add_item(&desk, "note");
-    synced(&desk).await;
-    let phone = transport::connect(&relay.url(), &Trust::of(&relay.url())).await.unwrap();
-    let (mut sender, mut phone_hears) = phone.open_stream().await.unwrap();
+    let desk = noted(engine(store.path()), &relay, writer("desk")).await;
+    let connection = client(&relay).await;
     let (store, token) = ("s".to_owned(), writer("phone"));
     let version = Version::new().encode().into();
-    sender.send(&ClientFrame::Open { protocol: 1, store, token, version }).await.unwrap();
-    assert!(matches!(next(&mut phone_hears).await, Some(RelayFrame::Opened { .. })));
-    assert!(matches!(next(&mut phone_hears).await, Some(RelayFrame::Changes { .. })));
+    let open = ClientFrame::Open { protocol: 1, store, token, version };
+    let mut phone = Stream::opened(&connection, open).await;
+    assert!(matches!(phone.next().await, RelayFrame::Changes { .. }));
     let sessions = get(address, "/api/sessions", &operator()).await;
     let rows = sessions["sessions"].as_array().unwrap();
     let subjects: BTreeSet<_> = rows.iter().map(|row| row["subject"].as_str().unwrap()).collect();
@@ -161,10 +153,7 @@ async fn who_is_here_is_told_and_can_be_cut_off() {
     assert_eq!(none.json(), json!({"ended": 0}));
     let answer = post(address, "/api/kick", &json!({"subject": "phone"})).await;
     assert_eq!(answer.json(), json!({"ended": 1}), "{answer:?}");
-    let told = next(&mut phone_hears).await;
-    let busy = RefusalCode::Busy.number();
-    assert!(matches!(told, Some(RelayFrame::Refused { code, .. }) if code == busy), "{told:?}");
-    assert_eq!(next(&mut phone_hears).await, None);
+    assert_eq!(phone.refusal().await, Some(RefusalCode::Busy));
     assert!(matches!(desk.status().connection, ConnectionState::Connected { .. }));
 
     let of_desk = get(address, "/api/sessions?subject=desk", &operator()).await;
@@ -190,14 +179,9 @@ async fn who_is_here_is_told_and_can_be_cut_off() {
 async fn stores_are_listed_with_what_they_take_and_can_be_deleted() {
     let (data, one, two) = (folder(), folder(), folder());
     let (relay, address) = relay(data.path()).await;
-    let desk = engine(one.path());
-    connect(&desk, &relay, writer("desk"));
-    add_item(&desk, "note");
-    synced(&desk).await;
-    let slashed = SyncEngine::start(LocalStore::open_or_create(two.path(), &id("a/b c")).unwrap());
-    connect(&slashed, &relay, admin_of(id("a/b c").into()));
-    add_item(&slashed, "note");
-    synced(&slashed).await;
+    let desk = noted(engine(one.path()), &relay, writer("desk")).await;
+    let slashed = engine_of(two.path(), "a/b c");
+    let slashed = noted(slashed, &relay, admin_of(id("a/b c").into())).await;
 
     let stores = get(address, "/api/stores", &operator()).await;
     let ids: Vec<_> =
@@ -227,7 +211,7 @@ async fn stores_are_listed_with_what_they_take_and_can_be_deleted() {
     let undelete = ("DELETE", "/api/stores/s/tombstone");
     assert_eq!(ask(address, undelete, &own, "").await.status, 403);
     assert_eq!(ask(address, undelete, &operator(), "").await.json(), json!({"undeleted": true}));
-    connect(&desk, &relay, writer("desk"));
+    connect(&desk, relay.url(), writer("desk"));
     synced(&desk).await;
     for engine in [desk, slashed] {
         engine.stop().await.unwrap();
@@ -240,11 +224,9 @@ async fn stores_are_listed_with_what_they_take_and_can_be_deleted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn deleted_stores_are_bounded_for_each_admin_and_in_all() {
     let folder = folder();
-    let admin = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
-    let mut config = RelayConfig { admin, ..RelayConfig::new(secret(), folder.path()) };
+    let mut config = RelayConfig::new(secret(), folder.path());
     (config.limits.tombstones_per_admin, config.limits.tombstones) = (2, 3);
-    let relay = Relay::start(config).await.unwrap();
-    let address = relay.admin_addr().unwrap();
+    let (relay, address) = relay_of(config).await;
     let begin = |store: &str| {
         let number = relay.log().number_for(&id(store), "ann", StoreQuota::UNLIMITED);
         number.unwrap().unwrap();
@@ -274,10 +256,7 @@ async fn deleted_stores_are_bounded_for_each_admin_and_in_all() {
 async fn a_backup_is_made_while_the_relay_runs() {
     let (data, store) = (folder(), folder());
     let (relay, address) = relay(data.path()).await;
-    let desk = engine(store.path());
-    connect(&desk, &relay, writer("desk"));
-    add_item(&desk, "note");
-    synced(&desk).await;
+    let desk = noted(engine(store.path()), &relay, writer("desk")).await;
     assert_eq!(get(address, "/api/backup", &operator()).await, json!({"backup": null}));
     let forbidden = ask(address, ("POST", "/api/backup"), &admin_of(id("s").into()), "").await;
     assert_eq!(forbidden.status, 403);
@@ -319,10 +298,7 @@ async fn a_relay_that_is_asked_to_drain_says_so() {
 async fn whatever_the_description_names_answers_as_it_says() {
     let (data, store) = (folder(), folder());
     let (relay, address) = relay(data.path()).await;
-    let desk = engine(store.path());
-    connect(&desk, &relay, writer("desk"));
-    add_item(&desk, "note");
-    synced(&desk).await;
+    let desk = noted(engine(store.path()), &relay, writer("desk")).await;
     let description = plain(address, "/api/openapi.json").await.json();
     assert_eq!(description["openapi"], "3.1.0");
     let mut asked = 0;

@@ -1,48 +1,36 @@
 //! Tokens over HTTP: who gets which, and taking them back while they are in use.
 
-mod support;
+mod support {
+    pub(crate) mod admin;
+    pub(crate) mod common;
+    #[expect(dead_code, reason = "nobody edits")]
+    pub(crate) mod engines;
+    #[expect(dead_code, reason = "nobody writes")]
+    pub(crate) mod stream;
+    #[expect(dead_code, reason = "nobody looks at labels")]
+    pub(crate) mod watching;
+}
 
-use std::net::SocketAddr;
-use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sds_server::{Grant, KeyId, Keyring, Relay, RelayConfig, Scope, Secret, StoreSet, mint};
 use sds_sync::access::{Gate, TokenId};
-use sds_sync::transport::connect;
-use sds_sync::{ClientFrame, ConnectionState, RefusalCode, RelayFrame, Token, Trust};
+use sds_sync::{ClientFrame, ConnectionState, RefusalCode, RelayFrame, Token};
 use serde_json::{Value, json};
-use support::http::{Answer, ask, ask_as};
-use support::{PATIENCE, engine, folder, id, secret, synced, token_of, until, writer};
+use support::admin::{Answer, admin_of, ask, ask_as, operator, relay, relay_of};
+use support::common::{PATIENCE, folder, grant, id, secret, sign, token};
+use support::engines::{present, writer};
+use support::stream::{Stream, client};
+use support::watching::until;
 use tokio::time::timeout;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const TOKEN: (&str, &str) = ("POST", "/api/token");
 const REVOKE: (&str, &str) = ("POST", "/api/revoke");
 
-async fn relay_of(config: RelayConfig) -> (Relay, SocketAddr) {
-    let admin = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
-    let relay = Relay::start(RelayConfig { admin, ..config }).await.unwrap();
-    let address = relay.admin_addr().unwrap();
-    (relay, address)
-}
-
-async fn relay(folder: &Path) -> (Relay, SocketAddr) {
-    relay_of(RelayConfig::new(secret(), folder)).await
-}
-
-fn token_for(stores: StoreSet, scope: Scope, lifetime: Duration) -> Token {
-    let grant = Grant { stores, subject: "boss".to_owned(), scope, lifetime, issuer: None };
-    mint(&secret(), &grant, SystemTime::now()).unwrap()
-}
-
 /// An admin of the store `s`.
 fn admin() -> Token {
-    token_for(id("s").into(), Scope::Admin, 90 * 24 * HOUR)
-}
-
-/// An admin of the relay.
-fn operator() -> Token {
-    token_for(StoreSet::all(), Scope::Admin, 90 * 24 * HOUR)
+    admin_of(id("s").into())
 }
 
 fn claims(answer: &Answer) -> sds_sync::access::Access {
@@ -59,13 +47,7 @@ async fn who_may_not_have_a_token_is_told_why() {
     let bearer = |token: &Token| format!("Bearer {}", token.reveal());
     let good = r#"{"sub":"desk","scope":"read"}"#;
     let other = Secret::new(&"x".repeat(32)).unwrap();
-    let grant = Grant {
-        stores: id("s").into(),
-        subject: "boss".to_owned(),
-        scope: Scope::Admin,
-        lifetime: HOUR,
-        issuer: None,
-    };
+    let grant = grant("s", "boss", Scope::Admin);
     let foreign = mint(&other, &grant, SystemTime::now()).unwrap();
     let expired = mint(&secret(), &grant, SystemTime::now() - 2 * HOUR).unwrap();
     let cases = [
@@ -76,11 +58,13 @@ async fn who_may_not_have_a_token_is_told_why() {
         (Some(bearer(&foreign)), 401, "invalid token"),
         (Some(bearer(&expired)), 401, "invalid token"),
         (Some(bearer(&writer("desk"))), 403, "admin scope required"),
-        (Some(bearer(&token_of("desk", Scope::Read, HOUR))), 403, "admin scope required"),
+        (Some(bearer(&token("s", "desk", Scope::Read))), 403, "admin scope required"),
     ];
     for (authorization, status, error) in cases {
         let answer = ask_as(address, TOKEN, authorization.as_deref(), good).await;
         assert_eq!((answer.status, &*answer.error()), (status, error), "{authorization:?}");
+        let says_how = answer.head.contains("www-authenticate: Bearer");
+        assert_eq!(says_how, status == 401, "{}", answer.head);
         // Who may not ask is told so before anything is said of the question.
         let answer = ask_as(address, TOKEN, authorization.as_deref(), "{").await;
         assert_eq!(answer.status, status);
@@ -158,14 +142,8 @@ async fn a_token_is_for_the_same_store_and_what_was_asked_for() {
     };
     let (relay, address) = relay_of(config).await;
     let issuer = || Some("home".to_owned());
-    let grant = Grant {
-        stores: id("s").into(),
-        subject: "boss".to_owned(),
-        scope: Scope::Admin,
-        lifetime: 90 * 24 * HOUR,
-        issuer: issuer(),
-    };
-    let admin = mint(&secret(), &grant, SystemTime::now()).unwrap();
+    let lifetime = 90 * 24 * HOUR;
+    let admin = sign(&Grant { lifetime, issuer: issuer(), ..grant("s", "boss", Scope::Admin) });
     let rows = [
         (r#"{"sub":"desk","scope":"read"}"#, Scope::Read, 24 * HOUR),
         (r#"{"sub":"desk","scope":"write","exp":null}"#, Scope::Write, 24 * HOUR),
@@ -213,12 +191,12 @@ async fn no_token_has_more_rights_than_the_one_that_asks_for_it() {
         (&["a", "b"], &["a", "b", "c"], 403),
     ];
     for (own, asked, status) in rows {
-        let admin = token_for(StoreSet::parse(own).unwrap(), Scope::Admin, 48 * HOUR);
+        let admin = admin_of(StoreSet::parse(own).unwrap());
         let answer = ask(address, TOKEN, &admin, &body(asked)).await;
         assert_eq!(answer.status, status, "{own:?} {asked:?} {answer:?}");
     }
     // Without a wish it ends with the one that asks for it, at the latest.
-    let brief = token_for(id("s").into(), Scope::Admin, HOUR);
+    let brief = token("s", "boss", Scope::Admin);
     let access = claims(&ask(address, TOKEN, &brief, r#"{"sub":"desk","scope":"read"}"#).await);
     assert!(access.expires <= SystemTime::now() + HOUR);
     assert!(access.expires >= SystemTime::now() + HOUR - Duration::from_secs(60));
@@ -231,11 +209,8 @@ async fn a_revoked_token_ends_its_sessions_at_once_and_opens_none_also_after_a_r
     let (relay, address) = relay(data.path()).await;
     let answer = ask(address, TOKEN, &admin(), r#"{"sub":"desk","scope":"write"}"#).await;
     let token = Token::from(answer.json()["token"].as_str().unwrap().to_owned());
-    let (desk, phone) = (engine(store.path()), engine(other.path()));
-    support::connect(&desk, &relay, token.clone());
-    support::connect(&phone, &relay, writer("phone"));
-    synced(&desk).await;
-    synced(&phone).await;
+    let desk = present(store.path(), relay.url(), token.clone()).await;
+    let phone = present(other.path(), relay.url(), writer("phone")).await;
     let body = json!({ "token": token.reveal() }).to_string();
     let answer = ask(address, REVOKE, &admin(), &body).await;
     assert_eq!((answer.status, answer.json()), (200, json!({"revoked": true, "ended": 1})));
@@ -244,7 +219,7 @@ async fn a_revoked_token_ends_its_sessions_at_once_and_opens_none_also_after_a_r
     let again = ask(address, REVOKE, &admin(), &body).await;
     assert_eq!(again.json()["ended"], 0);
     relay.stop().await;
-    let (relay, _) = self::relay(data.path()).await;
+    let (relay, _) = support::admin::relay(data.path()).await;
     assert_eq!(open(&relay, &token).await, Some(RefusalCode::Unauthorized));
     assert_eq!(open(&relay, &writer("desk")).await, None, "another token of the same subject");
     relay.stop().await;
@@ -261,31 +236,19 @@ fn is_unauthorized(connection: &ConnectionState) -> bool {
 async fn with_the_token_the_blobs_are_out_of_reach_too() {
     let folder = folder();
     let (relay, address) = relay(folder.path()).await;
-    let connection = connect(&relay.url(), &Trust::of(&relay.url())).await.unwrap();
-    let (mut sender, mut receiver) = connection.open_stream().await.unwrap();
-    let version = sds_engine::Version::new().encode().into();
-    let (store, token) = ("s".to_owned(), writer("desk"));
-    sender.send(&ClientFrame::Open { protocol: 1, store, token, version }).await.unwrap();
-    let opened = timeout(PATIENCE, receiver.next()).await.unwrap();
-    assert!(matches!(opened, Ok(Some(RelayFrame::Opened { .. }))));
+    let connection = client(&relay).await;
+    let mut desk = Stream::opened(&connection, open_frame(writer("desk"))).await;
     let blob = async || {
-        let (mut sender, mut receiver) = connection.open_stream().await.unwrap();
         let get = ClientFrame::GetBlob { store: "s".to_owned(), hash: [7; 32] };
-        sender.send(&get).await.unwrap();
-        timeout(PATIENCE, receiver.next::<RelayFrame>()).await.unwrap().unwrap().unwrap()
+        Stream::begin(&connection, get).await
     };
-    assert_eq!(blob().await, RelayFrame::BlobMissing);
+    assert_eq!(blob().await.next().await, RelayFrame::BlobMissing);
     let body = json!({"sub": "desk"}).to_string();
     assert_eq!(ask(address, REVOKE, &admin(), &body).await.json()["ended"], 1);
-    let told = timeout(PATIENCE, receiver.next()).await.unwrap().unwrap().unwrap();
-    let unauthorized = RefusalCode::Unauthorized.number();
-    assert!(matches!(told, RelayFrame::Refused { code, .. } if code == unauthorized), "{told:?}");
+    let unauthorized = Some(RefusalCode::Unauthorized);
+    assert_eq!(desk.refusal().await, unauthorized);
     // The stream is still open on this side.
-    let refused = blob().await;
-    assert!(
-        matches!(refused, RelayFrame::Refused { code, .. } if code == unauthorized),
-        "{refused:?}"
-    );
+    assert_eq!(blob().await.refusal().await, unauthorized);
     relay.stop().await;
 }
 
@@ -295,14 +258,13 @@ async fn with_the_token_the_blobs_are_out_of_reach_too() {
 async fn who_opens_while_their_token_is_revoked_does_not_stay() {
     let folder = folder();
     let (relay, address) = relay(folder.path()).await;
-    let connection = connect(&relay.url(), &Trust::of(&relay.url())).await.unwrap();
+    let connection = client(&relay).await;
     let mut streams = Vec::new();
     for round in 0..30 {
         let subject = format!("desk {round}");
-        let token = token_of(&subject, Scope::Write, HOUR);
+        let token = writer(&subject);
         let (mut sender, mut receiver) = connection.open_stream().await.unwrap();
-        let version = sds_engine::Version::new().encode().into();
-        let open = ClientFrame::Open { protocol: 1, store: "s".to_owned(), token, version };
+        let open = open_frame(token);
         let body = json!({ "sub": subject }).to_string();
         let admin = operator();
         let revoke = async {
@@ -324,17 +286,16 @@ async fn who_opens_while_their_token_is_revoked_does_not_stay() {
     relay.stop().await;
 }
 
+/// Asks for the store `s`.
+fn open_frame(token: Token) -> ClientFrame {
+    let version = sds_engine::Version::new().encode().into();
+    ClientFrame::Open { protocol: 1, store: "s".to_owned(), token, version }
+}
+
 /// Opens the store `s`; why it was refused, if it was.
 async fn open(relay: &Relay, token: &Token) -> Option<RefusalCode> {
-    let connection = connect(&relay.url(), &Trust::of(&relay.url())).await.unwrap();
-    let (mut sender, mut receiver) = connection.open_stream().await.unwrap();
-    let (store, token) = ("s".to_owned(), token.clone());
-    let version = sds_engine::Version::new().encode().into();
-    sender.send(&ClientFrame::Open { protocol: 1, store, token, version }).await.unwrap();
-    match timeout(PATIENCE, receiver.next()).await.unwrap().unwrap().unwrap() {
-        RelayFrame::Refused { code, .. } => Some(RefusalCode::from_number(code)),
-        _ => None,
-    }
+    let connection = client(relay).await;
+    Stream::begin(&connection, open_frame(token.clone())).await.refusal().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -344,20 +305,15 @@ async fn tokens_are_revoked_by_name_by_subject_and_by_secret_within_the_rights_o
     let mut keys = Keyring::new(Some(key), new_secret);
     keys.add(None, secret()).unwrap();
     let signed = |subject: &str, store: &str, at: SystemTime| {
-        let grant = Grant {
-            stores: id(store).into(),
-            subject: subject.to_owned(),
-            scope: Scope::Write,
-            lifetime: 48 * HOUR,
-            issuer: None,
-        };
+        let lifetime = 48 * HOUR;
+        let grant = Grant { lifetime, ..grant(store, subject, Scope::Write) };
         let name = TokenId::random();
         (keys.mint(&grant, &name, at).unwrap(), name.as_str().to_owned())
     };
     let now = SystemTime::now();
     let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let other_admin = token("t", "boss", Scope::Admin);
     let (token, name) = signed("desk", "s", now - HOUR);
-    let other_admin = token_for(id("t").into(), Scope::Admin, HOUR);
     let rows: [(Value, &Token, u16, Option<RefusalCode>); 14] = [
         (json!({"jti": name}), &admin(), 200, Some(RefusalCode::Unauthorized)),
         (json!({"jti": name}), &operator(), 200, Some(RefusalCode::Unauthorized)),
@@ -423,13 +379,13 @@ async fn revocations_are_listed_and_lifted_within_the_rights_of_who_asks() {
     let lift = async |who: &Token, path: &str| ask(address, ("DELETE", path), who, "").await.status;
     assert_eq!(open(&relay, &desk).await, Some(RefusalCode::Unauthorized));
     assert_eq!(lift(&admin(), &path_of("phone")).await, 404, "an operator's");
-    assert_eq!(lift(&token_for(id("t").into(), Scope::Admin, HOUR), &path_of("desk")).await, 404);
+    assert_eq!(lift(&token("t", "boss", Scope::Admin), &path_of("desk")).await, 404);
     assert_eq!(lift(&admin(), &path_of("desk")).await, 200);
     assert_eq!(lift(&admin(), &path_of("desk")).await, 404, "it is lifted");
     assert_eq!(open(&relay, &desk).await, None);
     assert_eq!(lift(&operator(), &path_of("phone")).await, 200);
     relay.stop().await;
-    let (relay, address) = self::relay(folder.path()).await;
+    let (relay, address) = support::admin::relay(folder.path()).await;
     assert_eq!(open(&relay, &phone).await, None, "also after a restart");
     let left = ask(address, ("GET", "/api/revocations"), &operator(), "").await.json();
     assert_eq!(left["revocations"].as_array().unwrap().len(), 1);

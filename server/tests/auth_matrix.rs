@@ -1,7 +1,12 @@
 //! Who may do what, row by row, over real QUIC: which tokens open which stores, and what each scope
 //! allows then. What happens to tokens while they are in use is in `terms` and `admin_tokens`.
 
-mod support;
+mod support {
+    #[expect(dead_code, reason = "only tokens are asked for")]
+    pub(crate) mod admin;
+    pub(crate) mod common;
+    pub(crate) mod stream;
+}
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -9,18 +14,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
-use sds_engine::{Change, Op, Patch, ReplicaId, Version};
+use sds_engine::{Change, Patch, Version};
 use sds_server::{KeyId, Keyring, Relay, RelayConfig, Scope, Secret};
 use sds_sync::presence::PresenceState;
-use sds_sync::transport::{Connection, FrameReceiver, FrameSender, connect};
-use sds_sync::{ClientFrame, RefusalCode, RelayFrame, Token, Trust};
+use sds_sync::transport::Connection;
+use sds_sync::{ClientFrame, RefusalCode, RelayFrame, Token};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use support::http::ask;
-use support::{PATIENCE, folder, secret, token_of};
+use support::admin::{ask, relay_of};
+use support::common::{self, SECRET, folder, secret};
+use support::stream::{Stream, change, client};
 use tokio::time::timeout;
 
-const SECRET: &str = "a secret of more than thirty-two characters";
 const OTHER: &str = "another secret of more than thirty-two characters";
 /// The first version with presence, and the last that opens without seats being asked about.
 const PROTOCOL: u16 = 3;
@@ -56,77 +61,32 @@ fn named(kid: &str, secret: &str) -> String {
 async fn relay(folder: &Path, issuer: Option<&str>) -> (Relay, SocketAddr) {
     let mut keys = Keyring::from(secret());
     keys.add(Some(KeyId::new("next").unwrap()), Secret::new(OTHER).unwrap()).unwrap();
-    let config = RelayConfig {
-        issuer: issuer.map(str::to_owned),
-        admin: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
-        ..RelayConfig::new(keys, folder)
-    };
-    let relay = Relay::start(config).await.unwrap();
-    let address = relay.admin_addr().unwrap();
-    (relay, address)
-}
-
-struct Stream {
-    sender: FrameSender,
-    receiver: FrameReceiver,
+    let config =
+        RelayConfig { issuer: issuer.map(str::to_owned), ..RelayConfig::new(keys, folder) };
+    relay_of(config).await
 }
 
 impl Stream {
-    async fn begin(connection: &Connection, first: ClientFrame) -> Self {
-        let (mut sender, receiver) = connection.open_stream().await.unwrap();
-        sender.send(&first).await.unwrap();
-        Self { sender, receiver }
-    }
-
-    /// Opens a store; the answer is still to be read.
-    async fn open(connection: &Connection, store: &str, token: &str) -> Self {
-        let (store, token) = (store.to_owned(), Token::from(token.to_owned()));
-        let version = Version::new().encode().into();
-        let open = ClientFrame::Open { protocol: PROTOCOL, store, token, version };
-        Self::begin(connection, open).await
-    }
-
-    async fn opened(connection: &Connection, store: &str, token: &str) -> Self {
-        let mut stream = Self::open(connection, store, token).await;
-        assert!(matches!(stream.next().await, RelayFrame::Opened { .. }));
-        stream
-    }
-
-    async fn next(&mut self) -> RelayFrame {
-        let next = timeout(PATIENCE, self.receiver.next()).await.expect("an answer in time");
-        next.unwrap().expect("a frame before the end")
-    }
-
-    /// Why the relay ends the stream, if it does.
-    async fn refusal(&mut self) -> Option<RefusalCode> {
-        match self.next().await {
-            RelayFrame::Refused { code, .. } => Some(RefusalCode::from_number(code)),
-            _ => None,
-        }
+    /// Asks for a store; the answer is still to be read.
+    async fn ask(connection: &Connection, store: &str, token: &str) -> Self {
+        Self::begin(connection, open(store, token)).await
     }
 }
 
-async fn client(relay: &Relay) -> Connection {
-    connect(&relay.url(), &Trust::of(&relay.url())).await.unwrap()
-}
-
-fn change(author: u64) -> Change {
-    let author = ReplicaId::new(author).unwrap();
-    Change::new(author, 0, Vec::new(), &[Op::Skip { count: 1 }]).unwrap()
-}
-
-fn changes(change: &Change) -> ClientFrame {
-    ClientFrame::Changes { patch: Patch::new(vec![change.clone()]).encode().into() }
+fn open(store: &str, token: &str) -> ClientFrame {
+    let (store, token) = (store.to_owned(), Token::from(token.to_owned()));
+    let version = Version::new().encode().into();
+    ClientFrame::Open { protocol: PROTOCOL, store, token, version }
 }
 
 type Row = (&'static str, String, Option<RefusalCode>);
 
 async fn check(relay: &Relay, rows: Vec<Row>) {
     let connection = client(relay).await;
-    let open = token(&json!({"iss": "home"}));
-    let _keeps_the_connection = Stream::open(&connection, "s", &open).await;
+    let good = token(&json!({"iss": "home"}));
+    let _keeps_the_connection = Stream::ask(&connection, "s", &good).await;
     for (what, token, expected) in rows {
-        let refusal = Stream::open(&connection, "s", &token).await.refusal().await;
+        let refusal = Stream::ask(&connection, "s", &token).await.refusal().await;
         assert_eq!(refusal, expected, "{what}");
     }
 }
@@ -233,15 +193,15 @@ async fn each_scope_allows_what_the_one_before_it_does_and_more() {
     for rights in rows {
         let folder = folder();
         let (relay, address) = relay(folder.path(), None).await;
-        let minted = token_of("desk", rights.scope, Duration::from_secs(3_600));
+        let minted = common::token("s", "desk", rights.scope);
         let (own, other) = (minted.reveal(), token(&json!({"sub": "phone"})));
         let (mine, theirs) = (client(&relay).await, client(&relay).await);
-        let mut desk = Stream::opened(&mine, "s", own).await;
-        let mut phone = Stream::opened(&theirs, "s", &other).await;
-        let mut apart = Stream::opened(&theirs, "t", &token(&json!({"aud": "t"}))).await;
+        let mut desk = Stream::opened(&mine, open("s", own)).await;
+        let mut phone = Stream::opened(&theirs, open("s", &other)).await;
+        let mut apart = Stream::opened(&theirs, open("t", &token(&json!({"aud": "t"})))).await;
 
-        let first = change(1);
-        phone.sender.send(&changes(&first)).await.unwrap();
+        let first = change(1, 0);
+        phone.send(std::slice::from_ref(&first)).await;
         assert!(matches!(phone.next().await, RelayFrame::Stored { .. }));
         assert_eq!(received(&mut desk).await, vec![first.clone()], "{:?}", rights.scope);
 
@@ -266,14 +226,14 @@ async fn each_scope_allows_what_the_one_before_it_does_and_more() {
         let answer = ask(address, ("POST", "/api/token"), &minted, body).await;
         assert_eq!(answer.status, rights.minting, "{:?}", rights.scope);
 
-        let second = change(2);
-        desk.sender.send(&changes(&second)).await.unwrap();
+        let second = change(2, 0);
+        desk.send(std::slice::from_ref(&second)).await;
         assert_eq!(desk.refusal().await, rights.writing, "{:?}", rights.scope);
         if rights.writing.is_none() {
             assert_eq!(received(&mut phone).await, vec![second]);
         }
         // A reader that comes again is told what it lacks, from what it says that it has.
-        let mut again = Stream::opened(&mine, "s", own).await;
+        let mut again = Stream::opened(&mine, open("s", own)).await;
         assert!(received(&mut again).await.contains(&first));
         let silence = timeout(Duration::from_millis(200), apart.receiver.next::<RelayFrame>());
         assert!(silence.await.is_err(), "another store hears nothing");

@@ -1,53 +1,33 @@
 //! What an operator does with a relay's data: back it up, restore it, look whether it is sound. And
 //! asking how the relay is.
 
+mod support {
+    pub(crate) mod common;
+    pub(crate) mod engines;
+    #[expect(dead_code, reason = "relays run in this process")]
+    pub(crate) mod process;
+    pub(crate) mod relay;
+}
+
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
 
-use sds_server::{Grant, Relay, RelayConfig, Scope, Secret, mint};
-use sds_store::EntryId;
-use sds_sync::{ConnectOptions, LocalStore, StoreId, SyncEngine};
-use tempfile::TempDir;
-
-const SECRET: &str = "a secret of more than thirty-two characters";
-const PATIENCE: Duration = Duration::from_secs(20);
+use support::common::folder;
+use support::engines::{add_item, present, synced, writer};
+use support::process::program;
+use support::relay::relay;
 
 /// Runs the program with `folder` for its data; says how it ended and what it printed.
 fn run(folder: &Path, words: &[&str]) -> (Option<i32>, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sds-relay"));
-    command.env_remove("SDS_CONFIG").env("SDS_JWT_SECRET", SECRET).env("SDS_DATA_DIR", folder);
-    let output = command.args(words).output().unwrap();
+    let output = program().env("SDS_DATA_DIR", folder).args(words).output().unwrap();
     let text = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8(text).unwrap())
 }
 
-async fn engine(relay: &Relay, folder: &TempDir) -> SyncEngine {
-    let id = StoreId::new("s").unwrap();
-    let grant = Grant {
-        stores: id.clone().into(),
-        subject: "desk".to_owned(),
-        scope: Scope::Write,
-        lifetime: Duration::from_secs(3_600),
-        issuer: None,
-    };
-    let secret = Secret::new(SECRET).unwrap();
-    let token = mint(&secret, &grant, std::time::SystemTime::now()).unwrap();
-    let engine = SyncEngine::start(LocalStore::open_or_create(folder.path(), &id).unwrap());
-    engine.connect(ConnectOptions::new(relay.url(), token)).unwrap();
-    engine.wait_until_synced(PATIENCE).await.unwrap();
-    engine
-}
-
-async fn relay(folder: &Path) -> Relay {
-    Relay::start(RelayConfig::new(Secret::new(SECRET).unwrap(), folder)).await.unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_metrics_tell_what_the_file_takes() {
-    let home = TempDir::new().unwrap();
+    let home = folder();
     let running = relay(home.path()).await;
     let length = std::fs::metadata(home.path().join("relay.redb")).unwrap().len();
     let metrics = running.metrics();
@@ -58,13 +38,12 @@ async fn the_metrics_tell_what_the_file_takes() {
 /// Goal: the drill of the operator's handbook, from a backup to a relay on another machine.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_is_made_verified_and_restored_and_clients_have_everything() {
-    let (home, desk_dir, phone_dir) =
-        (TempDir::new().unwrap(), TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (home, desk_dir, phone_dir) = (folder(), folder(), folder());
     let (data, other) = (home.path().join("data"), home.path().join("other"));
     let running = relay(&data).await;
-    let desk = engine(&running, &desk_dir).await;
-    let item = desk.edit(|store| store.new_item_at(None, EntryId::ROOT, None)).unwrap().unwrap();
-    desk.wait_until_synced(PATIENCE).await.unwrap();
+    let desk = present(desk_dir.path(), running.url(), writer("desk")).await;
+    let item = add_item(&desk, "note");
+    synced(&desk).await;
     let file = home.path().join("backup");
     let to = file.to_str().unwrap();
     let (code, said) = run(&data, &["backup", to]);
@@ -81,7 +60,7 @@ async fn a_backup_is_made_verified_and_restored_and_clients_have_everything() {
     let (code, said) = run(&other, &["check"]);
     assert!(code == Some(0) && said.contains("1 stores"), "{said}");
     let again = relay(&other).await;
-    let phone = engine(&again, &phone_dir).await;
+    let phone = present(phone_dir.path(), again.url(), writer("desk")).await;
     assert!(phone.read(|store| store.entry_with_id(item).is_some()).unwrap());
     phone.stop().await.unwrap();
     again.stop().await;
@@ -99,7 +78,7 @@ async fn a_backup_is_made_verified_and_restored_and_clients_have_everything() {
 
 #[test]
 fn health_is_what_the_admin_listener_answers() {
-    let folder = TempDir::new().unwrap();
+    let folder = folder();
     let health = |words: &[&str]| run(folder.path(), &[&["health"], words].concat());
     assert_eq!(health(&[]).0, Some(1), "there is nobody to ask");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

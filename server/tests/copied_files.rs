@@ -1,16 +1,24 @@
 //! Files that were copied, restored or cloned, with a real relay between them: nothing forks, nothing
 //! is lost, nothing is there twice, and everybody converges.
 
+mod support {
+    pub(crate) mod common;
+    pub(crate) mod engines;
+    pub(crate) mod relay;
+    #[expect(dead_code, reason = "nobody is waited for")]
+    pub(crate) mod watching;
+}
+
 use std::fs;
 use std::time::Duration;
 
 use sds_store::{DataStore, ItemValue, ReplicaId};
 use sds_sync::{LocalStore, MemoryPersistence, SyncEngine};
+use support::common::{PATIENCE, folder, id};
+use support::engines::{add_item, connect, engine, present, synced, writer};
+use support::relay::relay;
+use support::watching::labels;
 use tempfile::TempDir;
-
-mod support;
-
-use support::{PATIENCE, add_item, connect, engine, id, labels, relay, synced, writer};
 
 fn wake(memory: &MemoryPersistence) -> SyncEngine {
     SyncEngine::start(LocalStore::load(memory.clone()).unwrap())
@@ -47,13 +55,13 @@ async fn converge(one: &SyncEngine, other: &SyncEngine, expected: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_grows_with_devices_not_with_runs() {
-    let (home, desk_dir) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (home, desk_dir) = (folder(), folder());
     let relay = relay(home.path()).await;
     let mut expected = Vec::new();
     for run in 0..5 {
         let desk = engine(desk_dir.path());
         if run % 2 == 0 {
-            connect(&desk, &relay, writer("desk"));
+            connect(&desk, relay.url(), writer("desk"));
         }
         add_item(&desk, &run.to_string());
         expected.push(run.to_string());
@@ -68,11 +76,10 @@ async fn a_version_grows_with_devices_not_with_runs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copied_file_takes_a_seat_of_its_own() {
-    let dirs = [(); 3].map(|()| TempDir::new().unwrap());
+    let dirs = [(); 3].map(|()| folder());
     let [home, desk_dir, copy_dir] = dirs.each_ref().map(TempDir::path);
     let relay = relay(home).await;
-    let desk = engine(desk_dir);
-    connect(&desk, &relay, writer("desk"));
+    let desk = present(desk_dir, relay.url(), writer("desk")).await;
     add_item(&desk, "shared");
     synced(&desk).await;
     desk.disconnect().await;
@@ -85,8 +92,8 @@ async fn a_copied_file_takes_a_seat_of_its_own() {
     assert_ne!(replica(&desk), replica(&copy));
     add_item(&desk, "at the desk");
     add_item(&copy, "in the copy");
-    connect(&desk, &relay, writer("desk"));
-    connect(&copy, &relay, writer("desk"));
+    connect(&desk, relay.url(), writer("desk"));
+    connect(&copy, relay.url(), writer("desk"));
     converge(&desk, &copy, &["at the desk", "in the copy", "shared", "unsent"]).await;
     assert_eq!((authors(&desk), authors(&copy)), (2, 2));
     desk.stop().await.unwrap();
@@ -102,11 +109,11 @@ async fn a_copied_file_takes_a_seat_of_its_own() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_backup_loses_nothing_and_makes_nothing_twice() {
     for (unsent, edits) in [(false, false), (false, true), (true, false), (true, true)] {
-        let dirs = [(); 3].map(|()| TempDir::new().unwrap());
+        let dirs = [(); 3].map(|()| folder());
         let [home, desk_dir, other_dir] = dirs.each_ref().map(TempDir::path);
         let relay = relay(home).await;
         let desk = engine(desk_dir);
-        connect(&desk, &relay, writer("desk"));
+        connect(&desk, relay.url(), writer("desk"));
         add_item(&desk, "1 sent");
         synced(&desk).await;
         desk.disconnect().await;
@@ -121,7 +128,7 @@ async fn a_restored_backup_loses_nothing_and_makes_nothing_twice() {
 
         let desk = engine(desk_dir);
         let former = replica(&desk);
-        connect(&desk, &relay, writer("desk"));
+        connect(&desk, relay.url(), writer("desk"));
         add_item(&desk, "3 after the backup");
         expected.push("3 after the backup");
         synced(&desk).await;
@@ -135,9 +142,9 @@ async fn a_restored_backup_loses_nothing_and_makes_nothing_twice() {
             add_item(&desk, "4 after the restoration");
             expected.push("4 after the restoration");
         }
-        connect(&desk, &relay, writer("desk"));
+        connect(&desk, relay.url(), writer("desk"));
         let other = engine(other_dir);
-        connect(&other, &relay, writer("desk"));
+        connect(&other, relay.url(), writer("desk"));
         converge(&desk, &other, &expected).await;
         assert_ne!(replica(&desk), former);
         add_item(&desk, "5 goes on");
@@ -153,7 +160,7 @@ async fn a_restored_backup_loses_nothing_and_makes_nothing_twice() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn text_that_a_clone_typed_keeps_its_place() {
-    let home = TempDir::new().unwrap();
+    let home = folder();
     let relay = relay(home.path()).await;
     let memory = MemoryPersistence::new(id("s"), ReplicaId::new(7).unwrap());
     let desk = wake(&memory);
@@ -164,9 +171,9 @@ async fn text_that_a_clone_typed_keeps_its_place() {
     desk.edit(|store| store.change_value(note, 0..6, "desk's")).unwrap().unwrap();
     clone.edit(|store| store.change_value(note, 11..11, " of the clone")).unwrap().unwrap();
     clone.edit(|store| store.change_value(note, 12..14, "by")).unwrap().unwrap();
-    connect(&desk, &relay, writer("desk"));
+    connect(&desk, relay.url(), writer("desk"));
     synced(&desk).await;
-    connect(&clone, &relay, writer("desk"));
+    connect(&clone, relay.url(), writer("desk"));
     converge(&desk, &clone, &["note"]).await;
     let text = |engine: &SyncEngine| engine.read(|store| store.entry(note).unwrap().value());
     let expected = ItemValue::Text("desk's text by the clone".into());
@@ -179,7 +186,7 @@ async fn text_that_a_clone_typed_keeps_its_place() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_clones_that_edit_at_the_same_time_part_and_converge() {
     for round in 0..3 {
-        let home = TempDir::new().unwrap();
+        let home = folder();
         let relay = relay(home.path()).await;
         let memory = MemoryPersistence::new(id("s"), ReplicaId::new(7).unwrap());
         let desk = wake(&memory);
@@ -189,10 +196,10 @@ async fn two_clones_that_edit_at_the_same_time_part_and_converge() {
         let mut expected = vec!["before".to_owned()];
         for number in 0..6 {
             if number == round {
-                connect(&desk, &relay, writer("desk"));
+                connect(&desk, relay.url(), writer("desk"));
             }
             if number == 2 * round {
-                connect(&clone, &relay, writer("desk"));
+                connect(&clone, relay.url(), writer("desk"));
             }
             for (engine, name) in [(&desk, "desk"), (&clone, "clone")] {
                 expected.push(format!("{name} {number}"));
@@ -216,13 +223,13 @@ async fn two_clones_that_edit_at_the_same_time_part_and_converge() {
 /// Method: each time the relay has another change in its place, so that it has to be made again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_restored_twice_makes_its_unsent_edit_once() {
-    let home = TempDir::new().unwrap();
+    let home = folder();
     let relay = relay(home.path()).await;
     let desk = MemoryPersistence::new(id("s"), ReplicaId::new(7).unwrap());
     let backup = desk.copy();
     let engine = wake(&desk);
     add_item(&engine, "at the desk");
-    connect(&engine, &relay, writer("desk"));
+    connect(&engine, relay.url(), writer("desk"));
     synced(&engine).await;
     let engine_of_backup = wake(&backup);
     add_item(&engine_of_backup, "unsent");
@@ -232,7 +239,7 @@ async fn a_backup_restored_twice_makes_its_unsent_edit_once() {
     let mut expected = vec!["at the desk", "unsent"];
     for later in ["went on once", "went on twice"] {
         let restored = wake(&backup.copy());
-        connect(&restored, &relay, writer("desk"));
+        connect(&restored, relay.url(), writer("desk"));
         converge(&engine, &restored, &expected).await;
         add_item(&restored, later);
         expected.push(later);

@@ -9,22 +9,26 @@
 #![cfg(unix)]
 #![expect(clippy::print_stdout, reason = "the seed and the figures of a run")]
 
+mod support {
+    pub(crate) mod common;
+    pub(crate) mod process;
+}
+
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
+use fastrand::Rng;
 use sds_engine::{
     Change, ChangeHeader, EntryId, Field, Life, Op, Patch, ReplicaId, Value, Version,
 };
+use sds_server::Scope;
 use sds_server::check::check;
 use sds_server::store_log::StoreLog;
-use sds_server::{Grant, Scope, Secret, mint};
 use sds_sync::limits::{FRAME_BYTES_MAX, PROTOCOL_VERSION};
 use sds_sync::transport::{StreamError, connect};
 use sds_sync::{ClientFrame, RelayFrame, RelayUrl, StoreId, Trust};
-use tempfile::TempDir;
+use support::common::{PATIENCE, folder, token};
+use support::process::RelayProcess;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -32,39 +36,9 @@ use tokio::time::{sleep, timeout};
 const ROUNDS: u64 = 20;
 const WRITERS: u64 = 6;
 const STORES: u64 = 2;
-const PATIENCE: Duration = Duration::from_secs(30);
-const SECRET: &str = "a secret of more than thirty-two characters";
-
-/// Xorshift: the choices of a run from one seed.
-#[derive(Clone, Copy)]
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-}
 
 fn number_from(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().and_then(|text| text.parse().ok())
-}
-
-fn start(folder: &Path) -> (Child, RelayUrl) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_sds-relay"))
-        .env("SDS_JWT_SECRET", SECRET)
-        .args(["--port", "0", "--data-dir"])
-        .arg(folder)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let url = line.split_whitespace().last().expect("the relay starts").parse().unwrap();
-    (child, url)
 }
 
 fn store(number: u64) -> StoreId {
@@ -74,7 +48,7 @@ fn store(number: u64) -> StoreId {
 /// Somebody who has made changes, and knows which of them were acknowledged.
 struct Writer {
     number: u64,
-    dice: Dice,
+    dice: Rng,
     changes: Vec<Change>,
     acknowledged: u64,
 }
@@ -90,12 +64,12 @@ impl Writer {
 
     fn edit(&mut self) -> Change {
         // Mostly like keystrokes, now and then larger than a page.
-        let size = match self.dice.below(1_000) {
+        let size = match self.dice.u64(..1_000) {
             0..=1 => 300_000,
             2..=40 => 5_000,
-            _ => 1 + self.dice.below(30),
+            _ => 1 + self.dice.u64(..30),
         };
-        let text = (0..size).map(|_| char::from(b'a' + self.dice.below(26).to_le_bytes()[0]));
+        let text = (0..size).map(|_| char::from(b'a' + self.dice.u8(..26)));
         let set = Op::Set {
             entry: EntryId::ROOT,
             life: Life::FIRST,
@@ -119,14 +93,8 @@ impl Writer {
     /// None if the relay has said something that it must not.
     async fn session(&mut self, url: &RelayUrl) -> Option<StreamError> {
         let id = store(self.number % STORES);
-        let grant = Grant {
-            stores: id.clone().into(),
-            subject: format!("writer {}", self.number),
-            scope: Scope::Write,
-            lifetime: Duration::from_secs(3_600),
-            issuer: None,
-        };
-        let token = mint(&Secret::new(SECRET).unwrap(), &grant, SystemTime::now()).unwrap();
+        let subject = format!("writer {}", self.number);
+        let token = token(id.as_str(), &subject, Scope::Write);
         let Ok(connection) = connect(url, &Trust::of(url)).await else {
             return Some(StreamError::CutOff);
         };
@@ -163,7 +131,7 @@ impl Writer {
                 }
             }
             // Everything that is not there yet, and something new.
-            for _ in 0..1 + self.dice.below(4) {
+            for _ in 0..1 + self.dice.u64(..4) {
                 self.edit();
             }
             let known = self.changes.partition_point(|change| change.header().start < sent);
@@ -199,27 +167,27 @@ async fn nothing_that_was_acknowledged_is_lost_whenever_the_relay_is_killed() {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let seed = number_from("SDS_KILL_SEED").unwrap_or(now.as_secs() | 1);
     println!("SDS_KILL_SEED={seed}");
-    let mut dice = Dice(seed);
-    let home = TempDir::new().unwrap();
+    let mut dice = Rng::with_seed(seed);
+    let home = folder();
     let writer = |number| Writer {
         number,
-        dice: Dice(seed ^ (number + 1) << 32),
+        dice: Rng::with_seed(seed ^ (number + 1) << 32),
         changes: Vec::new(),
         acknowledged: 0,
     };
     let mut writers: Vec<Writer> = (0..WRITERS).map(writer).collect();
     for round in 0..rounds {
-        let (mut relay, url) = start(home.path());
+        let relay = RelayProcess::start(home.path(), &[]);
         let mut running = JoinSet::new();
         let mut signals = Vec::new();
         for writer in writers.drain(..) {
             let (signal, killed) = oneshot::channel();
             signals.push(signal);
-            running.spawn(writer.write(url.clone(), killed));
+            running.spawn(writer.write(relay.url.clone(), killed));
         }
-        sleep(Duration::from_micros(dice.below(400_000))).await;
-        relay.kill().unwrap();
-        relay.wait().unwrap();
+        sleep(Duration::from_micros(dice.u64(..400_000))).await;
+        relay.signal("KILL");
+        relay.wait();
         drop(signals);
         while let Some(writer) = timeout(PATIENCE, running.join_next()).await.unwrap() {
             writers.push(writer.unwrap());

@@ -3,22 +3,23 @@
 //! Goal: no limit is only written down. Method: each is set low, reached, which is fine, and passed,
 //! which has the effect that `Limits` describes and is counted under its name.
 
-use std::time::{Duration, SystemTime};
+mod support {
+    pub(crate) mod common;
+    pub(crate) mod stream;
+}
 
-use sds_engine::{Change, Op, Patch, ReplicaId, Version};
+use std::time::Duration;
+
+use sds_engine::{ReplicaId, Version};
 use sds_server::limits::{Limit, Limits};
-use sds_server::{Grant, Relay, RelayConfig, Scope, Secret, mint};
+use sds_server::{Relay, RelayConfig, Scope};
 use sds_sync::limits::{FIRST_FRAME_BYTES_MAX, FRAME_BYTES_MAX};
-use sds_sync::transport::{Connection, FrameReceiver, FrameSender, connect};
-use sds_sync::{ClientFrame, RefusalCode, RelayFrame, StoreId, Trust, encode_datagram};
+use sds_sync::transport::{Connection, connect};
+use sds_sync::{ClientFrame, RefusalCode, RelayFrame, Token, Trust, encode_datagram};
+use support::common::{PATIENCE, folder, id, secret, token};
+use support::stream::{Stream, change, client};
 use tempfile::TempDir;
 use tokio::time::{Instant, timeout};
-
-const PATIENCE: Duration = Duration::from_secs(20);
-
-fn secret() -> Secret {
-    Secret::new("a secret of more than thirty-two characters").unwrap()
-}
 
 struct Home {
     relay: Relay,
@@ -27,7 +28,7 @@ struct Home {
 
 impl Home {
     async fn with(change: impl FnOnce(&mut Limits)) -> Self {
-        let folder = TempDir::new().unwrap();
+        let folder = folder();
         let mut config = RelayConfig::new(secret(), folder.path());
         change(&mut config.limits);
         config.limits.check().unwrap();
@@ -35,7 +36,7 @@ impl Home {
     }
 
     async fn connect(&self) -> Connection {
-        self.try_connect().await.expect("a connection")
+        client(&self.relay).await
     }
 
     async fn try_connect(&self) -> Option<Connection> {
@@ -58,55 +59,26 @@ impl Home {
     }
 }
 
-struct Stream {
-    sender: FrameSender,
-    receiver: FrameReceiver,
+fn open(store: &str, subject: &str) -> ClientFrame {
+    open_with(token(store, subject, Scope::Write), store)
+}
+
+fn open_with(token: Token, store: &str) -> ClientFrame {
+    let (store, version) = (store.to_owned(), Version::new().encode().into());
+    ClientFrame::Open { protocol: 3, store, token, version }
 }
 
 impl Stream {
-    async fn begin(connection: &Connection, first: ClientFrame) -> Self {
-        let (mut sender, receiver) = connection.open_stream().await.unwrap();
-        sender.send(&first).await.unwrap();
-        Self { sender, receiver }
-    }
-
     async fn ask(connection: &Connection, store: &str, subject: &str) -> Self {
-        let grant = Grant {
-            stores: StoreId::new(store).unwrap().into(),
-            subject: subject.to_owned(),
-            scope: Scope::Write,
-            lifetime: Duration::from_secs(3_600),
-            issuer: None,
-        };
-        let token = mint(&secret(), &grant, SystemTime::now()).unwrap();
-        let version = Version::new().encode().into();
-        let store = store.to_owned();
-        let open = ClientFrame::Open { protocol: 3, store, token, version };
-        Self::begin(connection, open).await
+        Self::begin(connection, open(store, subject)).await
     }
 
     async fn open(connection: &Connection, store: &str, subject: &str) -> Self {
-        let mut stream = Self::ask(connection, store, subject).await;
-        let answer = stream.next().await;
-        assert!(matches!(answer, RelayFrame::Opened { .. }), "{answer:?}");
-        stream
-    }
-
-    async fn next(&mut self) -> RelayFrame {
-        let next = timeout(PATIENCE, self.receiver.next()).await.expect("an answer in time");
-        next.unwrap().expect("a frame before the end")
+        Self::opened(connection, open(store, subject)).await
     }
 
     async fn refused(&mut self) -> RefusalCode {
-        match self.next().await {
-            RelayFrame::Refused { code, .. } => RefusalCode::from_number(code),
-            frame => panic!("not refused: {frame:?}"),
-        }
-    }
-
-    async fn send(&mut self, change: Change) {
-        let patch = Patch::new(vec![change]).encode().into();
-        self.sender.send(&ClientFrame::Changes { patch }).await.unwrap();
+        self.refusal().await.expect("a refusal")
     }
 
     /// Waits until everything up to counter `next` of `author` is acknowledged.
@@ -119,11 +91,6 @@ impl Stream {
             }
         }
     }
-}
-
-fn change(author: u64, start: u64) -> Change {
-    let author = ReplicaId::new(author).unwrap();
-    Change::new(author, start, Vec::new(), &[Op::Skip { count: 1 }]).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -234,7 +201,7 @@ async fn who_shows_no_token_in_time_is_cut_off_and_who_has_stays() {
     assert!(begun.elapsed() >= Duration::from_millis(900), "{:?}", begun.elapsed());
     assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     assert_eq!(home.hits(Limit::AuthenticateTime), 1);
-    store.send(change(1, 0)).await;
+    store.send(&[change(1, 0)]).await;
     store.stored(1, 1).await;
     home.relay.stop().await;
 }
@@ -251,16 +218,16 @@ async fn frames_past_the_rate_wait_and_arrive_all_the_same() {
     let mut other = Stream::open(&calm, "s", "ann").await;
     let begun = Instant::now();
     for start in 0..40 {
-        flood.send(change(1, start)).await;
+        flood.send(&[change(1, start)]).await;
     }
     flood.stored(1, 40).await;
     assert_eq!(home.hits(Limit::FrameRate), 0, "the bound itself is free");
     for start in 40..150 {
-        flood.send(change(1, start)).await;
+        flood.send(&[change(1, start)]).await;
     }
     home.met(Limit::FrameRate).await;
     let asked = Instant::now();
-    other.send(change(2, 0)).await;
+    other.send(&[change(2, 0)]).await;
     other.stored(2, 1).await;
     assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
     flood.stored(1, 150).await;
@@ -289,7 +256,7 @@ async fn bytes_past_the_rate_of_a_connection_or_of_a_subject_wait() {
             let frame = ClientFrame::Presence { clock, state: state.clone() };
             stream.sender.send(&frame).await.unwrap();
         }
-        stream.send(change(1, 0)).await;
+        stream.send(&[change(1, 0)]).await;
         stream.stored(1, 1).await;
         assert!(begun.elapsed() > Duration::from_millis(1_500), "{limit:?} {:?}", begun.elapsed());
         assert!(home.hits(limit) > 0, "{limit:?}");
@@ -310,7 +277,7 @@ async fn datagrams_past_the_rate_are_dropped_and_a_flood_of_them_ends_the_connec
     };
     (0..20).for_each(|clock| show(&flooding, &flood, clock));
     (0..20).for_each(|clock| show(&calm, &other, clock));
-    flood.send(change(1, 0)).await;
+    flood.send(&[change(1, 0)]).await;
     flood.stored(1, 1).await;
     assert_eq!(home.hits(Limit::DatagramRate), 0, "the bound itself is free");
     let ended = async {
@@ -323,7 +290,7 @@ async fn datagrams_past_the_rate_are_dropped_and_a_flood_of_them_ends_the_connec
     };
     timeout(PATIENCE, ended).await.expect("the flood is cut off");
     assert!(home.hits(Limit::DatagramRate) >= 20);
-    other.send(change(2, 0)).await;
+    other.send(&[change(2, 0)]).await;
     other.stored(2, 1).await;
     home.relay.stop().await;
 }
@@ -468,30 +435,30 @@ async fn stores_past_the_bound_do_not_begin_and_those_that_are_there_go_on() {
         let home = home.await;
         let connection = home.connect().await;
         let mut first = Stream::open(&connection, "a", "ann").await;
-        first.send(change(1, 0)).await;
+        first.send(&[change(1, 0)]).await;
         first.stored(1, 1).await;
         let _second = Stream::open(&connection, "b", "ann").await;
         put(&connection, "b", b"a blob begins a store too").await.unwrap();
         let mut third = Stream::open(&connection, "c", "ann").await;
-        third.send(change(1, 0)).await;
+        third.send(&[change(1, 0)]).await;
         assert_eq!(third.refused().await, RefusalCode::Busy, "{limit:?}");
         assert_eq!(home.hits(limit), 1);
         let mut third = Stream::open(&connection, "c", "ann").await;
         assert_eq!(put(&connection, "c", b"blob").await, Err(RefusalCode::Busy));
-        first.send(change(1, 1)).await;
+        first.send(&[change(1, 1)]).await;
         first.stored(1, 2).await;
         let other = home.connect().await;
         let mut others = Stream::open(&other, "d", "bob").await;
-        others.send(change(1, 0)).await;
+        others.send(&[change(1, 0)]).await;
         if limit == Limit::Stores {
             assert_eq!(others.refused().await, RefusalCode::Busy);
         } else {
             others.stored(1, 1).await;
         }
         // Who deletes one may begin another.
-        assert!(home.relay.delete_store(&StoreId::new("b").unwrap()).unwrap());
+        assert!(home.relay.delete_store(&id("b")).unwrap());
         if limit == Limit::StoresPerSubject {
-            third.send(change(1, 0)).await;
+            third.send(&[change(1, 0)]).await;
             third.stored(1, 1).await;
         }
         home.relay.stop().await;
@@ -502,20 +469,10 @@ async fn stores_past_the_bound_do_not_begin_and_those_that_are_there_go_on() {
 async fn who_only_reads_begins_no_store() {
     let home = Home::with(|_| {}).await;
     let connection = home.connect().await;
-    let grant = Grant {
-        stores: StoreId::new("s").unwrap().into(),
-        subject: "ann".to_owned(),
-        scope: Scope::Read,
-        lifetime: Duration::from_secs(3_600),
-        issuer: None,
-    };
-    let token = mint(&secret(), &grant, SystemTime::now()).unwrap();
-    let version = Version::new().encode().into();
-    let open = ClientFrame::Open { protocol: 3, store: "s".to_owned(), token, version };
-    let mut stream = Stream::begin(&connection, open).await;
-    assert!(matches!(stream.next().await, RelayFrame::Opened { .. }));
+    let open = open_with(token("s", "ann", Scope::Read), "s");
+    let _reader = Stream::opened(&connection, open).await;
     let get = ClientFrame::GetBlobFrom { store: "s".to_owned(), hash: [1; 32], offset: 0 };
     assert_eq!(Stream::begin(&connection, get).await.next().await, RelayFrame::BlobMissing);
-    assert_eq!(home.relay.log().number_of(&StoreId::new("s").unwrap()).unwrap(), None);
+    assert_eq!(home.relay.log().number_of(&id("s")).unwrap(), None);
     home.relay.stop().await;
 }

@@ -2,93 +2,23 @@
 //! what shows in the log.
 #![cfg(unix)]
 
-use std::io::{BufRead, BufReader, Read};
+mod support {
+    pub(crate) mod common;
+    pub(crate) mod engines;
+    pub(crate) mod process;
+}
+
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::thread::JoinHandle;
+use std::process::Output;
 use std::time::{Duration, Instant};
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
-use sds_store::EntryId;
 use sds_sync::transport::connect;
-use sds_sync::{
-    CertificateHash, ClientFrame, ConnectOptions, LocalStore, RefusalCode, RelayFrame, RelayUrl,
-    StoreId, SyncEngine, Token, Trust,
-};
-use tempfile::TempDir;
+use sds_sync::{CertificateHash, ClientFrame, RefusalCode, RelayFrame, RelayUrl, Token, Trust};
+use support::common::{PATIENCE, SECRET, folder};
+use support::engines::{add_item, present, synced, writer};
+use support::process::{RelayProcess, program};
 use tokio::time::{sleep, timeout};
-
-const SECRET: &str = "a secret of more than thirty-two characters";
-const PATIENCE: Duration = Duration::from_secs(20);
-
-fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sds-relay"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("SDS_") {
-            command.env_remove(name);
-        }
-    }
-    command.env("SDS_JWT_SECRET", SECRET);
-    command
-}
-
-/// A relay in its own process, and everything that it writes.
-struct RelayProcess {
-    child: Child,
-    url: RelayUrl,
-    log: Option<JoinHandle<String>>,
-}
-
-impl RelayProcess {
-    fn start(folder: &Path, words: &[&str]) -> Self {
-        let mut command = program();
-        command.args(["--port", "0", "--data-dir"]).arg(folder).args(words);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut stderr = child.stderr.take().unwrap();
-        let log = std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            stderr.read_to_end(&mut bytes).unwrap();
-            String::from_utf8(bytes).unwrap()
-        });
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let url = line.split_whitespace().last().expect("a line with the url").parse().unwrap();
-        Self { child, url, log: Some(log) }
-    }
-
-    fn signal(&self, name: &str) {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
-    }
-
-    /// Waits for the end; says how the process ended and what it has logged.
-    fn wait(mut self) -> (Option<i32>, String) {
-        let code = self.child.wait().unwrap().code();
-        (code, self.log.take().unwrap().join().unwrap())
-    }
-}
-
-impl Drop for RelayProcess {
-    fn drop(&mut self) {
-        // After the end there is nothing to kill.
-        let _ended = self.child.kill();
-        let _reaped = self.child.wait();
-    }
-}
-
-fn token() -> Token {
-    let words = ["token", "--store", "s", "--sub", "desk", "--scope", "write"];
-    let printed = program().args(words).output().unwrap().stdout;
-    Token::from(String::from_utf8(printed).unwrap().trim().to_owned())
-}
-
-async fn engine(folder: &TempDir, url: &RelayUrl) -> SyncEngine {
-    let id = StoreId::new("s").unwrap();
-    let engine = SyncEngine::start(LocalStore::open_or_create(folder.path(), &id).unwrap());
-    engine.connect(ConnectOptions::new(url.clone(), token())).unwrap();
-    engine.wait_until_synced(PATIENCE).await.unwrap();
-    engine
-}
 
 fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
@@ -96,7 +26,7 @@ fn text(bytes: &[u8]) -> &str {
 
 #[test]
 fn a_check_prints_everything_but_secrets_and_changes_nothing() {
-    let folder = TempDir::new().unwrap();
+    let folder = folder();
     let config = folder.path().join("relay.toml");
     std::fs::write(&config, "port = 1\nhost = '::1'\n[limits]\nstreams = 70\n").unwrap();
     let check = |words: &[&str]| -> Output {
@@ -128,7 +58,7 @@ fn a_check_prints_everything_but_secrets_and_changes_nothing() {
 /// Acceptance 165.
 #[test]
 fn a_relay_without_a_secret_or_with_a_short_one_does_not_start() {
-    let folder = TempDir::new().unwrap();
+    let folder = folder();
     for secret in ["", "x", &"x".repeat(31)] {
         let mut command = program();
         command.env("SDS_JWT_SECRET", secret).args(["--port", "0", "--data-dir"]);
@@ -162,14 +92,13 @@ impl Certificate {
 /// Goal: a certificate is changed without a restart, and a mistake in it does no harm.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_certificate_is_shown_while_connections_last_and_a_broken_one_never() {
-    let (home, files, store) =
-        (TempDir::new().unwrap(), TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (home, files, store) = (folder(), folder(), folder());
     let (first, second) = (Certificate::new(), Certificate::new());
     first.write(files.path());
     let [chain, key] = ["chain.pem", "key.pem"].map(|name| files.path().join(name));
     let words = ["--cert", chain.to_str().unwrap(), "--key", key.to_str().unwrap()];
     let relay = RelayProcess::start(home.path(), &words);
-    let desk = engine(&store, &first.pinned(&relay.url)).await;
+    let desk = present(store.path(), first.pinned(&relay.url), writer("desk")).await;
     let shows = async |certificate: &Certificate| {
         let url = certificate.pinned(&relay.url);
         connect(&url, &Trust::of(&url)).await.is_ok()
@@ -194,8 +123,8 @@ async fn another_certificate_is_shown_while_connections_last_and_a_broken_one_ne
     };
     timeout(PATIENCE, changed).await.unwrap();
     assert!(!shows(&first).await);
-    desk.edit(|store| store.new_item_at(None, EntryId::ROOT, None)).unwrap().unwrap();
-    desk.wait_until_synced(PATIENCE).await.unwrap();
+    add_item(&desk, "note");
+    synced(&desk).await;
     assert_eq!(desk.status().last_error, None, "the connection has lasted");
     desk.stop().await.unwrap();
     relay.signal("TERM");
@@ -208,12 +137,13 @@ async fn another_certificate_is_shown_while_connections_last_and_a_broken_one_ne
 /// Acceptance 182.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_is_told_to_stop_tells_its_clients_and_ends_in_time() {
-    let home = TempDir::new().unwrap();
+    let home = folder();
     let relay = RelayProcess::start(home.path(), &[]);
     let connection = connect(&relay.url, &Trust::of(&relay.url)).await.unwrap();
     let (mut sender, mut receiver) = connection.open_stream().await.unwrap();
     let version = sds_engine::Version::new().encode().into();
-    let open = ClientFrame::Open { protocol: 3, store: "s".to_owned(), token: token(), version };
+    let open =
+        ClientFrame::Open { protocol: 3, store: "s".to_owned(), token: writer("desk"), version };
     sender.send(&open).await.unwrap();
     let opened = receiver.next::<RelayFrame>().await.unwrap();
     assert!(matches!(opened, Some(RelayFrame::Opened { .. })));
@@ -234,7 +164,7 @@ async fn a_relay_that_is_told_to_stop_tells_its_clients_and_ends_in_time() {
 #[test]
 fn a_silent_client_delays_the_end_only_so_long_and_a_second_signal_not_at_all() {
     for signals in [1, 2] {
-        let home = TempDir::new().unwrap();
+        let home = folder();
         let relay = RelayProcess::start(home.path(), &["--drain-seconds", "2"]);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let silent = runtime.block_on(async {
@@ -242,7 +172,7 @@ fn a_silent_client_delays_the_end_only_so_long_and_a_second_signal_not_at_all() 
             let (mut sender, mut receiver) = connection.open_stream().await.unwrap();
             let version = sds_engine::Version::new().encode().into();
             let store = "s".to_owned();
-            let open = ClientFrame::Open { protocol: 3, store, token: token(), version };
+            let open = ClientFrame::Open { protocol: 3, store, token: writer("desk"), version };
             sender.send(&open).await.unwrap();
             receiver.next::<RelayFrame>().await.unwrap().unwrap();
             (connection, sender, receiver)
@@ -271,20 +201,17 @@ fn a_silent_client_delays_the_end_only_so_long_and_a_second_signal_not_at_all() 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_has_neither_tokens_nor_contents() {
     for format in ["text", "json"] {
-        let (home, folder) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let (home, folder) = (folder(), folder());
         let words = ["--log-level", "trace", "--log-format", format];
         let relay = RelayProcess::start(home.path(), &words);
-        let desk = engine(&folder, &relay.url).await;
+        let desk = present(folder.path(), relay.url.clone(), writer("desk")).await;
         let payload = "what-nobody-else-may-read";
-        let added = desk.edit(|store| {
-            let item = store.new_item_at(None, EntryId::ROOT, None)?;
-            store.set_label(item, payload)?;
-            store.write_value(item, payload.repeat(40_000).as_str())
-        });
-        added.unwrap().unwrap();
-        desk.wait_until_synced(PATIENCE).await.unwrap();
+        let item = add_item(&desk, payload);
+        let text = payload.repeat(40_000);
+        desk.edit(|store| store.write_value(item, text.as_str())).unwrap().unwrap();
+        synced(&desk).await;
         let connection = connect(&relay.url, &Trust::of(&relay.url)).await.unwrap();
-        let signed = token();
+        let signed = writer("desk");
         let version: bytes::Bytes = sds_engine::Version::new().encode().into();
         let with = |token: &str, store: &str| ClientFrame::Open {
             protocol: 3,

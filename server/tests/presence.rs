@@ -1,25 +1,27 @@
 //! Presence end to end: between engines over a real relay.
 
+mod support {
+    pub(crate) mod common;
+    pub(crate) mod engines;
+    pub(crate) mod presence;
+    pub(crate) mod relay;
+}
+
 use std::sync::{Arc, Mutex};
 
-use sds_server::{Relay, RelayConfig, Scope};
-use sds_store::EntryId;
+use sds_server::Scope;
 use sds_sync::presence::{PresenceEvent, PresenceState};
 use serde_json::json;
-use tempfile::TempDir;
-
-mod support;
-
-use support::{
-    LIFETIME, connect, engine, has_name, named, present, secret, sees, synced, token_of,
-};
+use support::common::{folder, token};
+use support::engines::{add_item, connect, engine, present, synced, writer};
+use support::presence::{has_name, named, sees};
+use support::relay::relay;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn members_of_a_store_see_each_other_and_nobody_else_does() {
-    let (home, folders) = (TempDir::new().unwrap(), [(); 3].map(|()| TempDir::new().unwrap()));
-    let relay = Relay::start(RelayConfig::new(secret(), home.path())).await.unwrap();
-    let ann =
-        present(folders[0].path(), relay.url(), token_of("ann@work", Scope::Write, LIFETIME)).await;
+    let (home, folders) = (folder(), [(); 3].map(|()| folder()));
+    let relay = relay(home.path()).await;
+    let ann = present(folders[0].path(), relay.url(), writer("ann@work")).await;
     let events = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&events);
     let subscription = ann.on_presence_change(move |event| {
@@ -28,8 +30,7 @@ async fn members_of_a_store_see_each_other_and_nobody_else_does() {
     });
     ann.set_presence_to(Some(named("Ann"))).unwrap();
     // Whoever may only read is seen as well, and comes to see who was here before.
-    let bob =
-        present(folders[1].path(), relay.url(), token_of("bob@home", Scope::Read, LIFETIME)).await;
+    let bob = present(folders[1].path(), relay.url(), token("s", "bob@home", Scope::Read)).await;
     let peers = sees(&bob, has_name("Ann")).await;
     assert_eq!((peers.len(), peers[0].subject.as_str()), (1, "ann@work"));
     assert!(ann.presence().is_empty(), "who shows nothing is not seen");
@@ -52,8 +53,7 @@ async fn members_of_a_store_see_each_other_and_nobody_else_does() {
     // What is shown is never kept, and nobody stays who has left.
     bob.stop().await.unwrap();
     sees(&ann, |peers| peers.is_empty()).await;
-    let late =
-        present(folders[1].path(), relay.url(), token_of("bob@home", Scope::Read, LIFETIME)).await;
+    let late = present(folders[1].path(), relay.url(), token("s", "bob@home", Scope::Read)).await;
     sees(&late, has_name("Ann again")).await;
     assert!(ann.presence().is_empty());
     relay.stop().await;
@@ -71,22 +71,19 @@ async fn members_of_a_store_see_each_other_and_nobody_else_does() {
 /// sees her before even half of it has arrived.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_has_much_to_send_is_seen_meanwhile() {
-    let (home, folders) = (TempDir::new().unwrap(), [(); 2].map(|()| TempDir::new().unwrap()));
-    let relay = Relay::start(RelayConfig::new(secret(), home.path())).await.unwrap();
-    let bob =
-        present(folders[1].path(), relay.url(), token_of("bob@home", Scope::Read, LIFETIME)).await;
+    let (home, folders) = (folder(), [(); 2].map(|()| folder()));
+    let relay = relay(home.path()).await;
+    let bob = present(folders[1].path(), relay.url(), token("s", "bob@home", Scope::Read)).await;
     let ann = engine(folders[0].path());
     for _ in 0..400 {
-        ann.edit(|store| {
-            let item = store.new_item_at(None, EntryId::ROOT, None).unwrap();
-            store.write_value(item, "x".repeat(100_000).as_str()).unwrap();
-        })
-        .unwrap();
+        let item = add_item(&ann, "");
+        let text = "x".repeat(100_000);
+        ann.edit(|store| store.write_value(item, text.as_str())).unwrap().unwrap();
     }
     ann.flush().await.unwrap();
     let custom = Some(json!({ "note": "x".repeat(3_500) }));
     ann.set_presence_to(Some(PresenceState { custom, ..named("Ann") })).unwrap();
-    connect(&ann, &relay, token_of("ann@work", Scope::Write, LIFETIME));
+    connect(&ann, relay.url(), writer("ann@work"));
     sees(&bob, has_name("Ann")).await;
     let status = ann.status();
     let replica = ann.edit(|store| store.replica_id()).unwrap();

@@ -1,19 +1,24 @@
 //! Presence between two processes. The second one is this program itself, told by an environment
 //! variable to be it; so it has a `main` of its own.
 
+mod support {
+    pub(crate) mod common;
+    pub(crate) mod engines;
+    pub(crate) mod presence;
+    pub(crate) mod relay;
+}
+
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, mpsc};
 
-use sds_server::{Relay, RelayConfig, Scope};
-use sds_store::{EntryId, TextField};
+use sds_store::TextField;
 use sds_sync::presence::{Cursor, Focus, FocusProperty, PeerPresence, PresenceState};
 use sds_sync::{RelayUrl, SyncEngine};
-use tempfile::TempDir;
-
-mod support;
-
-use support::{LIFETIME, PATIENCE, has_name, named, present, secret, sees, token_of};
+use support::common::{PATIENCE, folder};
+use support::engines::{add_item, present, writer};
+use support::presence::{has_name, named, sees};
+use support::relay::relay;
 
 /// Says where the relay is, to the process that is to be the second one.
 const RELAY: &str = "SDS_TEST_RELAY";
@@ -67,10 +72,8 @@ fn main() {
 /// Says whom it sees and where their cursors are, each time that changes, and shows itself when it is
 /// told its name, until it is told no more.
 async fn be_the_other_process(url: &str) {
-    let folder = TempDir::new().unwrap();
-    let engine =
-        present(folder.path(), url.parse().unwrap(), token_of("other", Scope::Write, LIFETIME))
-            .await;
+    let folder = folder();
+    let engine = present(folder.path(), url.parse().unwrap(), writer("other")).await;
     let engine = Arc::new(engine);
     let (seen, mut out) = (Arc::clone(&engine), std::io::stdout());
     let mut presence = engine.watch_presence();
@@ -107,15 +110,11 @@ fn describe(engine: &SyncEngine) -> String {
 /// Goal: two processes see each other's names, colours and cursors; cursors follow edits; who stops is
 /// gone at once, and who comes back sees who has stayed.
 async fn two_processes_see_each_other_come_move_and_go() {
-    let (home, folder) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-    let relay = Relay::start(RelayConfig::new(secret(), home.path())).await.unwrap();
-    let ann = present(folder.path(), relay.url(), token_of("ann", Scope::Write, LIFETIME)).await;
-    let note = ann.edit(|store| {
-        let note = store.new_item_at(None, EntryId::ROOT, None)?;
-        store.write_value(note, "milk and bread")?;
-        Ok::<_, sds_store::StoreError>(note)
-    });
-    let note = note.unwrap().unwrap();
+    let (home, folder) = (folder(), folder());
+    let relay = relay(home.path()).await;
+    let ann = present(folder.path(), relay.url(), writer("ann")).await;
+    let note = add_item(&ann, "note");
+    ann.edit(|store| store.write_value(note, "milk and bread")).unwrap().unwrap();
     let mut other = Other::start(&relay.url());
     let cursor = ann.read(|store| Cursor::of(store, note, TextField::Value, 9..14)).unwrap();
     let focus =
@@ -132,7 +131,7 @@ async fn two_processes_see_each_other_come_move_and_go() {
     ann.stop().await.unwrap();
     other.says("");
 
-    let ann = present(folder.path(), relay.url(), token_of("ann", Scope::Write, LIFETIME)).await;
+    let ann = present(folder.path(), relay.url(), writer("ann")).await;
     sees(&ann, has_name("Bob")).await;
     ann.stop().await.unwrap();
     other.child.kill().unwrap();

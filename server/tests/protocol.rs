@@ -1,80 +1,38 @@
 //! What a relay answers, frame by frame: real QUIC on loopback.
 
+mod support {
+    pub(crate) mod common;
+    pub(crate) mod relay;
+    pub(crate) mod stream;
+}
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use sds_engine::{Change, Op, OpId, Patch, ReplicaId, Version};
 use sds_server::limits::Limits;
-use sds_server::{Grant, Relay, RelayConfig, Scope, Secret, mint};
+use sds_server::{Relay, Scope};
 use sds_sync::limits::{
     BLOB_BYTES_MAX, BLOB_CHUNK_BYTES_MAX, FRAME_BYTES_MAX, IDLE_CONNECTION_TIMEOUT, OPEN_SEATS_MAX,
     PROTOCOL_VERSION,
 };
-use sds_sync::transport::{Connection, FrameReceiver, FrameSender, connect};
-use sds_sync::{
-    Chain, ClientFrame, RefusalCode, RelayFrame, RelayUrl, SeatTip, StoreId, Token, Trust,
-};
+use sds_sync::transport::{Connection, connect};
+use sds_sync::{Chain, ClientFrame, RefusalCode, RelayFrame, RelayUrl, SeatTip, Token, Trust};
 use sha2::{Digest, Sha256};
-use tempfile::TempDir;
+use support::common::{PATIENCE, folder, id, token};
+use support::relay::relay;
+use support::stream::{Stream, change, client};
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-const PATIENCE: Duration = Duration::from_secs(20);
-
-fn secret() -> Secret {
-    Secret::new("a secret of more than thirty-two characters").unwrap()
-}
-
-fn token(store: &str, scope: Scope) -> Token {
-    let grant = Grant {
-        stores: StoreId::new(store).unwrap().into(),
-        subject: "desk".to_owned(),
-        scope,
-        lifetime: Duration::from_secs(3_600),
-        issuer: None,
-    };
-    mint(&secret(), &grant, SystemTime::now()).unwrap()
-}
-
-async fn relay(folder: &TempDir) -> Relay {
-    Relay::start(RelayConfig::new(secret(), folder.path())).await.unwrap()
-}
-
-async fn client(relay: &Relay) -> Connection {
-    connect(&relay.url(), &Trust::of(&relay.url())).await.unwrap()
-}
-
-struct Stream {
-    sender: FrameSender,
-    receiver: FrameReceiver,
-}
-
 impl Stream {
-    async fn begin(connection: &Connection, first: ClientFrame) -> Self {
-        let (mut sender, receiver) = connection.open_stream().await.unwrap();
-        sender.send(&first).await.unwrap();
-        Self { sender, receiver }
-    }
-
     async fn open(connection: &Connection, store: &str, scope: Scope, has: &[(u64, u64)]) -> Self {
-        let (store, token) = (store.to_owned(), token(store, scope));
+        let (token, store) = (token(store, "desk", scope), store.to_owned());
         let version = version(has).encode().into();
         let open = ClientFrame::Open { protocol: 1, store, token, version };
-        let mut stream = Self::begin(connection, open).await;
-        assert!(matches!(stream.next().await, RelayFrame::Opened { .. }));
-        stream
-    }
-
-    async fn send(&mut self, changes: &[Change]) {
-        let patch = Patch::new(changes.to_vec()).encode().into();
-        self.sender.send(&ClientFrame::Changes { patch }).await.unwrap();
-    }
-
-    async fn next(&mut self) -> RelayFrame {
-        let next = timeout(PATIENCE, self.receiver.next()).await.expect("an answer in time");
-        next.unwrap().expect("a frame before the end")
+        Self::opened(connection, open).await
     }
 
     async fn stored(&mut self) -> Version {
@@ -93,14 +51,7 @@ impl Stream {
 
     /// The stream ends with this refusal.
     async fn refused(&mut self, expected: RefusalCode) {
-        match self.next().await {
-            RelayFrame::Refused { code, .. } => {
-                assert_eq!(RefusalCode::from_number(code), expected);
-            }
-            frame => panic!("not refused: {frame:?}"),
-        }
-        let end = timeout(PATIENCE, self.receiver.next::<RelayFrame>()).await.unwrap();
-        assert!(matches!(end, Ok(None)), "{end:?}");
+        assert_eq!(self.refusal().await, Some(expected));
     }
 
     /// Nothing comes for a while.
@@ -112,10 +63,6 @@ impl Stream {
 
 fn replica(number: u64) -> ReplicaId {
     ReplicaId::new(number).unwrap()
-}
-
-fn change(author: u64, start: u64, deps: &[(u64, u64)]) -> Change {
-    sized_change(author, start, deps, 1)
 }
 
 fn sized_change(author: u64, start: u64, deps: &[(u64, u64)], count: u64) -> Change {
@@ -133,13 +80,13 @@ fn version(pairs: &[(u64, u64)]) -> Version {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_reach_the_others_of_the_store_but_neither_sender_nor_other_stores() {
-    let folder = TempDir::new().unwrap();
-    let relay = relay(&folder).await;
+    let folder = folder();
+    let relay = relay(folder.path()).await;
     let (one, two) = (client(&relay).await, client(&relay).await);
     let mut desk = Stream::open(&one, "s", Scope::Write, &[]).await;
     let mut phone = Stream::open(&two, "s", Scope::Read, &[]).await;
     let mut eve = Stream::open(&two, "t", Scope::Write, &[]).await;
-    let change = change(1, 0, &[]);
+    let change = change(1, 0);
     desk.send(std::slice::from_ref(&change)).await;
     assert_eq!(desk.stored().await, version(&[(1, 1)]));
     assert_eq!(phone.changes().await, [change]);
@@ -150,31 +97,32 @@ async fn changes_reach_the_others_of_the_store_but_neither_sender_nor_other_stor
 
 #[tokio::test(flavor = "multi_thread")]
 async fn duplicates_are_acknowledged_and_forwarded_once() {
-    let folder = TempDir::new().unwrap();
-    let relay = relay(&folder).await;
+    let folder = folder();
+    let relay = relay(folder.path()).await;
     let connection = client(&relay).await;
     let mut desk = Stream::open(&connection, "s", Scope::Write, &[]).await;
     let mut phone = Stream::open(&connection, "s", Scope::Write, &[]).await;
-    let first = change(1, 0, &[]);
+    let first = change(1, 0);
     for _ in 0..3 {
         desk.send(std::slice::from_ref(&first)).await;
         assert_eq!(desk.stored().await, version(&[(1, 1)]));
     }
-    desk.send(&[first.clone(), change(1, 1, &[])]).await;
+    desk.send(&[first.clone(), change(1, 1)]).await;
     assert_eq!(desk.stored().await, version(&[(1, 2)]));
     assert_eq!(phone.changes().await, [first]);
-    assert_eq!(phone.changes().await, [change(1, 1, &[])]);
+    assert_eq!(phone.changes().await, [change(1, 1)]);
     phone.is_silent().await;
     relay.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_comes_late_gets_only_what_it_lacks_in_causal_order() {
-    let folder = TempDir::new().unwrap();
-    let relay = relay(&folder).await;
+    let folder = folder();
+    let relay = relay(folder.path()).await;
     let connection = client(&relay).await;
     let mut desk = Stream::open(&connection, "s", Scope::Write, &[]).await;
-    let changes = [change(1, 0, &[]), change(2, 0, &[(1, 0)]), change(1, 1, &[(2, 0)])];
+    let changes =
+        [change(1, 0), sized_change(2, 0, &[(1, 0)], 1), sized_change(1, 1, &[(2, 0)], 1)];
     desk.send(&changes).await;
     desk.stored().await;
     let mut late = Stream::open(&connection, "s", Scope::Read, &[(1, 1)]).await;
@@ -185,16 +133,16 @@ async fn who_comes_late_gets_only_what_it_lacks_in_causal_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_taken_is_refused_and_never_acknowledged() {
-    let folder = TempDir::new().unwrap();
-    let relay = relay(&folder).await;
+    let folder = folder();
+    let relay = relay(folder.path()).await;
     let connection = client(&relay).await;
     let mut desk = Stream::open(&connection, "s", Scope::Write, &[]).await;
-    desk.send(&[change(1, 0, &[])]).await;
+    desk.send(&[change(1, 0)]).await;
     desk.stored().await;
     let rows = [
         (sized_change(1, 0, &[], 2), RefusalCode::Forked),
-        (change(1, 5, &[]), RefusalCode::MissingDependency),
-        (change(2, 0, &[(3, 0)]), RefusalCode::MissingDependency),
+        (change(1, 5), RefusalCode::MissingDependency),
+        (sized_change(2, 0, &[(3, 0)], 1), RefusalCode::MissingDependency),
     ];
     for (change, expected) in rows {
         let mut stream = Stream::open(&connection, "s", Scope::Write, &[(1, 1)]).await;
@@ -202,7 +150,7 @@ async fn what_cannot_be_taken_is_refused_and_never_acknowledged() {
         stream.refused(expected).await;
     }
     let mut reader = Stream::open(&connection, "s", Scope::Read, &[(1, 1)]).await;
-    reader.send(&[change(2, 0, &[])]).await;
+    reader.send(&[change(2, 0)]).await;
     reader.refused(RefusalCode::ReadOnly).await;
     desk.is_silent().await;
     relay.stop().await;
@@ -210,8 +158,8 @@ async fn what_cannot_be_taken_is_refused_and_never_acknowledged() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_malformed_frame_ends_only_its_own_stream() {
-    let folder = TempDir::new().unwrap();
-    let relay = relay(&folder).await;
+    let folder = folder();
+    let relay = relay(folder.path()).await;
     let connection = client(&relay).await;
     let mut good = Stream::open(&connection, "s", Scope::Write, &[]).await;
     let too_long = u32::try_from(FRAME_BYTES_MAX + 1).unwrap().to_le_bytes();
@@ -229,18 +177,18 @@ async fn a_malformed_frame_ends_only_its_own_stream() {
     let garbage = ClientFrame::Changes { patch: vec![7; 100].into() };
     patch.sender.send(&garbage).await.unwrap();
     patch.refused(RefusalCode::Malformed).await;
-    good.send(&[change(1, 0, &[])]).await;
+    good.send(&[change(1, 0)]).await;
     assert_eq!(good.stored().await, version(&[(1, 1)]));
     relay.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_tells_how_far_it_has_the_seats_that_it_is_asked_about() {
-    let folder = TempDir::new().unwrap();
-    let relay = relay(&folder).await;
+    let folder = folder();
+    let relay = relay(folder.path()).await;
     let connection = client(&relay).await;
     let mut author = Stream::open(&connection, "s", Scope::Write, &[]).await;
-    let made = [change(1, 0, &[]), change(1, 1, &[]), change(2, 0, &[])];
+    let made = [change(1, 0), change(1, 1), change(2, 0)];
     author.send(&made).await;
     assert_eq!(author.stored().await, version(&[(1, 2), (2, 1)]));
     let mut chain = Chain::default();
@@ -249,7 +197,7 @@ async fn a_relay_tells_how_far_it_has_the_seats_that_it_is_asked_about() {
     let open = |seats| ClientFrame::OpenSeated {
         protocol: PROTOCOL_VERSION,
         store: "s".to_owned(),
-        token: token("s", Scope::Write),
+        token: token("s", "desk", Scope::Write),
         version: version(&[(1, 2), (2, 1)]).encode().into(),
         seats,
     };
@@ -266,8 +214,8 @@ async fn a_relay_tells_how_far_it_has_the_seats_that_it_is_asked_about() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn first_frames_that_open_nothing_are_refused() {
-    let folder = TempDir::new().unwrap();
-    let relay = relay(&folder).await;
+    let folder = folder();
+    let relay = relay(folder.path()).await;
     let connection = client(&relay).await;
     let open = |protocol, store: &str, token, version: &'static [u8]| ClientFrame::Open {
         protocol,
@@ -275,7 +223,7 @@ async fn first_frames_that_open_nothing_are_refused() {
         token,
         version: version.into(),
     };
-    let good = token("s", Scope::Write);
+    let good = token("s", "desk", Scope::Write);
     let chunk = ClientFrame::BlobChunk { bytes: vec![0; 70_000].into() };
     let rows = [
         (ClientFrame::Bye, RefusalCode::Unexpected),
@@ -313,8 +261,8 @@ async fn get(connection: &Connection, hash: [u8; 32]) -> Stream {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn blobs_are_taken_only_whole_and_true() {
-    let folder = TempDir::new().unwrap();
-    let relay = relay(&folder).await;
+    let folder = folder();
+    let relay = relay(folder.path()).await;
     let connection = client(&relay).await;
     let content = vec![5_u8; BLOB_CHUNK_BYTES_MAX + 10];
     let size = content.len() as u64;
@@ -367,12 +315,12 @@ async fn send_chunk(stream: &mut Stream, bytes: &[u8]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blob_goes_on_where_it_broke_off_also_with_another_relay_on_the_same_folder() {
-    let folder = TempDir::new().unwrap();
+    let folder = folder();
     let content: Vec<u8> = (0..=250).cycle().take(2 * BLOB_CHUNK_BYTES_MAX + 9).collect();
     let (size, chunk) = (content.len() as u64, BLOB_CHUNK_BYTES_MAX);
     let hash: [u8; 32] = Sha256::digest(&content).into();
     for round in 0..2 {
-        let relay = relay(&folder).await;
+        let relay = relay(folder.path()).await;
         let connection = client(&relay).await;
         let _writer = Stream::open(&connection, "s", Scope::Write, &[]).await;
         let mut stream = offer(&connection, hash, size).await;
@@ -387,7 +335,7 @@ async fn a_blob_goes_on_where_it_broke_off_also_with_another_relay_on_the_same_f
         assert_eq!(get(&connection, hash).await.next().await, RelayFrame::BlobMissing);
         relay.stop().await;
     }
-    let relay = relay(&folder).await;
+    let relay = relay(folder.path()).await;
     let connection = client(&relay).await;
     let _writer = Stream::open(&connection, "s", Scope::Write, &[]).await;
     let mut stream = offer(&connection, hash, size).await;
@@ -411,19 +359,19 @@ async fn a_blob_goes_on_where_it_broke_off_also_with_another_relay_on_the_same_f
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_stops_says_so_and_loses_nothing_that_it_acknowledged() {
-    let folder = TempDir::new().unwrap();
-    let first = relay(&folder).await;
+    let folder = folder();
+    let first = relay(folder.path()).await;
     let connection = client(&first).await;
     let mut desk = Stream::open(&connection, "s", Scope::Write, &[]).await;
-    desk.send(&[change(1, 0, &[])]).await;
+    desk.send(&[change(1, 0)]).await;
     desk.stored().await;
     let stopping = tokio::spawn(first.stop());
     desk.refused(RefusalCode::ShuttingDown).await;
     stopping.await.unwrap();
-    let second = relay(&folder).await;
+    let second = relay(folder.path()).await;
     let connection = client(&second).await;
     let mut late = Stream::open(&connection, "s", Scope::Read, &[]).await;
-    assert_eq!(late.changes().await, [change(1, 0, &[])]);
+    assert_eq!(late.changes().await, [change(1, 0)]);
     second.stop().await;
 }
 
@@ -432,14 +380,14 @@ async fn a_relay_that_stops_says_so_and_loses_nothing_that_it_acknowledged() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_arrived_before_the_connection_closed_is_stored() {
     const COUNT: u64 = 400;
-    let folder = TempDir::new().unwrap();
-    let relay = relay(&folder).await;
+    let folder = folder();
+    let relay = relay(folder.path()).await;
     for author in 1..=20 {
         let leaving = client(&relay).await;
         let mut stream = Stream::open(&leaving, "s", Scope::Write, &[]).await;
         // Several frames, so that the first is on its way to the disk while others wait.
         for first in (0..COUNT).step_by(20) {
-            let changes = (first..first + 20).map(|start| change(author, start, &[]));
+            let changes = (first..first + 20).map(|start| change(author, start));
             stream.send(&changes.collect::<Vec<_>>()).await;
         }
         stream.sender.finish().await;
@@ -459,8 +407,8 @@ async fn what_arrived_before_the_connection_closed_is_stored() {
 /// Method: more than all buffers between hold is sent past it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_does_not_read_delays_nobody() {
-    let folder = TempDir::new().unwrap();
-    let relay = relay(&folder).await;
+    let folder = folder();
+    let relay = relay(folder.path()).await;
     let (one, two, three) = (client(&relay).await, client(&relay).await, client(&relay).await);
     let mut desk = Stream::open(&one, "s", Scope::Write, &[]).await;
     let mut slow = Stream::open(&two, "s", Scope::Read, &[]).await;
@@ -512,8 +460,8 @@ async fn first_packets(relay: &Relay, count: usize) -> Vec<Vec<u8>> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_does_not_shake_hands_does_not_delay_the_stop() {
-    let folder = TempDir::new().unwrap();
-    let relay = relay(&folder).await;
+    let folder = folder();
+    let relay = relay(folder.path()).await;
     let packets = first_packets(&relay, 1).await;
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     socket.send_to(&packets[0], relay.local_addr()).await.unwrap();
@@ -526,8 +474,8 @@ async fn a_client_that_does_not_shake_hands_does_not_delay_the_stop() {
 /// Method: more clients than may shake hands unproved send one packet and fall silent.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_comes_while_many_shake_hands_has_to_prove_its_address() {
-    let folder = TempDir::new().unwrap();
-    let relay = relay(&folder).await;
+    let folder = folder();
+    let relay = relay(folder.path()).await;
     let packets = first_packets(&relay, Limits::default().unproved_handshakes as usize + 4).await;
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     for packet in &packets {
@@ -546,8 +494,8 @@ async fn who_comes_while_many_shake_hands_has_to_prove_its_address() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_without_an_open_store_is_closed_however_busy_it_is() {
-    let folder = TempDir::new().unwrap();
-    let relay = relay(&folder).await;
+    let folder = folder();
+    let relay = relay(folder.path()).await;
     let (stranger, known) = (client(&relay).await, client(&relay).await);
     let mut desk = Stream::open(&known, "s", Scope::Write, &[]).await;
     let get = || async {
@@ -562,7 +510,7 @@ async fn a_connection_without_an_open_store_is_closed_however_busy_it_is() {
     };
     let closed = timeout(IDLE_CONNECTION_TIMEOUT + Duration::from_secs(10), busy).await;
     assert!(closed.is_ok(), "the stranger is served for ever");
-    desk.send(&[change(1, 0, &[])]).await;
+    desk.send(&[change(1, 0)]).await;
     assert_eq!(desk.stored().await, version(&[(1, 1)]));
     relay.stop().await;
 }
@@ -570,9 +518,9 @@ async fn a_connection_without_an_open_store_is_closed_however_busy_it_is() {
 /// Goal: whoever has a store open that is deleted is told so, whatever its session is about to do.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_is_deleted_tells_those_who_have_it_open() {
-    let folder = TempDir::new().unwrap();
-    let relay = relay(&folder).await;
-    let id = StoreId::new("s").unwrap();
+    let folder = folder();
+    let relay = relay(folder.path()).await;
+    let id = id("s");
     for round in 0..20_u64 {
         let connection = client(&relay).await;
         let mut streams = Vec::new();
@@ -580,7 +528,7 @@ async fn a_store_that_is_deleted_tells_those_who_have_it_open() {
             let open = ClientFrame::OpenSeated {
                 protocol: PROTOCOL_VERSION,
                 store: "s".to_owned(),
-                token: token("s", Scope::Write),
+                token: token("s", "desk", Scope::Write),
                 version: version(&[]).encode().into(),
                 seats: Vec::new(),
             };
@@ -591,7 +539,7 @@ async fn a_store_that_is_deleted_tells_those_who_have_it_open() {
             assert!(matches!(stream.next().await, RelayFrame::OpenedSeated { .. }));
             assert!(matches!(stream.next().await, RelayFrame::Access { writable: true, .. }));
         }
-        first.send(&[change(round + 1, 0, &[])]).await;
+        first.send(&[change(round + 1, 0)]).await;
         first.stored().await;
         for stream in others {
             stream.changes().await;

@@ -2,7 +2,12 @@
 //! says so and looks at nothing; `SDS_CHROMIUM` names one that is not found by itself.
 #![cfg(unix)]
 
-mod support;
+mod support {
+    #[expect(dead_code, reason = "the page asks")]
+    pub(crate) mod admin;
+    pub(crate) mod common;
+    pub(crate) mod engines;
+}
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -10,12 +15,12 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use sds_server::{Grant, Relay, RelayConfig, Scope, StoreSet, mint};
 use serde_json::{Value, json};
-use support::http::ask_as;
-use support::{PATIENCE, add_item, connect, engine, folder, secret, synced, writer};
+use support::admin::{ask_as, operator, relay};
+use support::common::{PATIENCE, folder};
+use support::engines::{add_item, present, synced, writer};
 use tempfile::TempDir;
 
 /// A browser, asked over a pipe in the form of the Chrome DevTools Protocol.
@@ -33,7 +38,7 @@ struct Browser {
 
 impl Browser {
     fn start(program: &PathBuf) -> Self {
-        let folder = TempDir::new().unwrap();
+        let folder = folder();
         let (to, from) = (folder.path().join("to"), folder.path().join("from"));
         assert!(Command::new("mkfifo").args([&to, &from]).status().unwrap().success());
         // A browser that does not answer any more ends by itself.
@@ -145,13 +150,6 @@ fn browser_program() -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-fn operator() -> String {
-    let (subject, lifetime) = ("boss".to_owned(), Duration::from_secs(3_600));
-    let grant =
-        Grant { stores: StoreSet::all(), subject, scope: Scope::Admin, lifetime, issuer: None };
-    mint(&secret(), &grant, SystemTime::now()).unwrap().reveal().to_owned()
-}
-
 fn sign_in(browser: &mut Browser, token: &str) {
     let typed = json!(token);
     browser.value(&format!(
@@ -218,10 +216,7 @@ fn visit(program: &PathBuf, address: SocketAddr, token: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_shows_who_is_here_to_who_signs_in_and_asks_nobody_else() {
     let (data, one, two) = (folder(), folder(), folder());
-    let admin = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
-    let config = RelayConfig { admin, ..RelayConfig::new(secret(), data.path()) };
-    let relay = Relay::start(config).await.unwrap();
-    let address = relay.admin_addr().unwrap();
+    let (relay, address) = relay(data.path()).await;
     let page = ask_as(address, ("GET", "/"), None, "").await;
     assert_eq!(page.status, 200);
     let policy = page.head.lines().find(|line| line.starts_with("content-security-policy: "));
@@ -232,13 +227,11 @@ async fn the_page_shows_who_is_here_to_who_signs_in_and_asks_nobody_else() {
             .unwrap();
         return relay.stop().await;
     };
-    let (desk, phone) = (engine(one.path()), engine(two.path()));
-    connect(&desk, &relay, writer("desk"));
-    connect(&phone, &relay, writer("<b>phone</b>"));
+    let desk = present(one.path(), relay.url(), writer("desk")).await;
+    let phone = present(two.path(), relay.url(), writer("<b>phone</b>")).await;
     add_item(&desk, "note");
     synced(&desk).await;
-    synced(&phone).await;
-    let seen = tokio::task::spawn_blocking(move || visit(&program, address, &operator()));
+    let seen = tokio::task::spawn_blocking(move || visit(&program, address, operator().reveal()));
     seen.await.unwrap();
     let audit = std::fs::read_to_string(data.path().join("audit.jsonl")).unwrap();
     let kicks: Vec<&str> = audit.lines().filter(|line| line.contains("\"kick\"")).collect();

@@ -1,5 +1,12 @@
 //! Stores that are kept equal over a relay: real QUIC on loopback, real files.
 
+mod support {
+    pub(crate) mod common;
+    pub(crate) mod engines;
+    pub(crate) mod relay;
+    pub(crate) mod watching;
+}
+
 use std::io::Read;
 use std::time::{Duration, SystemTime};
 
@@ -10,28 +17,22 @@ use sds_sync::{
     BlobFetch, CertificateHash, ConnectOptions, ConnectionState, RefusalCode, RelayUrl, SyncEngine,
     SyncError, Token, Trust,
 };
+use support::common::{self, PATIENCE, folder, id, secret};
+use support::engines::{add_item, connect, engine, engine_of, present, synced, writer};
+use support::relay::relay;
+use support::watching::{labels, shows, until};
 use tempfile::TempDir;
 
-mod support;
-
-use support::{
-    LIFETIME, PATIENCE, add_item, connect, engine, engine_of, folder, id, labels, relay, secret,
-    shows, synced,
-};
-
 fn grant(store: &str, scope: Scope) -> Grant {
-    support::grant(store, "desk", scope, LIFETIME)
+    common::grant(store, "desk", scope)
 }
 
 fn token(store: &str, scope: Scope) -> Token {
-    mint(&secret(), &grant(store, scope), SystemTime::now()).unwrap()
+    common::token(store, "desk", scope)
 }
 
 async fn reaches(engine: &SyncEngine, is_reached: impl Fn(&ConnectionState) -> bool) {
-    let mut status = engine.watch_status();
-    let wait = status.wait_for(|status| is_reached(&status.connection));
-    let waited = tokio::time::timeout(PATIENCE, wait).await;
-    assert!(waited.is_ok(), "{:?}", engine.status().connection);
+    until(engine, |status| is_reached(&status.connection)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -40,8 +41,8 @@ async fn edits_travel_to_the_others_and_survive_a_restart_of_everything() {
     let first = relay(home.path()).await;
     let (desk, phone) = (engine_of(ann_dir.path(), "s"), engine_of(bob_dir.path(), "s"));
     add_item(&desk, "made offline");
-    connect(&desk, &first, token("s", Scope::Write));
-    connect(&phone, &first, token("s", Scope::Write));
+    connect(&desk, first.url(), writer("desk"));
+    connect(&phone, first.url(), writer("desk"));
     synced(&desk).await;
     shows(&phone, &["made offline"]).await;
     add_item(&phone, "from phone");
@@ -56,9 +57,7 @@ async fn edits_travel_to_the_others_and_survive_a_restart_of_everything() {
     // Nobody else is online, and the relay is a new one on the old folder.
     let second = relay(home.path()).await;
     let late_dir = folder();
-    let late = engine_of(late_dir.path(), "s");
-    connect(&late, &second, token("s", Scope::Read));
-    synced(&late).await;
+    let late = present(late_dir.path(), second.url(), token("s", Scope::Read)).await;
     assert_eq!(labels(&late), ["from phone", "made offline"]);
     let desk = engine_of(ann_dir.path(), "s");
     assert_eq!(labels(&desk), ["from phone", "made offline"], "before any connection");
@@ -71,8 +70,8 @@ async fn stores_on_one_relay_are_apart() {
     let (home, ann_dir, bob_dir) = (folder(), folder(), folder());
     let relay = relay(home.path()).await;
     let (desk, phone) = (engine_of(ann_dir.path(), "a/b"), engine_of(bob_dir.path(), "a_b"));
-    connect(&desk, &relay, token("a/b", Scope::Write));
-    connect(&phone, &relay, token("a_b", Scope::Write));
+    connect(&desk, relay.url(), token("a/b", Scope::Write));
+    connect(&phone, relay.url(), token("a_b", Scope::Write));
     add_item(&desk, "for a/b");
     synced(&desk).await;
     synced(&phone).await;
@@ -97,7 +96,7 @@ async fn bad_tokens_are_refused_for_good() {
         (token("t", Scope::Admin), RefusalCode::Forbidden),
     ];
     for (token, expected) in rows {
-        connect(&engine, &relay, token);
+        connect(&engine, relay.url(), token);
         let refused = engine.wait_until_synced(PATIENCE).await.unwrap_err();
         assert!(
             matches!(refused, SyncError::Refused { code, .. } if code == expected),
@@ -105,7 +104,7 @@ async fn bad_tokens_are_refused_for_good() {
         );
         assert!(matches!(engine.status().connection, ConnectionState::Refused { .. }));
     }
-    connect(&engine, &relay, token("s", Scope::Read));
+    connect(&engine, relay.url(), token("s", Scope::Read));
     synced(&engine).await;
     relay.stop().await;
 }
@@ -115,8 +114,8 @@ async fn a_reader_receives_but_cannot_send() {
     let (home, ann_dir, bob_dir) = (folder(), folder(), folder());
     let relay = relay(home.path()).await;
     let (desk, phone) = (engine_of(ann_dir.path(), "s"), engine_of(bob_dir.path(), "s"));
-    connect(&desk, &relay, token("s", Scope::Write));
-    connect(&phone, &relay, token("s", Scope::Read));
+    connect(&desk, relay.url(), writer("desk"));
+    connect(&phone, relay.url(), token("s", Scope::Read));
     synced(&phone).await;
     add_item(&desk, "news");
     shows(&phone, &["news"]).await;
@@ -124,7 +123,7 @@ async fn a_reader_receives_but_cannot_send() {
     let refused = phone.wait_until_synced(PATIENCE).await.unwrap_err();
     assert_eq!(refused.code(), "read-only");
     // The change is not lost: with a better token it gets through.
-    connect(&phone, &relay, token("s", Scope::Write));
+    connect(&phone, relay.url(), writer("desk"));
     synced(&phone).await;
     shows(&desk, &["kept here", "news"]).await;
     relay.stop().await;
@@ -136,7 +135,7 @@ async fn a_token_that_expires_ends_the_session() {
     let relay = relay(home.path()).await;
     let engine = engine_of(dir.path(), "s");
     let short = Grant { lifetime: Duration::from_secs(2), ..grant("s", Scope::Write) };
-    connect(&engine, &relay, mint(&secret(), &short, SystemTime::now()).unwrap());
+    connect(&engine, relay.url(), mint(&secret(), &short, SystemTime::now()).unwrap());
     synced(&engine).await;
     let is_unauthorized = |state: &ConnectionState| {
         matches!(state, ConnectionState::Refused { code: RefusalCode::Unauthorized, .. })
@@ -150,7 +149,7 @@ async fn a_client_comes_back_after_the_relay_and_brings_what_was_edited_meanwhil
     let (home, ann_dir, bob_dir) = (folder(), folder(), folder());
     let first = relay(home.path()).await;
     let (desk, phone) = (engine_of(ann_dir.path(), "s"), engine_of(bob_dir.path(), "s"));
-    connect(&desk, &first, token("s", Scope::Write));
+    connect(&desk, first.url(), writer("desk"));
     synced(&desk).await;
     let listen = first.local_addr();
     first.stop().await;
@@ -163,7 +162,7 @@ async fn a_client_comes_back_after_the_relay_and_brings_what_was_edited_meanwhil
     let config = RelayConfig { listen, ..RelayConfig::new(secret(), home.path()) };
     let second = Relay::start(config).await.unwrap();
     synced(&desk).await;
-    connect(&phone, &second, token("s", Scope::Write));
+    connect(&phone, second.url(), writer("desk"));
     shows(&phone, &["meanwhile"]).await;
     second.stop().await;
 }
@@ -176,11 +175,11 @@ async fn blobs_reach_those_who_lack_them_even_when_their_author_has_left() {
     let content: Vec<u8> = (0..3_000_001_u32).map(|n| n.to_le_bytes()[1]).collect();
     let item = add_item(&desk, "large");
     desk.edit(|store| store.write_value(item, content.as_slice())).unwrap().unwrap();
-    connect(&desk, &relay, token("s", Scope::Write));
+    connect(&desk, relay.url(), writer("desk"));
     synced(&desk).await;
     desk.stop().await.unwrap();
 
-    connect(&phone, &relay, token("s", Scope::Read));
+    connect(&phone, relay.url(), token("s", Scope::Read));
     synced(&phone).await;
     phone.stop().await.unwrap();
     relay.stop().await;
@@ -204,11 +203,11 @@ async fn a_large_value_comes_from_a_stream_and_goes_into_one_when_it_is_asked_fo
     let small = add_item(&desk, "photo");
     desk.edit(|store| store.write_blob_value(item, blob)).unwrap().unwrap();
     desk.edit(|store| store.write_value(small, &content[..5_000])).unwrap().unwrap();
-    connect(&desk, &relay, token("s", Scope::Write));
+    connect(&desk, relay.url(), writer("desk"));
     synced(&desk).await;
 
     phone.set_blob_fetch(BlobFetch::UpTo(1_000_000)).unwrap();
-    connect(&phone, &relay, token("s", Scope::Read));
+    connect(&phone, relay.url(), token("s", Scope::Read));
     synced(&phone).await;
     let value = |engine: &SyncEngine, item| engine.read(|store| store.read_value(item)).unwrap();
     assert_eq!(value(&phone, small).unwrap().as_bytes(), Some(&content[..5_000]));
@@ -232,8 +231,8 @@ async fn a_blob_leaves_the_file_with_its_last_reference_and_comes_back_with_the_
     for item in [one, two] {
         desk.edit(|store| store.write_value(item, content.as_slice())).unwrap().unwrap();
     }
-    connect(&desk, &relay, token("s", Scope::Write));
-    connect(&phone, &relay, token("s", Scope::Write));
+    connect(&desk, relay.url(), writer("desk"));
+    connect(&phone, relay.url(), writer("desk"));
     synced(&desk).await;
     synced(&phone).await;
     let blob = desk.read(|store| store.referenced_blobs()[0]).unwrap();
@@ -269,7 +268,7 @@ async fn only_the_trusted_relay_is_talked_to() {
     let engine = engine_of(dir.path(), "s");
     let pin = CertificateHash::from_bytes([7; 32]);
     let url = RelayUrl::new("127.0.0.1", relay.local_addr().port(), Some(pin)).unwrap();
-    engine.connect(ConnectOptions::new(url, token("s", Scope::Write))).unwrap();
+    engine.connect(ConnectOptions::new(url, writer("desk"))).unwrap();
     let refused = engine.wait_until_synced(Duration::from_secs(2)).await.unwrap_err();
     assert_eq!(refused.code(), "sync-timed-out");
     assert_eq!(engine.status().last_error, Some("untrusted-certificate"));
@@ -299,7 +298,7 @@ async fn a_relay_with_a_certificate_from_an_authority_is_trusted_by_its_file() {
     let url = RelayUrl::new("127.0.0.1", relay.local_addr().port(), None).unwrap();
     let options = ConnectOptions {
         trust: Trust::CaFile(path("ca.pem")),
-        ..ConnectOptions::new(url, token("s", Scope::Write))
+        ..ConnectOptions::new(url, writer("desk"))
     };
     engine.connect(options).unwrap();
     synced(&engine).await;
@@ -315,7 +314,7 @@ async fn many_edits_of_many_replicas_become_equal_everywhere() {
     let folders: Vec<TempDir> = (0..REPLICAS).map(|_| folder()).collect();
     let engines: Vec<SyncEngine> = folders.iter().map(|folder| engine(folder.path())).collect();
     for engine in &engines {
-        connect(engine, &relay, token("s", Scope::Write));
+        connect(engine, relay.url(), writer("desk"));
     }
     for edit in 0..EDITS {
         for (author, engine) in engines.iter().enumerate() {
@@ -346,7 +345,7 @@ async fn a_deleted_store_is_refused_until_the_deletion_is_taken_back() {
     let (desk, other) = (engine_of(dir.path(), "s"), engine_of(dir.path(), "other"));
     for (engine, store) in [(&desk, "s"), (&other, "other")] {
         add_item(engine, "made before");
-        connect(engine, &relay, token(store, Scope::Write));
+        connect(engine, relay.url(), token(store, Scope::Write));
         synced(engine).await;
     }
     assert!(relay.delete_store(&id("s")).unwrap());
@@ -354,12 +353,12 @@ async fn a_deleted_store_is_refused_until_the_deletion_is_taken_back() {
         matches!(state, ConnectionState::Refused { code: RefusalCode::Forbidden, .. })
     };
     reaches(&desk, is_refused).await;
-    connect(&desk, &relay, token("s", Scope::Write));
+    connect(&desk, relay.url(), writer("desk"));
     reaches(&desk, is_refused).await;
     add_item(&other, "made after");
     synced(&other).await;
     assert!(relay.log().undelete(&id("s")).unwrap());
-    connect(&desk, &relay, token("s", Scope::Write));
+    connect(&desk, relay.url(), writer("desk"));
     synced(&desk).await;
     assert_eq!(relay.log().summary(&id("s")).unwrap().unwrap().changes, 1);
     relay.stop().await;
@@ -373,8 +372,8 @@ async fn after_a_restored_backup_clients_heal_the_gap() {
     let (home, ann_dir, bob_dir) = (folder(), folder(), folder());
     let first = relay(home.path()).await;
     let (desk, phone) = (engine_of(ann_dir.path(), "s"), engine_of(bob_dir.path(), "s"));
-    connect(&desk, &first, token("s", Scope::Write));
-    connect(&phone, &first, token("s", Scope::Write));
+    connect(&desk, first.url(), writer("desk"));
+    connect(&phone, first.url(), writer("desk"));
     let backup = home.path().join("backup");
     let (log, to) = (first.log().clone(), backup.clone());
     let mut making = None;
@@ -409,7 +408,7 @@ async fn after_a_restored_backup_clients_heal_the_gap() {
     // Nothing new is said, so only the gap can be what is sent.
     let late_dir = folder();
     let late = engine_of(late_dir.path(), "s");
-    connect(&late, &second, token("s", Scope::Read));
+    connect(&late, second.url(), token("s", Scope::Read));
     shows(&late, &expected).await;
     assert_eq!(second.log().summary(&id("s")).unwrap().unwrap().changes, 120);
     second.stop().await;

@@ -1,24 +1,34 @@
 //! What a relay and its clients agree on while a store is open: newer tokens, messages to each other, and
 //! when to come back.
 
+mod support {
+    pub(crate) mod common;
+    pub(crate) mod engines;
+    pub(crate) mod relay;
+    pub(crate) mod watching;
+}
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use sds_server::Scope;
+use sds_server::{Grant, Scope};
 use sds_sync::limits::{SIGNAL_BYTES_MAX, SIGNALS_PER_SECOND};
 use sds_sync::presence::PeerId;
 use sds_sync::{
-    ConnectOptions, ConnectionState, RefusalCode, Signal, SignalError, SyncEngine, TokenSource,
+    ConnectOptions, ConnectionState, RefusalCode, Signal, SignalError, SyncEngine, Token,
+    TokenSource,
 };
+use support::common::{PATIENCE, folder, grant, secret, sign};
+use support::engines::{add_item, connect, engine, present, synced, writer};
+use support::relay::relay;
+use support::watching::{shows, until};
 use tokio::sync::broadcast::Receiver;
 use tokio::time::timeout;
 
-mod support;
-
-use support::{
-    PATIENCE, add_item, connect, engine, folder, relay, shows, synced, token_of, until, writer,
-};
+fn token_of(subject: &str, scope: Scope, lifetime: Duration) -> Token {
+    sign(&Grant { lifetime, ..grant("s", subject, scope) })
+}
 
 async fn is_refused(engine: &SyncEngine, expected: RefusalCode) {
     until(engine, |status| {
@@ -39,8 +49,8 @@ async fn a_newer_token_lets_a_session_go_on_and_without_it_ends() {
     let relay = relay(home.path()).await;
     let (desk, phone) = (engine(dir.path()), engine(other.path()));
     let brief = Duration::from_secs(2);
-    connect(&desk, &relay, token_of("desk", Scope::Write, brief));
-    connect(&phone, &relay, token_of("phone", Scope::Write, brief));
+    connect(&desk, relay.url(), token_of("desk", Scope::Write, brief));
+    connect(&phone, relay.url(), token_of("phone", Scope::Write, brief));
     synced(&desk).await;
     synced(&phone).await;
     desk.refresh_token(writer("desk")).unwrap();
@@ -57,7 +67,7 @@ async fn a_newer_token_may_allow_more_or_less_and_counts_at_once() {
     let relay = relay(home.path()).await;
     let desk = engine(dir.path());
     let hour = Duration::from_secs(3_600);
-    connect(&desk, &relay, token_of("desk", Scope::Read, hour));
+    connect(&desk, relay.url(), token_of("desk", Scope::Read, hour));
     may_write(&desk, false).await;
     let item = add_item(&desk, "kept until it may be sent");
     // What is kept apart has to go out as well.
@@ -84,7 +94,7 @@ async fn a_newer_token_of_somebody_else_or_of_nobody_ends_the_session() {
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     let rows = [(writer("phone"), RefusalCode::Forbidden), (past, RefusalCode::Unauthorized)];
     for (newer, expected) in rows {
-        connect(&desk, &relay, writer("desk"));
+        connect(&desk, relay.url(), writer("desk"));
         synced(&desk).await;
         desk.refresh_token(newer).unwrap();
         is_refused(&desk, expected).await;
@@ -149,7 +159,7 @@ async fn messages_reach_one_or_all_others_unchanged_whatever_the_scope() {
     let scopes = [Scope::Read, Scope::Write, Scope::Read];
     for (number, (engine, scope)) in engines.iter().zip(scopes).enumerate() {
         let token = token_of(&format!("user {number}"), scope, PATIENCE);
-        connect(engine, &relay, token);
+        connect(engine, relay.url(), token);
         peer_id(engine).await;
     }
     let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(SIGNAL_BYTES_MAX).collect();
@@ -174,8 +184,8 @@ async fn many_messages_wait_their_turn_and_changes_go_on_beside_them() {
     let (home, dir, other) = (folder(), folder(), folder());
     let relay = relay(home.path()).await;
     let (desk, phone) = (engine(dir.path()), engine(other.path()));
-    connect(&desk, &relay, writer("desk"));
-    connect(&phone, &relay, writer("phone"));
+    connect(&desk, relay.url(), writer("desk"));
+    connect(&phone, relay.url(), writer("phone"));
     peer_id(&desk).await;
     peer_id(&phone).await;
     let mut inbox = phone.signals();
@@ -197,15 +207,13 @@ async fn a_relay_that_stops_says_so_and_clients_come_back_to_the_next() {
     let (home, dir) = (folder(), folder());
     let first = relay(home.path()).await;
     let address = first.local_addr();
-    let desk = engine(dir.path());
-    connect(&desk, &first, writer("desk"));
-    synced(&desk).await;
+    let desk = present(dir.path(), first.url(), writer("desk")).await;
     first.stop().await;
     until(&desk, |status| status.last_error == Some("shutting-down")).await;
     add_item(&desk, "made while nobody was there");
     let again = sds_server::RelayConfig {
         listen: address,
-        ..sds_server::RelayConfig::new(support::secret(), home.path())
+        ..sds_server::RelayConfig::new(secret(), home.path())
     };
     let second = sds_server::Relay::start(again).await.unwrap();
     synced(&desk).await;
@@ -219,22 +227,22 @@ async fn a_file_that_another_subject_goes_on_with_takes_new_ids() {
     let (home, dir, other) = (folder(), folder(), folder());
     let relay = relay(home.path()).await;
     let desk = engine(dir.path());
-    connect(&desk, &relay, writer("ann"));
+    connect(&desk, relay.url(), writer("ann"));
     add_item(&desk, "as ann");
     synced(&desk).await;
     let former = desk.read(sds_store::DataStore::replica_id).unwrap();
     desk.disconnect().await;
     add_item(&desk, "not yet sent");
-    connect(&desk, &relay, writer("bob"));
+    connect(&desk, relay.url(), writer("bob"));
     synced(&desk).await;
     add_item(&desk, "as bob");
     synced(&desk).await;
     assert_ne!(desk.read(sds_store::DataStore::replica_id).unwrap(), former);
     let phone = engine(other.path());
-    connect(&phone, &relay, writer("carol"));
+    connect(&phone, relay.url(), writer("carol"));
     shows(&phone, &["as ann", "as bob", "not yet sent"]).await;
     // And back again, with nothing to be made again.
-    connect(&desk, &relay, writer("ann"));
+    connect(&desk, relay.url(), writer("ann"));
     add_item(&desk, "as ann again");
     synced(&desk).await;
     shows(&phone, &["as ann", "as ann again", "as bob", "not yet sent"]).await;
@@ -248,10 +256,10 @@ async fn changes_of_somebody_else_wait_for_their_author() {
     let (home, dir, other) = (folder(), folder(), folder());
     let relay = relay(home.path()).await;
     let (desk, phone) = (engine(dir.path()), engine(other.path()));
-    connect(&desk, &relay, writer("ann"));
+    connect(&desk, relay.url(), writer("ann"));
     add_item(&desk, "known");
     synced(&desk).await;
-    connect(&phone, &relay, writer("bob"));
+    connect(&phone, relay.url(), writer("bob"));
     shows(&phone, &["known"]).await;
     synced(&phone).await;
     desk.disconnect().await;
@@ -263,11 +271,11 @@ async fn changes_of_somebody_else_wait_for_their_author() {
     let patch = desk.read(|store| store.export_patch(&version)).unwrap();
     phone.edit(|store| store.apply_remote_patch(&patch)).unwrap().unwrap();
     phone.edit(|store| store.set_label(item, "changed by bob")).unwrap().unwrap();
-    connect(&phone, &relay, writer("bob"));
+    connect(&phone, relay.url(), writer("bob"));
     until(&phone, |status| status.last_error == Some("not-yours")).await;
     let is_synced = phone.wait_until_synced(Duration::from_millis(300)).await;
     assert_eq!(is_synced.unwrap_err().code(), "sync-timed-out");
-    connect(&desk, &relay, writer("ann"));
+    connect(&desk, relay.url(), writer("ann"));
     synced(&desk).await;
     synced(&phone).await;
     shows(&desk, &["changed by bob", "known"]).await;

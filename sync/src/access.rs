@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{SUBJECT_BYTES_MAX, TOKEN_BYTES_MAX};
+use crate::limits::{CLOCK_INTERVAL, SUBJECT_BYTES_MAX, TOKEN_BYTES_MAX};
 use crate::message::Token;
 
 pub use keys::{InvalidKeyId, KeyId, Keyring, KeyringError, Secret, WeakSecret};
@@ -105,6 +105,25 @@ impl Access {
     #[must_use]
     pub fn may_write(&self) -> bool {
         self.scope >= Scope::Write
+    }
+
+    /// How long it holds from `now` on.
+    #[must_use]
+    pub fn left(&self, now: SystemTime) -> Duration {
+        self.expires.duration_since(now).unwrap_or_default()
+    }
+
+    /// Whether it holds no more at `now`.
+    #[must_use]
+    pub fn is_expired(&self, now: SystemTime) -> bool {
+        self.expires <= now
+    }
+
+    /// How long to sleep at most until somebody looks again whether it has expired: clocks are set,
+    /// machines suspended.
+    #[must_use]
+    pub fn next_look(&self, now: SystemTime) -> Duration {
+        self.left(now).min(CLOCK_INTERVAL)
     }
 }
 

@@ -26,6 +26,8 @@ mod blob_storage;
 pub mod certificate;
 pub mod database;
 mod guest_session;
+mod in_flight;
+pub mod inspection;
 mod intake;
 mod ledger;
 pub mod limits;
@@ -56,6 +58,7 @@ pub use backoff::Backoff;
 pub use blob_service::{BlobDoor, BlobPassed, Offer, STORAGE_FAILED, serve_get, serve_put};
 pub use blob_storage::{BlobError, BlobReader, BlobStorage, BlobWriter, Claims};
 pub use certificate::{CertificateError, CertificateSource};
+pub use in_flight::InFlight;
 pub use link::{Link, LinkError};
 pub use local_store::LocalStore;
 pub use message::{
@@ -67,7 +70,6 @@ pub use persistence::{
     Batch, CheckReport, Finding, LogPage, MemoryPersistence, Persistence, RedbPersistence,
     SharedFile, StorageError, check_store,
 };
-pub use read_only::ReadOnlyFile;
 pub use reconnect::{NextAttempt, Reconnect};
 pub use seat::{Chain, Seat};
 pub use serving_session::{LogCursor, Refusal, ServingSession, memory_of};

@@ -193,6 +193,9 @@ pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// When a connection without any sign of life counts as lost.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long whoever waits for a token's end sleeps at most before looking at the clock again.
+pub const CLOCK_INTERVAL: Duration = Duration::from_secs(60);
+
 /// The first pause before a blob that the relay lacks is asked for again; it doubles.
 pub const BLOB_RETRY_MIN: Duration = Duration::from_millis(250);
 

@@ -19,6 +19,7 @@ use crate::message::RefusalCode;
 use crate::seat::Seat;
 use crate::store_id::StoreId;
 
+mod blob_list;
 mod guest_blobs;
 mod guest_link;
 mod memory;

@@ -20,7 +20,7 @@ const BLOCK_BYTES: u64 = 4 << 10;
 
 /// A file to look at. Others may look at it at the same time, but nobody may have it to write.
 #[derive(Debug)]
-pub struct ReadOnlyFile(pub PathBuf);
+pub(crate) struct ReadOnlyFile(pub(crate) PathBuf);
 
 impl Medium for ReadOnlyFile {
     fn open(&self) -> Result<redb::Database, redb::Error> {

@@ -60,6 +60,15 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// A newer token cannot make a session somebody else's.
+    pub const OTHER_SUBJECT: Self =
+        Self::new(RefusalCode::Forbidden, "the newer token is of another subject");
+    /// The session has outlived its token.
+    pub const EXPIRED: Self = Self::new(RefusalCode::Unauthorized, "the token has expired");
+    /// What came is no frame.
+    pub const MALFORMED_FRAME: Self =
+        Self::new(RefusalCode::Malformed, "a frame is not well formed, or too large");
+
     /// A refusal with its reason.
     #[must_use]
     pub const fn new(code: RefusalCode, message: &'static str) -> Self {

@@ -172,14 +172,21 @@ pub(crate) fn number_for(
     }
     founded.insert(subject, count + 1)?;
     let mut meta = write.open_table(META)?;
-    let next = meta.get(NEXT_STORE_KEY)?.map(|next| next.value().try_into());
-    let damaged = |_| Failure::Corrupt("the number of the next store cannot be read");
-    let number = next.transpose().map_err(damaged)?.map_or(0, u64::from_le_bytes);
+    let number = next_number(&meta)?;
     meta.insert(NEXT_STORE_KEY, (number + 1).to_le_bytes().as_slice())?;
     stores.insert(store.as_str(), number)?;
     write.open_table(FOUNDERS)?.insert(number, subject)?;
     write.open_table(STATES)?.insert(number, State::default().to_row())?;
     Ok(Ok(number))
+}
+
+/// The number that the next store gets.
+pub(crate) fn next_number(
+    meta: &impl ReadableTable<&'static str, &'static [u8]>,
+) -> Result<u64, Failure> {
+    let next = meta.get(NEXT_STORE_KEY)?.map(|next| next.value().try_into());
+    let damaged = |_| Failure::Corrupt("the number of the next store cannot be read");
+    Ok(next.transpose().map_err(damaged)?.map_or(0, u64::from_le_bytes))
 }
 
 /// Lets whoever began a store that is deleted begin another one.

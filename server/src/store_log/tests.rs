@@ -204,14 +204,8 @@ fn what_lacks_something_can_be_passed_over_and_the_rest_taken() {
 
 /// A change that packing makes hardly smaller.
 fn noisy(author: u64, start: u64, len: usize) -> Change {
-    let mut state = author << 32 | start | 1;
-    let letter = |state: &mut u64| {
-        *state ^= *state << 13;
-        *state ^= *state >> 7;
-        *state ^= *state << 17;
-        char::from(b' ' + (*state % 90) as u8)
-    };
-    let text = (0..len).map(|_| letter(&mut state)).collect();
+    let mut dice = fastrand::Rng::with_seed(author << 32 | start);
+    let text = (0..len).map(|_| char::from(dice.u8(b' '..b' ' + 90))).collect();
     let set = Op::Set {
         entry: EntryId::ROOT,
         life: Life::FIRST,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sds_engine::{BlobHash, ReplicaId};
 
+use super::blob_list::BlobList;
 use super::{Batch, LogPage, Persistence, StorageError};
 use crate::blob_rows::Content;
 use crate::blob_storage::{BlobStorage, Claims};
@@ -41,11 +42,9 @@ struct MemoryBlobs {
 #[derive(Clone, Debug, Default)]
 struct KeptBlobs {
     last_number: u64,
-    whole: BTreeMap<BlobHash, Content>,
+    list: BlobList,
     parts: BTreeMap<BlobHash, Content>,
     bytes: BTreeMap<u64, Vec<u8>>,
-    pinned: BTreeSet<BlobHash>,
-    unwanted: BTreeSet<BlobHash>,
 }
 
 impl MemoryPersistence {
@@ -131,11 +130,11 @@ impl Persistence for MemoryPersistence {
 
     fn retain_blobs(&mut self, referenced: &BTreeSet<BlobHash>) -> Result<(), StorageError> {
         let mut kept = self.blobs.kept();
-        let KeptBlobs { whole, parts, bytes, .. } = &mut *kept;
-        whole.retain(|hash, _| referenced.contains(hash));
+        let KeptBlobs { list, parts, bytes, .. } = &mut *kept;
+        list.whole.retain(|hash, _| referenced.contains(hash));
         parts.retain(|hash, _| referenced.contains(hash));
         let named: BTreeSet<u64> =
-            whole.values().chain(parts.values()).map(|content| content.number).collect();
+            list.whole.values().chain(parts.values()).map(|content| content.number).collect();
         bytes.retain(|number, _| named.contains(number));
         Ok(())
     }
@@ -155,10 +154,10 @@ impl Persistence for MemoryPersistence {
             blobs.bytes.remove(number);
         }
         for (hash, bytes) in &batch.blobs {
-            if !blobs.whole.contains_key(hash) {
+            if !blobs.list.whole.contains_key(hash) {
                 let content = blobs.next(bytes.len() as u64);
                 blobs.bytes.insert(content.number, bytes.to_vec());
-                blobs.whole.insert(*hash, content);
+                blobs.list.whole.insert(*hash, content);
             }
         }
         Ok(())
@@ -185,7 +184,7 @@ impl KeptBlobs {
 
 impl BlobStorage for MemoryBlobs {
     fn find(&self, hash: &BlobHash) -> Result<Option<Content>, StorageError> {
-        Ok(self.kept().whole.get(hash).copied())
+        Ok(self.kept().list.whole.get(hash).copied())
     }
 
     fn read(&self, number: u64, offset: u64, max: usize) -> Result<Vec<u8>, StorageError> {
@@ -228,7 +227,7 @@ impl BlobStorage for MemoryBlobs {
     fn keep(&self, hash: &BlobHash, content: Content) -> Result<(), StorageError> {
         let mut kept = self.kept();
         kept.parts.remove(hash);
-        kept.whole.entry(*hash).or_insert(content);
+        kept.list.whole.entry(*hash).or_insert(content);
         Ok(())
     }
 
@@ -244,39 +243,19 @@ impl BlobStorage for MemoryBlobs {
     }
 
     fn pin(&self, hash: &BlobHash) {
-        self.kept().pinned.insert(*hash);
+        self.kept().list.pin(hash);
     }
 
     fn unpin(&self, hash: &BlobHash) {
-        let mut kept = self.kept();
-        kept.pinned.remove(hash);
-        kept.unwanted.remove(hash);
+        self.kept().list.unpin(hash);
     }
 
     fn let_go(&self, hash: &BlobHash) -> Option<u64> {
-        let mut kept = self.kept();
-        if kept.pinned.contains(hash) {
-            return None;
-        }
-        let content = kept.whole.remove(hash);
-        if content.is_none() {
-            kept.unwanted.insert(*hash);
-        }
-        content.map(|content| content.number)
+        self.kept().list.let_go(hash)
     }
 
     fn let_go_late(&self) -> Vec<(BlobHash, u64)> {
-        let mut kept = self.kept();
-        let KeptBlobs { whole, pinned, unwanted, .. } = &mut *kept;
-        let mut late = Vec::new();
-        unwanted.retain(|hash| {
-            let is_here = whole.contains_key(hash);
-            if is_here && !pinned.contains(hash) {
-                late.extend(whole.remove(hash).map(|content| (*hash, content.number)));
-            }
-            !is_here
-        });
-        late
+        self.kept().list.let_go_late()
     }
 
     fn claims(&self) -> &Claims {

@@ -6,7 +6,7 @@
 //! Whoever holds the list waits for no transaction; transactions look at the list. A blob enters it
 //! inside the transaction that gives it its name, so that the next one finds it there.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,6 +18,7 @@ use crate::blob_storage::{BlobStorage, Claims};
 use crate::database::{Database, Failure};
 use crate::limits::BLOB_PARTS_MAX;
 use crate::persistence::StorageError;
+use crate::persistence::blob_list::BlobList;
 
 /// There is one store in the file.
 const OWNER: u64 = 0;
@@ -26,10 +27,7 @@ const OWNER: u64 = 0;
 #[derive(Debug)]
 pub(super) struct RedbBlobs {
     database: Arc<Database>,
-    whole: Mutex<HashMap<BlobHash, Content>>,
-    pinned: Mutex<HashSet<BlobHash>>,
-    /// Let go of before they were here: on their way to the file, as a rule.
-    unwanted: Mutex<HashSet<BlobHash>>,
+    list: Mutex<BlobList>,
     next: AtomicU64,
     claims: Claims,
 }
@@ -38,10 +36,9 @@ impl RedbBlobs {
     pub(super) fn of(database: Arc<Database>) -> Result<Self, StorageError> {
         let (whole, next) = database
             .read(|read| Ok((blob_rows::list(read, OWNER)?, blob_rows::next_number(read)?)))?;
-        let whole = Mutex::new(whole.into_iter().collect());
-        let (pinned, unwanted) = (Mutex::default(), Mutex::default());
+        let list = Mutex::new(BlobList::of(whole));
         let (next, claims) = (AtomicU64::new(next), Claims::default());
-        Ok(Self { database, whole, pinned, unwanted, next, claims })
+        Ok(Self { database, list, next, claims })
     }
 
     /// Releases blobs, and then puts others into the file, as far as they are not there. Notes in
@@ -57,12 +54,12 @@ impl RedbBlobs {
             blob_rows::release(write, OWNER, hash, *number)?;
         }
         for (hash, bytes) in blobs {
-            if !self.whole().contains_key(hash) {
+            if !self.list().whole.contains_key(hash) {
                 let content = Content { number: self.begin(), size: bytes.len() as u64 };
                 blob_rows::append(write, content.number, 0, bytes)?;
                 let kept = blob_rows::keep(write, OWNER, hash, content, true)?;
                 written.push(*hash);
-                self.whole().insert(*hash, kept);
+                self.list().whole.insert(*hash, kept);
             }
         }
         Ok(())
@@ -70,7 +67,7 @@ impl RedbBlobs {
 
     /// Forgets what a transaction that failed has noted.
     pub(super) fn take_back(&self, written: &[BlobHash]) {
-        self.whole().retain(|hash, _| !written.contains(hash));
+        self.list().whole.retain(|hash, _| !written.contains(hash));
     }
 
     /// Removes contents that nothing names. What cannot be removed goes when the file is opened again.
@@ -86,7 +83,7 @@ impl RedbBlobs {
     /// Removes all that is not in `referenced`, and what nothing names.
     pub(super) fn retain(&self, referenced: &BTreeSet<BlobHash>) -> Result<(), StorageError> {
         let is_free = |(hash, _): &(&BlobHash, &Content)| !referenced.contains(hash);
-        let free: Vec<(BlobHash, u64)> = (self.whole().iter().filter(is_free))
+        let free: Vec<(BlobHash, u64)> = (self.list().whole.iter().filter(is_free))
             .map(|(hash, content)| (*hash, content.number))
             .collect();
         let has_parts = self.database.read(blob_rows::has_parts)?;
@@ -103,7 +100,7 @@ impl RedbBlobs {
                 Ok(())
             })?;
         }
-        self.whole().retain(|hash, _| referenced.contains(hash));
+        self.list().whole.retain(|hash, _| referenced.contains(hash));
         for number in self.database.read(blob_rows::garbage)? {
             self.remove(number)?;
         }
@@ -115,25 +112,15 @@ impl RedbBlobs {
         Ok(())
     }
 
-    fn pinned(&self) -> MutexGuard<'_, HashSet<BlobHash>> {
-        // No code under this lock can leave the set half changed.
-        self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn unwanted(&self) -> MutexGuard<'_, HashSet<BlobHash>> {
-        // No code under this lock can leave the set half changed.
-        self.unwanted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn whole(&self) -> MutexGuard<'_, HashMap<BlobHash, Content>> {
+    fn list(&self) -> MutexGuard<'_, BlobList> {
         // No code under this lock can leave the list half changed.
-        self.whole.lock().unwrap_or_else(PoisonError::into_inner)
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl BlobStorage for RedbBlobs {
     fn find(&self, hash: &BlobHash) -> Result<Option<Content>, StorageError> {
-        Ok(self.whole().get(hash).copied())
+        Ok(self.list().whole.get(hash).copied())
     }
 
     fn read(&self, number: u64, offset: u64, max: usize) -> Result<Vec<u8>, StorageError> {
@@ -165,18 +152,18 @@ impl BlobStorage for RedbBlobs {
 
     fn keep(&self, hash: &BlobHash, content: Content) -> Result<(), StorageError> {
         let kept = self.database.write(|write| {
-            let replaces = !self.whole().contains_key(hash);
+            let replaces = !self.list().whole.contains_key(hash);
             let kept = blob_rows::keep(write, OWNER, hash, content, replaces)?;
-            self.whole().insert(*hash, kept);
+            self.list().whole.insert(*hash, kept);
             Ok(kept)
         });
         match kept {
             Ok(kept) if kept != content => self.sweep([content.number]),
             Ok(_) => {}
             Err(error) => {
-                let mut whole = self.whole();
-                if whole.get(hash) == Some(&content) {
-                    whole.remove(hash);
+                let mut list = self.list();
+                if list.whole.get(hash) == Some(&content) {
+                    list.whole.remove(hash);
                 }
                 return Err(error);
             }
@@ -192,40 +179,19 @@ impl BlobStorage for RedbBlobs {
     }
 
     fn pin(&self, hash: &BlobHash) {
-        self.pinned().insert(*hash);
+        self.list().pin(hash);
     }
 
     fn unpin(&self, hash: &BlobHash) {
-        self.pinned().remove(hash);
-        self.unwanted().remove(hash);
+        self.list().unpin(hash);
     }
 
     fn let_go(&self, hash: &BlobHash) -> Option<u64> {
-        if self.pinned().contains(hash) {
-            return None;
-        }
-        let content = self.whole().remove(hash);
-        if content.is_none() {
-            self.unwanted().insert(*hash);
-        }
-        content.map(|content| content.number)
+        self.list().let_go(hash)
     }
 
     fn let_go_late(&self) -> Vec<(BlobHash, u64)> {
-        let mut unwanted = self.unwanted();
-        if unwanted.is_empty() {
-            return Vec::new();
-        }
-        let (pinned, mut whole) = (self.pinned(), self.whole());
-        let mut late = Vec::new();
-        unwanted.retain(|hash| {
-            let is_here = whole.contains_key(hash);
-            if is_here && !pinned.contains(hash) {
-                late.extend(whole.remove(hash).map(|content| (*hash, content.number)));
-            }
-            !is_here
-        });
-        late
+        self.list().let_go_late()
     }
 
     fn claims(&self) -> &Claims {

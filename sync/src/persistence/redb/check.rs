@@ -9,19 +9,16 @@ use sds_engine::{BlobHash, Change, ReplicaId};
 use sds_store::DataStore;
 
 use super::{LOG, META, Persistence, RedbPersistence, SEATS, check_meta, end_of};
-use crate::blob_rows::{self, Content};
-use crate::database::{Database, Failure};
+use crate::blob_rows::Content;
+use crate::database::Failure;
+use crate::inspection::{self, look_at_blobs, tolerant};
 use crate::local_store::LocalStore;
 use crate::log_value::unseal;
 use crate::persistence::StorageError;
 use crate::persistence::memory::MemoryPersistence;
 use crate::random;
-use crate::read_only::ReadOnlyFile;
 use crate::seat::Seat;
 use crate::store_id::StoreId;
-
-/// The most findings that are told of; a file with more is not worth a longer list.
-const FINDINGS_MAX: usize = 1_000;
 
 /// Something in a store's file that is not as it was written, or does not fit the rest.
 #[non_exhaustive]
@@ -102,9 +99,7 @@ impl CheckReport {
     }
 
     fn note(&mut self, finding: Finding) {
-        if self.findings.len() < FINDINGS_MAX && !self.findings.contains(&finding) {
-            self.findings.push(finding);
-        }
+        inspection::note(&mut self.findings, finding);
     }
 }
 
@@ -116,28 +111,17 @@ impl CheckReport {
 /// If there is no such file, another process has it open, it belongs to another store or a newer
 /// program, is no database at all, or cannot be read.
 pub fn check_store(folder: &Path, store: &StoreId) -> Result<CheckReport, StorageError> {
-    let path = folder.join(store.file_name());
-    if !path.try_exists().map_err(|error| StorageError::from_io(&path, error))? {
-        return Err(StorageError::NotFound { path });
-    }
-    let mut database = Database::open_on(Box::new(ReadOnlyFile(path)))?;
-    database.read(|read| check_meta(read, store))?;
     let mut report = CheckReport::default();
-    if !database.check_integrity()? {
-        report.note(Finding::Pages);
-    }
-    let seats = tolerant(&mut report, database.read(look_at_seats), Finding::Seats)?;
+    let path = folder.join(store.file_name());
+    let is_it = |read: &ReadTransaction| check_meta(read, store);
+    let database = inspection::open(path, is_it, &mut report.findings, Finding::Pages)?;
+    let seats = database.read(look_at_seats);
+    let seats = tolerant(&mut report.findings, seats, Finding::Seats)?;
     let log = database.read(|read| look_at_log(read, &mut report));
-    let _log = tolerant(&mut report, log, Finding::Pages)?;
-    let blobs = database.read(|read| blob_rows::list(read, 0));
-    let blobs = tolerant(&mut report, blobs, Finding::Pages)?.unwrap_or_default();
-    for (hash, content) in &blobs {
-        report.blobs += 1;
-        let is_it = database.read(|read| blob_rows::is_sound(read, hash, *content));
-        if !tolerant(&mut report, is_it, Finding::Blob { hash: *hash })?.unwrap_or(true) {
-            report.note(Finding::Blob { hash: *hash });
-        }
-    }
+    let _log = tolerant(&mut report.findings, log, Finding::Pages)?;
+    let damaged = |hash| Finding::Blob { hash };
+    let blobs = look_at_blobs(&database, 0, &mut report.findings, Finding::Pages, damaged)?;
+    report.blobs = blobs.len() as u64;
     let loaded = RedbPersistence::of(database, store.clone()).and_then(|file| load(&file, store));
     match loaded {
         Ok(loaded) => compare(&mut report, &loaded, seats.as_deref(), &blobs),
@@ -145,22 +129,6 @@ pub fn check_store(folder: &Path, store: &StoreId) -> Result<CheckReport, Storag
         Err(error) => return Err(error),
     }
     Ok(report)
-}
-
-/// What was found, or nothing and `finding` if it is damaged.
-fn tolerant<T>(
-    report: &mut CheckReport,
-    outcome: Result<T, StorageError>,
-    finding: Finding,
-) -> Result<Option<T>, StorageError> {
-    match outcome {
-        Ok(value) => Ok(Some(value)),
-        Err(StorageError::Corrupt { .. }) => {
-            report.note(finding);
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
 }
 
 fn look_at_seats(read: &ReadTransaction) -> Result<Vec<Seat>, Failure> {

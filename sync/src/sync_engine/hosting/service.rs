@@ -3,9 +3,8 @@
 //! While changes of a visitor are on their way to the disk nothing further is read from it, so one that
 //! sends faster than the disk writes waits in its own connection.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use sds_engine::{Change, ChangeHeader, ReplicaId, Version};
@@ -17,23 +16,17 @@ use super::super::shared::Shared;
 use super::listener::Entered;
 use super::{Visitor, stopped};
 use crate::access::Access;
+use crate::in_flight::InFlight;
 use crate::intake::Taken;
-use crate::limits::{FRAME_BYTES_MAX, OPEN_SEATS_MAX, PROTOCOL_VERSION};
+use crate::limits::{CLOCK_INTERVAL, FRAME_BYTES_MAX, OPEN_SEATS_MAX, PROTOCOL_VERSION};
 use crate::message::{ClientFrame, RefusalCode, RelayFrame, SeatTip, Token};
 use crate::serving_session::{Refusal, ServingSession};
 use crate::transport::{FramePipe, FrameReceiver, FrameSender, Interest, Ready, StreamError};
-
-/// How long to sleep at most before the clock is looked at again: clocks are set, machines
-/// suspended.
-const CLOCK_INTERVAL: Duration = Duration::from_secs(60);
 
 const STORAGE_FAILED: Refusal =
     Refusal::new(RefusalCode::StorageFailed, "this side cannot read or write its file");
 const SHUTTING_DOWN: Refusal =
     Refusal::new(RefusalCode::ShuttingDown, "this side is about to stop; try again soon");
-const OTHER_SUBJECT: Refusal =
-    Refusal::new(RefusalCode::Forbidden, "the newer token is of another subject");
-const EXPIRED: Refusal = Refusal::new(RefusalCode::Unauthorized, "the token has expired");
 
 /// What opens a store.
 pub(super) struct Opening {
@@ -79,7 +72,7 @@ pub(super) async fn serve_store(
     };
     receiver.set_max(FRAME_BYTES_MAX);
     let pipe = FramePipe::new(sender, receiver);
-    let (pending, is_behind) = (None, true);
+    let (pending, is_behind) = (InFlight::default(), true);
     let mut service =
         Service { shared, session, pipe, lent, saved, is_behind, pending, admitted, stop };
     service.tell_access();
@@ -149,9 +142,6 @@ async fn tips(
     }
 }
 
-/// Changes on their way to the disk. `None` if it does not take them.
-type Append = Pin<Box<dyn Future<Output = Option<Taken>> + Send>>;
-
 struct Service {
     shared: Arc<Shared>,
     session: ServingSession<Version>,
@@ -160,7 +150,8 @@ struct Service {
     saved: watch::Receiver<u64>,
     /// Whether there may be changes that the visitor lacks.
     is_behind: bool,
-    pending: Option<Append>,
+    /// Changes on their way to the disk. `None` if it does not take them.
+    pending: InFlight<Option<Taken>>,
     admitted: Admitted,
     stop: watch::Receiver<bool>,
 }
@@ -181,7 +172,7 @@ impl Service {
             self.read_log();
             match self.next_turn().await {
                 Turn::Stop => self.session.refuse(SHUTTING_DOWN),
-                Turn::Clock if self.is_expired() => self.session.refuse(EXPIRED),
+                Turn::Clock if self.is_expired() => self.session.refuse(Refusal::EXPIRED),
                 Turn::Clock => {}
                 Turn::Saved => self.is_behind = true,
                 Turn::Pipe(Ready::Room(true)) => {
@@ -192,10 +183,7 @@ impl Service {
                 // Who has left reads nothing further; what it sent before is still taken.
                 Turn::Pipe(Ready::Room(false)) => {}
                 Turn::Pipe(Ready::Received(received)) => self.handle_received(received),
-                Turn::Appended(taken) => {
-                    self.pending = None;
-                    self.handle_taken(taken);
-                }
+                Turn::Appended(taken) => self.handle_taken(taken),
             }
         }
         self.settle().await;
@@ -206,44 +194,38 @@ impl Service {
     async fn next_turn(&mut self) -> Turn {
         let interest = Interest {
             in_room: self.session.has_transmit(),
-            in_frames: self.pending.is_none() && self.session.wants_frames(),
+            in_frames: self.pending.is_idle() && self.session.wants_frames(),
         };
-        let left =
-            self.expires().map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());
-        let appended = async {
-            match &mut self.pending {
-                Some(append) => append.await,
-                None => std::future::pending().await,
-            }
-        };
+        let access = self.admitted.access.as_ref();
+        let next_look = access.map_or(CLOCK_INTERVAL, |access| access.next_look(SystemTime::now()));
         tokio::select! {
             () = stopped(&mut self.stop) => Turn::Stop,
-            () = sleep(left.unwrap_or(CLOCK_INTERVAL).min(CLOCK_INTERVAL)) => Turn::Clock,
+            () = sleep(next_look) => Turn::Clock,
             ready = self.pipe.ready(interest) => Turn::Pipe(ready),
-            taken = appended => Turn::Appended(taken),
+            taken = self.pending.outcome() => Turn::Appended(taken),
             Ok(()) = self.saved.changed() => Turn::Saved,
         }
     }
 
-    fn expires(&self) -> Option<SystemTime> {
-        Some(self.admitted.access.as_ref()?.expires)
-    }
-
     fn is_expired(&self) -> bool {
-        self.expires().is_some_and(|end| end <= SystemTime::now())
+        self.admitted.access.as_ref().is_some_and(|access| access.is_expired(SystemTime::now()))
     }
 
     /// Hands over what has come in; all that has arrived is one append.
     fn append_what_came(&mut self) {
-        if self.pending.is_some() {
+        if !self.pending.is_idle() {
             return;
         }
         while self.session.wants_frames() {
             let Some(received) = self.pipe.next_arrived() else { break };
             self.handle_received(received);
         }
+        self.begin_append();
+    }
+
+    fn begin_append(&mut self) {
         if let Some(changes) = self.session.poll_append() {
-            self.pending = Some(self.append(changes));
+            self.pending.begin(self.append(changes));
         }
     }
 
@@ -254,8 +236,7 @@ impl Service {
             Ok(Some(ClientFrame::Refresh { token })) => self.refresh(&token),
             Ok(frame) => self.session.handle_frame(frame.unwrap_or(ClientFrame::Bye)),
             Err(StreamError::Frame(_)) => {
-                let message = "a frame is not well formed, or too large";
-                self.session.refuse(Refusal::new(RefusalCode::Malformed, message));
+                self.session.refuse(Refusal::MALFORMED_FRAME);
             }
             // Nobody is there any more to be told.
             Err(_) => self.session.handle_frame(ClientFrame::Bye),
@@ -274,14 +255,14 @@ impl Service {
                 *former = newer;
                 self.tell_access();
             }
-            Ok(_) => self.session.refuse(OTHER_SUBJECT),
+            Ok(_) => self.session.refuse(Refusal::OTHER_SUBJECT),
             Err(refusal) => self.session.refuse(refusal),
         }
     }
 
     fn tell_access(&mut self) {
         if let Some(access) = &self.admitted.access {
-            let left = access.expires.duration_since(SystemTime::now()).unwrap_or_default();
+            let left = access.left(SystemTime::now());
             self.session.set_access(None, access.may_write(), left);
         }
     }
@@ -310,19 +291,18 @@ impl Service {
 
     /// Takes in the visitor's last changes, so that a goodbye right after them loses none.
     async fn settle(&mut self) {
-        if let Some(append) = self.pending.take() {
-            let taken = append.await;
+        if let Some(taken) = self.pending.settle().await {
             self.handle_taken(taken);
         }
-        if let Some(changes) = self.session.poll_append() {
-            let taken = self.append(changes).await;
+        self.begin_append();
+        if let Some(taken) = self.pending.settle().await {
             self.handle_taken(taken);
         }
     }
 
-    fn append(&self, changes: Vec<Change>) -> Append {
+    fn append(&self, changes: Vec<Change>) -> impl Future<Output = Option<Taken>> + Send + use<> {
         let (shared, lease) = (Arc::clone(&self.shared), self.lent.as_ref().map(|lent| lent.seat));
-        Box::pin(async move {
+        async move {
             if shared.is_disk_behind() {
                 shared.flush().await.ok()?;
             }
@@ -331,7 +311,7 @@ impl Service {
             let taken = take.await.ok()?.ok()?;
             shared.flush().await.ok()?;
             Some(taken)
-        })
+        }
     }
 
     fn handle_taken(&mut self, taken: Option<Taken>) {

@@ -1,14 +1,43 @@
-//! Asking the admin listener, byte by byte, so that nothing hides what goes over the line.
+//! A relay with an admin listener, who may ask it for everything, and asking: byte by byte, so that
+//! nothing hides what goes over the line.
 
 use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
 
+use sds_server::{Grant, Relay, RelayConfig, Scope, StoreSet};
 use sds_sync::Token;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::PATIENCE;
+use super::common::{PATIENCE, grant, secret, sign};
+
+/// A relay with an admin listener, and where that is.
+pub(crate) async fn relay(folder: &Path) -> (Relay, SocketAddr) {
+    relay_of(RelayConfig::new(secret(), folder)).await
+}
+
+/// A relay as `config` says, but with an admin listener, and where that is.
+pub(crate) async fn relay_of(config: RelayConfig) -> (Relay, SocketAddr) {
+    let admin = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let relay = Relay::start(RelayConfig { admin, ..config }).await.unwrap();
+    let address = relay.admin_addr().unwrap();
+    (relay, address)
+}
+
+/// A token of an admin of these stores. It holds as long as any may, so that what is asked for never
+/// outlives it.
+pub(crate) fn admin_of(stores: StoreSet) -> Token {
+    let lifetime = Duration::from_secs(90 * 24 * 3_600);
+    sign(&Grant { stores, lifetime, ..grant("s", "boss", Scope::Admin) })
+}
+
+/// A token of an admin of the relay.
+pub(crate) fn operator() -> Token {
+    admin_of(StoreSet::all())
+}
 
 /// What came back.
 #[derive(Debug)]
