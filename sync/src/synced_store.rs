@@ -41,6 +41,9 @@ pub struct SyncedStore {
     ledger: Ledger,
     /// What is being found out about seats of which a relay has other changes.
     doubts: Doubts,
+    /// Whether another process owns the file: only that one can put changes made again in the place of those
+    /// in it.
+    is_guest: bool,
     /// How many ids were given up at a relay's word since the last local edit.
     reseats: u32,
     /// The last snapshot for a guest.
@@ -138,6 +141,7 @@ impl SyncedStore {
             store: local.store,
             ledger: local.ledger,
             doubts: Doubts::default(),
+            is_guest: local.persistence.followed_file().is_some(),
             reseats: 0,
             snapshot: None,
             blobs: local.blobs,

@@ -70,10 +70,21 @@ pub(crate) async fn synced(engine: &SyncEngine) {
     assert!(synced.is_ok(), "{synced:?}: {:?}", engine.status());
 }
 
-/// Waits until the status of `engine` is as wanted.
-pub(crate) async fn until(engine: &SyncEngine, is_so: impl FnMut(&SyncStatus) -> bool) {
+/// Waits until the status of `engine` is as wanted, or the store is, which may be looked at meanwhile: the
+/// status is not held, for whoever changes the store has to tell it.
+pub(crate) async fn until(engine: &SyncEngine, mut is_so: impl FnMut(&SyncStatus) -> bool) {
     let mut status = engine.watch_status();
-    timeout(PATIENCE, status.wait_for(is_so)).await.expect("it comes about").unwrap();
+    let wait = async {
+        loop {
+            let known = status.borrow_and_update().clone();
+            if is_so(&known) {
+                return;
+            }
+            status.changed().await.unwrap();
+        }
+    };
+    let waited = timeout(PATIENCE, wait).await;
+    assert!(waited.is_ok(), "it never comes about: {:?}", engine.status());
 }
 
 /// Adds an item as one change. As two, copies could both make the first one, to the byte.

@@ -150,6 +150,10 @@ impl SyncedStore {
             doubted.contains(replica) && seats.made(*replica) > chain.counter
         };
         let batch = if common.iter().any(|seat| is_beyond(&seat)) {
+            if self.is_guest {
+                let message = "this file is a copy: the process that has it open has to connect";
+                return Err(forked(message.to_owned()));
+            }
             self.remake(&common, fresh)?
         } else {
             self.keep_all(&common, &doubted, fresh)?
@@ -161,6 +165,9 @@ impl SyncedStore {
     /// has `stored` in all. What was made here under such ids and is not at the relay is made again under
     /// another one; the id in use is given up. Says what is to be written before anything else, if
     /// anything. The store may have lost changes by their former names.
+    ///
+    /// A guest makes nothing again, for the owner of the file would have it twice: what it has made under
+    /// such ids waits for somebody from whom the relay takes it, as what others have made does.
     pub(crate) fn give_up(
         &mut self,
         foreign: &[(ReplicaId, u64)],
@@ -171,7 +178,7 @@ impl SyncedStore {
         let has_more =
             |(replica, next): &(ReplicaId, u64)| self.ledger.seats.made(*replica) > *next;
         let is_in_use = is_foreign(&self.store.replica_id());
-        let must_remake = foreign.iter().any(has_more);
+        let must_remake = !self.is_guest && foreign.iter().any(has_more);
         if is_in_use || must_remake {
             self.note_reseat()?;
         }
@@ -191,7 +198,7 @@ impl SyncedStore {
         let is_beyond = |(replica, chain): &(ReplicaId, Chain)| {
             is_foreign(replica) && seats.made(*replica) > chain.counter
         };
-        let batch = if common.iter().any(is_beyond) {
+        let batch = if must_remake && common.iter().any(is_beyond) {
             self.remake(&common, fresh)?
         } else {
             self.take_new_seat(fresh)?;
