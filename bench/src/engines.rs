@@ -121,6 +121,11 @@ pub(crate) trait Stored: Text {
 
     /// Reads a file, for author `number` to go on.
     fn load(bytes: &[u8], number: u64) -> Result<Self>;
+
+    /// The file with all history cut that the engine can cut; `None` if it cannot.
+    fn save_state(&mut self) -> Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
 }
 
 /// A text engine whose whole history can be one patch.
@@ -192,6 +197,11 @@ pub(crate) trait Registers: Sized {
     fn save(&mut self) -> Result<Vec<u8>>;
 
     fn load(bytes: &[u8], registers: usize) -> Result<Self>;
+
+    /// The file with all history cut that the engine can cut; `None` if it cannot.
+    fn save_state(&mut self) -> Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
 
     fn value(&self, register: usize) -> Option<i64>;
 }

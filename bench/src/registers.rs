@@ -22,7 +22,10 @@ const LOADED: Row = Row::new("registers loaded and read", "ms", Target::Times(1.
 const HEAP: Row = Row::new("heap, history kept", "MB", Target::Times(0.5));
 const HEAP_LOADED: Row = Row::new("heap after load, history kept", "MB", Target::Times(0.5));
 const FILE: Row = Row::new("file, history kept, gzip", "kB", Target::Times(0.5));
-const ROWS: &[Row] = &[SET, APPLIED, LOADED, HEAP, HEAP_LOADED, FILE];
+/// What it holds is bounded by the registers, however often they were set.
+const STATE: Row = Row::new("file, history cut, gzip", "kB", Target::Times(0.5));
+const STATE_HEAP: Row = Row::new("heap after load, history cut", "MB", Target::Times(0.5));
+const ROWS: &[Row] = &[SET, APPLIED, LOADED, HEAP, HEAP_LOADED, FILE, STATE, STATE_HEAP];
 
 const CURVE: Row = Row::new("registers set, one a change", "ns", Target::Shown);
 const CURVE_APPLIED: Row = Row::new("... applied in one patch", "ns", Target::Shown);
@@ -158,9 +161,16 @@ impl<R: Registers> Contestant for Run<R> {
         work.check(&reader)?;
         record(APPLIED, millis(time));
         drop(reader);
-        let file = author.save()?;
+        let (file, state) = (author.save()?, author.save_state()?);
         drop(author);
         record(FILE, gzipped(&file)?);
+        if let Some(state) = state {
+            record(STATE, gzipped(&state)?);
+            let heap = live_heap();
+            let loaded = work.load::<R>(&state)?;
+            record(STATE_HEAP, heap_since(heap));
+            drop(loaded);
+        }
         let heap = live_heap();
         let loaded = work.load::<R>(&file)?;
         record(HEAP_LOADED, heap_since(heap));

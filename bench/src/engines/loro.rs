@@ -39,6 +39,11 @@ fn export_everything(doc: &LoroDoc) -> Result<Vec<u8>> {
     Ok(doc.export(ExportMode::all_updates())?)
 }
 
+/// The file without history; replicas that lack some of it cannot catch up from there.
+fn shallow(doc: &LoroDoc) -> Result<Vec<u8>> {
+    Ok(doc.export(ExportMode::shallow_snapshot(&doc.oplog_frontiers()))?)
+}
+
 /// A text container at the root.
 #[derive(Debug)]
 pub(crate) struct Loro {
@@ -115,6 +120,10 @@ impl Stored for Loro {
 
     fn load(bytes: &[u8], number: u64) -> Result<Self> {
         Ok(Self::of(load(bytes, number)?))
+    }
+
+    fn save_state(&mut self) -> Result<Option<Vec<u8>>> {
+        Ok(Some(shallow(&self.doc)?))
     }
 }
 
@@ -255,6 +264,10 @@ impl Registers for LoroRegisters {
 
     fn load(bytes: &[u8], registers: usize) -> Result<Self> {
         Ok(Self::of(load(bytes, 2)?, registers))
+    }
+
+    fn save_state(&mut self) -> Result<Option<Vec<u8>>> {
+        Ok(Some(shallow(&self.doc)?))
     }
 
     fn value(&self, register: usize) -> Option<i64> {

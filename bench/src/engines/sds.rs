@@ -19,6 +19,13 @@ fn receive(replica: &mut Replica, message: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// The file of a copy that has cut its history.
+fn compacted(replica: &Replica) -> Result<Vec<u8>> {
+    let mut copy = Replica::from_snapshot(replica.id(), &replica.snapshot())?;
+    copy.compact();
+    Ok(copy.snapshot())
+}
+
 /// The entries in Root that are not system entries, in order.
 fn own_entries(replica: &Replica) -> impl Iterator<Item = EntryId> {
     replica.children(EntryId::ROOT).filter(|entry| !entry.is_well_known())
@@ -116,6 +123,10 @@ impl Stored for SdsText {
 
     fn load(bytes: &[u8], number: u64) -> Result<Self> {
         Ok(Self::of(Replica::from_snapshot(replica_id(number), bytes)?))
+    }
+
+    fn save_state(&mut self) -> Result<Option<Vec<u8>>> {
+        Ok(Some(compacted(&self.replica)?))
     }
 }
 
@@ -274,6 +285,10 @@ impl Registers for SdsRegisters {
 
     fn load(bytes: &[u8], _registers: usize) -> Result<Self> {
         Ok(Self::of(Replica::from_snapshot(replica_id(2), bytes)?))
+    }
+
+    fn save_state(&mut self) -> Result<Option<Vec<u8>>> {
+        Ok(Some(compacted(&self.replica)?))
     }
 
     fn value(&self, register: usize) -> Option<i64> {

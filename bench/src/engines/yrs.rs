@@ -152,6 +152,10 @@ impl Stored for Yrs {
     fn load(bytes: &[u8], number: u64) -> Result<Self> {
         Ok(Self::of(load(bytes, number)?))
     }
+
+    fn save_state(&mut self) -> Result<Option<Vec<u8>>> {
+        Ok(Some(self.save()?))
+    }
 }
 
 impl Logged for Yrs {
@@ -214,6 +218,10 @@ impl Registers for YrsRegisters {
 
     fn load(bytes: &[u8], registers: usize) -> Result<Self> {
         Ok(Self::of(load(bytes, 2)?, registers))
+    }
+
+    fn save_state(&mut self) -> Result<Option<Vec<u8>>> {
+        Ok(Some(self.save()?))
     }
 
     fn value(&self, register: usize) -> Option<i64> {

@@ -23,6 +23,7 @@ use crate::traces::{SequentialTrace, Splice};
 
 const REPLAY: Row = Row::new("local replay", "ms", Target::TimesAndRope(1.0, 1.5));
 const FILE: Row = Row::new("state + full history, gzip", "kB", Target::Times(0.9));
+const STATE: Row = Row::new("state, history cut, gzip", "kB", Target::Times(0.9));
 const LOAD: Row = Row::new("load and read the text", "ms", Target::Times(1.0));
 const MERGE: Row = Row::new("full history merged as one patch", "ms", Target::Times(1.0));
 const KEYSTROKE: Row = Row::new("keystroke: commit and encode", "us", Target::AtMost(0.5));
@@ -35,6 +36,7 @@ const HEAP_LOADED: Row = Row::new("heap after load", "MB", Target::Times(1.0));
 const ROWS: &[Row] = &[
     REPLAY,
     FILE,
+    STATE,
     LOAD,
     MERGE,
     KEYSTROKE,
@@ -289,6 +291,10 @@ impl<E: Stored> Run<E> {
         let file = self.base()?.save()?;
         if E::KEEPS_HISTORY {
             self.record(board, FILE, gzipped(&file)?);
+        }
+        if let Some(state) = self.base()?.save_state()? {
+            ensure_equal(&E::load(&state, 4)?.text()?, &self.trace.end)?;
+            self.record(board, STATE, gzipped(&state)?);
         }
         let heap = live_heap();
         let mut loaded = E::load(&file, 4)?;
