@@ -233,7 +233,7 @@ proptest! {
                     let mut appender = Appender::begin(write, UNIX_EPOCH)?;
                     let appended =
                         appender.append(store, &author, &changes, step.skips_lacking)?;
-                    appender.finish()?;
+                    appender.finish(|_| {})?;
                     Ok(appended)
                 })
                 .unwrap();
