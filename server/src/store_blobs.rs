@@ -23,6 +23,8 @@ pub(crate) struct StoreBlobs {
 /// their names in the file too, the others nowhere else.
 #[derive(Debug, Default)]
 pub(crate) struct Reservations {
+    /// Held while the file is read.
+    turn: Mutex<()>,
     state: Mutex<Reserved>,
 }
 
@@ -95,9 +97,10 @@ impl StoreBlobs {
         offer: Offer,
         max: u64,
     ) -> Result<Option<Reservation>, StorageError> {
-        // Held while the file is read: whoever comes meanwhile reckons with this one.
-        let mut reserved = self.log.reserved.lock();
-        let of_store = reserved.of.get(&self.owner).map_or(&[][..], Vec::as_slice);
+        // Whoever comes meanwhile waits, and reckons with this one. Who gives room back does not wait: what
+        // has become a blob by then is in the file, which is read after the list.
+        let _turn = self.log.reserved.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_store = self.log.reserved.lock().of.get(&self.owner).cloned().unwrap_or_default();
         let used = self.log.database.read(|read| {
             let (_, mut bytes) = blob_rows::total(read, self.owner)?;
             // One that goes on has its room already; it is counted once.
@@ -110,7 +113,7 @@ impl StoreBlobs {
                     bytes = bytes.saturating_add(part.size);
                 }
             }
-            for (_, other) in of_store {
+            for (_, other) in &of_store {
                 // One that has just become a blob is counted as that.
                 if blob_rows::find(read, self.owner, &other.hash)?.is_none() {
                     bytes = bytes.saturating_add(other.size);
@@ -121,6 +124,7 @@ impl StoreBlobs {
         if used.saturating_add(offer.size) > max {
             return Ok(None);
         }
+        let mut reserved = self.log.reserved.lock();
         reserved.last += 1;
         let number = reserved.last;
         reserved.of.entry(self.owner).or_default().push((number, offer));

@@ -10,12 +10,12 @@ use sds_store::{DataStore, EntryId};
 use sds_sync::certificate::LiveIdentity;
 use sds_sync::limits::{
     BLOB_CHUNK_BYTES_MAX, BLOB_FRAME_BYTES_MAX, CONNECTION_WINDOW_BYTES, FRAME_BYTES_MAX,
-    STRANGER_WINDOW_BYTES, STREAMS_MAX,
+    RESEATS_MAX, STRANGER_WINDOW_BYTES, STREAMS_MAX,
 };
 use sds_sync::transport::{Connection, FrameReceiver, FrameSender, connect, server_endpoint};
 use sds_sync::{
-    CertificateSource, ClientFrame, ConnectOptions, LocalStore, MemoryPersistence, Persistence,
-    RefusalCode, RelayFrame, RelayUrl, StoreId, SyncEngine, Token, Trust,
+    CertificateSource, ClientFrame, ConnectOptions, ConnectionState, LocalStore, MemoryPersistence,
+    Persistence, RefusalCode, RelayFrame, RelayUrl, StoreId, SyncEngine, SyncStatus, Token, Trust,
 };
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -228,6 +228,45 @@ async fn a_client_that_leaves_waits_until_the_relay_has_taken_in_what_it_sent() 
     sender.finish().await;
     timeout(PATIENCE, connection.closed()).await.unwrap();
     stopping.await.unwrap().unwrap();
+}
+
+/// Goal: a relay that calls every id of a file somebody else's does not keep it busy for ever, its user
+/// is told, and nothing is lost. Method: such a relay, until the client comes no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_takes_no_id_is_given_up_and_the_user_is_told() {
+    let relay = ScriptedRelay::start();
+    let disk = memory();
+    let engine = connected(disk.clone(), &relay);
+    engine.edit(|store| store.set_label(EntryId::ROOT, "kept")).unwrap().unwrap();
+    engine.flush().await.unwrap();
+    let mut seats = std::collections::BTreeSet::new();
+    let mut status = engine.watch_status();
+    let refused = async {
+        let is_refused = |status: &SyncStatus| matches!(&status.connection, ConnectionState::Refused { code, .. } if *code == RefusalCode::Forbidden);
+        status.wait_for(is_refused).await.unwrap().last_error
+    };
+    let refusing = async {
+        loop {
+            let (connection, mut sender, _receiver) = relay.open().await;
+            let seat = engine.read(DataStore::replica_id).unwrap();
+            seats.insert(seat);
+            let not_yours = RelayFrame::NotYours { replica: seat.as_u64(), next: 0 };
+            sender.send(&not_yours).await.unwrap();
+            let access = RelayFrame::Access { peer: 1, writable: true, expires_in: 60_000 };
+            sender.send(&access).await.unwrap();
+            connection.closed().await;
+        }
+    };
+    let told = tokio::select! {
+        told = timeout(2 * PATIENCE, refused) => told.expect("it gives up"),
+        () = refusing => None,
+    };
+    assert_eq!(told, Some("forbidden"));
+    assert!(seats.len() <= RESEATS_MAX as usize + 1, "{seats:?}");
+    let label = |store: &DataStore| store.root_item().label().into_owned();
+    assert_eq!(engine.read(label).unwrap(), "kept");
+    engine.stop().await.unwrap();
+    assert_eq!(label(LocalStore::load(disk).unwrap().store()), "kept");
 }
 
 /// How many bytes a client gets rid of on some streams that nobody reads.

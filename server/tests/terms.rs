@@ -16,8 +16,8 @@ use sds_server::{Grant, Scope};
 use sds_sync::limits::{SIGNAL_BYTES_MAX, SIGNALS_PER_SECOND};
 use sds_sync::presence::PeerId;
 use sds_sync::{
-    ConnectOptions, ConnectionState, RefusalCode, Signal, SignalError, SyncEngine, Token,
-    TokenSource,
+    ConnectOptions, ConnectionState, LocalStore, RefusalCode, Signal, SignalError, SyncEngine,
+    Token, TokenSource,
 };
 use support::common::{PATIENCE, folder, grant, secret, sign};
 use support::engines::{add_item, connect, engine, present, synced, writer};
@@ -246,6 +246,57 @@ async fn a_file_that_another_subject_goes_on_with_takes_new_ids() {
     add_item(&desk, "as ann again");
     synced(&desk).await;
     shows(&phone, &["as ann", "as ann again", "as bob", "not yet sent"]).await;
+    relay.stop().await;
+}
+
+/// The same of a guest, whose file another process owns. Only the owner could make changes again: what the
+/// guest has made under an id that is another subject's waits for that one, and is there once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_another_subject_goes_on_with_takes_a_new_id_and_makes_nothing_twice() {
+    let (home, dir, other) = (folder(), folder(), folder());
+    let relay = relay(home.path()).await;
+    let owner = engine(dir.path());
+    let path = dir.path().to_owned();
+    // It asks the owner, which needs this runtime.
+    let local = tokio::task::spawn_blocking(move || {
+        LocalStore::open_or_create(&path, &support::common::id("s")).unwrap()
+    });
+    let guest = SyncEngine::start(local.await.unwrap());
+    connect(&guest, relay.url(), writer("ann"));
+    add_item(&guest, "as ann");
+    synced(&guest).await;
+    let former = guest.read(sds_store::DataStore::replica_id).unwrap();
+    guest.disconnect().await;
+    add_item(&guest, "not yet sent");
+    guest.flush().await.unwrap();
+    connect(&guest, relay.url(), writer("bob"));
+    until(&guest, |status| {
+        let is_connected = matches!(status.connection, ConnectionState::Connected { .. });
+        let is_new = guest.read(sds_store::DataStore::replica_id).unwrap() != former;
+        is_connected && is_new && status.last_error == Some("not-yours")
+    })
+    .await;
+    add_item(&guest, "as bob");
+    guest.flush().await.unwrap();
+    let phone = engine(other.path());
+    connect(&phone, relay.url(), writer("carol"));
+    shows(&phone, &["as ann"]).await;
+    let all = ["as ann", "as bob", "not yet sent"];
+    shows(&owner, &all).await;
+    shows(&guest, &all).await;
+    // Ann may send it, and what builds on it.
+    connect(&guest, relay.url(), writer("ann"));
+    shows(&phone, &all).await;
+    synced(&guest).await;
+    connect(&owner, relay.url(), writer("dora"));
+    add_item(&owner, "by the owner");
+    synced(&owner).await;
+    guest.stop().await.unwrap();
+    owner.stop().await.unwrap();
+    let owner = engine(dir.path());
+    let all = ["as ann", "as bob", "by the owner", "not yet sent"];
+    shows(&owner, &all).await;
+    shows(&phone, &all).await;
     relay.stop().await;
 }
 

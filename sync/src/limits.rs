@@ -39,6 +39,10 @@ pub const OPEN_VERSION_BYTES_MAX: usize = 32 << 10;
 /// The most seats of its file that a client asks about when it opens a store.
 pub const OPEN_SEATS_MAX: usize = 64;
 
+/// How often a file takes a new id at a relay's word between two edits of its own; an honest relay makes it
+/// take one, or two.
+pub const RESEATS_MAX: u32 = 5;
+
 /// The log of a store's file gives way to a snapshot when it has so many bytes, and as many as the
 /// changes that are in the last snapshot: so writing snapshots costs no more than in proportion to the
 /// changes, each of which is packed about twice.

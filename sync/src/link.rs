@@ -50,6 +50,12 @@ pub enum LinkError {
     /// Another connection has to find out what the relay has, or takes, of changes.
     #[error("the relay has other changes than expected: connecting anew to settle that")]
     Reseating,
+    /// The relay takes changes under an id of this file from others alone. Another connection goes on under a
+    /// new one; not too soon, should the relay not take that either.
+    #[error(
+        "the relay calls an id of this file somebody else's: connecting anew under another one"
+    )]
+    NotYours,
     /// Another connection can show a newer token.
     #[error("the token has expired: connecting anew with another one")]
     Renewing,
@@ -68,6 +74,7 @@ impl LinkError {
             Self::Engine(error) => error.code(),
             Self::Ended => "connection-lost",
             Self::Reseating => "reseating",
+            Self::NotYours => "not-yours",
             Self::Renewing => "unauthorized",
         }
     }

@@ -64,7 +64,7 @@ impl Reconnect {
             }
             LinkError::Engine(SyncError::Stopped) => NextAttempt::Stopped,
             other => {
-                self.was_forked &= !matches!(other, LinkError::Reseating);
+                self.was_forked &= !matches!(other, LinkError::Reseating | LinkError::NotYours);
                 NextAttempt::Retry(delay)
             }
         }
@@ -109,6 +109,18 @@ mod tests {
         assert_eq!(late, NextAttempt::Retry(2 * second));
         let never = reconnect.after(stopping(Duration::MAX), true, 0);
         assert_eq!(never, NextAttempt::Retry(COME_BACK_MAX));
+    }
+
+    #[test]
+    fn a_relay_that_takes_no_id_is_asked_less_and_less_often() {
+        let mut reconnect = Reconnect::new();
+        let mut pause = |failure| match reconnect.after(failure, true, u32::MAX) {
+            NextAttempt::Retry(pause) => pause,
+            other => panic!("{other:?}"),
+        };
+        let pauses = [(); 4].map(|()| pause(LinkError::NotYours));
+        assert!(pauses.is_sorted_by(|former, next| former < next), "{pauses:?}");
+        assert_eq!(pause(LinkError::Reseating), pauses[0], "that is another matter");
     }
 
     #[test]

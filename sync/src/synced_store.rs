@@ -41,6 +41,11 @@ pub struct SyncedStore {
     ledger: Ledger,
     /// What is being found out about seats of which a relay has other changes.
     doubts: Doubts,
+    /// Whether another process owns the file: only that one can put changes made again in the place of those
+    /// in it.
+    is_guest: bool,
+    /// How many ids were given up at a relay's word since the last local edit.
+    reseats: u32,
     /// The last snapshot for a guest.
     snapshot: Option<Snapshot>,
     /// The blobs in the store's file.
@@ -136,6 +141,8 @@ impl SyncedStore {
             store: local.store,
             ledger: local.ledger,
             doubts: Doubts::default(),
+            is_guest: local.persistence.followed_file().is_some(),
+            reseats: 0,
             snapshot: None,
             blobs: local.blobs,
             blobs_to_send: BTreeMap::new(),
@@ -155,7 +162,11 @@ impl SyncedStore {
         work: impl FnOnce(&mut DataStore) -> T,
     ) -> Result<(T, Captured), StorageError> {
         let value = work(&mut self.store);
-        Ok((value, self.capture(Origin::Local)?))
+        let captured = self.capture(Origin::Local)?;
+        if !captured.changes.is_empty() {
+            self.reseats = 0;
+        }
+        Ok((value, captured))
     }
 
     /// Takes in a patch of the relay, which had `at_open` when the connection was opened, or leaves the
@@ -344,6 +355,7 @@ mod tests {
     use sds_store::{BlobSource, EntryId};
 
     use super::*;
+    use crate::limits::RESEATS_MAX;
     use crate::link::{Link, LinkError};
     use crate::message::{ClientFrame, RefusalCode, RelayFrame, Token};
     use crate::persistence::MemoryPersistence;
@@ -417,6 +429,36 @@ mod tests {
         let taken = synced.take_from(Some(seat), &[first_of(seat)], id(6)).unwrap().0;
         assert_eq!(taken.refused, Some(RefusalCode::Forked), "the guest has lost it");
         assert_ne!(synced.lend_seat(Some(seat), id(9)).tip.replica, seat.as_u64());
+    }
+
+    /// Goal: a relay that calls every id somebody else's does not make the file take new ones for ever, and
+    /// nothing is lost. Method: a store with something that was never sent, and that relay's word each time.
+    #[test]
+    fn a_relay_that_takes_no_id_is_believed_so_many_times() {
+        let mut synced = store();
+        let label = |synced: &SyncedStore| synced.store.root_item().label().into_owned();
+        let edit = |synced: &mut SyncedStore, text| {
+            synced.edit(|store| store.set_label(EntryId::ROOT, text)).unwrap().0.unwrap();
+        };
+        let mut fresh = 100;
+        let mut refuse = |synced: &mut SyncedStore| {
+            fresh += 1;
+            let foreign = [(synced.store.replica_id(), 0)];
+            synced.give_up(&foreign, &Version::new(), id(fresh))
+        };
+        for text in ["first", "second"] {
+            edit(&mut synced, text);
+            for _ in 0..RESEATS_MAX {
+                assert!(refuse(&mut synced).unwrap().is_some());
+                assert_eq!(label(&synced), text);
+            }
+            let (seat, version) = (synced.store.replica_id(), synced.store.version().clone());
+            let refused = refuse(&mut synced);
+            let is_typed = matches!(&refused, Err(SyncError::Refused { code, .. }) if *code == RefusalCode::Forbidden);
+            assert!(is_typed, "{refused:?}");
+            assert_eq!((synced.store.replica_id(), synced.store.version()), (seat, &version));
+            assert_eq!(label(&synced), text);
+        }
     }
 
     #[test]

@@ -342,7 +342,7 @@ impl Device {
         let Some(handover) = given_up else { return Ok(()) };
         context.note(format_args!("{} gives seats up that are not its own", self.name));
         self.write_settled(handover, context)?;
-        Err(LinkError::Reseating)
+        Err(LinkError::NotYours)
     }
 
     /// Writes what a store has of which some was made again.

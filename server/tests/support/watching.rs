@@ -5,11 +5,21 @@ use tokio::time::timeout;
 
 use super::common::PATIENCE;
 
-/// Waits until the status of `engine` is as wanted.
-pub(crate) async fn until(engine: &SyncEngine, is_so: impl FnMut(&SyncStatus) -> bool) {
+/// Waits until the status of `engine` is as wanted, or the store is, which may be looked at meanwhile: the
+/// status is not held, for whoever changes the store has to tell it.
+pub(crate) async fn until(engine: &SyncEngine, mut is_so: impl FnMut(&SyncStatus) -> bool) {
     let mut status = engine.watch_status();
-    let came = timeout(PATIENCE, status.wait_for(is_so)).await;
-    assert!(matches!(came, Ok(Ok(_))), "{:?}", engine.status());
+    let wait = async {
+        loop {
+            let known = status.borrow_and_update().clone();
+            if is_so(&known) {
+                return;
+            }
+            status.changed().await.unwrap();
+        }
+    };
+    let waited = timeout(PATIENCE, wait).await;
+    assert!(waited.is_ok(), "it never comes about: {:?}", engine.status());
 }
 
 /// The labels of what is in the root, in alphabetical order.

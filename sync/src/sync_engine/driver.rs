@@ -416,7 +416,7 @@ impl<'a> Line<'a> {
         if given_up {
             // Nothing is sent before it is on disk, nor is any connection opened.
             self.shared.flush().await?;
-            return Err(LinkError::Reseating);
+            return Err(LinkError::NotYours);
         }
         Ok(())
     }

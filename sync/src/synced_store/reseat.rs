@@ -13,6 +13,7 @@ use sds_store::{RemakeError, StoreError};
 
 use super::{Captured, Handover, Origin, SyncedStore};
 use crate::ledger::history_missing;
+use crate::limits::RESEATS_MAX;
 use crate::message::RefusalCode;
 use crate::persistence::Batch;
 use crate::seat::Chain;
@@ -88,6 +89,7 @@ impl SyncedStore {
             return Ok((purpose, Handover::default()));
         }
         if standing.is_behind {
+            self.note_reseat()?;
             self.take_new_seat(fresh)?;
             tracing::warn!(store = %self.id, "the relay knows more of this file: took a new seat");
         }
@@ -128,7 +130,7 @@ impl SyncedStore {
         patch: &Patch,
         fresh: ReplicaId,
     ) -> Result<Option<Handover>, SyncError> {
-        let Self { store, ledger, doubts, .. } = self;
+        let doubts = &mut self.doubts;
         for change in patch.changes() {
             if doubts.seats.iter().any(|(seat, _)| *seat == change.header().replica) {
                 doubts.theirs.push(Arc::clone(change.bytes()));
@@ -137,6 +139,8 @@ impl SyncedStore {
         if !doubts.is_resolved() {
             return Ok(None);
         }
+        self.note_reseat()?;
+        let Self { store, ledger, doubts, .. } = self;
         let Doubts { seats: doubted, theirs } = std::mem::take(doubts);
         let doubted: Vec<ReplicaId> = doubted.into_iter().map(|(replica, _)| replica).collect();
         let missing = || SyncError::Storage(history_missing(&self.id));
@@ -146,6 +150,10 @@ impl SyncedStore {
             doubted.contains(replica) && seats.made(*replica) > chain.counter
         };
         let batch = if common.iter().any(|seat| is_beyond(&seat)) {
+            if self.is_guest {
+                let message = "this file is a copy: the process that has it open has to connect";
+                return Err(forked(message.to_owned()));
+            }
             self.remake(&common, fresh)?
         } else {
             self.keep_all(&common, &doubted, fresh)?
@@ -157,20 +165,26 @@ impl SyncedStore {
     /// has `stored` in all. What was made here under such ids and is not at the relay is made again under
     /// another one; the id in use is given up. Says what is to be written before anything else, if
     /// anything. The store may have lost changes by their former names.
+    ///
+    /// A guest makes nothing again, for the owner of the file would have it twice: what it has made under
+    /// such ids waits for somebody from whom the relay takes it, as what others have made does.
     pub(crate) fn give_up(
         &mut self,
         foreign: &[(ReplicaId, u64)],
         stored: &Version,
         fresh: ReplicaId,
     ) -> Result<Option<Handover>, SyncError> {
+        let is_foreign = |replica: &ReplicaId| foreign.iter().any(|(other, _)| other == replica);
+        let has_more =
+            |(replica, next): &(ReplicaId, u64)| self.ledger.seats.made(*replica) > *next;
+        let is_in_use = is_foreign(&self.store.replica_id());
+        let must_remake = !self.is_guest && foreign.iter().any(has_more);
+        if is_in_use || must_remake {
+            self.note_reseat()?;
+        }
         let Self { store, ledger, .. } = self;
-        let seats = &ledger.seats;
         let mut version = stored.clone();
         foreign.iter().for_each(|(replica, next)| version.advance(*replica, *next));
-        let is_foreign = |replica: &ReplicaId| foreign.iter().any(|(other, _)| other == replica);
-        let has_more = |(replica, next): &(ReplicaId, u64)| seats.made(*replica) > *next;
-        let is_in_use = is_foreign(&store.replica_id());
-        let must_remake = foreign.iter().any(has_more);
         // Nothing is to be made under them any more, by guests either.
         let given_up = foreign.iter().filter(|(replica, _)| ledger.seats.give_up(*replica)).count();
         if !is_in_use && !must_remake {
@@ -184,7 +198,7 @@ impl SyncedStore {
         let is_beyond = |(replica, chain): &(ReplicaId, Chain)| {
             is_foreign(replica) && seats.made(*replica) > chain.counter
         };
-        let batch = if common.iter().any(is_beyond) {
+        let batch = if must_remake && common.iter().any(is_beyond) {
             self.remake(&common, fresh)?
         } else {
             self.take_new_seat(fresh)?;
@@ -245,6 +259,17 @@ impl SyncedStore {
             self.take_new_seat(fresh)?;
         }
         Ok(Batch { seats: self.ledger.seats.take_changed(), ..Batch::default() })
+    }
+
+    /// Notes that an id is about to be given up at a relay's word; fails, before anything has changed, if
+    /// that has happened too often since the last local edit: no id would do.
+    fn note_reseat(&mut self) -> Result<(), SyncError> {
+        if self.reseats >= RESEATS_MAX {
+            let message = "the relay calls each id that this file takes somebody else's".to_owned();
+            return Err(SyncError::Refused { code: RefusalCode::Forbidden, message });
+        }
+        self.reseats += 1;
+        Ok(())
     }
 
     fn take_new_seat(&mut self, fresh: ReplicaId) -> Result<(), SyncError> {

@@ -1,0 +1,146 @@
+//! Who is in which room, and who waits for whom.
+
+use std::task::{Context, Wake, Waker};
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::*;
+
+#[test]
+fn a_room_lives_from_its_first_member_to_its_last() {
+    let rooms = Arc::new(Rooms::default());
+    let store = StoreId::new("s").unwrap();
+    rooms.publishing().publish(&store, 0, &[Arc::from(*b"unheard")]);
+    assert!(rooms.lock().is_empty());
+    let first = rooms.enter(&store);
+    let second = rooms.enter(&store);
+    drop(first);
+    assert_eq!(rooms.lock().len(), 1);
+    drop(second);
+    assert!(rooms.lock().is_empty());
+}
+
+#[test]
+fn who_leaves_a_forgotten_room_does_not_leave_the_new_one() {
+    let rooms = Arc::new(Rooms::default());
+    let store = StoreId::new("s").unwrap();
+    let of_deleted = rooms.enter(&store);
+    of_deleted.note_end(7);
+    rooms.forget(&store);
+    let of_new = rooms.enter(&store);
+    drop(of_deleted);
+    rooms.publishing().publish(&store, 0, &[Arc::from(*b"first")]);
+    let heard = of_new.next_for(&Cursor::new(sds_engine::Version::new(), 0, 0));
+    assert!(matches!(heard, Next::Changes { from: 0, .. }), "{heard:?}");
+}
+
+#[test]
+fn what_members_of_a_forgotten_room_say_is_not_heard_in_the_new_one() {
+    let rooms = Arc::new(Rooms::default());
+    let store = StoreId::new("s").unwrap();
+    let of_deleted = rooms.enter(&store);
+    of_deleted.room().with_presence(|_| {});
+    rooms.forget(&store);
+    let of_new = rooms.enter(&store);
+    of_deleted.note_end(7);
+    let from_the_beginning = Cursor::new(sds_engine::Version::new(), 0, 0);
+    assert_eq!(of_new.next_for(&from_the_beginning), Next::Nothing);
+    assert_eq!(rooms.end(&store), 0);
+    rooms.publishing().publish(&store, 0, &[Arc::from(*b"first")]);
+    assert_eq!(of_deleted.next_for(&from_the_beginning), Next::OnDisk(0));
+    let inbox = Arc::new(Inbox::default());
+    of_new.room().open_inbox(PeerId(2), Arc::clone(&inbox));
+    let message = signal();
+    assert_eq!(of_deleted.room().signal(PeerId(1), None, &message), 0);
+    of_deleted.room().close_inbox(PeerId(2));
+    assert_eq!(of_new.room().signal(PeerId(3), Some(PeerId(2)), &message), 1);
+    assert_eq!(inbox.take(), Some(message));
+}
+
+/// A commit that has begun before a store was deleted is published in the room of that store.
+#[test]
+fn a_room_is_not_forgotten_between_a_commit_and_its_publishing() {
+    let rooms = Arc::new(Rooms::default());
+    let store = StoreId::new("s").unwrap();
+    let of_deleted = rooms.enter(&store);
+    let publishing = rooms.publishing();
+    let deleting = {
+        let (rooms, store) = (Arc::clone(&rooms), store.clone());
+        std::thread::spawn(move || {
+            rooms.forget(&store);
+            rooms.enter(&store)
+        })
+    };
+    publishing.publish(&store, 0, &[Arc::from(*b"before the end")]);
+    drop(publishing);
+    let of_new = deleting.join().unwrap();
+    let from_the_beginning = Cursor::new(sds_engine::Version::new(), 0, 0);
+    assert_eq!(of_new.next_for(&from_the_beginning), Next::Nothing);
+    let heard = of_deleted.next_for(&from_the_beginning);
+    assert!(matches!(heard, Next::Changes { from: 0, .. }), "{heard:?}");
+}
+
+fn signal() -> RelayFrame {
+    RelayFrame::Signal { from: 1, subject: "ann".to_owned(), message: "hi".into() }
+}
+
+/// Looks, at the moment of being woken, whether the rooms can be used.
+struct Looks {
+    rooms: Arc<Rooms>,
+    room: Arc<OpenRoom>,
+    seen: Mutex<Vec<bool>>,
+}
+
+impl Wake for Looks {
+    fn wake(self: Arc<Self>) {
+        let is_free = self.rooms.rooms.try_lock().is_ok() && self.room.state.try_lock().is_ok();
+        self.seen.lock().unwrap().push(is_free);
+    }
+}
+
+#[test]
+fn a_message_for_all_keeps_nobody_waiting_for_the_room() {
+    let rooms = Arc::new(Rooms::default());
+    let member = rooms.enter(&StoreId::new("s").unwrap());
+    let room = Arc::clone(member.room());
+    let looks =
+        Looks { rooms: Arc::clone(&rooms), room: Arc::clone(&room), seen: Mutex::default() };
+    let looks = Arc::new(looks);
+    let waker = Waker::from(Arc::clone(&looks));
+    let inboxes = [1, 2, 3].map(|peer| (PeerId(peer), Arc::new(Inbox::default())));
+    let mut waiting = Vec::new();
+    for (peer, inbox) in &inboxes {
+        room.open_inbox(*peer, Arc::clone(inbox));
+        let mut next = Box::pin(inbox.next());
+        assert!(next.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        waiting.push(next);
+    }
+    assert_eq!(room.signal(PeerId(1), None, &signal()), 2);
+    assert_eq!(*looks.seen.lock().unwrap(), [true, true]);
+}
+
+#[tokio::test]
+async fn a_store_with_much_to_write_waits_for_itself_and_not_before_others() {
+    let rooms = Arc::new(Rooms::default());
+    let busy = rooms.enter(&StoreId::new("busy").unwrap());
+    let other = rooms.enter(&StoreId::new("other").unwrap());
+    let first = busy.turn(usize::MAX).await;
+    let mut second = std::pin::pin!(busy.turn(1));
+    let brief = Duration::from_millis(50);
+    assert!(timeout(brief, &mut second).await.is_err(), "there is one turn at a time");
+    drop(other.turn(APPEND_BYTES_GOAL).await);
+    drop(first);
+    drop(second.await);
+}
+
+#[tokio::test]
+async fn small_appends_of_a_store_share_a_turn() {
+    let rooms = Arc::new(Rooms::default());
+    let member = rooms.enter(&StoreId::new("s").unwrap());
+    let mut turns = Vec::new();
+    for _ in 0..APPEND_BYTES_GOAL / TURN_BYTES {
+        turns.push(member.turn(1).await);
+    }
+    assert!(timeout(Duration::from_millis(50), member.turn(1)).await.is_err());
+}
