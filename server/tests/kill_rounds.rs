@@ -2,7 +2,7 @@
 //! once, and everything in it is sound.
 //! Method: rounds of the real program. Several clients append to two stores as fast as they can, some of
 //! it in small pieces and some in large ones, so that there is always something to pack too; the relay is
-//! killed (SIGKILL) at a random moment and started again. Each client then finds at least what was
+//! killed (SIGKILL) at a random moment, mostly when it has begun to acknowledge, and started again. Each client then finds at least what was
 //! acknowledged to it, and goes on behind what is there. In the end all that is there is what was sent.
 //!
 //! `SDS_KILL_ROUNDS` says how many rounds, `SDS_KILL_SEED` replays the choices of a run (not its timing).
@@ -15,6 +15,7 @@ mod support {
 }
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fastrand::Rng;
@@ -29,7 +30,7 @@ use sds_sync::transport::{StreamError, connect};
 use sds_sync::{ClientFrame, RelayFrame, RelayUrl, StoreId, Trust};
 use support::common::{PATIENCE, folder, token};
 use support::process::RelayProcess;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -82,16 +83,21 @@ impl Writer {
     }
 
     /// Writes until the relay is killed: by itself a client notices that only after a while.
-    async fn write(mut self, url: RelayUrl, killed: oneshot::Receiver<()>) -> Self {
+    async fn write(
+        mut self,
+        url: RelayUrl,
+        killed: oneshot::Receiver<()>,
+        progress: Arc<Notify>,
+    ) -> Self {
         tokio::select! {
-            gone = self.session(&url) => assert!(gone.is_some(), "the relay answers as it should"),
+            gone = self.session(&url, &progress) => assert!(gone.is_some(), "the relay answers as it should"),
             _ = killed => {}
         }
         self
     }
 
     /// None if the relay has said something that it must not.
-    async fn session(&mut self, url: &RelayUrl) -> Option<StreamError> {
+    async fn session(&mut self, url: &RelayUrl, progress: &Notify) -> Option<StreamError> {
         let id = store(self.number % STORES);
         let subject = format!("writer {}", self.number);
         let token = token(id.as_str(), &subject, Scope::Write);
@@ -121,6 +127,7 @@ impl Writer {
                 Ok(Some(RelayFrame::Stored { version })) => {
                     let stored = Version::decode(&version).unwrap().next(self.replica());
                     self.acknowledged = self.acknowledged.max(stored);
+                    progress.notify_one();
                 }
                 Ok(Some(RelayFrame::Changes { .. } | RelayFrame::Access { .. })) => continue,
                 Ok(None) => return Some(StreamError::CutOff),
@@ -131,7 +138,7 @@ impl Writer {
                 }
             }
             // Everything that is not there yet, and something new.
-            for _ in 0..1 + self.dice.u64(..4) {
+            for _ in 0..1 + self.dice.u64(..40) {
                 self.edit();
             }
             let known = self.changes.partition_point(|change| change.header().start < sent);
@@ -178,12 +185,15 @@ async fn nothing_that_was_acknowledged_is_lost_whenever_the_relay_is_killed() {
     let mut writers: Vec<Writer> = (0..WRITERS).map(writer).collect();
     for round in 0..rounds {
         let relay = RelayProcess::start(home.path(), &[]);
-        let mut running = JoinSet::new();
+        let (mut running, progress) = (JoinSet::new(), Arc::new(Notify::new()));
         let mut signals = Vec::new();
         for writer in writers.drain(..) {
             let (signal, killed) = oneshot::channel();
             signals.push(signal);
-            running.spawn(writer.write(relay.url.clone(), killed));
+            running.spawn(writer.write(relay.url.clone(), killed, Arc::clone(&progress)));
+        }
+        if dice.u64(..4) > 0 {
+            timeout(PATIENCE, progress.notified()).await.unwrap();
         }
         sleep(Duration::from_micros(dice.u64(..400_000))).await;
         relay.signal("KILL");
