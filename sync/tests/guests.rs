@@ -244,8 +244,14 @@ async fn an_engine_whose_seat_is_lost_goes_on_under_another() {
         })
         .await;
         for label in ["one", "two"] {
-            let item = add_in(&guest);
-            guest.edit(|store| store.set_label(item, label)).unwrap().unwrap();
+            // In one go: an item that is made again under another id has another name.
+            guest
+                .edit(|store| {
+                    let item = store.new_item_at(None, EntryId::ROOT, None)?;
+                    store.set_label(item, label)
+                })
+                .unwrap()
+                .unwrap();
             // It may say that the seat is lost, and goes on all the same.
             let _lost = guest.flush().await;
         }
