@@ -134,6 +134,13 @@ pub const ARRIVED_FRAMES_MAX: usize = 1_024;
 /// See [`ARRIVED_FRAMES_MAX`].
 pub const ARRIVED_BYTES_MAX: u32 = 1 << 20;
 
+/// How long after a failed write the first attempt comes that nobody asks for; each later one comes after twice
+/// as long, up to [`WRITE_RETRY_MAX`].
+pub const WRITE_RETRY_MIN: Duration = Duration::from_millis(500);
+
+/// How long the disk is left alone at most while something waits for it.
+pub const WRITE_RETRY_MAX: Duration = Duration::from_secs(30);
+
 /// How long a file that another process has open is waited for.
 pub const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 

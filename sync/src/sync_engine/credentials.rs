@@ -1,6 +1,8 @@
 //! The token that a connection is opened with, and where newer ones come from.
 
 use std::fmt;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,7 +39,7 @@ pub struct TokenSource(Arc<dyn Fn() -> TokenFuture + Send + Sync>);
 
 impl TokenSource {
     /// Asks `ask` for a token whenever one is needed; none means that there is none to be had now, and
-    /// that it should be asked again after a while.
+    /// that it should be asked again after a while. So does the token that there is, and a panic.
     #[must_use]
     pub fn new<F>(ask: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
@@ -61,15 +63,17 @@ pub(super) struct Credentials {
     /// The one that the store was opened with, or that the relay was shown since.
     used: Token,
     source: Option<TokenSource>,
-    /// When the source is to be asked.
+    /// When the source is to be asked for a newer one, going by how long the token holds.
     due: Option<Instant>,
+    /// When it may be asked again, after it had none.
+    retry: Option<Instant>,
     asking: Option<TokenFuture>,
 }
 
 impl Credentials {
     pub(super) fn new(token: watch::Sender<Token>, source: Option<TokenSource>) -> Self {
         let (changed, used) = (token.subscribe(), token.borrow().clone());
-        Self { token, changed, used, source, due: None, asking: None }
+        Self { token, changed, used, source, due: None, retry: None, asking: None }
     }
 
     /// The token to open the store with.
@@ -86,13 +90,13 @@ impl Credentials {
     /// Waits for a newer token to show to the relay. May be dropped while it waits; nothing is lost.
     pub(super) async fn newer(&mut self) -> Token {
         loop {
-            let (source, due) = (self.source.is_some(), self.due);
-            let timer = sleep_until(due.unwrap_or_else(Instant::now).into());
+            let due = self.due.filter(|_| self.source.is_some() && self.asking.is_none());
+            let timer = sleep_until(due.max(self.retry).unwrap_or_else(now).into());
             tokio::select! {
                 // This side holds a sender, so waiting never fails.
                 Ok(()) = self.changed.changed() => return self.current(),
                 answer = answer(&mut self.asking) => self.take(answer),
-                () = timer, if source && due.is_some() && self.asking.is_none() => self.ask(),
+                () = timer, if due.is_some() => self.ask(),
             }
         }
     }
@@ -107,45 +111,55 @@ impl Credentials {
             if self.source.is_none() {
                 return false;
             }
-            if self.asking.is_none() && self.due.is_none_or(|due| due <= Instant::now()) {
+            // However long the refused one was said to hold.
+            let at = now();
+            if self.asking.is_none() && self.retry.is_none_or(|retry| retry <= at) {
                 self.ask();
             }
-            let due = self.due;
-            let timer = sleep_until(due.unwrap_or_else(Instant::now).into());
+            let retry = self.retry.filter(|_| self.asking.is_none());
+            let timer = sleep_until(retry.unwrap_or(at).into());
             tokio::select! {
                 Ok(()) = self.changed.changed() => {}
-                answer = answer(&mut self.asking) => {
-                    let answer = answer.filter(|token| *token != self.used);
-                    self.take(answer);
-                }
-                () = timer, if due.is_some() && self.asking.is_none() => {}
+                answer = answer(&mut self.asking) => self.take(answer),
+                () = timer, if retry.is_some() => {}
             }
         }
     }
 
     fn ask(&mut self) {
         self.due = None;
-        self.asking = self.source.as_ref().map(|source| (source.0)());
+        self.asking = self.source.as_ref().map(|source| {
+            let asked = catch_unwind(AssertUnwindSafe(|| (source.0)()));
+            asked.unwrap_or_else(|_| Box::pin(std::future::ready(None)))
+        });
     }
 
     fn take(&mut self, answer: Option<Token>) {
         self.asking = None;
-        match answer {
-            Some(token) => {
-                self.token.send_replace(token);
-            }
-            // It is asked again after a while.
-            None => self.due = Some(Instant::now() + TOKEN_RETRY),
+        // One that the relay knows already helps no more than none.
+        if let Some(token) = answer.filter(|token| *token != self.used) {
+            self.retry = None;
+            self.token.send_replace(token);
+        } else {
+            self.retry = Some(now() + TOKEN_RETRY);
+            self.due = self.retry;
         }
     }
 }
 
-/// Waits for the answer to a question, if there is one.
+/// The clock that timers go by.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// Waits for the answer to a question, if there is one. Who panics has none.
 async fn answer(asking: &mut Option<TokenFuture>) -> Option<Token> {
-    match asking {
-        Some(asking) => asking.await,
-        None => std::future::pending().await,
-    }
+    let Some(asking) = asking else { return std::future::pending().await };
+    poll_fn(|context| {
+        let polled = catch_unwind(AssertUnwindSafe(|| asking.as_mut().poll(context)));
+        polled.unwrap_or(std::task::Poll::Ready(None))
+    })
+    .await
 }
 
 #[cfg(test)]
@@ -201,5 +215,55 @@ mod tests {
         waiting.current();
         let set = async { first.send_replace(token("set by hand")) };
         assert!(tokio::join!(waiting.renew(), set).0, "whoever sets one is heard meanwhile");
+    }
+
+    /// A clock that stood still, as in a laptop that was asleep, makes a token expire before it is due.
+    #[tokio::test(start_paused = true)]
+    async fn after_a_refusal_the_source_is_asked_at_once_however_long_the_token_was_to_hold() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (first, _) = watch::channel(token("first"));
+        let mut credentials = Credentials::new(first, Some(source(&asked)));
+        credentials.current();
+        let start = tokio::time::Instant::now();
+        credentials.note_access(Duration::from_secs(3_600), start.into_std());
+        assert!(credentials.renew().await);
+        assert_eq!(start.elapsed().as_secs(), TOKEN_RETRY.as_secs(), "it had none the first time");
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_token_that_there_is_counts_as_none() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let same = TokenSource::new(move || {
+            let is_last = count.fetch_add(1, Ordering::Relaxed) == 5;
+            async move { Some(token(if is_last { "newer" } else { "first" })) }
+        });
+        let (first, _) = watch::channel(token("first"));
+        let mut credentials = Credentials::new(first, Some(same));
+        credentials.current();
+        let start = tokio::time::Instant::now();
+        credentials.note_access(Duration::from_secs(1), start.into_std());
+        assert_eq!(credentials.newer().await, token("newer"));
+        assert!(start.elapsed() >= 5 * TOKEN_RETRY, "it is not asked without a pause");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_panics_is_asked_again() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let moody = TokenSource::new(move || {
+            let time = count.fetch_add(1, Ordering::Relaxed);
+            assert!(time != 0, "a panic while it is asked");
+            async move {
+                assert!(time != 1, "a panic while it looks");
+                Some(token("newer"))
+            }
+        });
+        let (first, _) = watch::channel(token("first"));
+        let mut credentials = Credentials::new(first, Some(moody));
+        credentials.current();
+        assert!(credentials.renew().await);
+        assert_eq!(asked.load(Ordering::Relaxed), 3);
     }
 }

@@ -42,6 +42,7 @@ pub(super) async fn run(
     mut stop: watch::Receiver<bool>,
 ) {
     let mut reconnect = Reconnect::new();
+    let _watch = PanicWatch { shared: &shared, number };
     loop {
         shared.report_connection(number, ConnectionState::Connecting);
         let connected = connect_once(&shared, number, &options, &mut credentials, &mut stop).await;
@@ -87,6 +88,20 @@ pub(super) async fn run(
         tokio::select! {
             () = sleep(delay) => {}
             () = stopped(&mut stop) => return,
+        }
+    }
+}
+
+/// Says that nobody connects any more if the driver panics, as a handler of the application's may make it.
+struct PanicWatch<'a> {
+    shared: &'a Shared,
+    number: DriverNumber,
+}
+
+impl Drop for PanicWatch<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.shared.report_connection(self.number, ConnectionState::Disconnected);
         }
     }
 }

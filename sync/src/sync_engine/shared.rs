@@ -4,12 +4,13 @@
 //! the lock that every edit holds.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use bytes::Bytes;
-use sds_engine::{BlobHash, Change, ReplicaId, Version};
+use sds_engine::{BlobHash, Change, ChangeHeader, ReplicaId, Version};
 use sds_store::DataStore;
 use tokio::sync::{oneshot, watch};
 
@@ -83,7 +84,11 @@ impl Shared {
     }
 
     pub(super) fn read<T>(&self, look: impl FnOnce(&DataStore) -> T) -> Result<T, SyncError> {
-        Ok(look(&self.core()?.store))
+        let core = self.core()?;
+        let looked = catch_unwind(AssertUnwindSafe(|| look(&core.store)));
+        // Whoever only looks leaves nothing half done, and so closes the store to nobody.
+        drop(core);
+        looked.or_else(|panic| resume_unwind(panic))
     }
 
     pub(super) fn edit<T>(&self, work: impl FnOnce(&mut DataStore) -> T) -> Result<T, SyncError> {
@@ -93,7 +98,7 @@ impl Shared {
             return Err(failure.map_or(SyncError::DiskTooSlow, SyncError::Storage));
         }
         let (value, captured) = core.edit(work)?;
-        self.hand_over(&core, captured)?;
+        self.hand_over(&core, captured, &Version::new())?;
         Ok(value)
     }
 
@@ -109,6 +114,9 @@ impl Shared {
         if !handover.batch.is_empty() {
             self.writer.ask(Job::Append(handover)).map_err(SyncError::from)?;
         }
+        // Nobody knows which blobs a relay still has: it may have been restored from a backup.
+        core.list_blobs();
+        self.publish_blobs(&core);
         Ok(())
     }
 
@@ -141,8 +149,14 @@ impl Shared {
         let mut core = self.core()?;
         let mut taken_in = core.take_in(purpose, at_open, patch, random::replica_id())?;
         match &mut taken_in {
-            TakenIn::Changes { captured, .. } => {
-                self.hand_over(&core, std::mem::take(captured))?;
+            TakenIn::Changes { captured, came } => {
+                // The relay has what came from it: nobody shall take it for something of one's own that
+                // it lacks.
+                let mut stored = Version::new();
+                for header in came.iter().filter_map(|change| ChangeHeader::decode(change).ok()) {
+                    stored.advance(header.replica, header.end());
+                }
+                self.hand_over(&core, std::mem::take(captured), &stored)?;
             }
             TakenIn::Inquiring => {}
             TakenIn::Settled { handover } => self.hand_over_settled(std::mem::take(handover))?,
@@ -291,7 +305,7 @@ impl Shared {
     ) -> Result<Taken, SyncError> {
         let mut core = self.core()?;
         let (taken, captured) = core.take_from(lease, changes, random::replica_id())?;
-        self.hand_over(&core, captured)?;
+        self.hand_over(&core, captured, &Version::new())?;
         Ok(taken)
     }
 
@@ -360,13 +374,21 @@ impl Shared {
     }
 
     /// Hands what the store has gained to the writer.
-    fn hand_over(&self, core: &SyncedStore, captured: Captured) -> Result<(), SyncError> {
+    /// Of that, the relay has `stored`.
+    fn hand_over(
+        &self,
+        core: &SyncedStore,
+        captured: Captured,
+        stored: &Version,
+    ) -> Result<(), SyncError> {
         let Captured { handover, has_blobs, .. } = captured;
         if handover.batch.is_empty() {
             return Ok(());
         }
         self.status.send_modify(|status| {
             status.local.merge(&handover.upto);
+            status.sent.merge(stored);
+            status.stored.merge(stored);
             status.blobs_to_send = core.blobs_to_send.len();
             status.blobs_to_fetch = core.blobs_to_fetch.len();
         });
@@ -425,7 +447,7 @@ pub(super) async fn take_in_off_thread(
 
 #[cfg(test)]
 mod tests {
-    use sds_engine::{ChangeHeader, ReplicaId};
+    use sds_engine::ReplicaId;
     use sds_store::EntryId;
 
     use super::super::writer::Writer;
@@ -450,6 +472,36 @@ mod tests {
             TakenIn::Changes { came, .. } => came,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Goal: whoever may only read is not told that there are edits which cannot leave, when only others
+    /// have made any.
+    #[test]
+    fn what_comes_from_the_relay_is_never_something_that_it_lacks() {
+        let shared = shared();
+        shared.status.send_modify(|status| {
+            status.connection = ConnectionState::Connected { writable: false };
+        });
+        let mut author = DataStore::new(replica(1));
+        author.set_label(EntryId::ROOT, "from the relay").unwrap();
+        take_in(&shared, &author.export_patch(&Version::new()));
+        let outcome = shared.status.borrow().outcome();
+        assert!(!matches!(outcome, Some(Err(_))), "{outcome:?}");
+        shared.edit(|store| store.set_label(EntryId::ROOT, "one's own").unwrap()).unwrap();
+        let outcome = shared.status.borrow().outcome();
+        assert!(matches!(outcome, Some(Err(SyncError::ReadOnly))), "{outcome:?}");
+    }
+
+    #[test]
+    fn whoever_panics_while_reading_closes_the_store_to_nobody() {
+        let shared = shared();
+        let looked = catch_unwind(AssertUnwindSafe(|| {
+            shared.read(|store| assert!(store.version().is_empty(), "no panic"))
+        }));
+        looked.unwrap().unwrap();
+        let panicked = catch_unwind(AssertUnwindSafe(|| shared.read(|_| panic!("while reading"))));
+        assert!(panicked.is_err());
+        shared.edit(|store| store.set_label(EntryId::ROOT, "after it").unwrap()).unwrap();
     }
 
     /// Fifty thousand bytes, which are kept as a blob.

@@ -8,7 +8,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::{broadcast, watch};
 
-use crate::limits::{SIGNAL_BYTES_MAX, SIGNALS_PER_SECOND, SIGNALS_WAITING_MAX};
+use crate::limits::{
+    PRESENCE_SUBJECT_BYTES_MAX, SIGNAL_BYTES_MAX, SIGNALS_PER_SECOND, SIGNALS_WAITING_MAX,
+};
 use crate::message::{ClientFrame, RelayFrame};
 use crate::presence::PeerId;
 use crate::rate::Bucket;
@@ -124,8 +126,12 @@ impl Signals {
 impl SignalLine {
     /// Takes in a frame if it is a message, and else gives it back.
     pub(super) fn handle_frame(&self, frame: RelayFrame) -> Option<RelayFrame> {
-        let RelayFrame::Signal { from, subject, message } = frame else { return Some(frame) };
-        if let Some(from) = PeerId::new(from) {
+        let RelayFrame::Signal { from, mut subject, message } = frame else { return Some(frame) };
+        // What no relay passes on is not kept for handlers that may be slow.
+        subject.truncate(subject.floor_char_boundary(PRESENCE_SUBJECT_BYTES_MAX));
+        subject.shrink_to_fit();
+        let is_small = message.len() <= SIGNAL_BYTES_MAX;
+        if let Some(from) = PeerId::new(from).filter(|_| is_small) {
             // Nobody may be there to hear it.
             let _unheard = self.signals.received.send(Signal { from, subject, message });
         }
@@ -157,6 +163,21 @@ impl Drop for SignalLine {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_no_relay_passes_on_is_not_kept() {
+        let signals = Arc::new(Signals::default());
+        let (line, mut received) = (signals.open(PeerId(7), Instant::now()), signals.subscribe());
+        let hear = |bytes: usize| {
+            let message = vec![0; bytes].into();
+            line.handle_frame(RelayFrame::Signal { from: 9, subject: "x".repeat(5_000), message })
+        };
+        assert!(hear(SIGNAL_BYTES_MAX + 1).is_none() && hear(SIGNAL_BYTES_MAX).is_none());
+        let heard = received.try_recv().unwrap();
+        assert_eq!(heard.message.len(), SIGNAL_BYTES_MAX);
+        assert_eq!(heard.subject.len(), PRESENCE_SUBJECT_BYTES_MAX);
+        assert!(received.try_recv().is_err());
+    }
 
     #[test]
     fn messages_wait_their_turn_and_not_for_another_connection() {

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
 use super::status::SyncStatus;
+use crate::limits::{WRITE_RETRY_MAX, WRITE_RETRY_MIN};
 use crate::persistence::{Persistence, StorageError};
 use crate::synced_store::Handover;
 use crate::write_queue::WriteQueue;
@@ -80,15 +82,16 @@ impl Writer {
     }
 
     fn run(mut self) {
-        let mut is_over = false;
+        let (mut is_over, mut retry) = (false, WRITE_RETRY_MIN);
         while !is_over {
-            let Ok(first) = self.jobs.recv() else { return };
+            let Ok(first) = self.next(retry) else { return };
             let mut waiting = Vec::new();
-            is_over = self.take(first, &mut waiting);
+            is_over = first.is_some_and(|first| self.take(first, &mut waiting));
             while !is_over && let Ok(job) = self.jobs.try_recv() {
                 is_over = self.take(job, &mut waiting);
             }
             let outcome = self.commit();
+            retry = if outcome.is_ok() { WRITE_RETRY_MIN } else { WRITE_RETRY_MAX.min(2 * retry) };
             for flushed in waiting {
                 // Whoever asked may have stopped waiting.
                 let _gone = flushed.send(outcome.clone());
@@ -96,6 +99,19 @@ impl Writer {
         }
         if let Err(error) = self.persistence.compact() {
             tracing::warn!(code = error.code(), %error, "cannot make the store's file smaller");
+        }
+    }
+
+    /// The next job; none if it is time to try again what could not be written, whether or not anybody
+    /// comes with something more.
+    fn next(&self, retry: Duration) -> Result<Option<Job>, WriterGone> {
+        if self.queue.is_empty() || self.seat_lost.is_some() {
+            return self.jobs.recv().map(Some).map_err(|_| WriterGone);
+        }
+        match self.jobs.recv_timeout(retry) {
+            Ok(job) => Ok(Some(job)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(WriterGone),
         }
     }
 
@@ -143,5 +159,82 @@ impl Writer {
                 Err(error)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::PathBuf;
+
+    use sds_engine::{BlobHash, ReplicaId, Version};
+
+    use super::*;
+    use crate::blob_storage::BlobStorage;
+    use crate::persistence::{Batch, LogPage, MemoryPersistence};
+    use crate::seat::Seat;
+    use crate::store_id::StoreId;
+
+    /// Takes nothing so many times.
+    #[derive(Debug)]
+    struct Moody {
+        memory: MemoryPersistence,
+        failures: u32,
+    }
+
+    impl Persistence for Moody {
+        fn store(&self) -> &StoreId {
+            self.memory.store()
+        }
+
+        fn seats(&self) -> Vec<Seat> {
+            self.memory.seats()
+        }
+
+        fn read_snapshot(&self) -> Result<Option<Vec<u8>>, StorageError> {
+            self.memory.read_snapshot()
+        }
+
+        fn read_log(&self, from: u64) -> Result<LogPage, StorageError> {
+            self.memory.read_log(from)
+        }
+
+        fn blobs(&self) -> Arc<dyn BlobStorage> {
+            self.memory.blobs()
+        }
+
+        fn retain_blobs(&mut self, referenced: &BTreeSet<BlobHash>) -> Result<(), StorageError> {
+            self.memory.retain_blobs(referenced)
+        }
+
+        fn append(&mut self, batch: &Batch) -> Result<(), StorageError> {
+            if self.failures > 0 {
+                self.failures -= 1;
+                return Err(StorageError::Full { path: PathBuf::from("the disk") });
+            }
+            self.memory.append(batch)
+        }
+    }
+
+    /// Goal: what could not be written is written when the disk takes it again, though nobody edits any more.
+    #[tokio::test]
+    async fn what_could_not_be_written_is_tried_again_by_itself() {
+        let replica = ReplicaId::new(1).unwrap();
+        let memory = MemoryPersistence::new(StoreId::new("s").unwrap(), replica);
+        let (status, saved) = (watch::Sender::<SyncStatus>::default(), watch::Sender::default());
+        let moody = Box::new(Moody { memory, failures: 2 });
+        let (writer, thread) = Writer::spawn(moody, status.clone(), saved);
+        let mut upto = Version::new();
+        upto.advance(replica, 1);
+        let batch = Batch { changes: vec![Arc::from(*b"change")], ..Batch::default() };
+        assert!(writer.ask(Job::Append(Handover { batch, upto: upto.clone() })).is_ok());
+        let mut status = status.subscribe();
+        let failed = |status: &SyncStatus| status.storage_error.is_some();
+        drop(status.wait_for(failed).await.unwrap());
+        let written = |status: &SyncStatus| status.persisted.covers(&upto);
+        let is_well = status.wait_for(written).await.unwrap().storage_error.is_none();
+        assert!(is_well && writer.unsaved_bytes() == 0);
+        assert!(writer.ask(Job::Stop).is_ok());
+        thread.join().unwrap();
     }
 }
