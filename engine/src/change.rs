@@ -37,6 +37,11 @@ const HAS_DEPS: u64 = 1;
 const IS_ALONE: u64 = 2;
 const FLAG_BITS: u32 = 2;
 
+/// No header without its deps takes more bytes.
+pub(crate) const HEADER_BYTES_MAX: usize = 64;
+/// No dep takes more bytes.
+pub(crate) const DEP_BYTES_MAX: usize = 24;
+
 impl ChangeHeader {
     /// Reads the header at the start of a change's bytes.
     ///
