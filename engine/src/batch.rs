@@ -258,7 +258,7 @@ impl Batch {
         None
     }
 
-    /// A dep that a change names must cover what its ops refer to.
+    /// A dep that a change names must cover what its ops refer to. Deps are known to be in order.
     fn dep_fault(&self) -> Option<&'static str> {
         if self.spans.iter().all(|span| span.deps.is_empty()) {
             return None;
@@ -269,8 +269,8 @@ impl Batch {
             let end = at + span.len;
             let mut is_covered = true;
             walk.references_until(end, |op| {
-                let mut named = span.deps.iter().filter(|dep| dep.replica == op.replica);
-                is_covered &= named.all(|dep| op.counter <= dep.counter);
+                let named = span.deps.binary_search_by_key(&op.replica, |dep| dep.replica);
+                is_covered &= named.map_or(true, |at| op.counter <= span.deps[at].counter);
             });
             if !is_covered {
                 return Some("reference to an op not seen");

@@ -4,6 +4,7 @@
 //! the same bytes, whoever encodes them. Its header can be read without its ops, so that a relay can
 //! order, deduplicate and select changes that it does not understand.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
@@ -36,6 +37,11 @@ pub struct ChangeHeader {
 const HAS_DEPS: u64 = 1;
 const IS_ALONE: u64 = 2;
 const FLAG_BITS: u32 = 2;
+
+/// No header without its deps takes more bytes.
+pub(crate) const HEADER_BYTES_MAX: usize = 64;
+/// No dep takes more bytes.
+pub(crate) const DEP_BYTES_MAX: usize = 24;
 
 impl ChangeHeader {
     /// Reads the header at the start of a change's bytes.
@@ -110,20 +116,38 @@ pub(crate) fn deps_fault(deps: &[OpId], author: ReplicaId) -> Option<&'static st
 }
 
 /// The deps of a change: those that it names by itself, and an op at or after every foreign one that
-/// its ops refer to.
+/// its ops refer to. O(log n) for each reference.
 pub(crate) fn full_deps(
     named: &[OpId],
     references: impl Iterator<Item = OpId>,
     author: ReplicaId,
 ) -> Vec<OpId> {
-    let mut deps = named.to_vec();
+    let (mut deps, mut more) = (named.to_vec(), Vec::new());
     for op in references.filter(|op| op.replica != author) {
         match deps.binary_search_by_key(&op.replica, |dep| dep.replica) {
             Ok(at) => deps[at].counter = deps[at].counter.max(op.counter),
-            Err(at) => deps.insert(at, op),
+            Err(_) => more.push(op),
+        }
+        // Each time it costs what came since, so that many cost little more than their number.
+        if more.len() > deps.len() {
+            merge_deps(&mut deps, &mut more);
         }
     }
+    merge_deps(&mut deps, &mut more);
     deps
+}
+
+/// Takes ops in among deps, of each replica the newest.
+fn merge_deps(deps: &mut Vec<OpId>, more: &mut Vec<OpId>) {
+    if more.is_empty() {
+        return;
+    }
+    let newest_first = |op: &OpId| (op.replica, Reverse(op.counter));
+    more.sort_unstable_by_key(newest_first);
+    deps.append(more);
+    // Two sorted runs: a stable sort merges them.
+    deps.sort_by_key(newest_first);
+    deps.dedup_by_key(|dep| dep.replica);
 }
 
 /// The deps that [`full_deps`] would not find by itself.
@@ -305,4 +329,54 @@ fn check_form(header: &ChangeHeader, ops: &OpList, bytes: &[u8]) -> Result<(), D
 
 const fn reader_error(what: &'static str) -> DecodeError {
     DecodeError::Malformed { at: 0, what }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::Batch;
+    use crate::codec::{decode_block, encode_block};
+    use crate::id::{EntryId, Life};
+    use crate::value::Field;
+
+    fn op(replica: u64, counter: u64) -> OpId {
+        OpId { replica: ReplicaId::new(replica).unwrap(), counter }
+    }
+
+    #[test]
+    fn deps_are_the_newest_op_of_each_author() {
+        let all = |named: &[OpId], references: &[OpId]| {
+            full_deps(named, references.iter().copied(), op(9, 0).replica)
+        };
+        assert_eq!(all(&[], &[]), []);
+        assert_eq!(all(&[op(3, 4)], &[op(9, 7)]), [op(3, 4)]);
+        assert_eq!(all(&[op(3, 4)], &[op(3, 2), op(3, 6), op(3, 5)]), [op(3, 6)]);
+        let references = [op(8, 1), op(5, 9), op(8, 3), op(1, 1), op(5, 2), op(2, 2), op(1, 0)];
+        let expected = [op(1, 1), op(2, 2), op(3, 4), op(5, 9), op(8, 3)];
+        assert_eq!(all(&[op(3, 4)], &references), expected);
+        assert_eq!(all(&expected, &references), expected);
+    }
+
+    /// A look through all deps for each op that is referred to would be 10^11 looks.
+    #[test]
+    fn reading_a_change_costs_its_deps_and_references_but_not_their_product() {
+        const COUNT: u64 = 500_000;
+        let (author, set) = (op(1, 0).replica, op(1, 0));
+        let (entry, life, text) = (EntryId::ROOT, Life::FIRST, String::from("a"));
+        for seen in [5, 9] {
+            let insert = |n| {
+                let (field, text, origin) = (Field::Value, text.clone(), Some(op(n, 5)));
+                Op::Insert { entry, life, field, set, origin, text }
+            };
+            let mut list = OpList::new();
+            (2..COUNT + 2).rev().for_each(|n| list.push(insert(n)));
+            let deps = (2..COUNT + 2).map(|n| op(n, seen)).collect();
+            let header = ChangeHeader { replica: author, start: 1, span: COUNT, deps };
+            let change = Change::encoded(header, list);
+            assert_eq!(Change::decode(change.bytes()).as_ref(), Ok(&change));
+            let block = encode_block(&Batch::of_change(change.clone()));
+            let batch = decode_block(&block).unwrap();
+            assert_eq!(batch.changes().collect::<Vec<_>>(), [change]);
+        }
+    }
 }

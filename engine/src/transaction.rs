@@ -6,7 +6,7 @@
 //! - N2. An id that was given out is never given out again: what is taken back leaves a gap.
 
 use crate::batch::Deps;
-use crate::change::{ChangeHeader, encode, full_deps, named_deps};
+use crate::change::{ChangeHeader, DEP_BYTES_MAX, HEADER_BYTES_MAX, encode, full_deps, named_deps};
 use crate::codec::Writer;
 use crate::delta::Watch;
 use crate::digest::DigestSum;
@@ -326,12 +326,10 @@ impl Replica {
         named: &[OpId],
         ops: &OpList,
     ) -> Result<(), EditError> {
-        const HEADER_BYTES: usize = 64;
-        const DEP_BYTES: usize = 24;
         if ops.len() > CHANGE_OPS_MAX {
             return Err(EditError::TooManyOps { max: CHANGE_OPS_MAX });
         }
-        if ops.size_bound() + HEADER_BYTES + named.len() * DEP_BYTES <= CHANGE_BYTES_MAX {
+        if ops.size_bound() + HEADER_BYTES_MAX + named.len() * DEP_BYTES_MAX <= CHANGE_BYTES_MAX {
             return Ok(());
         }
         let references = ops.iter().flat_map(|op| op.references()).flatten();

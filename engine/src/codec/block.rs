@@ -7,9 +7,12 @@ use super::columns::{Column, ColumnReader, ColumnWriter, Sink, Source};
 use super::ops::{OpReader, OpWriter, Scope};
 use super::{Reader, Writer};
 use crate::batch::{Batch, Deps, Span};
+use crate::change::{DEP_BYTES_MAX, HEADER_BYTES_MAX, encode};
 use crate::error::DecodeError;
 use crate::id::{EntryId, OpId, ReplicaId};
-use crate::limits::{BLOCK_CHANGES_MAX, BLOCK_OPS_MAX, CHANGE_BYTES_MAX, COUNTER_MAX};
+use crate::limits::{
+    BLOCK_CHANGES_MAX, BLOCK_OPS_MAX, CHANGE_BYTES_MAX, CHANGE_OPS_MAX, COUNTER_MAX,
+};
 use crate::op::{NewEntry, Op, OpList};
 
 /// For so many ops room is made before they are read.
@@ -108,10 +111,18 @@ pub(super) fn check(batch: Batch) -> Result<Batch, DecodeError> {
     if let Some(fault) = batch.fault() {
         return Err(malformed(fault));
     }
-    // By itself a change may take more bytes than here. Few blocks come near the bound.
-    if batch.ops.size_bound() > CHANGE_BYTES_MAX {
-        let mut changes = batch.changes();
-        if changes.any(|change| change.bytes().len() > CHANGE_BYTES_MAX) {
+    // A change has no more ops than the block, and by itself hardly more bytes. Few blocks come near
+    // a bound.
+    let deps = batch.spans.iter().map(|span| span.deps.len()).sum::<usize>();
+    let size_bound = batch.ops.size_bound() + HEADER_BYTES_MAX + deps * DEP_BYTES_MAX;
+    if batch.ops.len() <= CHANGE_OPS_MAX && size_bound <= CHANGE_BYTES_MAX {
+        return Ok(batch);
+    }
+    for (header, ops) in batch.parts() {
+        if ops.len() > CHANGE_OPS_MAX {
+            return Err(malformed("more ops than a change may have"));
+        }
+        if encode(&header, &ops, Writer::new()).as_slice().len() > CHANGE_BYTES_MAX {
             let max = CHANGE_BYTES_MAX as u64;
             return Err(DecodeError::TooLarge { what: "the change", max });
         }
@@ -234,5 +245,85 @@ fn named_entries(op: &Op, mut name: impl FnMut(EntryId)) {
         Op::Move { parent, .. } | Op::Reorder { parent, .. } => name(*parent),
         Op::Purge { entries } => entries.iter().for_each(|(entry, _)| name(*entry)),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::Change;
+    use crate::id::Life;
+
+    fn replica(number: u64) -> ReplicaId {
+        ReplicaId::new(number).unwrap()
+    }
+
+    fn span(len: usize, count: u64) -> Span {
+        Span { len: len as u64, count, deps: Deps::new() }
+    }
+
+    /// Gaps of one counter each, as changes of these lengths.
+    fn gaps(spans: Vec<Span>) -> Vec<u8> {
+        let mut ops = OpList::new();
+        let total = spans.iter().map(Span::total).sum::<u64>();
+        (0..total).for_each(|_| ops.push(Op::Skip { count: 1 }));
+        encode_block(&Batch { author: replica(1), start: 0, spans, ops })
+    }
+
+    #[test]
+    fn a_change_in_a_block_has_no_more_ops_than_alone() {
+        let read = |spans| decode_block(&gaps(spans));
+        for (before, after) in [(0, 0), (1, 1)] {
+            let around = |len| {
+                let all = [span(1, before), span(len, 1), span(1, after)];
+                all.into_iter().filter(|span| span.count > 0).collect::<Vec<_>>()
+            };
+            let most = read(around(CHANGE_OPS_MAX)).unwrap();
+            for change in most.changes() {
+                assert_eq!(Change::decode(change.bytes()).as_ref(), Ok(&change));
+            }
+            let more = read(around(CHANGE_OPS_MAX + 1));
+            assert!(matches!(more, Err(DecodeError::Malformed { .. })), "{before}, {after}");
+        }
+        // Together they may be more.
+        assert!(read(vec![span(CHANGE_OPS_MAX / 2, 4)]).is_ok());
+        assert!(read(vec![span(CHANGE_OPS_MAX, 2)]).is_ok());
+    }
+
+    #[test]
+    fn ops_of_a_change_that_go_on_with_each_other_count_as_one() {
+        let (author, entry) = (replica(1), EntryId::ROOT);
+        let set = OpId { replica: author, counter: 0 };
+        let text = String::from("a");
+        let mut ops = OpList::new();
+        for counter in 0..=CHANGE_OPS_MAX as u64 {
+            let (field, origin) = (crate::value::Field::Value, OpId { replica: author, counter });
+            let (life, text) = (Life::FIRST, text.clone());
+            ops.push(Op::Insert { entry, life, field, set, origin: Some(origin), text });
+        }
+        let spans = vec![span(CHANGE_OPS_MAX + 1, 1)];
+        let block = encode_block(&Batch { author, start: 1, spans, ops });
+        let batch = decode_block(&block).unwrap();
+        let change = batch.changes().next().unwrap();
+        assert_eq!((change.ops().len(), Change::decode(change.bytes())), (1, Ok(change.clone())));
+    }
+
+    #[test]
+    fn deps_count_towards_the_size_of_a_change() {
+        let deps_of = |count: u64| (2..count + 2).map(|n| OpId { replica: replica(n), counter: 1 });
+        let block_of = |count: u64| {
+            let spans = vec![Span { len: 1, count: 1, deps: deps_of(count).collect() }];
+            let mut ops = OpList::new();
+            ops.push(Op::Skip { count: 1 });
+            encode_block(&Batch { author: replica(1), start: 0, spans, ops })
+        };
+        // Each dep takes nine bytes in a change.
+        let most = (CHANGE_BYTES_MAX as u64 - 16) / 9;
+        let batch = decode_block(&block_of(most)).unwrap();
+        let change = batch.changes().next().unwrap();
+        assert_eq!(Change::decode(change.bytes()).as_ref(), Ok(&change));
+        let max = CHANGE_BYTES_MAX as u64;
+        let too_large = DecodeError::TooLarge { what: "the change", max };
+        assert_eq!(decode_block(&block_of(most + 2)).unwrap_err(), too_large);
     }
 }

@@ -144,22 +144,26 @@ impl Authors {
         OpId { replica, counter: (era << ERA_BITS) | (id.0 % ERA_LEN) }
     }
 
-    /// The ranges of short forms that may be in use among `len` ids from `first` on.
+    /// The ranges of short forms that may be in use among `len` ids from `first` on. Costs the eras that
+    /// these go through, which mostly is one, or the authors if they are fewer.
     pub(super) fn ranges(&self, first: OpId, len: u64) -> SmallVec<[(CharId, CharId); 2]> {
         let last = first.counter.saturating_add(len - 1);
-        let eras = first.counter >> ERA_BITS..=last >> ERA_BITS;
-        let mut ranges = SmallVec::new();
-        for (at, author) in (0..).zip(&self.list) {
-            let Name { replica, era } = author.name;
-            if replica != first.replica || !eras.contains(&era) {
-                continue;
-            }
-            let from = if era == *eras.start() { first.counter % ERA_LEN } else { 0 };
-            let to = if era == *eras.end() { last % ERA_LEN } else { ERA_LEN - 1 };
-            let to = CharId::new(at, to).plus(1).min(author.end);
-            ranges.push((CharId::new(at, from), to));
+        let (from, to) = (first.counter >> ERA_BITS, last >> ERA_BITS);
+        let range = |at: u32, era: u64| {
+            let start = if era == from { first.counter % ERA_LEN } else { 0 };
+            let end = if era == to { last % ERA_LEN } else { ERA_LEN - 1 };
+            let end = CharId::new(at, end).plus(1).min(self.list[at as usize].end);
+            (CharId::new(at, start), end)
+        };
+        let replica = first.replica;
+        if to - from < self.list.len() as u64 {
+            let place = |era| Some((self.place(Name { replica, era })?, era));
+            return (from..=to).filter_map(place).map(|(at, era)| range(at, era)).collect();
         }
-        ranges
+        let known = (0..).zip(&self.list).map(|(at, author)| (at, author.name));
+        let inside =
+            known.filter(|(_, name)| name.replica == replica && (from..=to).contains(&name.era));
+        inside.map(|(at, name)| range(at, name.era)).collect()
     }
 
     /// How many more characters fit the era of `id`, itself included.
@@ -201,6 +205,62 @@ impl Authors {
         }
         if self.list.len() > FEW {
             assert_eq!(self.places.len(), self.list.len(), "A2");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn op(replica: u64, counter: u64) -> OpId {
+        OpId { replica: ReplicaId::new(replica).unwrap(), counter }
+    }
+
+    fn authors(ids: impl Iterator<Item = OpId>) -> Authors {
+        let mut authors = Authors::default();
+        for id in ids {
+            let id = authors.find_or_add(id);
+            authors.reach(id);
+        }
+        authors
+    }
+
+    #[test]
+    fn ranges_are_those_of_the_eras_in_which_there_is_something() {
+        for others in [0, 1, 9] {
+            let own = [2, 5, 3, 9].map(|era| op(1, era * ERA_LEN + 7));
+            let others = (2..2 + others).map(|replica| op(replica, 4 * ERA_LEN));
+            let authors = authors(own.into_iter().chain(others));
+            authors.assert_invariants();
+            let found = |from: u64, len: u64| {
+                let ranges = authors.ranges(op(1, from), len).into_iter();
+                let mut ids: Vec<_> = ranges
+                    .filter(|(from, to)| from < to)
+                    .map(|(from, to)| (authors.op(from).counter, to.distance_from(from)))
+                    .collect();
+                ids.sort_unstable();
+                ids
+            };
+            let era = |number: u64, from: u64| (number * ERA_LEN + from, 8 - from);
+            assert_eq!(found(0, 10 * ERA_LEN), [era(2, 0), era(3, 0), era(5, 0), era(9, 0)]);
+            assert_eq!(found(2 * ERA_LEN + 3, 2 * ERA_LEN), [era(2, 3), era(3, 0)]);
+            assert_eq!(found(5 * ERA_LEN + 2, 4), [(5 * ERA_LEN + 2, 4)]);
+            assert_eq!(found(6 * ERA_LEN, 3 * ERA_LEN), []);
+            assert_eq!(found(0, 1 << 56), found(0, 10 * ERA_LEN));
+        }
+    }
+
+    /// A look at each of the others would be 10^11 looks.
+    #[test]
+    fn where_an_author_is_costs_no_look_at_the_others() {
+        const AUTHORS: u64 = 400_000;
+        let authors = authors((1..=AUTHORS).map(|replica| op(replica, 3)));
+        for replica in 1..=AUTHORS {
+            let ranges = authors.ranges(op(replica, 2), 3);
+            let found =
+                ranges.iter().map(|(from, to)| (authors.op(*from), to.distance_from(*from)));
+            assert_eq!(found.collect::<Vec<_>>(), [(op(replica, 2), 2)]);
         }
     }
 }

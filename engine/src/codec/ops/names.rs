@@ -26,6 +26,12 @@ impl Scope<'_> {
     fn number_of(&self, replica: ReplicaId) -> Option<usize> {
         self.others.binary_search_by_key(&replica, |other| other.replica).ok()
     }
+
+    /// Whether the ops of another replica up to this one may be referred to where that is bounded.
+    fn covers(&self, op: OpId) -> bool {
+        let other = self.number_of(op.replica).and_then(|number| self.others.get(number));
+        other.is_some_and(|other| op.counter <= other.counter)
+    }
 }
 
 /// The two low bits of an entry's name say how it is named; the rest is a number.
@@ -279,12 +285,7 @@ impl<'a, 'b, S: Source<'b>> NameReader<'a, S> {
         if op.replica == self.author() {
             return op.counter < self.at;
         }
-        let others = self.scope.others.iter();
-        op.counter <= COUNTER_MAX
-            && (!self.scope.is_bounded
-                || others
-                    .clone()
-                    .any(|other| other.replica == op.replica && op.counter <= other.counter))
+        op.counter <= COUNTER_MAX && (!self.scope.is_bounded || self.scope.covers(op))
     }
 
     pub(super) fn text(&mut self, entry: EntryId) -> Result<(Field, OpId), DecodeError> {
