@@ -10,6 +10,7 @@
 //! - C2. Only the first change of a span names deps of its own.
 //! - C3. The ops are in their one form: none continues the one before.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -258,7 +259,8 @@ impl Batch {
         None
     }
 
-    /// A dep that a change names must cover what its ops refer to. Deps are known to be in order.
+    /// A dep that a change names must cover what its ops refer to, and is none that they tell: a change
+    /// has one form.
     fn dep_fault(&self) -> Option<&'static str> {
         if self.spans.iter().all(|span| span.deps.is_empty()) {
             return None;
@@ -267,13 +269,15 @@ impl Batch {
         let mut walk = OpWalk::new(self);
         for span in &self.spans {
             let end = at + span.len;
-            let mut is_covered = true;
+            let mut newest = None;
             walk.references_until(end, |op| {
-                let named = span.deps.binary_search_by_key(&op.replica, |dep| dep.replica);
-                is_covered &= named.map_or(true, |at| op.counter <= span.deps[at].counter);
+                let mut named = span.deps.iter().filter(|dep| dep.replica == op.replica);
+                newest = newest.max(named.next().map(|dep| op.counter.cmp(&dep.counter)));
             });
-            if !is_covered {
-                return Some("reference to an op not seen");
+            match newest {
+                Some(Ordering::Greater) => return Some("reference to an op not seen"),
+                Some(Ordering::Equal) => return Some("a dep that the edits tell"),
+                Some(Ordering::Less) | None => {}
             }
             at += span.total();
             walk.references_until(at, |_| {});
@@ -505,5 +509,32 @@ mod tests {
         assert!(parts.windows(2).all(|pair| pair[0].end() == pair[1].start));
         let found: Vec<Change> = parts.iter().flat_map(Batch::changes).collect();
         assert_eq!(found, changes);
+    }
+
+    /// Of a change that inserts behind a foreign character there would be two forms, of which the second
+    /// to come is no duplicate.
+    #[test]
+    fn a_change_names_no_dep_that_its_edits_tell() {
+        let [author, other] = [1, 2].map(|id| ReplicaId::new(id).unwrap());
+        let theirs = |counter| OpId { replica: other, counter };
+        let op = Op::Insert {
+            entry: EntryId::ROOT,
+            life: Life::FIRST,
+            field: Field::Value,
+            set: theirs(0),
+            origin: Some(theirs(5)),
+            text: "x".to_owned(),
+        };
+        let change = Change::new(author, 0, vec![theirs(5)], std::slice::from_ref(&op)).unwrap();
+        assert!(Batch::of_change(change).spans[0].deps.is_empty());
+        let rows = [(None, true), (Some(4), false), (Some(5), false), (Some(6), true)];
+        for (dep, is_fine) in rows {
+            let spans =
+                vec![Span { len: 1, count: 1, deps: dep.map(theirs).into_iter().collect() }];
+            let ops = OpList::joined([op.clone()], OpId { replica: author, counter: 0 });
+            let batch = Batch { author, start: 0, spans, ops };
+            assert_eq!(batch.fault().is_none(), is_fine, "{dep:?}");
+            assert_eq!(decode_block(&encode_block(&batch)).is_ok(), is_fine, "{dep:?}");
+        }
     }
 }

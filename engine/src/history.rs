@@ -10,7 +10,8 @@
 //! - H1. The changes of a replica follow each other without gaps, from counter zero.
 //! - H2. A change's Lamport time is one more than the greatest among its deps and its author's
 //!   previous change.
-//! - H3. `heads` are last ops of replicas, and any other last op is built on by some change.
+//! - H3. `heads` are last ops of replicas, and any other last op is built on by some change. One of them
+//!   has the greatest time of all.
 //! - H4. The log of an author, blocks and tail, has exactly the counters of its pieces from where it
 //!   was cut.
 //!
@@ -179,6 +180,20 @@ impl History {
                 self.heads.insert(author);
             }
         }
+        self.crown_newest();
+    }
+
+    /// Makes the author of the newest change a head if no head is as new, as after a forged state: others
+    /// take a change's time from its deps, which are the heads, and must come to the same.
+    fn crown_newest(&mut self) {
+        let is_newest =
+            |author: ReplicaId| self.log(author).is_some_and(|log| log.newest() == self.newest);
+        if self.heads.iter().any(|head| is_newest(*head)) {
+            return;
+        }
+        let newest =
+            self.version.iter().map(|(author, _)| author).find(|author| is_newest(*author));
+        self.heads.extend(newest);
     }
 
     /// An op under the id of which this history and a state have different changes.
@@ -207,6 +222,12 @@ impl History {
     /// The counter of an author below which the ops are gone.
     pub(crate) fn floor(&self, author: ReplicaId) -> u64 {
         self.log(author).map_or(0, AuthorLog::floor)
+    }
+
+    /// The greatest Lamport time of all.
+    #[cfg(test)]
+    pub(crate) const fn newest(&self) -> u64 {
+        self.newest
     }
 
     /// The Lamport time of a change made on top of everything here.
@@ -312,8 +333,11 @@ impl History {
     /// The authors of changes that `since` lacks, in order, with the counter from which on.
     pub(crate) fn newer_than(&self, since: &Version) -> Vec<(ReplicaId, u64)> {
         let mut newer = Vec::new();
+        // Both are in order, so that there is nothing to look for.
+        let mut there = since.iter().peekable();
         for (replica, next) in self.version.iter() {
-            let known = since.next(replica);
+            while there.next_if(|(other, _)| *other < replica).is_some() {}
+            let known = there.next_if(|(other, _)| *other == replica).map_or(0, |(_, next)| next);
             if known < next {
                 let first = self.log(replica).and_then(|log| log.start_of_change(known));
                 newer.push((replica, first.unwrap_or(known)));
@@ -400,6 +424,8 @@ impl History {
         for replica in &self.heads {
             assert!(self.version.next(*replica) > 0, "H3: {replica:?} has no last op");
         }
+        let times = self.heads.iter().filter_map(|head| Some(self.log(*head)?.newest()));
+        assert_eq!(times.max().unwrap_or_default(), self.newest, "H3");
         for (replica, next) in self.version.iter() {
             let is_head = self.heads.contains(&replica);
             let is_covered = is_cut || built_on.contains(&(replica, next - 1));

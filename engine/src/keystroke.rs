@@ -10,11 +10,11 @@ use std::ops::Range;
 use crate::entries::EntryIx;
 use crate::error::EditError;
 use crate::id::{EntryId, Life, OpId, Stamp};
-use crate::limits::COUNTER_MAX;
 use crate::op::{OpList, Target, TextEdit, TextOp};
 use crate::registers::{FieldIx, Journal, TextPlace, Traces};
 use crate::replica::Replica;
 use crate::text::TextUnit;
+use crate::transaction::is_in_range;
 use crate::value::Field;
 
 /// The longest text that is inserted this way, in bytes: far from the bound of a change.
@@ -55,7 +55,7 @@ impl Replica {
             return false;
         }
         let Some(stamp) = self.history.next_stamp(self.id, keyboard.next) else { return false };
-        if stamp.counter > COUNTER_MAX - SPAN_MAX {
+        if !is_in_range(stamp.lamport, stamp.counter, SPAN_MAX) {
             return false;
         }
         let (state, _) = self.entries.state_mut(keyboard.known);
@@ -83,11 +83,10 @@ impl Replica {
 
     /// Makes a change of a keystroke in the text of a shown entry.
     pub(crate) fn press(&mut self, known: EntryIx, edit: TextEdit<'_>) -> Result<(), EditError> {
-        let id = self.next_id();
-        if id.counter + edit.span > COUNTER_MAX + 1 {
+        let (id, lamport) = (self.next_id(), self.history.next_lamport());
+        if !is_in_range(lamport, id.counter, edit.span) {
             return Err(EditError::OutOfIds);
         }
-        let lamport = self.history.next_lamport();
         let stamp = Stamp { lamport, replica: id.replica, counter: id.counter };
         let place = self.press_in_text(known, &edit, stamp);
         self.digest.mark(known);

@@ -249,7 +249,7 @@
 //! | `roll_back` | O(n log n) | edits taken back, and the texts that they spliced |
 //! | `Patch::decode` | O(n) | bytes of the patch |
 //! | `integrate` | O(n log n), of folders see below | what the patch brings |
-//! | `export` | O(n log n) | what it returns, and the blocks in which that begins |
+//! | `export` | O(n log n) | what it returns, and the blocks in which that begins; O(1) for each replica |
 //! | `take_delta` | O(n log n) | what was touched since the last look |
 //! | `digest` | O(n) | entries touched since the last call, with their fields |
 //! | `snapshot` | O(n log n) | the state and the log |

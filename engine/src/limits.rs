@@ -27,6 +27,18 @@ pub const ORDER_KEY_BYTES_GOAL: usize = 32;
 /// rounded up, so that nothing that a store accepts is malformed.
 pub const INFO_KEY_BYTES_MAX: usize = 4_096;
 
+/// The most characters of one run in the texts of a state. More with consecutive ids are several runs,
+/// so that what a state takes in memory follows its bytes.
+pub const STATE_RUN_CHARS_MAX: u64 = 1 << 32;
+
+/// The greatest Lamport time that a state in a patch may bring. No more changes than it has counters
+/// can have led to it, in any store there is.
+pub const PATCH_LAMPORT_MAX: u64 = COUNTER_MAX;
+
+/// The greatest Lamport time that a snapshot may hold; local edits past it fail. It is so far beyond
+/// that of any patch that changes never get there.
+pub const LAMPORT_MAX: u64 = 1 << 62;
+
 /// The most changes that may wait for others that have not arrived.
 pub const BACKLOG_CHANGES_MAX: usize = 65_536;
 
@@ -38,4 +50,5 @@ pub const SNAPSHOT_BYTES_MAX: u64 = 4 << 30;
 
 const _: () = assert!(COUNTER_MAX < 1 << 58);
 const _: () = assert!(ORDER_KEY_BYTES_GOAL < ORDER_KEY_BYTES_MAX);
+const _: () = assert!(PATCH_LAMPORT_MAX < LAMPORT_MAX / 2);
 const _: () = assert!(CHANGE_BYTES_MAX <= BACKLOG_BYTES_MAX);

@@ -29,7 +29,7 @@ use crate::value::{Field, Value, ValueView};
 use crate::value_ref::ValueRef;
 use fields::Fields;
 pub(crate) use fields::{FieldIx, FieldNames};
-pub(crate) use journal::{Journal, Undo};
+pub(crate) use journal::{Journal, TakeBack, Undo, in_groups};
 use lives::Lives;
 pub(crate) use lives::Touch;
 

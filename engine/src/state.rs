@@ -50,6 +50,11 @@ impl Piece {
         self.start + self.len * self.count
     }
 
+    /// The time of the last of them.
+    pub(crate) const fn newest(&self) -> u64 {
+        self.lamport + self.count - 1
+    }
+
     /// The number of the change that has a counter.
     pub(crate) const fn change_at(&self, counter: u64) -> u64 {
         (counter - self.start) / self.len

@@ -14,9 +14,9 @@ use crate::display::Facts;
 use crate::entries::{Entries, EntryIx};
 use crate::error::EditError;
 use crate::id::{OpId, ReplicaId, Stamp};
-use crate::limits::{CHANGE_BYTES_MAX, CHANGE_OPS_MAX, COUNTER_MAX};
+use crate::limits::{CHANGE_BYTES_MAX, CHANGE_OPS_MAX, COUNTER_MAX, LAMPORT_MAX};
 use crate::op::{Op, OpList, OpView};
-use crate::registers::{Journal, Undo};
+use crate::registers::{Journal, TakeBack, Undo, in_groups};
 use crate::replica::{Pending, Replica};
 
 /// A transaction under way: its ops have taken effect and can be taken back.
@@ -216,7 +216,7 @@ impl Replica {
     pub(crate) fn push(&mut self, op: Op) -> Result<(), EditError> {
         let Some(open) = &mut self.open else { return self.push_alone(op) };
         let span = op.span();
-        if open.next.checked_add(span).is_none_or(|next| next > COUNTER_MAX + 1) {
+        if !is_in_range(open.lamport, open.next, span) {
             return Err(EditError::OutOfIds);
         }
         let stamp = Stamp { lamport: open.lamport, replica: self.id, counter: open.next };
@@ -236,20 +236,19 @@ impl Replica {
     /// Makes a change of a single op, which needs nothing to take it back.
     fn push_alone(&mut self, op: Op) -> Result<(), EditError> {
         if self.skipped > 0 {
-            // The gap is an op as well.
-            return self.transact(|replica| replica.push(op));
+            // The gap is an op as well. An id that nobody has got needs none.
+            let skipped = self.skipped;
+            return self
+                .transact(|replica| replica.push(op))
+                .inspect_err(|_| self.skipped = skipped);
         }
-        let (id, span) = (self.next_id(), op.span());
-        if id.counter.checked_add(span).is_none_or(|next| next > COUNTER_MAX + 1) {
+        let (id, span, lamport) = (self.next_id(), op.span(), self.history.next_lamport());
+        if !is_in_range(lamport, id.counter, span) {
             return Err(EditError::OutOfIds);
         }
         let ops = OpList::joined([op], id);
         let deps = self.named_deps_of(&ops);
-        if let Err(error) = self.check_size(id.counter, span, &deps, &ops) {
-            self.skipped = span;
-            return Err(error);
-        }
-        let lamport = self.history.next_lamport();
+        self.check_size(id.counter, span, &deps, &ops)?;
         let mut pending = Pending::default();
         let stamp = Stamp { lamport, replica: id.replica, counter: id.counter };
         for op in ops.iter() {
@@ -343,24 +342,19 @@ impl Replica {
     }
 }
 
-/// Takes back what the journal says, the newest first. Edits of one text in a row go together, since
-/// each group costs the size of the text.
+/// Whether a change of this time may have so many counters from one on.
+pub(crate) fn is_in_range(lamport: u64, counter: u64, span: u64) -> bool {
+    let is_counted = counter.checked_add(span).is_some_and(|next| next <= COUNTER_MAX + 1);
+    is_counted && lamport <= LAMPORT_MAX
+}
+
+/// Takes back what the journal says, the newest first.
 fn take_back(entries: &mut Entries, watch: &mut Watch, records: Vec<(EntryIx, Undo)>) {
-    let mut records = records.into_iter().rev().peekable();
-    while let Some((entry, undo)) = records.next() {
+    for (entry, group) in in_groups(records) {
         let (state, _) = entries.state_mut(entry);
-        match undo {
-            Undo::Text(field, edit) => {
-                let mut edits = vec![edit];
-                let is_same = |(next, undo): &(EntryIx, Undo)| {
-                    *next == entry && matches!(undo, Undo::Text(other, _) if *other == field)
-                };
-                while let Some((_, Undo::Text(_, edit))) = records.next_if(is_same) {
-                    edits.push(edit);
-                }
-                state.take_back_text((entry, field), &edits, watch);
-            }
-            other => state.take_back(entry, other, watch),
+        match group {
+            TakeBack::Edits(field, edits) => state.take_back_text((entry, field), &edits, watch),
+            TakeBack::One(undo) => state.take_back(entry, undo, watch),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Stories of replicas that edit and meet, through the public API alone.
 
-use sds_engine::limits::ORDER_KEY_BYTES_GOAL;
+use sds_engine::limits::{CHANGE_BYTES_MAX, ORDER_KEY_BYTES_GOAL};
 use sds_engine::{
     EditError, EntryId, Field, NewEntry, Patch, Replica, ReplicaId, Timestamp, Value,
 };
@@ -288,7 +288,7 @@ fn an_inner_transaction_can_fail_by_itself() {
 fn a_transaction_past_the_size_of_a_change_fails_as_a_whole() {
     let mut a = replica(1);
     let x = a.create_item(EntryId::ROOT, END).unwrap();
-    let max = sds_engine::limits::CHANGE_BYTES_MAX;
+    let max = CHANGE_BYTES_MAX;
     let fits = Value::Bytes(vec![7; max - 100]);
     a.set(x, Field::Value, fits.clone()).unwrap();
     let digest = a.digest();
@@ -372,4 +372,71 @@ fn two_who_prepend_in_turn_never_run_out_of_room() {
     }
     expected.reverse();
     assert_eq!(children(&desk, list), expected);
+}
+
+#[test]
+fn an_edit_that_is_refused_takes_no_ids() {
+    let mut desk = replica(1);
+    let root = EntryId::ROOT;
+    let too_large = || Value::Text("x".repeat(CHANGE_BYTES_MAX));
+    let item = desk.create_item(root, END).unwrap();
+    for skipped in [0, 3] {
+        let taken_back = desk.transact(|desk| {
+            (0..skipped).try_for_each(|_| desk.create_item(root, END).map(drop))?;
+            Err::<(), _>(EditError::NotFound(item))
+        });
+        assert!(taken_back.is_err());
+        let next = desk.next_counter();
+        let failed = desk.set(item, Field::Value, too_large());
+        assert!(matches!(failed, Err(EditError::ChangeTooLarge { .. })), "{failed:?}");
+        assert_eq!(desk.next_counter(), next, "{skipped}");
+        assert_eq!(next, desk.version().next(desk.id()) + skipped);
+        desk.assert_invariants();
+    }
+    desk.set(item, Field::Value, Value::Text("fits".into())).unwrap();
+    let mut phone = replica(2);
+    meet(&mut desk, &mut phone);
+}
+
+/// Each key that is typed behind a long text leaves by itself. If finding it took a look at all the
+/// characters before it, this would take minutes.
+#[test]
+fn what_is_typed_behind_a_long_paste_leaves_at_once() {
+    const CHARS: usize = 1 << 21;
+    const KEYS: usize = 40_000;
+    let (mut desk, mut phone) = (replica(1), replica(2));
+    desk.set(EntryId::ROOT, Field::Value, Value::Text(String::new())).unwrap();
+    desk.splice(EntryId::ROOT, Field::Value, 0..0, &"\u{5b57}".repeat(CHARS)).unwrap();
+    send(&desk, &mut phone);
+    for key in 0..KEYS {
+        let at = CHARS + key;
+        desk.splice(EntryId::ROOT, Field::Value, at..at, "\u{e9}").unwrap();
+        let patch = desk.export(phone.version());
+        assert!(patch.len() < 32);
+        phone.integrate(Patch::decode(&patch).unwrap()).unwrap();
+    }
+    assert_eq!(phone.version(), desk.version());
+    assert_eq!(phone.digest(), desk.digest());
+}
+
+/// If each edit by itself were taken back, or each run of edits of one text, this would take minutes.
+#[test]
+fn edits_of_texts_by_turns_are_taken_back_together() {
+    let mut desk = replica(1);
+    let fields = [Field::Label, Field::Value];
+    for field in &fields {
+        desk.set(EntryId::ROOT, field.clone(), Value::Text("0123456789".repeat(3_000))).unwrap();
+    }
+    let before = desk.digest();
+    let failed = desk.transact(|desk| {
+        for at in (0..29_000).rev().step_by(3) {
+            for field in &fields {
+                desk.splice(EntryId::ROOT, field.clone(), at..at + 1, "ab")?;
+            }
+        }
+        Err::<(), _>(EditError::TransactionOpen)
+    });
+    assert_eq!(failed, Err(EditError::TransactionOpen));
+    desk.assert_invariants();
+    assert_eq!(desk.digest(), before);
 }

@@ -43,8 +43,10 @@ pub struct ChangeEvent {
 /// What an edit answers to: the cause of the event in whose handler it is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// A transaction of the user.
+    /// A transaction of the user, which made a step that can be undone or went into one.
     Edit,
+    /// One of which no step tells, such as a purge.
+    Unnoted,
     /// An undoing.
     Undo,
     /// A redoing.
@@ -190,6 +192,14 @@ impl Events {
     /// Forgets the notes made since there were so many.
     pub(crate) fn forget_from(&mut self, noted: usize) {
         self.set_again.truncate(noted);
+    }
+
+    /// Notes that the transaction under way, which answers the event that is being delivered, has made a
+    /// step; so other answers go into that.
+    pub(crate) fn answer_with_step(&mut self) {
+        if self.delivering == Some(Cause::Unnoted) {
+            self.delivering = Some(Cause::Edit);
+        }
     }
 
     /// The cause of the event that is being delivered.

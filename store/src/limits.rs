@@ -40,7 +40,7 @@ pub const IMPORT_BYTES_MAX: u64 = 512 << 20;
 pub const IMPORT_ENTRIES_MAX: usize = 1 << 22;
 
 /// How deep entries may be nested in JSON that is imported.
-pub const IMPORT_DEPTH_MAX: usize = 1 << 16;
+pub const IMPORT_DEPTH_MAX: usize = 1 << 18;
 
 /// How deep entries may be nested that are made a `serde_json::Value` or given to a serializer, which
 /// go through them by recursion. As text they may be of any depth.

@@ -121,18 +121,26 @@ impl DataStore {
         self.transact(|store| Ok(edit(&mut store.replica)?))
     }
 
-    /// Ends the outermost transaction.
-    fn end(&mut self, transaction: Transaction) -> Result<(), EditError> {
-        let Some(undo) = &mut self.undo else { return self.replica.commit(transaction) };
+    /// Ends the outermost transaction. Returns as what the event of it counts.
+    fn end(&mut self, transaction: Transaction) -> Result<Cause, EditError> {
+        let Some(undo) = &mut self.undo else {
+            self.replica.commit(transaction)?;
+            return Ok(self.events.answering().unwrap_or(Cause::Edit));
+        };
         let next = |replica: &Replica| replica.version().next(replica.id());
         let before = next(&self.replica);
         let reversal = self.replica.commit_reversibly(transaction, undo.stand_ins())?;
+        let mut is_noted = false;
         if next(&self.replica) > before {
-            undo.note(reversal, self.events.answering());
+            is_noted = undo.note(reversal, self.events.answering());
         } else {
             undo.abandon();
         }
-        Ok(())
+        if is_noted {
+            self.events.answer_with_step();
+        }
+        let own = if is_noted { Cause::Edit } else { Cause::Unnoted };
+        Ok(self.events.answering().unwrap_or(own))
     }
 
     /// Forgets what was noted of the outermost transaction, which was taken back.
@@ -363,11 +371,13 @@ impl Scope<'_> {
         }
         let ended = store.end(transaction);
         store.blobs.follow(&mut store.replica);
-        if let Err(error) = ended {
-            store.abandon();
-            return Err(error.into());
-        }
-        let cause = store.events.answering().unwrap_or(Cause::Edit);
+        let cause = match ended {
+            Ok(cause) => cause,
+            Err(error) => {
+                store.abandon();
+                return Err(error.into());
+            }
+        };
         store.events.record(&mut store.replica, Origin::Internal, cause);
         store.deliver_events();
         Ok(())

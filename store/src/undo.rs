@@ -151,15 +151,16 @@ impl UndoHistory {
         self.time = None;
     }
 
-    /// Takes in a transaction that answers an event of this cause, or none.
-    pub(crate) fn note(&mut self, reversal: Reversal, answering: Option<Cause>) {
+    /// Takes in a transaction that answers an event of this cause, or none. Whether a step tells of it.
+    pub(crate) fn note(&mut self, reversal: Reversal, answering: Option<Cause>) -> bool {
         let time = self.time.take();
+        let is_noted = !reversal.is_empty();
         let step = match answering {
-            Some(Cause::Patch) => return,
-            None => {
+            Some(Cause::Patch) => return false,
+            None | Some(Cause::Unnoted) => {
                 self.size -= self.forth.drain(..).map(|step| step.size).sum::<usize>();
-                if reversal.is_empty() {
-                    return;
+                if !is_noted {
+                    return false;
                 }
                 if !self.goes_on(time) {
                     self.back.push_back(Step::default());
@@ -170,11 +171,12 @@ impl UndoHistory {
             Some(Cause::Edit | Cause::Redo) => self.back.back_mut(),
             Some(Cause::Undo) => self.forth.back_mut(),
         };
-        if let Some(step) = step.filter(|_| !reversal.is_empty()) {
+        if let Some(step) = step.filter(|_| is_noted) {
             step.time = time.or(step.time);
             self.size += step.push(reversal);
         }
         self.trim();
+        is_noted
     }
 
     /// Whether a transaction made at this time belongs to the newest step.

@@ -619,6 +619,37 @@ fn a_purge_is_no_step_and_leaves_nothing_to_redo() {
     assert!(desk.entry_with_id(made[0]).is_none());
 }
 
+/// A purge is no step, so that there is none which the answer could go into.
+#[test]
+fn what_a_handler_answers_to_a_purge_is_a_step_of_its_own() {
+    for has_step in [true, false] {
+        let (mut desk, _, made) = desk_and_phone(items::<3>);
+        let gone = made[0];
+        let counting = desk.on_change(move |store, _| {
+            if store.entry_with_id(gone).is_none() && store.root_item().info("purged").is_none() {
+                store.set_info(ROOT, "purged", &json!(1)).unwrap();
+                store.set_info(ROOT, "more", &json!(2)).unwrap();
+            }
+        });
+        if has_step {
+            desk.set_label(made[1], "A").unwrap();
+        }
+        desk.purge_entry(gone).unwrap();
+        let look = |desk: &DataStore| {
+            let keys = ["purged", "more"].map(|key| desk.root_item().info(key).is_some());
+            (keys, desk.entry(made[1]).unwrap().label().into_owned())
+        };
+        let label = if has_step { "A" } else { "" };
+        assert_eq!(look(&desk), ([true; 2], label.to_owned()));
+        drop(counting);
+        assert!(desk.undo(NOW).unwrap());
+        assert_eq!(look(&desk), ([false; 2], label.to_owned()));
+        assert_eq!(desk.can_undo(), has_step);
+        assert!(desk.redo(NOW).unwrap());
+        assert_eq!(look(&desk), ([true; 2], label.to_owned()));
+    }
+}
+
 #[test]
 fn contents_stay_at_hand_as_long_as_undoing_may_bring_them_back() {
     let (mut desk, _, made) = desk_and_phone(|desk| {

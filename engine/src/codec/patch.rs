@@ -11,9 +11,9 @@ use crate::batch::{Batch, to_usize};
 use crate::change::{Change, ChangeHeader, encode};
 use crate::error::DecodeError;
 use crate::id::OpId;
-use crate::limits::CHANGE_BYTES_MAX;
+use crate::limits::{CHANGE_BYTES_MAX, PATCH_LAMPORT_MAX};
 use crate::op::OpList;
-use crate::state::Times;
+use crate::state::{Piece, Times};
 use crate::version::Version;
 
 const MAGIC: u8 = 0xda;
@@ -355,6 +355,10 @@ fn read_block(bytes: &[u8]) -> Result<Section, DecodeError> {
 /// A state that is read to its end, so that joining it cannot fail.
 fn read_state(bytes: &[u8]) -> Result<Section, DecodeError> {
     let times = StateReader::new(bytes)?.read_entries(drop)?;
+    let newest = times.iter().filter_map(|one| one.pieces.last()).map(Piece::newest).max();
+    if newest.is_some_and(|newest| newest > PATCH_LAMPORT_MAX) {
+        return Err(DecodeError::Malformed { at: 0, what: "times out of range" });
+    }
     Ok(Section::State(times, bytes.into()))
 }
 

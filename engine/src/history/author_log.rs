@@ -182,7 +182,7 @@ impl AuthorLog {
 
     /// The Lamport time of the newest change.
     pub(super) fn newest(&self) -> u64 {
-        self.pieces.last().map_or(0, |last| last.lamport + last.count - 1)
+        self.pieces.last().map_or(0, Piece::newest)
     }
 
     /// The Lamport time of the change that has a counter.
@@ -299,7 +299,7 @@ impl AuthorLog {
         let mut parts =
             OpParts::starting_at(&self.tail, first, OpId { replica: author, counter: *start });
         if *start < from {
-            parts.next_until(from);
+            parts.skip_within(from);
         }
         while let Some((_, op)) = parts.next_until(to) {
             ops.push_view(&op);

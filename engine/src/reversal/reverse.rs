@@ -1,5 +1,7 @@
 //! Undoing: what is noted becomes ops, as far as it still can.
 
+use std::cell::LazyCell;
+
 use hashbrown::HashSet;
 
 use super::{
@@ -22,7 +24,7 @@ const FILLER: char = '_';
 impl Replica {
     /// Undoes what transactions did, the last first, as one transaction. Each must have been the newest
     /// that was neither undone nor is to stay. `mentioned` says what all reversals speak of that may
-    /// be undone or redone later. `now` is the time of deletion of what was created.
+    /// be undone or redone later; it is asked once at most. `now` is the time of deletion of what was created.
     ///
     /// Returns how to redo it; nothing if there was nothing left to undo, and no change is made then.
     ///
@@ -46,8 +48,8 @@ impl Replica {
         let created = done.iter().flat_map(|one| &one.places);
         let created = created.filter(|part| matches!(part.before, Before::Nowhere));
         let created_ids = created.clone().map(|part| part.entry).collect();
-        let mut undoing =
-            Undoing { replica: self, stand_ins, mentioned: &mentioned, created: created_ids };
+        let mentioned = LazyCell::new(&mentioned as &dyn Fn() -> Mentioned);
+        let mut undoing = Undoing { replica: self, stand_ins, mentioned, created: created_ids };
         let undone = undoing.undo(done).and_then(|()| undoing.discard(created, now));
         let result = match undone {
             Ok(()) if self.next_id() == first => {
@@ -72,7 +74,8 @@ impl Replica {
 struct Undoing<'a> {
     replica: &'a mut Replica,
     stand_ins: &'a mut StandIns,
-    mentioned: &'a dyn Fn() -> Mentioned,
+    /// Looked for once, however many texts are restored, and only if it is needed.
+    mentioned: LazyCell<Mentioned, &'a dyn Fn() -> Mentioned>,
     /// Entries that the step created. They keep what they hold, since they go as a whole.
     created: HashSet<EntryId>,
 }
@@ -260,16 +263,14 @@ impl Undoing<'_> {
     fn text_with_fillers(&self, register: RegisterView<'_>) -> Refilled {
         let mut refilled = Refilled::default();
         let names = &self.stand_ins.chars;
-        let mut mentioned = None;
         register.for_each_piece(|piece| match piece.fate {
             Fate::Visible(text) => {
                 let range = IdRange { first: piece.first, len: char_count(text) };
                 refilled.push(&names.first_names(range), text);
             }
             Fate::Deleted(len) => {
-                let mentioned = mentioned.get_or_insert_with(self.mentioned);
                 for range in names.first_names(IdRange { first: piece.first, len }) {
-                    for (range, is_mentioned) in mentioned.chars.parts(range) {
+                    for (range, is_mentioned) in self.mentioned.chars.parts(range) {
                         if is_mentioned.is_some() {
                             refilled.push_fillers(range);
                         }

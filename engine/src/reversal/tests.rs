@@ -217,3 +217,33 @@ fn a_restored_order_is_that_of_before_on_every_replica() {
     let with_theirs: Vec<_> = phone.children(ROOT).filter(|entry| *entry != theirs).collect();
     assert_eq!(with_theirs, before);
 }
+
+#[test]
+fn what_is_mentioned_is_asked_for_once() {
+    let mut desk = Desk::new();
+    let fields: Vec<Field> = (0..9).map(|key| Field::Info(format!("{key}").into())).collect();
+    let set = |replica: &mut Replica, text: &str| {
+        let mut fields = fields.iter();
+        fields.try_for_each(|field| replica.set(ROOT, field.clone(), Value::Text(text.into())))
+    };
+    desk.make(|replica| set(replica, "some text"));
+    let gone = desk.make(|replica| {
+        fields.iter().try_for_each(|field| replica.splice(ROOT, field.clone(), 2..5, ""))
+    });
+    let replaced = desk.make(|replica| set(replica, "another"));
+    let asked = std::cell::Cell::new(0);
+    let mentioned = || {
+        asked.set(asked.get() + 1);
+        let mut mentioned = Mentioned::default();
+        gone.mention(&mut mentioned);
+        mentioned
+    };
+    desk.replica.reverse(&[replaced], &mut desk.stand_ins, mentioned, NOW).unwrap().unwrap();
+    assert_eq!(asked.get(), 1);
+    desk.undo(std::slice::from_ref(&gone)).unwrap();
+    assert!(
+        fields
+            .iter()
+            .all(|field| desk.replica.value(ROOT, field) == Value::Text("some text".into()))
+    );
+}

@@ -54,6 +54,14 @@ impl DataStore {
     /// The whole store as JSON: Root with everything in it, Trash and Lost and Found too. Contents of
     /// blobs are not in it; see [`DataStore::write_json_with`].
     ///
+    /// [`DataStore::from_json`] takes what this gives, up to [`IMPORT_BYTES_MAX`], [`IMPORT_ENTRIES_MAX`]
+    /// and [`IMPORT_DEPTH_MAX`], which a store itself may exceed; [`DataStore::as_binary`] has none
+    /// of these.
+    ///
+    /// [`IMPORT_BYTES_MAX`]: crate::limits::IMPORT_BYTES_MAX
+    /// [`IMPORT_ENTRIES_MAX`]: crate::limits::IMPORT_ENTRIES_MAX
+    /// [`IMPORT_DEPTH_MAX`]: crate::limits::IMPORT_DEPTH_MAX
+    ///
     /// ```
     /// use sds_store::{DataStore, EntryId, ReplicaId};
     ///

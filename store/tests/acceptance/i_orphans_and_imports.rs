@@ -354,3 +354,22 @@ fn i94_trees_deeper_than_any_stack_go_out_and_in() {
     let arrays = format!("{{\"Kind\":\"item\",\"Info\":{{\"k\":{}", "[".repeat(300_000));
     assert_eq!(code(b.new_entry_from_json_at(&arrays, ROOT, None)), "invalid-argument");
 }
+
+#[test]
+fn what_as_json_gives_is_taken_however_deep_up_to_the_bound() {
+    const DEPTH: usize = 70_000;
+    let mut chain = store(1);
+    chain
+        .transact(|store| {
+            let mut outer = ROOT;
+            for _ in 0..DEPTH {
+                outer = store.new_item_at(None, outer, None)?;
+            }
+            Ok::<_, sds_store::StoreError>(())
+        })
+        .unwrap();
+    let json = chain.as_json();
+    let copy = DataStore::from_json(sds_store::ReplicaId::new(2).unwrap(), &json).unwrap();
+    assert_eq!(copy.entry_count(), chain.entry_count());
+    assert_eq!(copy.as_json(), json);
+}

@@ -18,7 +18,7 @@ use crate::limits::COUNTER_MAX;
 use crate::state::{
     ContentRecord, Creation, EntryRecord, FieldRecord, LifeRecord, MoveRecord, Times,
 };
-use crate::value::Field;
+use crate::value::{Field, ValueView, char_count};
 
 /// Reads entries.
 #[derive(Debug)]
@@ -167,7 +167,13 @@ impl<'a, 'b> EntryReader<'a, 'b> {
         let content = if kind == SPLICED {
             ContentRecord::Text(self.text()?)
         } else {
-            ContentRecord::Value(read_content(self.source.from(Column::Value), kind)?)
+            let value = read_content(self.source.from(Column::Value), kind)?;
+            if let ValueView::Text(text) = value
+                && !self.has_counters_for(set, text)
+            {
+                return Err(self.malformed("reference to an op not seen"));
+            }
+            ContentRecord::Value(value)
         };
         Ok(FieldRecord { field, life, set, content })
     }
@@ -182,6 +188,13 @@ impl<'a, 'b> EntryReader<'a, 'b> {
         let number = self.times.binary_search_by_key(&op.replica, |times| times.author);
         let times = number.ok().and_then(|number| self.times.get(number));
         times.is_some_and(|times| op.counter < times.next())
+    }
+
+    /// Whether the characters of a text that was set are ops that the state has seen.
+    fn has_counters_for(&self, set: OpId, text: &str) -> bool {
+        let reaches = |len: u64| self.is_here(set.plus(len.saturating_sub(1)));
+        // There are no more characters than bytes, which need not be counted.
+        reaches(text.len() as u64) || reaches(char_count(text))
     }
 
     pub(super) fn op(&mut self) -> Result<OpId, DecodeError> {
@@ -240,17 +253,31 @@ impl<'a, 'b> EntryReader<'a, 'b> {
     }
 }
 
-/// What no ops can have led to.
-fn fault(entry: &EntryRecord<'_>) -> Option<&'static str> {
-    let is_well_known = entry.id.is_well_known();
-    if is_well_known && entry.life > Life::FIRST {
+/// What no ops on a system entry can have led to: they set its fields and reorder it in its only life.
+fn system_fault(entry: &EntryRecord<'_>) -> Option<&'static str> {
+    let is_first = |life: Life| life == Life::FIRST;
+    let is_touch = |one: &LifeRecord| is_first(one.life) && one.creation == Creation::None;
+    if !is_first(entry.life)
+        || !entry.lives.iter().all(is_touch)
+        || !entry.fields.iter().all(|one| is_first(one.life))
+    {
         return Some("a life that a system entry does not have");
     }
     let is_allowed = |one: &MoveRecord| {
-        one.is_within && one.parent == EntryId::ROOT && entry.id != EntryId::ROOT
+        is_first(one.life)
+            && one.is_within
+            && one.parent == EntryId::ROOT
+            && entry.id != EntryId::ROOT
     };
-    if is_well_known && !entry.moves.iter().all(is_allowed) {
-        return Some("a place that a system entry does not have");
+    (!entry.moves.iter().all(is_allowed)).then_some("a place that a system entry does not have")
+}
+
+/// What no ops can have led to.
+fn fault(entry: &EntryRecord<'_>) -> Option<&'static str> {
+    if entry.id.is_well_known()
+        && let Some(fault) = system_fault(entry)
+    {
+        return Some(fault);
     }
     let is_timed = |one: &MoveRecord| one.trashed_at.is_some();
     let mut timed = entry.moves.iter().filter(|one| is_timed(one));

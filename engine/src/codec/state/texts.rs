@@ -4,6 +4,9 @@
 //! Where others typed into a run, it goes on behind what they typed. So the ends of the runs written so
 //! far are kept on a stack, and a run that goes on where one of them ended is named by its depth; what
 //! was above it can hardly go on any more and is dropped.
+//!
+//! What deleted characters take in memory follows their ids, in stretches of 2^32. So that they take
+//! bytes too, a run is no longer than that, and goes on in another.
 
 use hashbrown::HashMap;
 
@@ -12,6 +15,7 @@ use super::entries::EntryWriter;
 use super::reader::EntryReader;
 use crate::error::DecodeError;
 use crate::id::OpId;
+use crate::limits::STATE_RUN_CHARS_MAX;
 use crate::state::{RunRecord, TextRecord};
 
 /// The low bits of a run's head: a run that is named anew; of other values one more than how deep the
@@ -66,7 +70,8 @@ impl EntryReader<'_, '_> {
                 let end = self.pop(&mut ends, depth)?;
                 (end.id, end.chain)
             };
-            let end = first.counter.checked_add(len).filter(|_| len > 0);
+            let is_run = (1..=STATE_RUN_CHARS_MAX).contains(&len);
+            let end = first.counter.checked_add(len).filter(|_| is_run);
             let Some(end) = end.map(|end| OpId { counter: end, ..first }) else {
                 return Err(self.malformed("counters out of range"));
             };
@@ -87,7 +92,7 @@ impl EntryReader<'_, '_> {
                 }
                 let part = len.min(turn.left);
                 runs.push(RunRecord { first, len: part, is_deleted: turn.is_deleted });
-                shown += if turn.is_deleted { 0 } else { part };
+                shown = shown.saturating_add(if turn.is_deleted { 0 } else { part });
                 (first, len, turn.left) = (first.plus(part), len - part, turn.left - part);
             }
         }
@@ -163,13 +168,26 @@ impl Ends {
     }
 }
 
-/// Runs of consecutive ids, deleted or not.
+/// Runs of consecutive ids, deleted or not, none longer than a run may be.
 fn id_runs(runs: &[RunRecord]) -> Vec<RunRecord> {
     let mut ids: Vec<RunRecord> = Vec::with_capacity(runs.len());
     for run in runs {
-        match ids.last_mut() {
-            Some(last) if last.first.plus(last.len) == run.first => last.len += run.len,
-            _ => ids.push(*run),
+        let mut rest = *run;
+        while rest.len > 0 {
+            let last = ids.last_mut().filter(|last| last.first.plus(last.len) == rest.first);
+            let part = match last.filter(|last| last.len < STATE_RUN_CHARS_MAX) {
+                Some(last) => {
+                    let part = rest.len.min(STATE_RUN_CHARS_MAX - last.len);
+                    last.len += part;
+                    part
+                }
+                None => {
+                    let part = rest.len.min(STATE_RUN_CHARS_MAX);
+                    ids.push(RunRecord { len: part, ..rest });
+                    part
+                }
+            };
+            (rest.first, rest.len) = (rest.first.plus(part), rest.len - part);
         }
     }
     ids

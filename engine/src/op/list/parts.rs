@@ -1,6 +1,7 @@
 //! Ops taken in parts, where changes end inside of them.
 
 use super::OpList;
+use crate::batch::to_usize;
 use crate::id::OpId;
 use crate::op::{IdRange, OpView, TextEdit, TextOp};
 use crate::value::split_chars;
@@ -38,6 +39,11 @@ impl Cut {
     }
 }
 
+/// How many bytes the last characters of a text have.
+fn bytes_at_end(text: &str, chars: u64) -> usize {
+    text.chars().rev().take(to_usize(chars)).map(char::len_utf8).sum()
+}
+
 /// Goes through ops, taking them in parts where changes end inside of them.
 #[derive(Clone, Debug)]
 pub(crate) struct OpParts<'a> {
@@ -57,6 +63,24 @@ impl<'a> OpParts<'a> {
     /// The same from number `number` on, which has the counter of `at`.
     pub(crate) const fn starting_at(list: &'a OpList, number: usize, at: OpId) -> Self {
         Self { list, number, cut: None, at }
+    }
+
+    /// Goes to a counter inside of the next op, of which nothing has been taken. Costs the part of its
+    /// text before or behind that, whichever is shorter.
+    pub(crate) fn skip_within(&mut self, to: u64) {
+        let first = self.at;
+        let Some(OpView::Text(run)) = self.list.view(self.number) else { return };
+        let units = to - first.counter;
+        let behind = run.span - units;
+        let bytes = match run.op {
+            TextOp::Insert { text, .. } if behind < units => {
+                text.len() - bytes_at_end(text, behind)
+            }
+            TextOp::Insert { text, .. } => split_chars(text, to_usize(units)).0.len(),
+            TextOp::Delete { .. } => 0,
+        };
+        self.cut = Some(Cut { first, units, bytes });
+        self.at.counter = to;
     }
 
     /// The next op, or as much of it as there is before `end`, with its first counter.
