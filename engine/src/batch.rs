@@ -10,6 +10,10 @@
 //! - C2. Only the first change of a span names deps of its own.
 //! - C3. The ops are in their one form: none continues the one before.
 
+mod cutter;
+
+use std::convert::Infallible;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -20,6 +24,7 @@ use crate::id::{OpId, ReplicaId};
 use crate::limits::{BLOCK_CHANGES_MAX, BLOCK_OPS_MAX, CHANGE_OPS_MAX};
 use crate::op::{OpList, OpParts, OpView, TextEdit, TextOp};
 use crate::version::Version;
+pub(crate) use cutter::Cutter;
 
 /// Of how many ops parts are made, but for a change that has more: enough for like to compress beside
 /// like, and little enough that a part is no burden on memory. Few make tests see many parts.
@@ -320,26 +325,41 @@ impl<'a> OpWalk<'a> {
 
     /// Hands over the parts of ops before the counter `end` that refer to foreign ops, from where the
     /// walk stands, and goes there.
+    #[inline]
     pub(crate) fn edits_until(&mut self, end: u64, mut each: impl FnMut(&Edit<'_>)) {
+        let ControlFlow::<Infallible>::Continue(()) = self.try_edits_until(end, |edit| {
+            each(edit);
+            ControlFlow::Continue(())
+        });
+    }
+
+    /// The same until `each` breaks off; then the walk stands where that part begins.
+    #[inline]
+    pub(crate) fn try_edits_until<B>(
+        &mut self,
+        end: u64,
+        mut each: impl FnMut(&Edit<'_>) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
         if self.is_own {
-            return;
+            return ControlFlow::Continue(());
         }
         while self.at < end {
             if self.at == self.next || self.op.is_none() {
-                let Some((_, op)) = self.ops.next_until(u64::MAX) else { return };
+                let Some((_, op)) = self.ops.next_until(u64::MAX) else { break };
                 self.op = Some((self.next, op));
                 self.next += op.span();
             }
-            let Some((first, op)) = self.op else { return };
+            let Some((first, op)) = self.op else { break };
             let to = self.next.min(end);
             if let OpView::Text(op) = op {
                 let edit = Edit { author: self.author, first, op, from: self.at, to };
                 if edit.references() != [None, None] {
-                    each(&edit);
+                    each(&edit)?;
                 }
             }
             self.at = to;
         }
+        ControlFlow::Continue(())
     }
 }
 
@@ -359,6 +379,35 @@ impl Edit<'_> {
     /// The counters `from` to `to` of it.
     pub(crate) const fn part(&self, from: u64, to: u64) -> Self {
         Self { from, to, ..*self }
+    }
+
+    /// The first counter of the part that refers to a foreign op which is not there, and that op;
+    /// `next` tells how many ops of a replica are there.
+    pub(crate) fn first_missing(
+        &self,
+        mut next: impl FnMut(ReplicaId) -> u64,
+    ) -> Option<(u64, OpId)> {
+        let mut reached = |replica| if replica == self.author { u64::MAX } else { next(replica) };
+        let Self { first, from, op: TextEdit { target, op, .. }, .. } = *self;
+        if reached(target.set.replica) <= target.set.counter {
+            return Some((from, target.set));
+        }
+        match op {
+            TextOp::Insert { origin, .. } => {
+                let origin = origin.filter(|op| from == first && reached(op.replica) <= op.counter);
+                origin.map(|op| (from, op))
+            }
+            TextOp::Delete { range, backwards: true } => {
+                // The highest comes first, and with it all others are there.
+                let op = range.first.plus(range.len - 1 - (from - first));
+                (reached(op.replica) <= op.counter).then_some((from, op))
+            }
+            TextOp::Delete { range, .. } => {
+                let there = reached(range.first.replica).saturating_sub(range.first.counter);
+                let at = from.max(first.saturating_add(there));
+                (at < self.to).then(|| (at, range.first.plus(at - first)))
+            }
+        }
     }
 
     /// The foreign ops that the part refers to, by the highest counter of those deleted.
