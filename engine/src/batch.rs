@@ -10,7 +10,11 @@
 //! - C2. Only the first change of a span names deps of its own.
 //! - C3. The ops are in their one form: none continues the one before.
 
+mod cutter;
+
 use std::cmp::Ordering;
+use std::convert::Infallible;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -21,6 +25,7 @@ use crate::id::{OpId, ReplicaId};
 use crate::limits::{BLOCK_CHANGES_MAX, BLOCK_OPS_MAX, CHANGE_OPS_MAX};
 use crate::op::{OpList, OpParts, OpView, TextEdit, TextOp};
 use crate::version::Version;
+pub(crate) use cutter::Cutter;
 
 /// Of how many ops parts are made, but for a change that has more: enough for like to compress beside
 /// like, and little enough that a part is no burden on memory. Few make tests see many parts.
@@ -260,7 +265,7 @@ impl Batch {
     }
 
     /// A dep that a change names must cover what its ops refer to, and is none that they tell: a change
-    /// has one form.
+    /// has one form. Deps are known to be in order.
     fn dep_fault(&self) -> Option<&'static str> {
         if self.spans.iter().all(|span| span.deps.is_empty()) {
             return None;
@@ -271,8 +276,8 @@ impl Batch {
             let end = at + span.len;
             let mut newest = None;
             walk.references_until(end, |op| {
-                let mut named = span.deps.iter().filter(|dep| dep.replica == op.replica);
-                newest = newest.max(named.next().map(|dep| op.counter.cmp(&dep.counter)));
+                let named = span.deps.binary_search_by_key(&op.replica, |dep| dep.replica);
+                newest = newest.max(named.ok().map(|at| op.counter.cmp(&span.deps[at].counter)));
             });
             match newest {
                 Some(Ordering::Greater) => return Some("reference to an op not seen"),
@@ -324,26 +329,41 @@ impl<'a> OpWalk<'a> {
 
     /// Hands over the parts of ops before the counter `end` that refer to foreign ops, from where the
     /// walk stands, and goes there.
+    #[inline]
     pub(crate) fn edits_until(&mut self, end: u64, mut each: impl FnMut(&Edit<'_>)) {
+        let ControlFlow::<Infallible>::Continue(()) = self.try_edits_until(end, |edit| {
+            each(edit);
+            ControlFlow::Continue(())
+        });
+    }
+
+    /// The same until `each` breaks off; then the walk stands where that part begins.
+    #[inline]
+    pub(crate) fn try_edits_until<B>(
+        &mut self,
+        end: u64,
+        mut each: impl FnMut(&Edit<'_>) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
         if self.is_own {
-            return;
+            return ControlFlow::Continue(());
         }
         while self.at < end {
             if self.at == self.next || self.op.is_none() {
-                let Some((_, op)) = self.ops.next_until(u64::MAX) else { return };
+                let Some((_, op)) = self.ops.next_until(u64::MAX) else { break };
                 self.op = Some((self.next, op));
                 self.next += op.span();
             }
-            let Some((first, op)) = self.op else { return };
+            let Some((first, op)) = self.op else { break };
             let to = self.next.min(end);
             if let OpView::Text(op) = op {
                 let edit = Edit { author: self.author, first, op, from: self.at, to };
                 if edit.references() != [None, None] {
-                    each(&edit);
+                    each(&edit)?;
                 }
             }
             self.at = to;
         }
+        ControlFlow::Continue(())
     }
 }
 
@@ -363,6 +383,35 @@ impl Edit<'_> {
     /// The counters `from` to `to` of it.
     pub(crate) const fn part(&self, from: u64, to: u64) -> Self {
         Self { from, to, ..*self }
+    }
+
+    /// The first counter of the part that refers to a foreign op which is not there, and that op;
+    /// `next` tells how many ops of a replica are there.
+    pub(crate) fn first_missing(
+        &self,
+        mut next: impl FnMut(ReplicaId) -> u64,
+    ) -> Option<(u64, OpId)> {
+        let mut reached = |replica| if replica == self.author { u64::MAX } else { next(replica) };
+        let Self { first, from, op: TextEdit { target, op, .. }, .. } = *self;
+        if reached(target.set.replica) <= target.set.counter {
+            return Some((from, target.set));
+        }
+        match op {
+            TextOp::Insert { origin, .. } => {
+                let origin = origin.filter(|op| from == first && reached(op.replica) <= op.counter);
+                origin.map(|op| (from, op))
+            }
+            TextOp::Delete { range, backwards: true } => {
+                // The highest comes first, and with it all others are there.
+                let op = range.first.plus(range.len - 1 - (from - first));
+                (reached(op.replica) <= op.counter).then_some((from, op))
+            }
+            TextOp::Delete { range, .. } => {
+                let there = reached(range.first.replica).saturating_sub(range.first.counter);
+                let at = from.max(first.saturating_add(there));
+                (at < self.to).then(|| (at, range.first.plus(at - first)))
+            }
+        }
     }
 
     /// The foreign ops that the part refers to, by the highest counter of those deleted.
@@ -534,7 +583,11 @@ mod tests {
             let ops = OpList::joined([op.clone()], OpId { replica: author, counter: 0 });
             let batch = Batch { author, start: 0, spans, ops };
             assert_eq!(batch.fault().is_none(), is_fine, "{dep:?}");
-            assert_eq!(decode_block(&encode_block(&batch)).is_ok(), is_fine, "{dep:?}");
+            assert_eq!(
+                crate::codec::decode_block(&encode_block(&batch)).is_ok(),
+                is_fine,
+                "{dep:?}"
+            );
         }
     }
 }

@@ -96,16 +96,33 @@ impl Replica {
                 Some(known) => replica.enter(&replica.step(known, into))?,
                 None => replica.open_up(into)?,
             }
+            // The first key of a run is short if it is made for the op that bears it.
+            if entry.is_none() {
+                replica.free_id()?;
+            }
             let key = replica.make_place(into, index, known)?;
-            let entry = match entry {
-                Some(entry) => entry,
-                None if replica.next_id().counter > COUNTER_MAX => return Err(EditError::OutOfIds),
-                None => EntryId::created_by(replica.next_id()),
-            };
+            let entry = entry.map_or_else(|| replica.free_id(), Ok)?;
             let life = known.map(|known| replica.life(known)).unwrap_or_default();
             replica.push(Op::Create { entry, life, kind, parent, key })?;
             Ok(entry)
         })
+    }
+
+    /// The id of an entry that the next op creates. Ids that something here has named before are passed
+    /// over, each once: an import may have brought them, or somebody may have made them up.
+    fn free_id(&mut self) -> Result<EntryId, EditError> {
+        let next = self.next_id();
+        let mut id = next;
+        while id.counter <= COUNTER_MAX && self.entries.find(EntryId::created_by(id)).is_some() {
+            id.counter += 1;
+        }
+        if id.counter > COUNTER_MAX {
+            return Err(EditError::OutOfIds);
+        }
+        if id != next {
+            self.push(Op::Skip { count: id.counter - next.counter })?;
+        }
+        Ok(EntryId::created_by(id))
     }
 
     /// Puts the entry into `parent`, to stand at `index` there afterwards, or last. O(log n) in the
@@ -160,10 +177,12 @@ impl Replica {
     }
 
     /// Ends the life of the entry and of all that shows inside it, for good and against every
-    /// concurrent edit. Costs what shows inside.
+    /// concurrent edit. What is inside and in its last life, which nothing ends, shows in Lost and Found
+    /// then. Costs what shows inside.
     ///
     /// # Errors
-    /// If it does not show, is a system entry, or is a placeholder, which has no life to end.
+    /// If it does not show, is a system entry, is a placeholder, which has no life to end, or is in its
+    /// last life.
     pub fn purge(&mut self, entry: EntryId) -> Result<(), EditError> {
         let purged = self.require_shown(entry)?;
         if entry.is_well_known() {
@@ -172,12 +191,14 @@ impl Replica {
         if !self.facts().is_alive(purged) {
             return Err(EditError::NotFound(entry));
         }
+        self.life(purged).next().ok_or(EditError::OutOfIds)?;
         let mut entries = Vec::new();
         let mut inside = vec![purged];
         while let Some(entry) = inside.pop() {
             let life = self.life(entry);
-            life.next().ok_or(EditError::OutOfIds)?;
-            entries.push((self.entries.id(entry), life));
+            if life < Life::LAST {
+                entries.push((self.entries.id(entry), life));
+            }
             inside.extend(self.display.children(entry).rev());
         }
         self.transact(|replica| replica.push(Op::Purge { entries }))

@@ -267,6 +267,12 @@ impl History {
         self.log(author)?.batch(author, from, to)
     }
 
+    /// The block in which the log keeps the change of `author` with a counter, as a whole; nothing if
+    /// none does, as is so for the newest changes.
+    pub(crate) fn block_at(&self, author: ReplicaId, counter: u64) -> Option<Batch> {
+        self.log(author)?.block_at(author, counter)
+    }
+
     /// All changes of `author` from a counter on, in as few batches as fit blocks, each of which is put
     /// together when it is asked for.
     pub(crate) fn gathered(

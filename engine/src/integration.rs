@@ -4,11 +4,12 @@
 //! Blocks are taken as they are, and in parts only where something else must come in between; what
 //! has to wait is taken apart into single changes for the backlog.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::backlog::{Arrangement, Backlog, Place};
-use crate::batch::{Batch, OpWalk};
+use crate::batch::{Batch, Cutter, OpWalk};
 use crate::change::Change;
 use crate::codec::{Patch, Section};
 use crate::error::IntegrateError;
@@ -100,20 +101,20 @@ fn drop_known(
     backlog: &Backlog,
 ) -> Result<(Vec<Arrival>, u64), IntegrateError> {
     let mut fresh: Vec<Arrival> = Vec::with_capacity(arrivals.len());
+    // How far each of them was gone through.
+    let mut cutters: Vec<Cutter> = Vec::with_capacity(arrivals.len());
+    let mut logged = Logged { history, block: None };
     let mut known = 0;
     for arrival in arrivals {
         let author = arrival.batch.author;
         // What is only known through a state cannot be compared.
         let next = history.version().next(author);
-        let logged = |batch: &Batch| {
+        let there = |batch: &Batch| {
             let is_gone = batch.start < history.floor(author) || batch.end() > next;
-            if is_gone {
-                return Some(batch.clone());
-            }
-            history.batch(author, batch.start, batch.end())
+            if is_gone { Some(batch.clone()) } else { logged.part(batch) }
         };
         let end = ahead.next(author);
-        let Some(arrival) = drop_covered(arrival, end, logged, &mut known)? else { continue };
+        let Some(arrival) = drop_covered(arrival, end, there, &mut known)? else { continue };
         let mut rest = Some(arrival);
         while let Some(arrival) = rest.take() {
             let start = arrival.batch.start;
@@ -126,14 +127,55 @@ fn drop_known(
                 rest = Some(arrival);
                 break;
             };
-            let twice = |batch: &Batch| part_of(before, batch.start, batch.end());
+            let cutter = &mut cutters[after - 1];
+            let twice = |batch: &Batch| cutter.part(before, batch.start, batch.end());
             rest = drop_covered(arrival, before.end(), twice, &mut known)?;
         }
         let Some(arrival) = rest else { continue };
         check_against_backlog(&arrival.batch, backlog)?;
+        cutters.push(Cutter::new(&arrival.batch));
         fresh.push(arrival);
     }
     Ok((fresh, known))
+}
+
+/// The log, of which each block is read once for all that is asked in order.
+struct Logged<'a> {
+    history: &'a History,
+    /// The block that was read last.
+    block: Option<(Batch, Cutter)>,
+}
+
+impl Logged<'_> {
+    /// What the log has in the place of a batch; nothing if no change begins or ends there.
+    fn part(&mut self, batch: &Batch) -> Option<Batch> {
+        let (author, mut at, end) = (batch.author, batch.start, batch.end());
+        let mut whole: Option<Batch> = None;
+        while at < end {
+            let part = match self.block_at(author, at) {
+                Some((block, cutter)) => cutter.part(block, at, end.min(block.end()))?,
+                None => self.history.batch(author, at, end)?,
+            };
+            at = part.end();
+            match &mut whole {
+                Some(whole) => whole.take(part),
+                None => whole = Some(part),
+            }
+        }
+        whole
+    }
+
+    fn block_at(&mut self, author: ReplicaId, at: u64) -> Option<&mut (Batch, Cutter)> {
+        let is_in = |(block, _): &(Batch, Cutter)| {
+            block.author == author && (block.start..block.end()).contains(&at)
+        };
+        if !self.block.as_ref().is_some_and(is_in) {
+            let block = self.history.block_at(author, at)?;
+            let cutter = Cutter::new(&block);
+            self.block = Some((block, cutter));
+        }
+        self.block.as_mut()
+    }
 }
 
 /// Drops the changes of an arrival below `end`, which must be those that `there` gives.
@@ -160,22 +202,13 @@ fn drop_covered(
     Ok(rest.map(|batch| Arrival { batch, block: None }))
 }
 
-fn part_of(batch: &Batch, from: u64, to: u64) -> Option<Batch> {
-    let mut part = batch.clone();
-    if to < part.end() {
-        part.split_off(to)?;
-    }
-    if from > part.start { part.split_off(from) } else { Some(part) }
-}
-
 fn check_against_backlog(batch: &Batch, backlog: &Backlog) -> Result<(), IntegrateError> {
+    let mut cutter = Cutter::new(batch);
     for waiting in backlog.overlapping(batch.author, batch.start..batch.end()) {
         let header = waiting.header();
-        let (from, to) = (header.start.max(batch.start), header.end().min(batch.end()));
-        let waiting = Batch::of_change(waiting.clone());
-        let is_same = (from, to) == (waiting.start, waiting.end())
-            && part_of(batch, from, to).is_some_and(|part| part.is_same(&waiting));
-        if !is_same {
+        let part = cutter.part(batch, header.start, header.end());
+        if !part.is_some_and(|part| part.is_same(&Batch::of_change(waiting.clone()))) {
+            let from = header.start.max(batch.start);
             return Err(IntegrateError::Forked { at: batch.id(from) });
         }
     }
@@ -223,8 +256,8 @@ fn take_blocked(
 struct Planner<'a> {
     streams: Vec<Stream<'a>>,
     by_author: BTreeMap<ReplicaId, usize>,
-    /// Streams that wait for an op of an author, by the op's counter.
-    waiting: BTreeMap<ReplicaId, Vec<(u64, usize)>>,
+    /// The streams that wait, each with the author and the counter of the op that it waits for.
+    waiting: BTreeSet<(ReplicaId, u64, usize)>,
     steps: Vec<Step>,
 }
 
@@ -240,8 +273,11 @@ struct Cursor<'a> {
     span: usize,
     /// The counter at which the span begins.
     span_start: u64,
+    /// How many of the span's deps are there.
+    deps: usize,
     /// How far everything is ready.
     at: u64,
+    /// Where the edit stands that was not ready.
     walk: OpWalk<'a>,
 }
 
@@ -250,7 +286,7 @@ impl<'a> Planner<'a> {
         let mut planner = Self {
             streams: Vec::new(),
             by_author: BTreeMap::new(),
-            waiting: BTreeMap::new(),
+            waiting: BTreeSet::new(),
             steps: Vec::new(),
         };
         for (number, arrival) in arrivals.iter().enumerate() {
@@ -273,18 +309,12 @@ impl<'a> Planner<'a> {
             if let Some(missing) = self.streams[number].go(ahead, &mut self.steps)
                 && self.by_author.contains_key(&missing.replica)
             {
-                let waiting = self.waiting.entry(missing.replica).or_default();
-                waiting.push((missing.counter, number));
+                self.waiting.insert((missing.replica, missing.counter, number));
             }
-            let reached = ahead.next(author);
-            if let Some(waiting) = self.waiting.get_mut(&author) {
-                waiting.retain(|(counter, waiter)| {
-                    let is_here = *counter < reached;
-                    if is_here {
-                        next.push(*waiter);
-                    }
-                    !is_here
-                });
+            let reached = (author, 0, 0)..(author, ahead.next(author), 0);
+            while let Some(waiter) = self.waiting.range(reached.clone()).next().copied() {
+                self.waiting.remove(&waiter);
+                next.push(waiter.2);
             }
         }
         self.steps
@@ -318,38 +348,41 @@ impl Stream<'_> {
 impl<'a> Cursor<'a> {
     fn new(batch: &'a Batch) -> Self {
         let start = batch.start;
-        Self { span: 0, span_start: start, at: start, walk: OpWalk::new(batch) }
+        Self { span: 0, span_start: start, deps: 0, at: start, walk: OpWalk::new(batch) }
     }
 
+    /// Goes on as far as everything is there, and returns the op that is missing for the next change.
+    /// Costs the way, and a look at the op that was missing before.
     fn go(&mut self, batch: &Batch, ahead: &Ahead<'_>) -> Option<OpId> {
         while let Some(span) = batch.spans.get(self.span) {
-            if self.at == self.span_start
-                && let Some(missing) = span.deps.iter().find(|dep| !ahead.has(**dep))
-            {
-                return Some(*missing);
+            while let Some(dep) = span.deps.get(self.deps) {
+                if !ahead.has(*dep) {
+                    return Some(*dep);
+                }
+                self.deps += 1;
             }
             let end = self.span_start + span.total();
-            let mut missing = None;
-            let mut walk = self.walk.clone();
+            // Neighbours mostly refer to the same author.
             let mut last = None;
-            walk.edits_until(end, |edit| {
-                for op in edit.references().into_iter().flatten() {
-                    // Neighbours mostly refer to the same text.
-                    if missing.is_none() && last != Some(op) && !ahead.has(op) {
-                        missing = Some((edit.from, op));
-                    }
-                    last = Some(op);
-                }
+            let mut next = |replica| match last {
+                Some((same, next)) if same == replica => next,
+                _ => last.insert((replica, ahead.next(replica))).1,
+            };
+            let ready = self.walk.try_edits_until(end, |edit| {
+                edit.first_missing(&mut next).map_or(ControlFlow::Continue(()), ControlFlow::Break)
             });
-            if let Some((at, op)) = missing {
+            if let ControlFlow::Break((at, op)) = ready {
                 let before = (at - self.span_start) / span.len;
                 self.at = self.span_start + before * span.len;
-                self.walk.edits_until(self.at, |_| {});
+                self.walk.edits_until(at, |_| {});
                 return Some(op);
             }
-            (self.walk, self.at, self.span_start) = (walk, end, end);
+            (self.at, self.span_start, self.deps) = (end, end, 0);
             self.span += 1;
         }
         None
     }
 }
+
+#[cfg(test)]
+mod tests;

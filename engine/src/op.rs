@@ -8,7 +8,7 @@ use crate::id::{EntryId, Life, OpId, Timestamp};
 use crate::limits::{COUNTER_MAX, INFO_KEY_BYTES_MAX};
 use crate::tree::OrderKey;
 use crate::value::{Field, Value, char_count};
-pub(crate) use list::{OpList, OpParts};
+pub(crate) use list::{OpList, OpParts, OpPlace};
 pub(crate) use text_edit::{OpView, Target, TextEdit, TextOp};
 
 /// What an entry is created as.

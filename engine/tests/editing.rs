@@ -2,7 +2,8 @@
 
 use sds_engine::limits::{CHANGE_BYTES_MAX, ORDER_KEY_BYTES_GOAL};
 use sds_engine::{
-    EditError, EntryId, Field, NewEntry, Patch, Replica, ReplicaId, Timestamp, Value,
+    Change, EditError, EntryId, Field, Life, NewEntry, Op, OpId, Patch, Replica, ReplicaId,
+    Timestamp, Value,
 };
 
 const END: usize = usize::MAX;
@@ -85,10 +86,8 @@ fn a_gap_takes_a_thousand_entries_with_short_keys() {
     meet(&mut a, &mut b);
     let patch = Patch::decode(&a.export(&sds_engine::Version::new())).unwrap();
     let changes = patch.into_changes();
-    let longest = changes.iter().flat_map(sds_engine::Change::ops).filter_map(|op| match op {
-        sds_engine::Op::Create { key, .. } | sds_engine::Op::Reorder { key, .. } => {
-            Some(key.as_bytes().len())
-        }
+    let longest = changes.iter().flat_map(Change::ops).filter_map(|op| match op {
+        Op::Create { key, .. } | Op::Reorder { key, .. } => Some(key.as_bytes().len()),
         _ => None,
     });
     assert!(longest.max().unwrap() <= 32);
@@ -439,4 +438,110 @@ fn edits_of_texts_by_turns_are_taken_back_together() {
     assert_eq!(failed, Err(EditError::TransactionOpen));
     desk.assert_invariants();
     assert_eq!(desk.digest(), before);
+}
+
+fn forge(author: u64, start: u64, deps: Vec<OpId>, ops: &[Op]) -> Patch {
+    let change = Change::new(ReplicaId::new(author).unwrap(), start, deps, ops).unwrap();
+    Patch::decode(&Patch::pack([&**change.bytes()])).unwrap()
+}
+
+fn assert_fresh(replica: &Replica, entry: EntryId, kind: NewEntry) {
+    assert_eq!((replica.is_alive(entry), replica.kind(entry)), (true, Some(kind)), "{entry:?}");
+    assert_eq!(replica.parent(entry), Some(EntryId::ROOT));
+    assert_eq!(replica.value(entry, &Field::Label), Value::None);
+    assert_eq!(children(replica, entry), []);
+}
+
+#[test]
+fn ids_that_somebody_purged_beforehand_are_given_to_nobody() {
+    const FORGED: u64 = 200_000;
+    let mut a = replica(1);
+    let target = a.create_item(EntryId::ROOT, END).unwrap();
+    let own = |counter| OpId { replica: a.id(), counter };
+    let forged = (1..=FORGED).map(|counter| (EntryId::created_by(own(counter)), Life::FIRST));
+    let purge = forge(2, 0, vec![own(0)], &[Op::Purge { entries: forged.collect() }]);
+    a.integrate(purge).unwrap();
+    let before = a.version().clone();
+    for _ in 0..500 {
+        let item = a.create_item(EntryId::ROOT, END).unwrap();
+        assert_fresh(&a, item, NewEntry::Item);
+        let link = a.create_link(target, EntryId::ROOT, END).unwrap();
+        assert_fresh(&a, link, NewEntry::Link { target });
+    }
+    // What was made up is passed over once.
+    assert_eq!(a.next_counter(), 1 + FORGED + 1_000);
+    let changes = a.decoded_changes_since(&before).unwrap();
+    assert_eq!(changes.iter().map(|change| change.ops().len()).sum::<usize>(), 1_001);
+    let mut b = replica(3);
+    meet(&mut a, &mut b);
+}
+
+#[test]
+fn ids_that_somebody_filled_beforehand_are_given_to_nobody() {
+    let (mut a, mut b) = (replica(1), replica(2));
+    let target = a.create_item(EntryId::ROOT, END).unwrap();
+    meet(&mut a, &mut b);
+    let mut forged = Vec::new();
+    for counter in (1..40).filter(|counter| counter % 7 != 0) {
+        let entry = EntryId::created_by(OpId { replica: a.id(), counter });
+        let kind = if counter % 2 == 0 { NewEntry::Link { target } } else { NewEntry::Item };
+        b.create_with_id(entry, kind, EntryId::TRASH, END).unwrap();
+        b.set(entry, Field::Label, Value::Text("forged".into())).unwrap();
+        forged.push(entry);
+    }
+    meet(&mut a, &mut b);
+    for taken_back in [true, false] {
+        for index in [0, END].repeat(9) {
+            let made: Result<_, EditError> = a.transact(|a| {
+                let item = a.create_item(EntryId::ROOT, index)?;
+                let link = a.create_link(target, EntryId::ROOT, index)?;
+                assert_fresh(a, item, NewEntry::Item);
+                assert_fresh(a, link, NewEntry::Link { target });
+                if taken_back { Err(EditError::OutOfIds) } else { Ok(()) }
+            });
+            assert_eq!(made.is_err(), taken_back);
+        }
+    }
+    assert_eq!(children(&a, EntryId::TRASH), forged);
+    assert!(forged.iter().all(|one| a.value(*one, &Field::Label) == Value::Text("forged".into())));
+    meet(&mut a, &mut b);
+}
+
+/// Going through all lives for each would take an hour.
+#[test]
+fn many_lives_of_one_entry_are_touched_soon() {
+    const LIVES: u32 = 300_000;
+    let mut a = replica(1);
+    let entry = EntryId::from_bytes([7; 16]);
+    let life = |number| Life::new(number).unwrap();
+    let revive = |number| Op::Revive { entry, life: life(number) };
+    let ops: Vec<Op> = (1..=LIVES).rev().map(revive).collect();
+    a.integrate(forge(2, 0, vec![], &ops)).unwrap();
+    assert!(!a.is_alive(entry));
+    let mut b = replica(3);
+    b.compact();
+    send(&a, &mut b);
+    let purge = |number| Op::Purge { entries: vec![(entry, life(number))] };
+    a.integrate(forge(2, u64::from(LIVES), vec![], &[purge(LIVES - 1)])).unwrap();
+    assert!(a.is_alive(entry));
+    meet(&mut a, &mut b);
+}
+
+#[test]
+fn what_is_in_its_last_life_outlives_the_purge_of_its_container() {
+    let (mut a, mut b) = (replica(1), replica(2));
+    let folder = a.create_item(EntryId::ROOT, END).unwrap();
+    let entry = a.create_item(folder, END).unwrap();
+    let before_last = Life::new(Life::LAST.number() - 1).unwrap();
+    let forged =
+        [Op::Purge { entries: vec![(entry, before_last)] }, Op::Revive { entry, life: Life::LAST }];
+    a.integrate(forge(3, 0, vec![], &forged)).unwrap();
+    a.move_to(entry, folder, END).unwrap();
+    let [inside, beside] = [entry, folder].map(|into| a.create_item(into, END).unwrap());
+    meet(&mut a, &mut b);
+    assert_eq!(a.purge(entry), Err(EditError::OutOfIds));
+    a.purge(folder).unwrap();
+    assert!([folder, inside, beside].iter().all(|gone| !a.is_alive(*gone)));
+    assert_eq!(a.parent(entry), Some(EntryId::LOST_AND_FOUND));
+    meet(&mut a, &mut b);
 }

@@ -76,8 +76,9 @@ impl DataStore {
     ///
     /// # Errors
     /// `not-found` for an unknown entry, `purge-not-in-trash` unless it is directly in Trash,
-    /// `purge-protected`, and `transaction-too-large` if more is inside than one change may name
-    /// (about a million entries).
+    /// `purge-protected`, `transaction-too-large` if more is inside than one change may name (about a
+    /// million entries), and [`StoreError::OutOfIds`] if it was purged and revived so often (2^30 times)
+    /// that nothing can purge it any more.
     pub fn purge_entry(&mut self, entry: EntryId) -> Result<(), StoreError> {
         self.entry_may_be_purged(entry)?;
         self.edit(|replica| replica.purge(entry))
@@ -106,8 +107,9 @@ impl DataStore {
     /// [`check_interval`](crate::StoreOptions::check_interval). Costs what is in Trash.
     ///
     /// # Errors
-    /// [`StoreError::OutOfIds`], or `transaction-too-large` for a single entry with more inside than
-    /// one change may name; the others are purged then.
+    /// `transaction-too-large` for a single entry with more inside than one change may name, or
+    /// [`StoreError::OutOfIds`] for one that was purged and revived so often that nothing can purge it
+    /// any more; the others are purged then.
     pub fn purge_expired_trash_entries(
         &mut self,
         now: Timestamp,
@@ -151,9 +153,8 @@ impl DataStore {
         let together = self.transact(|store| {
             entries.iter().try_for_each(|entry| store.edit(|replica| replica.purge(*entry)))
         });
-        match together {
-            Err(error) if error.code() == "transaction-too-large" => {}
-            done => return done.map(|()| entries.len()),
+        if together.is_ok() {
+            return Ok(entries.len());
         }
         let mut result = Ok(());
         for entry in &entries {

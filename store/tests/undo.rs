@@ -623,8 +623,10 @@ fn a_purge_is_no_step_and_leaves_nothing_to_redo() {
 #[test]
 fn what_a_handler_answers_to_a_purge_is_a_step_of_its_own() {
     for has_step in [true, false] {
-        let (mut desk, _, made) = desk_and_phone(items::<3>);
+        let (mut desk, mut phone, made) = desk_and_phone(items::<3>);
         let gone = made[0];
+        phone.delete_entry(gone, NOW).unwrap();
+        send(&phone, &mut desk);
         let counting = desk.on_change(move |store, _| {
             if store.entry_with_id(gone).is_none() && store.root_item().info("purged").is_none() {
                 store.set_info(ROOT, "purged", &json!(1)).unwrap();

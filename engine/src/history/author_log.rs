@@ -6,7 +6,7 @@ use super::archive::Archive;
 use crate::batch::{Batch, Deps, Span, push_span};
 use crate::codec::decode_block;
 use crate::id::{OpId, ReplicaId};
-use crate::op::{OpList, OpParts, TextEdit};
+use crate::op::{OpList, OpParts, OpPlace, TextEdit};
 use crate::state::Piece;
 
 /// How many ops there are before they are sealed into a block. Few make tests see many blocks.
@@ -267,6 +267,12 @@ impl AuthorLog {
         Some(sealed.chain(std::iter::once_with(move || spans.map(tail)).flatten()))
     }
 
+    /// The block that holds the change with a counter, as a whole; nothing if none does.
+    pub(super) fn block_at(&self, author: ReplicaId, counter: u64) -> Option<Batch> {
+        let sealed = self.stored(author, counter)?.next()?;
+        sealed.batch(sealed.start, sealed.end).filter(|block| block.start <= counter)
+    }
+
     /// At least as many bytes as the ops from a counter on have typed; nothing if those are gone.
     pub(super) fn typed_bound(&self, author: ReplicaId, from: u64) -> Option<usize> {
         let sealed = self.stored(author, from)?.map(|sealed| sealed.block.len()).sum::<usize>();
@@ -282,8 +288,10 @@ impl AuthorLog {
             _ if from < self.floor => return None,
             _ => &[],
         };
-        let all = archived.iter().chain(&self.sealed);
-        Some(all.skip_while(move |sealed| sealed.end <= from))
+        let after = |all: &[Sealed]| all.partition_point(|sealed| sealed.end <= from);
+        let (archived, sealed) =
+            (&archived[after(archived)..], &self.sealed[after(&self.sealed)..]);
+        Some(archived.iter().chain(sealed))
     }
 
     /// The ops from the first counter of the newest change on.
@@ -296,8 +304,8 @@ impl AuthorLog {
         let last = self.tail_starts.partition_point(|start| *start < to);
         let mut ops = OpList::with_capacity(last.saturating_sub(first), 0);
         let Some(start) = self.tail_starts.get(first).filter(|_| from < to) else { return ops };
-        let mut parts =
-            OpParts::starting_at(&self.tail, first, OpId { replica: author, counter: *start });
+        let place = OpPlace::before(first, OpId { replica: author, counter: *start });
+        let mut parts = OpParts::starting_at(&self.tail, place);
         if *start < from {
             parts.skip_within(from);
         }

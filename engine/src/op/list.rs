@@ -18,7 +18,7 @@ use super::{IdRange, Op, OpView, Target, TextEdit, TextOp};
 use crate::id::{EntryId, Life, OpId, ReplicaId};
 use crate::value::Field;
 use parts::Cut;
-pub(crate) use parts::OpParts;
+pub(crate) use parts::{OpParts, OpPlace};
 
 /// Ops of one author without gaps.
 #[derive(Clone, Debug, Default)]
@@ -393,7 +393,7 @@ impl OpList {
     pub(crate) fn split_off(&mut self, first: OpId, at: u64) -> Self {
         let mut parts = OpParts::new(self, first);
         while parts.next_until(at).is_some() {}
-        let (number, cut) = (parts.number, parts.cut);
+        let OpPlace { number, cut, .. } = parts.place();
         let mut rest = Self::new();
         if let (Some(cut), Some(OpView::Text(run))) = (cut, self.view(number)) {
             let start = Cut { units: 0, bytes: 0, ..cut };

@@ -122,7 +122,8 @@ mod tests {
             edits.iter().map(counter).collect::<Vec<_>>()
         };
         let groups = in_groups(records);
-        let found: Vec<(EntryIx, Option<(FieldIx, Vec<u64>)>)> = groups
+        type Group = (EntryIx, Option<(FieldIx, Vec<u64>)>);
+        let found: Vec<Group> = groups
             .iter()
             .map(|(entry, group)| match group {
                 TakeBack::Edits(field, edits) => (*entry, Some((*field, counters(edits)))),

@@ -6,6 +6,10 @@
 //! Invariants, checked by `assert_invariants`:
 //! - R1. No life before the current one is kept.
 //! - R2. Lives are in order, each at most once; what needs no list has none.
+//!
+//! Cost: a touch is O(log n) in the lives that are kept, of which anybody can make many.
+
+use std::collections::BTreeMap;
 
 use smallvec::{SmallVec, smallvec};
 
@@ -27,7 +31,16 @@ struct Creation {
     stamp: Stamp,
 }
 
-type TouchedLives = SmallVec<[TouchedLife; 1]>;
+/// Touched lives, at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TouchedLives {
+    first: TouchedLife,
+    /// Those after the first, if there are any, which is rare.
+    later: Option<Box<LaterLives>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct LaterLives(BTreeMap<Life, Option<Creation>>);
 
 /// The lives that somebody touched. The current one is the caller's to know.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,37 +75,35 @@ impl Lives {
             Self::Item => touch.life > current,
             Self::Touched => touch.life > current || touch.creates.is_some(),
             Self::None => true,
-            Self::Listed(list) => {
-                let known = list.iter().find(|one| one.life == touch.life);
-                known.is_none_or(|one| touch.creation().is_some_and(|new| one.is_beaten_by(&new)))
-            }
+            Self::Listed(list) => list.is_changed_by(touch),
         }
     }
 
     /// Records a touch of the current life or of a later one.
     pub(crate) fn touch(&mut self, current: Life, touch: &Touch) {
-        *self = match (&*self, touch.creates) {
+        let item = Creation { kind: NewEntry::Item, stamp: touch.stamp };
+        match (&mut *self, touch.creates) {
             (Self::None | Self::Touched, Some(NewEntry::Item)) if touch.life == current => {
-                Self::Item
+                *self = Self::Item;
             }
-            (Self::None, None) if touch.life == current => Self::Touched,
-            _ => {
-                let mut list = self.to_list(current, touch.stamp);
-                list_touch(&mut list, touch);
-                Self::of_list(list, current)
-            }
-        };
+            (Self::None, None) if touch.life == current => *self = Self::Touched,
+            (Self::None, _) => self.list(touch.life, None, touch),
+            (Self::Touched, _) => self.list(current, None, touch),
+            // An item's stamp decides nothing, so any will do.
+            (Self::Item, _) => self.list(current, Some(item), touch),
+            (Self::Listed(list), _) => list.touch(touch),
+        }
+        self.simplify(current);
     }
 
     /// Forgets the lives before `next`, which follows `current`.
     pub(crate) fn begin(&mut self, next: Life) {
-        *self = match std::mem::take(self) {
-            Self::Listed(mut list) => {
-                list.retain(|one| one.life >= next);
-                Self::of_list(*list, next)
-            }
-            _ => Self::None,
-        };
+        let is_left = if let Self::Listed(list) = self { list.begin(next) } else { false };
+        if is_left {
+            self.simplify(next);
+        } else {
+            *self = Self::None;
+        }
     }
 
     /// Whether somebody touched the current life.
@@ -100,15 +111,15 @@ impl Lives {
         match self {
             Self::None => false,
             Self::Touched | Self::Item => true,
-            Self::Listed(list) => list.iter().any(|one| one.life == current),
+            Self::Listed(list) => list.first.life == current,
         }
     }
 
     /// What the entry is in its current life; an item if nobody created it in that life.
     pub(crate) fn kind(&self, current: Life) -> NewEntry {
         let Self::Listed(list) = self else { return NewEntry::Item };
-        let one = list.iter().find(|one| one.life == current);
-        one.and_then(|one| one.creation).map_or(NewEntry::Item, |creation| creation.kind)
+        let first = Some(list.first).filter(|first| first.life == current);
+        first.and_then(|first| first.creation).map_or(NewEntry::Item, |creation| creation.kind)
     }
 
     /// The same as records.
@@ -118,27 +129,25 @@ impl Lives {
             Self::None => SmallVec::new(),
             Self::Touched => record(state::Creation::None),
             Self::Item => record(state::Creation::Item),
-            Self::Listed(list) => list.iter().map(TouchedLife::record).collect(),
+            Self::Listed(list) => list.iter().map(|one| one.record()).collect(),
         }
     }
 
-    /// The same as a list. An item's stamp decides nothing, so any will do.
-    fn to_list(&self, current: Life, stamp: Stamp) -> TouchedLives {
-        let item = Creation { kind: NewEntry::Item, stamp };
-        match self {
-            Self::None => TouchedLives::new(),
-            Self::Touched => smallvec![TouchedLife { life: current, creation: None }],
-            Self::Item => smallvec![TouchedLife { life: current, creation: Some(item) }],
-            Self::Listed(list) => (**list).clone(),
-        }
+    /// Makes a list of a life and a touch.
+    fn list(&mut self, life: Life, creation: Option<Creation>, touch: &Touch) {
+        let mut list = TouchedLives { first: TouchedLife { life, creation }, later: None };
+        list.touch(touch);
+        *self = Self::Listed(Box::new(list));
     }
 
-    fn of_list(list: TouchedLives, current: Life) -> Self {
-        match list.as_slice() {
-            [] => Self::None,
-            [one] if one.life == current && one.creation.is_none() => Self::Touched,
-            [one] if one.life == current && one.is_item() => Self::Item,
-            _ => Self::Listed(Box::new(list)),
+    /// Gives up a list that is not needed.
+    fn simplify(&mut self, current: Life) {
+        let Self::Listed(list) = self else { return };
+        let TouchedLives { first, later: None } = **list else { return };
+        match first.creation.map(|creation| creation.kind) {
+            None if first.life == current => *self = Self::Touched,
+            Some(NewEntry::Item) if first.life == current => *self = Self::Item,
+            _ => {}
         }
     }
 
@@ -146,8 +155,60 @@ impl Lives {
     pub(crate) fn assert_invariants(&self, current: Life) {
         let Self::Listed(list) = self else { return };
         assert!(list.iter().all(|one| one.life >= current), "R1");
-        assert!(list.is_sorted_by(|a, b| a.life < b.life), "R2");
-        assert_eq!(Self::of_list((**list).clone(), current), *self, "R2: needs no list");
+        assert!(list.iter().is_sorted_by(|a, b| a.life < b.life), "R2");
+        assert!(list.later.as_ref().is_none_or(|later| !later.0.is_empty()), "R2");
+        let mut simple = self.clone();
+        simple.simplify(current);
+        assert_eq!(simple, *self, "R2: needs no list");
+    }
+}
+
+impl TouchedLives {
+    fn iter(&self) -> impl Iterator<Item = TouchedLife> + '_ {
+        let later = self.later.iter().flat_map(|later| &later.0);
+        let later = later.map(|(life, creation)| TouchedLife { life: *life, creation: *creation });
+        std::iter::once(self.first).chain(later)
+    }
+
+    fn creation(&self, life: Life) -> Option<&Option<Creation>> {
+        if life == self.first.life {
+            return Some(&self.first.creation);
+        }
+        self.later.as_ref()?.0.get(&life)
+    }
+
+    fn is_changed_by(&self, touch: &Touch) -> bool {
+        let new = touch.creation();
+        self.creation(touch.life).is_none_or(|known| new.is_some_and(|new| beats(&new, known)))
+    }
+
+    fn touch(&mut self, touch: &Touch) {
+        if touch.life < self.first.life {
+            let new = TouchedLife { life: touch.life, creation: None };
+            let TouchedLife { life, creation } = std::mem::replace(&mut self.first, new);
+            self.later.get_or_insert_default().0.insert(life, creation);
+        }
+        let known = if touch.life == self.first.life {
+            &mut self.first.creation
+        } else {
+            self.later.get_or_insert_default().0.entry(touch.life).or_default()
+        };
+        if let Some(new) = touch.creation()
+            && beats(&new, known)
+        {
+            *known = Some(new);
+        }
+    }
+
+    /// Forgets the lives before `next`. Whether any is left.
+    fn begin(&mut self, next: Life) -> bool {
+        while self.first.life < next {
+            let first = self.later.as_mut().and_then(|later| later.0.pop_first());
+            let Some((life, creation)) = first else { return false };
+            self.first = TouchedLife { life, creation };
+        }
+        self.later.take_if(|later| later.0.is_empty());
+        true
     }
 }
 
@@ -168,26 +229,99 @@ impl TouchedLife {
         };
         LifeRecord { life: self.life, creation }
     }
-
-    fn is_item(&self) -> bool {
-        self.creation.is_some_and(|creation| creation.kind == NewEntry::Item)
-    }
-
-    /// Whether another creation counts rather than the one known.
-    fn is_beaten_by(&self, new: &Creation) -> bool {
-        let rank = |one: &Creation| (one.kind == NewEntry::Item, one.stamp);
-        self.creation.is_none_or(|known| rank(&known) < rank(new))
-    }
 }
 
-fn list_touch(list: &mut TouchedLives, touch: &Touch) {
-    let at = list.partition_point(|one| one.life < touch.life);
-    if list.get(at).is_none_or(|one| one.life != touch.life) {
-        list.insert(at, TouchedLife { life: touch.life, creation: None });
+/// Whether a creation counts rather than the one known.
+fn beats(new: &Creation, known: &Option<Creation>) -> bool {
+    let rank = |one: &Creation| (one.kind == NewEntry::Item, one.stamp);
+    known.as_ref().is_none_or(|known| rank(known) < rank(new))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{EntryId, ReplicaId};
+
+    fn stamp(lamport: u64) -> Stamp {
+        Stamp { lamport, replica: ReplicaId::new(1).unwrap(), counter: lamport }
     }
-    if let Some(new) = touch.creation()
-        && list[at].is_beaten_by(&new)
-    {
-        list[at].creation = Some(new);
+
+    fn touch(life: u32, creates: Option<NewEntry>, at: u64) -> Touch {
+        Touch { life: Life::new(life).unwrap(), creates, stamp: stamp(at) }
+    }
+
+    /// Lives after these touches, each looked at before and after.
+    fn touched(current: u32, touches: &[Touch]) -> Lives {
+        let (mut lives, current) = (Lives::None, Life::new(current).unwrap());
+        for touch in touches {
+            let before = lives.clone();
+            if lives.is_changed_by(current, touch) {
+                lives.touch(current, touch);
+            }
+            lives.assert_invariants(current);
+            assert!(!lives.is_changed_by(current, touch), "{touch:?} of {before:?}");
+        }
+        lives
+    }
+
+    #[test]
+    fn lives_are_the_same_in_whatever_order_they_were_touched() {
+        let link = |last| Some(NewEntry::Link { target: EntryId::from_bytes([last; 16]) });
+        let all = [
+            touch(5, None, 9),
+            touch(2, link(1), 4),
+            touch(2, link(2), 6),
+            touch(7, link(1), 3),
+            touch(7, Some(NewEntry::Item), 2),
+            touch(3, None, 1),
+        ];
+        let mut back = all;
+        back.reverse();
+        for current in [0, 2, 3] {
+            let kept: Vec<_> = all.into_iter().filter(|one| one.life.number() >= current).collect();
+            let back: Vec<_> =
+                back.into_iter().filter(|one| one.life.number() >= current).collect();
+            let (mut lives, other) = (touched(current, &kept), touched(current, &back));
+            let current = Life::new(current).unwrap();
+            assert_eq!(lives.records(current), other.records(current));
+            for (next, kind) in [(2, link(2)), (3, None), (4, None), (7, None)] {
+                let next = Life::new(next).unwrap();
+                if next > current {
+                    lives.begin(next);
+                    lives.assert_invariants(next);
+                }
+                if next >= current {
+                    assert_eq!(lives.kind(next), kind.unwrap_or(NewEntry::Item), "{next:?}");
+                    assert_eq!(lives.is_touched(next), next.number() != 4, "{next:?}");
+                }
+            }
+            assert_eq!(lives, Lives::Item);
+            lives.begin(Life::new(8).unwrap());
+            assert_eq!(lives, Lives::None);
+        }
+    }
+
+    /// Going through the lives that are known for each would be 10^11 steps.
+    #[test]
+    fn touching_a_life_costs_no_look_at_the_others() {
+        const LIVES: u32 = 500_000;
+        let up: Vec<_> = (1..=LIVES).map(|life| (life, u64::from(life))).collect();
+        let down: Vec<_> = up.iter().rev().copied().collect();
+        let current = Life::FIRST;
+        for order in [up, down] {
+            let mut lives = Lives::None;
+            for (life, at) in order {
+                let touch = touch(life, None, at);
+                assert!(lives.is_changed_by(current, &touch));
+                lives.touch(current, &touch);
+            }
+            assert_eq!(lives.records(current).len(), LIVES as usize);
+            for life in 1..=LIVES {
+                let current = Life::new(life).unwrap();
+                lives.begin(current);
+                assert!(lives.is_touched(current));
+            }
+            assert_eq!(lives, Lives::Touched);
+        }
     }
 }

@@ -1,6 +1,9 @@
 //! H: purging and protection.
 
-use sds_store::{DataStore, Version};
+use std::time::Duration;
+
+use sds_engine::{Change, Life, Op, Patch};
+use sds_store::{DataStore, EntryId, Version};
 
 use crate::stores::*;
 
@@ -129,7 +132,7 @@ fn h81_what_was_purged_stays_gone_whatever_is_replayed() {
 
 #[test]
 fn h84_a_purge_beats_a_concurrent_edit_and_a_concurrent_restore() {
-    let edits: [fn(&mut DataStore, sds_store::EntryId); 3] = [
+    let edits: [fn(&mut DataStore, EntryId); 3] = [
         |store, entry| store.set_label(entry, "edited").unwrap(),
         |store, entry| store.move_entry_to(entry, ROOT, None).unwrap(),
         |store, entry| store.write_value(entry, "edited").unwrap(),
@@ -151,4 +154,37 @@ fn h84_a_purge_beats_a_concurrent_edit_and_a_concurrent_restore() {
             assert!(a.entry_with_id(entry).is_none() && b.entry_with_id(entry).is_none());
         }
     }
+}
+
+/// Somebody ends the last but one life of an entry and deletes it in its last, in which nothing can be
+/// purged.
+#[test]
+fn h_what_cannot_be_purged_keeps_nothing_else_in_trash() {
+    let mut store = store(1);
+    let eternal = item(&mut store, ROOT);
+    let all: Vec<EntryId> = (0..10).map(|_| item(&mut store, ROOT)).collect();
+    let folder = all[0];
+    let lasting = item(&mut store, folder);
+    let entries = [eternal, lasting].map(|entry| (entry, Life::new((1 << 30) - 1).unwrap()));
+    let revive = |entry| Op::Revive { entry, life: Life::LAST };
+    let ops = [Op::Purge { entries: entries.to_vec() }, revive(eternal), revive(lasting)];
+    let change = Change::new(id(2), 0, vec![], &ops).unwrap();
+    store.apply_remote_patch(&Patch::pack([&**change.bytes()])).unwrap();
+    store.move_entry_to(lasting, folder, None).unwrap();
+    store.delete_entry(eternal, NOW).unwrap();
+    let delete = |store: &mut DataStore, some: &[EntryId]| {
+        some.iter().for_each(|entry| store.delete_entry(*entry, NOW).unwrap());
+    };
+    delete(&mut store, &all[..5]);
+    let purged = store.purge_expired_trash_entries(after(90_000), Some(Duration::from_secs(60)));
+    assert_eq!(code(purged), "out-of-ids");
+    assert_eq!(inner(&store, TRASH), [eternal]);
+    assert_eq!(inner(&store, LOST_AND_FOUND), [lasting]);
+    delete(&mut store, &all[5..]);
+    assert_eq!(code(store.purge_all_trash_entries()), "out-of-ids");
+    assert_eq!(inner(&store, TRASH), [eternal]);
+    assert_eq!(code(store.purge_entry(eternal)), "out-of-ids");
+    store.move_entry_to(eternal, ROOT, None).unwrap();
+    assert_eq!(store.purge_all_trash_entries().unwrap(), 0);
+    store.assert_invariants();
 }

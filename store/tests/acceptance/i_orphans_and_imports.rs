@@ -373,3 +373,33 @@ fn what_as_json_gives_is_taken_however_deep_up_to_the_bound() {
     assert_eq!(copy.entry_count(), chain.entry_count());
     assert_eq!(copy.as_json(), json);
 }
+
+/// Ids that an import brings may be those that this replica would give out next.
+#[test]
+fn i_new_entries_are_none_that_an_import_has_brought() {
+    let mut a = store(1);
+    for _ in 0..20 {
+        let folder = item(&mut a, ROOT);
+        a.set_label(folder, "kept").unwrap();
+        item(&mut a, folder);
+    }
+    let json = a.as_json();
+    let mut later = store(1);
+    later.import_json(&json).unwrap();
+    for mut copy in [DataStore::from_json(id(1), &json).unwrap(), later] {
+        assert_eq!(copy.as_json(), json);
+        let count = copy.entry_count();
+        let new: Vec<EntryId> = (0..100).map(|_| item(&mut copy, ROOT)).collect();
+        assert_eq!(copy.entry_count(), count + 100);
+        for one in &new {
+            assert_eq!((outer(&copy, *one), inner(&copy, *one)), (Some(ROOT), vec![]));
+            assert_eq!(copy.entry(*one).unwrap().label(), "");
+        }
+        for one in new {
+            copy.delete_entry(one, NOW).unwrap();
+            copy.purge_entry(one).unwrap();
+        }
+        assert_eq!(copy.as_json(), json);
+        copy.assert_invariants();
+    }
+}

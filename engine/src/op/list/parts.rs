@@ -44,32 +44,55 @@ fn bytes_at_end(text: &str, chars: u64) -> usize {
     text.chars().rev().take(to_usize(chars)).map(char::len_utf8).sum()
 }
 
-/// Goes through ops, taking them in parts where changes end inside of them.
-#[derive(Clone, Debug)]
-pub(crate) struct OpParts<'a> {
-    list: &'a OpList,
+/// How far ops were gone through.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OpPlace {
     /// The next op, of which a part may have been taken.
     pub(super) number: usize,
     pub(super) cut: Option<Cut>,
     at: OpId,
 }
 
+impl OpPlace {
+    /// Before the first op, which has the counter of `at`.
+    pub(crate) const fn first(at: OpId) -> Self {
+        Self::before(0, at)
+    }
+
+    /// Before number `number`, which has the counter of `at`.
+    pub(crate) const fn before(number: usize, at: OpId) -> Self {
+        Self { number, cut: None, at }
+    }
+}
+
+/// Goes through ops, taking them in parts where changes end inside of them.
+#[derive(Clone, Debug)]
+pub(crate) struct OpParts<'a> {
+    list: &'a OpList,
+    place: OpPlace,
+}
+
 impl<'a> OpParts<'a> {
     /// Ops of which the first has the counter of `at`.
     pub(crate) const fn new(list: &'a OpList, at: OpId) -> Self {
-        Self { list, number: 0, cut: None, at }
+        Self::starting_at(list, OpPlace::first(at))
     }
 
-    /// The same from number `number` on, which has the counter of `at`.
-    pub(crate) const fn starting_at(list: &'a OpList, number: usize, at: OpId) -> Self {
-        Self { list, number, cut: None, at }
+    /// The same from a place on.
+    pub(crate) const fn starting_at(list: &'a OpList, place: OpPlace) -> Self {
+        Self { list, place }
+    }
+
+    /// How far this has come.
+    pub(crate) const fn place(&self) -> OpPlace {
+        self.place
     }
 
     /// Goes to a counter inside of the next op, of which nothing has been taken. Costs the part of its
     /// text before or behind that, whichever is shorter.
     pub(crate) fn skip_within(&mut self, to: u64) {
-        let first = self.at;
-        let Some(OpView::Text(run)) = self.list.view(self.number) else { return };
+        let first = self.place.at;
+        let Some(OpView::Text(run)) = self.list.view(self.place.number) else { return };
         let units = to - first.counter;
         let behind = run.span - units;
         let bytes = match run.op {
@@ -79,38 +102,38 @@ impl<'a> OpParts<'a> {
             TextOp::Insert { text, .. } => split_chars(text, to_usize(units)).0.len(),
             TextOp::Delete { .. } => 0,
         };
-        self.cut = Some(Cut { first, units, bytes });
-        self.at.counter = to;
+        self.place.cut = Some(Cut { first, units, bytes });
+        self.place.at.counter = to;
     }
 
     /// The next op, or as much of it as there is before `end`, with its first counter.
     #[inline]
     pub(crate) fn next_until(&mut self, end: u64) -> Option<(OpId, OpView<'a>)> {
-        let at = self.at;
+        let at = self.place.at;
         if at.counter >= end {
             return None;
         }
-        let whole = self.list.view(self.number)?;
-        let cut = self.cut.take();
+        let whole = self.list.view(self.place.number)?;
+        let cut = self.place.cut.take();
         let taken = cut.map_or(0, |cut| cut.units);
         let op_end = at.counter + whole.span() - taken;
         if cut.is_none() && op_end <= end {
-            (self.at.counter, self.number) = (op_end, self.number + 1);
+            (self.place.at.counter, self.place.number) = (op_end, self.place.number + 1);
             return Some((at, whole));
         }
         // Only runs go on from one change to the next.
         let OpView::Text(run) = whole else { return None };
         let mut cut = cut.unwrap_or(Cut { first: at, units: 0, bytes: 0 });
-        self.at.counter = op_end.min(end);
-        let part = cut.part(&run, self.at.counter - at.counter);
-        if self.at.counter < op_end {
+        self.place.at.counter = op_end.min(end);
+        let part = cut.part(&run, self.place.at.counter - at.counter);
+        if self.place.at.counter < op_end {
             cut.units += part.span;
             if let TextOp::Insert { text, .. } = part.op {
                 cut.bytes += text.len();
             }
-            self.cut = Some(cut);
+            self.place.cut = Some(cut);
         } else {
-            self.number += 1;
+            self.place.number += 1;
         }
         Some((at, OpView::Text(part)))
     }
