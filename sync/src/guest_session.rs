@@ -11,11 +11,11 @@ use std::sync::Arc;
 
 use sds_engine::{ChangeHeader, Patch, ReplicaId, Version};
 
-use crate::limits::PROTOCOL_VERSION;
+use crate::limits::{OPEN_VERSION_BYTES_MAX, PROTOCOL_VERSION};
 use crate::message::{ClientFrame, RefusalCode, RelayFrame, SeatTip, Token};
 use crate::outbox::Outbox;
 use crate::seat::{Chain, Seat};
-use crate::session::PeerMisbehaved;
+use crate::session::{PeerMisbehaved, encode_within};
 use crate::store_id::StoreId;
 
 /// The seat that a guest wants to write under.
@@ -71,7 +71,7 @@ impl GuestSession {
             protocol: PROTOCOL_VERSION,
             store: store.as_str().to_owned(),
             token: Token::from(String::new()),
-            version: known.encode().into(),
+            version: encode_within(known, OPEN_VERSION_BYTES_MAX).into(),
             seats,
         };
         Self {
@@ -214,6 +214,7 @@ mod tests {
     use sds_engine::{Change, Op};
 
     use super::*;
+    use crate::message::Frame;
     use crate::serving_session::ServingSession;
 
     fn id(number: u64) -> ReplicaId {
@@ -374,5 +375,17 @@ mod tests {
         assert!(twice.handle_frame(opened(Vec::new())).is_err());
         let garbage = RelayFrame::Changes { patch: vec![1, 2, 3].into() };
         assert!(twice.handle_frame(garbage).is_err());
+    }
+
+    #[test]
+    fn a_guest_that_knows_of_many_replicas_can_come_back() {
+        let many: Vec<(u64, u64)> = (1..20_000).map(|it| (it << 40, u64::from(u32::MAX))).collect();
+        let many = version(&many);
+        let mut guest = GuestSession::new(&StoreId::new("s").unwrap(), &many, Wish::Same(id(2)));
+        let open = guest.poll_transmit().unwrap();
+        assert!(open.encode().len() < crate::limits::FIRST_FRAME_BYTES_MAX);
+        let ClientFrame::OpenSeated { version, .. } = open else { panic!("not an open frame") };
+        let part = Version::decode(&version).unwrap();
+        assert!(!part.is_empty() && many.covers(&part));
     }
 }
