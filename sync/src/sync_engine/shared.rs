@@ -272,6 +272,7 @@ impl Shared {
         let persisted = self.persisted();
         let Captured { handover, .. } = core.take_lost_seat(&persisted, random::replica_id())?;
         self.status.send_modify(|status| {
+            self.writer.begin_settle();
             status.local.clone_from(core.captured());
             status.storage_error = None;
         });
@@ -402,10 +403,11 @@ impl Shared {
     /// Hands to the writer what a store has of which some was made again.
     fn hand_over_settled(&self, handover: Handover) -> Result<(), SyncError> {
         self.status.send_modify(|status| {
+            self.writer.begin_settle();
             status.local.clone_from(&handover.upto);
             status.persisted = handover.still_there(&status.persisted);
         });
-        self.writer.ask(Job::Append(handover))?;
+        self.writer.ask(Job::Settle(handover))?;
         Ok(())
     }
 
@@ -447,13 +449,17 @@ pub(super) async fn take_in_off_thread(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
     use sds_engine::ReplicaId;
     use sds_store::EntryId;
 
     use super::super::writer::Writer;
     use super::*;
     use crate::local_store::LocalStore;
-    use crate::persistence::MemoryPersistence;
+    use crate::persistence::{Batch, LogPage, MemoryPersistence, Persistence, StorageError};
+    use crate::seat::Seat;
 
     fn replica(number: u64) -> ReplicaId {
         ReplicaId::new(number).unwrap()
@@ -551,5 +557,71 @@ mod tests {
         assert_eq!(pass_on(&author), [current(&author).hash], "overwritten while it was awaited");
         author.write_value(item, "no blob").unwrap();
         assert_eq!(pass_on(&author), []);
+    }
+
+    /// A file that says when it is about to write a batch, and does so only when it is told to.
+    #[derive(Debug)]
+    struct Gated {
+        memory: MemoryPersistence,
+        begun: Sender<()>,
+        gate: Receiver<()>,
+    }
+
+    impl Persistence for Gated {
+        fn store(&self) -> &StoreId {
+            self.memory.store()
+        }
+
+        fn seats(&self) -> Vec<Seat> {
+            self.memory.seats()
+        }
+
+        fn read_snapshot(&self) -> Result<Option<Vec<u8>>, StorageError> {
+            self.memory.read_snapshot()
+        }
+
+        fn read_log(&self, from: u64) -> Result<LogPage, StorageError> {
+            self.memory.read_log(from)
+        }
+
+        fn blobs(&self) -> Arc<dyn BlobStorage> {
+            self.memory.blobs()
+        }
+
+        fn retain_blobs(&mut self, referenced: &BTreeSet<BlobHash>) -> Result<(), StorageError> {
+            self.memory.retain_blobs(referenced)
+        }
+
+        fn append(&mut self, batch: &Batch) -> Result<(), StorageError> {
+            self.begun.send(()).unwrap();
+            self.gate.recv().unwrap();
+            self.memory.append(batch)
+        }
+    }
+
+    /// Goal: what is being written while seats are settled does not count as on disk by its former
+    /// name, neither before the rest is written nor after.
+    #[tokio::test]
+    async fn a_commit_under_way_does_not_bring_former_ids_back() {
+        let ((gate, gated), (begun, has_begun)) = (channel(), channel());
+        let (status, saved) = (watch::Sender::default(), watch::Sender::default());
+        let memory = MemoryPersistence::new(StoreId::new("s").unwrap(), replica(2));
+        let file = Gated { memory, begun, gate: gated };
+        let (store, file) = SyncedStore::new(LocalStore::load(file).unwrap());
+        let (writer, _thread) = Writer::spawn(file, status.clone(), saved.clone());
+        let shared = Shared::new(store, status, saved, writer);
+        let mut commits = shared.saved.subscribe();
+        shared.edit(|store| store.set_label(EntryId::ROOT, "own")).unwrap().unwrap();
+        has_begun.recv().unwrap();
+        let settle = |core: &mut SyncedStore, fresh| {
+            Ok(core.give_up(&[(replica(2), 0)], &Version::new(), fresh)?)
+        };
+        assert!(shared.give_up(settle).unwrap());
+        gate.send(()).unwrap();
+        commits.wait_for(|count| *count > 0).await.unwrap();
+        assert_eq!(shared.persisted().next(replica(2)), 0);
+        gate.send(()).unwrap();
+        shared.flush().await.unwrap();
+        assert_eq!(shared.persisted(), shared.read(|store| store.version().clone()).unwrap());
     }
 }

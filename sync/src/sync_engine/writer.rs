@@ -1,7 +1,7 @@
 //! The thread that writes to a store's file what waits in a [`WriteQueue`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -18,6 +18,9 @@ use crate::write_queue::WriteQueue;
 pub(super) enum Job {
     /// Write this.
     Append(Handover),
+    /// Write this, of a store of which some was made again: what was asked for before says nothing any
+    /// more of what is on disk.
+    Settle(Handover),
     /// Write this in the place of all that waits, which nobody has yet: it was made again, after the
     /// seat it was made under was lost.
     Replace(Handover),
@@ -34,6 +37,7 @@ pub(super) enum Job {
 pub(super) struct WriterHandle {
     jobs: Sender<Job>,
     unsaved_bytes: Arc<AtomicUsize>,
+    settles: Arc<AtomicU64>,
 }
 
 /// The writer has ended.
@@ -42,10 +46,16 @@ pub(super) struct WriterGone;
 impl WriterHandle {
     /// Asks for something.
     pub(super) fn ask(&self, job: Job) -> Result<(), WriterGone> {
-        if let Job::Append(handover) | Job::Replace(handover) = &job {
+        if let Job::Append(handover) | Job::Settle(handover) | Job::Replace(handover) = &job {
             self.unsaved_bytes.fetch_add(handover.batch.size(), Ordering::Relaxed);
         }
         self.jobs.send(job).map_err(|_| WriterGone)
+    }
+
+    /// Says that what was handed over so far does not tell any more what is on disk. With the status
+    /// locked, and before the job that does.
+    pub(super) fn begin_settle(&self) {
+        self.settles.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How many bytes wait to be written.
@@ -60,6 +70,9 @@ pub(super) struct Writer {
     jobs: Receiver<Job>,
     unsaved_bytes: Arc<AtomicUsize>,
     queue: WriteQueue,
+    /// How many settles have begun, and how many of them have come here.
+    settles: Arc<AtomicU64>,
+    settled: u64,
     /// The seat that what waits was made under is lost: writing it later might make it be there twice.
     seat_lost: Option<StorageError>,
     status: watch::Sender<SyncStatus>,
@@ -75,9 +88,23 @@ impl Writer {
     ) -> (WriterHandle, JoinHandle<()>) {
         let (sender, jobs) = channel();
         let unsaved_bytes = Arc::new(AtomicUsize::new(0));
-        let handle = WriterHandle { jobs: sender, unsaved_bytes: Arc::clone(&unsaved_bytes) };
-        let (queue, seat_lost) = (WriteQueue::new(), None);
-        let writer = Self { persistence, jobs, unsaved_bytes, queue, seat_lost, status, saved };
+        let settles = Arc::new(AtomicU64::new(0));
+        let handle = WriterHandle {
+            jobs: sender,
+            unsaved_bytes: Arc::clone(&unsaved_bytes),
+            settles: Arc::clone(&settles),
+        };
+        let writer = Self {
+            persistence,
+            jobs,
+            unsaved_bytes,
+            queue: WriteQueue::new(),
+            settles,
+            settled: 0,
+            seat_lost: None,
+            status,
+            saved,
+        };
         (handle, std::thread::spawn(move || writer.run()))
     }
 
@@ -123,9 +150,14 @@ impl Writer {
     ) -> bool {
         match job {
             Job::Append(handover) => self.queue.add(handover),
+            Job::Settle(handover) => {
+                self.settled += 1;
+                self.queue.add(handover);
+            }
             Job::Replace(handover) => {
                 self.unsaved_bytes.fetch_sub(self.queue.clear(), Ordering::Relaxed);
                 self.seat_lost = None;
+                self.settled += 1;
                 self.queue.add(handover);
             }
             Job::Reattach => self.persistence.reattach(),
@@ -144,7 +176,14 @@ impl Writer {
             Ok(Some(committed)) => {
                 self.unsaved_bytes.fetch_sub(committed.bytes, Ordering::Relaxed);
                 self.status.send_modify(|status| {
-                    status.persisted.merge(&committed.upto);
+                    // A settle that this came before has said what is there.
+                    if self.settles.load(Ordering::Relaxed) == self.settled {
+                        if committed.is_all {
+                            status.persisted.clone_from(&committed.upto);
+                        } else {
+                            status.persisted.merge(&committed.upto);
+                        }
+                    }
                     status.storage_error = None;
                 });
                 self.saved.send_modify(|count| *count += 1);
