@@ -484,4 +484,19 @@ mod tests {
         };
         assert!(seats.contains(&5));
     }
+
+    #[test]
+    fn a_guest_gets_no_snapshot_with_the_former_ids() {
+        let mut synced = store();
+        synced.edit(|store| store.new_item_at(None, EntryId::ROOT, None)).unwrap().0.unwrap();
+        let former = synced.snapshot();
+        assert!(former.version.next(id(1)) > 0);
+        let foreign = [(id(1), 0)];
+        synced.give_up(&foreign, &Version::new(), id(7)).unwrap().unwrap();
+        let snapshot = synced.snapshot();
+        assert_eq!(snapshot.version, *synced.store().version());
+        let mut guest = DataStore::from_binary(id(9), &snapshot.bytes).unwrap();
+        assert_eq!(guest.version(), synced.store().version());
+        assert_eq!(guest.digest(), synced.store.digest());
+    }
 }

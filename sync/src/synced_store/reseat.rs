@@ -218,7 +218,7 @@ impl SyncedStore {
         common: &[(ReplicaId, Chain)],
         fresh: ReplicaId,
     ) -> Result<Batch, SyncError> {
-        let Self { id, store, ledger, .. } = self;
+        let Self { id, store, ledger, snapshot, .. } = self;
         let seats = &mut ledger.seats;
         let is_former = |header: &ChangeHeader| {
             let known = common.iter().find(|(seat, _)| *seat == header.replica);
@@ -240,6 +240,8 @@ impl SyncedStore {
         seats.settle(common);
         seats.renew(fresh);
         seats.note_all(store).ok_or_else(missing)?;
+        // It has the former ids, and its version may be one that the store reaches again.
+        *snapshot = None;
         ledger.version = store.version().clone();
         Ok(ledger.checkpoint(store))
     }
