@@ -329,6 +329,7 @@ impl Seats {
     pub(crate) fn compare(&mut self, store: &DataStore, relay: &[(ReplicaId, Chain)]) -> Standing {
         let mut standing = Standing::default();
         let current = self.current().replica;
+        let mut outgrown = Vec::new();
         for (replica, theirs) in relay {
             let Some(seat) = self.all.iter_mut().find(|seat| seat.replica == *replica) else {
                 continue;
@@ -338,6 +339,8 @@ impl Seats {
                     standing.doubted.push((*replica, *theirs));
                 } else if *replica == current {
                     standing.is_behind = true;
+                } else {
+                    outgrown.push(*replica);
                 }
                 continue;
             }
@@ -352,6 +355,10 @@ impl Seats {
                 ChainAt::Gone => {}
                 _ => standing.doubted.push((*replica, *theirs)),
             }
+        }
+        // Somebody else has gone on under them.
+        for replica in outgrown {
+            self.give_up(replica);
         }
         standing
     }

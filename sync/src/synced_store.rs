@@ -359,6 +359,7 @@ mod tests {
     use crate::link::{Link, LinkError};
     use crate::message::{ClientFrame, RefusalCode, RelayFrame, Token};
     use crate::persistence::MemoryPersistence;
+    use crate::seat::Chain;
 
     /// A source that has to ask somebody else, and counts how often it does.
     #[derive(Debug, Default)]
@@ -498,5 +499,49 @@ mod tests {
         let mut guest = DataStore::from_binary(id(9), &snapshot.bytes).unwrap();
         assert_eq!(guest.version(), synced.store().version());
         assert_eq!(guest.digest(), synced.store.digest());
+    }
+
+    /// A change of the seat `id(5)` after [`first_of`], that another copy of the file has.
+    fn second_of_five() -> Change {
+        Change::new(id(5), 2, Vec::new(), &[Op::Skip { count: 3 }]).unwrap()
+    }
+
+    /// Goal: a seat of guests of which a relay knows more, for the file was restored, is given up, whether
+    /// or not the relay was known to have all of it; so what the file says of it is true.
+    #[test]
+    fn a_seat_of_guests_that_somebody_went_on_under_is_given_up() {
+        for is_agreed in [true, false] {
+            let (mut synced, seat) = (store(), id(5));
+            synced.lend_seat(None, seat);
+            synced.take_from(Some(seat), &[first_of(seat)], id(6)).unwrap();
+            synced.take_seat_back(seat);
+            if is_agreed {
+                synced.compare_seats(&[], id(7)).unwrap();
+                synced.note_stored(&synced.captured().clone());
+            }
+            let mut theirs = Chain::default();
+            theirs.extend(2, first_of(seat).bytes());
+            theirs.extend(5, second_of_five().bytes());
+            let relay = [(seat, theirs)];
+            let (purpose, mut handover) = synced.compare_seats(&relay, id(7)).unwrap();
+            if !is_agreed {
+                assert_eq!(purpose, Purpose::Nothing);
+                let (purpose, _) = synced.compare_seats(&relay, id(7)).unwrap();
+                assert_eq!(purpose, Purpose::Inquiry);
+                let changes = [first_of(seat), second_of_five()];
+                let patch = Patch::pack(changes.iter().map(|change| &**change.bytes()));
+                let mut version = Version::new();
+                version.advance(seat, 5);
+                let taken = synced.take_in(purpose, &version, &patch, id(7)).unwrap();
+                let TakenIn::Settled { handover: settled } = taken else { panic!("{taken:?}") };
+                handover = settled;
+            }
+            let written = handover.batch.seats.iter().rfind(|it| it.replica == seat).unwrap();
+            let patch =
+                Patch::pack([first_of(seat), second_of_five()].iter().map(|it| &**it.bytes()));
+            synced.take_in(Purpose::Sync, &Version::new(), &patch, id(8)).unwrap();
+            assert!(written.is_given_up && written.fits(synced.store()));
+            assert_ne!(synced.lend_seat(Some(seat), id(9)).tip.replica, seat.as_u64());
+        }
     }
 }

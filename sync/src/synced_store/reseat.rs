@@ -146,8 +146,12 @@ impl SyncedStore {
         let missing = || SyncError::Storage(history_missing(&self.id));
         let seats = &mut ledger.seats;
         let common = seats.common_with(store, version, &doubted, &theirs).ok_or_else(missing)?;
+        // Somebody else has gone on under them. The one in use is given up below.
+        for replica in &doubted {
+            seats.give_up(*replica);
+        }
         let is_beyond = |(replica, chain): &&(ReplicaId, Chain)| {
-            doubted.contains(replica) && seats.made(*replica) > chain.counter
+            doubted.contains(replica) && ledger.seats.made(*replica) > chain.counter
         };
         let batch = if common.iter().any(|seat| is_beyond(&seat)) {
             if self.is_guest {
@@ -236,12 +240,12 @@ impl SyncedStore {
             Err(RemakeError::Store(error)) => return Err(cannot_reseat(&error)),
             Err(error) => return Err(forked(error.to_string())),
         }
+        // It has the former ids, and its version may be one that the store reaches again.
+        *snapshot = None;
         tracing::warn!(store = %id, "this file is a copy: its own changes have new ids now");
         seats.settle(common);
         seats.renew(fresh);
         seats.note_all(store).ok_or_else(missing)?;
-        // It has the former ids, and its version may be one that the store reaches again.
-        *snapshot = None;
         ledger.version = store.version().clone();
         Ok(ledger.checkpoint(store))
     }
