@@ -52,6 +52,8 @@ pub struct SyncedStore {
     blobs: Arc<dyn BlobStorage>,
     pub(crate) blobs_to_send: BTreeMap<BlobHash, u64>,
     pub(crate) blobs_to_fetch: BTreeMap<BlobHash, u64>,
+    /// Those to send that the process which owns the file did not have when it was asked.
+    blobs_absent: BTreeMap<BlobHash, u64>,
     blob_fetch: BlobFetch,
     /// Blobs that somebody has asked for.
     asked: BTreeSet<BlobHash>,
@@ -147,6 +149,7 @@ impl SyncedStore {
             blobs: local.blobs,
             blobs_to_send: BTreeMap::new(),
             blobs_to_fetch: BTreeMap::new(),
+            blobs_absent: BTreeMap::new(),
             blob_fetch: BlobFetch::default(),
             asked: BTreeSet::new(),
         };
@@ -246,6 +249,7 @@ impl SyncedStore {
     /// Forgets what the last relay had of the blobs: each is offered, or asked for, again.
     pub(crate) fn list_blobs(&mut self) {
         self.blobs_to_send.clear();
+        self.blobs_absent.clear();
         let referenced = self.store.referenced_blobs();
         self.note_blobs_to_send(referenced);
         self.list_blobs_to_fetch();
@@ -279,9 +283,34 @@ impl SyncedStore {
         is_new
     }
 
+    /// Notes that a blob is here, which the relay had.
     pub(crate) fn note_blob_fetched(&mut self, hash: &BlobHash) {
         self.blobs_to_fetch.remove(hash);
+        self.blobs_absent.remove(hash);
         self.asked.remove(hash);
+    }
+
+    /// Notes that a blob is here; if it was to be sent, it is again.
+    pub(crate) fn note_blob_found(&mut self, hash: &BlobHash) {
+        if let Some(size) = self.blobs_absent.remove(hash) {
+            self.blobs_to_send.insert(*hash, size);
+        }
+        self.note_blob_fetched(hash);
+    }
+
+    /// Notes that a blob is not here that was to be sent. Where another process would have to know that,
+    /// it may have it later.
+    pub(crate) fn note_blob_absent(&mut self, hash: &BlobHash) {
+        let Some(size) = self.blobs_to_send.remove(hash) else { return };
+        let may_come = self.store.knows_blob(hash).is_none();
+        if may_come && self.store.blob_reference_count(hash) > 0 {
+            self.blobs_absent.insert(*hash, size);
+        }
+    }
+
+    /// The blobs to look for: to fetch, or to send.
+    pub(crate) fn blobs_to_look_for(&self) -> BTreeSet<BlobHash> {
+        self.blobs_to_fetch.keys().chain(self.blobs_absent.keys()).copied().collect()
     }
 
     /// The blobs in the store's file.
@@ -327,6 +356,7 @@ impl SyncedStore {
         if gained.has_dropped {
             let store = &self.store;
             self.blobs_to_fetch.retain(|hash, _| store.blob_reference_count(hash) > 0);
+            self.blobs_absent.retain(|hash, _| store.blob_reference_count(hash) > 0);
         }
         if origin == Origin::Local {
             self.note_blobs_to_send(gained.blobs);
@@ -543,5 +573,26 @@ mod tests {
             assert!(written.is_given_up && written.fits(synced.store()));
             assert_ne!(synced.lend_seat(Some(seat), id(9)).tip.replica, seat.as_u64());
         }
+    }
+
+    #[test]
+    fn a_blob_that_the_owner_gets_later_is_sent_then() {
+        let mut synced = store();
+        synced.store.set_blob_source(Arc::new(FarAway::default()));
+        let mut author = DataStore::new(id(2));
+        let item = EntryId::ROOT;
+        author.write_value(item, [7; 50_000].as_slice()).unwrap();
+        let hash = author.entry_with_id(item).unwrap().blob_ref().unwrap().hash;
+        let patch = author.export_patch(&Version::new());
+        synced.edit(|store| store.apply_remote_patch(&patch).map(drop)).unwrap().0.unwrap();
+        assert_eq!(synced.blobs_to_send.keys().collect::<Vec<_>>(), [&hash]);
+        synced.note_blob_absent(&hash);
+        assert!(synced.blobs_to_send.is_empty(), "nobody waits for what is not here");
+        assert!(synced.blobs_to_look_for().contains(&hash));
+        synced.note_blob_found(&hash);
+        assert_eq!(synced.blobs_to_send.keys().collect::<Vec<_>>(), [&hash]);
+        synced.note_blob_absent(&hash);
+        synced.edit(|store| store.write_value(item, "small")).unwrap().0.unwrap();
+        assert!(synced.blobs_to_look_for().is_empty());
     }
 }

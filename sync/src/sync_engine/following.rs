@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use interprocess::local_socket::tokio::Stream;
-use sds_engine::{BlobHash, Patch, Version};
+use sds_engine::{Patch, Version};
 use sds_store::{DataStore, StoreError};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -113,17 +113,16 @@ async fn follow(shared: &Arc<Shared>, file: &Path) {
 async fn look_for_blobs(shared: &Arc<Shared>) {
     let mut changed = shared.blobs_changed.subscribe();
     let mut asked = BTreeSet::new();
-    while let Ok(missing) = shared.blobs_to_fetch() {
-        for (hash, _) in &missing {
+    while let Ok(missing) = shared.blobs_to_look_for() {
+        for hash in &missing {
             if asked.insert(*hash) {
                 let (blobs, hash) = (Arc::clone(&shared.blobs), *hash);
                 let found = tokio::task::spawn_blocking(move || blobs.find(&hash)).await;
-                if matches!(found, Ok(Ok(Some(_)))) && shared.blob_fetched(&hash).is_err() {
+                if matches!(found, Ok(Ok(Some(_)))) && shared.blob_found(&hash).is_err() {
                     return;
                 }
             }
         }
-        let missing: BTreeSet<BlobHash> = missing.into_iter().map(|(hash, _)| hash).collect();
         asked.retain(|hash| missing.contains(hash));
         match timeout(BLOB_INTERVAL, changed.changed()).await {
             Ok(Ok(())) => {}

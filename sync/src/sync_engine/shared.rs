@@ -3,7 +3,7 @@
 //! Invariant: the writer is handed what comes out of the store, in that order: capturing happens under
 //! the lock that every edit holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -246,7 +246,29 @@ impl Shared {
         Ok(())
     }
 
-    /// Notes that a blob is in the file.
+    /// Notes that a blob is not here that was to be sent.
+    pub(super) fn blob_absent(&self, hash: &BlobHash) -> Result<(), SyncError> {
+        let mut core = self.core()?;
+        core.note_blob_absent(hash);
+        self.publish_blobs(&core);
+        Ok(())
+    }
+
+    /// Notes that a blob is in the file, wherever it came from.
+    pub(super) fn blob_found(&self, hash: &BlobHash) -> Result<(), SyncError> {
+        let mut core = self.core()?;
+        core.note_blob_found(hash);
+        self.publish_blobs(&core);
+        self.ring_blobs();
+        Ok(())
+    }
+
+    /// The blobs that the process which owns the file may have meanwhile.
+    pub(super) fn blobs_to_look_for(&self) -> Result<BTreeSet<BlobHash>, SyncError> {
+        Ok(self.core()?.blobs_to_look_for())
+    }
+
+    /// Notes that a blob is in the file, and at the relay.
     pub(super) fn blob_fetched(&self, hash: &BlobHash) -> Result<(), SyncError> {
         let mut core = self.core()?;
         core.note_blob_fetched(hash);
@@ -449,7 +471,6 @@ pub(super) async fn take_in_off_thread(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
     use std::sync::mpsc::{Receiver, Sender, channel};
 
     use sds_engine::ReplicaId;
