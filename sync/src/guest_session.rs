@@ -45,6 +45,8 @@ pub(crate) struct GuestSession {
     is_open: bool,
     wish: Wish,
     seat: Option<SeatTip>,
+    /// What the owner tells of the seats of the file.
+    file_seats: Vec<SeatTip>,
     at_open: Version,
     /// What the guest has, or was sent.
     have: Version,
@@ -79,6 +81,7 @@ impl GuestSession {
             is_open: false,
             wish,
             seat: None,
+            file_seats: Vec::new(),
             at_open: Version::new(),
             have: known.clone(),
             snapshot: Vec::new(),
@@ -98,7 +101,10 @@ impl GuestSession {
             }
             RelayFrame::OpenedSeated { version, mut seats, .. } if !self.is_open => {
                 self.at_open = decode_version(&version)?;
-                self.seat = seats.pop();
+                if self.wish != Wish::Nothing {
+                    self.seat = seats.pop();
+                }
+                self.file_seats = seats;
                 self.is_open = true;
                 if self.wish != Wish::Nothing && self.seat.is_none() {
                     return Err(out_of_place("no seat for a guest"));
@@ -188,7 +194,40 @@ impl GuestSession {
         let tip = self.seat.as_ref()?;
         let replica = ReplicaId::new(tip.replica)?;
         let own = Chain { counter: self.at_open.next(replica), hash: tip.chain };
-        Some(Seat { next: tip.next, own, agreed: own, ..Seat::new(replica) })
+        let left = self.file_seats().into_iter().find(|seat| seat.replica == replica);
+        let agreed = left.filter(|seat| seat.own == own).map_or(own, |seat| seat.agreed);
+        Some(Seat { next: tip.next, own, agreed, ..Seat::new(replica) })
+    }
+
+    /// The chains of the file's seats when the owner opened the store.
+    pub(crate) fn chains(&self) -> Vec<(ReplicaId, Chain)> {
+        let chain = |tip: &SeatTip| {
+            let chain = Chain { counter: tip.next, hash: tip.chain };
+            Some((ReplicaId::new(tip.replica)?, chain))
+        };
+        self.file_seats.iter().filter_map(chain).collect()
+    }
+
+    /// The file's seats when the owner opened the store. Of each the owner tells three chains, none of them
+    /// twice: all that is there under its id, of which somebody else made the last; what a relay is known
+    /// to have; and what was made there.
+    pub(crate) fn file_seats(&self) -> Vec<Seat> {
+        let mut seats: Vec<Seat> = Vec::new();
+        for (replica, chain) in self.chains() {
+            match seats.last_mut().filter(|seat| seat.replica == replica) {
+                Some(seat) if chain.counter >= seat.own.counter => {
+                    (seat.own, seat.next) = (chain, chain.counter);
+                }
+                Some(seat) => {
+                    (seat.own, seat.agreed, seat.next) = (chain, chain, chain.counter);
+                }
+                None => {
+                    let (own, agreed, next) = (chain, chain, chain.counter);
+                    seats.push(Seat { own, agreed, next, ..Seat::new(replica) });
+                }
+            }
+        }
+        seats
     }
 
     fn receive(&mut self, patch: &[u8]) -> Result<(), GuestFailure> {

@@ -103,6 +103,8 @@ pub struct Link {
     /// The seats that the relay was told of: what is made under others would belong to nobody there.
     named: Vec<ReplicaId>,
     purpose: Purpose,
+    /// How often something in the store had been made again when the relay was told what is here.
+    resettled: u64,
     /// The replicas that the relay takes from others alone, and how far it has them.
     not_yours: Vec<(ReplicaId, u64)>,
     /// Whether the relay has said all of that which it could say when it opened the store.
@@ -119,6 +121,7 @@ impl Link {
             session: ClientSession::new(&hello, now),
             named: seats,
             purpose: Purpose::Nothing,
+            resettled: store.resettled(),
             not_yours: Vec::new(),
             has_terms: false,
         }
@@ -143,6 +146,7 @@ impl Link {
         store: &mut SyncedStore,
         fresh: ReplicaId,
     ) -> Result<Handover, LinkError> {
+        self.check_history(store)?;
         let (purpose, handover) = store.compare_seats(self.session.seats(), fresh)?;
         self.purpose = purpose;
         if purpose == Purpose::Nothing { Err(LinkError::Reseating) } else { Ok(handover) }
@@ -231,6 +235,7 @@ impl Link {
         store: &SyncedStore,
         persisted: &Version,
     ) -> Result<(), LinkError> {
+        self.check_history(store)?;
         if self.session.is_writable() && self.is_syncing() {
             let changes = store.durable_since(self.session.queued(), persisted);
             let changes = changes.map_err(SyncError::Storage)?;
@@ -240,6 +245,12 @@ impl Link {
             self.session.handle_durable(&changes).map_err(|_| SyncError::Stopped)?;
         }
         Ok(())
+    }
+
+    /// Whether the relay was told of the history that the store has.
+    fn check_history(&self, store: &SyncedStore) -> Result<(), LinkError> {
+        let is_told = store.resettled() == self.resettled;
+        if is_told { Ok(()) } else { Err(LinkError::Reseating) }
     }
 
     /// Takes in the time.

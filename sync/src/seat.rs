@@ -36,6 +36,18 @@ impl Chain {
         hasher.update(&self.hash).update(change);
         *self = Self { counter: end, hash: hasher.finalize().into() };
     }
+
+    /// Whether it is that of `author` in `store`, as far as its changes are there, one by one.
+    pub(crate) fn is_of(&self, store: &DataStore, author: ReplicaId) -> bool {
+        if store.version().next(author) < self.counter {
+            return true;
+        }
+        match Seat::new(author).chain_at(store, self.counter) {
+            ChainAt::Is(chain) => chain == *self,
+            ChainAt::NoChange => false,
+            ChainAt::Gone => true,
+        }
+    }
 }
 
 /// One replica id of a store's file.
@@ -189,18 +201,47 @@ pub(crate) struct Seats {
     changed: BTreeSet<ReplicaId>,
     /// Those that a guest has at present (T3).
     lent: BTreeSet<ReplicaId>,
+    /// Those of the file, where another process owns it, which are that one's to settle.
+    followed: BTreeSet<ReplicaId>,
 }
 
 impl Seats {
     /// Seats of which one is for sessions (T2); nothing otherwise.
     pub(crate) fn new(all: Vec<Seat>) -> Option<Self> {
         let current = all.iter().position(Seat::is_for_sessions)?;
-        Some(Self { all, current, changed: BTreeSet::new(), lent: BTreeSet::new() })
+        let (changed, lent, followed) = Default::default();
+        Some(Self { all, current, changed, lent, followed })
+    }
+
+    /// Begins anew, as a guest that has lost its seat: as `fresh`, under which nothing was made yet. What the
+    /// file has of the former seats is for its owner to tell.
+    pub(crate) fn begin_anew(&mut self, fresh: ReplicaId) {
+        let (changed, lent, followed) = Default::default();
+        *self = Self { all: vec![Seat::new(fresh)], current: 0, changed, lent, followed };
+    }
+
+    /// Notes the seats of the file, as the process has them that owns it: a guest makes nothing under
+    /// them, and nothing again of what was made there.
+    pub(crate) fn follow(&mut self, file: Vec<Seat>) {
+        let current = self.current().replica;
+        self.all.retain(|seat| !self.followed.contains(&seat.replica));
+        let own: BTreeSet<ReplicaId> = self.all.iter().map(|seat| seat.replica).collect();
+        let others = file.into_iter().filter(|seat| !own.contains(&seat.replica));
+        let others: Vec<Seat> = others.map(|seat| Seat { is_given_up: true, ..seat }).collect();
+        self.followed = others.iter().map(|seat| seat.replica).collect();
+        self.all.extend(others);
+        let index = self.all.iter().position(|seat| seat.replica == current);
+        self.current = index.expect("T2: the seat in use is not one of those");
     }
 
     /// The one in use.
     pub(crate) fn current(&self) -> &Seat {
         &self.all[self.current]
+    }
+
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Seat> {
+        self.all.iter()
     }
 
     /// Notes changes, of whomever, and the counter that comes next.
@@ -209,13 +250,21 @@ impl Seats {
         changes: impl IntoIterator<Item = (&'a ChangeHeader, &'a Arc<[u8]>)>,
         next: u64,
     ) {
-        let seat = &mut self.all[self.current];
-        let former = seat.next;
+        let current = self.current;
         for (header, change) in changes {
+            let seat = &mut self.all[current];
             if header.replica == seat.replica && header.start >= seat.own.counter {
                 seat.own.extend(header.end(), change);
+            } else if self.followed.contains(&header.replica) {
+                let followed = self.all.iter_mut().find(|seat| seat.replica == header.replica);
+                if let Some(seat) = followed.filter(|seat| seat.own.counter == header.start) {
+                    seat.own.extend(header.end(), change);
+                    seat.next = seat.own.counter;
+                }
             }
         }
+        let seat = &mut self.all[current];
+        let former = seat.next;
         seat.next = former.max(next).max(seat.own.counter);
         if seat.next != former {
             self.changed.insert(seat.replica);
@@ -304,7 +353,8 @@ impl Seats {
 
     /// The seats that are not on disk as they are here; from now on they count as written.
     pub(crate) fn take_changed(&mut self) -> Vec<Seat> {
-        let changed = std::mem::take(&mut self.changed);
+        let mut changed = std::mem::take(&mut self.changed);
+        changed.retain(|seat| !self.followed.contains(seat));
         self.all.iter().filter(|seat| changed.contains(&seat.replica)).cloned().collect()
     }
 

@@ -46,6 +46,8 @@ pub struct SyncedStore {
     is_guest: bool,
     /// How many ids were given up at a relay's word since the last local edit.
     reseats: u32,
+    /// How often something here was made again: what was said of the history before holds no more.
+    resettled: u64,
     /// The last snapshot for a guest.
     snapshot: Option<Snapshot>,
     /// The blobs in the store's file.
@@ -145,6 +147,7 @@ impl SyncedStore {
             doubts: Doubts::default(),
             is_guest: local.persistence.followed_file().is_some(),
             reseats: 0,
+            resettled: 0,
             snapshot: None,
             blobs: local.blobs,
             blobs_to_send: BTreeMap::new(),
@@ -244,6 +247,11 @@ impl SyncedStore {
     #[must_use]
     pub const fn captured(&self) -> &Version {
         &self.ledger.version
+    }
+
+    /// How often something here was made again.
+    pub(crate) const fn resettled(&self) -> u64 {
+        self.resettled
     }
 
     /// Forgets what the last relay had of the blobs: each is offered, or asked for, again.
@@ -594,5 +602,92 @@ mod tests {
         synced.note_blob_absent(&hash);
         synced.edit(|store| store.write_value(item, "small")).unwrap().0.unwrap();
         assert!(synced.blobs_to_look_for().is_empty());
+    }
+
+    fn label_new(synced: &mut SyncedStore, label: &str) -> Captured {
+        let add = |store: &mut DataStore| {
+            let item = store.new_item_at(None, EntryId::ROOT, None)?;
+            store.set_label(item, label)
+        };
+        let (added, captured) = synced.edit(|store| store.transact(add)).unwrap();
+        added.unwrap();
+        captured
+    }
+
+    fn labels(synced: &SyncedStore) -> Vec<String> {
+        let root = synced.store().root_item();
+        let own = root.inner_entries().filter(|entry| !entry.id().is_well_known());
+        let mut labels: Vec<String> = own.map(|entry| entry.label().into_owned()).collect();
+        labels.sort();
+        labels
+    }
+
+    /// An owner's store, and that of a guest, which has all of it.
+    fn owner_and_guest() -> (SyncedStore, SyncedStore) {
+        let mut owner = store();
+        label_new(&mut owner, "a");
+        label_new(&mut owner, "b");
+        let memory = MemoryPersistence::new(StoreId::new("s").unwrap(), id(2));
+        let mut guest = SyncedStore::new(LocalStore::load(memory).unwrap()).0;
+        let patch = owner.store().export_patch(&Version::new());
+        guest.take_in(Purpose::Sync, &Version::new(), &patch, id(9)).unwrap();
+        (owner, guest)
+    }
+
+    /// Brings the owner what came out of a guest that goes on from what the owner has.
+    fn rebase(owner: &mut SyncedStore, guest: &mut SyncedStore, persisted: &Version) {
+        let captured = guest.rebase(&owner.store, persisted, id(11)).unwrap();
+        let changes = captured.handover.batch.changes.iter();
+        let changes: Vec<Change> = changes.map(|change| Change::decode(change).unwrap()).collect();
+        assert_eq!(owner.take_from(None, &changes, id(12)).unwrap().0.refused, None);
+        assert_eq!(owner.store().version(), guest.store().version());
+        assert_eq!(owner.store.digest(), guest.store.digest());
+        guest.store().assert_invariants();
+    }
+
+    #[test]
+    fn a_guest_follows_what_the_owner_made_again_and_keeps_its_own() {
+        for is_filled in [false, true] {
+            let (mut owner, mut guest) = owner_and_guest();
+            let persisted = guest.captured().clone();
+            label_new(&mut guest, "of the guest");
+            // The relay had another change in the place of the owner's second one.
+            let common = owner.store().changes_since(&Version::new()).unwrap();
+            let first = ChangeHeader::decode(&common[0]).unwrap().end();
+            let mut stored = Version::new();
+            stored.advance(id(1), first);
+            let mut copy = DataStore::new(id(1));
+            copy.apply_remote_patch(&Patch::pack([&*common[0]])).unwrap();
+            owner.give_up(&[(id(1), first)], &stored, id(7)).unwrap().unwrap();
+            let mut expected = vec!["a", "b", "of the guest"];
+            if is_filled {
+                let item = copy.new_item_at(None, EntryId::ROOT, None).unwrap();
+                copy.set_label(item, "relay").unwrap();
+                let patch = copy.export_patch(&Version::new());
+                owner.take_in(Purpose::Sync, &Version::new(), &patch, id(8)).unwrap();
+                expected.push("relay");
+                // What it lacks may seem to go on from what it has under that id.
+                let patch = owner.store().export_patch(guest.store().version());
+                let taken = guest.take_in(Purpose::Sync, &Version::new(), &patch, id(9));
+                assert!(taken.is_err() || !guest.fits(&owner.seat_chains()));
+            }
+            rebase(&mut owner, &mut guest, &persisted);
+            assert_eq!(labels(&owner), expected);
+            assert!(guest.fits(&owner.seat_chains()));
+        }
+    }
+
+    #[test]
+    fn a_guest_brings_back_what_a_restored_file_lacks() {
+        let (_, mut guest) = owner_and_guest();
+        let (mut owner, persisted) = (store(), guest.captured().clone());
+        label_new(&mut guest, "of the guest");
+        rebase(&mut owner, &mut guest, &persisted);
+        assert_eq!(labels(&owner), ["a", "b", "of the guest"]);
+        assert_eq!(
+            owner.store().version().iter().count(),
+            2,
+            "the former ids, and one for the guest"
+        );
     }
 }

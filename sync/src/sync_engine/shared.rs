@@ -25,6 +25,7 @@ use crate::limits::UNSAVED_BYTES_MAX;
 use crate::link::{Link, LinkError};
 use crate::message::{SeatTip, Token};
 use crate::random;
+use crate::seat::{Chain, Seat};
 use crate::store_id::StoreId;
 use crate::synced_store::{
     Captured, Handover, Purpose, Snapshot, SyncedStore, TakeInError, TakenIn,
@@ -287,17 +288,20 @@ impl Shared {
         Ok(snapshot)
     }
 
-    /// Makes again under another id what was made under a seat that another guest has now.
-    pub(super) fn take_lost_seat(&self) -> Result<(), SyncError> {
+    /// Goes on from `base`, what is in the file: see [`SyncedStore::rebase`]. The writer is held until it
+    /// hears of this.
+    pub(super) fn rebase(&self, base: &DataStore) -> Result<(), SyncError> {
         let mut core = self.core()?;
-        // The writer writes nothing until it hears of this.
         let persisted = self.persisted();
-        let Captured { handover, .. } = core.take_lost_seat(&persisted, random::replica_id())?;
+        let Captured { handover, .. } = core.rebase(base, &persisted, random::replica_id())?;
         self.status.send_modify(|status| {
             self.writer.begin_settle();
             status.local.clone_from(core.captured());
+            status.persisted.clone_from(base.version());
             status.storage_error = None;
         });
+        self.publish_blobs(&core);
+        self.ring_blobs();
         Ok(self.writer.ask(Job::Replace(handover))?)
     }
 
@@ -310,6 +314,31 @@ impl Shared {
             core.take_seat_back(seat);
         }
         Ok(asked.map(|()| lease.tip)?)
+    }
+
+    /// The chains of the file's seats, for a guest to compare.
+    pub(super) fn file_seats(&self) -> Result<Vec<SeatTip>, SyncError> {
+        let tip = |(replica, chain): (ReplicaId, Chain)| SeatTip {
+            replica: replica.as_u64(),
+            next: chain.counter,
+            chain: chain.hash,
+        };
+        Ok(self.core()?.seat_chains().into_iter().map(tip).collect())
+    }
+
+    /// Takes over what the owner says of the file's seats, unless the history here does not go on from
+    /// these chains of theirs; whether it does.
+    pub(super) fn follow_seats(
+        &self,
+        chains: &[(ReplicaId, Chain)],
+        seats: Vec<Seat>,
+    ) -> Result<bool, SyncError> {
+        let mut core = self.core()?;
+        let fits = core.fits(chains);
+        if fits {
+            core.follow_seats(seats);
+        }
+        Ok(fits)
     }
 
     /// Notes that the guest has left which had this seat.
@@ -480,7 +509,6 @@ mod tests {
     use super::*;
     use crate::local_store::LocalStore;
     use crate::persistence::{Batch, LogPage, MemoryPersistence, Persistence, StorageError};
-    use crate::seat::Seat;
 
     fn replica(number: u64) -> ReplicaId {
         ReplicaId::new(number).unwrap()

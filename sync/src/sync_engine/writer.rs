@@ -21,6 +21,10 @@ pub(super) enum Job {
     /// Write this, of a store of which some was made again: what was asked for before says nothing any
     /// more of what is on disk.
     Settle(Handover),
+    /// Write nothing, and say so, until what waits is replaced or let go on.
+    Hold(oneshot::Sender<()>),
+    /// Write again what waits.
+    Release,
     /// Write this in the place of all that waits, which nobody has yet: it was made again, after the
     /// seat it was made under was lost.
     Replace(Handover),
@@ -58,6 +62,11 @@ impl WriterHandle {
         self.settles.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// How often that was said.
+    pub(super) fn settles(&self) -> u64 {
+        self.settles.load(Ordering::Relaxed)
+    }
+
     /// How many bytes wait to be written.
     pub(super) fn unsaved_bytes(&self) -> usize {
         self.unsaved_bytes.load(Ordering::Relaxed)
@@ -73,6 +82,10 @@ pub(super) struct Writer {
     /// How many settles have begun, and how many of them have come here.
     settles: Arc<AtomicU64>,
     settled: u64,
+    /// Whether nothing is to be written at present.
+    is_held: bool,
+    /// Who waits until everything is on disk.
+    waiting: Vec<oneshot::Sender<Result<(), StorageError>>>,
     /// The seat that what waits was made under is lost: writing it later might make it be there twice.
     seat_lost: Option<StorageError>,
     status: watch::Sender<SyncStatus>,
@@ -101,6 +114,8 @@ impl Writer {
             queue: WriteQueue::new(),
             settles,
             settled: 0,
+            is_held: false,
+            waiting: Vec::new(),
             seat_lost: None,
             status,
             saved,
@@ -112,14 +127,16 @@ impl Writer {
         let (mut is_over, mut retry) = (false, WRITE_RETRY_MIN);
         while !is_over {
             let Ok(first) = self.next(retry) else { return };
-            let mut waiting = Vec::new();
-            is_over = first.is_some_and(|first| self.take(first, &mut waiting));
+            is_over = first.is_some_and(|first| self.take(first));
             while !is_over && let Ok(job) = self.jobs.try_recv() {
-                is_over = self.take(job, &mut waiting);
+                is_over = self.take(job);
+            }
+            if self.is_held && !is_over {
+                continue;
             }
             let outcome = self.commit();
             retry = if outcome.is_ok() { WRITE_RETRY_MIN } else { WRITE_RETRY_MAX.min(2 * retry) };
-            for flushed in waiting {
+            for flushed in std::mem::take(&mut self.waiting) {
                 // Whoever asked may have stopped waiting.
                 let _gone = flushed.send(outcome.clone());
             }
@@ -132,7 +149,7 @@ impl Writer {
     /// The next job; none if it is time to try again what could not be written, whether or not anybody
     /// comes with something more.
     fn next(&self, retry: Duration) -> Result<Option<Job>, WriterGone> {
-        if self.queue.is_empty() || self.seat_lost.is_some() {
+        if self.queue.is_empty() || self.seat_lost.is_some() || self.is_held {
             return self.jobs.recv().map(Some).map_err(|_| WriterGone);
         }
         match self.jobs.recv_timeout(retry) {
@@ -143,25 +160,27 @@ impl Writer {
     }
 
     /// Adds a job to the coming commit; says whether it was the last.
-    fn take(
-        &mut self,
-        job: Job,
-        waiting: &mut Vec<oneshot::Sender<Result<(), StorageError>>>,
-    ) -> bool {
+    fn take(&mut self, job: Job) -> bool {
         match job {
             Job::Append(handover) => self.queue.add(handover),
             Job::Settle(handover) => {
                 self.settled += 1;
                 self.queue.add(handover);
             }
+            Job::Hold(held) => {
+                self.is_held = true;
+                // Whoever asked may have stopped waiting; it is released all the same.
+                let _gone = held.send(());
+            }
+            Job::Release => self.is_held = false,
             Job::Replace(handover) => {
                 self.unsaved_bytes.fetch_sub(self.queue.clear(), Ordering::Relaxed);
-                self.seat_lost = None;
+                (self.seat_lost, self.is_held) = (None, false);
                 self.settled += 1;
                 self.queue.add(handover);
             }
             Job::Reattach => self.persistence.reattach(),
-            Job::Flush(flushed) => waiting.push(flushed),
+            Job::Flush(flushed) => self.waiting.push(flushed),
             Job::Stop => return true,
         }
         false
@@ -191,7 +210,7 @@ impl Writer {
             }
             Err(error) => {
                 tracing::error!(code = error.code(), %error, "cannot write to the store's file");
-                if matches!(error, StorageError::SeatLost { .. }) {
+                if error.is_seat_lost() {
                     self.seat_lost = Some(error.clone());
                 }
                 self.status.send_modify(|status| status.storage_error = Some(error.clone()));

@@ -6,10 +6,11 @@
 //! third one goes on as ever. A seat of which the relay merely knows more, after everything of this
 //! side had reached it, is given up at once.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sds_engine::{ChangeHeader, Patch, ReplicaId, Version};
-use sds_store::{RemakeError, StoreError};
+use sds_engine::{Change, ChangeHeader, OpId, Patch, Remake, ReplicaId, Version};
+use sds_store::{DataStore, RemakeError, StoreError};
 
 use super::{Captured, Handover, Origin, SyncedStore};
 use crate::ledger::history_missing;
@@ -97,29 +98,40 @@ impl SyncedStore {
         Ok((Purpose::Sync, Handover { batch, upto: Version::new() }))
     }
 
-    /// Makes again as `fresh`, an id that nobody has drawn before, what was made under the seat in use and
-    /// is not in `persisted`: a guest has lost that seat to another one, and nobody has these changes.
-    /// Says what is to be written in the place of all that waits.
-    pub(crate) fn take_lost_seat(
+    /// Goes on from `base`, what is in the file, of a guest whose seat somebody else has, or in whose file
+    /// something was made again or is lost. What was made under the seat in use and is not in `persisted`
+    /// is made again as `fresh`, an id that nobody has drawn before; of what the file had before, what it
+    /// lacks now goes there again, unless the owner has made it again. Says what is to be written in the
+    /// place of all that waits. Costs the whole history.
+    pub(crate) fn rebase(
         &mut self,
+        base: &DataStore,
         persisted: &Version,
         fresh: ReplicaId,
     ) -> Result<Captured, SyncError> {
+        let missing = || SyncError::Storage(history_missing(&self.id));
         let lost = self.store.replica_id();
         let from = persisted.next(lost);
         let is_former = |header: &ChangeHeader| header.replica == lost && header.start >= from;
-        match self.store.remake_as(fresh, is_former) {
+        let all = |store: &DataStore| store.changes_since(&Version::new());
+        let own = all(&self.store).ok_or_else(missing)?;
+        let theirs = all(base).ok_or_else(missing)?;
+        let known = made_again(&own, &theirs, persisted);
+        let known_as = |op: OpId| known.get(&(op.replica, op.counter)).copied();
+        match self.store.rebase_as(fresh, base, is_former, known_as) {
             Ok(_) => {}
-            Err(RemakeError::HistoryMissing) => {
-                return Err(SyncError::Storage(history_missing(&self.id)));
-            }
+            Err(RemakeError::HistoryMissing) => return Err(missing()),
             Err(RemakeError::Store(error)) => return Err(cannot_reseat(&error)),
             Err(error) => return Err(forked(error.to_string())),
         }
-        tracing::warn!(store = %self.id, "another guest has this one's seat: its changes have new ids now");
-        self.ledger.seats.renew(fresh);
-        self.ledger.version.clone_from(persisted);
-        Ok(self.capture(Origin::Local)?)
+        tracing::warn!(store = %self.id, "the file is not what it was: what it lacks is written again");
+        (self.snapshot, self.doubts) = (None, Doubts::default());
+        self.resettled += 1;
+        self.ledger.seats.begin_anew(fresh);
+        self.ledger.version.clone_from(base.version());
+        let captured = self.capture(Origin::Local)?;
+        self.list_blobs();
+        Ok(captured)
     }
 
     /// Takes in what a relay, which has `version` in all, sends of the seats in doubt. If that was all,
@@ -222,7 +234,7 @@ impl SyncedStore {
         common: &[(ReplicaId, Chain)],
         fresh: ReplicaId,
     ) -> Result<Batch, SyncError> {
-        let Self { id, store, ledger, snapshot, .. } = self;
+        let Self { id, store, ledger, snapshot, resettled, .. } = self;
         let seats = &mut ledger.seats;
         let is_former = |header: &ChangeHeader| {
             let known = common.iter().find(|(seat, _)| *seat == header.replica);
@@ -242,6 +254,7 @@ impl SyncedStore {
         }
         // It has the former ids, and its version may be one that the store reaches again.
         *snapshot = None;
+        *resettled += 1;
         tracing::warn!(store = %id, "this file is a copy: its own changes have new ids now");
         seats.settle(common);
         seats.renew(fresh);
@@ -298,10 +311,58 @@ fn name_of_remade(
     });
     let (former, change) = first?;
     let (_, chain) = common.iter().find(|(seat, _)| *seat == former)?;
+    name_after(chain, change)
+}
+
+/// The id under which `change`, which comes after `chain`, and what follows is made again.
+fn name_after(chain: &Chain, change: &[u8]) -> Option<ReplicaId> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"made again").update(&chain.hash).update(change);
     let name = hasher.finalize();
     ReplicaId::new(u64::from_le_bytes(*name.as_bytes().first_chunk()?))
+}
+
+/// Which of the changes `own`, as far as they are in `persisted`, are among `theirs` under the id that
+/// they were made again under: the first op of each, and its name there.
+fn made_again(
+    own: &[Arc<[u8]>],
+    theirs: &[Arc<[u8]>],
+    persisted: &Version,
+) -> BTreeMap<(ReplicaId, u64), OpId> {
+    let first = |header: &ChangeHeader| (header.replica, header.start);
+    let read =
+        |change: &Arc<[u8]>| Some((first(&ChangeHeader::decode(change).ok()?), Arc::clone(change)));
+    let theirs: BTreeMap<(ReplicaId, u64), Arc<[u8]>> = theirs.iter().filter_map(read).collect();
+    let mut chains: BTreeMap<ReplicaId, Chain> = BTreeMap::new();
+    let (mut known, mut remake) = (BTreeMap::new(), None);
+    for bytes in own {
+        let Ok(header) = ChangeHeader::decode(bytes) else { continue };
+        let chain = chains.entry(header.replica).or_default();
+        if theirs.get(&first(&header)) == Some(bytes) {
+            chain.extend(header.end(), bytes);
+            continue;
+        }
+        if !persisted.has(header.last()) {
+            continue;
+        }
+        // Only the first one that is missing names the others.
+        if remake.is_none() && chain.counter == header.start {
+            let name = name_after(chain, bytes);
+            let is_there = |name: &ReplicaId| theirs.contains_key(&(*name, 0));
+            remake = name.filter(is_there).map(Remake::new);
+        }
+        let again =
+            remake.as_mut().and_then(|remake| remake.change(&Change::decode(bytes).ok()?).ok());
+        let is_same = |again: &Change| theirs.get(&first(again.header())) == Some(again.bytes());
+        match again.filter(is_same) {
+            Some(again) => {
+                let (replica, counter) = first(again.header());
+                known.insert(first(&header), OpId { replica, counter });
+            }
+            None => remake = None,
+        }
+    }
+    known
 }
 
 fn forked(message: String) -> SyncError {
