@@ -27,10 +27,11 @@ use crate::persistence::{Batch, Persistence, StorageError};
 use crate::store_id::StoreId;
 use crate::sync_engine::{BlobFetch, SyncError};
 
+mod doubts;
 mod reseat;
 mod visitors;
 
-use reseat::Doubts;
+pub(crate) use doubts::Doubts;
 pub use reseat::Purpose;
 pub(crate) use visitors::Snapshot;
 
@@ -191,7 +192,7 @@ impl SyncedStore {
         if purpose == Purpose::Inquiry {
             let patch =
                 Patch::decode(patch).map_err(|error| reseat::cannot_reseat(&error.into()))?;
-            let settled = self.settle_seats(at_open, &patch, fresh)?;
+            let settled = self.settle_seats(at_open, patch, fresh)?;
             return Ok(match settled {
                 Some(handover) => TakenIn::Settled { handover },
                 None => TakenIn::Inquiring,
@@ -393,11 +394,12 @@ mod tests {
     use sds_store::{BlobSource, EntryId};
 
     use super::*;
+    use crate::guest_session::{GuestSession, Wish};
     use crate::limits::RESEATS_MAX;
     use crate::link::{Link, LinkError};
-    use crate::message::{ClientFrame, RefusalCode, RelayFrame, Token};
+    use crate::message::{ClientFrame, RefusalCode, RelayFrame, SeatTip, Token};
     use crate::persistence::MemoryPersistence;
-    use crate::seat::Chain;
+    use crate::seat::{Chain, Seat};
 
     /// A source that has to ask somebody else, and counts how often it does.
     #[derive(Debug, Default)]
@@ -554,17 +556,17 @@ mod tests {
             synced.take_from(Some(seat), &[first_of(seat)], id(6)).unwrap();
             synced.take_seat_back(seat);
             if is_agreed {
-                synced.compare_seats(&[], id(7)).unwrap();
+                synced.compare_seats(&[seat], &[], id(7)).unwrap();
                 synced.note_stored(&synced.captured().clone());
             }
             let mut theirs = Chain::default();
             theirs.extend(2, first_of(seat).bytes());
             theirs.extend(5, second_of_five().bytes());
             let relay = [(seat, theirs)];
-            let (purpose, mut handover) = synced.compare_seats(&relay, id(7)).unwrap();
+            let (purpose, mut handover) = synced.compare_seats(&[seat], &relay, id(7)).unwrap();
             if !is_agreed {
                 assert_eq!(purpose, Purpose::Nothing);
-                let (purpose, _) = synced.compare_seats(&relay, id(7)).unwrap();
+                let (purpose, _) = synced.compare_seats(&[seat], &relay, id(7)).unwrap();
                 assert_eq!(purpose, Purpose::Inquiry);
                 let changes = [first_of(seat), second_of_five()];
                 let patch = Patch::pack(changes.iter().map(|change| &**change.bytes()));
@@ -689,5 +691,136 @@ mod tests {
             2,
             "the former ids, and one for the guest"
         );
+    }
+
+    /// Goal: seats that are too many for one opening are named by several, and nothing of a seat goes
+    /// out, or counts as agreed upon, before.
+    #[test]
+    fn seats_that_are_too_many_are_named_one_connection_after_the_other() {
+        let mut synced = store();
+        for number in 100..250 {
+            synced.lend_seat(None, id(number));
+            let first = first_of(id(number));
+            synced.take_from(Some(id(number)), &[first], id(6)).unwrap();
+        }
+        let all = synced.captured().clone();
+        let mut relay = Version::new();
+        for opening in 1.. {
+            assert!(opening < 6, "it goes on and on");
+            let mut link = Link::new(&synced, &Token::from(String::new()), Instant::now());
+            let Some(ClientFrame::OpenSeated { seats: named, .. }) = link.poll_transmit() else {
+                panic!("not an open frame")
+            };
+            assert!(named.len() <= crate::limits::OPEN_SEATS_MAX);
+            let version = relay.encode().into();
+            let opened = RelayFrame::OpenedSeated { version, writable: true, seats: Vec::new() };
+            link.handle_frame(opened).unwrap();
+            link.handle_opened(&mut synced, id(3)).unwrap();
+            let mut saved = link.handle_saved(&synced, &all);
+            while let Some(ClientFrame::Changes { patch }) = link.poll_transmit() {
+                for change in Patch::decode(&patch).unwrap().changes() {
+                    let header = change.header();
+                    assert!(named.contains(&header.replica.as_u64()), "{:?}", header.replica);
+                    relay.advance(header.replica, header.end());
+                }
+                link.handle_frame(RelayFrame::Stored { version: relay.encode().into() }).unwrap();
+                synced.note_stored(&all);
+                if link.is_holding_back() {
+                    saved = link.handle_saved(&synced, &all);
+                }
+            }
+            if saved.is_ok() {
+                break;
+            }
+            assert!(matches!(saved, Err(LinkError::Reseating)));
+        }
+        assert_eq!(relay, all);
+    }
+
+    /// What `owner` tells a guest of the file's seats, as the guest reads it.
+    fn told_to_guest(owner: &SyncedStore) -> Vec<Seat> {
+        let tip = |(replica, chain): (ReplicaId, Chain)| SeatTip {
+            replica: replica.as_u64(),
+            next: chain.counter,
+            chain: chain.hash,
+        };
+        let seats = owner.seat_chains().into_iter().map(tip).collect();
+        let version = owner.captured().encode().into();
+        let mut session = GuestSession::new(owner.id(), &Version::new(), Wish::Nothing);
+        session.handle_frame(RelayFrame::OpenedSeated { version, writable: true, seats }).unwrap();
+        session.file_seats()
+    }
+
+    /// What a relay that has the store `relay` has of the seat `seat`.
+    fn tip_at(relay: &SyncedStore, seat: ReplicaId) -> (ReplicaId, Chain) {
+        let version = relay.store().version();
+        let tip = relay.tips(&[seat.as_u64()], version).pop().unwrap();
+        (seat, Chain { counter: tip.next, hash: tip.chain })
+    }
+
+    /// Goal: a guest with a relay of its own does not mix what the file has made since it was restored with
+    /// what the relay has under the same ids; and where the relay merely knows more, it goes on.
+    #[test]
+    fn a_guest_does_not_sync_past_what_the_owner_has_to_make_again() {
+        for is_restored in [true, false] {
+            let seat = id(1);
+            let (mut owner, mut relay) = (store(), store());
+            label_new(&mut owner, "a");
+            owner.compare_seats(&[seat], &[], id(7)).unwrap();
+            owner.note_stored(&owner.captured().clone());
+            label_new(&mut owner, if is_restored { "after the restoration" } else { "b" });
+            for label in ["a", "b", "c"] {
+                label_new(&mut relay, label);
+            }
+            let memory = MemoryPersistence::new(StoreId::new("s").unwrap(), id(2));
+            let mut guest = SyncedStore::new(LocalStore::load(memory).unwrap()).0;
+            guest.is_guest = true;
+            bring(&owner, &mut guest);
+            guest.follow_seats(told_to_guest(&owner));
+            let relays = [tip_at(&relay, seat)];
+            for expected in [Purpose::Nothing, Purpose::Inquiry] {
+                let purpose = guest.compare_seats(&[seat], &relays, id(8)).unwrap().0;
+                assert_eq!(purpose, expected);
+            }
+            let patch = relay.store().export_patch(&Version::new());
+            let at_open = relay.store().version().clone();
+            let taken = guest.take_in(Purpose::Inquiry, &at_open, &patch, id(8));
+            if is_restored {
+                let is_typed = matches!(&taken, Err(TakeInError::Sync(SyncError::Refused { code, .. })) if *code == RefusalCode::Forked);
+                assert!(is_typed, "{taken:?}");
+            } else {
+                assert!(matches!(taken, Ok(TakenIn::Settled { .. })), "{taken:?}");
+                let purpose = guest.compare_seats(&[seat], &relays, id(8)).unwrap().0;
+                assert_eq!(purpose, Purpose::Sync);
+            }
+            assert_eq!(guest.store().replica_id(), id(2));
+        }
+    }
+
+    /// Goal: however much a relay says of a seat in doubt, it takes no memory.
+    #[test]
+    fn what_is_told_of_a_seat_in_doubt_is_not_kept() {
+        let (mut relay, _) = owner_and_guest();
+        let mut restored = store();
+        label_new(&mut restored, "after the restoration");
+        let (seat, tip) = tip_at(&relay, id(1));
+        let mut doubts = Doubts::new([(seat, tip.counter + 1)]);
+        label_new(&mut relay, "more");
+        let changes = relay.store().changes_since(&Version::new()).unwrap();
+        let changes = changes.iter().map(|change| Change::decode(change).unwrap());
+        let changes: Vec<Change> = changes.take(2).collect();
+        let version = relay.store().version().clone();
+        let settled = restored.inquire(&mut doubts, &version, changes.clone(), id(7)).unwrap();
+        assert!(settled.is_none(), "there is more to come");
+        let kept = changes.iter().filter(|change| Arc::strong_count(change.bytes()) > 1);
+        assert_eq!(kept.count(), 0);
+    }
+
+    /// Brings one store what another one has.
+    fn bring(from: &SyncedStore, to: &mut SyncedStore) {
+        let changes = from.store().changes_since(to.store().version()).unwrap();
+        let changes: Vec<Change> =
+            changes.iter().map(|change| Change::decode(change).unwrap()).collect();
+        assert_eq!(to.take_from(None, &changes, id(22)).unwrap().0.refused, None);
     }
 }

@@ -165,10 +165,10 @@ impl Shared {
         Ok(taken_in)
     }
 
-    /// Notes what the relay has on its disk.
-    pub(super) fn note_stored(&self, stored: &Version) -> Result<(), SyncError> {
-        self.core()?.note_stored(stored);
-        Ok(())
+    /// Acts on the relay having more on its disk.
+    pub(super) fn handle_stored(&self, link: &mut Link) -> Result<(), LinkError> {
+        self.core()?.note_stored(link.session().stored());
+        if link.is_holding_back() { self.handle_saved(link) } else { Ok(()) }
     }
 
     /// Waits until everything handed to the writer is on disk.

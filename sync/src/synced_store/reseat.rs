@@ -6,37 +6,23 @@
 //! third one goes on as ever. A seat of which the relay merely knows more, after everything of this
 //! side had reached it, is given up at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sds_engine::{Change, ChangeHeader, OpId, Patch, Remake, ReplicaId, Version};
 use sds_store::{DataStore, RemakeError, StoreError};
 
+use super::doubts::Doubts;
 use super::{Captured, Handover, Origin, SyncedStore};
 use crate::ledger::history_missing;
-use crate::limits::RESEATS_MAX;
+use crate::limits::{OPEN_SEATS_MAX, RESEATS_MAX};
 use crate::message::RefusalCode;
 use crate::persistence::Batch;
 use crate::seat::Chain;
 use crate::sync_engine::SyncError;
 
-/// Seats of which a relay has other changes, or may have, and what it has.
-#[derive(Debug, Default)]
-pub(super) struct Doubts {
-    seats: Vec<(ReplicaId, Chain)>,
-    theirs: Vec<Arc<[u8]>>,
-}
-
-impl Doubts {
-    /// Whether all that the relay has of the seats has come.
-    fn is_resolved(&self) -> bool {
-        let mut have = Version::new();
-        for header in self.theirs.iter().flat_map(|change| ChangeHeader::decode(change)) {
-            have.advance(header.replica, header.end());
-        }
-        self.seats.iter().all(|(replica, tip)| have.next(*replica) >= tip.counter)
-    }
-}
+const OWNERS_TO_SETTLE: &str = "this file was restored or copied: the process that has it open has to \
+                                connect to the relay first";
 
 /// What a connection is good for, after a look at the relay's chains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,39 +39,55 @@ impl SyncedStore {
     /// What to tell a relay: what is here, and which seats to ask about. What is in doubt is not
     /// said to be here, so that the relay sends it.
     pub(crate) fn hello(&self) -> (Version, Vec<ReplicaId>) {
-        let doubted = |replica| self.doubts.seats.iter().any(|(seat, _)| *seat == replica);
-        let mut version = Version::new();
-        let known = self.store.version().iter().filter(|(replica, _)| !doubted(*replica));
-        known.for_each(|(replica, next)| version.advance(replica, next));
-        (version, self.ledger.seats.to_ask_about())
+        (without(self.store.version(), &self.doubts), self.ledger.seats.to_name(&self.store))
     }
 
-    /// Whether some of `changes` were made under seats that a relay has to be told of, and that are not
-    /// among `named`.
-    pub(crate) fn has_seats_beside(&self, named: &[ReplicaId], changes: &[Arc<[u8]>]) -> bool {
+    /// Takes those of `changes` out that were made under seats which a relay has to be told of, and which
+    /// are not among `named`, and what builds on them. Says nothing if there are none, else whether the
+    /// next connection names them all.
+    pub(crate) fn hold_back(
+        &self,
+        named: &[ReplicaId],
+        changes: &mut Vec<Arc<[u8]>>,
+    ) -> Option<bool> {
         if changes.is_empty() {
-            return false;
+            return None;
         }
         let mut beside = self.ledger.seats.to_ask_about();
+        let names_all = beside.len() <= OPEN_SEATS_MAX;
         beside.retain(|seat| !named.contains(seat));
-        let is_beside = |change: &Arc<[u8]>| {
-            ChangeHeader::decode(change).is_ok_and(|header| beside.contains(&header.replica))
-        };
-        !beside.is_empty() && changes.iter().any(is_beside)
+        if beside.is_empty() {
+            return None;
+        }
+        let beside: BTreeSet<ReplicaId> = beside.into_iter().collect();
+        let mut held: BTreeMap<ReplicaId, u64> = BTreeMap::new();
+        changes.retain(|change| {
+            let Ok(header) = ChangeHeader::decode(change) else { return false };
+            let is_held = |op: &OpId| held.get(&op.replica).is_some_and(|from| *from <= op.counter);
+            let is_to_wait = beside.contains(&header.replica)
+                || held.contains_key(&header.replica)
+                || header.deps.iter().any(is_held);
+            if is_to_wait {
+                held.entry(header.replica).or_insert(header.start);
+            }
+            !is_to_wait
+        });
+        (!held.is_empty()).then_some(names_all)
     }
 
-    /// Compares the seats with what a relay has of them; says what the connection is good for, and what
-    /// is to be written. If the relay knows more than this side, the store goes on as `fresh`.
+    /// Compares the seats with what a relay has of them, which was asked about those in `named`; says what
+    /// the connection is good for, and what is to be written. If the relay knows more than this side, the store goes on as `fresh`.
     pub(crate) fn compare_seats(
         &mut self,
+        named: &[ReplicaId],
         relay: &[(ReplicaId, Chain)],
         fresh: ReplicaId,
     ) -> Result<(Purpose, Handover), SyncError> {
+        self.ledger.seats.set_named(named);
         let standing = self.ledger.seats.compare(&self.store, relay);
-        let was_asked = |replica| self.doubts.seats.iter().any(|(seat, _)| *seat == replica);
-        let has_asked = standing.doubted.iter().all(|(replica, _)| was_asked(*replica));
-        self.doubts = Doubts { seats: standing.doubted, theirs: Vec::new() };
-        if !self.doubts.seats.is_empty() {
+        let has_asked = standing.doubted.iter().all(|(replica, _)| self.doubts.is_about(*replica));
+        self.doubts = Doubts::new(standing.doubted.iter().map(|(seat, tip)| (*seat, tip.counter)));
+        if !self.doubts.is_empty() {
             let purpose = if has_asked { Purpose::Inquiry } else { Purpose::Nothing };
             return Ok((purpose, Handover::default()));
         }
@@ -139,40 +141,54 @@ impl SyncedStore {
     pub(super) fn settle_seats(
         &mut self,
         version: &Version,
-        patch: &Patch,
+        patch: Patch,
         fresh: ReplicaId,
     ) -> Result<Option<Handover>, SyncError> {
-        let doubts = &mut self.doubts;
-        for change in patch.changes() {
-            if doubts.seats.iter().any(|(seat, _)| *seat == change.header().replica) {
-                doubts.theirs.push(Arc::clone(change.bytes()));
-            }
+        let mut doubts = std::mem::take(&mut self.doubts);
+        let settled = self.inquire(&mut doubts, version, patch.into_changes(), fresh);
+        if matches!(settled, Ok(None)) {
+            self.doubts = doubts;
         }
+        settled
+    }
+
+    /// Takes in what another side, which has `version` in all, sends of the seats in doubt. If that was
+    /// all, the seats are settled, and this is to be written.
+    pub(crate) fn inquire(
+        &mut self,
+        doubts: &mut Doubts,
+        version: &Version,
+        changes: impl IntoIterator<Item = Change>,
+        fresh: ReplicaId,
+    ) -> Result<Option<Handover>, SyncError> {
+        let missing = || SyncError::Storage(history_missing(&self.id));
+        doubts.take(&self.store, &self.ledger.seats, changes).ok_or_else(missing)?;
         if !doubts.is_resolved() {
             return Ok(None);
         }
-        self.note_reseat()?;
-        let Self { store, ledger, doubts, .. } = self;
-        let Doubts { seats: doubted, theirs } = std::mem::take(doubts);
-        let doubted: Vec<ReplicaId> = doubted.into_iter().map(|(replica, _)| replica).collect();
+        let settled = doubts.common();
+        let is_beyond = |(replica, chain): &(ReplicaId, Chain)| {
+            self.ledger.seats.made(*replica) > chain.counter
+        };
+        let must_remake = settled.iter().any(is_beyond);
+        if must_remake && self.is_guest {
+            return Err(forked(OWNERS_TO_SETTLE.to_owned()));
+        }
+        if doubts.seats().any(|seat| !self.ledger.seats.is_followed(seat)) {
+            self.note_reseat()?;
+        }
         let missing = || SyncError::Storage(history_missing(&self.id));
+        let Self { store, ledger, .. } = self;
         let seats = &mut ledger.seats;
-        let common = seats.common_with(store, version, &doubted, &theirs).ok_or_else(missing)?;
+        let common = seats.common_with(store, version, &settled).ok_or_else(missing)?;
         // Somebody else has gone on under them. The one in use is given up below.
-        for replica in &doubted {
+        for (replica, _) in &settled {
             seats.give_up(*replica);
         }
-        let is_beyond = |(replica, chain): &&(ReplicaId, Chain)| {
-            doubted.contains(replica) && ledger.seats.made(*replica) > chain.counter
-        };
-        let batch = if common.iter().any(|seat| is_beyond(&seat)) {
-            if self.is_guest {
-                let message = "this file is a copy: the process that has it open has to connect";
-                return Err(forked(message.to_owned()));
-            }
+        let batch = if must_remake {
             self.remake(&common, fresh)?
         } else {
-            self.keep_all(&common, &doubted, fresh)?
+            self.keep_all(&settled, fresh)?
         };
         Ok(Some(Handover { batch, upto: self.ledger.version.clone() }))
     }
@@ -210,7 +226,7 @@ impl SyncedStore {
         }
         let seats = &ledger.seats;
         let missing = || SyncError::Storage(history_missing(&self.id));
-        let common = seats.common_with(store, &version, &[], &[]).ok_or_else(missing)?;
+        let common = seats.common_with(store, &version, &[]).ok_or_else(missing)?;
         let is_beyond = |(replica, chain): &(ReplicaId, Chain)| {
             is_foreign(replica) && seats.made(*replica) > chain.counter
         };
@@ -263,18 +279,16 @@ impl SyncedStore {
         Ok(ledger.checkpoint(store))
     }
 
-    /// Notes that the relay has all that the `doubted` seats made; if the one in use is among them, it
-    /// is given up.
+    /// Notes that the other side has all that these seats made; if the one in use is among them, it is given
+    /// up.
     fn keep_all(
         &mut self,
-        common: &[(ReplicaId, Chain)],
-        doubted: &[ReplicaId],
+        settled: &[(ReplicaId, Chain)],
         fresh: ReplicaId,
     ) -> Result<Batch, SyncError> {
-        let settled = common.iter().filter(|(seat, _)| doubted.contains(seat));
-        let settled: Vec<(ReplicaId, Chain)> = settled.copied().collect();
-        self.ledger.seats.settle(&settled);
-        if doubted.contains(&self.store.replica_id()) {
+        self.ledger.seats.settle(settled);
+        let current = self.store.replica_id();
+        if settled.iter().any(|(replica, _)| *replica == current) {
             self.take_new_seat(fresh)?;
         }
         Ok(Batch { seats: self.ledger.seats.take_changed(), ..Batch::default() })
@@ -296,6 +310,14 @@ impl SyncedStore {
         self.ledger.seats.renew(fresh);
         Ok(())
     }
+}
+
+/// The version without the seats in doubt.
+pub(crate) fn without(version: &Version, doubts: &Doubts) -> Version {
+    let mut told = Version::new();
+    let undoubted = version.iter().filter(|(replica, _)| !doubts.is_about(*replica));
+    undoubted.for_each(|(replica, next)| told.advance(replica, next));
+    told
 }
 
 /// The id under which changes are made again, of which the first is the first one in `changes` for
