@@ -8,8 +8,9 @@
 use std::time::Duration;
 
 use sds_sync::limits::{
-    APPEND_BYTES_GOAL, BLOB_BYTES_MAX, FIRST_FRAME_BYTES_MAX, PATCH_BYTES_GOAL, PRESENCE_BYTES_MAX,
-    PRESENCE_PER_SECOND_MAX, SIGNALS_PER_SECOND_MAX, STREAMS_MAX, TOKEN_BYTES_MAX,
+    APPEND_BYTES_GOAL, BLOB_BYTES_MAX, FIRST_FRAME_BYTES_MAX, FRAME_BYTES_MAX,
+    FRAME_OVERHEAD_BYTES_MAX, PATCH_BYTES_GOAL, PRESENCE_BYTES_MAX, PRESENCE_PER_SECOND_MAX,
+    SIGNALS_PER_SECOND_MAX, STREAMS_MAX, TOKEN_BYTES_MAX,
 };
 use serde::{Deserialize, Serialize};
 
@@ -85,10 +86,20 @@ pub const COMPARE_BYTES_MAX: usize = 4 << 20;
 /// How many packed pages are kept in memory as they are unpacked.
 pub const PAGE_CACHE_MAX: usize = 16;
 
+/// The most replicas that a store can have: what it has of each is in the first frame of every session.
+pub const REPLICAS_PER_STORE_MAX: u64 = 900_000;
+
+/// The most bytes that one replica takes in an encoded version: its id and a counter.
+const REPLICA_BYTES_MAX: usize = 18;
+
 /// The most addresses and subjects of which a rate is remembered; beyond that, newcomers have only the
 /// bounds that hold for all together.
 pub const REMEMBERED_MAX: usize = 65_536;
 
+const _: () = assert!(
+    REPLICAS_PER_STORE_MAX as usize * REPLICA_BYTES_MAX + FRAME_OVERHEAD_BYTES_MAX
+        <= FRAME_BYTES_MAX
+);
 const _: () = assert!(TOKEN_BYTES_MAX < ADMIN_HEAD_BYTES_MAX);
 const _: () = assert!(ADMIN_PAGE <= ADMIN_PAGE_MAX);
 const _: () = assert!(REVOCATIONS_PER_MAKER_MAX < REVOCATIONS_MAX);
@@ -140,6 +151,8 @@ pub struct Limits {
     pub stores: u64,
     /// Stores that one subject has begun; changes for one more are refused as busy. Default 10,000.
     pub stores_per_subject: u64,
+    /// Replicas that a store has changes of; those of one more are refused as too large. Default 100,000.
+    pub replicas_per_store: u64,
     /// Deleted stores whose ids are kept as deleted; with more, only an admin of the relay deletes further
     /// ones. Default 1,000,000.
     pub tombstones: u64,
@@ -193,6 +206,8 @@ pub enum Limit {
     Stores,
     /// [`Limits::stores_per_subject`].
     StoresPerSubject,
+    /// [`Limits::replicas_per_store`].
+    ReplicasPerStore,
     /// [`Limits::tombstones`].
     Tombstones,
     /// [`Limits::tombstones_per_admin`].
@@ -248,6 +263,7 @@ impl Default for Limits {
             bytes_per_second_per_subject: 512 << 20,
             stores: 1_000_000,
             stores_per_subject: 10_000,
+            replicas_per_store: 100_000,
             tombstones: 1_000_000,
             tombstones_per_admin: 10_000,
             blob_bytes: BLOB_BYTES_MAX,
@@ -266,7 +282,7 @@ impl Limits {
     /// The first that it cannot.
     pub fn check(&self) -> Result<(), InvalidLimit> {
         let any = u64::MAX;
-        let rows: [(&'static str, u64, u64, u64); 25] = [
+        let rows: [(&'static str, u64, u64, u64); 26] = [
             ("handshakes", self.handshakes.into(), 1, any),
             ("unproved_handshakes", self.unproved_handshakes.into(), 1, self.handshakes.into()),
             (
@@ -300,6 +316,7 @@ impl Limits {
             ("open_stores", self.open_stores.into(), 1, self.streams.into()),
             ("stores", self.stores, 1, any),
             ("stores_per_subject", self.stores_per_subject, 1, any),
+            ("replicas_per_store", self.replicas_per_store, 1, REPLICAS_PER_STORE_MAX),
             ("tombstones", self.tombstones, 1, any),
             ("tombstones_per_admin", self.tombstones_per_admin, 1, self.tombstones),
             ("blob_bytes", self.blob_bytes, 1, BLOB_BYTES_MAX),
@@ -314,10 +331,11 @@ impl Limits {
         })
     }
 
-    /// How many stores there may be.
+    /// How many stores there may be, and replicas in each.
     #[must_use]
     pub const fn store_quota(&self) -> StoreQuota {
-        StoreQuota { stores: self.stores, per_subject: self.stores_per_subject }
+        let replicas = self.replicas_per_store;
+        StoreQuota { stores: self.stores, per_subject: self.stores_per_subject, replicas }
     }
 
     /// How long a handshake may take, and a connection be without ever having opened a store.
@@ -329,7 +347,7 @@ impl Limits {
 
 impl Limit {
     /// All of them, in order.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Handshakes,
         Self::UnprovedHandshakes,
         Self::HandshakeRate,
@@ -345,6 +363,7 @@ impl Limit {
         Self::SubjectByteRate,
         Self::Stores,
         Self::StoresPerSubject,
+        Self::ReplicasPerStore,
         Self::Tombstones,
         Self::TombstonesPerAdmin,
         Self::BlobBytes,
@@ -375,6 +394,7 @@ impl Limit {
             Self::SubjectByteRate => "subject-byte-rate",
             Self::Stores => "stores",
             Self::StoresPerSubject => "stores-per-subject",
+            Self::ReplicasPerStore => "replicas-per-store",
             Self::Tombstones => "tombstones",
             Self::TombstonesPerAdmin => "tombstones-per-admin",
             Self::BlobBytes => "blob-bytes",

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use crate::limits::{GROUP_BYTES_GOAL, LOOSE_PAGES_MAX, PACK_LOOKS_MAX};
 use crate::metrics::Metrics;
 use crate::rooms::{Publishing, Rooms};
-use crate::store_log::{Appended, Appender, Author, StoreLog, StoreQuota};
+use crate::store_log::{Appended, Appender, Author, ReplicaCounts, StoreLog, StoreQuota};
 
 /// What is to be written.
 #[derive(Debug)]
@@ -62,6 +62,7 @@ impl LogWriter {
             rooms,
             metrics,
             quota,
+            counts: RefCell::default(),
             left: Vec::new(),
             to_pack: BTreeSet::new(),
             sweeps: true,
@@ -112,6 +113,7 @@ struct Writing {
     rooms: Arc<Rooms>,
     metrics: Arc<Metrics>,
     quota: StoreQuota,
+    counts: RefCell<ReplicaCounts>,
     /// What goes on in the next commit, so that others got their turn.
     left: Vec<Work>,
     /// Stores of which there may be something to pack.
@@ -186,7 +188,8 @@ impl Writing {
     fn write(&self, group: &[Work]) -> Result<Vec<Appended>, Unwritten> {
         let at_work = RefCell::new(None);
         let outcomes = self.log.write(|write| {
-            let mut appender = Appender::begin(write, SystemTime::now())?.within(self.quota);
+            let appender = Appender::begin(write, SystemTime::now())?;
+            let mut appender = appender.within(self.quota, &self.counts);
             let append = |work: &Work| {
                 let Append { store, author, changes, skips_lacking } = &work.append;
                 at_work.replace(Some(store.clone()));
@@ -201,6 +204,7 @@ impl Writing {
             Ok(appended)
         });
         outcomes.map_err(|error| {
+            self.counts.borrow_mut().clear();
             // What else fails is no fault of the store at which it was noticed.
             let is_damaged = matches!(error, StorageError::Corrupt { .. });
             Unwritten { error, store: at_work.take().filter(|_| is_damaged) }

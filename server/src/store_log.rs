@@ -50,7 +50,7 @@ use sds_sync::{Claims, LogPage, SeatTip, StorageError, StoreId};
 use crate::limits::{PAGE_CACHE_MAX, STEP_CHANGES_MAX};
 use crate::store_blobs::Reservations;
 
-pub use appending::{Appended, Appender, Author};
+pub use appending::{Appended, Appender, Author, ReplicaCounts};
 pub use deleting::StoreSummary;
 use page::Changes;
 use tables::{

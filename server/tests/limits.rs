@@ -465,6 +465,41 @@ async fn stores_past_the_bound_do_not_begin_and_those_that_are_there_go_on() {
     }
 }
 
+/// Goal: nobody fills a store with so many replicas that nobody can be told what it has. Method: as many as
+/// there may be, one more, and then one that is there, over a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_past_the_bound_are_refused_as_too_large_and_those_that_are_there_go_on() {
+    let folder = folder();
+    let start = async || {
+        let mut config = RelayConfig::new(secret(), folder.path());
+        config.limits.replicas_per_store = 3;
+        Relay::start(config).await.unwrap()
+    };
+    let relay = start().await;
+    let connection = client(&relay).await;
+    let mut stream = Stream::open(&connection, "s", "ann").await;
+    stream.send(&[change(1, 0)]).await;
+    stream.stored(1, 1).await;
+    stream.send(&[change(2, 0), change(3, 0), change(1, 1)]).await;
+    stream.stored(3, 1).await;
+    assert_eq!(relay.limit_hits(Limit::ReplicasPerStore), 0);
+    stream.send(&[change(1, 2), change(4, 0)]).await;
+    stream.stored(1, 3).await;
+    assert_eq!(stream.refused().await, RefusalCode::TooLarge);
+    assert_eq!(relay.limit_hits(Limit::ReplicasPerStore), 1);
+    relay.stop().await;
+    let relay = start().await;
+    let connection = client(&relay).await;
+    let mut stream = Stream::open(&connection, "s", "bob").await;
+    stream.send(&[change(3, 1), change(5, 0)]).await;
+    stream.stored(3, 2).await;
+    assert_eq!(stream.refused().await, RefusalCode::TooLarge);
+    let mut other = Stream::open(&connection, "t", "bob").await;
+    other.send(&[change(5, 0)]).await;
+    other.stored(5, 1).await;
+    relay.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_only_reads_begins_no_store() {
     let home = Home::with(|_| {}).await;

@@ -189,6 +189,7 @@ impl<C: LogCursor> ServingSession<C> {
             RefusalCode::Forked => "another change with this id is known",
             RefusalCode::Forbidden => "the store was deleted",
             RefusalCode::StorageFailed => "this side cannot read or write its file",
+            RefusalCode::TooLarge => "the store has too many replicas for one more",
             RefusalCode::Busy => "there is no room for another store",
             _ => "the change builds on others that were not sent",
         };
