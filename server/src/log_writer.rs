@@ -9,9 +9,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime};
 
-use sds_engine::Change;
 use sds_sync::database::Failure;
-use sds_sync::{StorageError, StoreId};
+use sds_sync::{Checked, CheckedChange, StorageError, StoreId};
 use tokio::sync::oneshot;
 
 use crate::limits::{GROUP_BYTES_GOAL, LOOSE_PAGES_MAX, PACK_LOOKS_MAX};
@@ -25,7 +24,7 @@ pub(crate) struct Append {
     pub(crate) store: StoreId,
     /// Who sends it.
     pub(crate) author: Arc<Author>,
-    pub(crate) changes: Vec<Change>,
+    pub(crate) changes: Vec<CheckedChange>,
     /// Whether changes that lack something are passed over instead of refused.
     pub(crate) skips_lacking: bool,
 }
@@ -280,7 +279,7 @@ impl Append {
 
 #[cfg(test)]
 mod tests {
-    use sds_engine::{Op, ReplicaId};
+    use sds_engine::{Change, Op, ReplicaId};
     use tempfile::TempDir;
 
     use super::*;
@@ -294,7 +293,7 @@ mod tests {
         let replica = ReplicaId::new(1).unwrap();
         let change = Change::new(replica, start, Vec::new(), &[Op::Skip { count: 1 }]).unwrap();
         let author = Arc::new(Author { subject: "ann".to_owned(), ..Author::default() });
-        let (store, changes) = (id(store), vec![change]);
+        let (store, changes) = (id(store), vec![change.into()]);
         writer.append(Append { store, author, changes, skips_lacking: false })
     }
 

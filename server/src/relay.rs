@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use sds_engine::{ChangeHeader, OpId, ReplicaId, Version};
-use sds_sync::LogCursor;
+use sds_sync::{CheckedChange, LogCursor};
 
 use crate::limits::{STEP_CHANGES_MAX, TAIL_BYTES_MAX, TAIL_CHANGES_MAX};
 
@@ -157,6 +157,8 @@ impl Cursor {
 }
 
 impl LogCursor for Cursor {
+    type Kept = CheckedChange;
+
     fn note_sent(&mut self, header: &ChangeHeader) {
         self.sent.advance(header.replica, header.end());
     }

@@ -6,13 +6,12 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use sds_engine::Change;
 use sds_sync::access::{Access, Scope};
 use sds_sync::limits::FRAME_BYTES_MAX;
 use sds_sync::transport::{FramePipe, FrameReceiver, FrameSender, Interest, Ready, StreamError};
 use sds_sync::{
-    ClientFrame, InFlight, Refusal, RefusalCode, RelayFrame, ServingSession, StoreId, Token,
-    memory_of,
+    Checked, CheckedChange, ClientFrame, InFlight, Refusal, RefusalCode, RelayFrame,
+    ServingSession, StoreId, Token,
 };
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -317,8 +316,11 @@ impl Service {
     }
 
     /// Hands changes to the writer when it is their turn.
-    fn append(&self, changes: Vec<Change>) -> impl Future<Output = Option<Outcome>> + Send + use<> {
-        let turn = self.member.turn(changes.iter().map(memory_of).sum());
+    fn append(
+        &self,
+        changes: Vec<CheckedChange>,
+    ) -> impl Future<Output = Option<Outcome>> + Send + use<> {
+        let turn = self.member.turn(changes.iter().map(Checked::memory).sum());
         let (store, author) = (self.store.clone(), Arc::clone(&self.author));
         let work = log_writer::Append { store, author, changes, skips_lacking: self.passes_over };
         let writer = self.node.writer.clone();

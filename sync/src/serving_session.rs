@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sds_engine::{Change, ChangeHeader, DecodeError, Patch, ReplicaId, Version};
 
+use crate::checked::Checked;
 use crate::limits::{
     APPEND_BYTES_GOAL, APPEND_CHANGES_MAX, PATCH_BYTES_GOAL, PATCH_BYTES_MAX, PATCH_CHANGES_MAX,
 };
@@ -22,6 +23,9 @@ use crate::presence::PeerId;
 
 /// Where a client stands in the log that it is served from.
 pub trait LogCursor {
+    /// What the log takes.
+    type Kept: Checked;
+
     /// Notes a change that the client has sent, so that it does not come back to it.
     fn note_sent(&mut self, header: &ChangeHeader);
 
@@ -32,6 +36,8 @@ pub trait LogCursor {
 
 /// By version: what the client has, or was given.
 impl LogCursor for Version {
+    type Kept = Change;
+
     fn note_sent(&mut self, header: &ChangeHeader) {
         self.advance(header.replica, header.end());
     }
@@ -84,7 +90,7 @@ impl Refusal {
 
 /// One open store, as the answering side sees one of its clients.
 #[derive(Debug)]
-pub struct ServingSession<C> {
+pub struct ServingSession<C: LogCursor> {
     /// The version of the protocol that the client speaks.
     protocol: u16,
     writable: bool,
@@ -94,7 +100,7 @@ pub struct ServingSession<C> {
     snapshot: VecDeque<Bytes>,
     snapshot_version: Version,
     outbox: Outbox,
-    to_append: Vec<Change>,
+    to_append: Vec<C::Kept>,
     to_append_bytes: usize,
     stored: Version,
     refusal: Option<Refusal>,
@@ -227,7 +233,7 @@ impl<C: LogCursor> ServingSession<C> {
     }
 
     /// Changes to append now; the outcome is awaited before there are more.
-    pub fn poll_append(&mut self) -> Option<Vec<Change>> {
+    pub fn poll_append(&mut self) -> Option<Vec<C::Kept>> {
         self.to_append_bytes = 0;
         let changes = std::mem::take(&mut self.to_append);
         if changes.is_empty() { None } else { Some(changes) }
@@ -298,17 +304,11 @@ impl<C: LogCursor> ServingSession<C> {
     fn take_changes(&mut self, changes: Vec<Change>) {
         for change in changes {
             self.cursor.note_sent(change.header());
-            self.to_append_bytes += memory_of(&change);
-            self.to_append.push(change);
+            let kept = C::Kept::from(change);
+            self.to_append_bytes += kept.memory();
+            self.to_append.push(kept);
         }
     }
-}
-
-/// About what a decoded change takes in memory, in bytes: much more than its encoding if it is
-/// small.
-#[must_use]
-pub fn memory_of(change: &Change) -> usize {
-    change.bytes().len() + size_of::<Change>() + size_of_val(change.ops())
 }
 
 /// The changes of a patch. One of many changes that is larger than any client makes is refused
@@ -335,9 +335,11 @@ fn decode_bounded(patch: &[u8]) -> Result<Vec<Change>, Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use sds_engine::limits::CHANGE_OPS_MAX;
     use sds_engine::{EntryId, Field, Life, Op, Replica, Value};
 
     use super::*;
+    use crate::checked::CheckedChange;
     use crate::limits::PROTOCOL_VERSION;
 
     fn session() -> ServingSession<Version> {
@@ -398,6 +400,38 @@ mod tests {
         }
     }
 
+    /// Where a client stands of whom nothing is remembered.
+    #[derive(Debug)]
+    struct Nowhere;
+
+    impl LogCursor for Nowhere {
+        type Kept = CheckedChange;
+
+        fn note_sent(&mut self, _: &ChangeHeader) {}
+
+        fn note_passed_over(&mut self, _: ReplicaId, _: u64) {}
+    }
+
+    /// Goal: ops that take dozens of times their bytes cost a log no more than the bytes. Method: as many
+    /// as a change may have, of two bytes each, for a log and for one that is to apply them.
+    #[test]
+    fn of_a_change_full_of_ops_a_log_keeps_no_more_than_its_bytes() {
+        let ops = vec![Op::Skip { count: 1 }; CHANGE_OPS_MAX];
+        let change = Change::new(ReplicaId::new(1).unwrap(), 0, vec![], &ops).unwrap();
+        let len = change.bytes().len();
+        assert!(change.memory() > 10 * len, "its ops are counted");
+        let patch: Bytes = Patch::new(vec![change]).encode().into();
+        let opened = Version::new();
+        let mut log = ServingSession::new(PROTOCOL_VERSION, &opened, None, true, Nowhere);
+        log.handle_frame(ClientFrame::Changes { patch: patch.clone() });
+        let kept = log.poll_append().unwrap();
+        assert_eq!(kept.len(), 1);
+        assert!(kept[0].memory() < len + 1_000);
+        let mut applying = session();
+        applying.handle_frame(ClientFrame::Changes { patch });
+        assert!(!applying.wants_frames(), "it is more than is taken at a time");
+    }
+
     #[test]
     fn an_append_is_bounded_by_count_and_by_what_it_takes_in_memory() {
         let mut session = session();
@@ -411,7 +445,7 @@ mod tests {
         let changes = session.poll_append().unwrap();
         assert!(changes.len() <= APPEND_CHANGES_MAX);
         assert!(session.wants_frames(), "the next append begins empty");
-        let memory: usize = changes.iter().map(memory_of).sum();
+        let memory: usize = changes.iter().map(Checked::memory).sum();
         let encoded: usize = changes.iter().map(|change| change.bytes().len()).sum();
         assert!(memory > encoded + changes.len() * size_of::<Op>());
     }

@@ -15,9 +15,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use redb::{ReadableTable, Table, WriteTransaction};
-use sds_engine::{Change, ChangeHeader, ReplicaId, Version};
+use sds_engine::{ChangeHeader, ReplicaId, Version};
 use sds_sync::database::Failure;
-use sds_sync::{Chain, RefusalCode, StoreId};
+use sds_sync::{Chain, Checked, RefusalCode, StoreId};
 
 use super::page::{self, PagesTable};
 use super::tables::{
@@ -178,7 +178,7 @@ impl<'a> Appender<'a> {
         &mut self,
         store: &StoreId,
         author: &Author,
-        changes: &[Change],
+        changes: &[impl Checked],
         skips_lacking: bool,
     ) -> Result<Appended, Failure> {
         let number = match number_for(self.write, store, &author.subject, self.quota)? {
@@ -264,7 +264,7 @@ impl<'a> Appender<'a> {
         number: u64,
         pending: &mut Pending,
         author: &Author,
-        change: &Change,
+        change: &impl Checked,
         compared: &mut usize,
     ) -> Result<Verdict, Failure> {
         let header = change.header();
@@ -351,7 +351,7 @@ impl<'a> Appender<'a> {
         &self,
         number: u64,
         pending: &mut Pending,
-        change: &Change,
+        change: &impl Checked,
         compared: &mut usize,
     ) -> Result<Presence, Failure> {
         let header = change.header();
@@ -446,7 +446,7 @@ impl Pending {
 }
 
 impl Presence {
-    fn of(known: Option<&Arc<[u8]>>, change: &Change) -> Self {
+    fn of(known: Option<&Arc<[u8]>>, change: &impl Checked) -> Self {
         if known.is_some_and(|known| known == change.bytes()) { Self::Same } else { Self::Another }
     }
 }
