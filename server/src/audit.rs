@@ -4,8 +4,8 @@
 //! that come together are synced together. The file is opened for each batch: it may be renamed meanwhile,
 //! and is then begun anew. Tokens and contents never get here.
 
-use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -104,13 +104,17 @@ impl Audit {
         written.await.unwrap_or(Err(AuditFailed))
     }
 
-    /// Writes that somebody was turned away, without waiting. In a minute only so many are written; how
+    /// Writes that somebody was turned away, and who it was as far as that is known, without waiting. In a minute only so many are written; how
     /// many were passed over is told by the first of the next.
-    pub(crate) fn note_refused(&self, from: IpAddr, why: &'static str) {
+    pub(crate) fn note_refused(&self, from: IpAddr, by: Option<&str>, why: &'static str) {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(passed_over) = failures.take(Instant::now()) else { return };
         drop(failures);
-        let mut deed = Deed::new("refused").with("from", from.to_string()).with("why", why);
+        let mut deed = Deed::new("refused");
+        if let Some(by) = by {
+            deed = deed.with("by", by);
+        }
+        deed = deed.with("from", from.to_string()).with("why", why);
         if passed_over > 0 {
             deed = deed.with("passed_over", passed_over);
         }
@@ -171,12 +175,40 @@ fn run(path: &Path, queue: &Receiver<Job>) {
 
 fn append(path: &Path, lines: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
-    options.append(true).create(true);
+    options.read(true).append(true).create(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(path)?;
-    file.write_all(lines)?;
+    let whole = end_of_lines(&mut file)?;
+    if whole < file.metadata()?.len() {
+        // The rest of a line that could not be written, and that nobody was told of, would swallow the next.
+        cut(&file, whole)?;
+    }
+    let written = file.write_all(lines).and_then(|()| file.sync_data());
+    if written.is_err() {
+        cut(&file, whole)?;
+    }
+    written
+}
+
+fn cut(file: &File, len: u64) -> io::Result<()> {
+    file.set_len(len)?;
     file.sync_data()
+}
+
+/// Where the last whole line ends. Looks no further than that.
+fn end_of_lines(file: &mut File) -> io::Result<u64> {
+    let mut end = file.metadata()?.len();
+    let mut bytes = [0; 1];
+    while end > 0 {
+        file.seek(SeekFrom::Start(end - 1))?;
+        file.read_exact(&mut bytes)?;
+        if bytes == *b"\n" {
+            break;
+        }
+        end -= 1;
+    }
+    Ok(end)
 }
 
 #[cfg(test)]
@@ -221,12 +253,32 @@ mod tests {
         assert_eq!(lines(&folder).len(), 1);
     }
 
+    /// Goal: a line that was not written whole harms no other. Method: half of one, as a full disk or a
+    /// crash leaves it, before the file is opened and while it is.
+    #[tokio::test]
+    async fn half_a_line_swallows_no_other() {
+        let folder = TempDir::new().unwrap();
+        let tear = || {
+            let mut file =
+                OpenOptions::new().create(true).append(true).open(folder.path().join(FILE));
+            file.as_mut().unwrap().write_all(b"{\"action\":\"mi").unwrap();
+        };
+        tear();
+        let audit = Audit::open(folder.path()).unwrap();
+        audit.record(Deed::new("one")).await.unwrap();
+        tear();
+        audit.record(Deed::new("two")).await.unwrap();
+        let actions: Vec<Value> =
+            lines(&folder).iter().map(|line| line["action"].clone()).collect();
+        assert_eq!(actions, ["one", "two"]);
+    }
+
     #[tokio::test]
     async fn whoever_tries_often_fills_no_disk() {
         let folder = TempDir::new().unwrap();
         let audit = Audit::open(folder.path()).unwrap();
         for _ in 0..AUDIT_FAILURES_PER_MINUTE_MAX + 10 {
-            audit.note_refused(Ipv4Addr::LOCALHOST.into(), "invalid token");
+            audit.note_refused(Ipv4Addr::LOCALHOST.into(), None, "invalid token");
         }
         audit.close();
         assert_eq!(lines(&folder).len(), AUDIT_FAILURES_PER_MINUTE_MAX as usize);

@@ -51,7 +51,7 @@ use crate::limits::{PAGE_CACHE_MAX, STEP_CHANGES_MAX};
 use crate::store_blobs::Reservations;
 
 pub use appending::{Appended, Appender, Author, ReplicaCounts};
-pub use deleting::StoreSummary;
+pub use deleting::{StoreSummary, Wanted};
 use page::Changes;
 use tables::{
     META, OWNERS, PAGES, STARTS, STATES, VERSIONS, check_format, initialize, number_for, number_of,
