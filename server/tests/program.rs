@@ -43,6 +43,8 @@ fn bad_usage_and_a_weak_secret_are_2() {
     {
         assert_eq!(output(&[token.as_slice(), &bad].concat()).status.code(), Some(2), "{bad:?}");
     }
+    let nobody = ["token", "--store", "s", "--sub", ""];
+    assert_eq!(output(&nobody).status.code(), Some(2));
     let weak = program().env("SDS_JWT_SECRET", "short").args(token).output().unwrap();
     assert_eq!(weak.status.code(), Some(2));
     assert!(weak.stdout.is_empty());

@@ -103,6 +103,19 @@ pub enum StartError {
     Ending,
 }
 
+impl StartError {
+    /// Whether what the relay keeps is not as it was written.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Storage(error) => matches!(error, StorageError::Corrupt { .. }),
+            Self::Revocations(error) => error.kind() == io::ErrorKind::InvalidData,
+            Self::Certificate(error) => !matches!(error, CertificateError::Io { .. }),
+            _ => false,
+        }
+    }
+}
+
 /// What the relay's folder holds.
 pub(super) struct Opened {
     pub(super) log: StoreLog,
