@@ -235,6 +235,7 @@ impl Writing {
     fn sweep(&mut self) {
         if self.sweeps {
             self.sweeps = self.log.sweep_deleted().unwrap_or_else(|error| {
+                self.metrics.storage_failures.inc();
                 tracing::error!(code = error.code(), %error, "cannot remove deleted stores");
                 false
             });
@@ -252,7 +253,10 @@ impl Writing {
                     return;
                 }
                 // What is there can be read as it could before.
-                Err(error) => tracing::error!(code = error.code(), %error, %store, "cannot pack"),
+                Err(error) => {
+                    self.metrics.storage_failures.inc();
+                    tracing::error!(code = error.code(), %error, %store, "cannot pack");
+                }
             }
         }
     }

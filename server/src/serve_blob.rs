@@ -99,7 +99,12 @@ impl BlobDoor for ClientBlobs<'_> {
             BlobPassed::Sent(bytes) => {
                 metrics.blob_sent_bytes.inc_by(bytes);
             }
-            BlobPassed::Refused(code) => metrics.refused(code),
+            BlobPassed::Refused(code) => {
+                if code == RefusalCode::StorageFailed {
+                    metrics.storage_failures.inc();
+                }
+                metrics.refused(code);
+            }
         }
     }
 }

@@ -328,6 +328,55 @@ async fn presence_past_its_size_or_rate_is_passed_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn signals_past_the_rate_are_passed_over_and_those_before_are_not() {
+    let home = Home::with(|limits| limits.signals_per_second = 5).await;
+    let connection = home.connect().await;
+    let open = |subject| {
+        let (store, version) = ("s".to_owned(), Version::new().encode().into());
+        let token = token("s", subject, Scope::Write);
+        ClientFrame::OpenSeated { protocol: 4, store, token, version, seats: Vec::new() }
+    };
+    let mut ann = Stream::begin(&connection, open("ann")).await;
+    let mut bob = Stream::begin(&connection, open("bob")).await;
+    for stream in [&mut ann, &mut bob] {
+        assert!(matches!(stream.next().await, RelayFrame::OpenedSeated { .. }));
+        assert!(matches!(stream.next().await, RelayFrame::Access { .. }));
+    }
+    let mut say = async |number: u8| {
+        let frame = ClientFrame::Signal { to: 0, message: vec![number].into() };
+        ann.sender.send(&frame).await.unwrap();
+    };
+    let mut heard = async || loop {
+        if let RelayFrame::Signal { message, .. } = bob.next().await {
+            return message[0];
+        }
+    };
+    for number in 0..5 {
+        say(number).await;
+        assert_eq!(heard().await, number);
+    }
+    assert_eq!(home.hits(Limit::SignalRate), 0, "the bound itself is free");
+    let mut number = 5;
+    while home.hits(Limit::SignalRate) == 0 {
+        say(number).await;
+        number += 1;
+        assert!(number < 200, "it is never met");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // When there is leave again, what was passed over does not come any more.
+    let first_lost = home.hits(Limit::SignalRate);
+    assert!(first_lost >= 1);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    say(255).await;
+    let mut count = 0;
+    while heard().await != 255 {
+        count += 1;
+    }
+    assert!(count < number - 5, "all were passed on");
+    home.relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn frames_past_their_size_are_refused_and_counted() {
     let home = Home::with(|_| {}).await;
     let connection = home.connect().await;
