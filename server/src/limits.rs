@@ -86,6 +86,10 @@ pub const COMPARE_BYTES_MAX: usize = 4 << 20;
 /// How many packed pages are kept in memory as they are unpacked.
 pub const PAGE_CACHE_MAX: usize = 16;
 
+/// How many uploads write at a time, and how many look at what they have to go on with. What the log waits
+/// for is one commit of each.
+pub const BLOB_WRITERS_MAX: usize = 2;
+
 /// The most replicas that a store can have: what it has of each is in the first frame of every session.
 pub const REPLICAS_PER_STORE_MAX: u64 = 900_000;
 
@@ -216,6 +220,8 @@ pub enum Limit {
     BlobBytes,
     /// [`Limits::blob_bytes_per_store`].
     BlobBytesPerStore,
+    /// The most blobs of a store that may be on their way, which the protocol sets.
+    BlobUploads,
     /// [`Limits::presence_bytes`].
     PresenceBytes,
     /// [`Limits::presence_per_second`].
@@ -347,7 +353,7 @@ impl Limits {
 
 impl Limit {
     /// All of them, in order.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Handshakes,
         Self::UnprovedHandshakes,
         Self::HandshakeRate,
@@ -368,6 +374,7 @@ impl Limit {
         Self::TombstonesPerAdmin,
         Self::BlobBytes,
         Self::BlobBytesPerStore,
+        Self::BlobUploads,
         Self::PresenceBytes,
         Self::PresenceRate,
         Self::SignalRate,
@@ -399,6 +406,7 @@ impl Limit {
             Self::TombstonesPerAdmin => "tombstones-per-admin",
             Self::BlobBytes => "blob-bytes",
             Self::BlobBytesPerStore => "blob-bytes-per-store",
+            Self::BlobUploads => "blob-uploads",
             Self::PresenceBytes => "presence-bytes",
             Self::PresenceRate => "presence-rate",
             Self::SignalRate => "signal-rate",

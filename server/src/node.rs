@@ -31,6 +31,7 @@ use crate::limits::Limit;
 use crate::log_writer::LogWriter;
 use crate::metrics::Metrics;
 use crate::rooms::Rooms;
+use crate::serve_blob::BlobTurns;
 use crate::store_log::StoreLog;
 use start::{Opened, open};
 
@@ -97,6 +98,7 @@ impl Relay {
             sessions: Arc::default(),
             revocations,
             disk: DiskProbe::default(),
+            blob_turns: BlobTurns::default(),
             folder,
         });
         let state = AdminState::new(Arc::clone(&node), Arc::clone(&audit), keys, issuer);

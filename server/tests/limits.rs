@@ -13,7 +13,7 @@ use std::time::Duration;
 use sds_engine::{ReplicaId, Version};
 use sds_server::limits::{Limit, Limits};
 use sds_server::{Relay, RelayConfig, Scope};
-use sds_sync::limits::{FIRST_FRAME_BYTES_MAX, FRAME_BYTES_MAX};
+use sds_sync::limits::{BLOB_PARTS_MAX, FIRST_FRAME_BYTES_MAX, FRAME_BYTES_MAX};
 use sds_sync::transport::{Connection, connect};
 use sds_sync::{ClientFrame, RefusalCode, RelayFrame, Token, Trust, encode_datagram};
 use support::common::{PATIENCE, folder, id, secret, token};
@@ -471,6 +471,37 @@ async fn uploads_at_the_same_time_share_the_room_of_their_store() {
     assert_eq!(again.next().await, RelayFrame::BlobStored);
     other.sender.send(&chunk(&[2; 100])).await.unwrap();
     assert_eq!(other.next().await, RelayFrame::BlobStored);
+    home.relay.stop().await;
+}
+
+/// Goal: uploads of either kind are counted, whoever sends them, and one that ends makes room.
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_of_a_store_past_the_bound_are_refused_as_busy() {
+    let home = Home::with(|_| {}).await;
+    let connection = home.connect().await;
+    let _stores =
+        (Stream::open(&connection, "s", "ann").await, Stream::open(&connection, "t", "ann").await);
+    let (store, size) = (|| "s".to_owned(), 1);
+    let put = |number: u8| ClientFrame::PutBlob { store: store(), hash: hash_of(&[number]), size };
+    let mut waiting = Vec::new();
+    for number in 0..BLOB_PARTS_MAX as u8 {
+        let mut upload = Stream::begin(&connection, put(number)).await;
+        assert_eq!(upload.next().await, RelayFrame::BlobWanted);
+        waiting.push(upload);
+    }
+    assert_eq!(home.hits(Limit::BlobUploads), 0);
+    let offer = ClientFrame::OfferBlob { store: store(), hash: hash_of(&[99]), size };
+    for late in [put(99), offer] {
+        let mut late = Stream::begin(&connection, late).await;
+        assert_eq!(late.refused().await, RefusalCode::Busy);
+    }
+    assert_eq!(home.hits(Limit::BlobUploads), 2);
+    self::put(&connection, "t", b"of another store").await.unwrap();
+    let mut first = waiting.remove(0);
+    first.sender.send(&ClientFrame::BlobChunk { bytes: vec![0].into() }).await.unwrap();
+    assert_eq!(first.next().await, RelayFrame::BlobStored);
+    let mut next = Stream::begin(&connection, put(99)).await;
+    assert_eq!(next.next().await, RelayFrame::BlobWanted);
     home.relay.stop().await;
 }
 

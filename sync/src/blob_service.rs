@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sds_engine::BlobHash;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use crate::blob_storage::{BlobError, BlobStorage, BlobWriter};
@@ -48,8 +49,23 @@ pub trait BlobDoor: Sync {
     /// Why there is none.
     fn admit(&self, offer: Offer) -> impl Future<Output = Result<Self::Room, Refusal>> + Send;
 
+    /// Waits for leave to do what waits for the disk, which is held until it is done. One who serves few
+    /// needs none.
+    fn turn(&self, _work: BlobWork) -> impl Future<Output = Option<OwnedSemaphorePermit>> + Send {
+        async { None }
+    }
+
     /// Hears of what has passed, for whoever counts it.
     fn note(&self, _passed: BlobPassed) {}
+}
+
+/// What an upload does that waits for the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlobWork {
+    /// It looks at what is there to go on with, which may be long.
+    Resume,
+    /// It writes a piece.
+    Write,
 }
 
 /// What has passed a [`BlobDoor`].
@@ -123,7 +139,8 @@ async fn put(
     if blocking(move || looked.find(&hash)).await?.map_err(|_| STORAGE_FAILED)?.is_none() {
         let room = door.admit(offer).await?;
         let writer = if can_resume {
-            blocking(move || BlobWriter::resume(blobs, hash, size)).await?
+            let turn = door.turn(BlobWork::Resume).await;
+            blocking_in(turn, move || BlobWriter::resume(blobs, hash, size)).await?
         } else {
             Ok(BlobWriter::begin(blobs))
         };
@@ -152,14 +169,16 @@ async fn take<D: BlobDoor>(
             Ok(bytes) => bytes,
             Err(refusal) => {
                 // What has come is written, which waits for the disk.
-                blocking(move || drop(writer)).await?;
+                let turn = door.turn(BlobWork::Write).await;
+                blocking_in(turn, move || drop(writer)).await?;
                 return Err(refusal);
             }
         };
         door.check(true)?;
         door.note(BlobPassed::Received(bytes.len() as u64));
-        writer =
-            blocking(move || writer.write(&bytes).map(|()| writer)).await?.map_err(refusal_for)?;
+        let turn = door.turn(BlobWork::Write).await;
+        let written = blocking_in(turn, move || writer.write(&bytes).map(|()| writer)).await?;
+        writer = written.map_err(refusal_for)?;
     }
     let finish = move || {
         let finished = writer.finish_as(&hash);
@@ -167,7 +186,8 @@ async fn take<D: BlobDoor>(
         drop(room);
         finished
     };
-    blocking(finish).await?.map_err(refusal_for)?;
+    let turn = door.turn(BlobWork::Write).await;
+    blocking_in(turn, finish).await?.map_err(refusal_for)?;
     Ok(())
 }
 
@@ -241,4 +261,17 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Option<Refusal>> {
     tokio::task::spawn_blocking(work).await.map_err(|_| Some(STORAGE_FAILED))
+}
+
+/// The same, when it has its turn, which ends with it, also if nobody waits for it any more.
+async fn blocking_in<T: Send + 'static>(
+    turn: Option<OwnedSemaphorePermit>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Option<Refusal>> {
+    blocking(move || {
+        let done = work();
+        drop(turn);
+        done
+    })
+    .await
 }

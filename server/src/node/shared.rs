@@ -19,6 +19,7 @@ use crate::metrics::Metrics;
 use crate::pace::Subjects;
 use crate::revocations::Revocations;
 use crate::rooms::Rooms;
+use crate::serve_blob::BlobTurns;
 use crate::sessions::Sessions;
 use crate::store_log::StoreLog;
 
@@ -40,6 +41,7 @@ pub(crate) struct Node {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) revocations: Revocations,
     pub(super) disk: DiskProbe,
+    pub(crate) blob_turns: BlobTurns,
     /// Where everything is kept.
     pub(crate) folder: PathBuf,
 }

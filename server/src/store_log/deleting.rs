@@ -182,7 +182,7 @@ impl StoreLog {
     /// # Errors
     /// If the file cannot be written.
     pub fn delete(&self, store: &StoreId, now: SystemTime) -> Result<bool, StorageError> {
-        self.database.write(|write| {
+        self.write(|write| {
             let mut stores = write.open_table(STORES)?;
             let removed = stores.remove(store.as_str())?.map(|number| number.value());
             let Some(number) = removed else { return Ok(false) };
@@ -199,7 +199,7 @@ impl StoreLog {
     /// # Errors
     /// If the file cannot be written.
     pub fn undelete(&self, store: &StoreId) -> Result<bool, StorageError> {
-        self.database.write(|write| {
+        self.write(|write| {
             let mut deleted = write.open_table(DELETED)?;
             let is_known = deleted.remove(store.as_str())?.is_some();
             Ok(is_known)
@@ -217,12 +217,12 @@ impl StoreLog {
         }
         let mut sweeping = self.sweeping.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(content) = *sweeping {
-            if self.database.write(|write| blob_rows::sweep(write, content))? {
+            if self.write(|write| blob_rows::sweep(write, content))? {
                 *sweeping = None;
             }
             return Ok(true);
         }
-        *sweeping = self.database.write(sweep_rows)?;
+        *sweeping = self.write(sweep_rows)?;
         Ok(true)
     }
 }
