@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use sds_sync::limits::{
     APPEND_BYTES_GOAL, BLOB_BYTES_MAX, FIRST_FRAME_BYTES_MAX, FRAME_BYTES_MAX,
-    FRAME_OVERHEAD_BYTES_MAX, PATCH_BYTES_GOAL, PRESENCE_BYTES_MAX, PRESENCE_PER_SECOND_MAX,
-    SIGNALS_PER_SECOND_MAX, STREAMS_MAX, TOKEN_BYTES_MAX,
+    FRAME_OVERHEAD_BYTES_MAX, PATCH_BYTES_GOAL, PATCH_BYTES_MAX, PRESENCE_BYTES_MAX,
+    PRESENCE_PER_SECOND_MAX, SIGNALS_PER_SECOND_MAX, STREAMS_MAX, TOKEN_BYTES_MAX,
 };
 use serde::{Deserialize, Serialize};
 
@@ -86,6 +86,31 @@ pub const COMPARE_BYTES_MAX: usize = 4 << 20;
 /// How many packed pages are kept in memory as they are unpacked.
 pub const PAGE_CACHE_MAX: usize = 16;
 
+/// How many bytes of large frames a connection may have begun at a time: an ordinary one on each stream.
+pub const BEGUN_BYTES_PER_CONNECTION_MAX: u32 = 80 << 20;
+
+/// The same for all connections of a subject together.
+pub const BEGUN_BYTES_PER_SUBJECT_MAX: u32 = 256 << 20;
+
+/// How many bytes of frames that have come may wait for the disk, of one connection.
+pub const ARRIVED_BYTES_PER_CONNECTION_MAX: u32 = 24 << 20;
+
+/// The same for all connections of a subject together.
+pub const ARRIVED_BYTES_PER_SUBJECT_MAX: u32 = 96 << 20;
+
+/// The greatest frame of a client without a token that needs no room of its connection's, in bytes.
+pub const STRANGER_FREE_FRAME_BYTES: usize = 8 << 10;
+
+/// How many bytes of greater ones it may have begun.
+pub const STRANGER_BEGUN_BYTES_MAX: u32 = 128 << 10;
+
+/// How many uploads gather pieces of themselves before they write them.
+pub const BLOB_GATHERING_MAX: usize = 32;
+
+/// The most bytes of recent changes that all rooms together keep in memory. Those that heard of nothing for
+/// the longest time forget theirs first.
+pub const TAILS_BYTES_MAX: usize = 256 << 20;
+
 /// How many uploads write at a time, and how many look at what they have to go on with. What the log waits
 /// for is one commit of each.
 pub const BLOB_WRITERS_MAX: usize = 2;
@@ -104,6 +129,13 @@ const _: () = assert!(
     REPLICAS_PER_STORE_MAX as usize * REPLICA_BYTES_MAX + FRAME_OVERHEAD_BYTES_MAX
         <= FRAME_BYTES_MAX
 );
+const _: () =
+    assert!(STREAMS_MAX as usize * PATCH_BYTES_MAX <= BEGUN_BYTES_PER_CONNECTION_MAX as usize);
+const _: () = assert!(FRAME_BYTES_MAX <= BEGUN_BYTES_PER_CONNECTION_MAX as usize);
+const _: () = assert!(BEGUN_BYTES_PER_CONNECTION_MAX <= BEGUN_BYTES_PER_SUBJECT_MAX);
+const _: () = assert!(ARRIVED_BYTES_PER_CONNECTION_MAX <= ARRIVED_BYTES_PER_SUBJECT_MAX);
+const _: () = assert!(FIRST_FRAME_BYTES_MAX <= STRANGER_BEGUN_BYTES_MAX as usize);
+const _: () = assert!(TAIL_BYTES_MAX <= TAILS_BYTES_MAX);
 const _: () = assert!(TOKEN_BYTES_MAX < ADMIN_HEAD_BYTES_MAX);
 const _: () = assert!(ADMIN_PAGE <= ADMIN_PAGE_MAX);
 const _: () = assert!(REVOCATIONS_PER_MAKER_MAX < REVOCATIONS_MAX);
@@ -228,6 +260,8 @@ pub enum Limit {
     PresenceRate,
     /// [`Limits::signals_per_second`].
     SignalRate,
+    /// [`BEGUN_BYTES_PER_CONNECTION_MAX`] and what goes with it: large frames on their way.
+    BegunBytes,
     /// The greatest frame, which the protocol sets.
     FrameBytes,
     /// What the admin listener takes: connections, bytes, time.
@@ -353,7 +387,7 @@ impl Limits {
 
 impl Limit {
     /// All of them, in order.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Handshakes,
         Self::UnprovedHandshakes,
         Self::HandshakeRate,
@@ -378,6 +412,7 @@ impl Limit {
         Self::PresenceBytes,
         Self::PresenceRate,
         Self::SignalRate,
+        Self::BegunBytes,
         Self::FrameBytes,
         Self::Admin,
     ];
@@ -410,6 +445,7 @@ impl Limit {
             Self::PresenceBytes => "presence-bytes",
             Self::PresenceRate => "presence-rate",
             Self::SignalRate => "signal-rate",
+            Self::BegunBytes => "begun-bytes",
             Self::FrameBytes => "frame-bytes",
             Self::Admin => "admin",
         }

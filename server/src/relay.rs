@@ -70,6 +70,18 @@ impl Room {
         }
     }
 
+    /// How many bytes of changes are kept in memory.
+    #[must_use]
+    pub const fn tail_bytes(&self) -> usize {
+        self.tail_bytes
+    }
+
+    /// Keeps nothing in memory; who lacks something finds it on disk.
+    pub fn forget_tail(&mut self) {
+        self.tail = VecDeque::new();
+        self.tail_bytes = 0;
+    }
+
     /// Where the changes are that come next for `cursor`.
     #[must_use]
     pub fn next_for(&self, cursor: &Cursor) -> Next {

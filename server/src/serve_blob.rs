@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use sds_sync::{
-    BlobDoor, BlobPassed, BlobStorage, BlobWork, Offer, Refusal, RefusalCode, STORAGE_FAILED,
-    StorageError, StoreId,
+    BlobDoor, BlobPassed, BlobStorage, BlobWork, GatherRoom, Offer, Refusal, RefusalCode,
+    STORAGE_FAILED, StorageError, StoreId,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 
 use crate::connection::Peer;
-use crate::limits::{BLOB_WRITERS_MAX, Limit};
+use crate::limits::{BLOB_GATHERING_MAX, BLOB_WRITERS_MAX, Limit};
 use crate::node::DELETED;
 use crate::store_blobs::{NoRoom, Reservation, StoreBlobs};
 use crate::store_log::NoStore;
@@ -36,12 +36,14 @@ const TOO_MANY_UPLOADS: Refusal = Refusal::new(
 pub(crate) struct BlobTurns {
     writes: Arc<Semaphore>,
     resumes: Arc<Semaphore>,
+    gathering: Arc<Semaphore>,
 }
 
 impl Default for BlobTurns {
     fn default() -> Self {
         let places = || Arc::new(Semaphore::new(BLOB_WRITERS_MAX));
-        Self { writes: places(), resumes: places() }
+        let gathering = Arc::new(Semaphore::new(BLOB_GATHERING_MAX));
+        Self { writes: places(), resumes: places(), gathering }
     }
 }
 
@@ -123,6 +125,11 @@ impl BlobDoor for ClientBlobs<'_> {
         };
         // Nobody closes it.
         Arc::clone(turns).acquire_owned().await.ok()
+    }
+
+    fn gather(&self) -> Option<GatherRoom> {
+        let gathering = Arc::clone(&self.peer.node.blob_turns.gathering);
+        gathering.try_acquire_owned().ok().map(GatherRoom::from)
     }
 
     fn note(&self, passed: BlobPassed) {

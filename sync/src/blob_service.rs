@@ -19,6 +19,8 @@ pub const STORAGE_FAILED: Refusal =
     Refusal::new(RefusalCode::StorageFailed, "this side cannot read or write its file");
 const TOO_SLOW: Refusal =
     Refusal::new(RefusalCode::Busy, "the bytes of the blob came too slowly; try again later");
+const NO_ROOM: Refusal =
+    Refusal::new(RefusalCode::Busy, "too much is on its way at a time; try again later");
 const BROKEN_OFF: Refusal =
     Refusal::new(RefusalCode::Unexpected, "the stream ended before the last byte of the blob");
 
@@ -55,8 +57,25 @@ pub trait BlobDoor: Sync {
         async { None }
     }
 
+    /// Room to gather some pieces of an upload and write them together. Without it each is written by itself.
+    fn gather(&self) -> Option<GatherRoom> {
+        Some(GatherRoom::default())
+    }
+
     /// Hears of what has passed, for whoever counts it.
     fn note(&self, _passed: BlobPassed) {}
+}
+
+/// Room for pieces of an upload that wait to be written, until it is dropped.
+#[derive(Debug, Default)]
+pub struct GatherRoom {
+    _of: Option<OwnedSemaphorePermit>,
+}
+
+impl From<OwnedSemaphorePermit> for GatherRoom {
+    fn from(of: OwnedSemaphorePermit) -> Self {
+        Self { _of: Some(of) }
+    }
 }
 
 /// What an upload does that waits for the disk.
@@ -164,6 +183,8 @@ async fn take<D: BlobDoor>(
     receiver: &mut FrameReceiver,
 ) -> Result<(), Option<Refusal>> {
     let Offer { hash, size, .. } = offer;
+    let gather = door.gather();
+    let gathers = gather.is_some();
     while writer.len() < size {
         let bytes = match next_chunk(receiver, size - writer.len()).await {
             Ok(bytes) => bytes,
@@ -177,13 +198,19 @@ async fn take<D: BlobDoor>(
         door.check(true)?;
         door.note(BlobPassed::Received(bytes.len() as u64));
         let turn = door.turn(BlobWork::Write).await;
-        let written = blocking_in(turn, move || writer.write(&bytes).map(|()| writer)).await?;
-        writer = written.map_err(refusal_for)?;
+        let write = move || {
+            writer.write(&bytes)?;
+            if !gathers {
+                writer.flush()?;
+            }
+            Ok(writer)
+        };
+        writer = blocking_in(turn, write).await?.map_err(refusal_for)?;
     }
     let finish = move || {
         let finished = writer.finish_as(&hash);
         // Not before, though nobody may be waiting for the end any more.
-        drop(room);
+        drop((room, gather));
         finished
     };
     let turn = door.turn(BlobWork::Write).await;
@@ -248,6 +275,8 @@ async fn next_chunk(receiver: &mut FrameReceiver, left: u64) -> Result<Bytes, Op
         Ok(Some(ClientFrame::BlobChunk { bytes })) if bytes.len() as u64 == due => Ok(bytes),
         Ok(Some(_)) | Err(StreamError::Frame(_)) => Err(Some(malformed)),
         Ok(None) => Err(Some(BROKEN_OFF)),
+        Err(StreamError::TooSlow) => Err(Some(TOO_SLOW)),
+        Err(StreamError::NoRoom) => Err(Some(NO_ROOM)),
         Err(_) => Err(None),
     }
 }

@@ -57,7 +57,7 @@ mod write_queue;
 
 pub use backoff::Backoff;
 pub use blob_service::{
-    BlobDoor, BlobPassed, BlobWork, Offer, STORAGE_FAILED, serve_get, serve_put,
+    BlobDoor, BlobPassed, BlobWork, GatherRoom, Offer, STORAGE_FAILED, serve_get, serve_put,
 };
 pub use blob_storage::{BlobError, BlobReader, BlobStorage, BlobWriter, Claims};
 pub use certificate::{CertificateError, CertificateSource};

@@ -56,6 +56,9 @@ impl LogCursor for Version {
 /// token allows, whose replica is whose, and when to come back.
 const TERMS_SINCE: u16 = 4;
 
+/// How many frames that come before anything else may wait for a client that does not read.
+const CONTROL_FRAMES_MAX: usize = 4 * APPEND_CHANGES_MAX;
+
 /// Why a stream ends before its client wants it to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -71,6 +74,8 @@ impl Refusal {
         Self::new(RefusalCode::Forbidden, "the newer token is of another subject");
     /// The session has outlived its token.
     pub const EXPIRED: Self = Self::new(RefusalCode::Unauthorized, "the token has expired");
+    /// Changes from somebody who may only read.
+    pub const READ_ONLY: Self = Self::new(RefusalCode::ReadOnly, "the token is read-only");
     /// What came is no frame.
     pub const MALFORMED_FRAME: Self =
         Self::new(RefusalCode::Malformed, "a frame is not well formed, or too large");
@@ -162,6 +167,10 @@ impl<C: LogCursor> ServingSession<C> {
             let message = "the replica id belongs to another subject";
             return self.refuse(Refusal::new(RefusalCode::Forbidden, message));
         }
+        if self.control.len() >= CONTROL_FRAMES_MAX {
+            let message = "what is told of other subjects' replicas is not read";
+            return self.refuse(Refusal::new(RefusalCode::Busy, message));
+        }
         self.tell_terms(RelayFrame::NotYours { replica: replica.as_u64(), next });
     }
 
@@ -176,7 +185,7 @@ impl<C: LogCursor> ServingSession<C> {
                 Err(refusal) => self.refuse(refusal),
             },
             ClientFrame::Changes { .. } => {
-                self.refuse(Refusal::new(RefusalCode::ReadOnly, "the token is read-only"));
+                self.refuse(Refusal::READ_ONLY);
             }
             ClientFrame::Bye => self.is_over = true,
             _ => {
