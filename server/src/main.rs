@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use sds_server::backup::BackupError;
@@ -114,6 +115,7 @@ fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
             outcome = asked_to_stop => outcome?,
             () = relay.asked_to_stop() => {}
             outcome = refresh_when_asked(&relay) => outcome?,
+            never = keep_telling() => match never {},
         }
         let asked_again = stop_requests()?;
         tracing::info!("stopping");
@@ -151,6 +153,23 @@ async fn refresh_when_asked(relay: &Relay) -> io::Result<()> {
         }
     }
     // Where nobody can ask, the relay looks by itself every few seconds.
+    std::future::pending().await
+}
+
+/// Tells the service manager that the program is alive, as often as it wants to hear of it.
+async fn keep_telling() -> std::convert::Infallible {
+    #[cfg(unix)]
+    if let Some(patience) = sd_notify::watchdog_enabled() {
+        // An interval of nothing there is not; whoever asks for that hears of it all the time.
+        let pause = (patience / 2).max(Duration::from_millis(1));
+        let mut clock = tokio::time::interval(pause);
+        loop {
+            clock.tick().await;
+            if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]) {
+                tracing::warn!(%error, "cannot tell the service manager");
+            }
+        }
+    }
     std::future::pending().await
 }
 

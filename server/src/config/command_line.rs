@@ -216,6 +216,30 @@ mod tests {
         CommandLine::command().debug_assert();
     }
 
+    /// Goal: what is shipped runs a relay that others can reach. Method: the variables that the unit and the
+    /// container set, and the example that the unit's head says to install.
+    #[test]
+    fn what_is_shipped_sets_what_there_is_and_listens_for_others() {
+        let unit = include_str!("../../deploy/sds-relay.service");
+        let container = include_str!("../../deploy/Containerfile");
+        let of_unit = unit.lines().filter_map(|line| line.strip_prefix("Environment="));
+        let of_container = container.lines().filter_map(|line| line.strip_prefix("ENV "));
+        let of_container = of_container.flat_map(|line| line.split(' '));
+        let serve = ServeArgs::augment_args(clap::Command::new("relay"));
+        let known: Vec<_> = serve.get_arguments().filter_map(clap::Arg::get_env).collect();
+        for set in [of_unit.collect::<Vec<_>>(), of_container.collect()] {
+            for setting in &set {
+                let (name, _) = setting.split_once('=').unwrap();
+                assert!(known.contains(&name.as_ref()), "{name}");
+            }
+            assert!(set.contains(&"SDS_HOST=0.0.0.0"), "{set:?}");
+        }
+        let example: super::super::Settings =
+            toml::from_str(include_str!("../../deploy/relay.toml")).unwrap();
+        example.limits.check().unwrap();
+        assert!(unit.contains("\nType=notify\n") && unit.contains("\nWatchdogSec="));
+    }
+
     #[test]
     fn lifetimes_are_a_number_and_a_unit() {
         let rows = [("1s", 1), ("15m", 900), ("2h", 7_200), ("90d", 7_776_000), ("1w", 604_800)];
