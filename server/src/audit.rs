@@ -11,12 +11,13 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
 use crate::limits::{AUDIT_FAILURES_PER_MINUTE_MAX, AUDIT_QUEUE_MAX};
+use crate::seldom::Seldom;
 
 /// The name of the file in the relay's folder.
 const FILE: &str = "audit.jsonl";
@@ -45,15 +46,7 @@ struct Job {
 pub(crate) struct Audit {
     jobs: Mutex<Option<SyncSender<Job>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    failures: Mutex<Failures>,
-}
-
-/// How many refused attempts are still written in the present minute.
-#[derive(Debug)]
-struct Failures {
-    since: Instant,
-    left: u32,
-    passed_over: u64,
+    failures: Mutex<Seldom>,
 }
 
 impl Deed {
@@ -86,7 +79,7 @@ impl Audit {
         append(&path, &[])?;
         let (jobs, queue) = sync_channel(AUDIT_QUEUE_MAX);
         let thread = std::thread::spawn(move || run(&path, &queue));
-        let failures = Failures::new(Instant::now());
+        let failures = Seldom::new(AUDIT_FAILURES_PER_MINUTE_MAX, Instant::now());
         Ok(Self {
             jobs: Mutex::new(Some(jobs)),
             thread: Mutex::new(Some(thread)),
@@ -135,25 +128,6 @@ impl Audit {
     fn send(&self, job: Job) -> Result<(), AuditFailed> {
         let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         jobs.as_ref().ok_or(AuditFailed)?.try_send(job).map_err(|_| AuditFailed)
-    }
-}
-
-impl Failures {
-    const fn new(now: Instant) -> Self {
-        Self { since: now, left: AUDIT_FAILURES_PER_MINUTE_MAX, passed_over: 0 }
-    }
-
-    /// Whether one more may be written: then how many were not, since the last that was.
-    fn take(&mut self, now: Instant) -> Option<u64> {
-        if now.duration_since(self.since) >= Duration::from_secs(60) {
-            (self.since, self.left) = (now, AUDIT_FAILURES_PER_MINUTE_MAX);
-        }
-        let Some(left) = self.left.checked_sub(1) else {
-            self.passed_over += 1;
-            return None;
-        };
-        self.left = left;
-        Some(std::mem::take(&mut self.passed_over))
     }
 }
 
@@ -282,11 +256,5 @@ mod tests {
         }
         audit.close();
         assert_eq!(lines(&folder).len(), AUDIT_FAILURES_PER_MINUTE_MAX as usize);
-        let mut failures = Failures::new(Instant::now());
-        let later = Instant::now() + Duration::from_secs(61);
-        let taken =
-            (0..AUDIT_FAILURES_PER_MINUTE_MAX).all(|_| failures.take(Instant::now()) == Some(0));
-        assert!(taken && failures.take(Instant::now()).is_none());
-        assert_eq!(failures.take(later), Some(1), "and it is told how many");
     }
 }

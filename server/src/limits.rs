@@ -64,6 +64,9 @@ pub const AUDIT_QUEUE_MAX: usize = 1_024;
 /// How many refused admin requests the audit log tells of in a minute.
 pub const AUDIT_FAILURES_PER_MINUTE_MAX: u32 = 30;
 
+/// Of how many refused openings the log tells in a minute.
+pub const REFUSED_OPENINGS_PER_MINUTE_MAX: u32 = 120;
+
 /// How many bytes of changes go into one page of a store's log on disk; a larger one comes alone.
 pub const PAGE_BYTES_GOAL: usize = 256 << 10;
 
@@ -119,15 +122,15 @@ pub const BLOB_WRITERS_MAX: usize = 2;
 pub const REPLICAS_PER_STORE_MAX: u64 = 900_000;
 
 /// The most bytes that one replica takes in an encoded version: its id and a counter.
-const REPLICA_BYTES_MAX: usize = 18;
+const REPLICA_BYTES_MAX: u64 = 18;
 
 /// The most addresses and subjects of which a rate is remembered; beyond that, newcomers have only the
 /// bounds that hold for all together.
 pub const REMEMBERED_MAX: usize = 65_536;
 
 const _: () = assert!(
-    REPLICAS_PER_STORE_MAX as usize * REPLICA_BYTES_MAX + FRAME_OVERHEAD_BYTES_MAX
-        <= FRAME_BYTES_MAX
+    REPLICAS_PER_STORE_MAX * REPLICA_BYTES_MAX + FRAME_OVERHEAD_BYTES_MAX as u64
+        <= FRAME_BYTES_MAX as u64
 );
 const _: () =
     assert!(STREAMS_MAX as usize * PATCH_BYTES_MAX <= BEGUN_BYTES_PER_CONNECTION_MAX as usize);

@@ -58,7 +58,7 @@ pub(crate) async fn open_store(
     let (store, access, version, granted) = match admitted {
         Ok(admitted) => admitted,
         Err(refusal) => {
-            tracing::info!(code = refusal.code.code(), "not opened");
+            peer.node.note_not_opened(refusal);
             peer.refuse(sender, refusal).await;
             return None;
         }
