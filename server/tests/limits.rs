@@ -564,7 +564,7 @@ async fn uploads_of_a_store_past_the_bound_are_refused_as_busy() {
     let (store, size) = (|| "s".to_owned(), 1);
     let put = |number: u8| ClientFrame::PutBlob { store: store(), hash: hash_of(&[number]), size };
     let mut waiting = Vec::new();
-    for number in 0..BLOB_PARTS_MAX as u8 {
+    for number in (0..).take(BLOB_PARTS_MAX) {
         let mut upload = Stream::begin(&connection, put(number)).await;
         assert_eq!(upload.next().await, RelayFrame::BlobWanted);
         waiting.push(upload);

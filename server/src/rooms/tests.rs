@@ -3,7 +3,6 @@
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
-use sds_engine::Version;
 use tokio::time::timeout;
 
 use super::*;
@@ -163,7 +162,7 @@ fn rooms_that_heard_of_nothing_for_long_forget_first_and_who_leaves_takes_its_sh
     rooms.bound_tails(400);
     assert_eq!(rooms.tails().bytes, 400, "the bound is free");
     rooms.bound_tails(300);
-    let behind = Cursor::new(Version::new(), 0, 0);
+    let behind = Cursor::new(sds_engine::Version::new(), 0, 0);
     let is_on_disk = |member: &Member| member.next_for(&behind) == Next::OnDisk(0);
     assert_eq!(members.each_ref().map(is_on_disk), [false, true, false]);
     publish(&names[1], 1);

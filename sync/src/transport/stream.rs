@@ -304,3 +304,74 @@ impl FrameReceiver {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use interprocess::local_socket::traits::tokio::Listener as _;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::limits::FRAME_BYTES_MAX;
+    use crate::local_socket::LocalAddress;
+    use crate::message::ClientFrame;
+    use crate::transport::SharedRoom;
+
+    async fn pair(folder: &TempDir) -> (FrameSender, FrameReceiver) {
+        let file = folder.path().join("file");
+        std::fs::write(&file, []).unwrap();
+        let address = LocalAddress::of(&file);
+        let listener = address.listen().unwrap();
+        let (one, other) = tokio::join!(address.connect_async(), listener.accept());
+        let sender = FrameSender::local(Arc::new(one.unwrap()));
+        (sender, FrameReceiver::local(Arc::new(other.unwrap()), FRAME_BYTES_MAX))
+    }
+
+    fn begun(size: usize) -> Bytes {
+        let head = u32::try_from(size).unwrap().to_le_bytes();
+        Bytes::from([&head[..], &[3; 100]].concat())
+    }
+
+    /// Goal: nobody keeps the room of a large frame for ever. Method: a frame that begins, on a clock that
+    /// goes on whenever nothing else does.
+    #[tokio::test(start_paused = true)]
+    async fn a_large_frame_has_as_long_as_a_slow_line_needs() {
+        let folder = TempDir::new().unwrap();
+        let (mut sender, mut receiver) = pair(&folder).await;
+        let shared = Arc::new(SharedRoom::new(1 << 20, 1 << 20));
+        receiver.set_room(InputRoom::new(1_000, vec![Arc::clone(&shared)]));
+        let size = 1 << 19;
+        sender.send_encoded(begun(size)).await.unwrap();
+        let since = Instant::now();
+        let received = receiver.next::<ClientFrame>().await;
+        assert!(matches!(received, Err(StreamError::TooSlow)), "{received:?}");
+        assert!(since.elapsed() >= chunk_timeout(size as u64), "not before");
+        drop(receiver);
+        let whole = InputRoom::new(0, vec![shared]);
+        assert!(whole.begin(1 << 20).is_some(), "its room is free again");
+        assert!(whole.begin((1 << 20) + 1).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_frame_of_which_the_room_is_taken_is_refused_and_one_that_has_come_waits() {
+        let folder = TempDir::new().unwrap();
+        let (mut sender, mut receiver) = pair(&folder).await;
+        let shared = Arc::new(SharedRoom::new(1 << 20, 1_000));
+        let room = InputRoom::new(1_000, vec![Arc::clone(&shared)]);
+        receiver.set_room(room.clone());
+        let large = ClientFrame::Changes { patch: vec![7; 100_000].into() };
+        let (sent, received) = tokio::join!(sender.send(&large), receiver.next());
+        sent.unwrap();
+        assert_eq!(received.unwrap(), Some(large), "there is room");
+        let mut held = receiver.hold().await.unwrap();
+        let wait = Duration::from_millis(50);
+        assert!(timeout(wait, room.hold(1)).await.is_err(), "the largest takes all of it");
+        held.merge(FrameRoom::default());
+        drop(held);
+        timeout(Duration::from_secs(20), room.hold(1)).await.unwrap();
+        let taken = room.begin(1 << 20).unwrap();
+        sender.send_encoded(begun(1_001)).await.unwrap();
+        let refused = receiver.next::<ClientFrame>().await;
+        assert!(matches!(refused, Err(StreamError::NoRoom)), "{refused:?}");
+        drop(taken);
+    }
+}
