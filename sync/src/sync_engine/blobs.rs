@@ -41,7 +41,9 @@ impl From<StreamError> for TransferError {
     fn from(error: StreamError) -> Self {
         match error {
             StreamError::Transport(_) => Self::Over,
-            StreamError::CutOff => Self::Passing(error.code()),
+            StreamError::CutOff | StreamError::TooSlow | StreamError::NoRoom => {
+                Self::Passing(error.code())
+            }
             StreamError::Frame(_) => Self::Misbehaved(error.code()),
         }
     }
