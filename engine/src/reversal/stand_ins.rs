@@ -8,6 +8,8 @@
 
 use std::collections::BTreeMap;
 
+use hashbrown::HashMap;
+
 use crate::id::{OpId, ReplicaId};
 use crate::op::IdRange;
 
@@ -184,13 +186,17 @@ pub struct StandIns {
     /// Moves and sets.
     pub(super) ops: Names,
     pub(super) chars: Names,
+    /// The characters of others in texts that were set again, by the first name of the set: whose they
+    /// are is known by their first names alone.
+    others: HashMap<OpId, Vec<IdRange>>,
 }
 
 impl StandIns {
     /// How much room they take: so many ranges of ids.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.ops.now.len() + self.chars.now.len()
+        let others = self.others.values().map(Vec::len).sum::<usize>();
+        self.ops.now.len() + self.chars.now.len() + others
     }
 
     /// Whether everything has its first name.
@@ -201,8 +207,25 @@ impl StandIns {
 
     /// Forgets what no reversal speaks of any more.
     pub fn retain(&mut self, mentioned: &Mentioned) {
+        let is_mentioned = |op: &OpId| {
+            let parts = mentioned.ops.parts(IdRange { first: *op, len: 1 });
+            parts.iter().any(|(_, is_mentioned)| is_mentioned.is_some())
+        };
+        self.others.retain(|set, _| is_mentioned(set));
+        let mut chars = mentioned.chars.clone();
+        self.others.values().flatten().for_each(|range| chars.insert(*range, range.first));
         self.ops.retain(&mentioned.ops);
-        self.chars.retain(&mentioned.chars);
+        self.chars.retain(&chars);
+    }
+
+    /// Notes whose the characters are in a text that was set again, as long as somebody speaks of the
+    /// set.
+    pub(super) fn keep_others(&mut self, set: OpId, others: Vec<IdRange>) {
+        if others.is_empty() {
+            self.others.remove(&set);
+        } else {
+            self.others.insert(set, others);
+        }
     }
 
     pub(super) fn settle(&mut self) {
@@ -319,5 +342,20 @@ mod tests {
         assert_eq!(stand_ins.chars.present(range(1, 2, 4)), [(range(1, 2, 4), Some(id(1, 52)))]);
         assert_eq!(stand_ins.chars.first_name(id(1, 51)), id(1, 51));
         assert!(stand_ins.ops.now.len() == 0 && stand_ins.len() == 1);
+    }
+
+    #[test]
+    fn whose_characters_are_is_kept_as_long_as_their_text_is_mentioned() {
+        let mut stand_ins = StandIns::default();
+        stand_ins.chars.replace(range(2, 0, 9), id(1, 50));
+        stand_ins.chars.replace(range(1, 0, 9), id(1, 70));
+        stand_ins.keep_others(id(1, 40), vec![range(2, 0, 9)]);
+        let mut mentioned = Mentioned::default();
+        mentioned.add_op(id(1, 40));
+        stand_ins.retain(&mentioned);
+        assert_eq!(stand_ins.chars.first_name(id(1, 51)), id(2, 1));
+        assert_eq!(stand_ins.chars.first_name(id(1, 71)), id(1, 71));
+        stand_ins.retain(&Mentioned::default());
+        assert!(stand_ins.is_empty());
     }
 }
