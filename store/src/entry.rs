@@ -97,7 +97,8 @@ impl<'a> Entry<'a> {
     }
 
     /// The item that a link points to, if it is one and its target shows: as that of a link outside
-    /// Trash always does.
+    /// Trash always does. A link is there where one copy imported a link to something that was not
+    /// there, and another one imported that as a link.
     #[must_use]
     pub fn target(&self) -> Option<Self> {
         self.store.entry_with_id(self.target_id()?)

@@ -187,6 +187,19 @@ fn who_listens_after_all_were_disposed_of_hears_of_nothing_before() {
     desk.set_info(ROOT, "k", &json!(1)).unwrap();
     assert_eq!(keys(&only(third.take())), [(ROOT, "Info.k".to_owned())]);
     assert_eq!((first.take().len(), second.take().len()), (1, 0));
+    // Nor what one that fails has done.
+    let failed = desk.transact(|desk| {
+        desk.set_label(ROOT, "c")?;
+        desk.dispose();
+        desk.new_item_at(None, ROOT, None)?;
+        desk.set_mime_type(ROOT, "")
+    });
+    assert!(failed.is_err());
+    let fourth = Listener::of(&mut desk);
+    desk.set_info(ROOT, "k", &json!(2)).unwrap();
+    assert_eq!(keys(&only(fourth.take())), [(ROOT, "Info.k".to_owned())]);
+    assert_eq!((third.take().len(), &*desk.root_item().label()), (0, "b"));
+    desk.assert_invariants();
 }
 
 #[test]

@@ -118,6 +118,28 @@ fn what_undoing_brought_back_is_still_of_those_who_typed_it() {
 }
 
 #[test]
+fn older_values_come_back_one_after_the_other_around_what_others_have_typed() {
+    let (mut desk, mut phone, note) = desk_and_phone();
+    let values = ["one", "two", "three"];
+    for value in values {
+        desk.write_value(note, value).unwrap();
+        send(&desk, &mut phone);
+        phone.change_value(note, 0..0, "+").unwrap();
+        send(&phone, &mut desk);
+    }
+    for _ in 0..2 {
+        let mut found = vec![text(&desk, note)];
+        while desk.undo(NOW).unwrap() {
+            found.push(text(&desk, note));
+        }
+        assert_eq!(found, ["+three", "+two+", "+one++", "+++"]);
+        while desk.redo(NOW).unwrap() {}
+        assert_eq!(text(&desk, note), "+three");
+    }
+    exchange(&mut desk, &mut phone);
+}
+
+#[test]
 fn a_label_keeps_what_others_have_typed_into_it_too() {
     let (mut desk, mut phone, note) = desk_and_phone();
     desk.set_label(note, "draft").unwrap();

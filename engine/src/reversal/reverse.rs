@@ -209,7 +209,9 @@ impl Undoing<'_> {
     fn undo_field(&mut self, part: &FieldPart) -> Result<(), EditError> {
         let Some((entry, field)) = self.find(part) else { return Ok(()) };
         if let Some(set) = &part.set {
-            if self.set_now(entry, field) != Some(set.after) {
+            let now = self.set_now(entry, field);
+            let is_inside = |now| self.stand_ins.is_inside(set.after, now);
+            if now.is_none_or(|now| now != set.after && !is_inside(now)) {
                 return Ok(());
             }
             match self.own_among_others((entry, field), set) {
@@ -263,6 +265,12 @@ impl Undoing<'_> {
         has_others.then_some(own)
     }
 
+    fn keep_others(&mut self, set: OpId, text: &Refilled) {
+        let chars = text.chars.iter().map(|(named, _)| *named);
+        let others = chars.filter(|named| !self.is_own(*named)).collect();
+        self.stand_ins.keep_others(set, others);
+    }
+
     fn is_own(&self, named: IdRange) -> bool {
         named.first.replica == self.replica.id
     }
@@ -278,8 +286,12 @@ impl Undoing<'_> {
     ) -> Result<(), EditError> {
         let id = self.text_id(place)?;
         own.iter().try_for_each(|range| self.push_delete(place.0, part, id, *range))?;
-        let Some((_, register)) = &set.before else { return Ok(()) };
+        let Some((before, register)) = &set.before else { return Ok(()) };
         let text = self.text_with_fillers(register.view());
+        if register.view().text().is_some() {
+            self.keep_others(*before, &text);
+            self.stand_ins.put_inside(*before, set.after);
+        }
         if text.text.is_empty() {
             return Ok(());
         }
@@ -309,9 +321,8 @@ impl Undoing<'_> {
         let text = self.text_with_fillers(register);
         let new = self.push_set(entry, part, Value::Text(text.text.clone()))?;
         self.stand_for_op(*before, new);
-        let chars = text.chars.iter().map(|(named, _)| *named);
-        let others = chars.filter(|named| !self.is_own(*named)).collect();
-        self.stand_ins.keep_others(*before, others);
+        self.keep_others(*before, &text);
+        self.stand_ins.take_out(*before);
         self.stand_for_chars(entry, part, (new, new), text)
     }
 
