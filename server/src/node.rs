@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quinn::{Endpoint, VarInt};
 use sds_sync::access::Gate;
@@ -27,10 +27,12 @@ use crate::audit::{Audit, Deed};
 use crate::connection::serve;
 use crate::doorkeeper::Door;
 use crate::health::DiskProbe;
-use crate::limits::Limit;
+use crate::limits::{Limit, REFUSED_OPENINGS_PER_MINUTE_MAX};
 use crate::log_writer::LogWriter;
 use crate::metrics::Metrics;
 use crate::rooms::Rooms;
+use crate::seldom::Seldom;
+use crate::serve_blob::BlobTurns;
 use crate::store_log::StoreLog;
 use start::{Opened, open};
 
@@ -97,6 +99,8 @@ impl Relay {
             sessions: Arc::default(),
             revocations,
             disk: DiskProbe::default(),
+            blob_turns: BlobTurns::default(),
+            refused_openings: Seldom::new(REFUSED_OPENINGS_PER_MINUTE_MAX, Instant::now()).into(),
             folder,
         });
         let state = AdminState::new(Arc::clone(&node), Arc::clone(&audit), keys, issuer);

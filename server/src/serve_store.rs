@@ -6,13 +6,14 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use sds_engine::Change;
 use sds_sync::access::{Access, Scope};
-use sds_sync::limits::FRAME_BYTES_MAX;
-use sds_sync::transport::{FramePipe, FrameReceiver, FrameSender, Interest, Ready, StreamError};
+use sds_sync::limits::{FIRST_FRAME_BYTES_MAX, FRAME_BYTES_MAX};
+use sds_sync::transport::{
+    FrameBound, FramePipe, FrameReceiver, FrameRoom, FrameSender, Interest, Ready, StreamError,
+};
 use sds_sync::{
-    ClientFrame, InFlight, Refusal, RefusalCode, RelayFrame, ServingSession, StoreId, Token,
-    memory_of,
+    Checked, CheckedChange, ClientFrame, FrameError, InFlight, Refusal, RefusalCode, RelayFrame,
+    ServingSession, StoreId, Token,
 };
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -22,7 +23,8 @@ mod opening;
 pub(crate) use opening::OpenRequest;
 
 use crate::attendance::Attendance;
-use crate::connection::{Granted, Peer};
+use crate::connection::{Granted, NO_ROOM, Peer};
+use crate::limits::Limit;
 use crate::log_writer::{self, Outcome};
 use crate::node::{Node, stopped};
 use crate::relay::{Cursor, Next};
@@ -34,6 +36,8 @@ const STORAGE_FAILED: Refusal =
     Refusal::new(RefusalCode::StorageFailed, "the relay cannot read or write its file");
 const SHUTTING_DOWN: Refusal =
     Refusal::new(RefusalCode::ShuttingDown, "the relay is about to stop; try again soon");
+const TOO_SLOW: Refusal =
+    Refusal::new(RefusalCode::Busy, "the bytes of a frame came too slowly; try again later");
 /// When clients are to come back after a stop; they spread themselves over twice as long.
 const COME_BACK_AFTER: Duration = Duration::from_secs(2);
 
@@ -54,13 +58,17 @@ pub(crate) async fn open_store(
     let (store, access, version, granted) = match admitted {
         Ok(admitted) => admitted,
         Err(refusal) => {
-            tracing::info!(code = refusal.code.code(), "not opened");
+            peer.node.note_not_opened(refusal);
             peer.refuse(sender, refusal).await;
             return None;
         }
     };
     tracing::info!(%store, subject = access.subject, scope = ?access.scope, "opened");
-    receiver.set_max(FRAME_BYTES_MAX);
+    receiver.set_max(frame_max(&access));
+    if let Some(room) = peer.input_room(&store) {
+        receiver.set_room(room);
+    }
+    let bound = receiver.bound();
     let member = peer.node.rooms.enter(&store);
     let (protocol, stream) = (request.protocol, sender.id());
     let attendance = Attendance::begin(peer, protocol, stream, &member, &access.subject);
@@ -79,6 +87,7 @@ pub(crate) async fn open_store(
                 session,
                 member,
                 pipe,
+                bound,
                 pending,
                 attendance,
                 granted,
@@ -97,6 +106,11 @@ pub(crate) async fn open_store(
     }
 }
 
+/// The greatest frame that somebody sends: large ones are changes.
+fn frame_max(access: &Access) -> usize {
+    if access.may_write() { FRAME_BYTES_MAX } else { FIRST_FRAME_BYTES_MAX }
+}
+
 /// The loop's own.
 pub(crate) struct Service {
     node: Arc<Node>,
@@ -107,6 +121,7 @@ pub(crate) struct Service {
     session: ServingSession<Cursor>,
     member: Member,
     pipe: FramePipe<RelayFrame, ClientFrame>,
+    bound: FrameBound,
     /// An append that waits for its turn or is on its way to the disk. `None` if the relay stops.
     pending: InFlight<Option<Outcome>>,
     /// None for a client of a version without.
@@ -215,8 +230,9 @@ impl Service {
     }
 
     fn begin_append(&mut self) {
+        let room = self.pipe.take_room();
         if let Some(changes) = self.session.poll_append() {
-            self.pending.begin(self.append(changes));
+            self.pending.begin(self.append(changes, room));
         }
     }
 
@@ -235,6 +251,17 @@ impl Service {
                 }
             }
             Ok(None) => self.session.handle_frame(ClientFrame::Bye),
+            Err(StreamError::Frame(error @ FrameError::TooLarge { .. }))
+                if !self.access.may_write() =>
+            {
+                self.node.note_malformed(&error);
+                self.session.refuse(Refusal::READ_ONLY);
+            }
+            Err(StreamError::NoRoom) => {
+                self.node.metrics.limit_hit(Limit::BegunBytes);
+                self.session.refuse(NO_ROOM);
+            }
+            Err(StreamError::TooSlow) => self.session.refuse(TOO_SLOW),
             Err(StreamError::Frame(error)) => {
                 self.node.note_malformed(&error);
                 tracing::info!(store = %self.store, %error, "malformed frame");
@@ -258,6 +285,7 @@ impl Service {
                     Ok(()) => {
                         let speaks_for_all = newer.scope == Scope::Admin;
                         Arc::make_mut(&mut self.author).speaks_for_all = speaks_for_all;
+                        self.bound.set(frame_max(&newer));
                         self.access = newer;
                         self.tell_access();
                     }
@@ -317,14 +345,20 @@ impl Service {
     }
 
     /// Hands changes to the writer when it is their turn.
-    fn append(&self, changes: Vec<Change>) -> impl Future<Output = Option<Outcome>> + Send + use<> {
-        let turn = self.member.turn(changes.iter().map(memory_of).sum());
+    fn append(
+        &self,
+        changes: Vec<CheckedChange>,
+        room: FrameRoom,
+    ) -> impl Future<Output = Option<Outcome>> + Send + use<> {
+        let turn = self.member.turn(changes.iter().map(Checked::memory).sum());
         let (store, author) = (self.store.clone(), Arc::clone(&self.author));
         let work = log_writer::Append { store, author, changes, skips_lacking: self.passes_over };
         let writer = self.node.writer.clone();
         async move {
             let _turn = turn.await;
-            writer.append(work).await.ok()
+            let outcome = writer.append(work).await.ok();
+            drop(room);
+            outcome
         }
     }
 
