@@ -169,8 +169,8 @@ impl StoreView {
                 (Property::Value, Some(ItemValue::Text(text))) => Some(text.as_str()),
                 _ => None,
             };
-            let text = text.unwrap_or_else(|| panic!("{property} of {entry:?} is spliced"));
-            text.encode_utf16().collect::<Vec<u16>>()
+            assert!(text.is_some(), "{property} of {entry:?} is spliced");
+            text.unwrap_or_default().encode_utf16().collect::<Vec<u16>>()
         };
         for change in changes.iter() {
             for (property, edits) in &change.texts {

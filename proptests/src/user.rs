@@ -226,7 +226,7 @@ pub fn purge_here(store: &mut DataStore, number: u8) {
     let trashed: Vec<EntryId> = store.trash_item().inner_entries().map(|one| one.id()).collect();
     match pick(&trashed, number / 2) {
         // What is protected stays.
-        Some(entry) if number % 2 == 0 => drop(store.purge_entry(entry)),
+        Some(entry) if number.is_multiple_of(2) => drop(store.purge_entry(entry)),
         _ => drop(store.purge_all_trash_entries().expect("it is little")),
     }
 }
