@@ -269,7 +269,7 @@ impl Device {
         context: &mut Context,
     ) -> Result<(), LinkError> {
         let Some(process) = &mut self.process else { return Ok(()) };
-        let Process { store, link: Some(linked), .. } = process else { return Ok(()) };
+        let Process { store, persisted, link: Some(linked), .. } = process else { return Ok(()) };
         match event {
             ClientEvent::Opened => {
                 let former = store.store().replica_id();
@@ -293,7 +293,10 @@ impl Device {
                 let said = linked.link.session().stored();
                 assert!(stored.covers(said), "{said:?} was called stored, {stored:?} is");
                 store.note_stored(said);
-                Ok(())
+                if !linked.link.is_holding_back() {
+                    return Ok(());
+                }
+                linked.link.handle_saved(store, persisted)
             }
             ClientEvent::Access { .. } => {
                 let given_up = linked.link.handle_access(store, context.fresh())?;
