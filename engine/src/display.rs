@@ -167,6 +167,11 @@ impl Display {
         self.siblings.reserve(entries);
     }
 
+    /// Gives back room that was made for more.
+    pub(crate) fn trim(&mut self) {
+        self.siblings.trim();
+    }
+
     /// Brings everything up to date after the facts about the entries in `changed` have changed, and
     /// notes how those showed that show differently.
     pub(crate) fn update(

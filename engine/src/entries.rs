@@ -15,7 +15,7 @@ use std::hash::BuildHasher;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::id::EntryId;
-use crate::index::{dense_index, push_tightly};
+use crate::index::{dense_index, push_tightly, trim};
 use crate::registers::{EntryState, FieldNames};
 use id_runs::IdRuns;
 
@@ -68,6 +68,12 @@ impl Entries {
     pub(crate) fn reserve(&mut self, entries: usize) {
         self.ids.reserve_exact(entries);
         self.states.reserve_exact(entries);
+    }
+
+    /// Gives back room that was made for more.
+    pub(crate) fn trim(&mut self) {
+        trim(&mut self.ids);
+        trim(&mut self.states);
     }
 
     /// The index of an entry, which may be named here for the first time.

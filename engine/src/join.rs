@@ -134,6 +134,9 @@ impl Replica {
             self.join_entry(record, &|_| false, &there, &mut pending);
         })?;
         self.settle(pending);
+        self.entries.trim();
+        self.tree.trim();
+        self.display.trim();
         Ok(())
     }
 

@@ -109,6 +109,13 @@ impl MoveTree {
         self.moves.reserve(entries);
     }
 
+    /// Gives back room that was made for more.
+    pub(crate) fn trim(&mut self) {
+        self.nodes.trim();
+        self.moves.trim();
+        self.log.trim();
+    }
+
     /// Takes a move in. It takes no effect before [`MoveTree::integrate`] is told so.
     pub(crate) fn record(&mut self, stamp: Stamp, op: &MoveOp<'_>) -> MoveIx {
         self.nodes.grow(op.entry.max(op.parent));

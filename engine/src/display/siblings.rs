@@ -25,7 +25,7 @@ use std::cmp::Ordering;
 use smallvec::{SmallVec, smallvec};
 
 use crate::entries::EntryIx;
-use crate::index::{dense_index, fill_tightly};
+use crate::index::{dense_index, fill_tightly, trim};
 use crate::tree::MoveIx;
 pub(crate) use iter::Iter;
 
@@ -141,6 +141,12 @@ impl<T: Copy + Default> Siblings<T> {
     /// Makes room for so many more entries at once.
     pub(crate) fn reserve(&mut self, entries: usize) {
         self.spots.reserve_exact(entries);
+    }
+
+    /// Gives back room that was made for more.
+    pub(crate) fn trim(&mut self) {
+        trim(&mut self.nodes);
+        trim(&mut self.spots);
     }
 
     /// Adds an entry that is in no container. If it goes right behind `near`, that saves the search.

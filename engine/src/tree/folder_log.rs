@@ -8,7 +8,7 @@
 //! - G2. No move here is newer than `newest`.
 
 use crate::id::Stamp;
-use crate::index::push_tightly;
+use crate::index::{push_tightly, trim};
 use crate::tree::moves::{MoveIx, Moves};
 
 /// So many moves find their places one by one; more are sorted together.
@@ -32,6 +32,11 @@ impl FolderLog {
             self.joined.push(ix);
         }
         self.newest = self.newest.max(Some(stamp));
+    }
+
+    /// Gives back room that was made for more.
+    pub(super) fn trim(&mut self) {
+        trim(&mut self.ordered);
     }
 
     /// Forgets the moves that have been taken out of `moves`.

@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 
 use crate::entries::EntryIx;
 use crate::id::{EntryId, Life, ReplicaId, Stamp, Timestamp};
-use crate::index::{dense_index, push_tightly};
+use crate::index::{dense_index, push_tightly, trim};
 use crate::tree::{MoveKind, MoveOp, OrderKey};
 
 dense_index! {
@@ -64,6 +64,12 @@ impl Moves {
     /// Makes room for so many more at once.
     pub(super) fn reserve(&mut self, moves: usize) {
         self.moves.reserve_exact(moves);
+    }
+
+    /// Gives back room that was made for more.
+    pub(super) fn trim(&mut self) {
+        trim(&mut self.moves);
+        trim(&mut self.long_keys);
     }
 
     /// Adds a move that has not taken effect yet.

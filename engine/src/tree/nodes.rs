@@ -15,7 +15,7 @@
 //! - F3. `more` is the number of an entry's record if it is a folder.
 
 use crate::entries::EntryIx;
-use crate::index::{dense_index, fill_tightly, push_tightly};
+use crate::index::{dense_index, fill_tightly, push_tightly, trim};
 use crate::tree::moves::MoveIx;
 
 dense_index! {
@@ -96,6 +96,12 @@ impl Nodes {
     /// Makes room for so many more entries at once.
     pub(super) fn reserve(&mut self, entries: usize) {
         self.nodes.reserve_exact(entries);
+    }
+
+    /// Gives back room that was made for more.
+    pub(super) fn trim(&mut self) {
+        trim(&mut self.nodes);
+        trim(&mut self.records);
     }
 
     /// Puts an entry where a move says, or nowhere.

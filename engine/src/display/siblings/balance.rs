@@ -40,7 +40,7 @@ impl<T: Copy + Default> Siblings<T> {
             let size = slots.len().div_ceil(nodes.max(1)).max(1);
             let level = slots.chunks(size).map(|slots| {
                 let first_leaf = if is_leaf { None } else { self.first_leaf(slots[0]) };
-                let node = self.add_node(slots.iter().copied().collect(), up, first_leaf);
+                let node = self.add_node(Slots::from_slice(slots), up, first_leaf);
                 self.slot_of(node)
             });
             slots = level.collect();
