@@ -222,10 +222,11 @@ impl Replica {
         for one in &record.moves {
             if !here(one.op) {
                 let parent = self.entries.name(one.parent);
-                let kind = if one.is_within {
-                    MoveKind::Within
-                } else {
-                    MoveKind::Into { trashed_at: one.trashed_at }
+                let is_first = record.moves.len() == 1 || record.id.creator() == Some(one.op);
+                let kind = match one.trashed_at {
+                    _ if one.is_within => MoveKind::Within,
+                    None if is_first => MoveKind::Creation,
+                    trashed_at => MoveKind::Into { trashed_at },
                 };
                 let (life, key) = (one.life, &one.key);
                 let op = MoveOp { entry, life, parent, key, kind };

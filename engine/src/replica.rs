@@ -517,11 +517,11 @@ pub(crate) fn clock(history: &History, now: Stamp) -> impl Fn(OpId) -> Stamp {
 
 /// Where an op puts its entry, if it does.
 fn move_of(op: &Op) -> Option<(Life, EntryId, &OrderKey, MoveKind)> {
-    let into = |trashed_at| MoveKind::Into { trashed_at };
     match op {
-        Op::Create { life, parent, key, .. } => Some((*life, *parent, key, into(None))),
+        Op::Create { life, parent, key, .. } => Some((*life, *parent, key, MoveKind::Creation)),
         Op::Move { life, parent, key, trashed_at, .. } => {
-            Some((*life, *parent, key, into(*trashed_at)))
+            let kind = MoveKind::Into { trashed_at: *trashed_at };
+            Some((*life, *parent, key, kind))
         }
         Op::Reorder { life, parent, key, .. } => Some((*life, *parent, key, MoveKind::Within)),
         _ => None,

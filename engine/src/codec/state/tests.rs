@@ -36,7 +36,7 @@ fn root_with(set: u64, content: ContentRecord<'_>) -> EntryRecord<'_> {
         life,
         lives: smallvec![LifeRecord { life, creation: Creation::None }],
         moves: SmallVec::new(),
-        fields: smallvec![FieldRecord { field, life, set: op(set), content }],
+        fields: smallvec![FieldRecord { field: field.into(), life, set: op(set), content }],
     }
 }
 
