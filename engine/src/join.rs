@@ -213,7 +213,7 @@ impl Replica {
 
     fn join_entry(
         &mut self,
-        record: EntryRecord<'_>,
+        record: &EntryRecord<'_>,
         here: &dyn Fn(OpId) -> bool,
         there: &dyn Fn(OpId) -> bool,
         pending: &mut Pending,
@@ -230,7 +230,8 @@ impl Replica {
                 };
                 let (life, key) = (one.life, &one.key);
                 let op = MoveOp { entry, life, parent, key, kind };
-                pending.moves.push(self.tree.record(self.history.stamp(one.op), &op));
+                let stamp = self.history.stamp_near(one.op, &pending.dated);
+                pending.moves.push(self.tree.record(stamp, &op));
             }
         }
         for life in &record.lives {
@@ -239,7 +240,7 @@ impl Replica {
             }
         }
         let history = &self.history;
-        let clock = |op: OpId| history.stamp(op);
+        let clock = |op: OpId| history.stamp_near(op, &pending.dated);
         let sides = Sides { here, there, clock: &clock };
         let (state, names) = self.entries.state_mut(entry);
         state.join((entry, record), names, &sides, &mut self.watch);

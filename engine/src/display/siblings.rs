@@ -207,16 +207,17 @@ impl<T: Copy + Default> Siblings<T> {
                 alone.push((container, Slot::of(sibling, order)));
             }
         }
-        for inside in
-            gathered(alone, self.spots.len()).chunk_by(|(one, _), (other, _)| one == other)
-        {
-            let Some((container, _)) = inside.first() else { continue };
-            let mut slots: Vec<Slot> = inside.iter().map(|(_, slot)| *slot).collect();
-            slots.sort_unstable_by(|one, other| {
+        let mut slots = Vec::new();
+        let container = |at: &u32| alone[*at as usize].0;
+        let places = together(&alone, self.spots.len());
+        for inside in places.chunk_by(|one, other| container(one) == container(other)) {
+            slots.extend(inside.iter().map(|at| alone[*at as usize].1));
+            slots.sort_unstable_by(|one: &Slot, other| {
                 let by_key = || order.compare(one.sibling(), other.sibling());
                 one.prefix.cmp(&other.prefix).then_with(by_key)
             });
-            self.build(*container, slots);
+            self.build(container(&inside[0]), &mut slots);
+            slots.clear();
         }
     }
 
@@ -451,26 +452,28 @@ impl<T: Copy + Default> Siblings<T> {
     }
 }
 
-/// Puts slots of one container beside each other. Containers are among the first so many entries.
-fn gathered(mut slots: Vec<(EntryIx, Slot)>, entries: usize) -> Vec<(EntryIx, Slot)> {
+/// Where slots are, those of one container beside each other. Containers are among the first so many
+/// entries.
+fn together(slots: &[(EntryIx, Slot)], entries: usize) -> Vec<u32> {
     /// Counting looks at every entry, so that it pays for many slots only.
     const ENTRIES_A_SLOT: usize = if cfg!(any(test, feature = "small-nodes")) { 4 } else { 16 };
+    let len = u32::try_from(slots.len()).expect("entries are counted in four bytes");
+    let mut places: Vec<u32> = (0..len).collect();
     if slots.len() < entries / ENTRIES_A_SLOT {
-        slots.sort_unstable_by_key(|(container, _)| *container);
-        return slots;
+        places.sort_unstable_by_key(|at| slots[*at as usize].0);
+        return places;
     }
-    let mut places = vec![0; entries + 1];
-    slots.iter().for_each(|(container, _)| places[container.at() + 1] += 1);
-    for at in 1..places.len() {
-        places[at] += places[at - 1];
+    let mut starts = vec![0_u32; entries + 1];
+    slots.iter().for_each(|(container, _)| starts[container.at() + 1] += 1);
+    for at in 1..starts.len() {
+        starts[at] += starts[at - 1];
     }
-    let mut gathered = slots.clone();
-    for one in slots {
-        let place: &mut usize = &mut places[one.0.at()];
-        gathered[*place] = one;
-        *place += 1;
+    for (at, (container, _)) in (0..).zip(slots) {
+        let start = &mut starts[container.at()];
+        places[*start as usize] = at;
+        *start += 1;
     }
-    gathered
+    places
 }
 
 /// How many siblings are below the slots of an inner node.

@@ -53,3 +53,25 @@ impl Ids {
         assert!(others.eq(0..self.others.len()), "an id is in the wrong place");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{OpId, ReplicaId};
+    use crate::limits::COUNTER_MAX;
+
+    #[test]
+    fn ids_of_every_kind_come_back_as_they_were() {
+        let created = |replica, counter| {
+            EntryId::created_by(OpId { replica: ReplicaId::new(replica).unwrap(), counter })
+        };
+        let mut all = vec![EntryId::ROOT, created(1, 7), EntryId::from_bytes([9; 16])];
+        all.extend([created(1, COUNTER_MAX), created(2, 0)]);
+        // More authors than have numbers.
+        all.extend((1..9).map(|replica| created(replica, 8)));
+        let mut ids = Ids::default();
+        all.iter().for_each(|id| ids.push(*id));
+        ids.assert_invariants();
+        assert!((0..ids.len()).map(|at| ids.get(at)).eq(all));
+    }
+}

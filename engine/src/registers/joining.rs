@@ -37,7 +37,7 @@ impl EntryState {
     /// Takes in what another replica knows of the entry.
     pub(crate) fn join(
         &mut self,
-        (entry, record): (EntryIx, EntryRecord<'_>),
+        (entry, record): (EntryIx, &EntryRecord<'_>),
         names: &mut FieldNames,
         sides: &Sides<'_>,
         watch: &mut Watch,

@@ -89,11 +89,15 @@ impl Births {
     pub(super) fn set_effect(&mut self, at: usize, is_effective: bool, replaced: Option<MoveIx>) {
         let birth = &mut self.births[at];
         birth.head = birth.head & !IS_EFFECTIVE | if is_effective { IS_EFFECTIVE } else { 0 };
-        self.link(at, Links { replaced, ..self.links(at) });
+        if replaced.is_some() || birth.head & HAS_LINKS != 0 {
+            self.link(at, Links { replaced, ..self.links(at) });
+        }
     }
 
     pub(super) fn set_older(&mut self, at: usize, older: Option<MoveIx>) {
-        self.link(at, Links { older, ..self.links(at) });
+        if older.is_some() || self.births[at].head & HAS_LINKS != 0 {
+            self.link(at, Links { older, ..self.links(at) });
+        }
     }
 
     #[inline]
@@ -141,12 +145,12 @@ impl Births {
 
     fn link(&mut self, at: usize, links: Links) {
         let birth = &mut self.births[at];
-        if links != Links::default() {
-            birth.head |= HAS_LINKS;
-            self.links.insert(at, links);
-        } else if birth.head & HAS_LINKS != 0 {
+        if links == Links::default() {
             birth.head &= !HAS_LINKS;
             self.links.remove(&at);
+        } else {
+            birth.head |= HAS_LINKS;
+            self.links.insert(at, links);
         }
     }
 

@@ -31,19 +31,20 @@ impl<T: Copy + Default> Siblings<T> {
         self.add_right(node, moved);
     }
 
-    /// Makes the tree of an empty container from all its siblings, in order.
-    pub(super) fn build(&mut self, container: EntryIx, mut slots: Vec<Slot>) {
+    /// Makes the tree of an empty container from all its siblings, in order. They are used up.
+    pub(super) fn build(&mut self, container: EntryIx, slots: &mut Vec<Slot>) {
         let (up, mut is_leaf) = (Up::Container(container), true);
         loop {
             // As many nodes as it takes, all about as full.
             let nodes = slots.len().div_ceil(NODE_SIZE);
             let size = slots.len().div_ceil(nodes.max(1)).max(1);
-            let level = slots.chunks(size).map(|slots| {
-                let first_leaf = if is_leaf { None } else { self.first_leaf(slots[0]) };
-                let node = self.add_node(Slots::from_slice(slots), up, first_leaf);
-                self.slot_of(node)
-            });
-            slots = level.collect();
+            for node in 0..nodes {
+                let below = &slots[node * size..slots.len().min((node + 1) * size)];
+                let first_leaf = if is_leaf { None } else { self.first_leaf(below[0]) };
+                let made = self.add_node(Slots::from_slice(below), up, first_leaf);
+                slots[node] = self.slot_of(made);
+            }
+            slots.truncate(nodes);
             is_leaf = false;
             if let [root] = slots[..] {
                 self.spots[container.at()].root = Some(root.node());
