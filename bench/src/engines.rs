@@ -12,6 +12,7 @@ pub(crate) mod sds;
 pub(crate) mod yrs;
 
 use std::hash::Hash;
+use std::rc::Rc;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -180,23 +181,28 @@ pub(crate) trait Tree: Sized {
 pub(crate) trait Registers: Sized {
     const ENGINE: Engine;
 
-    /// Registers that hold nothing, of author 1.
-    fn new(registers: usize) -> Result<Self>;
+    /// What the registers go by, made before any clock runs.
+    type Keys: Clone;
 
-    /// Another replica of the same registers.
+    fn keys(registers: usize) -> Self::Keys;
+
+    /// Registers that hold nothing, of author 1.
+    fn new(keys: &Self::Keys) -> Result<Self>;
+
+    /// Another replica of the same registers, which hold the same. Messages are about what comes after.
     fn fork(&mut self) -> Result<Self>;
 
     /// Sets registers, in one change.
     fn set(&mut self, sets: &[(usize, i64)]) -> Result<()>;
 
-    /// Everything set since the last message, as one patch.
+    /// Everything set since the fork or the last message, as one patch.
     fn message(&mut self) -> Result<Vec<u8>>;
 
     fn receive(&mut self, message: &[u8]) -> Result<()>;
 
     fn save(&mut self) -> Result<Vec<u8>>;
 
-    fn load(bytes: &[u8], registers: usize) -> Result<Self>;
+    fn load(bytes: &[u8], keys: &Self::Keys) -> Result<Self>;
 
     /// The file with all history cut that the engine can cut; `None` if it cannot.
     fn save_state(&mut self) -> Result<Option<Vec<u8>>> {
@@ -207,8 +213,8 @@ pub(crate) trait Registers: Sized {
 }
 
 /// Names for registers where an engine wants names.
-fn keys(registers: usize) -> Vec<String> {
-    (0..registers).map(|register| format!("key{register}")).collect()
+fn names<T: From<String>>(registers: usize) -> Rc<[T]> {
+    (0..registers).map(|register| T::from(format!("key{register}"))).collect()
 }
 
 /// The id of an author where ids are 64 random bits: as long as a random one, in order of number,

@@ -263,6 +263,12 @@ impl Dice {
         let bound = bound as u64;
         usize::try_from((mixed ^ (mixed >> 31)) % bound).expect("less than a usize")
     }
+
+    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
+        for end in (1..items.len()).rev() {
+            items.swap(end, self.below(end + 1));
+        }
+    }
 }
 
 #[cfg(test)]

@@ -31,6 +31,9 @@ const CURVE: Row = Row::new("registers set, one a change", "ns", Target::Shown);
 const CURVE_APPLIED: Row = Row::new("... applied in one patch", "ns", Target::Shown);
 const CURVE_LOADED: Row = Row::new("... loaded and read", "ns", Target::Shown);
 
+/// What every register holds first, so that no clock sees one made.
+const FIRST: i64 = -1;
+
 /// Registers, sets, and sets in one change.
 #[derive(Clone, Copy, Debug)]
 struct Size {
@@ -74,7 +77,7 @@ fn turns(settings: &Settings, size: Size, board: &mut Board) {
     take_turns(settings, &workload, contestants.collect(), board);
 }
 
-/// Registers and what they are set to, and what they hold afterwards.
+/// Registers that hold something, what they are set to, and what they hold afterwards.
 struct Work {
     size: Size,
     sets: Vec<(usize, i64)>,
@@ -84,7 +87,7 @@ struct Work {
 impl Work {
     fn new(size: Size) -> Self {
         let mut dice = Dice::new(12);
-        let mut end = vec![None; size.registers];
+        let mut end = vec![Some(FIRST); size.registers];
         let values = (0..size.sets).map(|_| {
             let value = i64::try_from(dice.below(1_000_000)).expect("less than a million");
             (dice.below(size.registers), value)
@@ -92,6 +95,14 @@ impl Work {
         let sets: Vec<(usize, i64)> = values.collect();
         sets.iter().for_each(|(register, value)| end[*register] = Some(*value));
         Self { size, sets, end }
+    }
+
+    /// The registers as they are before any clock runs.
+    fn begin<R: Registers>(&self, keys: &R::Keys) -> Result<R> {
+        let mut author = R::new(keys)?;
+        let first: Vec<(usize, i64)> = (0..self.size.registers).map(|at| (at, FIRST)).collect();
+        author.set(&first)?;
+        Ok(author)
     }
 
     fn changes(&self) -> impl Iterator<Item = &[(usize, i64)]> {
@@ -104,8 +115,8 @@ impl Work {
         Ok(())
     }
 
-    fn load<R: Registers>(&self, file: &[u8]) -> Result<R> {
-        let registers = R::load(file, self.size.registers)?;
+    fn load<R: Registers>(&self, file: &[u8], keys: &R::Keys) -> Result<R> {
+        let registers = R::load(file, keys)?;
         self.check(&registers)?;
         Ok(registers)
     }
@@ -116,8 +127,7 @@ struct Run<R: Registers> {
     settings: Settings,
     workload: String,
     work: Rc<Work>,
-    /// Says which engine it is; the registers live for one round.
-    engine: std::marker::PhantomData<R>,
+    keys: R::Keys,
 }
 
 impl<R: Registers + 'static> Run<R> {
@@ -126,7 +136,7 @@ impl<R: Registers + 'static> Run<R> {
             settings: settings.clone(),
             workload: workload.to_owned(),
             work: work.clone(),
-            engine: std::marker::PhantomData,
+            keys: R::keys(work.size.registers),
         })
     }
 }
@@ -137,13 +147,13 @@ impl<R: Registers> Contestant for Run<R> {
     }
 
     fn round(&mut self, board: &mut Board) -> Result<()> {
-        let Self { settings, workload, work, .. } = self;
+        let Self { settings, workload, work, keys } = self;
         if board.is_stopped(SET, workload, R::ENGINE) {
             return Ok(());
         }
         let mut record = |row, sample| board.record(row, workload, R::ENGINE, sample);
         let heap = live_heap();
-        let mut author = R::new(work.size.registers)?;
+        let mut author: R = work.begin(keys)?;
         let before_reader = live_heap();
         let mut reader = author.fork()?;
         let reader_takes = live_heap() - before_reader;
@@ -167,15 +177,15 @@ impl<R: Registers> Contestant for Run<R> {
         if let Some(state) = state {
             record(STATE, gzipped(&state)?);
             let heap = live_heap();
-            let loaded = work.load::<R>(&state)?;
+            let loaded = work.load::<R>(&state, keys)?;
             record(STATE_HEAP, heap_since(heap));
             drop(loaded);
         }
         let heap = live_heap();
-        let loaded = work.load::<R>(&file)?;
+        let loaded = work.load::<R>(&file, keys)?;
         record(HEAP_LOADED, heap_since(heap));
         drop(loaded);
-        let time = timed_often(|| work.load::<R>(&file));
+        let time = timed_often(|| work.load::<R>(&file, keys));
         record(LOADED, millis(time));
         Ok(())
     }
@@ -184,7 +194,8 @@ impl<R: Registers> Contestant for Run<R> {
 fn climber<R: Registers>(settings: &Settings) -> Climber<'_> {
     Climber::new(R::ENGINE, move |sets| {
         let work = Work::new(Size { registers: (sets / 10).max(1), sets, change: 1 });
-        let mut author = R::new(work.size.registers)?;
+        let keys = R::keys(work.size.registers);
+        let mut author: R = work.begin(&keys)?;
         let mut reader = author.fork()?;
         let set = lap(settings.budget, work.changes(), |sets| author.set(sets))?;
         if set == Lap::Stopped {
@@ -194,7 +205,7 @@ fn climber<R: Registers>(settings: &Settings) -> Climber<'_> {
         let (result, applying) = timed(|| reader.receive(&message));
         result?;
         work.check(&reader)?;
-        let (loaded, loading) = timed(|| work.load::<R>(&file));
+        let (loaded, loading) = timed(|| work.load::<R>(&file, &keys));
         drop(loaded?);
         let (applying, loading) = (Lap::Finished(applying), Lap::Finished(loading));
         Ok(vec![(CURVE, set), (CURVE_APPLIED, applying), (CURVE_LOADED, loading)])
@@ -215,12 +226,13 @@ mod tests {
 
     fn check_engine<R: Registers>() {
         let work = Work::new(Size { registers: 20, sets: 200, change: 7 });
-        let mut author = R::new(20).unwrap();
+        let keys = R::keys(20);
+        let mut author: R = work.begin(&keys).unwrap();
         let mut reader = author.fork().unwrap();
         work.changes().try_for_each(|sets| author.set(sets)).unwrap();
         work.check(&author).unwrap();
         reader.receive(&author.message().unwrap()).unwrap();
         work.check(&reader).unwrap();
-        work.load::<R>(&author.save().unwrap()).unwrap();
+        work.load::<R>(&author.save().unwrap(), &keys).unwrap();
     }
 }

@@ -125,9 +125,7 @@ fn is_met(
     match row.target {
         Target::Times(times) => Some(to_best? <= times),
         Target::AtMost(figure) => Some(median? <= figure),
-        Target::TimesAndRope(times, rope) => {
-            Some(to_best? <= times && to_rope.is_none_or(|ratio| ratio <= rope))
-        }
+        Target::TimesAndRope(times, rope) => Some(to_best? <= times && to_rope? <= rope),
         Target::Shown => None,
     }
 }
@@ -355,6 +353,7 @@ mod tests {
         let both = row(Target::TimesAndRope(1.0, 1.5));
         assert_eq!(is_met(both, None, Some(1.0), Some(1.6)), Some(false));
         assert_eq!(is_met(both, None, Some(1.0), Some(1.5)), Some(true));
+        assert_eq!(is_met(both, None, Some(1.0), None), None, "the rope was not asked");
     }
 
     #[test]

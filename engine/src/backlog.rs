@@ -2,7 +2,7 @@
 //!
 //! Invariants, checked by `assert_invariants`:
 //! - B1. Each waiting change is listed under exactly one op that it waits for.
-//! - B2. `bytes` is the sum of the waiting changes' sizes, and both bounds of `limits` hold.
+//! - B2. `bytes` is the sum of the waiting changes' weights, and both bounds of `limits` hold.
 //! - B3. No two waiting changes of one replica share a counter.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +11,7 @@ use std::ops::Range;
 use crate::change::Change;
 use crate::error::IntegrateError;
 use crate::id::{OpId, ReplicaId};
-use crate::limits::{BACKLOG_BYTES_MAX, BACKLOG_CHANGES_MAX};
+use crate::limits::{BACKLOG_BYTES_MAX, BACKLOG_CHANGES_MAX, BACKLOG_OP_BYTES};
 use crate::version::Ahead;
 
 /// Where a change begins: its author and first counter.
@@ -102,7 +102,7 @@ impl Backlog {
     ) -> Result<(), IntegrateError> {
         let size = |place: &Place| {
             let change = fresh.get(place).or_else(|| self.waiting.get(place));
-            change.map_or(0, |change| change.bytes().len())
+            change.map_or(0, weight)
         };
         let leave: usize = released.iter().map(size).sum();
         let stay: usize = done.blocked.iter().map(|(place, _)| size(place)).sum();
@@ -118,7 +118,7 @@ impl Backlog {
     pub(crate) fn insert(&mut self, change: Change, missing: OpId) {
         let place = (change.header().replica, change.header().start);
         drop(self.remove(place));
-        self.bytes += change.bytes().len();
+        self.bytes += weight(&change);
         self.waiting.insert(place, change);
         self.missing.insert(place, missing);
         self.waiting_for.entry((missing.replica, missing.counter)).or_default().insert(place);
@@ -127,7 +127,7 @@ impl Backlog {
     /// Takes out the change that begins at `place`.
     pub(crate) fn remove(&mut self, place: Place) -> Option<Change> {
         let change = self.waiting.remove(&place)?;
-        self.bytes -= change.bytes().len();
+        self.bytes -= weight(&change);
         if let Some(missing) = self.missing.remove(&place) {
             let key = (missing.replica, missing.counter);
             if let Some(places) = self.waiting_for.get_mut(&key) {
@@ -176,7 +176,7 @@ impl Backlog {
                 assert_eq!(missing, Some(*key), "B1: {place:?}");
             }
         }
-        let bytes: usize = self.waiting.values().map(|change| change.bytes().len()).sum();
+        let bytes: usize = self.waiting.values().map(weight).sum();
         assert_eq!(bytes, self.bytes, "B2");
         assert!(self.waiting.len() <= BACKLOG_CHANGES_MAX && bytes <= BACKLOG_BYTES_MAX, "B2");
         let headers: Vec<_> = self.waiting.values().map(Change::header).collect();
@@ -184,6 +184,11 @@ impl Backlog {
             assert!(a.replica != b.replica || a.end() <= b.start, "B3: {a:?} {b:?}");
         }
     }
+}
+
+/// What a change counts for: its bytes, or what its ops take in memory, which can be far more.
+fn weight(change: &Change) -> usize {
+    change.bytes().len().max(change.list().len() * BACKLOG_OP_BYTES)
 }
 
 /// What a change waits for: its author's previous op, or one of its deps.

@@ -211,6 +211,19 @@ impl History {
         })
     }
 
+    /// Whether changes that are here have the boundaries and Lamport times of these. O(n) in their ops.
+    pub(crate) fn has_times_of(&self, batch: &Batch) -> bool {
+        let Some(log) = self.log(batch.author) else { return false };
+        batch.parts().all(|(header, _)| {
+            let (start, last) = (header.start, header.last());
+            let previous = start.checked_sub(1).map(|counter| batch.id(counter));
+            let seen = header.deps.iter().copied().chain(previous).map(|op| self.lamport(op)).max();
+            log.start_of_change(last.counter) == Some(start)
+                && log.has_boundary(header.end())
+                && self.lamport(last) == seen.unwrap_or_default() + 1
+        })
+    }
+
     /// Who made what and when, in order of author.
     pub(crate) fn times(&self) -> Vec<Times> {
         let times = |(author, _): (ReplicaId, u64)| {

@@ -107,14 +107,9 @@ fn drop_known(
     let mut known = 0;
     for arrival in arrivals {
         let author = arrival.batch.author;
-        // What is only known through a state cannot be compared.
-        let next = history.version().next(author);
-        let there = |batch: &Batch| {
-            let is_gone = batch.start < history.floor(author) || batch.end() > next;
-            if is_gone { Some(batch.clone()) } else { logged.part(batch) }
-        };
         let end = ahead.next(author);
-        let Some(arrival) = drop_covered(arrival, end, there, &mut known)? else { continue };
+        let is_known = |batch: &Batch| logged.has(batch);
+        let Some(arrival) = drop_covered(arrival, end, is_known, &mut known)? else { continue };
         let mut rest = Some(arrival);
         while let Some(arrival) = rest.take() {
             let start = arrival.batch.start;
@@ -128,7 +123,9 @@ fn drop_known(
                 break;
             };
             let cutter = &mut cutters[after - 1];
-            let twice = |batch: &Batch| cutter.part(before, batch.start, batch.end());
+            let twice = |batch: &Batch| {
+                cutter.part(before, batch.start, batch.end()).is_some_and(|one| one.is_same(batch))
+            };
             rest = drop_covered(arrival, before.end(), twice, &mut known)?;
         }
         let Some(arrival) = rest else { continue };
@@ -147,6 +144,25 @@ struct Logged<'a> {
 }
 
 impl Logged<'_> {
+    /// Whether changes that are here are these: the same bytes as far as the log goes back, and before
+    /// that the same boundaries and times. What a state of the same patch brings cannot be compared.
+    fn has(&mut self, batch: &Batch) -> bool {
+        let (start, end) = (batch.start, batch.end());
+        let from = self.history.floor(batch.author).clamp(start, end);
+        let to = self.history.version().next(batch.author).clamp(from, end);
+        let mut cutter = Cutter::new(batch);
+        if start < from {
+            let gone = cutter.part(batch, start, from);
+            if !gone.is_some_and(|gone| self.history.has_times_of(&gone)) {
+                return false;
+            }
+        }
+        from == to
+            || cutter
+                .part(batch, from, to)
+                .is_some_and(|kept| self.part(&kept).is_some_and(|there| there.is_same(&kept)))
+    }
+
     /// What the log has in the place of a batch; nothing if no change begins or ends there.
     fn part(&mut self, batch: &Batch) -> Option<Batch> {
         let (author, mut at, end) = (batch.author, batch.start, batch.end());
@@ -178,11 +194,11 @@ impl Logged<'_> {
     }
 }
 
-/// Drops the changes of an arrival below `end`, which must be those that `there` gives.
+/// Drops the changes of an arrival below `end`, which must be known.
 fn drop_covered(
     mut arrival: Arrival,
     end: u64,
-    there: impl FnOnce(&Batch) -> Option<Batch>,
+    is_known: impl FnOnce(&Batch) -> bool,
     known: &mut u64,
 ) -> Result<Option<Arrival>, IntegrateError> {
     let batch = &mut arrival.batch;
@@ -195,7 +211,7 @@ fn drop_covered(
     } else {
         None
     };
-    if !there(batch).is_some_and(|there| there.is_same(batch)) {
+    if !is_known(batch) {
         return Err(forked);
     }
     *known += batch.change_count();

@@ -175,8 +175,8 @@
 //! # }
 //! ```
 //!
-//! While a transaction is open its edits show, but they are in no version and no export, nothing
-//! can be integrated, and no snapshot is to be taken.
+//! While a transaction is open its edits show, but they are in no version, no export and no snapshot,
+//! and nothing can be integrated.
 //!
 //! # Deltas for a user interface
 //!
@@ -218,7 +218,8 @@
 //! ```
 //!
 //! A state cannot be looked through change by change: [`Patch::changes`] has none of it. And where
-//! the changes are gone, a fork can only be told by the times of changes, not by what they say.
+//! the changes are gone, a fork can only be told by the times and lengths of changes, not by what they
+//! say.
 //!
 //! # Whether two replicas are the same
 //!

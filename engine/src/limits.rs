@@ -45,6 +45,9 @@ pub const BACKLOG_CHANGES_MAX: usize = 65_536;
 /// The most bytes of changes that may wait for others that have not arrived.
 pub const BACKLOG_BYTES_MAX: usize = 64 << 20;
 
+/// How many bytes an op of a waiting change counts for at least, however short it is written.
+pub const BACKLOG_OP_BYTES: usize = 64;
+
 /// The greatest snapshot, in bytes after decompression.
 pub const SNAPSHOT_BYTES_MAX: u64 = 4 << 30;
 
@@ -52,3 +55,4 @@ const _: () = assert!(COUNTER_MAX < 1 << 58);
 const _: () = assert!(ORDER_KEY_BYTES_GOAL < ORDER_KEY_BYTES_MAX);
 const _: () = assert!(PATCH_LAMPORT_MAX < LAMPORT_MAX / 2);
 const _: () = assert!(CHANGE_BYTES_MAX <= BACKLOG_BYTES_MAX);
+const _: () = assert!(CHANGE_OPS_MAX * BACKLOG_OP_BYTES <= BACKLOG_BYTES_MAX);

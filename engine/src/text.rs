@@ -320,7 +320,7 @@ impl Text {
 
     /// The characters of a range that are in this text: pieces that stand together, each with whether
     /// it shows. O(log n) for each piece.
-    pub(crate) fn standing(&mut self, range: IdRange) -> Vec<(IdRange, bool)> {
+    pub(crate) fn standing(&self, range: IdRange) -> Vec<(IdRange, bool)> {
         self.tree.standing(range.first, range.len)
     }
 

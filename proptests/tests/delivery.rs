@@ -1,6 +1,8 @@
 //! What a replica makes of changes that come early, twice, or in two versions.
 
-use sds_engine::limits::{BACKLOG_BYTES_MAX, BACKLOG_CHANGES_MAX, CHANGE_BYTES_MAX};
+use sds_engine::limits::{
+    BACKLOG_BYTES_MAX, BACKLOG_CHANGES_MAX, BACKLOG_OP_BYTES, CHANGE_BYTES_MAX,
+};
 use sds_engine::{
     Change, EntryId, Field, IdRange, IntegrateError, Life, Op, OpId, Patch, Replica, ReplicaId,
     Value, Version,
@@ -78,12 +80,15 @@ fn a_second_version_of_a_change_is_refused_with_all_that_came_with_it() {
         let mut phone = Replica::new(id(2));
         let known = [&changes[..2], &changes[3..]].concat();
         phone.integrate(Patch::new(known.clone())).unwrap();
-        let before = (phone.digest(), View::of_replica(&phone), phone.missing());
+        let state = |phone: &mut Replica| {
+            (phone.snapshot(), phone.digest(), View::of_replica(phone), phone.missing())
+        };
+        let before = state(&mut phone);
         for companions in [vec![], vec![changes[2].clone()], chain(5, 2)] {
             let patch = [&companions[..], std::slice::from_ref(&rival)].concat();
             let refused = phone.integrate(Patch::new(patch));
             assert!(matches!(refused, Err(IntegrateError::Forked { .. })), "{refused:?} {rival:?}");
-            assert_eq!((phone.digest(), View::of_replica(&phone), phone.missing()), before);
+            assert_eq!(state(&mut phone), before, "byte for byte as it was");
             assert_matches_model(&mut phone, &known);
         }
     }
@@ -152,6 +157,21 @@ fn one_byte_more_than_may_wait_is_refused() {
     let refused = phone.integrate(Patch::new(vec![large(8, 101)]));
     assert!(matches!(refused, Err(IntegrateError::BacklogFull { .. })), "{refused:?}");
     assert_eq!(phone.integrate(Patch::new(vec![large(8, 50)])).unwrap().waiting, 5);
+}
+
+#[test]
+fn many_short_ops_that_wait_count_as_what_they_take() {
+    let many = |author, ops: usize| {
+        let op = Op::Revive { entry: EntryId::from_bytes([7; 16]), life: Life::FIRST };
+        Change::new(id(author), 1, vec![], &vec![op; ops]).unwrap()
+    };
+    let half = BACKLOG_BYTES_MAX / BACKLOG_OP_BYTES / 2;
+    assert!(many(3, half).bytes().len() < BACKLOG_BYTES_MAX / 8);
+    let mut phone = Replica::new(id(2));
+    let fitting = vec![many(3, half), many(4, half - 1), many(5, 1)];
+    assert_eq!(phone.integrate(Patch::new(fitting)).unwrap().waiting, 3);
+    let refused = phone.integrate(Patch::new(vec![many(6, 1)]));
+    assert!(matches!(refused, Err(IntegrateError::BacklogFull { .. })), "{refused:?}");
 }
 
 #[test]

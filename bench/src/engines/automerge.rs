@@ -2,8 +2,12 @@
 //! are taken as it is made, which is cheaper than asking the document for what is new. Heads are
 //! not verified on loading: the file has a checksum.
 
+use std::rc::Rc;
+
 use ::automerge::transaction::Transactable;
-use ::automerge::{ActorId, Automerge as Document, ObjId, ObjType, ROOT, ReadDoc, Value};
+use ::automerge::{
+    ActorId, Automerge as Document, ChangeHash, ObjId, ObjType, ROOT, ReadDoc, Value,
+};
 use anyhow::{Context, Result};
 
 use super::{Engine, Logged, Registers, Stored, Text};
@@ -133,24 +137,33 @@ impl Logged for Automerge {
 #[derive(Debug)]
 pub(crate) struct AutomergeRegisters {
     doc: Document,
-    keys: Vec<String>,
+    keys: Rc<[String]>,
+    sent: Vec<ChangeHash>,
 }
 
 impl AutomergeRegisters {
-    fn of(doc: Document, registers: usize) -> Self {
-        Self { doc, keys: super::keys(registers) }
+    fn of(doc: Document, keys: &Rc<[String]>) -> Self {
+        let sent = doc.get_heads();
+        Self { doc, keys: keys.clone(), sent }
     }
 }
 
 impl Registers for AutomergeRegisters {
     const ENGINE: Engine = Engine::Automerge;
 
-    fn new(registers: usize) -> Result<Self> {
-        Ok(Self::of(Document::new().with_actor(actor(1)), registers))
+    type Keys = Rc<[String]>;
+
+    fn keys(registers: usize) -> Self::Keys {
+        super::names(registers)
+    }
+
+    fn new(keys: &Self::Keys) -> Result<Self> {
+        Ok(Self::of(Document::new().with_actor(actor(1)), keys))
     }
 
     fn fork(&mut self) -> Result<Self> {
-        Ok(Self::of(self.doc.fork().with_actor(actor(2)), self.keys.len()))
+        self.sent = self.doc.get_heads();
+        Ok(Self::of(self.doc.fork().with_actor(actor(2)), &self.keys))
     }
 
     fn set(&mut self, sets: &[(usize, i64)]) -> Result<()> {
@@ -163,8 +176,9 @@ impl Registers for AutomergeRegisters {
     }
 
     fn message(&mut self) -> Result<Vec<u8>> {
-        // The only message is the first one, and the document form is the fastest to take in.
-        Ok(self.doc.save_nocompress())
+        let message = self.doc.save_after(&self.sent);
+        self.sent = self.doc.get_heads();
+        Ok(message)
     }
 
     fn receive(&mut self, message: &[u8]) -> Result<()> {
@@ -176,8 +190,8 @@ impl Registers for AutomergeRegisters {
         Ok(self.doc.save())
     }
 
-    fn load(bytes: &[u8], registers: usize) -> Result<Self> {
-        Ok(Self::of(Document::load_unverified_heads(bytes)?, registers))
+    fn load(bytes: &[u8], keys: &Self::Keys) -> Result<Self> {
+        Ok(Self::of(Document::load_unverified_heads(bytes)?, keys))
     }
 
     fn value(&self, register: usize) -> Option<i64> {

@@ -2,6 +2,8 @@
 //! can merge the changes in its log. Updates are exported since a version vector, imported one by
 //! one or as a batch; files are fast snapshots.
 
+use std::rc::Rc;
+
 use anyhow::{Context, Result, ensure};
 use loro::{
     ExportMode, ImportStatus, LoroDoc, LoroMap, LoroText, LoroTree, LoroValue, TreeID,
@@ -219,27 +221,36 @@ impl Tree for LoroNodes {
 pub(crate) struct LoroRegisters {
     doc: LoroDoc,
     map: LoroMap,
-    keys: Vec<String>,
+    keys: Rc<[String]>,
     sent: VersionVector,
 }
 
 impl LoroRegisters {
-    fn of(doc: LoroDoc, registers: usize) -> Self {
+    fn of(doc: LoroDoc, keys: &Rc<[String]>) -> Self {
         let map = doc.get_map("map");
         let sent = doc.oplog_vv();
-        Self { doc, map, keys: super::keys(registers), sent }
+        Self { doc, map, keys: keys.clone(), sent }
     }
 }
 
 impl Registers for LoroRegisters {
     const ENGINE: Engine = Engine::Loro;
 
-    fn new(registers: usize) -> Result<Self> {
-        Ok(Self::of(document(1), registers))
+    type Keys = Rc<[String]>;
+
+    fn keys(registers: usize) -> Self::Keys {
+        super::names(registers)
+    }
+
+    fn new(keys: &Self::Keys) -> Result<Self> {
+        Ok(Self::of(document(1), keys))
     }
 
     fn fork(&mut self) -> Result<Self> {
-        Ok(Self::of(document(2), self.keys.len()))
+        let mut other = Self::of(document(2), &self.keys);
+        other.receive(&self.message()?)?;
+        other.sent = other.doc.oplog_vv();
+        Ok(other)
     }
 
     fn set(&mut self, sets: &[(usize, i64)]) -> Result<()> {
@@ -262,8 +273,8 @@ impl Registers for LoroRegisters {
         Ok(self.doc.export(ExportMode::Snapshot)?)
     }
 
-    fn load(bytes: &[u8], registers: usize) -> Result<Self> {
-        Ok(Self::of(load(bytes, 2)?, registers))
+    fn load(bytes: &[u8], keys: &Self::Keys) -> Result<Self> {
+        Ok(Self::of(load(bytes, 2)?, keys))
     }
 
     fn save_state(&mut self) -> Result<Option<Vec<u8>>> {

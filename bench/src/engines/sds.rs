@@ -241,11 +241,18 @@ impl SdsRegisters {
 impl Registers for SdsRegisters {
     const ENGINE: Engine = Engine::Sds;
 
-    fn new(registers: usize) -> Result<Self> {
+    /// How many there are: entries have ids of their own.
+    type Keys = usize;
+
+    fn keys(registers: usize) -> usize {
+        registers
+    }
+
+    fn new(keys: &usize) -> Result<Self> {
         let mut replica = Replica::new(replica_id(1));
         replica.transact::<_, EditError>(|replica| {
             let mut create = || replica.create_item(EntryId::ROOT, usize::MAX).map(drop);
-            (0..registers).try_for_each(|_| create())
+            (0..*keys).try_for_each(|_| create())
         })?;
         Ok(Self::of(replica))
     }
@@ -253,6 +260,7 @@ impl Registers for SdsRegisters {
     fn fork(&mut self) -> Result<Self> {
         let mut replica = Replica::new(replica_id(2));
         receive(&mut replica, &self.replica.export(&Version::new()))?;
+        self.sent.clone_from(self.replica.version());
         Ok(Self::of(replica))
     }
 
@@ -283,7 +291,7 @@ impl Registers for SdsRegisters {
         Ok(self.replica.snapshot())
     }
 
-    fn load(bytes: &[u8], _registers: usize) -> Result<Self> {
+    fn load(bytes: &[u8], _keys: &usize) -> Result<Self> {
         Ok(Self::of(Replica::from_snapshot(replica_id(2), bytes)?))
     }
 

@@ -4,6 +4,9 @@
 //! than UTF-16 units. Version 1 of the encoding is the faster one and is used where time counts,
 //! version 2 is the smaller one and makes the files.
 
+use std::rc::Rc;
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use yrs::updates::decoder::Decode;
 use yrs::{
@@ -173,26 +176,35 @@ impl Logged for Yrs {
 pub(crate) struct YrsRegisters {
     doc: Doc,
     map: MapRef,
-    keys: Vec<std::sync::Arc<str>>,
+    keys: Rc<[Arc<str>]>,
+    sent: StateVector,
 }
 
 impl YrsRegisters {
-    fn of(doc: Doc, registers: usize) -> Self {
+    fn of(doc: Doc, keys: &Rc<[Arc<str>]>) -> Self {
         let map = doc.get_or_insert_map("map");
-        let keys = super::keys(registers).into_iter().map(Into::into).collect();
-        Self { doc, map, keys }
+        let sent = doc.transact().state_vector();
+        Self { doc, map, keys: keys.clone(), sent }
     }
 }
 
 impl Registers for YrsRegisters {
     const ENGINE: Engine = Engine::Yrs;
 
-    fn new(registers: usize) -> Result<Self> {
-        Ok(Self::of(document(1), registers))
+    type Keys = Rc<[Arc<str>]>;
+
+    fn keys(registers: usize) -> Self::Keys {
+        super::names(registers)
+    }
+
+    fn new(keys: &Self::Keys) -> Result<Self> {
+        Ok(Self::of(document(1), keys))
     }
 
     fn fork(&mut self) -> Result<Self> {
-        Ok(Self::of(document(2), self.keys.len()))
+        let other = document(2);
+        apply(&other, &self.message()?)?;
+        Ok(Self::of(other, &self.keys))
     }
 
     fn set(&mut self, sets: &[(usize, i64)]) -> Result<()> {
@@ -204,8 +216,10 @@ impl Registers for YrsRegisters {
     }
 
     fn message(&mut self) -> Result<Vec<u8>> {
-        // The only message is the first one, so that a diff since nothing is the whole of it.
-        Ok(self.doc.transact().encode_state_as_update_v1(&StateVector::default()))
+        let transaction = self.doc.transact();
+        let message = transaction.encode_state_as_update_v1(&self.sent);
+        self.sent = transaction.state_vector();
+        Ok(message)
     }
 
     fn receive(&mut self, message: &[u8]) -> Result<()> {
@@ -216,8 +230,8 @@ impl Registers for YrsRegisters {
         Ok(save(&self.doc))
     }
 
-    fn load(bytes: &[u8], registers: usize) -> Result<Self> {
-        Ok(Self::of(load(bytes, 2)?, registers))
+    fn load(bytes: &[u8], keys: &Self::Keys) -> Result<Self> {
+        Ok(Self::of(load(bytes, 2)?, keys))
     }
 
     fn save_state(&mut self) -> Result<Option<Vec<u8>>> {

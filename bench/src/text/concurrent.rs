@@ -51,8 +51,10 @@ struct Run<E: Text> {
     settings: Settings,
     trace: Rc<ConcurrentTrace>,
     merge: Merge<E>,
-    /// The replica that has everything, once a replay came to its end.
-    merged: Option<E>,
+    /// The replicas, of which the first has everything, once a replay came to its end.
+    replicas: Vec<E>,
+    /// Whether they were found to converge.
+    is_compared: bool,
 }
 
 impl<E: Text> Contestant for Run<E> {
@@ -62,7 +64,7 @@ impl<E: Text> Contestant for Run<E> {
 
     fn round(&mut self, board: &mut Board) -> Result<()> {
         self.replay(board)?;
-        if self.merged.is_some() { (self.merge)(self, board) } else { Ok(()) }
+        if self.replicas.is_empty() { Ok(()) } else { (self.merge)(self, board) }
     }
 }
 
@@ -73,7 +75,7 @@ impl<E: Text + 'static> Run<E> {
         merge: Merge<E>,
     ) -> Box<dyn Contestant> {
         let (settings, trace) = (settings.clone(), trace.clone());
-        Box::new(Self { settings, trace, merge, merged: None })
+        Box::new(Self { settings, trace, merge, replicas: Vec::new(), is_compared: false })
     }
 }
 
@@ -93,9 +95,8 @@ impl<E: Text> Run<E> {
         let mut lap = lap(self.settings.budget, &self.trace.steps, |step| {
             take(step, &mut replicas, &mut sent)
         })?;
-        let mut merged = replicas.swap_remove(0);
         if let Lap::Finished(time) = &mut lap {
-            let (text, reading) = timed(|| merged.text());
+            let (text, reading) = timed(|| replicas[0].text());
             *time += reading;
             if E::ENGINE != Engine::ColaPositions && text? != self.trace.end {
                 let engine = E::ENGINE.name();
@@ -107,7 +108,7 @@ impl<E: Text> Run<E> {
         match lap {
             Lap::Finished(time) => {
                 board.record(REPLAY, name, E::ENGINE, millis(time));
-                self.merged = Some(merged);
+                self.replicas = replicas;
             }
             Lap::Stopped => board.stop(REPLAY, name, E::ENGINE, self.settings.budget),
         }
@@ -130,17 +131,23 @@ fn take<E: Text>(step: &Step, replicas: &mut [E], sent: &mut Vec<E::Message>) ->
 
 impl<E: Logged> Run<E> {
     fn merge(&mut self, board: &mut Board) -> Result<()> {
-        let Some(merged) = &mut self.merged else { return Ok(()) };
         if board.is_stopped(MERGE, &self.trace.name, E::ENGINE) {
             return Ok(());
         }
-        let history = merged.history()?;
+        let [merged, others @ ..] = &mut self.replicas[..] else { return Ok(()) };
+        let (history, text) = (merged.history()?, merged.text()?);
+        if !std::mem::replace(&mut self.is_compared, true) {
+            for other in others {
+                other.receive(&[&history])?;
+                ensure!(other.text()? == text, "the replicas differ");
+            }
+        }
         let merge = || -> Result<(String, E)> {
             let mut reader = E::blank(1_000_000)?;
             reader.receive(&[&history])?;
             Ok((reader.text()?, reader))
         };
-        ensure!(merge()?.0 == merged.text()?, "the replicas differ");
+        ensure!(merge()?.0 == text, "another text was merged");
         let time = timed_often(merge);
         if time > self.settings.budget {
             board.stop(MERGE, &self.trace.name, E::ENGINE, self.settings.budget);

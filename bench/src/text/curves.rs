@@ -22,6 +22,8 @@ const RANDOM_LOADED: Row = Row::new("... loaded and read", "ns", Target::Shown);
 const RANDOM_MERGED: Row = Row::new("... merged as one patch and read", "ns", Target::Shown);
 const SAME_PLACE: Row =
     Row::new("replicas that insert at one place, each patch applied", "ns", Target::Shown);
+const SAME_PLACE_DOWN: Row = Row::new("... in descending order of id", "ns", Target::Shown);
+const SAME_PLACE_MIXED: Row = Row::new("... in random order", "ns", Target::Shown);
 
 /// The splice that is made when the text has so many characters.
 type Next = fn(&mut Dice, usize) -> Splice;
@@ -138,45 +140,81 @@ fn merge<E: Logged>(text: &mut E) -> Result<Lap> {
     Ok(Lap::Finished(time))
 }
 
-/// Many replicas of one short text insert at the same place, not knowing of each other.
+/// Many replicas of one short text insert at the same place, not knowing of each other. In which order
+/// their patches arrive decides what there is to skip, and for each engine another order is the worst.
 fn same_place(settings: &Settings, board: &mut Board) {
-    let climbers = settings.engines.iter().filter_map(|engine| {
-        Some(match engine {
-            Engine::Sds => rivals::<SdsText>(settings),
-            Engine::Loro => rivals::<Loro>(settings),
-            Engine::Yrs => rivals::<Yrs>(settings),
-            Engine::Automerge => rivals::<Automerge>(settings),
-            Engine::DiamondTypes => rivals::<Diamond>(settings),
-            Engine::Cola => rivals::<Cola<true>>(settings),
-            Engine::ColaPositions | Engine::Jumprope | Engine::Redb => return None,
-        })
-    });
     let sizes: Vec<usize> = [100, 1_000, 10_000]
         .into_iter()
         .filter(|size| *size <= settings.size(10_000, 1_000))
         .collect();
-    climb(settings, &[SAME_PLACE], &sizes, climbers.collect(), board);
+    let orders: [(Row, Order); 3] = [
+        (SAME_PLACE, |_| {}),
+        (SAME_PLACE_DOWN, |numbers| numbers.reverse()),
+        (SAME_PLACE_MIXED, |numbers| Dice::new(14).shuffle(numbers)),
+    ];
+    for (row, order) in orders {
+        let climbers = settings.engines.iter().filter_map(|engine| {
+            Some(match engine {
+                Engine::Sds => rivals::<SdsText>(settings, row, order),
+                Engine::Loro => rivals::<Loro>(settings, row, order),
+                Engine::Yrs => rivals::<Yrs>(settings, row, order),
+                Engine::Automerge => rivals::<Automerge>(settings, row, order),
+                Engine::DiamondTypes => rivals::<Diamond>(settings, row, order),
+                Engine::Cola => rivals::<Cola<true>>(settings, row, order),
+                Engine::ColaPositions | Engine::Jumprope | Engine::Redb => return None,
+            })
+        });
+        climb(settings, &[row], &sizes, climbers.collect(), board);
+    }
 }
 
-fn rivals<E: Text>(settings: &Settings) -> Climber<'_> {
+/// Puts the numbers of replicas, which rise as their ids do, into the order in which they arrive.
+type Order = fn(&mut [usize]);
+
+/// At how many replicas it is also checked that they converge.
+const COMPARED: usize = 100;
+
+fn rivals<E: Text>(settings: &Settings, row: Row, order: Order) -> Climber<'_> {
     Climber::new(E::ENGINE, move |size| {
         let mut base = E::new();
         base.record();
         base.edit(&[Splice::ascii(0, 0, "[]")])?;
         drop(base.message()?);
-        let mut reader = base.fork(2)?;
+        let (mut reader, mut other) = (base.fork(2)?, base.fork(3)?);
         let mut messages = Vec::with_capacity(size);
-        for number in 0..size as u64 {
-            let mut rival = base.fork(number + 3)?;
+        for number in 0..size {
+            let mut rival = base.fork(number as u64 + 4)?;
             rival.record();
-            rival.edit(&[Splice::ascii(1, 0, "x")])?;
+            rival.edit(&[Splice::ascii(1, 0, letter(number))])?;
             messages.push(rival.message()?);
         }
-        let lap = lap(settings.budget, &messages, |message| reader.receive(&[message]))?;
+        let mut numbers: Vec<usize> = (0..size).collect();
+        order(&mut numbers);
+        let lap = lap(settings.budget, &numbers, |number| reader.receive(&[&messages[*number]]))?;
         if lap != Lap::Stopped {
-            let expected = format!("[{}]", "x".repeat(size));
-            ensure!(reader.text()? == expected, "a wrong text");
+            let text = reader.text()?;
+            let typed: String = (0..size).map(letter).collect();
+            let inner = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+            ensure!(inner.map(letters_of) == Some(letters_of(&typed)), "a wrong text");
+            if size <= COMPARED {
+                messages.iter().rev().try_for_each(|message| other.receive(&[message]))?;
+                ensure!(other.text()? == text, "the replicas differ");
+            }
         }
-        Ok(vec![(SAME_PLACE, lap)])
+        Ok(vec![(row, lap)])
     })
 }
+
+fn letters_of(text: &str) -> Vec<char> {
+    let mut letters: Vec<char> = text.chars().collect();
+    letters.sort_unstable();
+    letters
+}
+
+/// What a rival types.
+fn letter(number: usize) -> &'static str {
+    let at = number % LETTERS.len();
+    &LETTERS[at..=at]
+}
+
+const LETTERS: &str = "abcdefghijklmnopqrstuvwxyz";

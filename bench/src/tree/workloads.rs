@@ -47,8 +47,13 @@ pub(super) fn run(settings: &Settings, board: &mut Board) {
     if settings.wants(&[LATE_FIRST, LATE_NEXT, LATE_LEAF]) {
         for nodes in [few, entries] {
             let name = format!("after {entries} moves of {nodes}");
-            turns(settings, &name, (nodes, Shape::Folders), Run::late, Run::late, board);
+            let size = (nodes, Shape::Folders);
+            turns(settings, &name, size, Run::late_among_folders, Run::late_among_folders, board);
         }
+        // Every move counts here, and trees get deep, in which a late move takes loro long.
+        let name = format!("after {entries} moves of {few}, any into any");
+        let size = (few, Shape::Random);
+        turns(settings, &name, size, Run::late_among_all, Run::late_among_all, board);
     }
     if settings.wants(&[CONCURRENT]) {
         let name = format!("{few} moves each of {few}");
@@ -210,10 +215,20 @@ impl<T: Tree> Run<T> {
         Ok(())
     }
 
-    /// Moves of folders and then of leaves, made before a long history of moves from folder to
-    /// folder, arriving after it. Entries that are moved anywhere make deep trees, in which each late
-    /// move takes loro some ten times as long: too long for any budget.
-    fn late(&mut self, board: &mut Board) -> Result<()> {
+    /// Late moves into a history in which leaves go from folder to folder.
+    fn late_among_folders(&mut self, board: &mut Board) -> Result<()> {
+        let nodes = FOLDERS + 1..self.model.len() - SPARE;
+        self.late(board, &Among { nodes, parents: 1..FOLDERS + 1 })
+    }
+
+    /// Late moves into a history in which anything goes anywhere.
+    fn late_among_all(&mut self, board: &mut Board) -> Result<()> {
+        let Among { nodes, parents } = self.any();
+        self.late(board, &Among { nodes: nodes.start.max(FOLDERS + 1)..nodes.end, parents })
+    }
+
+    /// Moves of folders and then of leaves, made before a long history of moves and arriving after it.
+    fn late(&mut self, board: &mut Board, history: &Among) -> Result<()> {
         let rows = [LATE_FIRST, LATE_NEXT, LATE_LEAF];
         let Some((mut tree, nodes, _)) = self.base(board, &rows)? else { return Ok(()) };
         let mut late = Self::other(&mut tree, 2)?;
@@ -225,14 +240,13 @@ impl<T: Tree> Run<T> {
             Ok(())
         };
         let folders = 1..FOLDERS + 1;
-        let among = Among { nodes: folders.clone(), parents: folders.clone() };
+        let among = Among { nodes: folders.clone(), parents: folders };
         model.random_moves(LATE_MOVES, &among, 6).chunks(1).try_for_each(&mut send)?;
         let leaves = self.model.len() - SPARE..self.model.len();
         leaves.map(|node| Move { node, parent: 1, index: 0 }).try_for_each(|step| send(&[step]))?;
 
         let count = self.settings.size(100_000, 5_000);
-        let among = Among { nodes: FOLDERS + 1..self.model.len() - SPARE, parents: folders };
-        let moves = self.model.clone().random_moves(count, &among, 7);
+        let moves = self.model.clone().random_moves(count, history, 7);
         let lap = lap_changes(&self.settings, moves.chunks(OPS_A_CHANGE), |moves| {
             make_moves(&mut tree, &nodes, moves)
         })?;
@@ -328,16 +342,21 @@ mod tests {
             only: None,
         };
         let mut board = Board::default();
-        let small = (60, Shape::Random);
-        let stages: [(Stage<SdsTree>, Stage<LoroNodes>); 3] = [
+        let small = (200, Shape::Random);
+        let stages: [(Stage<SdsTree>, Stage<LoroNodes>); 5] = [
             (Run::created, Run::created),
+            (Run::moved, Run::moved),
+            (Run::late_among_all, Run::late_among_all),
             (Run::concurrent, Run::concurrent),
             (Run::chained, Run::chained),
         ];
         for (ours, loros) in stages {
             turns(&settings, "small", small, ours, loros, &mut board);
         }
+        let folders = (200, Shape::Folders);
+        let late = (Run::late_among_folders, Run::late_among_folders);
+        turns(&settings, "folders", folders, late.0, late.1, &mut board);
         assert!(board.notes().is_empty(), "{:?}", board.notes());
-        assert_eq!(board.cells().len(), 12);
+        assert_eq!(board.cells().len(), 28);
     }
 }

@@ -167,8 +167,11 @@ impl AuthorLog {
         self.tail = OpList::new();
         self.tail_starts = Vec::new();
         self.tail_start = self.tail_end;
-        // Changes may be noted whose ops are still to come.
-        self.links.retain(|(start, _)| *start >= self.tail_end);
+        // Changes may be noted whose ops are still to come: what is moved is less than what goes.
+        let stale = self.links.partition_point(|(start, _)| *start < self.tail_end);
+        if stale * 2 >= self.links.len() {
+            self.links.drain(..stale);
+        }
     }
 
     /// The part of the tail from a change's first counter on, in blocks.

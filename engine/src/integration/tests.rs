@@ -221,3 +221,59 @@ fn whatever_differs_from_what_is_there_is_a_fork() {
         }
     }
 }
+
+/// Goal: once history is cut, a difference is still found in what the log has, and before that where it
+/// shows in the boundaries or times of changes.
+#[test]
+fn a_fork_is_found_across_a_cut() {
+    let author = op(1, 0).replica;
+    // Of later times than most of the changes that are cut.
+    let foreign =
+        [0, 1, 2, 3].map(|at| Change::new(op(2, 0).replica, at, vec![], &[set("x")]).unwrap());
+    let make = |texts: &[&str], deps: &[OpId]| {
+        let mut changes = vec![Change::new(author, 0, vec![], &[set("a")]).unwrap()];
+        let mut at = 1;
+        for (nth, text) in texts.iter().enumerate() {
+            let deps = if nth == 1 { deps.to_vec() } else { vec![] };
+            let edit = insert(op(1, at - 1), text);
+            changes.push(Change::new(author, at, deps, &[edit]).unwrap());
+            at += text.len() as u64;
+        }
+        changes
+    };
+    let honest = make(&["bc", "d", "efg", "h"], &[]);
+    let cut = || {
+        let mut replica = replica();
+        replica.integrate(patch(&[], &foreign)).unwrap();
+        replica.integrate(patch(&[], &honest[..3])).unwrap();
+        replica.compact();
+        replica.integrate(patch(&[], &honest[3..])).unwrap();
+        replica
+    };
+    let join = |changes: &[Change]| {
+        let mut batches = changes.iter().cloned().map(Batch::of_change);
+        let first = batches.next().unwrap();
+        batches.fold(first, |mut whole, next| {
+            whole.take(next);
+            whole
+        })
+    };
+    let same = cut().integrate(patch(&[&join(&honest)], &[])).unwrap();
+    assert_eq!((same.applied, same.known), (0, honest.len()));
+    let more = make(&["bc", "d", "efg", "h", "i"], &[]);
+    let more = cut().integrate(patch(&[&join(&more)], &[])).unwrap();
+    assert_eq!((more.applied, more.known), (1, honest.len()));
+
+    let other_text = make(&["bc", "d", "eXg", "h", "i"], &[]);
+    let other_boundaries = make(&["b", "cd", "efg", "h", "i"], &[]);
+    let across_the_cut = make(&["bc", "defg", "h", "i"], &[]);
+    let later = make(&["bc", "d", "efg", "h", "i"], &[op(2, 3)]);
+    for forged in [other_text, other_boundaries, across_the_cut, later] {
+        let (mut whole, mut singly) = (cut(), cut());
+        let before = whole.snapshot();
+        let refused = whole.integrate(patch(&[&join(&forged)], &[]));
+        assert!(matches!(refused, Err(IntegrateError::Forked { .. })), "{forged:?}");
+        assert!(singly.integrate(patch(&[], &forged)).is_err(), "{forged:?}");
+        assert_eq!(whole.snapshot(), before);
+    }
+}

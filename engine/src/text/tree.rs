@@ -30,6 +30,8 @@ mod load;
 mod nodes;
 mod standing;
 
+use std::sync::OnceLock;
+
 use smallvec::SmallVec;
 
 use super::authors::{Authors, CharId};
@@ -110,9 +112,8 @@ pub(super) struct RunTree {
     /// How much shows in all; always up to date.
     shown: Lengths,
     authors: Authors,
-    index: Index,
-    /// Whether the index is there. A text that was loaded gets it when it is first needed.
-    is_indexed: bool,
+    /// A text that was loaded gets it when it is first needed.
+    index: OnceLock<Index>,
     cursor: Cursor,
 }
 
@@ -286,11 +287,8 @@ impl RunTree {
     /// The leaf and the number of the run that has the character `id`.
     fn locate(&self, id: CharId) -> Option<(u32, usize)> {
         let is_in = |leaf: &Leaf| leaf.runs.iter().position(|run| run.contains(id));
-        if self.is_indexed {
-            let leaf = self.index.leaf_of(id);
-            return is_in(&self.leaves[leaf as usize]).map(|run| (leaf, run));
-        }
-        (0..).zip(&self.leaves).find_map(|(leaf, here)| is_in(here).map(|run| (leaf, run)))
+        let leaf = self.index().leaf_of(id);
+        is_in(&self.leaves[leaf as usize]).map(|run| (leaf, run))
     }
 
     fn last_leaf(&self) -> u32 {

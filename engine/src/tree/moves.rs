@@ -74,8 +74,8 @@ struct Record {
 impl Record {
     /// Where the key is among the long ones, if it is not short.
     fn long_key(&self) -> Option<usize> {
-        let [a, b, c, d, ..] = self.key;
-        (usize::from(self.key_len) > SHORT).then(|| u32::from_le_bytes([a, b, c, d]) as usize)
+        let at = self.key.first_chunk().filter(|_| usize::from(self.key_len) > SHORT)?;
+        Some(usize::from_le_bytes(*at))
     }
 }
 
@@ -149,8 +149,7 @@ impl Moves {
         if let Some(short) = key.get_mut(..bytes.len()) {
             short.copy_from_slice(bytes);
         } else {
-            let at = u32::try_from(self.long_keys.len()).expect("keys fit into memory");
-            key[..size_of::<u32>()].copy_from_slice(&at.to_le_bytes());
+            key[..size_of::<usize>()].copy_from_slice(&self.long_keys.len().to_le_bytes());
             self.long_keys.extend_from_slice(bytes);
         }
         key

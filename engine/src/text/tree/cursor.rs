@@ -168,7 +168,6 @@ impl RunTree {
                 return Some(offset);
             }
         }
-        self.build_index();
         let (leaf, number) = self.locate(id)?;
         self.go_to(leaf, number);
         self.run(self.cursor.spot).map(|run| run.offset_of(id))

@@ -228,8 +228,8 @@ impl RunTree {
         self.cursor.pending += new.lengths();
         let are_last = self.authors.end_of(new.first) <= new.first;
         self.authors.reach(new.first.plus(new.len - 1));
-        if self.is_indexed {
-            self.index.assign(new.first..new.end(), spot.leaf, are_last);
+        if let Some(index) = self.index.get_mut() {
+            index.assign(new.first..new.end(), spot.leaf, are_last);
         }
         self.lower_bound(spot.leaf, stamp);
         self.split_if_full();

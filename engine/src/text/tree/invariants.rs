@@ -8,7 +8,9 @@ impl RunTree {
     /// Panics if B1 to B8 do not hold, or an invariant of the parts.
     pub(in crate::text) fn assert_invariants(&self, clock: &impl Fn(OpId) -> Stamp) {
         self.authors.assert_invariants();
-        self.index.assert_invariants();
+        if let Some(index) = self.index.get() {
+            index.assert_invariants();
+        }
         let mut leaf = FIRST_LEAF;
         let mut in_order = Vec::new();
         while leaf != NONE {
@@ -39,11 +41,11 @@ impl RunTree {
             assert!(!joins, "B5: {run:?}");
             assert!(run.end() <= self.authors.end_of(run.first), "B3: past its author's end");
             assert!(here.oldest <= clock(self.authors.op(run.first)), "B7: {run:?}");
-            if self.is_indexed {
+            if let Some(index) = self.index.get() {
                 let last = run.first.plus(run.len - 1);
-                assert_eq!(self.index.leaf_of(run.first), leaf, "B3: {run:?}");
-                assert_eq!(self.index.leaf_of(last), leaf, "B3: {run:?}");
-                assert!(self.index.piece_end(run.first) > last, "B3: {run:?}");
+                assert_eq!(index.leaf_of(run.first), leaf, "B3: {run:?}");
+                assert_eq!(index.leaf_of(last), leaf, "B3: {run:?}");
+                assert!(index.piece_end(run.first) > last, "B3: {run:?}");
             }
         }
         assert_eq!(byte, here.text.len(), "B1: text of no run");

@@ -1,6 +1,7 @@
 //! A tree from a list of runs and back, and the index when it is needed.
 
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use smallvec::SmallVec;
 
@@ -58,7 +59,8 @@ impl RunTree {
         let Shelf { mut leaves, mut children, authors, .. } = shelf.finish();
         leaves.shrink_to_fit();
         let shown = children.iter().fold(Lengths::ZERO, |shown, child| shown + child.shown);
-        let is_indexed = leaves.len() == 1;
+        // All that is in the first leaf needs no index.
+        let index = if leaves.len() == 1 { Index::default().into() } else { OnceLock::new() };
         let mut tree = Self {
             leaves,
             inners: Vec::new(),
@@ -66,8 +68,7 @@ impl RunTree {
             height: 0,
             shown,
             authors,
-            index: Index::default(),
-            is_indexed,
+            index,
             cursor: Cursor::START,
         };
         let mut level = 0;
@@ -106,24 +107,22 @@ impl RunTree {
         })
     }
 
-    /// Builds the index of a text that was loaded. O(n log n), once.
-    pub(super) fn build_index(&mut self) {
-        if self.is_indexed {
-            return;
-        }
-        let leaves = (0..).zip(&self.leaves);
-        let spans = leaves.flat_map(|(at, leaf)| leaf.runs.iter().map(move |run| (run.first, at)));
-        let mut spans: Vec<(CharId, u32)> = spans.collect();
-        spans.sort_unstable();
-        self.index = Index::from_sorted(spans);
-        self.is_indexed = true;
+    /// The index. Of a text that was loaded it is built when it is first asked for, in O(n log n).
+    #[inline]
+    pub(super) fn index(&self) -> &Index {
+        self.index.get_or_init(|| {
+            let leaves = (0..).zip(&self.leaves);
+            let spans =
+                leaves.flat_map(|(at, leaf)| leaf.runs.iter().map(move |run| (run.first, at)));
+            let mut spans: Vec<(CharId, u32)> = spans.collect();
+            spans.sort_unstable();
+            Index::from_sorted(spans)
+        })
     }
 
     /// Brings the index up to date with what is in a new leaf.
     pub(super) fn index_leaf(&mut self, leaf: u32) {
-        if !self.is_indexed {
-            return;
-        }
+        let Some(index) = self.index.get_mut() else { return };
         let runs = &self.leaves[leaf as usize].runs;
         let spans = runs.iter().map(|run| run.first..run.end());
         let mut spans: SmallVec<[Range<CharId>; 32]> = spans.collect();
@@ -137,14 +136,14 @@ impl RunTree {
         });
         for ids in spans {
             let are_last = self.authors.end_of(ids.start) == ids.end;
-            self.index.assign(ids, leaf, are_last);
+            index.assign(ids, leaf, are_last);
         }
     }
 
-    /// The first id after `id`, which is not in this text, that may be. The index has to be there.
+    /// The first id after `id`, which is not in this text, that may be.
     pub(super) fn next_char(&self, id: CharId) -> CharId {
-        let end = self.index.piece_end(id);
-        let runs = &self.leaves[self.index.leaf_of(id) as usize].runs;
+        let end = self.index().piece_end(id);
+        let runs = &self.leaves[self.index().leaf_of(id) as usize].runs;
         let later = runs.iter().map(|run| run.first).filter(|first| (id..end).contains(first));
         later.min().unwrap_or(end)
     }

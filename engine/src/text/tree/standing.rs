@@ -8,8 +8,7 @@ impl RunTree {
     /// The characters among `len` ids from `first` on that are in this text: pieces in which nothing,
     /// not even what was deleted, stands between two of them, each with whether it shows. O(log n) for
     /// each piece.
-    pub(in crate::text) fn standing(&mut self, first: OpId, len: u64) -> Vec<(IdRange, bool)> {
-        self.build_index();
+    pub(in crate::text) fn standing(&self, first: OpId, len: u64) -> Vec<(IdRange, bool)> {
         let mut pieces: Vec<(IdRange, bool)> = Vec::new();
         // The place after the last piece, if the run goes on in the next leaf.
         let mut next_leaf = None;
