@@ -19,7 +19,8 @@
 //!   folders' log. Every parent of a move is a folder.
 //!
 //! Cost: a move is O(1) for an entry with no folder inside, and for any other the depth of the target
-//! or the number of folders inside, whichever is less. A late one adds an undo and a redo of each
+//! or the number of folders inside, whichever is less; the depth alone until that has cost as many
+//! steps as there are entries, and once a walk over all entries then. A late one adds an undo and a redo of each
 //! newer move in the folders' log; that of a leaf, of each newer move of the same entry.
 //! Not here: who is shown where (`display`), which keys siblings get (`edit`).
 
@@ -378,11 +379,9 @@ impl MoveTree {
     /// Lets a move take effect on top of what is, if it can.
     fn take_effect(&mut self, ix: MoveIx) {
         let entry = self.entry(ix);
-        if self.nodes.is_holder(entry) {
-            self.nodes.list_folders(&self.moves);
-        }
         let current = self.nodes.placed(entry);
-        self.give_effect(ix, current, self.is_effective(ix, current));
+        let is_effective = self.is_effective(ix, current);
+        self.give_effect(ix, current, is_effective);
     }
 
     fn give_effect(&mut self, ix: MoveIx, current: Option<MoveIx>, is_effective: bool) {
@@ -397,14 +396,14 @@ impl MoveTree {
         self.nodes.put(entry, Some(ix), &self.moves);
     }
 
-    fn is_effective(&self, ix: MoveIx, current: Option<MoveIx>) -> bool {
+    fn is_effective(&mut self, ix: MoveIx, current: Option<MoveIx>) -> bool {
         let one = self.moves.get(ix);
         let current = current.map(|current| self.moves.get(current));
         if one.is_within {
             return current.is_some_and(|at| at.parent == one.parent && at.life == one.life);
         }
         let is_stale = current.is_some_and(|current| one.life < current.life);
-        !is_stale && !self.is_at_or_above(one.entry, one.parent)
+        !is_stale && !self.nodes.find_above(one.entry, one.parent, &self.moves)
     }
 
     /// Puts back what a move replaced.

@@ -5,9 +5,9 @@
 //! records of their own, so that a walk among them touches nothing else, and so that a leaf takes
 //! little room.
 //!
-//! Only moves of folders that hold others ask for the lists. Before the first of them there are
-//! neither lists nor records, and afterwards a new folder is not listed at once: who creates or loads a
-//! large tree makes none.
+//! Only moves of folders that hold others ask for the lists. Before enough of them there are neither
+//! lists nor records, and afterwards a new folder is not listed at once: who creates or loads a large
+//! tree makes none.
 //!
 //! Invariants, checked by `assert_invariants`:
 //! - F1. The list of a container is exactly the folders in it that do not wait to be listed; those
@@ -54,6 +54,8 @@ pub(super) struct Nodes {
     nodes: Vec<Node>,
     /// Whether there are lists.
     is_listed: bool,
+    /// How many steps searches have taken before there were lists.
+    walked: usize,
     records: Vec<Folder>,
     /// Folders that wait to be listed by what they are in.
     unlisted: Vec<EntryIx>,
@@ -156,45 +158,68 @@ impl Nodes {
     }
 
     /// Whether a folder was ever in an entry.
-    pub(super) fn is_holder(&self, entry: EntryIx) -> bool {
+    fn is_holder(&self, entry: EntryIx) -> bool {
         self.holders.get(entry)
     }
 
+    /// Whether `above` is `entry` or one of its ancestors, for a move that is about to take effect.
+    ///
+    /// The lists are made once searches without them have cost about as much as that will.
+    pub(super) fn find_above(&mut self, above: EntryIx, entry: EntryIx, moves: &Moves) -> bool {
+        if self.is_listed && self.is_holder(above) {
+            self.list_folders(moves);
+        }
+        let (is_above, steps) = self.search(above, entry, moves);
+        self.walked += steps;
+        if !self.is_listed && self.walked > self.nodes.len() {
+            self.list_folders(moves);
+        }
+        is_above
+    }
+
     /// Whether `above` is `entry` or one of its ancestors.
+    pub(super) fn is_at_or_above(&self, above: EntryIx, entry: EntryIx, moves: &Moves) -> bool {
+        self.search(above, entry, moves).0
+    }
+
+    /// The same, and how many steps it took without lists.
     ///
     /// Looks up from the one and down from the other by turns: so it costs the depth, or what is
     /// inside, whichever is less; but only the depth while folders wait to be listed.
-    pub(super) fn is_at_or_above(&self, above: EntryIx, entry: EntryIx, moves: &Moves) -> bool {
+    fn search(&self, above: EntryIx, entry: EntryIx, moves: &Moves) -> (bool, usize) {
         if above == entry || !self.is_folder(above) {
-            return above == entry;
+            return (above == entry, 0);
         }
         let container = if self.is_folder(entry) { Some(entry) } else { self.parent(entry, moves) };
         if container == Some(above) || !self.is_holder(above) {
-            return container == Some(above);
+            return (container == Some(above), 0);
         }
         if !self.is_listed || !self.unlisted.is_empty() {
-            let mut up = std::iter::successors(container, |at| self.parent(*at, moves));
-            return up.any(|at| at == above);
+            let (mut up, mut steps) = (container, 0);
+            while let Some(at) = up.filter(|at| *at != above) {
+                (up, steps) = (self.parent(at, moves), steps + 1);
+            }
+            return (up.is_some(), steps);
         }
         let (above, mut up) = (self.record(above), container.map(|at| self.record(at)));
         let below = up;
         let mut down = self.records[above.at()].first;
         loop {
-            let Some(at) = up else { return false };
+            let Some(at) = up else { return (false, 0) };
             if at == above {
-                return true;
+                return (true, 0);
             }
             up = self.records[at.at()].parent;
-            let Some(inside) = down else { return false };
+            let Some(inside) = down else { return (false, 0) };
             if Some(inside) == below {
-                return true;
+                return (true, 0);
             }
             down = self.folder_after(inside, above);
         }
     }
 
     /// Lists the folders that wait for it, which is all of them at first.
-    pub(super) fn list_folders(&mut self, moves: &Moves) {
+    fn list_folders(&mut self, moves: &Moves) {
         if !self.is_listed {
             self.is_listed = true;
             let folders = (0..self.nodes.len()).map(EntryIx::new);
