@@ -11,8 +11,12 @@ pub(crate) struct Bits(Vec<u64>);
 
 impl Bits {
     /// Makes room for so many entries.
+    #[inline]
     pub(crate) fn grow(&mut self, entries: usize) {
-        fill_tightly(&mut self.0, entries.div_ceil(WORD));
+        // Mostly there is.
+        if self.0.len() * WORD < entries {
+            fill_tightly(&mut self.0, entries.div_ceil(WORD));
+        }
     }
 
     pub(crate) fn get(&self, entry: EntryIx) -> bool {
