@@ -1,7 +1,7 @@
 //! The bodies of the fuzz targets: any bytes, read as what a test takes.
 
 use arbitrary::{Arbitrary, Unstructured};
-use sds_engine::{Change, Patch, Replica, ReplicaId, Version};
+use sds_engine::{Anchor, Change, Patch, Replica, ReplicaId, TextUnit, Version};
 
 use crate::simulation::{SimStory, run_story};
 use crate::snapshot;
@@ -65,7 +65,7 @@ const MODEL_CHANGES_MAX: usize = 64;
 /// byte says as what they are read.
 pub fn decoding(data: &[u8]) {
     let Some((kind, bytes)) = data.split_first() else { return };
-    match kind % 4 {
+    match kind % 5 {
         0 => {
             let patch = with_checksum(bytes);
             take_in(&patch);
@@ -81,10 +81,17 @@ pub fn decoding(data: &[u8]) {
                 assert!(bytes.is_empty() || version.encode() == bytes, "a version has one form");
             }
         }
-        _ => {
+        3 => {
             if let Some((len, parts)) = bytes.split_first_chunk() {
                 let (state, log) = parts.split_at(parts.len().min(u16::from_le_bytes(*len).into()));
                 load(&snapshot::assemble(state, log));
+            }
+        }
+        _ => {
+            if let Ok(anchor) = Anchor::decode(bytes) {
+                assert_eq!(anchor.encode(), bytes, "an anchor has one form");
+                let replica = Replica::new(ReplicaId::new(1).expect("not zero"));
+                assert_eq!(replica.anchor_position(&anchor, TextUnit::Chars), None);
             }
         }
     }

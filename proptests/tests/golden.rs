@@ -8,8 +8,9 @@
 use std::path::PathBuf;
 
 use sds_engine::{
-    BlobHash, BlobRef, Change, DecodeError, EditError, EntryId, Field, IdRange, Life, NewEntry, Op,
-    OpId, OrderKey, Patch, Replica, ReplicaId, Timestamp, Value, Version,
+    Anchor, BlobHash, BlobRef, Change, DecodeError, EditError, EntryId, Field, IdRange, Life,
+    NewEntry, Op, OpId, OrderKey, Patch, Replica, ReplicaId, Side, TextUnit, Timestamp, Value,
+    Version,
 };
 use sds_proptests::model::Model;
 use sds_proptests::snapshot;
@@ -73,6 +74,37 @@ fn what_the_state_does_not_tell_of_the_log_encodes_to_the_golden_bytes() {
     let history = replica.changes_since(&Version::new());
     assert!(history.is_some());
     assert_eq!(loaded.changes_since(&Version::new()), history);
+}
+
+#[test]
+fn a_version_encodes_to_the_golden_bytes() {
+    let mut replica = Replica::new(id(1));
+    replica.integrate(Patch::new(changes())).unwrap();
+    assert_golden("version.v1.bin", &replica.version().encode());
+    assert_eq!(Version::decode(&golden("version.v1.bin")).as_ref(), Ok(replica.version()));
+}
+
+/// To each of what an anchor can stick to, one behind the other.
+#[test]
+fn anchors_encode_to_the_golden_bytes() {
+    let mut desk = Replica::new(id(DESK));
+    desk.set(EntryId::ROOT, Field::Value, Value::Text("abc".into())).unwrap();
+    let anchor =
+        |at, side| desk.anchor(EntryId::ROOT, &Field::Value, at, TextUnit::Chars, side).unwrap();
+    let anchors = [
+        anchor(0, Side::Before),
+        anchor(3, Side::After),
+        anchor(1, Side::Before),
+        anchor(1, Side::After),
+    ];
+    let encoded = anchors.each_ref().map(Anchor::encode);
+    assert_golden("anchors.v1.bin", &encoded.concat());
+    let mut rest = golden("anchors.v1.bin");
+    for anchor in anchors {
+        let behind = rest.split_off(anchor.encode().len());
+        assert_eq!(Anchor::decode(&rest).as_ref(), Ok(&anchor));
+        rest = behind;
+    }
 }
 
 #[test]

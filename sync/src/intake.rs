@@ -66,7 +66,8 @@ pub(crate) fn take_in(
 }
 
 /// Takes a patch in, or leaves the store untouched. If it has changes under the id that is in use here,
-/// the file has a copy: the store goes on as `fresh`.
+/// the file has a copy: the store goes on as `fresh`. Returns what the store has then, before handlers
+/// answer, and whether changes were passed over that only a newer program understands.
 ///
 /// # Errors
 /// If the store refuses the patch.
@@ -75,16 +76,16 @@ pub(crate) fn apply(
     seats: &mut Seats,
     patch: &[u8],
     fresh: ReplicaId,
-) -> Result<Version, StoreError> {
+) -> Result<(Version, bool), StoreError> {
     let seat = seats.current().replica;
     let made = store.version().next(seat);
     let taken_in = store.hold_events(|store| {
-        store.apply_remote_patch(patch)?;
+        let integrated = store.apply_remote_patch(patch)?;
         if store.version().next(seat) > made {
             // Another copy of this file is at work.
             store.go_on_as(fresh)?;
         }
-        Ok::<_, StoreError>(store.version().clone())
+        Ok::<_, StoreError>((store.version().clone(), integrated.newer > 0))
     })?;
     // Once: later patches come with the same `fresh`.
     if store.replica_id() != seats.current().replica {

@@ -105,6 +105,8 @@ pub enum TakenIn {
         captured: Captured,
         /// Those of the changes that came with the patch; handlers may have answered with others.
         came: Vec<Arc<[u8]>>,
+        /// Whether there were others that only a newer program understands: they were passed over.
+        is_too_new: bool,
     },
     /// It is part of an inquiry about seats, which goes on.
     Inquiring,
@@ -336,7 +338,7 @@ impl SyncedStore {
 
     fn apply(&mut self, patch: &[u8], fresh: ReplicaId) -> Result<TakenIn, TakeInError> {
         let Self { store, ledger, .. } = self;
-        let taken_in = intake::apply(store, &mut ledger.seats, patch, fresh)?;
+        let (taken_in, is_too_new) = intake::apply(store, &mut ledger.seats, patch, fresh)?;
         // Handlers may have answered with edits, which the relay has yet to hear of.
         let is_answered = *store.version() != taken_in;
         let origin = if is_answered { Origin::Local } else { Origin::Relay };
@@ -346,7 +348,7 @@ impl SyncedStore {
             let header = ChangeHeader::decode(change);
             header.is_ok_and(|header| taken_in.has(header.last()))
         });
-        Ok(TakenIn::Changes { captured, came })
+        Ok(TakenIn::Changes { captured, came, is_too_new })
     }
 
     /// What the store has gained since the last call.

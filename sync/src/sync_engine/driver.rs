@@ -358,6 +358,7 @@ impl<'a> Line<'a> {
         self.shared.report(self.number, |status| {
             status.connection = ConnectionState::Connected { writable };
             status.relay_at_open = session.at_open().clone();
+            status.is_too_old = false;
             status.sent = session.sent().clone();
             status.stored = session.stored().clone();
             status.last_error = None;

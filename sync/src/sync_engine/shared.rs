@@ -150,7 +150,10 @@ impl Shared {
         let mut core = self.core()?;
         let mut taken_in = core.take_in(purpose, at_open, patch, random::replica_id())?;
         match &mut taken_in {
-            TakenIn::Changes { captured, came } => {
+            TakenIn::Changes { captured, came, is_too_new } => {
+                if *is_too_new {
+                    self.status.send_modify(|status| status.is_too_old = true);
+                }
                 // The relay has what came from it: nobody shall take it for something of one's own that
                 // it lacks.
                 let mut stored = Version::new();
@@ -502,7 +505,7 @@ pub(super) async fn take_in_off_thread(
 mod tests {
     use std::sync::mpsc::{Receiver, Sender, channel};
 
-    use sds_engine::ReplicaId;
+    use sds_engine::{Op, Patch, ReplicaId};
     use sds_store::EntryId;
 
     use super::super::writer::Writer;
@@ -527,6 +530,29 @@ mod tests {
             TakenIn::Changes { came, .. } => came,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn changes_of_newer_programs_are_told_once_all_else_is_synced() {
+        let shared = shared();
+        shared.edit(|store| store.set_label(EntryId::ROOT, "one's own").unwrap()).unwrap();
+        let skip = Change::new(replica(1), 0, vec![], &[Op::Skip { count: 1 }]).unwrap();
+        let mut newer = skip.bytes().to_vec();
+        // The kind of its op.
+        let at = newer.len() - 2;
+        newer[at] = 30;
+        assert!(take_in(&shared, &Patch::pack([newer.as_slice()])).is_empty());
+        shared.status.send_modify(|status| {
+            status.connection = ConnectionState::Connected { writable: true };
+            status.relay_at_open.advance(replica(1), 1);
+        });
+        let outcome = || shared.status.borrow().outcome();
+        assert!(outcome().is_none(), "one's own change is not at the relay yet");
+        shared.status.send_modify(|status| {
+            status.persisted = status.local.clone();
+            status.stored = status.local.clone();
+        });
+        assert!(matches!(outcome(), Some(Err(SyncError::TooNew))), "{:?}", outcome());
     }
 
     /// Goal: whoever may only read is not told that there are edits which cannot leave, when only others
