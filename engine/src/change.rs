@@ -296,6 +296,15 @@ impl Change {
         })
     }
 
+    /// About what it takes in memory, in bytes: with many small ops dozens of times its encoding. Costs
+    /// no look at the ops.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let ops = self.ops.get().map_or(0, |ops| size_of_val(ops.as_slice()));
+        let deps = size_of_val(self.header.deps.as_slice());
+        size_of::<Self>() + self.bytes.len() + deps + self.list.memory() + ops
+    }
+
     /// The encoded change, header and ops.
     #[must_use]
     pub const fn bytes(&self) -> &Arc<[u8]> {

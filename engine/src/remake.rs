@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::change::{Change, full_deps};
+use crate::change::{Change, ChangeHeader, full_deps};
 use crate::error::DecodeError;
 use crate::id::{EntryId, OpId, ReplicaId};
 use crate::op::{IdRange, NewEntry, Op, OpView};
@@ -38,8 +38,8 @@ use crate::op::{IdRange, NewEntry, Op, OpView};
 pub struct Remake {
     to: ReplicaId,
     next: u64,
-    /// By former author and first former counter: the former end, and the first new counter.
-    ranges: BTreeMap<(ReplicaId, u64), (u64, u64)>,
+    /// By former author and first former counter: the former end, and the first op's new name.
+    ranges: BTreeMap<(ReplicaId, u64), (u64, OpId)>,
 }
 
 impl Remake {
@@ -60,7 +60,8 @@ impl Remake {
         let header = former.header();
         let start = self.next;
         let former_start = (header.replica, header.start);
-        self.ranges.insert(former_start, (header.end(), start));
+        let first = OpId { replica: self.to, counter: start };
+        self.ranges.insert(former_start, (header.end(), first));
         let made = self.make(former);
         match &made {
             Ok(change) => self.next = change.header().end(),
@@ -69,6 +70,12 @@ impl Remake {
             }
         }
         made
+    }
+
+    /// Notes that a change was made again already, as one that begins with the op `now`: what is made
+    /// again from here on names it so.
+    pub fn note(&mut self, former: &ChangeHeader, now: OpId) {
+        self.ranges.insert((former.replica, former.start), (former.end(), now));
     }
 
     /// The name that an op or a character has now.
@@ -153,10 +160,10 @@ impl Remake {
     /// The new name of an op that was made again, and how many go on from there.
     fn find(&self, op: OpId) -> Option<(OpId, u64)> {
         let before = self.ranges.range(..=(op.replica, op.counter)).next_back();
-        let (&(replica, start), &(end, to)) = before?;
+        let (&(replica, start), &(end, first)) = before?;
         let is_in = replica == op.replica && op.counter < end;
-        let counter = to + (op.counter - start.min(op.counter));
-        is_in.then_some((OpId { replica: self.to, counter }, end.saturating_sub(op.counter)))
+        let renamed = first.plus(op.counter - start.min(op.counter));
+        is_in.then_some((renamed, end.saturating_sub(op.counter)))
     }
 
     /// How many ops from one that was not made again to the next of its author that was.

@@ -194,12 +194,12 @@ impl MoveTree {
 
     /// The move that had put `entry` where it was before the moves from `stamp` on, which are the newest.
     pub(crate) fn placed_before(&self, entry: EntryIx, stamp: Stamp) -> Option<MoveIx> {
-        let is_newer = |ix: &MoveIx| self.moves.turn(*ix) >= stamp;
-        let mut placed = self.nodes.placed(entry);
-        while let Some(newer) = placed.filter(is_newer) {
-            placed = self.moves.get(newer).replaced;
-        }
-        placed
+        self.placings(entry).find(|ix| self.moves.turn(*ix) < stamp)
+    }
+
+    /// The moves that `entry` was placed by, each before the one that it replaced.
+    pub(crate) fn placings(&self, entry: EntryIx) -> impl Iterator<Item = MoveIx> + '_ {
+        std::iter::successors(self.nodes.placed(entry), |ix| self.moves.get(*ix).replaced)
     }
 
     /// Where `entry` was put last, by the moves that took effect.

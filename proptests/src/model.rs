@@ -174,6 +174,42 @@ impl Model {
         digest::of(self)
     }
 
+    /// Panics unless the state is what the merging rules promise of every state, however it came about:
+    /// neither the move tree nor the displayed one has a cycle, every live entry is displayed exactly
+    /// once, what is displayed and does not live is the target of a live link, and nothing is gone that
+    /// no purge has named.
+    pub fn assert_promises(&self) {
+        for entry in self.placements.keys() {
+            let parent = |at: &EntryId| self.placements.get(at).map(|placement| placement.parent);
+            let above = std::iter::successors(Some(*entry), parent);
+            assert!(above.take(self.placements.len() + 2).count() <= self.placements.len() + 1);
+        }
+        let displayed: Vec<EntryId> = self.shown().collect();
+        for entry in &displayed {
+            let above = std::iter::successors(Some(*entry), |at| self.parent(*at));
+            let last = above.take(displayed.len() + 1).last();
+            assert_eq!(last, Some(EntryId::ROOT), "{entry:?} is displayed outside of Root");
+            let twins = displayed.iter().flat_map(|parent| self.children(*parent));
+            let count = twins.filter(|child| child == entry).count();
+            assert_eq!(count, usize::from(*entry != EntryId::ROOT), "{entry:?} is displayed often");
+            let is_target = |link: &&EntryId| self.kind(**link) == Some(Kind::Link(*entry));
+            let is_wanted = displayed.iter().filter(is_target).any(|link| self.is_alive(*link));
+            assert!(self.is_alive(*entry) || is_wanted, "{entry:?} stands for nothing");
+        }
+        for (_, op) in &self.ops {
+            let Some((entry, life)) = op.subject() else { continue };
+            let is_purged = self.ops.iter().any(|(_, op)| match op {
+                Op::Purge { entries } => {
+                    entries.iter().any(|(of, ended)| (*of, true) == (entry, *ended >= life))
+                }
+                _ => false,
+            });
+            // A forged life that the entry has not reached counts for nothing.
+            let counts = life.number() <= self.life(entry) && !is_purged;
+            assert!(!counts || displayed.contains(&entry), "{entry:?} is gone");
+        }
+    }
+
     /// Among all `Set`s of the field the one of the greatest (life, stamp), if its life is the
     /// entry's present one.
     fn winning_set(&self, entry: EntryId, field: &Field) -> Option<(Stamp, &Value)> {

@@ -183,6 +183,7 @@ impl Story {
             peer.reload();
         }
         let model = Model::of(&everything);
+        model.assert_promises();
         let expected = (View::of_model(&model), model.digest());
         for peer in &mut self.peers {
             let digest = *peer.replica.digest().as_bytes();

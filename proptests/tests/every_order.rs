@@ -6,8 +6,8 @@
 //! Shorter histories are among them, so what a replica shows half-way is covered too. Each history
 //! is also delivered as one patch that is in reverse order.
 //!
-//! `SDS_HISTORY_CHANGES=4` makes histories one change longer, and takes in the ops that stand after
-//! the first [`CORE_OPS`] of each list. In a release build that takes some ten minutes.
+//! `SDS_HISTORY_CHANGES=4` makes histories one change longer. In a release build that takes some ten
+//! minutes.
 
 use std::collections::BTreeSet;
 
@@ -27,9 +27,6 @@ const NEW: EntryId = EntryId::from_bytes([0xe; 16]);
 
 const EVERYBODY_HAS: u64 = 9;
 const AUTHORS: [u64; 3] = [1, 2, 3];
-
-/// How many ops of a theme's list are tried when nobody asks for more.
-const CORE_OPS: usize = 6;
 
 type MakeOp = fn(&Past) -> Option<Op>;
 
@@ -252,7 +249,6 @@ fn check_every_order(theme: &str, first: Vec<Op>, ops: &[MakeOp]) {
     let first = Change::new(id(EVERYBODY_HAS), 0, vec![], &first).unwrap();
     let draft = Draft { changes: vec![first], seen: vec![0] };
     let mut count = Count::default();
-    let ops = if most.is_some() { ops } else { &ops[..CORE_OPS] };
     extend(&draft, most.unwrap_or(3), ops, &mut count);
     let Count { histories, deliveries } = count;
     report(&format!("every order, {theme}: {histories} histories, {deliveries} deliveries"));
@@ -304,6 +300,34 @@ impl Draft {
         is_seen(&0) && is_closed && has_own && (is_seen(&last) || self.author(last) < author)
     }
 
+    /// Whatever somebody has who cut the history joins with what another has that lacks it, whatever
+    /// else that is.
+    fn assert_states_join(&self, expected: &(View, [u8; 32])) {
+        let all = (1 << self.changes.len()) - 1;
+        for cut in (1..=all).filter(|seen| self.closed(*seen) == *seen) {
+            let mut desk = self.replica(cut);
+            desk.compact();
+            let mut phone = self.replica(self.closed(all & !cut | 1));
+            let state = Patch::decode(&desk.export(phone.version())).unwrap();
+            phone.integrate(state).unwrap();
+            let state = (View::of_replica(&phone), *phone.digest().as_bytes());
+            assert_eq!(state, *expected, "{cut:b} cut of {:#?}", self.changes);
+            phone.assert_invariants();
+        }
+    }
+
+    /// These changes and all that they build on.
+    fn closed(&self, seen: usize) -> usize {
+        let chosen = (0..self.changes.len()).filter(|at| seen >> at & 1 == 1);
+        chosen.fold(seen, |closed, at| closed | self.seen[at])
+    }
+
+    fn replica(&self, seen: usize) -> Replica {
+        let mut replica = Replica::new(id(100));
+        replica.integrate(Patch::new(self.chosen(seen).cloned().collect())).unwrap();
+        replica
+    }
+
     fn author(&self, at: usize) -> u64 {
         self.changes[at].header().replica.as_u64()
     }
@@ -311,6 +335,7 @@ impl Draft {
 
 fn check_history(draft: &Draft, count: &mut Count) {
     let model = Model::of(&draft.changes);
+    model.assert_promises();
     let expected = (View::of_model(&model), model.digest());
     for_each_order(draft, &mut Vec::new(), 0, &mut |order| {
         let mut replica = Replica::new(id(100));
@@ -327,6 +352,8 @@ fn check_history(draft: &Draft, count: &mut Count) {
     replica.integrate(Patch::new(reversed)).unwrap();
     let state = (View::of_replica(&replica), *replica.digest().as_bytes());
     assert_eq!(state, expected, "as one patch: {:#?}", draft.changes);
+    replica.assert_invariants();
+    draft.assert_states_join(&expected);
     count.histories += 1;
 }
 

@@ -89,6 +89,7 @@ impl Drop for AdminListener {
 }
 
 fn router(state: AdminState) -> Router {
+    let state = Arc::new(state);
     let mut router = Router::new();
     for (_, path, route) in routes() {
         router = router.route(path, route);
@@ -96,8 +97,9 @@ fn router(state: AdminState) -> Router {
     router
         .fallback(async || answer::NOT_FOUND)
         .method_not_allowed_fallback(async || answer::NOT_FOUND)
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&state), auth::note_refusals))
         .layer(axum::middleware::map_response(page::harden))
-        .with_state(Arc::new(state))
+        .with_state(state)
 }
 
 /// All that there is to ask, with its method and path.

@@ -4,19 +4,20 @@
 //! that come together are synced together. The file is opened for each batch: it may be renamed meanwhile,
 //! and is then begun anew. Tokens and contents never get here.
 
-use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
 use crate::limits::{AUDIT_FAILURES_PER_MINUTE_MAX, AUDIT_QUEUE_MAX};
+use crate::seldom::Seldom;
 
 /// The name of the file in the relay's folder.
 const FILE: &str = "audit.jsonl";
@@ -45,15 +46,7 @@ struct Job {
 pub(crate) struct Audit {
     jobs: Mutex<Option<SyncSender<Job>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    failures: Mutex<Failures>,
-}
-
-/// How many refused attempts are still written in the present minute.
-#[derive(Debug)]
-struct Failures {
-    since: Instant,
-    left: u32,
-    passed_over: u64,
+    failures: Mutex<Seldom>,
 }
 
 impl Deed {
@@ -86,7 +79,7 @@ impl Audit {
         append(&path, &[])?;
         let (jobs, queue) = sync_channel(AUDIT_QUEUE_MAX);
         let thread = std::thread::spawn(move || run(&path, &queue));
-        let failures = Failures::new(Instant::now());
+        let failures = Seldom::new(AUDIT_FAILURES_PER_MINUTE_MAX, Instant::now());
         Ok(Self {
             jobs: Mutex::new(Some(jobs)),
             thread: Mutex::new(Some(thread)),
@@ -104,13 +97,17 @@ impl Audit {
         written.await.unwrap_or(Err(AuditFailed))
     }
 
-    /// Writes that somebody was turned away, without waiting. In a minute only so many are written; how
+    /// Writes that somebody was turned away, and who it was as far as that is known, without waiting. In a minute only so many are written; how
     /// many were passed over is told by the first of the next.
-    pub(crate) fn note_refused(&self, from: IpAddr, why: &'static str) {
+    pub(crate) fn note_refused(&self, from: IpAddr, by: Option<&str>, why: &'static str) {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(passed_over) = failures.take(Instant::now()) else { return };
         drop(failures);
-        let mut deed = Deed::new("refused").with("from", from.to_string()).with("why", why);
+        let mut deed = Deed::new("refused");
+        if let Some(by) = by {
+            deed = deed.with("by", by);
+        }
+        deed = deed.with("from", from.to_string()).with("why", why);
         if passed_over > 0 {
             deed = deed.with("passed_over", passed_over);
         }
@@ -134,25 +131,6 @@ impl Audit {
     }
 }
 
-impl Failures {
-    const fn new(now: Instant) -> Self {
-        Self { since: now, left: AUDIT_FAILURES_PER_MINUTE_MAX, passed_over: 0 }
-    }
-
-    /// Whether one more may be written: then how many were not, since the last that was.
-    fn take(&mut self, now: Instant) -> Option<u64> {
-        if now.duration_since(self.since) >= Duration::from_secs(60) {
-            (self.since, self.left) = (now, AUDIT_FAILURES_PER_MINUTE_MAX);
-        }
-        let Some(left) = self.left.checked_sub(1) else {
-            self.passed_over += 1;
-            return None;
-        };
-        self.left = left;
-        Some(std::mem::take(&mut self.passed_over))
-    }
-}
-
 fn run(path: &Path, queue: &Receiver<Job>) {
     while let Ok(first) = queue.recv() {
         let batch: Vec<Job> =
@@ -171,12 +149,40 @@ fn run(path: &Path, queue: &Receiver<Job>) {
 
 fn append(path: &Path, lines: &[u8]) -> io::Result<()> {
     let mut options = OpenOptions::new();
-    options.append(true).create(true);
+    options.read(true).append(true).create(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(path)?;
-    file.write_all(lines)?;
+    let whole = end_of_lines(&mut file)?;
+    if whole < file.metadata()?.len() {
+        // The rest of a line that could not be written, and that nobody was told of, would swallow the next.
+        cut(&file, whole)?;
+    }
+    let written = file.write_all(lines).and_then(|()| file.sync_data());
+    if written.is_err() {
+        cut(&file, whole)?;
+    }
+    written
+}
+
+fn cut(file: &File, len: u64) -> io::Result<()> {
+    file.set_len(len)?;
     file.sync_data()
+}
+
+/// Where the last whole line ends. Looks no further than that.
+fn end_of_lines(file: &mut File) -> io::Result<u64> {
+    let mut end = file.metadata()?.len();
+    let mut bytes = [0; 1];
+    while end > 0 {
+        file.seek(SeekFrom::Start(end - 1))?;
+        file.read_exact(&mut bytes)?;
+        if bytes == *b"\n" {
+            break;
+        }
+        end -= 1;
+    }
+    Ok(end)
 }
 
 #[cfg(test)]
@@ -221,20 +227,34 @@ mod tests {
         assert_eq!(lines(&folder).len(), 1);
     }
 
+    /// Goal: a line that was not written whole harms no other. Method: half of one, as a full disk or a
+    /// crash leaves it, before the file is opened and while it is.
+    #[tokio::test]
+    async fn half_a_line_swallows_no_other() {
+        let folder = TempDir::new().unwrap();
+        let tear = || {
+            let mut file =
+                OpenOptions::new().create(true).append(true).open(folder.path().join(FILE));
+            file.as_mut().unwrap().write_all(b"{\"action\":\"mi").unwrap();
+        };
+        tear();
+        let audit = Audit::open(folder.path()).unwrap();
+        audit.record(Deed::new("one")).await.unwrap();
+        tear();
+        audit.record(Deed::new("two")).await.unwrap();
+        let actions: Vec<Value> =
+            lines(&folder).iter().map(|line| line["action"].clone()).collect();
+        assert_eq!(actions, ["one", "two"]);
+    }
+
     #[tokio::test]
     async fn whoever_tries_often_fills_no_disk() {
         let folder = TempDir::new().unwrap();
         let audit = Audit::open(folder.path()).unwrap();
         for _ in 0..AUDIT_FAILURES_PER_MINUTE_MAX + 10 {
-            audit.note_refused(Ipv4Addr::LOCALHOST.into(), "invalid token");
+            audit.note_refused(Ipv4Addr::LOCALHOST.into(), None, "invalid token");
         }
         audit.close();
         assert_eq!(lines(&folder).len(), AUDIT_FAILURES_PER_MINUTE_MAX as usize);
-        let mut failures = Failures::new(Instant::now());
-        let later = Instant::now() + Duration::from_secs(61);
-        let taken =
-            (0..AUDIT_FAILURES_PER_MINUTE_MAX).all(|_| failures.take(Instant::now()) == Some(0));
-        assert!(taken && failures.take(Instant::now()).is_none());
-        assert_eq!(failures.take(later), Some(1), "and it is told how many");
     }
 }

@@ -87,6 +87,26 @@ pub enum BackupError {
     },
 }
 
+/// The folder for backups of a relay that runs, in its own.
+pub(crate) const FOLDER: &str = "backups";
+
+/// What the names of files begin and end with that are no backups yet.
+const PREFIX: &str = ".backup.";
+const SUFFIX: &str = ".new";
+
+/// Removes what relays left in `folder` that were killed while they made a backup. Nobody may be making one
+/// there.
+pub(crate) fn remove_leftovers(folder: &Path) {
+    // They do no harm but take room, so a failure here does none either.
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(PREFIX) && name.ends_with(SUFFIX) {
+            let _removed = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
 impl BackupError {
     /// The stable name of the error.
     #[must_use]
@@ -123,7 +143,7 @@ impl StoreLog {
             return Err(BackupError::Exists { path: to.to_owned() });
         }
         let folder = folder_of(to).unwrap_or(to);
-        let made = tempfile::Builder::new().prefix(".backup.").suffix(".new").tempfile_in(folder);
+        let made = tempfile::Builder::new().prefix(PREFIX).suffix(SUFFIX).tempfile_in(folder);
         let file = made.map_err(faulty)?;
         let out = Output::new(file.as_file().try_clone().map_err(faulty)?);
         // What the backup's disk fails with must not close the relay's file.

@@ -19,13 +19,15 @@ use tracing_subscriber::EnvFilter;
 
 use crate::limits::Limits;
 use crate::node::RelayConfig;
+use crate::revocations;
 
 mod command_line;
 mod error;
 mod keys;
 
 pub use command_line::{
-    Command, CommandLine, InvalidLifetime, ServeArgs, TokenArgs, parse_lifetime,
+    AdminAddress, Command, CommandLine, InvalidAddress, InvalidLifetime, ServeArgs, TokenArgs,
+    parse_lifetime,
 };
 pub use error::ConfigError;
 pub use keys::{EnvironmentSecret, KeySettings};
@@ -33,6 +35,9 @@ pub use keys::{EnvironmentSecret, KeySettings};
 /// The variable that holds the secret. There is no flag for it: flags show in the list of
 /// processes.
 pub const SECRET_VARIABLE: &str = "SDS_JWT_SECRET";
+
+/// Other names of the variable for the data folder, which the one of the flag wins over.
+const DATA_DIR_VARIABLES: [&str; 2] = ["SDS_PERSISTENCE_DIR", "SDS_PERSIST_DIR"];
 
 /// What variables that set a limit begin with; its key in capitals follows.
 const LIMIT_PREFIX: &str = "SDS_LIMITS_";
@@ -146,9 +151,12 @@ impl Settings {
             None => Self::default(),
         };
         let mut limits = BTreeMap::new();
+        let mut folders = [None, None];
         for (name, value) in environment {
             if name == SECRET_VARIABLE && !value.is_empty() {
                 settings.secret = Some(EnvironmentSecret(value));
+            } else if let Some(rank) = DATA_DIR_VARIABLES.iter().position(|known| *known == name) {
+                folders[rank] = Some(value).filter(|value| !value.is_empty());
             } else if let Some(key) = name.strip_prefix(LIMIT_PREFIX) {
                 limits.insert(key.to_lowercase(), (format!("{name}={value}"), value));
             }
@@ -162,6 +170,8 @@ impl Settings {
             settings.limits = with_limit(&settings.limits, &key, &value)
                 .ok_or(ConfigError::LimitSetting(said))?;
         }
+        let folder = folders.into_iter().flatten().next();
+        set(&mut settings.data_dir, folder.map(PathBuf::from));
         settings.lay_over(args)?;
         Ok(settings)
     }
@@ -201,6 +211,9 @@ impl Settings {
         set(&mut self.log_level, args.log_level);
         set(&mut self.admin.host, args.admin_host);
         self.admin.port = args.admin_port.or(self.admin.port);
+        if let Some(AdminAddress { host, port }) = args.admin {
+            self.admin = AdminSettings { host, port: Some(port) };
+        }
         self.issuer = args.issuer.or(self.issuer.take()).filter(|issuer| !issuer.is_empty());
         Ok(())
     }
@@ -227,12 +240,7 @@ impl Settings {
     /// Everything that is wrong, also in the files that are named. Starts and changes nothing.
     #[must_use]
     pub fn problems(&self) -> Vec<ConfigError> {
-        let certificate = match self.certificate() {
-            CertificateSource::SelfSigned => Ok(()),
-            files @ CertificateSource::Files { .. } => {
-                LiveIdentity::load(&files, &self.data_dir).map(drop).map_err(Into::into)
-            }
-        };
+        let certificate = LiveIdentity::check(&self.certificate(), &self.data_dir);
         let admin =
             self.admin.port.map_or(Ok(()), |port| address(&self.admin.host, port).map(drop));
         let checks = [
@@ -240,7 +248,8 @@ impl Settings {
             self.keyring().map(drop),
             address(&self.host, self.port).map(drop),
             admin,
-            certificate,
+            certificate.map_err(Into::into),
+            revocations::check(&self.data_dir).map_err(ConfigError::Revocations),
             self.filter().map(drop),
             check_writable(&self.data_dir),
         ];

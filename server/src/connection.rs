@@ -10,7 +10,9 @@ use sds_sync::limits::{
     BLOB_FRAME_BYTES_MAX, CONNECTION_WINDOW_BYTES, FIRST_FRAME_BYTES_MAX, IDLE_CONNECTION_TIMEOUT,
     OPEN_TIMEOUT,
 };
-use sds_sync::transport::{FrameReceiver, FrameSender, Pace, StreamError, send_datagram};
+use sds_sync::transport::{
+    FrameReceiver, FrameSender, InputRoom, Pace, SharedRoom, StreamError, send_datagram,
+};
 use sds_sync::{
     ClientFrame, Offer, Refusal, RefusalCode, RelayFrame, StoreId, decode_datagram,
     encode_datagram, serve_get, serve_put,
@@ -19,7 +21,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::limits::Limit;
+use crate::limits::{
+    ARRIVED_BYTES_PER_CONNECTION_MAX, BEGUN_BYTES_PER_CONNECTION_MAX, Limit,
+    STRANGER_BEGUN_BYTES_MAX, STRANGER_FREE_FRAME_BYTES,
+};
 use crate::node::{Node, stopped};
 use crate::pace::{ConnectionPace, DatagramFate, SubjectSeat};
 use crate::presence_seat::PresenceSeat;
@@ -34,6 +39,10 @@ pub(crate) struct Peer {
     connection: Connection,
     entry: ConnectionEntry,
     pace: Arc<ConnectionPace>,
+    /// What all its streams share that may send large frames.
+    room: Arc<SharedRoom>,
+    /// What all its streams share before a store is open on them.
+    stranger_room: InputRoom,
     open: Mutex<OpenStores>,
     /// Who takes part in presence, by the number of the stream; never more than there are streams.
     seats: Mutex<HashMap<u64, Arc<PresenceSeat>>>,
@@ -72,6 +81,9 @@ const READY_STREAMS: u32 = 14;
 
 const TOO_MANY_STORES: Refusal =
     Refusal::new(RefusalCode::Busy, "too many stores are open on this connection");
+/// Large frames that have begun take all the room there is.
+pub(crate) const NO_ROOM: Refusal =
+    Refusal::new(RefusalCode::Busy, "too much is on its way at a time; try again later");
 const TOO_MANY_CONNECTIONS: Refusal =
     Refusal::new(RefusalCode::Busy, "the subject has too many connections");
 
@@ -82,7 +94,19 @@ impl Peer {
         let open = OpenStores { entries: Vec::new(), next: 0, ready_streams, deadline };
         let pace = Arc::new(ConnectionPace::new(&node.limits, Arc::clone(&node.metrics)));
         let entry = node.sessions.connect(connection.clone(), Arc::clone(&node.metrics));
-        Self { node, connection, entry, pace, open: Mutex::new(open), seats: Mutex::default() }
+        let room =
+            SharedRoom::new(BEGUN_BYTES_PER_CONNECTION_MAX, ARRIVED_BYTES_PER_CONNECTION_MAX);
+        let shared = Arc::new(SharedRoom::new(STRANGER_BEGUN_BYTES_MAX, STRANGER_BEGUN_BYTES_MAX));
+        Self {
+            node,
+            connection,
+            entry,
+            pace,
+            room: Arc::new(room),
+            stranger_room: InputRoom::new(STRANGER_FREE_FRAME_BYTES, vec![shared]),
+            open: Mutex::new(open),
+            seats: Mutex::default(),
+        }
     }
 
     /// Refuses what a stream asks for.
@@ -178,6 +202,14 @@ impl Peer {
         drop(open);
         metrics.session(access.scope, true);
         Ok(Granted { peer: Arc::clone(self), number, scope: access.scope, entry })
+    }
+
+    /// The room for what is sent by who has `store` open, if somebody has.
+    pub(crate) fn input_room(&self, store: &StoreId) -> Option<InputRoom> {
+        let open = self.open();
+        let entry = open.entries.iter().find(|entry| entry.store == *store)?;
+        let shared = vec![Arc::clone(&self.room), Arc::clone(entry.seat.room())];
+        Some(InputRoom::new(FIRST_FRAME_BYTES_MAX, shared))
     }
 
     /// Whether the client may write to `store`; `None` if it has not opened it.
@@ -336,6 +368,7 @@ async fn serve_stream(
     let sender = FrameSender::new(send);
     let mut receiver = FrameReceiver::new(receive, FIRST_FRAME_BYTES_MAX);
     receiver.set_pace(Arc::clone(&peer.pace) as Arc<dyn Pace>);
+    receiver.set_room(peer.stranger_room.clone());
     let Ok(first) = timeout(OPEN_TIMEOUT, receiver.next()).await else {
         let message = "the first frame did not come in time";
         return peer.refuse(sender, Refusal::new(RefusalCode::Unexpected, message)).await;
@@ -355,7 +388,20 @@ async fn serve_stream(
             let message = "the first frame is not well formed, or too large";
             peer.refuse(sender, Refusal::new(RefusalCode::Malformed, message)).await;
         }
+        Err(StreamError::NoRoom) => {
+            peer.node.metrics.limit_hit(Limit::BegunBytes);
+            peer.refuse(sender, NO_ROOM).await;
+        }
         Ok(None) | Err(_) => {}
+    }
+}
+
+/// Lets pieces of a blob come, if they are those of somebody who has the store open.
+fn expect_chunks(peer: &Peer, store: &str, receiver: &mut FrameReceiver) {
+    let room = StoreId::new(store).ok().and_then(|store| peer.input_room(&store));
+    if let Some(room) = room {
+        receiver.set_max(BLOB_FRAME_BYTES_MAX);
+        receiver.set_room(room);
     }
 }
 
@@ -368,12 +414,12 @@ async fn serve_blob(
 ) {
     match first {
         ClientFrame::PutBlob { store, hash, size } => {
-            receiver.set_max(BLOB_FRAME_BYTES_MAX);
+            expect_chunks(peer, &store, &mut receiver);
             let offer = Offer { hash: BlobHash(hash), size, can_resume: false };
             serve_put(&ClientBlobs { peer, store }, offer, sender, receiver).await;
         }
         ClientFrame::OfferBlob { store, hash, size } => {
-            receiver.set_max(BLOB_FRAME_BYTES_MAX);
+            expect_chunks(peer, &store, &mut receiver);
             let offer = Offer { hash: BlobHash(hash), size, can_resume: true };
             serve_put(&ClientBlobs { peer, store }, offer, sender, receiver).await;
         }

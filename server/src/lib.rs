@@ -28,6 +28,7 @@ mod presence_seat;
 pub mod relay;
 mod revocations;
 mod rooms;
+mod seldom;
 mod serve_blob;
 mod serve_store;
 mod sessions;

@@ -8,7 +8,8 @@
 use std::time::Duration;
 
 use sds_sync::limits::{
-    APPEND_BYTES_GOAL, BLOB_BYTES_MAX, FIRST_FRAME_BYTES_MAX, PATCH_BYTES_GOAL, PRESENCE_BYTES_MAX,
+    APPEND_BYTES_GOAL, BLOB_BYTES_MAX, FIRST_FRAME_BYTES_MAX, FRAME_BYTES_MAX,
+    FRAME_OVERHEAD_BYTES_MAX, PATCH_BYTES_GOAL, PATCH_BYTES_MAX, PRESENCE_BYTES_MAX,
     PRESENCE_PER_SECOND_MAX, SIGNALS_PER_SECOND_MAX, STREAMS_MAX, TOKEN_BYTES_MAX,
 };
 use serde::{Deserialize, Serialize};
@@ -63,6 +64,9 @@ pub const AUDIT_QUEUE_MAX: usize = 1_024;
 /// How many refused admin requests the audit log tells of in a minute.
 pub const AUDIT_FAILURES_PER_MINUTE_MAX: u32 = 30;
 
+/// Of how many refused openings the log tells in a minute.
+pub const REFUSED_OPENINGS_PER_MINUTE_MAX: u32 = 120;
+
 /// How many bytes of changes go into one page of a store's log on disk; a larger one comes alone.
 pub const PAGE_BYTES_GOAL: usize = 256 << 10;
 
@@ -85,10 +89,60 @@ pub const COMPARE_BYTES_MAX: usize = 4 << 20;
 /// How many packed pages are kept in memory as they are unpacked.
 pub const PAGE_CACHE_MAX: usize = 16;
 
+/// How many bytes of large frames a connection may have begun at a time: an ordinary one on each stream.
+pub const BEGUN_BYTES_PER_CONNECTION_MAX: u32 = 80 << 20;
+
+/// The same for all connections of a subject together.
+pub const BEGUN_BYTES_PER_SUBJECT_MAX: u32 = 256 << 20;
+
+/// How many bytes of frames that have come may wait for the disk, of one connection.
+pub const ARRIVED_BYTES_PER_CONNECTION_MAX: u32 = 24 << 20;
+
+/// The same for all connections of a subject together.
+pub const ARRIVED_BYTES_PER_SUBJECT_MAX: u32 = 96 << 20;
+
+/// The greatest frame of a client without a token that needs no room of its connection's, in bytes.
+pub const STRANGER_FREE_FRAME_BYTES: usize = 8 << 10;
+
+/// How many bytes of greater ones it may have begun.
+pub const STRANGER_BEGUN_BYTES_MAX: u32 = 128 << 10;
+
+/// How many uploads gather pieces of themselves before they write them.
+pub const BLOB_GATHERING_MAX: usize = 32;
+
+/// The most bytes of recent changes that all rooms together keep in memory. Those that heard of nothing for
+/// the longest time forget theirs first.
+pub const TAILS_BYTES_MAX: usize = 256 << 20;
+
+/// How many frames of more than [`FIRST_FRAME_BYTES_MAX`] are checked at a time, of all clients: what is in one
+/// may take 320 MiB until it is found good.
+pub const CHECKS_MAX: usize = 1;
+
+/// How many uploads write at a time, and how many look at what they have to go on with. What the log waits
+/// for is one commit of each.
+pub const BLOB_WRITERS_MAX: usize = 1;
+
+/// The most replicas that a store can have: what it has of each is in the first frame of every session.
+pub const REPLICAS_PER_STORE_MAX: u64 = 900_000;
+
+/// The most bytes that one replica takes in an encoded version: its id and a counter.
+const REPLICA_BYTES_MAX: u64 = 18;
+
 /// The most addresses and subjects of which a rate is remembered; beyond that, newcomers have only the
 /// bounds that hold for all together.
 pub const REMEMBERED_MAX: usize = 65_536;
 
+const _: () = assert!(
+    REPLICAS_PER_STORE_MAX * REPLICA_BYTES_MAX + FRAME_OVERHEAD_BYTES_MAX as u64
+        <= FRAME_BYTES_MAX as u64
+);
+const _: () =
+    assert!(STREAMS_MAX as usize * PATCH_BYTES_MAX <= BEGUN_BYTES_PER_CONNECTION_MAX as usize);
+const _: () = assert!(FRAME_BYTES_MAX <= BEGUN_BYTES_PER_CONNECTION_MAX as usize);
+const _: () = assert!(BEGUN_BYTES_PER_CONNECTION_MAX <= BEGUN_BYTES_PER_SUBJECT_MAX);
+const _: () = assert!(ARRIVED_BYTES_PER_CONNECTION_MAX <= ARRIVED_BYTES_PER_SUBJECT_MAX);
+const _: () = assert!(FIRST_FRAME_BYTES_MAX <= STRANGER_BEGUN_BYTES_MAX as usize);
+const _: () = assert!(TAIL_BYTES_MAX <= TAILS_BYTES_MAX);
 const _: () = assert!(TOKEN_BYTES_MAX < ADMIN_HEAD_BYTES_MAX);
 const _: () = assert!(ADMIN_PAGE <= ADMIN_PAGE_MAX);
 const _: () = assert!(REVOCATIONS_PER_MAKER_MAX < REVOCATIONS_MAX);
@@ -140,6 +194,8 @@ pub struct Limits {
     pub stores: u64,
     /// Stores that one subject has begun; changes for one more are refused as busy. Default 10,000.
     pub stores_per_subject: u64,
+    /// Replicas that a store has changes of; those of one more are refused as too large. Default 100,000.
+    pub replicas_per_store: u64,
     /// Deleted stores whose ids are kept as deleted; with more, only an admin of the relay deletes further
     /// ones. Default 1,000,000.
     pub tombstones: u64,
@@ -193,6 +249,8 @@ pub enum Limit {
     Stores,
     /// [`Limits::stores_per_subject`].
     StoresPerSubject,
+    /// [`Limits::replicas_per_store`].
+    ReplicasPerStore,
     /// [`Limits::tombstones`].
     Tombstones,
     /// [`Limits::tombstones_per_admin`].
@@ -201,12 +259,16 @@ pub enum Limit {
     BlobBytes,
     /// [`Limits::blob_bytes_per_store`].
     BlobBytesPerStore,
+    /// The most blobs of a store that may be on their way, which the protocol sets.
+    BlobUploads,
     /// [`Limits::presence_bytes`].
     PresenceBytes,
     /// [`Limits::presence_per_second`].
     PresenceRate,
     /// [`Limits::signals_per_second`].
     SignalRate,
+    /// [`BEGUN_BYTES_PER_CONNECTION_MAX`] and what goes with it: large frames on their way.
+    BegunBytes,
     /// The greatest frame, which the protocol sets.
     FrameBytes,
     /// What the admin listener takes: connections, bytes, time.
@@ -248,6 +310,7 @@ impl Default for Limits {
             bytes_per_second_per_subject: 512 << 20,
             stores: 1_000_000,
             stores_per_subject: 10_000,
+            replicas_per_store: 100_000,
             tombstones: 1_000_000,
             tombstones_per_admin: 10_000,
             blob_bytes: BLOB_BYTES_MAX,
@@ -266,7 +329,7 @@ impl Limits {
     /// The first that it cannot.
     pub fn check(&self) -> Result<(), InvalidLimit> {
         let any = u64::MAX;
-        let rows: [(&'static str, u64, u64, u64); 25] = [
+        let rows: [(&'static str, u64, u64, u64); 26] = [
             ("handshakes", self.handshakes.into(), 1, any),
             ("unproved_handshakes", self.unproved_handshakes.into(), 1, self.handshakes.into()),
             (
@@ -300,6 +363,7 @@ impl Limits {
             ("open_stores", self.open_stores.into(), 1, self.streams.into()),
             ("stores", self.stores, 1, any),
             ("stores_per_subject", self.stores_per_subject, 1, any),
+            ("replicas_per_store", self.replicas_per_store, 1, REPLICAS_PER_STORE_MAX),
             ("tombstones", self.tombstones, 1, any),
             ("tombstones_per_admin", self.tombstones_per_admin, 1, self.tombstones),
             ("blob_bytes", self.blob_bytes, 1, BLOB_BYTES_MAX),
@@ -314,10 +378,11 @@ impl Limits {
         })
     }
 
-    /// How many stores there may be.
+    /// How many stores there may be, and replicas in each.
     #[must_use]
     pub const fn store_quota(&self) -> StoreQuota {
-        StoreQuota { stores: self.stores, per_subject: self.stores_per_subject }
+        let replicas = self.replicas_per_store;
+        StoreQuota { stores: self.stores, per_subject: self.stores_per_subject, replicas }
     }
 
     /// How long a handshake may take, and a connection be without ever having opened a store.
@@ -329,7 +394,7 @@ impl Limits {
 
 impl Limit {
     /// All of them, in order.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 27] = [
         Self::Handshakes,
         Self::UnprovedHandshakes,
         Self::HandshakeRate,
@@ -345,13 +410,16 @@ impl Limit {
         Self::SubjectByteRate,
         Self::Stores,
         Self::StoresPerSubject,
+        Self::ReplicasPerStore,
         Self::Tombstones,
         Self::TombstonesPerAdmin,
         Self::BlobBytes,
         Self::BlobBytesPerStore,
+        Self::BlobUploads,
         Self::PresenceBytes,
         Self::PresenceRate,
         Self::SignalRate,
+        Self::BegunBytes,
         Self::FrameBytes,
         Self::Admin,
     ];
@@ -375,13 +443,16 @@ impl Limit {
             Self::SubjectByteRate => "subject-byte-rate",
             Self::Stores => "stores",
             Self::StoresPerSubject => "stores-per-subject",
+            Self::ReplicasPerStore => "replicas-per-store",
             Self::Tombstones => "tombstones",
             Self::TombstonesPerAdmin => "tombstones-per-admin",
             Self::BlobBytes => "blob-bytes",
             Self::BlobBytesPerStore => "blob-bytes-per-store",
+            Self::BlobUploads => "blob-uploads",
             Self::PresenceBytes => "presence-bytes",
             Self::PresenceRate => "presence-rate",
             Self::SignalRate => "signal-rate",
+            Self::BegunBytes => "begun-bytes",
             Self::FrameBytes => "frame-bytes",
             Self::Admin => "admin",
         }

@@ -9,15 +9,14 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime};
 
-use sds_engine::Change;
 use sds_sync::database::Failure;
-use sds_sync::{StorageError, StoreId};
+use sds_sync::{Checked, CheckedChange, StorageError, StoreId};
 use tokio::sync::oneshot;
 
 use crate::limits::{GROUP_BYTES_GOAL, LOOSE_PAGES_MAX, PACK_LOOKS_MAX};
 use crate::metrics::Metrics;
 use crate::rooms::{Publishing, Rooms};
-use crate::store_log::{Appended, Appender, Author, StoreLog, StoreQuota};
+use crate::store_log::{Appended, Appender, Author, ReplicaCounts, StoreLog, StoreQuota};
 
 /// What is to be written.
 #[derive(Debug)]
@@ -25,7 +24,7 @@ pub(crate) struct Append {
     pub(crate) store: StoreId,
     /// Who sends it.
     pub(crate) author: Arc<Author>,
-    pub(crate) changes: Vec<Change>,
+    pub(crate) changes: Vec<CheckedChange>,
     /// Whether changes that lack something are passed over instead of refused.
     pub(crate) skips_lacking: bool,
 }
@@ -62,6 +61,7 @@ impl LogWriter {
             rooms,
             metrics,
             quota,
+            counts: RefCell::default(),
             left: Vec::new(),
             to_pack: BTreeSet::new(),
             sweeps: true,
@@ -112,6 +112,7 @@ struct Writing {
     rooms: Arc<Rooms>,
     metrics: Arc<Metrics>,
     quota: StoreQuota,
+    counts: RefCell<ReplicaCounts>,
     /// What goes on in the next commit, so that others got their turn.
     left: Vec<Work>,
     /// Stores of which there may be something to pack.
@@ -186,7 +187,8 @@ impl Writing {
     fn write(&self, group: &[Work]) -> Result<Vec<Appended>, Unwritten> {
         let at_work = RefCell::new(None);
         let outcomes = self.log.write(|write| {
-            let mut appender = Appender::begin(write, SystemTime::now())?.within(self.quota);
+            let appender = Appender::begin(write, SystemTime::now())?;
+            let mut appender = appender.within(self.quota, &self.counts);
             let append = |work: &Work| {
                 let Append { store, author, changes, skips_lacking } = &work.append;
                 at_work.replace(Some(store.clone()));
@@ -201,6 +203,7 @@ impl Writing {
             Ok(appended)
         });
         outcomes.map_err(|error| {
+            self.counts.borrow_mut().clear();
             // What else fails is no fault of the store at which it was noticed.
             let is_damaged = matches!(error, StorageError::Corrupt { .. });
             Unwritten { error, store: at_work.take().filter(|_| is_damaged) }
@@ -232,6 +235,7 @@ impl Writing {
     fn sweep(&mut self) {
         if self.sweeps {
             self.sweeps = self.log.sweep_deleted().unwrap_or_else(|error| {
+                self.metrics.storage_failures.inc();
                 tracing::error!(code = error.code(), %error, "cannot remove deleted stores");
                 false
             });
@@ -249,7 +253,10 @@ impl Writing {
                     return;
                 }
                 // What is there can be read as it could before.
-                Err(error) => tracing::error!(code = error.code(), %error, %store, "cannot pack"),
+                Err(error) => {
+                    self.metrics.storage_failures.inc();
+                    tracing::error!(code = error.code(), %error, %store, "cannot pack");
+                }
             }
         }
     }
@@ -276,7 +283,7 @@ impl Append {
 
 #[cfg(test)]
 mod tests {
-    use sds_engine::{Op, ReplicaId};
+    use sds_engine::{Change, Op, ReplicaId};
     use tempfile::TempDir;
 
     use super::*;
@@ -290,7 +297,7 @@ mod tests {
         let replica = ReplicaId::new(1).unwrap();
         let change = Change::new(replica, start, Vec::new(), &[Op::Skip { count: 1 }]).unwrap();
         let author = Arc::new(Author { subject: "ann".to_owned(), ..Author::default() });
-        let (store, changes) = (id(store), vec![change]);
+        let (store, changes) = (id(store), vec![change.into()]);
         writer.append(Append { store, author, changes, skips_lacking: false })
     }
 

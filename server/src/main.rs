@@ -3,11 +3,14 @@
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
-use sds_server::Relay;
+use sds_server::backup::BackupError;
 use sds_server::config::{Command, CommandLine, ConfigError, LogFormat, Settings};
-use sds_sync::access::InvalidStores;
+use sds_server::{Relay, StartError};
+use sds_sync::StorageError;
+use sds_sync::access::{InvalidStores, MintError};
 use sds_sync::limits::STOP_TIMEOUT;
 use sds_sync::process::stop_requests;
 
@@ -52,9 +55,17 @@ fn main() -> ExitCode {
 }
 
 fn code_for(error: &(dyn Error + 'static)) -> u8 {
-    if error.is::<ConfigError>() || error.is::<InvalidStores>() {
+    let is_storage_damage = |error: &StorageError| matches!(error, StorageError::Corrupt { .. });
+    let is_damage = error.is::<DataDamaged>()
+        || error.downcast_ref::<StorageError>().is_some_and(is_storage_damage)
+        || error.downcast_ref::<StartError>().is_some_and(StartError::is_damage)
+        || matches!(
+            error.downcast_ref::<BackupError>(),
+            Some(BackupError::Storage(error)) if is_storage_damage(error)
+        );
+    if error.is::<ConfigError>() || error.is::<InvalidStores>() || error.is::<MintError>() {
         BAD_CONFIGURATION
-    } else if error.is::<DataDamaged>() {
+    } else if is_damage {
         DAMAGED
     } else {
         FAILED
@@ -65,6 +76,16 @@ fn fail(error: &dyn Error, code: u8) -> ExitCode {
     // Nobody is left to be told that standard error is closed.
     let _closed = writeln!(io::stderr(), "sds-relay: {error}");
     ExitCode::from(code)
+}
+
+/// What kept the relay from starting, which is the configuration's fault if it names a file that is no good.
+fn start_error(settings: &Settings, error: StartError) -> Box<dyn Error> {
+    match error {
+        StartError::Certificate(error) if settings.tls.is_some() => {
+            Box::new(ConfigError::Certificate(error))
+        }
+        other => Box::new(other),
+    }
 }
 
 /// Tells what the relay would run with, and all that is wrong with that.
@@ -82,7 +103,7 @@ fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
     let outcome = runtime.block_on(async {
         // From here on a signal stops the relay in good order, however early it comes.
         let asked_to_stop = stop_requests()?;
-        let relay = Relay::start(config).await?;
+        let relay = Relay::start(config).await.map_err(|error| start_error(settings, error))?;
         writeln!(
             io::stdout(),
             "sds-relay listens on {}, clients connect to {}",
@@ -94,6 +115,7 @@ fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
             outcome = asked_to_stop => outcome?,
             () = relay.asked_to_stop() => {}
             outcome = refresh_when_asked(&relay) => outcome?,
+            never = keep_telling() => match never {},
         }
         let asked_again = stop_requests()?;
         tracing::info!("stopping");
@@ -131,6 +153,23 @@ async fn refresh_when_asked(relay: &Relay) -> io::Result<()> {
         }
     }
     // Where nobody can ask, the relay looks by itself every few seconds.
+    std::future::pending().await
+}
+
+/// Tells the service manager that the program is alive, as often as it wants to hear of it.
+async fn keep_telling() -> std::convert::Infallible {
+    #[cfg(unix)]
+    if let Some(patience) = sd_notify::watchdog_enabled() {
+        // An interval of nothing there is not; whoever asks for that hears of it all the time.
+        let pause = (patience / 2).max(Duration::from_millis(1));
+        let mut clock = tokio::time::interval(pause);
+        loop {
+            clock.tick().await;
+            if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]) {
+                tracing::warn!(%error, "cannot tell the service manager");
+            }
+        }
+    }
     std::future::pending().await
 }
 

@@ -5,14 +5,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quinn::{Endpoint, VarInt};
 use sds_sync::access::Gate;
 use sds_sync::limits::STOP_TIMEOUT;
 use sds_sync::transport::{serve_connections, server_endpoint};
 use sds_sync::{CertificateHash, RelayUrl, StorageError, StoreId, TransportError};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{interval, timeout};
 
 mod shared;
@@ -27,10 +27,12 @@ use crate::audit::{Audit, Deed};
 use crate::connection::serve;
 use crate::doorkeeper::Door;
 use crate::health::DiskProbe;
-use crate::limits::Limit;
+use crate::limits::{CHECKS_MAX, Limit, REFUSED_OPENINGS_PER_MINUTE_MAX};
 use crate::log_writer::LogWriter;
 use crate::metrics::Metrics;
 use crate::rooms::Rooms;
+use crate::seldom::Seldom;
+use crate::serve_blob::BlobTurns;
 use crate::store_log::StoreLog;
 use start::{Opened, open};
 
@@ -97,6 +99,9 @@ impl Relay {
             sessions: Arc::default(),
             revocations,
             disk: DiskProbe::default(),
+            blob_turns: BlobTurns::default(),
+            checks: Arc::new(Semaphore::new(CHECKS_MAX)),
+            refused_openings: Seldom::new(REFUSED_OPENINGS_PER_MINUTE_MAX, Instant::now()).into(),
             folder,
         });
         let state = AdminState::new(Arc::clone(&node), Arc::clone(&audit), keys, issuer);

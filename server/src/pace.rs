@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use sds_sync::transport::Pace;
+use sds_sync::transport::{Pace, SharedRoom};
 
-use crate::limits::{Limit, Limits};
+use crate::limits::{ARRIVED_BYTES_PER_SUBJECT_MAX, BEGUN_BYTES_PER_SUBJECT_MAX, Limit, Limits};
 use crate::metrics::Metrics;
 use sds_sync::rate::Bucket;
 
@@ -21,6 +21,7 @@ pub(crate) struct Subjects {
 struct Subject {
     connections: u32,
     bytes: Arc<Mutex<Bucket>>,
+    room: Arc<SharedRoom>,
 }
 
 /// A connection on which a subject has stores open, until it is dropped.
@@ -29,6 +30,7 @@ pub(crate) struct SubjectSeat {
     subjects: Arc<Subjects>,
     name: Arc<str>,
     bytes: Arc<Mutex<Bucket>>,
+    room: Arc<SharedRoom>,
 }
 
 impl Subjects {
@@ -38,7 +40,8 @@ impl Subjects {
         if !known.contains_key(name) {
             let bytes = Bucket::new(limits.bytes_per_second_per_subject, Instant::now());
             let bytes = Arc::new(Mutex::new(bytes));
-            known.insert(name.into(), Subject { connections: 0, bytes });
+            let room = SharedRoom::new(BEGUN_BYTES_PER_SUBJECT_MAX, ARRIVED_BYTES_PER_SUBJECT_MAX);
+            known.insert(name.into(), Subject { connections: 0, bytes, room: Arc::new(room) });
         }
         let (name, _) = known.get_key_value(name)?;
         let (name, subjects) = (Arc::clone(name), Arc::clone(self));
@@ -47,11 +50,17 @@ impl Subjects {
             return None;
         }
         subject.connections += 1;
-        Some(SubjectSeat { subjects, name, bytes: Arc::clone(&subject.bytes) })
+        let (bytes, room) = (Arc::clone(&subject.bytes), Arc::clone(&subject.room));
+        Some(SubjectSeat { subjects, name, bytes, room })
     }
 }
 
 impl SubjectSeat {
+    /// What all that it sends shares.
+    pub(crate) const fn room(&self) -> &Arc<SharedRoom> {
+        &self.room
+    }
+
     /// Whose it is.
     pub(crate) fn name(&self) -> &str {
         &self.name

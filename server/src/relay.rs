@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use sds_engine::{ChangeHeader, OpId, ReplicaId, Version};
-use sds_sync::LogCursor;
+use sds_sync::{CheckedChange, LogCursor};
 
 use crate::limits::{STEP_CHANGES_MAX, TAIL_BYTES_MAX, TAIL_CHANGES_MAX};
 
@@ -68,6 +68,18 @@ impl Room {
         {
             self.tail_bytes -= self.tail.pop_front().map_or(0, |change| change.len());
         }
+    }
+
+    /// How many bytes of changes are kept in memory.
+    #[must_use]
+    pub const fn tail_bytes(&self) -> usize {
+        self.tail_bytes
+    }
+
+    /// Keeps nothing in memory; who lacks something finds it on disk.
+    pub fn forget_tail(&mut self) {
+        self.tail = VecDeque::new();
+        self.tail_bytes = 0;
     }
 
     /// Where the changes are that come next for `cursor`.
@@ -157,6 +169,8 @@ impl Cursor {
 }
 
 impl LogCursor for Cursor {
+    type Kept = CheckedChange;
+
     fn note_sent(&mut self, header: &ChangeHeader) {
         self.sent.advance(header.replica, header.end());
     }

@@ -103,18 +103,7 @@ impl Revocations {
     /// If it cannot be read, or is damaged: then nobody could say what was revoked.
     pub(crate) fn open(folder: &Path, now: SystemTime) -> io::Result<Self> {
         let path = folder.join(FILE);
-        let text = match std::fs::read_to_string(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            text => text?,
-        };
-        let mut in_force = HashMap::new();
-        // What is behind the last line end was being written when the machine went down; nobody was
-        // told of it.
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        for line in text.get(..whole).unwrap_or_default().lines() {
-            let revocation = decode(line).ok_or_else(|| damaged(&path))?;
-            keep(&mut in_force, revocation);
-        }
+        let mut in_force = read(&path)?;
         prune(&mut in_force, now);
         let mut lines = 0;
         write_anew(&path, &in_force, &mut lines)?;
@@ -236,6 +225,34 @@ impl Revocations {
 }
 
 type InForce = HashMap<Revoked, Vec<Revocation>>;
+
+/// Looks whether the file in `folder`, if there is one, can be read, and changes nothing.
+///
+/// # Errors
+/// If it cannot, or is damaged.
+pub(crate) fn check(folder: &Path) -> io::Result<()> {
+    match read(&folder.join(FILE)) {
+        // There is no such folder, which is another matter.
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(()),
+        found => found.map(drop),
+    }
+}
+
+fn read(path: &Path) -> io::Result<InForce> {
+    let text = match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        text => text?,
+    };
+    let mut in_force = HashMap::new();
+    // What is behind the last line end was being written when the machine went down; nobody was told of
+    // it.
+    let whole = text.rfind('\n').map_or(0, |end| end + 1);
+    for line in text.get(..whole).unwrap_or_default().lines() {
+        let revocation = decode(line).ok_or_else(|| damaged(path))?;
+        keep(&mut in_force, revocation);
+    }
+    Ok(in_force)
+}
 
 /// Writes the file with nothing but what is in force.
 fn write_anew(path: &Path, in_force: &InForce, lines: &mut usize) -> io::Result<()> {

@@ -6,7 +6,7 @@
 //! time, so that one store with much to write does not keep the others waiting. Small appends
 //! together fit into one turn, and so into one commit.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sds_sync::limits::{APPEND_BYTES_GOAL, SIGNALS_WAITING_MAX};
@@ -14,7 +14,7 @@ use sds_sync::presence::{PeerId, PresenceRoom};
 use sds_sync::{RelayFrame, StoreId};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::limits::GROUP_BYTES_GOAL;
+use crate::limits::{GROUP_BYTES_GOAL, TAILS_BYTES_MAX};
 use crate::relay::{Cursor, Next, Room};
 
 /// Turns are counted in steps of this many bytes.
@@ -37,8 +37,45 @@ pub(crate) struct OpenRoom {
 struct State {
     room: Room,
     presence: PresenceRoom,
+    /// Where its tail is noted.
+    age: Option<u64>,
     /// Where messages for those go who take them.
     inboxes: HashMap<PeerId, Arc<Inbox>>,
+}
+
+/// What the rooms keep in memory of recent changes, by when they heard of something last.
+#[derive(Debug, Default)]
+struct Tails {
+    bytes: usize,
+    by_age: BTreeMap<u64, (Arc<OpenRoom>, usize)>,
+    next: u64,
+}
+
+impl Tails {
+    /// Notes that `room`, which is noted at `age` if it is, keeps so many bytes; says where it is noted now.
+    fn note(&mut self, room: &Arc<OpenRoom>, age: Option<u64>, bytes: usize) -> u64 {
+        self.remove(age);
+        self.next += 1;
+        self.bytes += bytes;
+        self.by_age.insert(self.next, (Arc::clone(room), bytes));
+        self.next
+    }
+
+    fn remove(&mut self, age: Option<u64>) {
+        if let Some((_, bytes)) = age.and_then(|age| self.by_age.remove(&age)) {
+            self.bytes -= bytes;
+        }
+    }
+
+    /// Takes out the one that is to forget what it keeps, if together they keep more than `max` bytes.
+    fn pop(&mut self, max: usize) -> Option<Arc<OpenRoom>> {
+        if self.bytes <= max {
+            return None;
+        }
+        let (_, (room, bytes)) = self.by_age.pop_first()?;
+        self.bytes -= bytes;
+        Some(room)
+    }
 }
 
 /// Messages that wait for one member. It takes room only for those that are there, as a channel does not,
@@ -61,6 +98,7 @@ pub(crate) struct Rooms {
     rooms: Mutex<HashMap<StoreId, Listed>>,
     /// What all stores together may have on their way to the disk.
     turns: Arc<Semaphore>,
+    tails: Mutex<Tails>,
     /// Held from before a commit until it is published, and while a room is forgotten.
     publishing: Mutex<()>,
 }
@@ -99,7 +137,8 @@ impl Default for OpenRoom {
 impl Default for Rooms {
     fn default() -> Self {
         let turns = Arc::new(Semaphore::new(GROUP_BYTES_GOAL / TURN_BYTES));
-        Self { rooms: Mutex::default(), turns, publishing: Mutex::default() }
+        let (rooms, tails, publishing) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { rooms, turns, tails, publishing }
     }
 }
 
@@ -124,7 +163,11 @@ impl Rooms {
     /// on is in another one. Waits for a commit that is not published yet.
     pub(crate) fn forget(&self, store: &StoreId) {
         let _publishing = self.publishing();
-        self.lock().remove(store);
+        let forgotten = self.lock().remove(store);
+        if let Some(Listed { room, .. }) = forgotten {
+            let age = room.lock().age;
+            self.tails().remove(age);
+        }
     }
 
     /// The end of the log of `store`, as far as those know who have it open.
@@ -135,6 +178,20 @@ impl Rooms {
     /// How many stores somebody has open.
     pub(crate) fn len(&self) -> usize {
         self.lock().len()
+    }
+
+    /// Lets rooms forget what they keep, as long as all together keep more than `max` bytes.
+    fn bound_tails(&self, max: usize) {
+        loop {
+            let Some(room) = self.tails().pop(max) else { return };
+            room.lock().room.forget_tail();
+        }
+    }
+
+    /// No room is asked for anything while this is held.
+    fn tails(&self) -> MutexGuard<'_, Tails> {
+        // No code under this lock can leave it half changed.
+        self.tails.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn room(&self, store: &StoreId) -> Option<Arc<OpenRoom>> {
@@ -157,6 +214,17 @@ impl Publishing<'_> {
             let mut state = open.lock();
             state.room.publish(from, changes);
             open.end.send_replace(state.room.end());
+            let (age, bytes) = (state.age, state.room.tail_bytes());
+            drop(state);
+            // Nobody else publishes meanwhile, so nobody else notes it.
+            let noted = self.rooms.tails().note(&open, age, bytes);
+            open.lock().age = Some(noted);
+            let is_listed = |known: Arc<OpenRoom>| Arc::ptr_eq(&known, &open);
+            if !self.rooms.room(store).is_some_and(is_listed) {
+                // The last one has left meanwhile, and nobody would take it out any more.
+                self.rooms.tails().remove(Some(noted));
+            }
+            self.rooms.bound_tails(TAILS_BYTES_MAX);
         }
     }
 }
@@ -300,6 +368,9 @@ impl Drop for Member {
             listed.members -= 1;
             if listed.members == 0 {
                 rooms.remove(&self.store);
+                drop(rooms);
+                let age = self.room.lock().age;
+                self.rooms.tails().remove(age);
             }
         }
     }

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use sds_sync::{
-    BlobDoor, BlobPassed, BlobStorage, Offer, Refusal, RefusalCode, STORAGE_FAILED, StorageError,
-    StoreId,
+    BlobDoor, BlobPassed, BlobStorage, BlobWork, GatherRoom, Offer, Refusal, RefusalCode,
+    STORAGE_FAILED, StorageError, StoreId,
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 
 use crate::connection::Peer;
-use crate::limits::Limit;
+use crate::limits::{BLOB_GATHERING_MAX, BLOB_WRITERS_MAX, Limit};
 use crate::node::DELETED;
-use crate::store_blobs::{Reservation, StoreBlobs};
+use crate::store_blobs::{NoRoom, Reservation, StoreBlobs};
 use crate::store_log::NoStore;
 
 const NOT_OPEN: Refusal =
@@ -23,6 +24,28 @@ const TOO_LARGE: Refusal =
     Refusal::new(RefusalCode::TooLarge, "the blob is larger than this relay takes");
 const NO_ROOM: Refusal =
     Refusal::new(RefusalCode::TooLarge, "the store has no room for another blob of this size");
+
+const TOO_MANY_UPLOADS: Refusal = Refusal::new(
+    RefusalCode::Busy,
+    "too many blobs of the store are on their way; try again later",
+);
+
+/// How many uploads of all stores do what waits for the disk at a time. The others wait without a thread,
+/// so that the log, and whoever reads, never waits for many of them.
+#[derive(Debug)]
+pub(crate) struct BlobTurns {
+    writes: Arc<Semaphore>,
+    resumes: Arc<Semaphore>,
+    gathering: Arc<Semaphore>,
+}
+
+impl Default for BlobTurns {
+    fn default() -> Self {
+        let places = || Arc::new(Semaphore::new(BLOB_WRITERS_MAX));
+        let gathering = Arc::new(Semaphore::new(BLOB_GATHERING_MAX));
+        Self { writes: places(), resumes: places(), gathering }
+    }
+}
 
 /// The blobs of a store, as a client asks for them.
 pub(crate) struct ClientBlobs<'a> {
@@ -81,13 +104,32 @@ impl BlobDoor for ClientBlobs<'_> {
         let max = node.limits.blob_bytes_per_store;
         let reserved = spawn_blocking(move || {
             let Some(blobs) = StoreBlobs::of(log, &store)? else { return Ok(Err(DELETED)) };
-            Ok::<_, StorageError>(blobs.reserve(offer, max)?.ok_or(NO_ROOM))
+            Ok::<_, StorageError>(Ok(blobs.reserve(offer, max)?))
         });
         let Ok(Ok(reserved)) = reserved.await else { return Err(STORAGE_FAILED) };
-        if reserved.as_ref().is_err_and(|refusal| *refusal == NO_ROOM) {
-            node.metrics.limit_hit(Limit::BlobBytesPerStore);
-        }
-        reserved
+        reserved?.map_err(|none| {
+            let (limit, refusal) = match none {
+                NoRoom::Bytes => (Limit::BlobBytesPerStore, NO_ROOM),
+                NoRoom::Uploads => (Limit::BlobUploads, TOO_MANY_UPLOADS),
+            };
+            node.metrics.limit_hit(limit);
+            refusal
+        })
+    }
+
+    async fn turn(&self, work: BlobWork) -> Option<OwnedSemaphorePermit> {
+        let turns = &self.peer.node.blob_turns;
+        let turns = match work {
+            BlobWork::Write => &turns.writes,
+            BlobWork::Resume => &turns.resumes,
+        };
+        // Nobody closes it.
+        Arc::clone(turns).acquire_owned().await.ok()
+    }
+
+    fn gather(&self) -> Option<GatherRoom> {
+        let gathering = Arc::clone(&self.peer.node.blob_turns.gathering);
+        gathering.try_acquire_owned().ok().map(GatherRoom::from)
     }
 
     fn note(&self, passed: BlobPassed) {
@@ -99,7 +141,12 @@ impl BlobDoor for ClientBlobs<'_> {
             BlobPassed::Sent(bytes) => {
                 metrics.blob_sent_bytes.inc_by(bytes);
             }
-            BlobPassed::Refused(code) => metrics.refused(code),
+            BlobPassed::Refused(code) => {
+                if code == RefusalCode::StorageFailed {
+                    metrics.storage_failures.inc();
+                }
+                metrics.refused(code);
+            }
         }
     }
 }

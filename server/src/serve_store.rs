@@ -6,15 +6,18 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use sds_engine::Change;
+use bytes::Bytes;
 use sds_sync::access::{Access, Scope};
-use sds_sync::limits::FRAME_BYTES_MAX;
-use sds_sync::transport::{FramePipe, FrameReceiver, FrameSender, Interest, Ready, StreamError};
+use sds_sync::limits::{FIRST_FRAME_BYTES_MAX, FRAME_BYTES_MAX};
+use sds_sync::transport::{
+    FrameBound, FramePipe, FrameReceiver, FrameRoom, FrameSender, Interest, Ready, StreamError,
+};
 use sds_sync::{
-    ClientFrame, InFlight, Refusal, RefusalCode, RelayFrame, ServingSession, StoreId, Token,
-    memory_of,
+    Checked, CheckedChange, ClientFrame, FrameError, InFlight, Refusal, RefusalCode, RelayFrame,
+    ServingSession, StoreId, Token, check_patch,
 };
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 mod opening;
@@ -22,7 +25,8 @@ mod opening;
 pub(crate) use opening::OpenRequest;
 
 use crate::attendance::Attendance;
-use crate::connection::{Granted, Peer};
+use crate::connection::{Granted, NO_ROOM, Peer};
+use crate::limits::Limit;
 use crate::log_writer::{self, Outcome};
 use crate::node::{Node, stopped};
 use crate::relay::{Cursor, Next};
@@ -34,6 +38,8 @@ const STORAGE_FAILED: Refusal =
     Refusal::new(RefusalCode::StorageFailed, "the relay cannot read or write its file");
 const SHUTTING_DOWN: Refusal =
     Refusal::new(RefusalCode::ShuttingDown, "the relay is about to stop; try again soon");
+const TOO_SLOW: Refusal =
+    Refusal::new(RefusalCode::Busy, "the bytes of a frame came too slowly; try again later");
 /// When clients are to come back after a stop; they spread themselves over twice as long.
 const COME_BACK_AFTER: Duration = Duration::from_secs(2);
 
@@ -54,13 +60,17 @@ pub(crate) async fn open_store(
     let (store, access, version, granted) = match admitted {
         Ok(admitted) => admitted,
         Err(refusal) => {
-            tracing::info!(code = refusal.code.code(), "not opened");
+            peer.node.note_not_opened(refusal);
             peer.refuse(sender, refusal).await;
             return None;
         }
     };
     tracing::info!(%store, subject = access.subject, scope = ?access.scope, "opened");
-    receiver.set_max(FRAME_BYTES_MAX);
+    receiver.set_max(frame_max(&access));
+    if let Some(room) = peer.input_room(&store) {
+        receiver.set_room(room);
+    }
+    let bound = receiver.bound();
     let member = peer.node.rooms.enter(&store);
     let (protocol, stream) = (request.protocol, sender.id());
     let attendance = Attendance::begin(peer, protocol, stream, &member, &access.subject);
@@ -70,7 +80,8 @@ pub(crate) async fn open_store(
     match open_session(peer, &store, &access, asked, &author, &member).await {
         Ok(session) => {
             let node = Arc::clone(&peer.node);
-            let (passes_over, pending) = (false, InFlight::default());
+            let (passes_over, checking, pending) =
+                (false, InFlight::default(), InFlight::default());
             let mut service = Box::new(Service {
                 node,
                 store,
@@ -79,6 +90,8 @@ pub(crate) async fn open_store(
                 session,
                 member,
                 pipe,
+                bound,
+                checking,
                 pending,
                 attendance,
                 granted,
@@ -97,6 +110,11 @@ pub(crate) async fn open_store(
     }
 }
 
+/// The greatest frame that somebody sends: large ones are changes.
+fn frame_max(access: &Access) -> usize {
+    if access.may_write() { FRAME_BYTES_MAX } else { FIRST_FRAME_BYTES_MAX }
+}
+
 /// The loop's own.
 pub(crate) struct Service {
     node: Arc<Node>,
@@ -107,6 +125,9 @@ pub(crate) struct Service {
     session: ServingSession<Cursor>,
     member: Member,
     pipe: FramePipe<RelayFrame, ClientFrame>,
+    bound: FrameBound,
+    /// A large frame that waits for its turn to be checked, or is.
+    checking: InFlight<Result<Vec<CheckedChange>, Refusal>>,
     /// An append that waits for its turn or is on its way to the disk. `None` if the relay stops.
     pending: InFlight<Option<Outcome>>,
     /// None for a client of a version without.
@@ -121,6 +142,7 @@ enum Turn {
     Stop,
     Clock,
     Pipe(Ready<ClientFrame>),
+    Checked(Result<Vec<CheckedChange>, Refusal>),
     Appended(Option<Outcome>),
     More,
     Others,
@@ -160,6 +182,7 @@ impl Service {
                 // A client that has left reads nothing further; what it sent before is still taken.
                 Turn::Pipe(Ready::Room(false)) => {}
                 Turn::Pipe(Ready::Received(received)) => self.handle_received(received),
+                Turn::Checked(checked) => self.session.handle_checked(checked),
                 Turn::Appended(outcome) => self.handle_outcome(outcome),
             }
         }
@@ -181,7 +204,9 @@ impl Service {
         let interest = Interest {
             in_room: self.session.has_transmit()
                 || self.attendance.as_ref().is_some_and(Attendance::has_frame),
-            in_frames: self.pending.is_idle() && self.session.wants_frames(),
+            in_frames: self.pending.is_idle()
+                && self.checking.is_idle()
+                && self.session.wants_frames(),
         };
         let next_look = self.access.next_look(SystemTime::now());
         let is_reading = self.pending.is_idle() && self.session.wants_log().is_some();
@@ -197,6 +222,7 @@ impl Service {
             () = others => Turn::Others,
             () = sleep(next_look) => Turn::Clock,
             ready = self.pipe.ready(interest) => Turn::Pipe(ready),
+            checked = self.checking.outcome() => Turn::Checked(checked),
             outcome = self.pending.outcome() => Turn::Appended(outcome),
             () = self.member.changed(), if is_reading => Turn::More,
         }
@@ -207,7 +233,7 @@ impl Service {
         if !self.pending.is_idle() {
             return;
         }
-        while self.session.wants_frames() {
+        while self.checking.is_idle() && self.session.wants_frames() {
             let Some(received) = self.pipe.next_arrived() else { break };
             self.handle_received(received);
         }
@@ -215,8 +241,12 @@ impl Service {
     }
 
     fn begin_append(&mut self) {
+        if !self.checking.is_idle() {
+            return;
+        }
+        let room = self.pipe.take_room();
         if let Some(changes) = self.session.poll_append() {
-            self.pending.begin(self.append(changes));
+            self.pending.begin(self.append(changes, room));
         }
     }
 
@@ -229,12 +259,28 @@ impl Service {
                     None => Ok(Some(frame)),
                 };
                 match given_back {
+                    Ok(Some(ClientFrame::Changes { patch }))
+                        if self.access.may_write() && patch.len() > FIRST_FRAME_BYTES_MAX =>
+                    {
+                        self.begin_check(patch);
+                    }
                     Ok(Some(frame)) => self.session.handle_frame(frame),
                     Ok(None) => {}
                     Err(refusal) => self.session.refuse(refusal),
                 }
             }
             Ok(None) => self.session.handle_frame(ClientFrame::Bye),
+            Err(StreamError::Frame(error @ FrameError::TooLarge { .. }))
+                if !self.access.may_write() =>
+            {
+                self.node.note_malformed(&error);
+                self.session.refuse(Refusal::READ_ONLY);
+            }
+            Err(StreamError::NoRoom) => {
+                self.node.metrics.limit_hit(Limit::BegunBytes);
+                self.session.refuse(NO_ROOM);
+            }
+            Err(StreamError::TooSlow) => self.session.refuse(TOO_SLOW),
             Err(StreamError::Frame(error)) => {
                 self.node.note_malformed(&error);
                 tracing::info!(store = %self.store, %error, "malformed frame");
@@ -243,6 +289,21 @@ impl Service {
             // Nobody is there any more to be told.
             Err(_) => self.session.handle_frame(ClientFrame::Bye),
         }
+    }
+
+    /// Lets the changes of a large frame be checked when it is their turn, off the threads that must not wait.
+    fn begin_check(&mut self, patch: Bytes) {
+        let checks = Arc::clone(&self.node.checks);
+        self.checking.begin(async move {
+            // Nobody closes it, so nothing goes without its turn.
+            let turn = checks.acquire_owned().await.ok();
+            let check = move || {
+                let checked = check_patch(&patch);
+                drop(turn);
+                checked
+            };
+            spawn_blocking(check).await.unwrap_or(Err(SHUTTING_DOWN))
+        });
     }
 
     /// Goes on with a newer token of the same subject.
@@ -258,6 +319,7 @@ impl Service {
                     Ok(()) => {
                         let speaks_for_all = newer.scope == Scope::Admin;
                         Arc::make_mut(&mut self.author).speaks_for_all = speaks_for_all;
+                        self.bound.set(frame_max(&newer));
                         self.access = newer;
                         self.tell_access();
                     }
@@ -317,14 +379,20 @@ impl Service {
     }
 
     /// Hands changes to the writer when it is their turn.
-    fn append(&self, changes: Vec<Change>) -> impl Future<Output = Option<Outcome>> + Send + use<> {
-        let turn = self.member.turn(changes.iter().map(memory_of).sum());
+    fn append(
+        &self,
+        changes: Vec<CheckedChange>,
+        room: FrameRoom,
+    ) -> impl Future<Output = Option<Outcome>> + Send + use<> {
+        let turn = self.member.turn(changes.iter().map(Checked::memory).sum());
         let (store, author) = (self.store.clone(), Arc::clone(&self.author));
         let work = log_writer::Append { store, author, changes, skips_lacking: self.passes_over };
         let writer = self.node.writer.clone();
         async move {
             let _turn = turn.await;
-            writer.append(work).await.ok()
+            let outcome = writer.append(work).await.ok();
+            drop(room);
+            outcome
         }
     }
 

@@ -10,12 +10,13 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use quinn::{Connection, VarInt};
 use sds_sync::access::{Access, Scope};
 use sds_sync::{Refusal, RefusalCode, StoreId};
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use crate::metrics::Metrics;
 use crate::rooms::Rooms;
@@ -30,6 +31,9 @@ pub(crate) const KICKED: Refusal =
 
 /// The code with which a connection is closed that the operator cuts off.
 const KICKED_CODE: VarInt = VarInt::from_u32(1);
+
+/// How long a connection lasts that the operator cuts off, so that its client reads why.
+const KICK_TIME: Duration = Duration::from_secs(1);
 
 /// The position of a session that is being opened.
 const NOT_YET: u64 = u64::MAX;
@@ -160,11 +164,17 @@ impl Sessions {
         meant.filter(|open| open.end(why)).count()
     }
 
-    /// Closes a connection with all that it has open; whether there is one of this number.
-    pub(crate) fn cut_off(&self, connection: u64) -> bool {
-        let state = self.lock();
-        let linked = state.connections.get(&connection);
-        linked.inspect(|linked| linked.connection.close(KICKED_CODE, b"kicked")).is_some()
+    /// Closes a connection when those have had time to hear why who have stores open on it. Needs a tokio
+    /// runtime.
+    pub(crate) fn cut_off(&self, connection: u64) {
+        let linked =
+            self.lock().connections.get(&connection).map(|linked| linked.connection.clone());
+        if let Some(connection) = linked {
+            tokio::spawn(async move {
+                let _left = timeout(KICK_TIME, connection.closed()).await;
+                connection.close(KICKED_CODE, b"kicked");
+            });
+        }
     }
 
     /// Sessions that are selected, of stores that `may_see` allows, by number from the one behind `after`

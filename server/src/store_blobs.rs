@@ -51,6 +51,15 @@ pub(crate) struct Reservation {
     number: u64,
 }
 
+/// Why a store has no room for a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoRoom {
+    /// Its blobs have too many bytes.
+    Bytes,
+    /// Too many are on their way.
+    Uploads,
+}
+
 impl Drop for Reservation {
     fn drop(&mut self) {
         let mut reserved = self.log.reserved.lock();
@@ -87,8 +96,8 @@ impl StoreBlobs {
         Ok(owner.map(|owner| Self { log, owner }))
     }
 
-    /// Takes room for a blob that is not here yet; none if the store's blobs would have more than `max`
-    /// bytes with it and all that are on their way. Reads all their names.
+    /// Takes room for a blob that is not here yet: if so many are not on their way already, and the store's
+    /// blobs have no more than `max` bytes with it and all those. Reads all their names.
     ///
     /// # Errors
     /// If the file cannot be read.
@@ -96,11 +105,14 @@ impl StoreBlobs {
         &self,
         offer: Offer,
         max: u64,
-    ) -> Result<Option<Reservation>, StorageError> {
+    ) -> Result<Result<Reservation, NoRoom>, StorageError> {
         // Whoever comes meanwhile waits, and reckons with this one. Who gives room back does not wait: what
         // has become a blob by then is in the file, which is read after the list.
         let _turn = self.log.reserved.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let of_store = self.log.reserved.lock().of.get(&self.owner).cloned().unwrap_or_default();
+        if of_store.len() >= BLOB_PARTS_MAX {
+            return Ok(Err(NoRoom::Uploads));
+        }
         let used = self.log.database.read(|read| {
             let (_, mut bytes) = blob_rows::total(read, self.owner)?;
             // One that goes on has its room already; it is counted once.
@@ -122,18 +134,18 @@ impl StoreBlobs {
             Ok(bytes)
         })?;
         if used.saturating_add(offer.size) > max {
-            return Ok(None);
+            return Ok(Err(NoRoom::Bytes));
         }
         let mut reserved = self.log.reserved.lock();
         reserved.last += 1;
         let number = reserved.last;
         reserved.of.entry(self.owner).or_default().push((number, offer));
         drop(reserved);
-        Ok(Some(Reservation { log: Arc::clone(&self.log), owner: self.owner, number }))
+        Ok(Ok(Reservation { log: Arc::clone(&self.log), owner: self.owner, number }))
     }
 
     fn remove(&self, number: u64) -> Result<(), StorageError> {
-        while !self.log.database.write(|write| blob_rows::sweep(write, number))? {}
+        while !self.log.write(|write| blob_rows::sweep(write, number))? {}
         Ok(())
     }
 }
@@ -158,7 +170,7 @@ impl BlobStorage for StoreBlobs {
     fn resume(&self, hash: &BlobHash, size: u64) -> Result<Option<(Content, u64)>, StorageError> {
         let fresh = Content { number: self.begin(), size };
         let is_live = |number| self.claims().is_live(number);
-        let part = self.log.database.write(|write| {
+        let part = self.log.write(|write| {
             if !is_live_store(write, self.owner)? {
                 return Ok(None);
             }
@@ -170,11 +182,11 @@ impl BlobStorage for StoreBlobs {
     }
 
     fn append(&self, number: u64, offset: u64, bytes: &[u8]) -> Result<bool, StorageError> {
-        self.log.database.write(|write| blob_rows::append(write, number, offset, bytes))
+        self.log.write(|write| blob_rows::append(write, number, offset, bytes))
     }
 
     fn keep(&self, hash: &BlobHash, content: Content) -> Result<(), StorageError> {
-        let kept = self.log.database.write(|write| {
+        let kept = self.log.write(|write| {
             // Of a store that was deleted meanwhile nothing stays.
             if !is_live_store(write, self.owner)? {
                 return Ok(None);
@@ -187,9 +199,7 @@ impl BlobStorage for StoreBlobs {
 
     fn forget(&self, number: u64, part_of: Option<&BlobHash>) -> Result<(), StorageError> {
         if let Some(hash) = part_of {
-            self.log
-                .database
-                .write(|write| blob_rows::forget_part(write, self.owner, hash, number))?;
+            self.log.write(|write| blob_rows::forget_part(write, self.owner, hash, number))?;
         }
         self.remove(number)
     }

@@ -34,6 +34,7 @@ mod deleting;
 mod packing;
 pub(crate) mod page;
 pub(crate) mod tables;
+mod turns;
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -50,19 +51,21 @@ use sds_sync::{Claims, LogPage, SeatTip, StorageError, StoreId};
 use crate::limits::{PAGE_CACHE_MAX, STEP_CHANGES_MAX};
 use crate::store_blobs::Reservations;
 
-pub use appending::{Appended, Appender, Author};
-pub use deleting::StoreSummary;
+pub use appending::{Appended, Appender, Author, ReplicaCounts};
+pub use deleting::{StoreSummary, Wanted};
 use page::Changes;
 use tables::{
     META, OWNERS, PAGES, STARTS, STATES, VERSIONS, check_format, initialize, number_for, number_of,
     replica, state,
 };
 pub use tables::{NoStore, StoreQuota};
+use turns::WriteTurns;
 
 /// The relay's file.
 #[derive(Debug)]
 pub struct StoreLog {
     pub(crate) database: Database,
+    turns: WriteTurns,
     /// The number that the next large content gets.
     pub(crate) next_content: AtomicU64,
     /// Who writes to which content.
@@ -112,6 +115,7 @@ impl StoreLog {
         let next_content = AtomicU64::new(database.read(blob_rows::next_number)?);
         Ok(Self {
             database,
+            turns: WriteTurns::default(),
             next_content,
             claims: Claims::default(),
             reserved: Reservations::default(),
@@ -302,11 +306,11 @@ impl StoreLog {
     ) -> Result<Result<u64, NoStore>, StorageError> {
         match self.number_of(store)? {
             Some(number) => Ok(Ok(number)),
-            None => self.database.write(|write| number_for(write, store, subject, quota)),
+            None => self.write(|write| number_for(write, store, subject, quota)),
         }
     }
 
-    /// Does one durable transaction.
+    /// Does one durable transaction, when it is its turn.
     ///
     /// # Errors
     /// If it fails; then nothing has changed.
@@ -314,6 +318,7 @@ impl StoreLog {
         &self,
         work: impl FnOnce(&WriteTransaction) -> Result<T, Failure>,
     ) -> Result<T, StorageError> {
+        let _turn = self.turns.take();
         self.database.write(work)
     }
 }

@@ -219,6 +219,138 @@ async fn stores_are_listed_with_what_they_take_and_can_be_deleted() {
     relay.stop().await;
 }
 
+/// Asks for a deletion while nobody can write to the file, and leaves until the listener has noticed.
+fn ask_and_leave(relay: &Relay, address: SocketAddr, path: &str) {
+    let (is_held, held) = std::sync::mpsc::channel();
+    let (let_go, is_let_go) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let hold = |_: &_| {
+                is_held.send(()).unwrap();
+                is_let_go.recv().unwrap();
+                Ok(())
+            };
+            relay.log().write(hold).unwrap();
+        });
+        held.recv().unwrap();
+        let token = operator();
+        let request = format!(
+            "DELETE /api/{path} HTTP/1.1\r\nHost: relay\r\nAuthorization: Bearer {}\r\n\r\n",
+            token.reveal()
+        );
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = Vec::new();
+        std::io::Read::read_to_end(&mut stream, &mut answer).unwrap();
+        assert!(answer.is_empty(), "it was not done yet");
+        let_go.send(()).unwrap();
+    });
+}
+
+/// Goal: what an admin did is written down, also if they left before it was done. Method: a file that
+/// nobody else can write to until the listener has given the request up.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_done_for_somebody_who_left_is_written_down() {
+    let folder = folder();
+    let (relay, address) = relay(folder.path()).await;
+    relay.log().number_for(&id("s"), "ann", StoreQuota::UNLIMITED).unwrap().unwrap();
+    let is_done = |action: &str| relay.log().is_deleted(&id("s")).unwrap() == (action == "delete");
+    for (path, action) in [("stores/s", "delete"), ("stores/s/tombstone", "undelete")] {
+        // One that was given up before it was begun is not done, so it is asked for again.
+        while !is_done(action) {
+            ask_and_leave(&relay, address, path);
+            // Whoever began before this writes before this.
+            relay.log().write(|_| Ok(())).unwrap();
+        }
+        let is_written = async {
+            let action = format!("\"action\":\"{action}\"");
+            let audit = folder.path().join("audit.jsonl");
+            while !std::fs::read_to_string(&audit).unwrap().contains(&action) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, is_written).await.expect("a line");
+    }
+    relay.stop().await;
+}
+
+/// Goal: whoever watches the relay hears of a disk that fails, whatever fails first. Method: tables that are
+/// gone, for a large value and for an admin.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_failure_of_the_file_is_counted() {
+    let folder = folder();
+    let (relay, address) = relay(folder.path()).await;
+    relay.log().number_for(&id("s"), "ann", StoreQuota::UNLIMITED).unwrap().unwrap();
+    let failures = || {
+        let metrics = relay.metrics();
+        let line =
+            metrics.lines().find(|line| line.starts_with("sds_relay_storage_failures_total"));
+        line.and_then(|line| line.split(' ').nth(1)?.parse::<u64>().ok()).unwrap()
+    };
+    assert_eq!(failures(), 0);
+    let drop_table = |name| {
+        let table = redb::TableDefinition::<u64, u64>::new(name);
+        relay.log().write(|write| Ok(write.delete_table(table)?)).unwrap();
+    };
+    let connection = client(&relay).await;
+    let version = Version::new().encode().into();
+    let open =
+        ClientFrame::Open { protocol: 1, store: "s".to_owned(), token: writer("ann"), version };
+    let _store = Stream::opened(&connection, open).await;
+    drop_table("blobs");
+    let offer = ClientFrame::OfferBlob { store: "s".to_owned(), hash: [1; 32], size: 9 };
+    let mut upload = Stream::begin(&connection, offer).await;
+    assert_eq!(upload.refusal().await, Some(RefusalCode::StorageFailed));
+    assert_eq!(failures(), 1);
+    drop_table("states");
+    assert_eq!(ask(address, ("GET", "/api/stores/s"), &operator(), "").await.status, 500);
+    assert_eq!(failures(), 2);
+    relay.stop().await;
+}
+
+/// Goal: admins of stores hear of no store of others, however they ask. Method: stores of others before,
+/// between and behind theirs; lists of each length, followed to their end, and what else an answer names.
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_of_stores_name_none_of_others_and_lead_to_all_own() {
+    let folder = folder();
+    let (relay, address) = relay(folder.path()).await;
+    let stores = ["a", "secret-1", "team-1", "team-2", "team-3", "tuesday", "x", "z"];
+    for store in stores {
+        relay.log().number_for(&id(store), "ann", StoreQuota::UNLIMITED).unwrap().unwrap();
+    }
+    let admins = [
+        (StoreSet::parse(&["team-*", "x"]).unwrap(), vec!["team-1", "team-2", "team-3", "x"]),
+        (StoreSet::parse(&["nothing*", "team-2"]).unwrap(), vec!["team-2"]),
+        (id("z").into(), vec!["z"]),
+        (StoreSet::all(), stores.to_vec()),
+    ];
+    for deleted in [false, true] {
+        for (own, expected) in &admins {
+            for limit in 1..=3 {
+                let (mut found, mut after) = (Vec::new(), String::new());
+                loop {
+                    let path = format!("/api/stores?limit={limit}&deleted={deleted}{after}");
+                    let page = get(address, &path, &admin_of(own.clone())).await;
+                    let rows = page["stores"].as_array().unwrap();
+                    found.extend(rows.iter().map(|row| row["store"].as_str().unwrap().to_owned()));
+                    let Some(next) = page["next"].as_str() else { break };
+                    assert!(expected.contains(&next), "{next} is not theirs");
+                    assert_eq!(rows.len(), limit, "the page is as full as it can be");
+                    after = format!("&after={next}");
+                }
+                assert_eq!(found, *expected, "{own:?} {limit}");
+            }
+        }
+        for store in stores {
+            relay.delete_store(&id(store)).unwrap();
+        }
+    }
+    relay.stop().await;
+}
+
 /// Goal: admins of stores cannot fill the relay's file with the ids of stores that they make and delete, and
 /// stand in nobody else's way. Method: bounds so low that a few stores meet them.
 #[tokio::test(flavor = "multi_thread")]
@@ -271,6 +403,44 @@ async fn a_backup_is_made_while_the_relay_runs() {
     );
     assert_eq!(&get(address, "/api/backup", &operator()).await["backup"], made);
     desk.stop().await.unwrap();
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_relay_left_of_a_backup_is_removed_and_backups_are_not() {
+    let data = folder();
+    let backups = data.path().join("backups");
+    std::fs::create_dir(&backups).unwrap();
+    let names = [".backup.x1y2z3.new", "relay-2026.backup", ".backup", "x.new"];
+    names.iter().for_each(|name| std::fs::write(backups.join(name), "bytes").unwrap());
+    let (relay, _) = relay(data.path()).await;
+    assert_eq!(names.map(|name| backups.join(name).exists()), [false, true, true, true]);
+    relay.stop().await;
+}
+
+/// Goal: who is sent away is told why, also with the connection as a whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_cut_off_is_told_so_in_each_store() {
+    let folder = folder();
+    let (relay, address) = relay(folder.path()).await;
+    let connection = client(&relay).await;
+    let open = |store: &str| {
+        let (token, version) = (operator(), Version::new().encode().into());
+        ClientFrame::Open { protocol: 1, store: store.to_owned(), token, version }
+    };
+    let mut streams = [
+        Stream::opened(&connection, open("a")).await,
+        Stream::opened(&connection, open("b")).await,
+    ];
+    let listed = get(address, "/api/connections", &operator()).await;
+    let number = &listed["connections"][0]["connection"];
+    let answer = post(address, "/api/kick", &json!({ "connection": number })).await;
+    assert_eq!(answer.json(), json!({"ended": 2}));
+    for stream in &mut streams {
+        assert_eq!(stream.refusal().await, Some(RefusalCode::Busy));
+    }
+    let closed = timeout(PATIENCE, connection.read_datagram()).await.expect("it is closed");
+    assert!(closed.is_err());
     relay.stop().await;
 }
 

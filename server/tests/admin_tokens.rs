@@ -27,6 +27,7 @@ use tokio::time::timeout;
 const HOUR: Duration = Duration::from_secs(3_600);
 const TOKEN: (&str, &str) = ("POST", "/api/token");
 const REVOKE: (&str, &str) = ("POST", "/api/revoke");
+const BACKUP: (&str, &str) = ("POST", "/api/backup");
 
 /// An admin of the store `s`.
 fn admin() -> Token {
@@ -414,6 +415,14 @@ async fn an_admin_whose_token_was_revoked_is_one_no_more_and_no_token_gets_into_
     let elsewhere = r#"{"sub":"desk","scope":"admin","store":"t"}"#;
     assert_eq!(ask(address, TOKEN, &operator(), elsewhere).await.status, 200);
     assert_eq!(ask(address, TOKEN, &operator(), body).await.status, 200, "for all stores, too");
+    // Refused is also what is beyond somebody's rights.
+    let own = admin_of(id("t").into());
+    let beyond = r#"{"sub":"desk","scope":"read","store":"s"}"#;
+    let asked =
+        [(TOKEN, beyond), (REVOKE, r#"{"kid":""}"#), (("POST", "/api/drain"), ""), (BACKUP, "")];
+    for (what, body) in asked {
+        assert_eq!(ask(address, what, &own, body).await.status, 403, "{what:?}");
+    }
     relay.stop().await;
     for file in ["audit.jsonl", "revocations.jsonl"] {
         let text = std::fs::read_to_string(folder.path().join(file)).unwrap();
@@ -424,8 +433,10 @@ async fn an_admin_whose_token_was_revoked_is_one_no_more_and_no_token_gets_into_
         text.lines().for_each(|line| drop(serde_json::from_str::<Value>(line).unwrap()));
     }
     let audit = std::fs::read_to_string(folder.path().join("audit.jsonl")).unwrap();
-    for (action, count) in [("start", 1), ("mint", 4), ("revoke", 2), ("refused", 2), ("stop", 1)] {
+    for (action, count) in [("start", 1), ("mint", 4), ("revoke", 2), ("refused", 6), ("stop", 1)] {
         let found = audit.matches(&format!("\"action\":\"{action}\"")).count();
         assert_eq!(found, count, "{action} in {audit}");
     }
+    let by_own = "\"action\":\"refused\",\"by\":\"boss\"";
+    assert_eq!(audit.matches(by_own).count(), 4, "who is known is named: {audit}");
 }

@@ -76,6 +76,30 @@ async fn a_backup_is_made_verified_and_restored_and_clients_have_everything() {
     assert_eq!(run(&third, &["check"]).0, Some(1), "there is nothing to look at");
 }
 
+/// Goal: whoever starts the program again and again knows when that is of no use. Method: each file of the
+/// folder is no such file, and the certificate is not there.
+#[test]
+fn what_is_damaged_is_3_and_a_certificate_that_is_not_there_is_2() {
+    for (name, bytes) in [
+        ("relay.redb", &b"no database"[..]),
+        ("revocations.jsonl", b"no revocation\n"),
+        ("identity.pem", b"no certificate"),
+    ] {
+        let folder = folder();
+        std::fs::write(folder.path().join(name), bytes).unwrap();
+        let (code, said) = run(folder.path(), &["--port", "0"]);
+        assert_eq!(code, Some(3), "{name}: {said}");
+        if name == "relay.redb" {
+            let to = folder.path().join("backup");
+            assert_eq!(run(folder.path(), &["backup", to.to_str().unwrap()]).0, Some(3));
+            assert_eq!(run(folder.path(), &["check"]).0, Some(3));
+        }
+    }
+    let folder = folder();
+    let (code, said) = run(folder.path(), &["--port", "0", "--cert", "gone", "--key", "gone"]);
+    assert_eq!(code, Some(2), "{said}");
+}
+
 #[test]
 fn health_is_what_the_admin_listener_answers() {
     let folder = folder();

@@ -11,9 +11,11 @@ mod support {
 use std::time::Duration;
 
 use sds_engine::{ReplicaId, Version};
-use sds_server::limits::{Limit, Limits};
+use sds_server::limits::{
+    BEGUN_BYTES_PER_CONNECTION_MAX, BEGUN_BYTES_PER_SUBJECT_MAX, Limit, Limits,
+};
 use sds_server::{Relay, RelayConfig, Scope};
-use sds_sync::limits::{FIRST_FRAME_BYTES_MAX, FRAME_BYTES_MAX};
+use sds_sync::limits::{BLOB_PARTS_MAX, FIRST_FRAME_BYTES_MAX, FRAME_BYTES_MAX};
 use sds_sync::transport::{Connection, connect};
 use sds_sync::{ClientFrame, RefusalCode, RelayFrame, Token, Trust, encode_datagram};
 use support::common::{PATIENCE, folder, id, secret, token};
@@ -328,6 +330,55 @@ async fn presence_past_its_size_or_rate_is_passed_over() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn signals_past_the_rate_are_passed_over_and_those_before_are_not() {
+    let home = Home::with(|limits| limits.signals_per_second = 5).await;
+    let connection = home.connect().await;
+    let open = |subject| {
+        let (store, version) = ("s".to_owned(), Version::new().encode().into());
+        let token = token("s", subject, Scope::Write);
+        ClientFrame::OpenSeated { protocol: 4, store, token, version, seats: Vec::new() }
+    };
+    let mut ann = Stream::begin(&connection, open("ann")).await;
+    let mut bob = Stream::begin(&connection, open("bob")).await;
+    for stream in [&mut ann, &mut bob] {
+        assert!(matches!(stream.next().await, RelayFrame::OpenedSeated { .. }));
+        assert!(matches!(stream.next().await, RelayFrame::Access { .. }));
+    }
+    let mut say = async |number: u8| {
+        let frame = ClientFrame::Signal { to: 0, message: vec![number].into() };
+        ann.sender.send(&frame).await.unwrap();
+    };
+    let mut heard = async || loop {
+        if let RelayFrame::Signal { message, .. } = bob.next().await {
+            return message[0];
+        }
+    };
+    for number in 0..5 {
+        say(number).await;
+        assert_eq!(heard().await, number);
+    }
+    assert_eq!(home.hits(Limit::SignalRate), 0, "the bound itself is free");
+    let mut number = 5;
+    while home.hits(Limit::SignalRate) == 0 {
+        say(number).await;
+        number += 1;
+        assert!(number < 200, "it is never met");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // When there is leave again, what was passed over does not come any more.
+    let first_lost = home.hits(Limit::SignalRate);
+    assert!(first_lost >= 1);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    say(255).await;
+    let mut count = 0;
+    while heard().await != 255 {
+        count += 1;
+    }
+    assert!(count < number - 5, "all were passed on");
+    home.relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn frames_past_their_size_are_refused_and_counted() {
     let home = Home::with(|_| {}).await;
     let connection = home.connect().await;
@@ -341,6 +392,84 @@ async fn frames_past_their_size_are_refused_and_counted() {
     member.sender.send_encoded(past(FRAME_BYTES_MAX).to_vec().into()).await.unwrap();
     assert_eq!(member.refused().await, RefusalCode::Malformed);
     assert_eq!(home.hits(Limit::FrameBytes), 2);
+    home.relay.stop().await;
+}
+
+/// Sends the beginning of a frame of so many bytes.
+async fn begin_frame(stream: &mut Stream, size: usize) {
+    let head = u32::try_from(size).unwrap().to_le_bytes();
+    stream.sender.send_encoded([&head[..], &[3; 100]].concat().into()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_only_read_begins_no_large_frame() {
+    let home = Home::with(|_| {}).await;
+    let connection = home.connect().await;
+    let open = open_with(token("s", "ann", Scope::Read), "s");
+    let mut reader = Stream::opened(&connection, open).await;
+    begin_frame(&mut reader, FIRST_FRAME_BYTES_MAX + 1).await;
+    assert_eq!(reader.refused().await, RefusalCode::ReadOnly);
+    assert_eq!(home.hits(Limit::FrameBytes), 1);
+    home.relay.stop().await;
+}
+
+/// Goal: whoever begins large frames and leaves them there takes no more memory than there is room for,
+/// and stands in nobody else's way. Method: as many as there is room for on a connection, and of a subject.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_frames_that_have_begun_are_bounded_and_small_ones_go_on() {
+    let home = Home::with(|_| {}).await;
+    let of_connection = BEGUN_BYTES_PER_CONNECTION_MAX as usize / FRAME_BYTES_MAX;
+    let of_subject = BEGUN_BYTES_PER_SUBJECT_MAX as usize / FRAME_BYTES_MAX;
+    assert!(of_connection > 1 && of_subject > of_connection, "there is something to see");
+    let (mut connections, mut begun) = (Vec::new(), Vec::new());
+    let mut last = home.connect().await;
+    let mut small = Stream::open(&last, "s", "ann").await;
+    let mut next = 0;
+    for number in 0..of_subject {
+        if number % of_connection == 0 && number > 0 {
+            connections.push(std::mem::replace(&mut last, home.connect().await));
+        }
+        let mut stream = Stream::open(&last, &format!("s{number}"), "ann").await;
+        begin_frame(&mut stream, FRAME_BYTES_MAX).await;
+        begun.push(stream);
+        // Behind it on the same connection, so that it has come when this is answered.
+        let mut behind = Stream::open(&last, "s", "ann").await;
+        behind.send(&[change(1, next)]).await;
+        next += 1;
+        behind.stored(1, next).await;
+        if number + 1 == of_connection {
+            assert_eq!(home.hits(Limit::BegunBytes), 0, "the bound is free");
+            let mut late = Stream::open(&last, "late", "ann").await;
+            begin_frame(&mut late, FRAME_BYTES_MAX).await;
+            assert_eq!(late.refused().await, RefusalCode::Busy);
+            assert_eq!(home.hits(Limit::BegunBytes), 1);
+        }
+    }
+    connections.push(std::mem::replace(&mut last, home.connect().await));
+    let mut late = Stream::open(&last, "late", "ann").await;
+    begin_frame(&mut late, FRAME_BYTES_MAX).await;
+    assert_eq!(late.refused().await, RefusalCode::Busy, "a subject has so much on all connections");
+    small.send(&[change(1, next)]).await;
+    small.stored(1, next + 1).await;
+    let mut other = Stream::open(&last, "late", "bob").await;
+    begin_frame(&mut other, FRAME_BYTES_MAX).await;
+    let mut behind = Stream::open(&last, "late", "bob").await;
+    behind.send(&[change(2, 0)]).await;
+    behind.stored(2, 1).await;
+    assert_eq!(home.hits(Limit::BegunBytes), 2, "others have their own");
+    // One that ends makes room.
+    drop(begun.pop());
+    let begins_again = async {
+        loop {
+            let mut again = Stream::open(&last, "again", "ann").await;
+            begin_frame(&mut again, FRAME_BYTES_MAX).await;
+            let pause = Duration::from_millis(100);
+            if timeout(pause, again.receiver.next::<RelayFrame>()).await.is_err() {
+                break;
+            }
+        }
+    };
+    timeout(PATIENCE, begins_again).await.unwrap();
     home.relay.stop().await;
 }
 
@@ -425,6 +554,37 @@ async fn uploads_at_the_same_time_share_the_room_of_their_store() {
     home.relay.stop().await;
 }
 
+/// Goal: uploads of either kind are counted, whoever sends them, and one that ends makes room.
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_of_a_store_past_the_bound_are_refused_as_busy() {
+    let home = Home::with(|_| {}).await;
+    let connection = home.connect().await;
+    let _stores =
+        (Stream::open(&connection, "s", "ann").await, Stream::open(&connection, "t", "ann").await);
+    let (store, size) = (|| "s".to_owned(), 1);
+    let put = |number: u8| ClientFrame::PutBlob { store: store(), hash: hash_of(&[number]), size };
+    let mut waiting = Vec::new();
+    for number in (0..).take(BLOB_PARTS_MAX) {
+        let mut upload = Stream::begin(&connection, put(number)).await;
+        assert_eq!(upload.next().await, RelayFrame::BlobWanted);
+        waiting.push(upload);
+    }
+    assert_eq!(home.hits(Limit::BlobUploads), 0);
+    let offer = ClientFrame::OfferBlob { store: store(), hash: hash_of(&[99]), size };
+    for late in [put(99), offer] {
+        let mut late = Stream::begin(&connection, late).await;
+        assert_eq!(late.refused().await, RefusalCode::Busy);
+    }
+    assert_eq!(home.hits(Limit::BlobUploads), 2);
+    self::put(&connection, "t", b"of another store").await.unwrap();
+    let mut first = waiting.remove(0);
+    first.sender.send(&ClientFrame::BlobChunk { bytes: vec![0].into() }).await.unwrap();
+    assert_eq!(first.next().await, RelayFrame::BlobStored);
+    let mut next = Stream::begin(&connection, put(99)).await;
+    assert_eq!(next.next().await, RelayFrame::BlobWanted);
+    home.relay.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn stores_past_the_bound_do_not_begin_and_those_that_are_there_go_on() {
     for limit in [Limit::Stores, Limit::StoresPerSubject] {
@@ -463,6 +623,41 @@ async fn stores_past_the_bound_do_not_begin_and_those_that_are_there_go_on() {
         }
         home.relay.stop().await;
     }
+}
+
+/// Goal: nobody fills a store with so many replicas that nobody can be told what it has. Method: as many as
+/// there may be, one more, and then one that is there, over a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_past_the_bound_are_refused_as_too_large_and_those_that_are_there_go_on() {
+    let folder = folder();
+    let start = async || {
+        let mut config = RelayConfig::new(secret(), folder.path());
+        config.limits.replicas_per_store = 3;
+        Relay::start(config).await.unwrap()
+    };
+    let relay = start().await;
+    let connection = client(&relay).await;
+    let mut stream = Stream::open(&connection, "s", "ann").await;
+    stream.send(&[change(1, 0)]).await;
+    stream.stored(1, 1).await;
+    stream.send(&[change(2, 0), change(3, 0), change(1, 1)]).await;
+    stream.stored(3, 1).await;
+    assert_eq!(relay.limit_hits(Limit::ReplicasPerStore), 0);
+    stream.send(&[change(1, 2), change(4, 0)]).await;
+    stream.stored(1, 3).await;
+    assert_eq!(stream.refused().await, RefusalCode::TooLarge);
+    assert_eq!(relay.limit_hits(Limit::ReplicasPerStore), 1);
+    relay.stop().await;
+    let relay = start().await;
+    let connection = client(&relay).await;
+    let mut stream = Stream::open(&connection, "s", "bob").await;
+    stream.send(&[change(3, 1), change(5, 0)]).await;
+    stream.stored(3, 2).await;
+    assert_eq!(stream.refused().await, RefusalCode::TooLarge);
+    let mut other = Stream::open(&connection, "t", "bob").await;
+    other.send(&[change(5, 0)]).await;
+    other.stored(5, 1).await;
+    relay.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

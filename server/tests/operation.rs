@@ -3,6 +3,8 @@
 #![cfg(unix)]
 
 mod support {
+    #[expect(dead_code, reason = "relays run in processes of their own")]
+    pub(crate) mod admin;
     pub(crate) mod common;
     pub(crate) mod engines;
     pub(crate) mod process;
@@ -13,8 +15,10 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
+use sds_server::limits::REFUSED_OPENINGS_PER_MINUTE_MAX;
 use sds_sync::transport::connect;
 use sds_sync::{CertificateHash, ClientFrame, RefusalCode, RelayFrame, RelayUrl, Token, Trust};
+use support::admin::{ask, operator};
 use support::common::{PATIENCE, SECRET, folder};
 use support::engines::{add_item, present, synced, writer};
 use support::process::{RelayProcess, program};
@@ -114,8 +118,8 @@ async fn another_certificate_is_shown_while_connections_last_and_a_broken_one_ne
     sleep(Duration::from_millis(500)).await;
     assert!(shows(&first).await);
 
+    // Nobody tells it of this one.
     second.write(files.path());
-    relay.signal("HUP");
     let changed = async {
         while !shows(&second).await {
             sleep(Duration::from_millis(50)).await;
@@ -202,7 +206,11 @@ fn a_silent_client_delays_the_end_only_so_long_and_a_second_signal_not_at_all() 
 async fn the_log_has_neither_tokens_nor_contents() {
     for format in ["text", "json"] {
         let (home, folder) = (folder(), folder());
-        let words = ["--log-level", "trace", "--log-format", format];
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let admin = free.local_addr().unwrap();
+        drop(free);
+        let port = admin.port().to_string();
+        let words = ["--log-level", "trace", "--log-format", format, "--admin-port", &port];
         let relay = RelayProcess::start(home.path(), &words);
         let desk = present(folder.path(), relay.url.clone(), writer("desk")).await;
         let payload = "what-nobody-else-may-read";
@@ -230,13 +238,23 @@ async fn the_log_has_neither_tokens_nor_contents() {
             let _refused = sender.send_encoded(broken.into()).await;
         }
         connection.close().await;
+        let operator = operator();
+        let body = r#"{"sub":"desk","scope":"read","store":"s"}"#;
+        let minted = ask(admin, ("POST", "/api/token"), &operator, body).await.json();
+        let minted = minted["token"].as_str().unwrap();
+        let forged_admin = Token::from(format!("{}x", operator.reveal()));
+        assert_eq!(ask(admin, ("GET", "/api/status"), &forged_admin, "").await.status, 401);
+        let revoke = format!("{{\"token\":\"{minted}\"}}");
+        assert_eq!(ask(admin, ("POST", "/api/revoke"), &operator, &revoke).await.status, 200);
         desk.stop().await.unwrap();
         relay.signal("TERM");
         let (code, log) = relay.wait();
         assert_eq!(code, Some(0));
         assert!(log.lines().any(|line| line.contains("opened") && line.contains("desk")), "{log}");
         let signature = signed.reveal().rsplit('.').next().unwrap();
-        for secret in [SECRET, payload, signature, signed.reveal()] {
+        let tail = |token: &str| token.rsplit('.').next().unwrap().to_owned();
+        let (of_admin, of_minted) = (tail(operator.reveal()), tail(minted));
+        for secret in [SECRET, payload, signature, signed.reveal(), &of_admin, &of_minted] {
             let found = log.lines().find(|line| line.contains(secret));
             assert_eq!(found, None, "{secret}");
         }
@@ -245,4 +263,28 @@ async fn the_log_has_neither_tokens_nor_contents() {
             assert!(log.lines().all(parsed), "each line is an object");
         }
     }
+}
+
+/// Goal: whoever shows no good token fills no disk with what the log tells of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_tells_only_so_often_of_who_was_refused() {
+    let home = folder();
+    let words = ["--limit", "stranger_frames_per_second=20000"];
+    let relay = RelayProcess::start(home.path(), &words);
+    let connection = connect(&relay.url, &Trust::of(&relay.url)).await.unwrap();
+    for _ in 0..2 * REFUSED_OPENINGS_PER_MINUTE_MAX {
+        let (mut sender, mut receiver) = connection.open_stream().await.unwrap();
+        let (store, token) = ("s".to_owned(), Token::from("none".to_owned()));
+        let version = sds_engine::Version::new().encode().into();
+        sender.send(&ClientFrame::Open { protocol: 3, store, token, version }).await.unwrap();
+        let refused = receiver.next().await.unwrap();
+        assert!(matches!(refused, Some(RelayFrame::Refused { .. })), "{refused:?}");
+    }
+    connection.close().await;
+    relay.signal("TERM");
+    let (code, log) = relay.wait();
+    assert_eq!(code, Some(0));
+    let told = log.lines().filter(|line| line.contains("not opened")).count();
+    let max = REFUSED_OPENINGS_PER_MINUTE_MAX as usize;
+    assert!((max..2 * max).contains(&told), "{told}");
 }

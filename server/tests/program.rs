@@ -43,9 +43,32 @@ fn bad_usage_and_a_weak_secret_are_2() {
     {
         assert_eq!(output(&[token.as_slice(), &bad].concat()).status.code(), Some(2), "{bad:?}");
     }
+    let nobody = ["token", "--store", "s", "--sub", ""];
+    assert_eq!(output(&nobody).status.code(), Some(2));
     let weak = program().env("SDS_JWT_SECRET", "short").args(token).output().unwrap();
     assert_eq!(weak.status.code(), Some(2));
     assert!(weak.stdout.is_empty());
+}
+
+/// Goal: whoever watches over the program hears that it is ready, and again and again that it is alive.
+#[test]
+fn the_service_manager_is_told_that_the_relay_is_ready_and_alive() {
+    let home = folder();
+    let socket = home.path().join("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut command = program();
+    command.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "20000");
+    let relay = RelayProcess::spawn(command, home.path());
+    let mut told = Vec::new();
+    while told.iter().filter(|line| *line == "WATCHDOG=1").count() < 3 {
+        let mut bytes = [0; 100];
+        let len = manager.recv(&mut bytes).unwrap();
+        told.extend(std::str::from_utf8(&bytes[..len]).unwrap().lines().map(str::to_owned));
+    }
+    assert_eq!(told[0], "READY=1");
+    relay.signal("TERM");
+    assert_eq!(relay.wait().0, Some(0));
 }
 
 /// Goal: nothing that was acknowledged is lost with the process.

@@ -552,3 +552,23 @@ async fn a_store_that_is_deleted_tells_those_who_have_it_open() {
     }
     relay.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_stops_says_when_to_come_back_to_whoever_understands() {
+    let folder = folder();
+    let relay = relay(folder.path()).await;
+    let connection = client(&relay).await;
+    let open = |protocol| {
+        let (token, version) = (token("s", "desk", Scope::Write), Version::new().encode().into());
+        ClientFrame::Open { protocol, store: "s".to_owned(), token, version }
+    };
+    let mut older = Stream::opened(&connection, open(3)).await;
+    let mut newer = Stream::opened(&connection, open(4)).await;
+    assert!(matches!(newer.next().await, RelayFrame::Access { .. }));
+    let stopping = tokio::spawn(relay.stop());
+    older.refused(RefusalCode::ShuttingDown).await;
+    let RelayFrame::ComeBack { after } = newer.next().await else { panic!("not said when") };
+    assert!((1..60_000).contains(&after), "{after} ms");
+    newer.refused(RefusalCode::ShuttingDown).await;
+    stopping.await.unwrap();
+}

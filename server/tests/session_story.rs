@@ -9,8 +9,8 @@ use sds_server::relay::{Cursor, Next, Room};
 use sds_server::store_log::Appended;
 use sds_sync::limits::PROTOCOL_VERSION;
 use sds_sync::{
-    ClientEvent, ClientFrame, ClientSession, Hello, RefusalCode, RelayFrame, ServingSession,
-    StoreId, Token,
+    Checked, CheckedChange, ClientEvent, ClientFrame, ClientSession, Hello, RefusalCode,
+    RelayFrame, ServingSession, StoreId, Token,
 };
 
 /// The most steps that anything may take until it is quiet.
@@ -25,7 +25,7 @@ struct Home {
 }
 
 impl Home {
-    fn append(&mut self, changes: &[Change]) -> Appended {
+    fn append(&mut self, changes: &[CheckedChange]) -> Appended {
         let from = self.log.len() as u64;
         let mut appended = Appended { from, ..Appended::default() };
         for change in changes {

@@ -1,5 +1,8 @@
 //! Going on under another replica id, when the file of a store turned out to be a copy.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use sds_engine::{
     Change, ChangeHeader, IntegrateError, OpId, Patch, Remake, Replica, ReplicaId, Version,
 };
@@ -81,6 +84,59 @@ impl DataStore {
                 }
             }
             let patch = Patch::pack(changes.iter().map(|change| &**change.bytes()));
+            let patch = Patch::decode(&patch).map_err(StoreError::from)?;
+            replica.integrate(patch).map_err(StoreError::from)?;
+        }
+        self.replace_replica(replica);
+        Ok(remake)
+    }
+
+    /// Puts the history of `base`, another copy of this store, in the place of its own. What `base` lacks
+    /// stays, as it is if it can: what `is_former` holds for, what `base` has another change in the
+    /// place of, and what builds on either, is made again, as the author `to`, who has made nothing yet.
+    /// Of a change that was made again already, and is in `base`, `known_as` says the first op.
+    /// Otherwise as [`remake_as`](Self::remake_as).
+    ///
+    /// # Errors
+    /// Any [`RemakeError`] but [`RemakeError::BuiltUpon`].
+    pub fn rebase_as(
+        &mut self,
+        to: ReplicaId,
+        base: &Self,
+        is_former: impl Fn(&ChangeHeader) -> bool,
+        known_as: impl Fn(OpId) -> Option<OpId>,
+    ) -> Result<Remake, RemakeError> {
+        self.check_no_transaction()?;
+        let all = |store: &Self| store.changes_since(&Version::new());
+        let own = all(self).ok_or(RemakeError::HistoryMissing)?;
+        let theirs = all(base).ok_or(RemakeError::HistoryMissing)?;
+        let theirs: BTreeSet<Arc<[u8]>> = theirs.into_iter().collect();
+        let mut remake = Remake::new(to);
+        let mut lacking: Vec<Change> = Vec::new();
+        for bytes in own {
+            if theirs.contains(&bytes) {
+                continue;
+            }
+            let change = Change::decode(&bytes).map_err(StoreError::from)?;
+            let header = change.header();
+            let first = OpId { replica: header.replica, counter: header.start };
+            if let Some(now) = known_as(first) {
+                remake.note(header, now);
+                continue;
+            }
+            let is_taken = header.start < base.version().next(header.replica);
+            let is_renamed = || builds_on(header).any(|op| remake.op(op) != op);
+            let must_change = is_former(header) || is_taken || is_renamed();
+            lacking.push(if must_change {
+                remake.change(&change).map_err(StoreError::from)?
+            } else {
+                change
+            });
+        }
+        let mut replica =
+            Replica::from_snapshot(to, &base.replica().snapshot()).map_err(StoreError::from)?;
+        for some in lacking.chunks(CHANGES_AT_A_TIME) {
+            let patch = Patch::pack(some.iter().map(|change| &**change.bytes()));
             let patch = Patch::decode(&patch).map_err(StoreError::from)?;
             replica.integrate(patch).map_err(StoreError::from)?;
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sds_engine::BlobHash;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use crate::blob_storage::{BlobError, BlobStorage, BlobWriter};
@@ -18,6 +19,8 @@ pub const STORAGE_FAILED: Refusal =
     Refusal::new(RefusalCode::StorageFailed, "this side cannot read or write its file");
 const TOO_SLOW: Refusal =
     Refusal::new(RefusalCode::Busy, "the bytes of the blob came too slowly; try again later");
+const NO_ROOM: Refusal =
+    Refusal::new(RefusalCode::Busy, "too much is on its way at a time; try again later");
 const BROKEN_OFF: Refusal =
     Refusal::new(RefusalCode::Unexpected, "the stream ended before the last byte of the blob");
 
@@ -48,8 +51,40 @@ pub trait BlobDoor: Sync {
     /// Why there is none.
     fn admit(&self, offer: Offer) -> impl Future<Output = Result<Self::Room, Refusal>> + Send;
 
+    /// Waits for leave to do what waits for the disk, which is held until it is done. One who serves few
+    /// needs none.
+    fn turn(&self, _work: BlobWork) -> impl Future<Output = Option<OwnedSemaphorePermit>> + Send {
+        async { None }
+    }
+
+    /// Room to gather some pieces of an upload and write them together. Without it each is written by itself.
+    fn gather(&self) -> Option<GatherRoom> {
+        Some(GatherRoom::default())
+    }
+
     /// Hears of what has passed, for whoever counts it.
     fn note(&self, _passed: BlobPassed) {}
+}
+
+/// Room for pieces of an upload that wait to be written, until it is dropped.
+#[derive(Debug, Default)]
+pub struct GatherRoom {
+    _of: Option<OwnedSemaphorePermit>,
+}
+
+impl From<OwnedSemaphorePermit> for GatherRoom {
+    fn from(of: OwnedSemaphorePermit) -> Self {
+        Self { _of: Some(of) }
+    }
+}
+
+/// What an upload does that waits for the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlobWork {
+    /// It looks at what is there to go on with, which may be long.
+    Resume,
+    /// It writes a piece.
+    Write,
 }
 
 /// What has passed a [`BlobDoor`].
@@ -123,7 +158,8 @@ async fn put(
     if blocking(move || looked.find(&hash)).await?.map_err(|_| STORAGE_FAILED)?.is_none() {
         let room = door.admit(offer).await?;
         let writer = if can_resume {
-            blocking(move || BlobWriter::resume(blobs, hash, size)).await?
+            let turn = door.turn(BlobWork::Resume).await;
+            blocking_in(turn, move || BlobWriter::resume(blobs, hash, size)).await?
         } else {
             Ok(BlobWriter::begin(blobs))
         };
@@ -147,27 +183,38 @@ async fn take<D: BlobDoor>(
     receiver: &mut FrameReceiver,
 ) -> Result<(), Option<Refusal>> {
     let Offer { hash, size, .. } = offer;
+    let gather = door.gather();
+    let gathers = gather.is_some();
     while writer.len() < size {
         let bytes = match next_chunk(receiver, size - writer.len()).await {
             Ok(bytes) => bytes,
             Err(refusal) => {
                 // What has come is written, which waits for the disk.
-                blocking(move || drop(writer)).await?;
+                let turn = door.turn(BlobWork::Write).await;
+                blocking_in(turn, move || drop(writer)).await?;
                 return Err(refusal);
             }
         };
         door.check(true)?;
         door.note(BlobPassed::Received(bytes.len() as u64));
-        writer =
-            blocking(move || writer.write(&bytes).map(|()| writer)).await?.map_err(refusal_for)?;
+        let turn = door.turn(BlobWork::Write).await;
+        let write = move || {
+            writer.write(&bytes)?;
+            if !gathers {
+                writer.flush()?;
+            }
+            Ok(writer)
+        };
+        writer = blocking_in(turn, write).await?.map_err(refusal_for)?;
     }
     let finish = move || {
         let finished = writer.finish_as(&hash);
         // Not before, though nobody may be waiting for the end any more.
-        drop(room);
+        drop((room, gather));
         finished
     };
-    blocking(finish).await?.map_err(refusal_for)?;
+    let turn = door.turn(BlobWork::Write).await;
+    blocking_in(turn, finish).await?.map_err(refusal_for)?;
     Ok(())
 }
 
@@ -228,6 +275,8 @@ async fn next_chunk(receiver: &mut FrameReceiver, left: u64) -> Result<Bytes, Op
         Ok(Some(ClientFrame::BlobChunk { bytes })) if bytes.len() as u64 == due => Ok(bytes),
         Ok(Some(_)) | Err(StreamError::Frame(_)) => Err(Some(malformed)),
         Ok(None) => Err(Some(BROKEN_OFF)),
+        Err(StreamError::TooSlow) => Err(Some(TOO_SLOW)),
+        Err(StreamError::NoRoom) => Err(Some(NO_ROOM)),
         Err(_) => Err(None),
     }
 }
@@ -241,4 +290,17 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Option<Refusal>> {
     tokio::task::spawn_blocking(work).await.map_err(|_| Some(STORAGE_FAILED))
+}
+
+/// The same, when it has its turn, which ends with it, also if nobody waits for it any more.
+async fn blocking_in<T: Send + 'static>(
+    turn: Option<OwnedSemaphorePermit>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Option<Refusal>> {
+    blocking(move || {
+        let done = work();
+        drop(turn);
+        done
+    })
+    .await
 }

@@ -354,7 +354,7 @@ impl BlobWriter {
             return Err(BlobError::Busy);
         }
         self.written += self.gathered.len() as u64;
-        self.gathered.clear();
+        self.gathered = Vec::new();
         Ok(())
     }
 

@@ -140,13 +140,31 @@ impl LiveIdentity {
         Ok(Self { source, folder, shown, looked_at: Mutex::new(Ok(identity)) })
     }
 
+    /// Looks whether [`load`](Self::load) would find what can be used. Makes no certificate.
+    ///
+    /// # Errors
+    /// If that fails, or the key is not that of the certificate.
+    pub fn check(source: &CertificateSource, folder: &Path) -> Result<(), CertificateError> {
+        if *source == CertificateSource::SelfSigned && !folder.join(IDENTITY_FILE).exists() {
+            return Ok(());
+        }
+        Identity::load(source, folder)?.certified().map(drop)
+    }
+
     /// Looks whether there is another certificate by now; says whether it is shown from now on. If it is
     /// no good, the former one stays; that is told once. Reads two small files.
     ///
     /// # Errors
     /// If what is there by now cannot be used.
     pub fn refresh(&self) -> Result<bool, CertificateError> {
-        let found = Identity::load(&self.source, &self.folder);
+        // Whoever has shown a certificate makes no other: those who pin it would be locked out.
+        let found = match &self.source {
+            CertificateSource::SelfSigned => {
+                let path = self.folder.join(IDENTITY_FILE);
+                Identity::from_files(&path, &path)
+            }
+            CertificateSource::Files { chain, key } => Identity::from_files(chain, key),
+        };
         let mut looked_at = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
         let certified = found.and_then(|identity| {
             let is_new = looked_at.as_ref().is_ok_and(|known| *known != identity);
@@ -234,6 +252,22 @@ mod tests {
                 assert_eq!((&one.chain, &one.key), (&identities[0].chain, &identities[0].key));
             }
         }
+    }
+
+    #[test]
+    fn what_is_shown_stays_while_its_file_is_gone() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join(IDENTITY_FILE);
+        let live = LiveIdentity::load(&CertificateSource::SelfSigned, folder.path()).unwrap();
+        let hash = live.hash();
+        fs::rename(&path, folder.path().join("elsewhere.pem")).unwrap();
+        assert!(matches!(live.refresh(), Err(CertificateError::Io { .. })), "it is told");
+        assert!(matches!(live.refresh(), Ok(false)), "once");
+        assert!(!path.exists());
+        assert_eq!(live.hash(), hash);
+        fs::rename(folder.path().join("elsewhere.pem"), &path).unwrap();
+        assert!(matches!(live.refresh(), Ok(false)), "it is the same");
+        assert_eq!(live.hash(), hash);
     }
 
     #[test]

@@ -91,8 +91,6 @@ impl Medium for FileMedium {
 pub struct Database {
     redb: RwLock<Handle>,
     medium: Box<dyn Medium>,
-    /// How long to wait for somebody to let go of the file.
-    patience: Duration,
 }
 
 /// The open file. Whoever uses it holds on to it alone, not to the lock: a long read keeps nobody waiting.
@@ -133,7 +131,8 @@ impl Database {
         Self::open_within(path, LOCK_PATIENCE)
     }
 
-    /// Opens a file, and waits no longer than `patience` for another process to let go of it.
+    /// Opens a file, and waits no longer than `patience` for another process to let go of it. Should it
+    /// have to be opened again after a failure, that waits up to [`LOCK_PATIENCE`].
     ///
     /// # Errors
     /// Any [`StorageError`].
@@ -152,7 +151,7 @@ impl Database {
     fn open_medium(medium: Box<dyn Medium>, patience: Duration) -> Result<Self, StorageError> {
         let current = Some(Arc::new(open_patiently(&*medium, patience)?));
         let redb = RwLock::new(Handle { current, broken: Weak::new() });
-        Ok(Self { redb, medium, patience })
+        Ok(Self { redb, medium })
     }
 
     /// Makes a file, and its folder, with what `initialize` puts into it, unless it is there.
@@ -297,9 +296,9 @@ impl Database {
     }
 
     /// The open file. Opens it again after a failure, when nobody uses the former one any more; waits for
-    /// that no longer than for another process.
+    /// that no longer than for another process, up to [`LOCK_PATIENCE`].
     fn opened(&self) -> Result<Arc<redb::Database>, StorageError> {
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + LOCK_PATIENCE;
         loop {
             let handle = self.redb.read().unwrap_or_else(PoisonError::into_inner);
             if let Some(redb) = &handle.current {
@@ -310,7 +309,7 @@ impl Database {
             if is_free {
                 let mut handle = self.redb.write().unwrap_or_else(PoisonError::into_inner);
                 if handle.current.is_none() {
-                    let opened = open_patiently(&*self.medium, self.patience)?;
+                    let opened = open_patiently(&*self.medium, LOCK_PATIENCE)?;
                     handle.current = Some(Arc::new(opened));
                 }
             } else if Instant::now() >= deadline {
@@ -501,6 +500,7 @@ pub fn sync_folder(path: &Path) -> Result<(), StorageError> {
 #[cfg(test)]
 mod tests {
     use std::sync::Barrier;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     use redb::TableDefinition;
     use tempfile::TempDir;
@@ -657,6 +657,54 @@ mod tests {
         });
         database.write(|write| put(write, 9)).unwrap();
         assert_eq!(value(&database), 9);
+    }
+
+    /// A file that is somebody else's so many times.
+    #[derive(Debug)]
+    struct Contested {
+        file: FileMedium,
+        refusals: Arc<AtomicU32>,
+    }
+
+    impl Medium for Contested {
+        fn open(&self) -> Result<redb::Database, redb::Error> {
+            let less = |left: u32| left.checked_sub(1);
+            match self.refusals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less) {
+                Ok(_) => Err(redb::Error::DatabaseAlreadyOpen),
+                Err(_) => self.file.open(),
+            }
+        }
+
+        fn size(&self) -> io::Result<u64> {
+            self.file.size()
+        }
+
+        fn place(&self) -> io::Result<Place> {
+            self.file.place()
+        }
+
+        fn path(&self) -> &Path {
+            self.file.path()
+        }
+    }
+
+    #[test]
+    fn who_waited_for_nobody_at_first_waits_for_the_file_after_a_failure() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("f");
+        drop(Database::open_or_create(&path, |write| put(write, 7)).unwrap());
+        let refusals = Arc::new(AtomicU32::new(0));
+        let medium = Contested { file: FileMedium(path), refusals: Arc::clone(&refusals) };
+        let database = Database::open_medium(Box::new(medium), Duration::ZERO).unwrap();
+        let fail = |_: &WriteTransaction| {
+            let full = io::Error::from(ErrorKind::StorageFull);
+            Err::<(), _>(Failure::Redb(redb::Error::Io(full)))
+        };
+        assert!(database.write(fail).is_err());
+        // Another process looks at the file, for as long as that takes.
+        refusals.store(2, Ordering::Relaxed);
+        database.write(|write| put(write, 8)).unwrap();
+        assert_eq!(value(&database), 8);
     }
 
     #[test]

@@ -11,11 +11,11 @@ use std::sync::Arc;
 
 use sds_engine::{ChangeHeader, Patch, ReplicaId, Version};
 
-use crate::limits::PROTOCOL_VERSION;
+use crate::limits::{OPEN_VERSION_BYTES_MAX, PROTOCOL_VERSION};
 use crate::message::{ClientFrame, RefusalCode, RelayFrame, SeatTip, Token};
 use crate::outbox::Outbox;
 use crate::seat::{Chain, Seat};
-use crate::session::PeerMisbehaved;
+use crate::session::{PeerMisbehaved, encode_within};
 use crate::store_id::StoreId;
 
 /// The seat that a guest wants to write under.
@@ -45,6 +45,8 @@ pub(crate) struct GuestSession {
     is_open: bool,
     wish: Wish,
     seat: Option<SeatTip>,
+    /// What the owner tells of the seats of the file.
+    file_seats: Vec<SeatTip>,
     at_open: Version,
     /// What the guest has, or was sent.
     have: Version,
@@ -71,7 +73,7 @@ impl GuestSession {
             protocol: PROTOCOL_VERSION,
             store: store.as_str().to_owned(),
             token: Token::from(String::new()),
-            version: known.encode().into(),
+            version: encode_within(known, OPEN_VERSION_BYTES_MAX).into(),
             seats,
         };
         Self {
@@ -79,6 +81,7 @@ impl GuestSession {
             is_open: false,
             wish,
             seat: None,
+            file_seats: Vec::new(),
             at_open: Version::new(),
             have: known.clone(),
             snapshot: Vec::new(),
@@ -98,7 +101,10 @@ impl GuestSession {
             }
             RelayFrame::OpenedSeated { version, mut seats, .. } if !self.is_open => {
                 self.at_open = decode_version(&version)?;
-                self.seat = seats.pop();
+                if self.wish != Wish::Nothing {
+                    self.seat = seats.pop();
+                }
+                self.file_seats = seats;
                 self.is_open = true;
                 if self.wish != Wish::Nothing && self.seat.is_none() {
                     return Err(out_of_place("no seat for a guest"));
@@ -188,7 +194,40 @@ impl GuestSession {
         let tip = self.seat.as_ref()?;
         let replica = ReplicaId::new(tip.replica)?;
         let own = Chain { counter: self.at_open.next(replica), hash: tip.chain };
-        Some(Seat { next: tip.next, own, agreed: own, ..Seat::new(replica) })
+        let left = self.file_seats().into_iter().find(|seat| seat.replica == replica);
+        let agreed = left.filter(|seat| seat.own == own).map_or(own, |seat| seat.agreed);
+        Some(Seat { next: tip.next, own, agreed, ..Seat::new(replica) })
+    }
+
+    /// The chains of the file's seats when the owner opened the store.
+    pub(crate) fn chains(&self) -> Vec<(ReplicaId, Chain)> {
+        let chain = |tip: &SeatTip| {
+            let chain = Chain { counter: tip.next, hash: tip.chain };
+            Some((ReplicaId::new(tip.replica)?, chain))
+        };
+        self.file_seats.iter().filter_map(chain).collect()
+    }
+
+    /// The file's seats when the owner opened the store. Of each the owner tells three chains, none of them
+    /// twice: all that is there under its id, of which somebody else made the last; what a relay is known
+    /// to have; and what was made there.
+    pub(crate) fn file_seats(&self) -> Vec<Seat> {
+        let mut seats: Vec<Seat> = Vec::new();
+        for (replica, chain) in self.chains() {
+            match seats.last_mut().filter(|seat| seat.replica == replica) {
+                Some(seat) if chain.counter >= seat.own.counter => {
+                    (seat.own, seat.next) = (chain, chain.counter);
+                }
+                Some(seat) => {
+                    (seat.own, seat.agreed, seat.next) = (chain, chain, chain.counter);
+                }
+                None => {
+                    let (own, agreed, next) = (chain, chain, chain.counter);
+                    seats.push(Seat { own, agreed, next, ..Seat::new(replica) });
+                }
+            }
+        }
+        seats
     }
 
     fn receive(&mut self, patch: &[u8]) -> Result<(), GuestFailure> {
@@ -214,6 +253,7 @@ mod tests {
     use sds_engine::{Change, Op};
 
     use super::*;
+    use crate::message::Frame;
     use crate::serving_session::ServingSession;
 
     fn id(number: u64) -> ReplicaId {
@@ -374,5 +414,17 @@ mod tests {
         assert!(twice.handle_frame(opened(Vec::new())).is_err());
         let garbage = RelayFrame::Changes { patch: vec![1, 2, 3].into() };
         assert!(twice.handle_frame(garbage).is_err());
+    }
+
+    #[test]
+    fn a_guest_that_knows_of_many_replicas_can_come_back() {
+        let many: Vec<(u64, u64)> = (1..20_000).map(|it| (it << 40, u64::from(u32::MAX))).collect();
+        let many = version(&many);
+        let mut guest = GuestSession::new(&StoreId::new("s").unwrap(), &many, Wish::Same(id(2)));
+        let open = guest.poll_transmit().unwrap();
+        assert!(open.encode().len() < crate::limits::FIRST_FRAME_BYTES_MAX);
+        let ClientFrame::OpenSeated { version, .. } = open else { panic!("not an open frame") };
+        let part = Version::decode(&version).unwrap();
+        assert!(!part.is_empty() && many.covers(&part));
     }
 }

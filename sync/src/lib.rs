@@ -24,6 +24,7 @@ pub mod blob_rows;
 mod blob_service;
 mod blob_storage;
 pub mod certificate;
+mod checked;
 pub mod database;
 mod guest_session;
 mod in_flight;
@@ -55,9 +56,12 @@ pub mod transport;
 mod write_queue;
 
 pub use backoff::Backoff;
-pub use blob_service::{BlobDoor, BlobPassed, Offer, STORAGE_FAILED, serve_get, serve_put};
+pub use blob_service::{
+    BlobDoor, BlobPassed, BlobWork, GatherRoom, Offer, STORAGE_FAILED, serve_get, serve_put,
+};
 pub use blob_storage::{BlobError, BlobReader, BlobStorage, BlobWriter, Claims};
 pub use certificate::{CertificateError, CertificateSource};
+pub use checked::{Checked, CheckedChange};
 pub use in_flight::InFlight;
 pub use link::{Link, LinkError};
 pub use local_store::LocalStore;
@@ -72,7 +76,7 @@ pub use persistence::{
 };
 pub use reconnect::{NextAttempt, Reconnect};
 pub use seat::{Chain, Seat};
-pub use serving_session::{LogCursor, Refusal, ServingSession, memory_of};
+pub use serving_session::{LogCursor, Refusal, ServingSession, check_patch};
 pub use session::{ClientEvent, ClientSession, Hello, PeerMisbehaved};
 pub use store_id::{InvalidStoreId, StoreId};
 pub use sync_engine::{

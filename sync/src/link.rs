@@ -103,6 +103,10 @@ pub struct Link {
     /// The seats that the relay was told of: what is made under others would belong to nobody there.
     named: Vec<ReplicaId>,
     purpose: Purpose,
+    /// How often something in the store had been made again when the relay was told what is here.
+    resettled: u64,
+    /// Whether changes wait for a connection that names their seats, which are too many for this one.
+    is_holding_back: bool,
     /// The replicas that the relay takes from others alone, and how far it has them.
     not_yours: Vec<(ReplicaId, u64)>,
     /// Whether the relay has said all of that which it could say when it opened the store.
@@ -119,6 +123,8 @@ impl Link {
             session: ClientSession::new(&hello, now),
             named: seats,
             purpose: Purpose::Nothing,
+            resettled: store.resettled(),
+            is_holding_back: false,
             not_yours: Vec::new(),
             has_terms: false,
         }
@@ -143,7 +149,8 @@ impl Link {
         store: &mut SyncedStore,
         fresh: ReplicaId,
     ) -> Result<Handover, LinkError> {
-        let (purpose, handover) = store.compare_seats(self.session.seats(), fresh)?;
+        self.check_history(store)?;
+        let (purpose, handover) = store.compare_seats(&self.named, self.session.seats(), fresh)?;
         self.purpose = purpose;
         if purpose == Purpose::Nothing { Err(LinkError::Reseating) } else { Ok(handover) }
     }
@@ -225,21 +232,31 @@ impl Link {
     ///
     /// # Errors
     /// If changes that the relay lacks are gone; [`LinkError::Reseating`] if some were made under a seat that
-    /// is newer than this connection.
+    /// this connection does not name, and another one has to.
     pub fn handle_saved(
         &mut self,
         store: &SyncedStore,
         persisted: &Version,
     ) -> Result<(), LinkError> {
+        self.check_history(store)?;
         if self.session.is_writable() && self.is_syncing() {
             let changes = store.durable_since(self.session.queued(), persisted);
-            let changes = changes.map_err(SyncError::Storage)?;
-            if store.has_seats_beside(&self.named, &changes) {
+            let mut changes = changes.map_err(SyncError::Storage)?;
+            let held_back = store.hold_back(&self.named, &mut changes);
+            self.is_holding_back = held_back.is_some();
+            let is_all_there = changes.is_empty() && self.session.stored() == self.session.queued();
+            if held_back.is_some_and(|names_all| names_all || is_all_there) {
                 return Err(LinkError::Reseating);
             }
             self.session.handle_durable(&changes).map_err(|_| SyncError::Stopped)?;
         }
         Ok(())
+    }
+
+    /// Whether the relay was told of the history that the store has.
+    fn check_history(&self, store: &SyncedStore) -> Result<(), LinkError> {
+        let is_told = store.resettled() == self.resettled;
+        if is_told { Ok(()) } else { Err(LinkError::Reseating) }
     }
 
     /// Takes in the time.
@@ -274,6 +291,13 @@ impl Link {
     #[must_use]
     pub const fn poll_timeout(&self) -> Option<Instant> {
         self.session.poll_timeout()
+    }
+
+    /// Whether [`handle_saved`](Self::handle_saved) is due after [`ClientEvent::Stored`] too: what was held
+    /// back goes out with another connection once the relay has all that this one can bring.
+    #[must_use]
+    pub const fn is_holding_back(&self) -> bool {
+        self.is_holding_back
     }
 
     /// What the connection is good for.

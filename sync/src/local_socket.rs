@@ -10,9 +10,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use interprocess::ConnectWaitMode;
 use interprocess::local_socket::tokio::{self, Listener};
 use interprocess::local_socket::traits::StreamCommon;
 use interprocess::local_socket::{ConnectOptions, ListenerOptions, Name, Stream};
+
+use crate::limits::OWNER_TIMEOUT;
 
 /// Where the owner of a store's file can be met.
 #[derive(Clone, Debug)]
@@ -35,13 +38,14 @@ impl LocalAddress {
         platform::listen(&self.file)
     }
 
-    /// Connects to whoever listens, and blocks meanwhile.
+    /// Connects to whoever listens, and blocks meanwhile, but for no longer than [`OWNER_TIMEOUT`].
     ///
     /// # Errors
-    /// If nobody listens, or somebody whom the file does not belong to.
+    /// If nobody listens, or somebody who takes in nobody, or whom the file does not belong to.
     pub(crate) fn connect(&self) -> io::Result<Stream> {
         let address = platform::resolve(&self.file)?;
-        let stream = ConnectOptions::new().name(platform::name(&address)?).connect_sync()?;
+        let options = ConnectOptions::new().name(platform::name(&address)?);
+        let stream = options.wait_mode(ConnectWaitMode::Timeout(OWNER_TIMEOUT)).connect_sync()?;
         platform::check_owner(&self.file, &stream)?;
         Ok(stream)
     }
@@ -184,5 +188,41 @@ mod platform {
     #[expect(clippy::unnecessary_wraps, reason = "elsewhere it can fail")]
     pub(super) fn check_owner(_file: &Path, _stream: &impl StreamCommon) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use socket2::{Domain, SockAddr, Socket, Type};
+
+    use super::*;
+
+    /// Goal: whoever asks an owner that was stopped, and takes in nobody, is told so, and may look for the
+    /// next one. Method: a socket at which all places are taken.
+    #[test]
+    fn an_owner_that_was_stopped_holds_nobody_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("s.sds");
+        std::fs::write(&file, []).unwrap();
+        let at = SockAddr::unix(folder.path().join("s.sds.sock")).unwrap();
+        let socket = || Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        let owner = socket();
+        owner.bind(&at).unwrap();
+        owner.listen(0).unwrap();
+        let mut waiting = Vec::new();
+        loop {
+            let next = socket();
+            next.set_nonblocking(true).unwrap();
+            if next.connect(&at).is_err() {
+                break;
+            }
+            waiting.push(next);
+        }
+        let (told, was_told) = channel();
+        std::thread::spawn(move || told.send(LocalAddress::of(&file).connect().is_err()));
+        assert_eq!(was_told.recv_timeout(Duration::from_secs(60)), Ok(true));
     }
 }

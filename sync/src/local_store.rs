@@ -76,7 +76,9 @@ impl LocalStore {
     /// If it cannot be read, or is no store.
     pub fn load(mut persistence: impl Persistence) -> Result<Self, StorageError> {
         let id = &persistence.store().clone();
-        let seats = Seats::new(persistence.seats()).ok_or_else(|| corrupt(id, "it has no seat"))?;
+        let mut seats =
+            Seats::new(persistence.seats()).ok_or_else(|| corrupt(id, "it has no seat"))?;
+        seats.follow(persistence.owners_seats());
         let replica = seats.current().replica;
         let snapshot = persistence.read_snapshot()?;
         let mut store = match &snapshot {

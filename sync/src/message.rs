@@ -12,7 +12,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{FRAME_BYTES_MAX, FRAME_LENGTH_BYTES, REFUSAL_MESSAGE_BYTES_MAX};
+use crate::limits::{
+    FIRST_FRAME_BYTES_MAX, FRAME_BYTES_MAX, FRAME_LENGTH_BYTES, REFUSAL_MESSAGE_BYTES_MAX,
+};
 
 /// What a client says. The first frame of a stream decides what the stream is for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -471,7 +473,8 @@ pub fn decode_datagram<F: Frame>(bytes: &[u8]) -> Result<(u64, F), FrameError> {
 
 /// Cuts a stream of bytes into frames.
 ///
-/// Invariant: what is buffered are bytes that arrived; a length that somebody claims reserves none.
+/// Invariant: what is buffered are bytes that arrived; a length that somebody claims reserves none, unless
+/// whoever reads has room for it ([`reserve`](Self::reserve)).
 #[derive(Debug)]
 pub struct FrameBuffer {
     bytes: BytesMut,
@@ -511,7 +514,29 @@ impl FrameBuffer {
             return Ok(None);
         }
         self.bytes.advance(FRAME_LENGTH_BYTES);
-        F::decode(&self.bytes.split_to(size)).map(Some)
+        let frame = F::decode(&self.bytes.split_to(size)).map(Some);
+        if size > FIRST_FRAME_BYTES_MAX {
+            // What is left behind would keep the memory of the large frame.
+            self.bytes = BytesMut::from(self.bytes.as_ref());
+        }
+        frame
+    }
+
+    /// Takes exactly the memory that the frame needs that has begun, for whoever has room for it.
+    pub fn reserve(&mut self) {
+        let whole = self.begun().map_or(0, |size| size.min(self.max) + FRAME_LENGTH_BYTES);
+        if whole > self.bytes.capacity() {
+            let mut bytes = BytesMut::with_capacity(whole);
+            bytes.extend_from_slice(&self.bytes);
+            self.bytes = bytes;
+        }
+    }
+
+    /// How many bytes the frame has that has begun, once that is known.
+    #[must_use]
+    pub fn begun(&self) -> Option<usize> {
+        let head = self.bytes.first_chunk::<FRAME_LENGTH_BYTES>()?;
+        Some(usize::try_from(u32::from_le_bytes(*head)).unwrap_or(usize::MAX))
     }
 
     /// How many bytes wait for the rest of a frame.

@@ -104,6 +104,11 @@ pub trait Persistence: fmt::Debug + Send + 'static {
     /// The seats of the file. One is for sessions, and this session's.
     fn seats(&self) -> Vec<Seat>;
 
+    /// The seats of the file where another process owns it, as that one has them.
+    fn owners_seats(&self) -> Vec<Seat> {
+        Vec::new()
+    }
+
     /// The snapshot that the log begins after, if there is one.
     ///
     /// # Errors
@@ -234,6 +239,12 @@ pub enum StorageError {
         /// The file.
         path: PathBuf,
     },
+    /// The same, after some of what was brought was written.
+    #[error("{} was written to by somebody else meanwhile, in the middle of what this process wrote: look what of it is there", path.display())]
+    SeatLostMidway {
+        /// The file.
+        path: PathBuf,
+    },
     /// The process that has the file open does not take what this one brings.
     #[error("the process that has {} open refuses ({code}): see that both programs are of one version", path.display())]
     OwnerRefuses {
@@ -251,6 +262,11 @@ pub enum StorageError {
 }
 
 impl StorageError {
+    /// Whether what this process has to write has to be made again first.
+    pub(crate) const fn is_seat_lost(&self) -> bool {
+        matches!(self, Self::SeatLost { .. } | Self::SeatLostMidway { .. })
+    }
+
     /// The stable name of the reason.
     #[must_use]
     pub const fn code(&self) -> &'static str {
@@ -265,6 +281,7 @@ impl StorageError {
             Self::Io { .. } => "storage-failed",
             Self::HistoryMissing { .. } => "history-missing",
             Self::SeatLost { .. } => "seat-lost",
+            Self::SeatLostMidway { .. } => "seat-lost-midway",
             Self::OwnerRefuses { .. } => "owner-refuses",
             Self::Closed { .. } => "storage-closed",
         }

@@ -12,7 +12,7 @@
 //! - T3. A seat for guests is lent to one guest at a time, who gets higher counters than any guest
 //!   before: so two guests never make changes that are the same to the byte.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sds_engine::{Change, ChangeHeader, ReplicaId, Version};
@@ -35,6 +35,18 @@ impl Chain {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.hash).update(change);
         *self = Self { counter: end, hash: hasher.finalize().into() };
+    }
+
+    /// Whether it is that of `author` in `store`, as far as its changes are there, one by one.
+    pub(crate) fn is_of(&self, store: &DataStore, author: ReplicaId) -> bool {
+        if store.version().next(author) < self.counter {
+            return true;
+        }
+        match Seat::new(author).chain_at(store, self.counter) {
+            ChainAt::Is(chain) => chain == *self,
+            ChainAt::NoChange => false,
+            ChainAt::Gone => true,
+        }
     }
 }
 
@@ -141,18 +153,6 @@ impl Seat {
         }
         if chain.counter == counter { ChainAt::Is(chain) } else { ChainAt::NoChange }
     }
-
-    /// The chain over those first changes that somebody else, who has `theirs`, has as they are.
-    fn common_with(&self, store: &DataStore, theirs: &[Arc<[u8]>]) -> Option<Chain> {
-        let mut chain = Chain::default();
-        for ((header, own), their) in self.changes(store, 0)?.iter().zip(theirs) {
-            if own != their || header.start >= self.own.counter {
-                break;
-            }
-            chain.extend(header.end(), own);
-        }
-        Some(chain)
-    }
 }
 
 fn decode_chain(bytes: &[u8]) -> Option<(Chain, &[u8])> {
@@ -189,18 +189,49 @@ pub(crate) struct Seats {
     changed: BTreeSet<ReplicaId>,
     /// Those that a guest has at present (T3).
     lent: BTreeSet<ReplicaId>,
+    /// Those that the relay was asked about.
+    named: BTreeSet<ReplicaId>,
+    /// Those of the file, where another process owns it, which are that one's to settle.
+    followed: BTreeSet<ReplicaId>,
 }
 
 impl Seats {
     /// Seats of which one is for sessions (T2); nothing otherwise.
     pub(crate) fn new(all: Vec<Seat>) -> Option<Self> {
         let current = all.iter().position(Seat::is_for_sessions)?;
-        Some(Self { all, current, changed: BTreeSet::new(), lent: BTreeSet::new() })
+        let (changed, lent, named, followed) = Default::default();
+        Some(Self { all, current, changed, lent, named, followed })
+    }
+
+    /// Begins anew, as a guest that has lost its seat: as `fresh`, under which nothing was made yet. What the
+    /// file has of the former seats is for its owner to tell.
+    pub(crate) fn begin_anew(&mut self, fresh: ReplicaId) {
+        let (changed, lent, named, followed) = Default::default();
+        *self = Self { all: vec![Seat::new(fresh)], current: 0, changed, lent, named, followed };
+    }
+
+    /// Notes the seats of the file, as the process has them that owns it: a guest makes nothing under
+    /// them, and nothing again of what was made there.
+    pub(crate) fn follow(&mut self, file: Vec<Seat>) {
+        let current = self.current().replica;
+        self.all.retain(|seat| !self.followed.contains(&seat.replica));
+        let own: BTreeSet<ReplicaId> = self.all.iter().map(|seat| seat.replica).collect();
+        let others = file.into_iter().filter(|seat| !own.contains(&seat.replica));
+        let others: Vec<Seat> = others.map(|seat| Seat { is_given_up: true, ..seat }).collect();
+        self.followed = others.iter().map(|seat| seat.replica).collect();
+        self.all.extend(others);
+        let index = self.all.iter().position(|seat| seat.replica == current);
+        self.current = index.expect("T2: the seat in use is not one of those");
     }
 
     /// The one in use.
     pub(crate) fn current(&self) -> &Seat {
         &self.all[self.current]
+    }
+
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Seat> {
+        self.all.iter()
     }
 
     /// Notes changes, of whomever, and the counter that comes next.
@@ -209,22 +240,36 @@ impl Seats {
         changes: impl IntoIterator<Item = (&'a ChangeHeader, &'a Arc<[u8]>)>,
         next: u64,
     ) {
-        let seat = &mut self.all[self.current];
-        let former = seat.next;
+        let current = self.current;
         for (header, change) in changes {
+            let seat = &mut self.all[current];
             if header.replica == seat.replica && header.start >= seat.own.counter {
                 seat.own.extend(header.end(), change);
+            } else if self.followed.contains(&header.replica) {
+                let followed = self.all.iter_mut().find(|seat| seat.replica == header.replica);
+                if let Some(seat) = followed.filter(|seat| seat.own.counter == header.start) {
+                    seat.own.extend(header.end(), change);
+                    seat.next = seat.own.counter;
+                }
             }
         }
+        let seat = &mut self.all[current];
+        let former = seat.next;
         seat.next = former.max(next).max(seat.own.counter);
         if seat.next != former {
             self.changed.insert(seat.replica);
         }
     }
 
-    /// Notes what a relay has on its disk: it has taken it as it is here.
+    /// Notes which seats the relay was asked about.
+    pub(crate) fn set_named(&mut self, named: &[ReplicaId]) {
+        self.named = named.iter().copied().collect();
+    }
+
+    /// Notes what a relay has on its disk: of the seats that it was asked about it has taken it as it is
+    /// here.
     pub(crate) fn note_stored(&mut self, stored: &Version) {
-        for seat in &mut self.all {
+        for seat in self.all.iter_mut().filter(|seat| self.named.contains(&seat.replica)) {
             if seat.agreed != seat.own && stored.next(seat.replica) == seat.own.counter {
                 seat.agreed = seat.own;
                 self.changed.insert(seat.replica);
@@ -304,7 +349,8 @@ impl Seats {
 
     /// The seats that are not on disk as they are here; from now on they count as written.
     pub(crate) fn take_changed(&mut self) -> Vec<Seat> {
-        let changed = std::mem::take(&mut self.changed);
+        let mut changed = std::mem::take(&mut self.changed);
+        changed.retain(|seat| !self.followed.contains(seat));
         self.all.iter().filter(|seat| changed.contains(&seat.replica)).cloned().collect()
     }
 
@@ -316,19 +362,40 @@ impl Seats {
         let unsent = self.all.iter().rev().filter(has_unsent);
         let others = unsent.chain(self.all.iter().rev().filter(is_lendable));
         let all = [self.current()].into_iter().chain(others).map(|seat| seat.replica);
-        let mut asked: Vec<ReplicaId> = Vec::new();
-        for replica in all.take(OPEN_SEATS_MAX) {
-            if !asked.contains(&replica) {
-                asked.push(replica);
+        let mut asked = BTreeSet::new();
+        all.filter(|replica| asked.insert(*replica)).collect()
+    }
+
+    /// Those of them that one connection asks about: if they are too many, those whose changes the others
+    /// may build on. What a relay has of these is not to be asked about again.
+    pub(crate) fn to_name(&self, store: &DataStore) -> Vec<ReplicaId> {
+        let mut named = self.to_ask_about();
+        if named.len() > OPEN_SEATS_MAX {
+            let mut agreed = Version::new();
+            for (replica, next) in store.version().iter() {
+                let seat = self.all.iter().find(|seat| seat.replica == replica);
+                let unsent = seat.filter(|seat| seat.agreed != seat.own);
+                agreed.advance(replica, unsent.map_or(next, |seat| seat.agreed.counter));
             }
+            let unsent = store.changes_since(&agreed).unwrap_or_default();
+            let headers = unsent.iter().filter_map(|change| ChangeHeader::decode(change).ok());
+            let mut order = BTreeMap::new();
+            for (position, header) in headers.enumerate() {
+                order.entry(header.replica).or_insert(position);
+            }
+            let current = self.current().replica;
+            let position = |seat: &ReplicaId| order.get(seat).copied().unwrap_or(usize::MAX);
+            named.sort_by_key(|seat| (*seat != current, position(seat)));
+            named.truncate(OPEN_SEATS_MAX);
         }
-        asked
+        named
     }
 
     /// Compares the seats with what a relay has of them.
     pub(crate) fn compare(&mut self, store: &DataStore, relay: &[(ReplicaId, Chain)]) -> Standing {
         let mut standing = Standing::default();
         let current = self.current().replica;
+        let mut outgrown = Vec::new();
         for (replica, theirs) in relay {
             let Some(seat) = self.all.iter_mut().find(|seat| seat.replica == *replica) else {
                 continue;
@@ -338,6 +405,8 @@ impl Seats {
                     standing.doubted.push((*replica, *theirs));
                 } else if *replica == current {
                     standing.is_behind = true;
+                } else {
+                    outgrown.push(*replica);
                 }
                 continue;
             }
@@ -353,37 +422,62 @@ impl Seats {
                 _ => standing.doubted.push((*replica, *theirs)),
             }
         }
+        // Somebody else has gone on under them.
+        for replica in outgrown {
+            self.give_up(replica);
+        }
         standing
     }
 
-    /// How far each seat's changes are the same at a relay that has `version` in all, and of the
-    /// `doubted` seats the changes `theirs`; nothing if own changes are gone.
+    /// The chains after each of the changes made here under an id; nothing if some are gone.
+    pub(crate) fn own_chains(&self, store: &DataStore, replica: ReplicaId) -> Option<Vec<Chain>> {
+        let mut chain = Chain::default();
+        let Some(seat) = self.all.iter().find(|seat| seat.replica == replica) else {
+            return Some(Vec::new());
+        };
+        let changes = seat.changes(store, 0)?;
+        let own = changes.iter().take_while(|(header, _)| header.start < seat.own.counter);
+        let after = |(header, change): &(ChangeHeader, Arc<[u8]>)| {
+            chain.extend(header.end(), change);
+            chain
+        };
+        Some(own.map(after).collect())
+    }
+
+    /// How far each seat's changes are the same at a relay that has `version` in all; of some that is
+    /// `known`. Nothing if own changes are gone. Those of a file that another process owns are left out,
+    /// unless they are known.
     pub(crate) fn common_with(
         &self,
         store: &DataStore,
         version: &Version,
-        doubted: &[ReplicaId],
-        theirs: &[Arc<[u8]>],
+        known: &[(ReplicaId, Chain)],
     ) -> Option<Vec<(ReplicaId, Chain)>> {
         let mut common = Vec::new();
         for seat in &self.all {
-            let chain = if doubted.contains(&seat.replica) {
-                let is_its = |change: &&Arc<[u8]>| {
-                    ChangeHeader::decode(change).is_ok_and(|header| header.replica == seat.replica)
-                };
-                let theirs: Vec<Arc<[u8]>> = theirs.iter().filter(is_its).cloned().collect();
-                seat.common_with(store, &theirs)?
-            } else if seat.agreed == seat.own {
-                seat.own
-            } else {
-                match seat.chain_at(store, version.next(seat.replica).min(seat.own.counter)) {
-                    ChainAt::Is(chain) => chain,
-                    ChainAt::NoChange | ChainAt::Gone => return None,
+            let known = known.iter().find(|(replica, _)| *replica == seat.replica);
+            let chain = match known {
+                Some((_, chain)) => *chain,
+                None if self.is_followed(seat.replica) => continue,
+                None if seat.agreed == seat.own => seat.own,
+                None => {
+                    let next = version.next(seat.replica).min(seat.own.counter);
+                    match seat.chain_at(store, next) {
+                        ChainAt::Is(chain) => chain,
+                        // It has others, of which nothing is known: it was not asked about this seat.
+                        ChainAt::NoChange => seat.agreed,
+                        ChainAt::Gone => return None,
+                    }
                 }
             };
             common.push((seat.replica, chain));
         }
         Some(common)
+    }
+
+    /// Whether it is one of a file that another process owns, and that one's to settle.
+    pub(crate) fn is_followed(&self, replica: ReplicaId) -> bool {
+        self.followed.contains(&replica)
     }
 
     /// How far the changes that were made here under an id go.

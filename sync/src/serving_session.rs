@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sds_engine::{Change, ChangeHeader, DecodeError, Patch, ReplicaId, Version};
 
+use crate::checked::Checked;
 use crate::limits::{
     APPEND_BYTES_GOAL, APPEND_CHANGES_MAX, PATCH_BYTES_GOAL, PATCH_BYTES_MAX, PATCH_CHANGES_MAX,
 };
@@ -22,6 +23,9 @@ use crate::presence::PeerId;
 
 /// Where a client stands in the log that it is served from.
 pub trait LogCursor {
+    /// What the log takes.
+    type Kept: Checked;
+
     /// Notes a change that the client has sent, so that it does not come back to it.
     fn note_sent(&mut self, header: &ChangeHeader);
 
@@ -32,6 +36,8 @@ pub trait LogCursor {
 
 /// By version: what the client has, or was given.
 impl LogCursor for Version {
+    type Kept = Change;
+
     fn note_sent(&mut self, header: &ChangeHeader) {
         self.advance(header.replica, header.end());
     }
@@ -50,6 +56,9 @@ impl LogCursor for Version {
 /// token allows, whose replica is whose, and when to come back.
 const TERMS_SINCE: u16 = 4;
 
+/// How many frames that come before anything else may wait for a client that does not read.
+const CONTROL_FRAMES_MAX: usize = 4 * APPEND_CHANGES_MAX;
+
 /// Why a stream ends before its client wants it to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -65,6 +74,8 @@ impl Refusal {
         Self::new(RefusalCode::Forbidden, "the newer token is of another subject");
     /// The session has outlived its token.
     pub const EXPIRED: Self = Self::new(RefusalCode::Unauthorized, "the token has expired");
+    /// Changes from somebody who may only read.
+    pub const READ_ONLY: Self = Self::new(RefusalCode::ReadOnly, "the token is read-only");
     /// What came is no frame.
     pub const MALFORMED_FRAME: Self =
         Self::new(RefusalCode::Malformed, "a frame is not well formed, or too large");
@@ -84,7 +95,7 @@ impl Refusal {
 
 /// One open store, as the answering side sees one of its clients.
 #[derive(Debug)]
-pub struct ServingSession<C> {
+pub struct ServingSession<C: LogCursor> {
     /// The version of the protocol that the client speaks.
     protocol: u16,
     writable: bool,
@@ -94,7 +105,7 @@ pub struct ServingSession<C> {
     snapshot: VecDeque<Bytes>,
     snapshot_version: Version,
     outbox: Outbox,
-    to_append: Vec<Change>,
+    to_append: Vec<C::Kept>,
     to_append_bytes: usize,
     stored: Version,
     refusal: Option<Refusal>,
@@ -156,6 +167,10 @@ impl<C: LogCursor> ServingSession<C> {
             let message = "the replica id belongs to another subject";
             return self.refuse(Refusal::new(RefusalCode::Forbidden, message));
         }
+        if self.control.len() >= CONTROL_FRAMES_MAX {
+            let message = "what is told of other subjects' replicas is not read";
+            return self.refuse(Refusal::new(RefusalCode::Busy, message));
+        }
         self.tell_terms(RelayFrame::NotYours { replica: replica.as_u64(), next });
     }
 
@@ -165,18 +180,25 @@ impl<C: LogCursor> ServingSession<C> {
             return;
         }
         match frame {
-            ClientFrame::Changes { patch } if self.writable => match decode_bounded(&patch) {
-                Ok(changes) => self.take_changes(changes),
-                Err(refusal) => self.refuse(refusal),
-            },
-            ClientFrame::Changes { .. } => {
-                self.refuse(Refusal::new(RefusalCode::ReadOnly, "the token is read-only"));
+            ClientFrame::Changes { patch } if self.writable => {
+                self.handle_checked(check_patch(&patch));
             }
+            ClientFrame::Changes { .. } => self.refuse(Refusal::READ_ONLY),
             ClientFrame::Bye => self.is_over = true,
             _ => {
                 let message = "the frame has no place in an open store";
                 self.refuse(Refusal::new(RefusalCode::Unexpected, message));
             }
+        }
+    }
+
+    /// Takes in the changes of a frame that were checked by [`check_patch`], as if the frame came now.
+    pub fn handle_checked(&mut self, checked: Result<Vec<C::Kept>, Refusal>) {
+        match checked {
+            _ if self.is_over => {}
+            _ if !self.writable => self.refuse(Refusal::READ_ONLY),
+            Ok(changes) => self.take_changes(changes),
+            Err(refusal) => self.refuse(refusal),
         }
     }
 
@@ -189,6 +211,7 @@ impl<C: LogCursor> ServingSession<C> {
             RefusalCode::Forked => "another change with this id is known",
             RefusalCode::Forbidden => "the store was deleted",
             RefusalCode::StorageFailed => "this side cannot read or write its file",
+            RefusalCode::TooLarge => "the store has too many replicas for one more",
             RefusalCode::Busy => "there is no room for another store",
             _ => "the change builds on others that were not sent",
         };
@@ -226,7 +249,7 @@ impl<C: LogCursor> ServingSession<C> {
     }
 
     /// Changes to append now; the outcome is awaited before there are more.
-    pub fn poll_append(&mut self) -> Option<Vec<Change>> {
+    pub fn poll_append(&mut self) -> Option<Vec<C::Kept>> {
         self.to_append_bytes = 0;
         let changes = std::mem::take(&mut self.to_append);
         if changes.is_empty() { None } else { Some(changes) }
@@ -294,20 +317,22 @@ impl<C: LogCursor> ServingSession<C> {
         }
     }
 
-    fn take_changes(&mut self, changes: Vec<Change>) {
-        for change in changes {
-            self.cursor.note_sent(change.header());
-            self.to_append_bytes += memory_of(&change);
-            self.to_append.push(change);
+    fn take_changes(&mut self, changes: Vec<C::Kept>) {
+        for kept in changes {
+            self.cursor.note_sent(kept.header());
+            self.to_append_bytes += kept.memory();
+            self.to_append.push(kept);
         }
     }
 }
 
-/// About what a decoded change takes in memory, in bytes: much more than its encoding if it is
-/// small.
-#[must_use]
-pub fn memory_of(change: &Change) -> usize {
-    change.bytes().len() + size_of::<Change>() + size_of_val(change.ops())
+/// Checks the changes that a client sends. A large one may take dozens of times its bytes meanwhile, and
+/// long: whoever serves many clients lets only so many be checked at a time, elsewhere.
+///
+/// # Errors
+/// Why they are not taken.
+pub fn check_patch<K: Checked>(patch: &[u8]) -> Result<Vec<K>, Refusal> {
+    decode_bounded(patch).map(|changes| changes.into_iter().map(K::from).collect())
 }
 
 /// The changes of a patch. One of many changes that is larger than any client makes is refused
@@ -334,9 +359,11 @@ fn decode_bounded(patch: &[u8]) -> Result<Vec<Change>, Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use sds_engine::limits::CHANGE_OPS_MAX;
     use sds_engine::{EntryId, Field, Life, Op, Replica, Value};
 
     use super::*;
+    use crate::checked::CheckedChange;
     use crate::limits::PROTOCOL_VERSION;
 
     fn session() -> ServingSession<Version> {
@@ -397,6 +424,38 @@ mod tests {
         }
     }
 
+    /// Where a client stands of whom nothing is remembered.
+    #[derive(Debug)]
+    struct Nowhere;
+
+    impl LogCursor for Nowhere {
+        type Kept = CheckedChange;
+
+        fn note_sent(&mut self, _: &ChangeHeader) {}
+
+        fn note_passed_over(&mut self, _: ReplicaId, _: u64) {}
+    }
+
+    /// Goal: ops that take dozens of times their bytes cost a log no more than the bytes. Method: as many
+    /// as a change may have, of two bytes each, for a log and for one that is to apply them.
+    #[test]
+    fn of_a_change_full_of_ops_a_log_keeps_no_more_than_its_bytes() {
+        let ops = vec![Op::Skip { count: 1 }; CHANGE_OPS_MAX];
+        let change = Change::new(ReplicaId::new(1).unwrap(), 0, vec![], &ops).unwrap();
+        let len = change.bytes().len();
+        assert!(change.memory() > 10 * len, "its ops are counted");
+        let patch: Bytes = Patch::new(vec![change]).encode().into();
+        let opened = Version::new();
+        let mut log = ServingSession::new(PROTOCOL_VERSION, &opened, None, true, Nowhere);
+        log.handle_frame(ClientFrame::Changes { patch: patch.clone() });
+        let kept = log.poll_append().unwrap();
+        assert_eq!(kept.len(), 1);
+        assert!(kept[0].memory() < len + 1_000);
+        let mut applying = session();
+        applying.handle_frame(ClientFrame::Changes { patch });
+        assert!(!applying.wants_frames(), "it is more than is taken at a time");
+    }
+
     #[test]
     fn an_append_is_bounded_by_count_and_by_what_it_takes_in_memory() {
         let mut session = session();
@@ -410,7 +469,7 @@ mod tests {
         let changes = session.poll_append().unwrap();
         assert!(changes.len() <= APPEND_CHANGES_MAX);
         assert!(session.wants_frames(), "the next append begins empty");
-        let memory: usize = changes.iter().map(memory_of).sum();
+        let memory: usize = changes.iter().map(Checked::memory).sum();
         let encoded: usize = changes.iter().map(|change| change.bytes().len()).sum();
         assert!(memory > encoded + changes.len() * size_of::<Op>());
     }

@@ -377,7 +377,7 @@ impl ClientSession {
 }
 
 /// The version as bytes; if they are more than `max`, the version without its last replicas.
-fn encode_within(version: &Version, max: usize) -> Vec<u8> {
+pub(crate) fn encode_within(version: &Version, max: usize) -> Vec<u8> {
     let whole = version.encode();
     if whole.len() <= max {
         return whole;

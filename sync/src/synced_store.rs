@@ -27,10 +27,11 @@ use crate::persistence::{Batch, Persistence, StorageError};
 use crate::store_id::StoreId;
 use crate::sync_engine::{BlobFetch, SyncError};
 
+mod doubts;
 mod reseat;
 mod visitors;
 
-use reseat::Doubts;
+pub(crate) use doubts::Doubts;
 pub use reseat::Purpose;
 pub(crate) use visitors::Snapshot;
 
@@ -46,12 +47,16 @@ pub struct SyncedStore {
     is_guest: bool,
     /// How many ids were given up at a relay's word since the last local edit.
     reseats: u32,
+    /// How often something here was made again: what was said of the history before holds no more.
+    resettled: u64,
     /// The last snapshot for a guest.
     snapshot: Option<Snapshot>,
     /// The blobs in the store's file.
     blobs: Arc<dyn BlobStorage>,
     pub(crate) blobs_to_send: BTreeMap<BlobHash, u64>,
     pub(crate) blobs_to_fetch: BTreeMap<BlobHash, u64>,
+    /// Those to send that the process which owns the file did not have when it was asked.
+    blobs_absent: BTreeMap<BlobHash, u64>,
     blob_fetch: BlobFetch,
     /// Blobs that somebody has asked for.
     asked: BTreeSet<BlobHash>,
@@ -143,10 +148,12 @@ impl SyncedStore {
             doubts: Doubts::default(),
             is_guest: local.persistence.followed_file().is_some(),
             reseats: 0,
+            resettled: 0,
             snapshot: None,
             blobs: local.blobs,
             blobs_to_send: BTreeMap::new(),
             blobs_to_fetch: BTreeMap::new(),
+            blobs_absent: BTreeMap::new(),
             blob_fetch: BlobFetch::default(),
             asked: BTreeSet::new(),
         };
@@ -185,7 +192,7 @@ impl SyncedStore {
         if purpose == Purpose::Inquiry {
             let patch =
                 Patch::decode(patch).map_err(|error| reseat::cannot_reseat(&error.into()))?;
-            let settled = self.settle_seats(at_open, &patch, fresh)?;
+            let settled = self.settle_seats(at_open, patch, fresh)?;
             return Ok(match settled {
                 Some(handover) => TakenIn::Settled { handover },
                 None => TakenIn::Inquiring,
@@ -243,9 +250,15 @@ impl SyncedStore {
         &self.ledger.version
     }
 
+    /// How often something here was made again.
+    pub(crate) const fn resettled(&self) -> u64 {
+        self.resettled
+    }
+
     /// Forgets what the last relay had of the blobs: each is offered, or asked for, again.
     pub(crate) fn list_blobs(&mut self) {
         self.blobs_to_send.clear();
+        self.blobs_absent.clear();
         let referenced = self.store.referenced_blobs();
         self.note_blobs_to_send(referenced);
         self.list_blobs_to_fetch();
@@ -279,9 +292,34 @@ impl SyncedStore {
         is_new
     }
 
+    /// Notes that a blob is here, which the relay had.
     pub(crate) fn note_blob_fetched(&mut self, hash: &BlobHash) {
         self.blobs_to_fetch.remove(hash);
+        self.blobs_absent.remove(hash);
         self.asked.remove(hash);
+    }
+
+    /// Notes that a blob is here; if it was to be sent, it is again.
+    pub(crate) fn note_blob_found(&mut self, hash: &BlobHash) {
+        if let Some(size) = self.blobs_absent.remove(hash) {
+            self.blobs_to_send.insert(*hash, size);
+        }
+        self.note_blob_fetched(hash);
+    }
+
+    /// Notes that a blob is not here that was to be sent. Where another process would have to know that,
+    /// it may have it later.
+    pub(crate) fn note_blob_absent(&mut self, hash: &BlobHash) {
+        let Some(size) = self.blobs_to_send.remove(hash) else { return };
+        let may_come = self.store.knows_blob(hash).is_none();
+        if may_come && self.store.blob_reference_count(hash) > 0 {
+            self.blobs_absent.insert(*hash, size);
+        }
+    }
+
+    /// The blobs to look for: to fetch, or to send.
+    pub(crate) fn blobs_to_look_for(&self) -> BTreeSet<BlobHash> {
+        self.blobs_to_fetch.keys().chain(self.blobs_absent.keys()).copied().collect()
     }
 
     /// The blobs in the store's file.
@@ -327,6 +365,7 @@ impl SyncedStore {
         if gained.has_dropped {
             let store = &self.store;
             self.blobs_to_fetch.retain(|hash, _| store.blob_reference_count(hash) > 0);
+            self.blobs_absent.retain(|hash, _| store.blob_reference_count(hash) > 0);
         }
         if origin == Origin::Local {
             self.note_blobs_to_send(gained.blobs);
@@ -355,10 +394,12 @@ mod tests {
     use sds_store::{BlobSource, EntryId};
 
     use super::*;
+    use crate::guest_session::{GuestSession, Wish};
     use crate::limits::RESEATS_MAX;
     use crate::link::{Link, LinkError};
-    use crate::message::{ClientFrame, RefusalCode, RelayFrame, Token};
+    use crate::message::{ClientFrame, RefusalCode, RelayFrame, SeatTip, Token};
     use crate::persistence::MemoryPersistence;
+    use crate::seat::{Chain, Seat};
 
     /// A source that has to ask somebody else, and counts how often it does.
     #[derive(Debug, Default)]
@@ -483,5 +524,303 @@ mod tests {
             panic!("not an open frame")
         };
         assert!(seats.contains(&5));
+    }
+
+    #[test]
+    fn a_guest_gets_no_snapshot_with_the_former_ids() {
+        let mut synced = store();
+        synced.edit(|store| store.new_item_at(None, EntryId::ROOT, None)).unwrap().0.unwrap();
+        let former = synced.snapshot();
+        assert!(former.version.next(id(1)) > 0);
+        let foreign = [(id(1), 0)];
+        synced.give_up(&foreign, &Version::new(), id(7)).unwrap().unwrap();
+        let snapshot = synced.snapshot();
+        assert_eq!(snapshot.version, *synced.store().version());
+        let mut guest = DataStore::from_binary(id(9), &snapshot.bytes).unwrap();
+        assert_eq!(guest.version(), synced.store().version());
+        assert_eq!(guest.digest(), synced.store.digest());
+    }
+
+    /// A change of the seat `id(5)` after [`first_of`], that another copy of the file has.
+    fn second_of_five() -> Change {
+        Change::new(id(5), 2, Vec::new(), &[Op::Skip { count: 3 }]).unwrap()
+    }
+
+    /// Goal: a seat of guests of which a relay knows more, for the file was restored, is given up, whether
+    /// or not the relay was known to have all of it; so what the file says of it is true.
+    #[test]
+    fn a_seat_of_guests_that_somebody_went_on_under_is_given_up() {
+        for is_agreed in [true, false] {
+            let (mut synced, seat) = (store(), id(5));
+            synced.lend_seat(None, seat);
+            synced.take_from(Some(seat), &[first_of(seat)], id(6)).unwrap();
+            synced.take_seat_back(seat);
+            if is_agreed {
+                synced.compare_seats(&[seat], &[], id(7)).unwrap();
+                synced.note_stored(&synced.captured().clone());
+            }
+            let mut theirs = Chain::default();
+            theirs.extend(2, first_of(seat).bytes());
+            theirs.extend(5, second_of_five().bytes());
+            let relay = [(seat, theirs)];
+            let (purpose, mut handover) = synced.compare_seats(&[seat], &relay, id(7)).unwrap();
+            if !is_agreed {
+                assert_eq!(purpose, Purpose::Nothing);
+                let (purpose, _) = synced.compare_seats(&[seat], &relay, id(7)).unwrap();
+                assert_eq!(purpose, Purpose::Inquiry);
+                let changes = [first_of(seat), second_of_five()];
+                let patch = Patch::pack(changes.iter().map(|change| &**change.bytes()));
+                let mut version = Version::new();
+                version.advance(seat, 5);
+                let taken = synced.take_in(purpose, &version, &patch, id(7)).unwrap();
+                let TakenIn::Settled { handover: settled } = taken else { panic!("{taken:?}") };
+                handover = settled;
+            }
+            let written = handover.batch.seats.iter().rfind(|it| it.replica == seat).unwrap();
+            let patch =
+                Patch::pack([first_of(seat), second_of_five()].iter().map(|it| &**it.bytes()));
+            synced.take_in(Purpose::Sync, &Version::new(), &patch, id(8)).unwrap();
+            assert!(written.is_given_up && written.fits(synced.store()));
+            assert_ne!(synced.lend_seat(Some(seat), id(9)).tip.replica, seat.as_u64());
+        }
+    }
+
+    #[test]
+    fn a_blob_that_the_owner_gets_later_is_sent_then() {
+        let mut synced = store();
+        synced.store.set_blob_source(Arc::new(FarAway::default()));
+        let mut author = DataStore::new(id(2));
+        let item = EntryId::ROOT;
+        author.write_value(item, [7; 50_000].as_slice()).unwrap();
+        let hash = author.entry_with_id(item).unwrap().blob_ref().unwrap().hash;
+        let patch = author.export_patch(&Version::new());
+        synced.edit(|store| store.apply_remote_patch(&patch).map(drop)).unwrap().0.unwrap();
+        assert_eq!(synced.blobs_to_send.keys().collect::<Vec<_>>(), [&hash]);
+        synced.note_blob_absent(&hash);
+        assert!(synced.blobs_to_send.is_empty(), "nobody waits for what is not here");
+        assert!(synced.blobs_to_look_for().contains(&hash));
+        synced.note_blob_found(&hash);
+        assert_eq!(synced.blobs_to_send.keys().collect::<Vec<_>>(), [&hash]);
+        synced.note_blob_absent(&hash);
+        synced.edit(|store| store.write_value(item, "small")).unwrap().0.unwrap();
+        assert!(synced.blobs_to_look_for().is_empty());
+    }
+
+    fn label_new(synced: &mut SyncedStore, label: &str) -> Captured {
+        let add = |store: &mut DataStore| {
+            let item = store.new_item_at(None, EntryId::ROOT, None)?;
+            store.set_label(item, label)
+        };
+        let (added, captured) = synced.edit(|store| store.transact(add)).unwrap();
+        added.unwrap();
+        captured
+    }
+
+    fn labels(synced: &SyncedStore) -> Vec<String> {
+        let root = synced.store().root_item();
+        let own = root.inner_entries().filter(|entry| !entry.id().is_well_known());
+        let mut labels: Vec<String> = own.map(|entry| entry.label().into_owned()).collect();
+        labels.sort();
+        labels
+    }
+
+    /// An owner's store, and that of a guest, which has all of it.
+    fn owner_and_guest() -> (SyncedStore, SyncedStore) {
+        let mut owner = store();
+        label_new(&mut owner, "a");
+        label_new(&mut owner, "b");
+        let memory = MemoryPersistence::new(StoreId::new("s").unwrap(), id(2));
+        let mut guest = SyncedStore::new(LocalStore::load(memory).unwrap()).0;
+        let patch = owner.store().export_patch(&Version::new());
+        guest.take_in(Purpose::Sync, &Version::new(), &patch, id(9)).unwrap();
+        (owner, guest)
+    }
+
+    /// Brings the owner what came out of a guest that goes on from what the owner has.
+    fn rebase(owner: &mut SyncedStore, guest: &mut SyncedStore, persisted: &Version) {
+        let captured = guest.rebase(&owner.store, persisted, id(11)).unwrap();
+        let changes = captured.handover.batch.changes.iter();
+        let changes: Vec<Change> = changes.map(|change| Change::decode(change).unwrap()).collect();
+        assert_eq!(owner.take_from(None, &changes, id(12)).unwrap().0.refused, None);
+        assert_eq!(owner.store().version(), guest.store().version());
+        assert_eq!(owner.store.digest(), guest.store.digest());
+        guest.store().assert_invariants();
+    }
+
+    #[test]
+    fn a_guest_follows_what_the_owner_made_again_and_keeps_its_own() {
+        for is_filled in [false, true] {
+            let (mut owner, mut guest) = owner_and_guest();
+            let persisted = guest.captured().clone();
+            label_new(&mut guest, "of the guest");
+            // The relay had another change in the place of the owner's second one.
+            let common = owner.store().changes_since(&Version::new()).unwrap();
+            let first = ChangeHeader::decode(&common[0]).unwrap().end();
+            let mut stored = Version::new();
+            stored.advance(id(1), first);
+            let mut copy = DataStore::new(id(1));
+            copy.apply_remote_patch(&Patch::pack([&*common[0]])).unwrap();
+            owner.give_up(&[(id(1), first)], &stored, id(7)).unwrap().unwrap();
+            let mut expected = vec!["a", "b", "of the guest"];
+            if is_filled {
+                let item = copy.new_item_at(None, EntryId::ROOT, None).unwrap();
+                copy.set_label(item, "relay").unwrap();
+                let patch = copy.export_patch(&Version::new());
+                owner.take_in(Purpose::Sync, &Version::new(), &patch, id(8)).unwrap();
+                expected.push("relay");
+                // What it lacks may seem to go on from what it has under that id.
+                let patch = owner.store().export_patch(guest.store().version());
+                let taken = guest.take_in(Purpose::Sync, &Version::new(), &patch, id(9));
+                assert!(taken.is_err() || !guest.fits(&owner.seat_chains()));
+            }
+            rebase(&mut owner, &mut guest, &persisted);
+            assert_eq!(labels(&owner), expected);
+            assert!(guest.fits(&owner.seat_chains()));
+        }
+    }
+
+    #[test]
+    fn a_guest_brings_back_what_a_restored_file_lacks() {
+        let (_, mut guest) = owner_and_guest();
+        let (mut owner, persisted) = (store(), guest.captured().clone());
+        label_new(&mut guest, "of the guest");
+        rebase(&mut owner, &mut guest, &persisted);
+        assert_eq!(labels(&owner), ["a", "b", "of the guest"]);
+        assert_eq!(
+            owner.store().version().iter().count(),
+            2,
+            "the former ids, and one for the guest"
+        );
+    }
+
+    /// Goal: seats that are too many for one opening are named by several, and nothing of a seat goes
+    /// out, or counts as agreed upon, before.
+    #[test]
+    fn seats_that_are_too_many_are_named_one_connection_after_the_other() {
+        let mut synced = store();
+        for number in 100..250 {
+            synced.lend_seat(None, id(number));
+            let first = first_of(id(number));
+            synced.take_from(Some(id(number)), &[first], id(6)).unwrap();
+        }
+        let all = synced.captured().clone();
+        let mut relay = Version::new();
+        for opening in 1.. {
+            assert!(opening < 6, "it goes on and on");
+            let mut link = Link::new(&synced, &Token::from(String::new()), Instant::now());
+            let Some(ClientFrame::OpenSeated { seats: named, .. }) = link.poll_transmit() else {
+                panic!("not an open frame")
+            };
+            assert!(named.len() <= crate::limits::OPEN_SEATS_MAX);
+            let version = relay.encode().into();
+            let opened = RelayFrame::OpenedSeated { version, writable: true, seats: Vec::new() };
+            link.handle_frame(opened).unwrap();
+            link.handle_opened(&mut synced, id(3)).unwrap();
+            let mut saved = link.handle_saved(&synced, &all);
+            while let Some(ClientFrame::Changes { patch }) = link.poll_transmit() {
+                for change in Patch::decode(&patch).unwrap().changes() {
+                    let header = change.header();
+                    assert!(named.contains(&header.replica.as_u64()), "{:?}", header.replica);
+                    relay.advance(header.replica, header.end());
+                }
+                link.handle_frame(RelayFrame::Stored { version: relay.encode().into() }).unwrap();
+                synced.note_stored(&all);
+                if link.is_holding_back() {
+                    saved = link.handle_saved(&synced, &all);
+                }
+            }
+            if saved.is_ok() {
+                break;
+            }
+            assert!(matches!(saved, Err(LinkError::Reseating)));
+        }
+        assert_eq!(relay, all);
+    }
+
+    /// What `owner` tells a guest of the file's seats, as the guest reads it.
+    fn told_to_guest(owner: &SyncedStore) -> Vec<Seat> {
+        let tip = |(replica, chain): (ReplicaId, Chain)| SeatTip {
+            replica: replica.as_u64(),
+            next: chain.counter,
+            chain: chain.hash,
+        };
+        let seats = owner.seat_chains().into_iter().map(tip).collect();
+        let version = owner.captured().encode().into();
+        let mut session = GuestSession::new(owner.id(), &Version::new(), Wish::Nothing);
+        session.handle_frame(RelayFrame::OpenedSeated { version, writable: true, seats }).unwrap();
+        session.file_seats()
+    }
+
+    /// What a relay that has the store `relay` has of the seat `seat`.
+    fn tip_at(relay: &SyncedStore, seat: ReplicaId) -> (ReplicaId, Chain) {
+        let version = relay.store().version();
+        let tip = relay.tips(&[seat.as_u64()], version).pop().unwrap();
+        (seat, Chain { counter: tip.next, hash: tip.chain })
+    }
+
+    /// Goal: a guest with a relay of its own does not mix what the file has made since it was restored with
+    /// what the relay has under the same ids; and where the relay merely knows more, it goes on.
+    #[test]
+    fn a_guest_does_not_sync_past_what_the_owner_has_to_make_again() {
+        for is_restored in [true, false] {
+            let seat = id(1);
+            let (mut owner, mut relay) = (store(), store());
+            label_new(&mut owner, "a");
+            owner.compare_seats(&[seat], &[], id(7)).unwrap();
+            owner.note_stored(&owner.captured().clone());
+            label_new(&mut owner, if is_restored { "after the restoration" } else { "b" });
+            for label in ["a", "b", "c"] {
+                label_new(&mut relay, label);
+            }
+            let memory = MemoryPersistence::new(StoreId::new("s").unwrap(), id(2));
+            let mut guest = SyncedStore::new(LocalStore::load(memory).unwrap()).0;
+            guest.is_guest = true;
+            bring(&owner, &mut guest);
+            guest.follow_seats(told_to_guest(&owner));
+            let relays = [tip_at(&relay, seat)];
+            for expected in [Purpose::Nothing, Purpose::Inquiry] {
+                let purpose = guest.compare_seats(&[seat], &relays, id(8)).unwrap().0;
+                assert_eq!(purpose, expected);
+            }
+            let patch = relay.store().export_patch(&Version::new());
+            let at_open = relay.store().version().clone();
+            let taken = guest.take_in(Purpose::Inquiry, &at_open, &patch, id(8));
+            if is_restored {
+                let is_typed = matches!(&taken, Err(TakeInError::Sync(SyncError::Refused { code, .. })) if *code == RefusalCode::Forked);
+                assert!(is_typed, "{taken:?}");
+            } else {
+                assert!(matches!(taken, Ok(TakenIn::Settled { .. })), "{taken:?}");
+                let purpose = guest.compare_seats(&[seat], &relays, id(8)).unwrap().0;
+                assert_eq!(purpose, Purpose::Sync);
+            }
+            assert_eq!(guest.store().replica_id(), id(2));
+        }
+    }
+
+    /// Goal: however much a relay says of a seat in doubt, it takes no memory.
+    #[test]
+    fn what_is_told_of_a_seat_in_doubt_is_not_kept() {
+        let (mut relay, _) = owner_and_guest();
+        let mut restored = store();
+        label_new(&mut restored, "after the restoration");
+        let (seat, tip) = tip_at(&relay, id(1));
+        let mut doubts = Doubts::new([(seat, tip.counter + 1)]);
+        label_new(&mut relay, "more");
+        let changes = relay.store().changes_since(&Version::new()).unwrap();
+        let changes = changes.iter().map(|change| Change::decode(change).unwrap());
+        let changes: Vec<Change> = changes.take(2).collect();
+        let version = relay.store().version().clone();
+        let settled = restored.inquire(&mut doubts, &version, changes.clone(), id(7)).unwrap();
+        assert!(settled.is_none(), "there is more to come");
+        let kept = changes.iter().filter(|change| Arc::strong_count(change.bytes()) > 1);
+        assert_eq!(kept.count(), 0);
+    }
+
+    /// Brings one store what another one has.
+    fn bring(from: &SyncedStore, to: &mut SyncedStore) {
+        let changes = from.store().changes_since(to.store().version()).unwrap();
+        let changes: Vec<Change> =
+            changes.iter().map(|change| Change::decode(change).unwrap()).collect();
+        assert_eq!(to.take_from(None, &changes, id(22)).unwrap().0.refused, None);
     }
 }

@@ -22,6 +22,8 @@ pub struct WriteQueue {
 pub struct Committed {
     /// The file has all of this now.
     pub upto: Version,
+    /// Whether that is all that the file has: whether there was a snapshot.
+    pub is_all: bool,
     /// How many bytes were handed over for it.
     pub bytes: usize,
 }
@@ -62,8 +64,8 @@ impl WriteQueue {
             return Ok(None);
         }
         persistence.append(&self.batch)?;
-        let Self { upto, bytes, .. } = std::mem::take(self);
-        Ok(Some(Committed { upto, bytes }))
+        let Self { upto, bytes, batch } = std::mem::take(self);
+        Ok(Some(Committed { upto, is_all: batch.snapshot.is_some(), bytes }))
     }
 
     /// Whether nothing waits.
@@ -111,6 +113,7 @@ mod tests {
         queue.add(changes(version(&[(2, 6)])));
         let committed = queue.commit(&mut disk).unwrap().unwrap();
         assert_eq!(committed.upto, version(&[(1, 5), (2, 6)]));
+        assert!(committed.is_all);
         assert!(queue.is_empty());
     }
 }

@@ -1,5 +1,8 @@
 //! Engines and sessions at one file: an owner, its guests, and the next owner.
 
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use sds_engine::{ReplicaId, Version};
@@ -284,4 +287,111 @@ async fn an_engine_whose_seat_is_lost_goes_on_under_another() {
         }
     }
     panic!("nobody was fast enough to take the seat");
+}
+
+/// Puts an older content in the place of a file that a guest looks at now and then, as one who restores
+/// a backup does: so that the file's place says nothing.
+async fn restore(path: PathBuf, backup: Vec<u8>) {
+    blocking(move || {
+        let mut file = OpenOptions::new().read(true).write(true).open(path).unwrap();
+        file.lock().unwrap();
+        file.set_len(0).unwrap();
+        file.write_all(&backup).unwrap();
+        file.sync_all().unwrap();
+    })
+    .await;
+}
+
+/// Adds an item with a label, in one edit: the id that it has may change with that of its author.
+fn add_labelled(engine: &SyncEngine, label: &str) {
+    let add = |store: &mut DataStore| {
+        let item = store.new_item_at(None, EntryId::ROOT, None)?;
+        store.set_label(item, label)
+    };
+    engine.edit(|store| store.transact(add)).unwrap().unwrap();
+}
+
+/// Waits until the engine shows items with these labels, sorted, each once, and no others.
+async fn shows(engine: &SyncEngine, expected: &[&str]) {
+    let labels = |store: &DataStore| {
+        let root = store.root_item();
+        let own = root.inner_entries().filter(|entry| !entry.id().is_well_known());
+        let mut labels: Vec<String> = own.map(|entry| entry.label().into_owned()).collect();
+        labels.sort();
+        labels
+    };
+    let all_there = async {
+        while engine.read(labels).unwrap() != expected {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let waited = timeout(Duration::from_secs(60), all_there).await;
+    assert!(waited.is_ok(), "{:?} {:?}", engine.read(labels).unwrap(), engine.status());
+}
+
+/// Goal: after a backup was restored under a guest engine that runs on, what it makes is written, the
+/// owner gets back what the backup lacks, and nobody draws one id after the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_goes_on_at_a_file_that_was_restored() {
+    for is_edited in [false, true] {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join(StoreId::new("s").unwrap().file_name());
+        let owner = SyncEngine::start(open(&folder));
+        add_labelled(&owner, "before");
+        let guest = SyncEngine::start(guest_of(&folder).await);
+        owner.stop().await.unwrap();
+        let copy = path.clone();
+        let backup = blocking(move || std::fs::read(copy).unwrap()).await;
+        let owner = SyncEngine::start(open(&folder));
+        add_labelled(&owner, "lost");
+        shows(&guest, &["before", "lost"]).await;
+        owner.stop().await.unwrap();
+        restore(path, backup).await;
+        let owner = SyncEngine::start(open(&folder));
+        let mut expected = vec!["before", "lost"];
+        if is_edited {
+            add_labelled(&guest, "new");
+            expected.push("new");
+        }
+        shows(&owner, &expected).await;
+        shows(&guest, &expected).await;
+        timeout(Duration::from_secs(20), guest.flush()).await.unwrap().unwrap();
+        let authors = owner.read(|store| store.version().iter().count()).unwrap();
+        assert!(authors <= 4, "{authors}");
+        guest.stop().await.unwrap();
+        owner.stop().await.unwrap();
+    }
+}
+
+/// Goal: where the owner takes a part of what a guest engine writes at once, and then something that
+/// contradicts what it has, that part is there once, and the guest goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_goes_on_when_the_owner_took_a_part_of_what_it_wrote() {
+    let folder = TempDir::new().unwrap();
+    let owner = SyncEngine::start(open(&folder));
+    let guest = SyncEngine::start(guest_of(&folder).await);
+    // Two copies of somebody else's file, of which each side got another one; the last in any order.
+    let [ours, theirs] = ["ours", "theirs"].map(|label| {
+        let mut author = DataStore::new(ReplicaId::new(u64::MAX).unwrap());
+        let add = |store: &mut DataStore| {
+            let item = store.new_item_at(None, EntryId::ROOT, None)?;
+            store.set_label(item, label)
+        };
+        author.transact(add).unwrap();
+        author.export_patch(&Version::new())
+    });
+    let edit = |store: &mut DataStore| {
+        // The guest hears of it only after its own edit.
+        owner.edit(|store| store.apply_remote_patch(&ours).map(drop)).unwrap()?;
+        let item = store.new_item_at(None, EntryId::ROOT, None)?;
+        store.set_label(item, "own")?;
+        store.apply_remote_patch(&theirs).map(drop)
+    };
+    guest.edit(edit).unwrap().unwrap();
+    for engine in [&owner, &guest] {
+        shows(engine, &["ours", "own", "theirs"]).await;
+    }
+    timeout(Duration::from_secs(20), guest.flush()).await.unwrap().unwrap();
+    guest.stop().await.unwrap();
+    owner.stop().await.unwrap();
 }

@@ -83,6 +83,14 @@ impl OpList {
         Self { items, text, ..Self::new() }
     }
 
+    /// About what it takes in memory beside itself, in bytes, without what its values have.
+    pub(crate) fn memory(&self) -> usize {
+        size_of_val(self.items.as_slice())
+            + self.text.len()
+            + size_of_val(self.texts.as_slice())
+            + size_of_val(self.others.as_slice())
+    }
+
     /// Ops, the first of which has the counter of `first`, in their one form.
     pub(crate) fn joined(ops: impl IntoIterator<Item = Op>, first: OpId) -> Self {
         let (mut list, mut at) = (Self::new(), first);

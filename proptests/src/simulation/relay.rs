@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use sds_engine::{Change, Patch, ReplicaId, Version};
+use sds_engine::{Patch, ReplicaId, Version};
 use sds_server::relay::{Cursor, Next, Room};
 use sds_server::store_log::{Appender, Author, StoreLog};
 use sds_server::{Grant, Keyring, Scope, Secret};
@@ -15,7 +15,8 @@ use sds_sync::access::{Gate, TokenId};
 use sds_sync::database::Failure;
 use sds_sync::limits::{FRAME_BYTES_MAX, PROTOCOL_VERSION};
 use sds_sync::{
-    ClientFrame, Refusal, RefusalCode, RelayFrame, ServingSession, StorageError, StoreId, Token,
+    CheckedChange, ClientFrame, Refusal, RefusalCode, RelayFrame, ServingSession, StorageError,
+    StoreId, Token,
 };
 
 use super::context::Context;
@@ -72,7 +73,7 @@ pub(super) struct RelayProcess {
 struct Append {
     line: u64,
     author: Author,
-    changes: Vec<Change>,
+    changes: Vec<CheckedChange>,
     skips_lacking: bool,
 }
 

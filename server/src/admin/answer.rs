@@ -35,6 +35,11 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, message)
     }
 
+    /// Whether whoever asks may not.
+    pub(super) fn is_refusal(self) -> bool {
+        [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&self.status)
+    }
+
     /// The token does not allow it.
     pub(super) const fn forbidden(message: &'static str) -> Self {
         Self::new(StatusCode::FORBIDDEN, message)
@@ -48,8 +53,15 @@ impl IntoResponse for ApiError {
             let bearer = header::HeaderValue::from_static("Bearer");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, bearer);
         }
+        response.extensions_mut().insert(self);
         response
     }
+}
+
+/// Carries a deed out to its end, also if whoever asked for it leaves, or it takes too long for an answer:
+/// what was done is to be written down.
+pub(super) async fn to_the_end(deed: impl Future<Output = Answer> + Send + 'static) -> Answer {
+    tokio::spawn(deed).await.unwrap_or(Err(STORAGE_FAILED))
 }
 
 /// A JSON answer.

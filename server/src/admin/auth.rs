@@ -5,12 +5,14 @@
 //! else. A revocation takes away the stores it names, here as everywhere.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
 use sds_sync::Token;
 use sds_sync::access::{Access, BeyondMinter, Scope, StoreSet};
 
@@ -99,10 +101,33 @@ impl FromRequestParts<Arc<AdminState>> for Admin {
         state: &Arc<AdminState>,
     ) -> Result<Self, Self::Rejection> {
         let From(from) = *parts.extensions.get::<From>().ok_or(INVALID)?;
-        admit(state, &parts.headers, from).inspect_err(|error| {
-            state.audit.note_refused(from.ip(), error.message);
-        })
+        let admin = admit(state, &parts.headers, from)?;
+        if let Some(asker) = parts.extensions.get::<Asker>() {
+            // Nobody asks twice in one request.
+            let _known = asker.0.set(admin.access.subject.clone());
+        }
+        Ok(admin)
     }
+}
+
+/// Who asks, once their token was found good.
+#[derive(Clone, Debug, Default)]
+struct Asker(Arc<OnceLock<String>>);
+
+/// Writes down each request that is refused to whoever asks.
+pub(super) async fn note_refusals(
+    State(state): State<Arc<AdminState>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let (asker, from) = (Asker::default(), request.extensions().get::<From>().copied());
+    request.extensions_mut().insert(asker.clone());
+    let response = next.run(request).await;
+    let refused = response.extensions().get::<ApiError>().filter(|error| error.is_refusal());
+    if let Some((error, From(from))) = refused.zip(from) {
+        state.audit.note_refused(from.ip(), asker.0.get().map(String::as_str), error.message);
+    }
+    response
 }
 
 fn admit(state: &AdminState, headers: &HeaderMap, from: SocketAddr) -> Result<Admin, ApiError> {

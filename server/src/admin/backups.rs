@@ -14,10 +14,8 @@ use super::AdminState;
 use super::answer::{Answer, ApiError, STORAGE_FAILED, json_answer};
 use super::auth::Admin;
 use crate::audit::Deed;
+use crate::backup::FOLDER;
 use crate::node::create_private;
-
-/// The folder within the relay's.
-const FOLDER: &str = "backups";
 
 /// How long an answer waits for the backup; a longer one is told of by the next question.
 const PATIENCE: Duration = Duration::from_secs(20);

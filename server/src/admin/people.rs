@@ -11,7 +11,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::AdminState;
-use super::answer::{Answer, ApiError, STORAGE_FAILED, json_answer, number, object, text};
+use super::answer::{
+    Answer, ApiError, STORAGE_FAILED, json_answer, number, object, text, to_the_end,
+};
 use super::auth::Admin;
 use crate::limits::{ADMIN_PAGE, ADMIN_PAGE_MAX};
 use crate::sessions::{ConnectionFacts, Selection, SessionFacts};
@@ -107,14 +109,18 @@ pub(super) async fn kick(
     {
         deed = if let Some(text) = text { deed.with(name, text) } else { deed };
     }
-    let sessions = &state.node.sessions;
-    let ended = sessions.kick(&selection, |store| admin.has(store));
     // A connection as a whole is the relay's, and goes with all that it has open.
-    if let Some(connection) = connection.filter(|_| !is_narrowed && admin.is_of_relay()) {
-        sessions.cut_off(connection);
-    }
-    state.audit.record(deed.with("ended", ended)).await.map_err(|_| STORAGE_FAILED)?;
-    Ok(json_answer(json!({ "ended": ended })))
+    let cut_off = connection.filter(|_| !is_narrowed && admin.is_of_relay());
+    to_the_end(async move {
+        let sessions = &state.node.sessions;
+        let ended = sessions.kick(&selection, |store| admin.has(store));
+        if let Some(connection) = cut_off {
+            sessions.cut_off(connection);
+        }
+        state.audit.record(deed.with("ended", ended)).await.map_err(|_| STORAGE_FAILED)?;
+        Ok(json_answer(json!({ "ended": ended })))
+    })
+    .await
 }
 
 fn session(facts: &SessionFacts) -> Value {

@@ -11,12 +11,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::AdminState;
-use super::answer::{Answer, ApiError, NOT_FOUND, STORAGE_FAILED, json_answer};
+use super::answer::{Answer, ApiError, NOT_FOUND, STORAGE_FAILED, json_answer, to_the_end};
 use super::auth::Admin;
 use super::people::{BAD_QUERY, page_len, seconds};
 use crate::limits::Limit;
 use crate::node::Node;
-use crate::store_log::{StoreLog, StoreSummary};
+use crate::store_log::{StoreLog, StoreSummary, Wanted};
 
 /// Which stores are asked for.
 #[derive(Debug, Deserialize)]
@@ -36,22 +36,16 @@ pub(super) async fn list(
 ) -> Answer {
     let Query(query) = query.map_err(|_| BAD_QUERY)?;
     let max = page_len(query.limit)?;
-    let page = read(&state.node, move |log| {
-        if let Some(store) = admin.access.stores.single().filter(|_| !query.deleted) {
-            // One look instead of one at each store that is not theirs.
-            return Ok(Page { rows: one_of(log, &admin, store, &query)?, next: None });
-        }
-        match query.deleted {
-            true => deleted(log, &admin, query.after, max),
-            false => live(log, &admin, query.after, max),
-        }
+    let page = read(&state.node, move |log| match query.deleted {
+        true => deleted(log, &admin, query.after, max),
+        false => live(log, &admin, query.after, max),
     });
     let Page { rows, next } = page.await?;
     Ok(json_answer(json!({ "stores": rows, "next": next })))
 }
 
-/// Rows for an answer, and where the next ones begin. A page may have fewer than were asked for, or none,
-/// although there are further ones: only so many stores are looked at.
+/// Rows for an answer, and where the next ones begin: the last of these, so that nobody hears of a store
+/// that is not theirs.
 struct Page {
     rows: Vec<Value>,
     next: Option<String>,
@@ -63,11 +57,12 @@ fn live(
     after: Option<String>,
     max: usize,
 ) -> Result<Page, StorageError> {
-    let stores = log.stores(after.as_deref(), max)?;
+    let is_wanted = |store: &str| admin.has(store);
+    let wanted = Wanted { among: &admin.access.stores, is_wanted: &is_wanted };
+    let stores = log.stores(&wanted, after.as_deref(), max)?;
     let last = stores.last().filter(|_| stores.len() == max);
     let next = last.map(|last| last.store.as_str().to_owned());
-    let own = stores.iter().filter(|summary| admin.has(summary.store.as_str()));
-    Ok(Page { rows: own.map(row).collect(), next })
+    Ok(Page { rows: stores.iter().map(row).collect(), next })
 }
 
 fn deleted(
@@ -76,26 +71,12 @@ fn deleted(
     after: Option<String>,
     max: usize,
 ) -> Result<Page, StorageError> {
-    let stores = log.deleted_stores(after.as_deref(), max)?;
+    let is_wanted = |store: &str| admin.has(store);
+    let wanted = Wanted { among: &admin.access.stores, is_wanted: &is_wanted };
+    let stores = log.deleted_stores(&wanted, after.as_deref(), max)?;
     let last = stores.last().filter(|_| stores.len() == max);
     let next = last.map(|(store, _)| store.as_str().to_owned());
-    let own = stores.iter().filter(|(store, _)| admin.has(store.as_str()));
-    let tombstone = |(store, when): &(StoreId, SystemTime)| tombstone(store, *when);
-    Ok(Page { rows: own.map(tombstone).collect(), next })
-}
-
-/// The only store that an admin may have, if it is asked for.
-fn one_of(
-    log: &StoreLog,
-    admin: &Admin,
-    store: &StoreId,
-    query: &StoreQuery,
-) -> Result<Vec<Value>, StorageError> {
-    let is_passed = query.after.as_deref().is_some_and(|after| store.as_str() <= after);
-    if is_passed || !admin.has(store.as_str()) {
-        return Ok(Vec::new());
-    }
-    Ok(log.summary(store)?.iter().map(row).collect())
+    Ok(Page { rows: stores.iter().map(|(store, when)| tombstone(store, *when)).collect(), next })
 }
 
 /// `GET /api/stores/{store}`
@@ -120,13 +101,16 @@ pub(super) async fn delete(
         check_tombstones(&state.node, &admin).await?;
     }
     let deed = admin.deed("delete").with("store", store.as_str());
-    let node = Arc::clone(&state.node);
-    let deleted = tokio::task::spawn_blocking(move || node.delete_store(&store)).await;
-    if !answer_of(deleted)? {
-        return Err(NOT_FOUND);
-    }
-    state.audit.record(deed).await.map_err(|_| STORAGE_FAILED)?;
-    Ok(json_answer(json!({ "deleted": true })))
+    to_the_end(async move {
+        let node = Arc::clone(&state.node);
+        let deleted = tokio::task::spawn_blocking(move || node.delete_store(&store)).await;
+        if !answer_of(&state.node, deleted)? {
+            return Err(NOT_FOUND);
+        }
+        state.audit.record(deed).await.map_err(|_| STORAGE_FAILED)?;
+        Ok(json_answer(json!({ "deleted": true })))
+    })
+    .await
 }
 
 /// Whether an admin of stores may delete one more. Those who ask at the same time do not see each other, so
@@ -160,11 +144,14 @@ pub(super) async fn undelete(
     admin.check_of_relay()?;
     let store = own(&admin, &store)?;
     let deed = admin.deed("undelete").with("store", store.as_str());
-    if !read(&state.node, move |log| log.undelete(&store)).await? {
-        return Err(NOT_FOUND);
-    }
-    state.audit.record(deed).await.map_err(|_| STORAGE_FAILED)?;
-    Ok(json_answer(json!({ "undeleted": true })))
+    to_the_end(async move {
+        if !read(&state.node, move |log| log.undelete(&store)).await? {
+            return Err(NOT_FOUND);
+        }
+        state.audit.record(deed).await.map_err(|_| STORAGE_FAILED)?;
+        Ok(json_answer(json!({ "undeleted": true })))
+    })
+    .await
 }
 
 /// The store of this id, if it is one of the admin's. They are not told whether there are others.
@@ -178,15 +165,17 @@ async fn read<T: Send + 'static>(
     look: impl FnOnce(&StoreLog) -> Result<T, StorageError> + Send + 'static,
 ) -> Result<T, ApiError> {
     let log = Arc::clone(&node.log);
-    answer_of(tokio::task::spawn_blocking(move || look(&log)).await)
+    answer_of(node, tokio::task::spawn_blocking(move || look(&log)).await)
 }
 
 fn answer_of<T>(
+    node: &Node,
     outcome: Result<Result<T, StorageError>, tokio::task::JoinError>,
 ) -> Result<T, ApiError> {
     match outcome {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => {
+            node.metrics.storage_failures.inc();
             tracing::error!(code = error.code(), %error, "an admin's request failed");
             Err(STORAGE_FAILED)
         }

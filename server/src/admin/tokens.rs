@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::AdminState;
 use super::answer::{
-    Answer, ApiError, NOT_FOUND, STORAGE_FAILED, json_answer, number, object, text,
+    Answer, ApiError, NOT_FOUND, STORAGE_FAILED, json_answer, number, object, text, to_the_end,
 };
 use super::auth::Admin;
 use super::people::{BAD_QUERY, page_len, seconds};
@@ -118,9 +118,7 @@ pub(super) async fn revoke(
     let revocation = revocation(&state, &admin, &fields, now)?;
     let (field, name) = what(&revocation);
     let deed = admin.deed("revoke").with(field, name);
-    // It goes on if whoever asked for it leaves: what is revoked must not stay open.
-    let revoking = tokio::spawn(carry_out(state, revocation, deed, now));
-    revoking.await.unwrap_or(Err(STORAGE_FAILED))
+    to_the_end(carry_out(state, revocation, deed, now)).await
 }
 
 /// Revokes, ends the sessions that are concerned, and writes it down.
@@ -230,6 +228,11 @@ pub(super) async fn lift(
     Path(wanted): Path<String>,
 ) -> Answer {
     let deed = admin.deed("lift").with("revocation", wanted.clone());
+    to_the_end(carry_back(state, admin, wanted, deed)).await
+}
+
+/// Takes a revocation back, and writes it down.
+async fn carry_back(state: Arc<AdminState>, admin: Admin, wanted: String, deed: Deed) -> Answer {
     let node = Arc::clone(&state.node);
     let lifted = tokio::task::spawn_blocking(move || {
         let may_lift = |known: &Revocation| admin.check_stores(&known.within).is_ok();

@@ -1,6 +1,7 @@
 //! What can be said on the command line, and in variables of the environment.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -88,6 +89,9 @@ pub struct ServeArgs {
     /// Who must have given a token for it to be accepted.
     #[arg(long, env = "SDS_ISSUER", global = true)]
     pub issuer: Option<String>,
+    /// The address and the TCP port of the admin listener; wins over both by themselves.
+    #[arg(long, env = "SDS_ADMIN", value_name = "HOST:PORT", global = true)]
+    pub admin: Option<AdminAddress>,
     /// The address of the admin listener.
     #[arg(long, env = "SDS_ADMIN_HOST", global = true)]
     pub admin_host: Option<String>,
@@ -106,6 +110,35 @@ pub struct ServeArgs {
     /// A limit, as KEY=NUMBER; may be given several times. In the environment: SDS_LIMITS_KEY.
     #[arg(long = "limit", value_name = "KEY=NUMBER")]
     pub limits: Vec<String>,
+}
+
+/// Where the admin listener is: a host, of IPv6 in brackets, and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminAddress {
+    /// The address, or a name.
+    pub host: String,
+    /// The TCP port.
+    pub port: u16,
+}
+
+/// The text is no address with a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected HOST:PORT, such as 127.0.0.1:3001 or [::1]:3001")]
+pub struct InvalidAddress;
+
+impl FromStr for AdminAddress {
+    type Err = InvalidAddress;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (host, port) = text.rsplit_once(':').ok_or(InvalidAddress)?;
+        let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let host = inner.unwrap_or(host);
+        if host.is_empty() || (inner.is_none() && host.contains([':', '[', ']'])) {
+            return Err(InvalidAddress);
+        }
+        let port = port.parse().map_err(|_| InvalidAddress)?;
+        Ok(Self { host: host.to_owned(), port })
+    }
 }
 
 /// What a token is to say.
@@ -183,6 +216,30 @@ mod tests {
         CommandLine::command().debug_assert();
     }
 
+    /// Goal: what is shipped runs a relay that others can reach. Method: the variables that the unit and the
+    /// container set, and the example that the unit's head says to install.
+    #[test]
+    fn what_is_shipped_sets_what_there_is_and_listens_for_others() {
+        let unit = include_str!("../../deploy/sds-relay.service");
+        let container = include_str!("../../deploy/Containerfile");
+        let of_unit = unit.lines().filter_map(|line| line.strip_prefix("Environment="));
+        let of_container = container.lines().filter_map(|line| line.strip_prefix("ENV "));
+        let of_container = of_container.flat_map(|line| line.split(' '));
+        let serve = ServeArgs::augment_args(clap::Command::new("relay"));
+        let known: Vec<_> = serve.get_arguments().filter_map(clap::Arg::get_env).collect();
+        for set in [of_unit.collect::<Vec<_>>(), of_container.collect()] {
+            for setting in &set {
+                let (name, _) = setting.split_once('=').unwrap();
+                assert!(known.contains(&name.as_ref()), "{name}");
+            }
+            assert!(set.contains(&"SDS_HOST=0.0.0.0"), "{set:?}");
+        }
+        let example: super::super::Settings =
+            toml::from_str(include_str!("../../deploy/relay.toml")).unwrap();
+        example.limits.check().unwrap();
+        assert!(unit.contains("\nType=notify\n") && unit.contains("\nWatchdogSec="));
+    }
+
     #[test]
     fn lifetimes_are_a_number_and_a_unit() {
         let rows = [("1s", 1), ("15m", 900), ("2h", 7_200), ("90d", 7_776_000), ("1w", 604_800)];
@@ -192,6 +249,21 @@ mod tests {
         let bad = ["", "d", "0d", "1", "1y", "1 d", "-1d", "+1d", "1.5h", "1dd", "1é", "٣d"];
         for text in bad.into_iter().chain(["99999999999999999999d", "18446744073709551615w"]) {
             assert_eq!(parse_lifetime(text), Err(InvalidLifetime), "{text}");
+        }
+    }
+
+    #[test]
+    fn where_admins_are_listened_for_is_a_host_and_a_port() {
+        let rows = [
+            ("127.0.0.1:3001", "127.0.0.1", 3001),
+            ("[::1]:1", "::1", 1),
+            ("relay.example:0", "relay.example", 0),
+        ];
+        for (text, host, port) in rows {
+            assert_eq!(text.parse(), Ok(AdminAddress { host: host.to_owned(), port }), "{text}");
+        }
+        for bad in ["", "3001", ":3001", "host:", "host:x", "host:65536", "::1:3001", "[::1]"] {
+            assert_eq!(bad.parse::<AdminAddress>(), Err(InvalidAddress), "{bad}");
         }
     }
 

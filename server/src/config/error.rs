@@ -76,6 +76,9 @@ pub enum ConfigError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// Nobody could say which tokens were revoked.
+    #[error("cannot read the revocations: {0}")]
+    Revocations(#[source] io::Error),
     /// Not what can be logged.
     #[error("log_level: {0:?} is neither a level nor directives")]
     LogLevel(String),

@@ -59,6 +59,38 @@ fn flags_win_over_the_file_and_the_file_over_the_defaults() {
 }
 
 #[test]
+fn the_admin_listener_and_the_folder_have_other_names_too() {
+    let home = Home::with("data_dir = 'file'\n[admin]\nport = 1\n");
+    let settings = home.gather(&["--admin", "[::1]:2", "--admin-host", "host"], &[]).unwrap();
+    assert_eq!((settings.admin.host.as_str(), settings.admin.port), ("::1", Some(2)));
+    let both = [("SDS_PERSIST_DIR", "/old"), ("SDS_PERSISTENCE_DIR", "/new")];
+    let folder = |words: &[&str], environment: &[(&str, &str)]| {
+        home.gather(words, environment).unwrap().data_dir
+    };
+    assert_eq!(folder(&[], &both), Path::new("/new"));
+    assert_eq!(folder(&[], &both[..1]), Path::new("/old"));
+    assert_eq!(folder(&["--data-dir", "/flag"], &both), Path::new("/flag"));
+    assert_eq!(folder(&[], &[("SDS_PERSIST_DIR", "")]), home.path("file"));
+}
+
+/// Goal: what a start would find damaged is found before. Method: each file of the folder that is read.
+#[test]
+fn what_is_damaged_in_the_folder_is_a_problem() {
+    let home = Home::with("");
+    let settings = home.gather(&[], &[(SECRET_VARIABLE, SECRET)]).unwrap();
+    assert!(settings.problems().is_empty(), "what is not there is made");
+    assert!(!home.path("sds-relay-data").exists(), "by the relay");
+    for name in ["identity.pem", "revocations.jsonl"] {
+        fs::create_dir_all(&settings.data_dir).unwrap();
+        fs::write(settings.data_dir.join(name), "half a line\n").unwrap();
+        let problems = settings.problems();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].to_string().contains(name), "{problems:?}");
+        fs::remove_dir_all(&settings.data_dir).unwrap();
+    }
+}
+
+#[test]
 fn a_limit_is_the_flag_s_then_the_environment_s_then_the_file_s() {
     let home = Home::with("[limits]\nstreams = 10\nopen_stores = 9\nconnections = 8\n");
     let environment = [("SDS_LIMITS_STREAMS", "20"), ("SDS_LIMITS_OPEN_STORES", "19")];

@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use sds_sync::access::Gate;
 use sds_sync::certificate::LiveIdentity;
 use sds_sync::{FrameError, Refusal, RefusalCode, StorageError, StoreId};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::LOG_FILE;
 use crate::doorkeeper::Door;
@@ -19,6 +19,8 @@ use crate::metrics::Metrics;
 use crate::pace::Subjects;
 use crate::revocations::Revocations;
 use crate::rooms::Rooms;
+use crate::seldom::Seldom;
+use crate::serve_blob::BlobTurns;
 use crate::sessions::Sessions;
 use crate::store_log::StoreLog;
 
@@ -40,6 +42,10 @@ pub(crate) struct Node {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) revocations: Revocations,
     pub(super) disk: DiskProbe,
+    pub(crate) blob_turns: BlobTurns,
+    /// Leave to check a large frame.
+    pub(crate) checks: Arc<Semaphore>,
+    pub(super) refused_openings: Mutex<Seldom>,
     /// Where everything is kept.
     pub(crate) folder: PathBuf,
 }
@@ -132,6 +138,14 @@ impl Node {
                 None
             }
             Err(_) => None,
+        }
+    }
+
+    /// Tells the log that somebody was refused who asked for a store, unless it has told that too often.
+    pub(crate) fn note_not_opened(&self, refusal: Refusal) {
+        let mut told = self.refused_openings.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(passed_over) = told.take(Instant::now()) {
+            tracing::info!(code = refusal.code.code(), passed_over, "not opened");
         }
     }
 

@@ -13,6 +13,7 @@ use sds_sync::limits::STOP_TIMEOUT;
 use sds_sync::{StorageError, TransportError};
 
 use crate::audit::Audit;
+use crate::backup::{self, remove_leftovers};
 use crate::limits::Limits;
 use crate::revocations::Revocations;
 use crate::store_log::StoreLog;
@@ -103,6 +104,19 @@ pub enum StartError {
     Ending,
 }
 
+impl StartError {
+    /// Whether what the relay keeps is not as it was written.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Storage(error) => matches!(error, StorageError::Corrupt { .. }),
+            Self::Revocations(error) => error.kind() == io::ErrorKind::InvalidData,
+            Self::Certificate(error) => !matches!(error, CertificateError::Io { .. }),
+            _ => false,
+        }
+    }
+}
+
 /// What the relay's folder holds.
 pub(super) struct Opened {
     pub(super) log: StoreLog,
@@ -116,6 +130,8 @@ pub(super) fn open(config: &RelayConfig) -> Result<Opened, StartError> {
     let folder = &config.data_dir;
     create_private(folder).map_err(|source| StartError::Folder { path: folder.clone(), source })?;
     let log = StoreLog::open(&folder.join(LOG_FILE))?;
+    // With the file open nobody else makes a backup of it.
+    remove_leftovers(&folder.join(backup::FOLDER));
     // With the file open no second relay can make another certificate at the same time.
     let identity = LiveIdentity::load(&config.certificate, folder)?;
     let revocations =

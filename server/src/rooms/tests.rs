@@ -144,3 +144,30 @@ async fn small_appends_of_a_store_share_a_turn() {
     }
     assert!(timeout(Duration::from_millis(50), member.turn(1)).await.is_err());
 }
+
+/// Goal: all rooms together keep no more than so much, and those that are busy keep theirs. Method: three
+/// rooms, of which the first is heard of again.
+#[test]
+fn rooms_that_heard_of_nothing_for_long_forget_first_and_who_leaves_takes_its_share_along() {
+    let rooms = Arc::new(Rooms::default());
+    let names = ["a", "b", "c"].map(|name| StoreId::new(name).unwrap());
+    let members = names.each_ref().map(|name| rooms.enter(name));
+    let bytes: Arc<[u8]> = vec![0; 100].into();
+    let publish = |store: &StoreId, from| {
+        rooms.publishing().publish(store, from, &[Arc::clone(&bytes)]);
+    };
+    names.iter().for_each(|name| publish(name, 0));
+    publish(&names[0], 1);
+    assert_eq!(rooms.tails().bytes, 400);
+    rooms.bound_tails(400);
+    assert_eq!(rooms.tails().bytes, 400, "the bound is free");
+    rooms.bound_tails(300);
+    let behind = Cursor::new(sds_engine::Version::new(), 0, 0);
+    let is_on_disk = |member: &Member| member.next_for(&behind) == Next::OnDisk(0);
+    assert_eq!(members.each_ref().map(is_on_disk), [false, true, false]);
+    publish(&names[1], 1);
+    assert_eq!(rooms.tails().bytes, 400, "it goes on");
+    drop(members);
+    let tails = rooms.tails();
+    assert_eq!((tails.bytes, tails.by_age.len()), (0, 0));
+}

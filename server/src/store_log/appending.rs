@@ -7,6 +7,7 @@
 //! What one transaction appends to a store becomes one page, however many clients sent it, so that
 //! the rows to write follow the commits and not the changes.
 
+use std::cell::RefCell;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
@@ -14,9 +15,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use redb::{ReadableTable, Table, WriteTransaction};
-use sds_engine::{Change, ChangeHeader, ReplicaId, Version};
+use sds_engine::{ChangeHeader, ReplicaId, Version};
 use sds_sync::database::Failure;
-use sds_sync::{Chain, RefusalCode, StoreId};
+use sds_sync::{Chain, Checked, RefusalCode, StoreId};
 
 use super::page::{self, PagesTable};
 use super::tables::{
@@ -27,6 +28,9 @@ use crate::limits::{COMPARE_BYTES_MAX, Limit, PAGE_CHANGES_MAX};
 
 /// How many pages are kept at hand to compare changes with.
 const PAGES_AT_HAND: usize = 4;
+
+/// Of how many stores it is remembered how many replicas they have.
+const COUNTED_STORES_MAX: usize = 4_096;
 
 /// Who sends changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,7 +73,20 @@ pub struct Appender<'a> {
     owners: Table<'a, (u64, u64), &'static str>,
     now_ms: u64,
     quota: StoreQuota,
+    counts: Option<&'a RefCell<ReplicaCounts>>,
     stores: BTreeMap<u64, Pending>,
+}
+
+/// How many replicas stores have, as far as somebody had to know; by number, which no other store ever gets.
+/// True as long as whoever appends forgets it when a transaction fails.
+#[derive(Debug, Default)]
+pub struct ReplicaCounts(HashMap<u64, u64>);
+
+impl ReplicaCounts {
+    /// Forgets what it counted.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
 }
 
 /// What is to be written to a store.
@@ -82,6 +99,8 @@ struct Pending {
     /// Where in `new` the change is that begins at a counter of a replica.
     new_at: HashMap<(ReplicaId, u64), usize>,
     at_hand: VecDeque<AtHand>,
+    /// How many replicas there are, with those in `new`; once there is a new one.
+    replicas: Option<u64>,
 }
 
 /// What is known of a replica.
@@ -118,6 +137,7 @@ enum Verdict {
     PassedOver,
     Foreign(u64),
     Refused(RefusalCode),
+    TooMany(Limit),
 }
 
 impl<'a> Appender<'a> {
@@ -134,14 +154,15 @@ impl<'a> Appender<'a> {
             owners: write.open_table(OWNERS)?,
             now_ms: milliseconds(now),
             quota: StoreQuota::UNLIMITED,
+            counts: None,
             stores: BTreeMap::new(),
         })
     }
 
-    /// Lets only so many stores begin.
+    /// Lets only so many stores begin, and replicas in each; `counts` saves counting those again.
     #[must_use]
-    pub fn within(self, quota: StoreQuota) -> Self {
-        Self { quota, ..self }
+    pub fn within(self, quota: StoreQuota, counts: &'a RefCell<ReplicaCounts>) -> Self {
+        Self { quota, counts: Some(counts), ..self }
     }
 
     /// Appends those of `changes` that are new, up to the first one that cannot be taken.
@@ -157,7 +178,7 @@ impl<'a> Appender<'a> {
         &mut self,
         store: &StoreId,
         author: &Author,
-        changes: &[Change],
+        changes: &[impl Checked],
         skips_lacking: bool,
     ) -> Result<Appended, Failure> {
         let number = match number_for(self.write, store, &author.subject, self.quota)? {
@@ -202,6 +223,11 @@ impl<'a> Appender<'a> {
                     appended.refused = Some(code);
                     break;
                 }
+                Verdict::TooMany(limit) => {
+                    appended.refused = Some(RefusalCode::TooLarge);
+                    appended.limit = Some(limit);
+                    break;
+                }
             }
         }
         let before = usize::try_from(appended.from - pending.state.end).unwrap_or(usize::MAX);
@@ -217,6 +243,13 @@ impl<'a> Appender<'a> {
     /// If the file cannot be written.
     pub fn finish(mut self, mut note: impl FnMut(&StoreId)) -> Result<(), Failure> {
         for (number, pending) in std::mem::take(&mut self.stores) {
+            if let Some((counts, replicas)) = self.counts.zip(pending.replicas) {
+                let known = &mut counts.borrow_mut().0;
+                if known.len() >= COUNTED_STORES_MAX {
+                    known.clear();
+                }
+                known.insert(number, replicas);
+            }
             if !pending.new.is_empty() {
                 note(&pending.store);
                 self.write_store(number, pending)?;
@@ -231,7 +264,7 @@ impl<'a> Appender<'a> {
         number: u64,
         pending: &mut Pending,
         author: &Author,
-        change: &Change,
+        change: &impl Checked,
         compared: &mut usize,
     ) -> Result<Verdict, Failure> {
         let header = change.header();
@@ -257,6 +290,9 @@ impl<'a> Appender<'a> {
         if lacks {
             return Ok(Verdict::PassedOver);
         }
+        if next == 0 && !self.has_room_for_replica(number, pending)? {
+            return Ok(Verdict::TooMany(Limit::ReplicasPerStore));
+        }
         let is_own = author.seats.contains(&header.replica);
         let known = self.known(number, pending, header.replica)?;
         known.chain.extend(header.end(), change.bytes());
@@ -269,6 +305,22 @@ impl<'a> Appender<'a> {
         pending.new_at.insert((header.replica, header.start), pending.new.len());
         pending.new.push((header.replica, header.start, bytes));
         Ok(Verdict::Taken)
+    }
+
+    /// Counts one more replica, if there may be one more.
+    fn has_room_for_replica(&self, number: u64, pending: &mut Pending) -> Result<bool, Failure> {
+        let Some(counts) = self.counts else { return Ok(true) };
+        let count = match pending.replicas.or_else(|| counts.borrow().0.get(&number).copied()) {
+            Some(count) => count,
+            None => {
+                // What a version of it costs, once.
+                let rows = self.versions.range((number, 0)..=(number, u64::MAX))?;
+                rows.fold(0, |count, _| count + 1)
+            }
+        };
+        let has_room = count < self.quota.replicas;
+        pending.replicas = Some(if has_room { count + 1 } else { count });
+        Ok(has_room)
     }
 
     /// What is known of `replica`, from the tables at the first time.
@@ -299,7 +351,7 @@ impl<'a> Appender<'a> {
         &self,
         number: u64,
         pending: &mut Pending,
-        change: &Change,
+        change: &impl Checked,
         compared: &mut usize,
     ) -> Result<Presence, Failure> {
         let header = change.header();
@@ -383,6 +435,7 @@ impl Pending {
             new: Vec::new(),
             new_at: HashMap::new(),
             at_hand: VecDeque::new(),
+            replicas: None,
         }
     }
 
@@ -393,7 +446,7 @@ impl Pending {
 }
 
 impl Presence {
-    fn of(known: Option<&Arc<[u8]>>, change: &Change) -> Self {
+    fn of(known: Option<&Arc<[u8]>>, change: &impl Checked) -> Self {
         if known.is_some_and(|known| known == change.bytes()) { Self::Same } else { Self::Another }
     }
 }

@@ -4,6 +4,7 @@
 //! other stores do not wait for long. Its id stays as deleted, so that no client that comes back fills
 //! it again, until somebody takes the deletion back; then it begins empty.
 
+use std::fmt;
 use std::ops::{Bound, RangeInclusive};
 use std::sync::PoisonError;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,6 +13,7 @@ use redb::{
     Key, ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, Value,
     WriteTransaction,
 };
+use sds_sync::access::StoreSet;
 use sds_sync::blob_rows;
 use sds_sync::database::Failure;
 use sds_sync::{StorageError, StoreId};
@@ -42,24 +44,74 @@ pub struct StoreSummary {
     pub last_change: Option<SystemTime>,
 }
 
+/// Which stores are asked for.
+pub struct Wanted<'a> {
+    /// Those of these names.
+    pub among: &'a StoreSet,
+    /// And of them those for which this says so.
+    pub is_wanted: &'a dyn Fn(&str) -> bool,
+}
+
+impl Wanted<'_> {
+    /// All stores.
+    #[must_use]
+    pub fn all(among: &StoreSet) -> Wanted<'_> {
+        Wanted { among, is_wanted: &|_| true }
+    }
+
+    /// Up to `max` rows of those that come after `after`. Passes over what is not among the names at once.
+    fn rows(
+        &self,
+        table: &impl ReadableTable<&'static str, u64>,
+        after: Option<&str>,
+        max: usize,
+    ) -> Result<Vec<(String, u64)>, Failure> {
+        let mut found = Vec::new();
+        let mut from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.to_owned()));
+        loop {
+            let mut beyond = None;
+            let begin = from.as_ref().map(String::as_str);
+            for row in table.range::<&str>((begin, Bound::Unbounded))? {
+                let (id, value) = row?;
+                let id = id.value();
+                if !self.among.contains(id) {
+                    beyond = self.among.next_after(id);
+                    break;
+                }
+                if (self.is_wanted)(id) {
+                    found.push((id.to_owned(), value.value()));
+                }
+                if found.len() >= max {
+                    return Ok(found);
+                }
+            }
+            let Some(beyond) = beyond else { return Ok(found) };
+            from = Bound::Included(beyond.to_owned());
+        }
+    }
+}
+
+impl fmt::Debug for Wanted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wanted").field("among", self.among).finish_non_exhaustive()
+    }
+}
+
 impl StoreLog {
-    /// Up to `max` stores whose ids come after `after`, in order of id. Costs a look at the name of each
-    /// of their large values.
+    /// Up to `max` stores that are `wanted` and whose ids come after `after`, in order of id. Costs a look
+    /// at the name of each of their large values, and none at stores of other names.
     ///
     /// # Errors
     /// If the file cannot be read.
     pub fn stores(
         &self,
+        wanted: &Wanted<'_>,
         after: Option<&str>,
         max: usize,
     ) -> Result<Vec<StoreSummary>, StorageError> {
         self.database.read(|read| {
-            let mut stores = Vec::new();
-            for row in read.open_table(STORES)?.range::<&str>(behind(after))?.take(max) {
-                let (id, number) = row?;
-                stores.push(summary(read, id.value(), number.value())?);
-            }
-            Ok(stores)
+            let rows = wanted.rows(&read.open_table(STORES)?, after, max)?;
+            rows.iter().map(|(id, number)| summary(read, id, *number)).collect()
         })
     }
 
@@ -74,23 +126,22 @@ impl StoreLog {
         })
     }
 
-    /// Up to `max` stores that were deleted and whose ids come after `after`, in order of id, and when.
+    /// Up to `max` stores that were deleted, are `wanted`, and whose ids come after `after`, in order of id, and when.
     ///
     /// # Errors
     /// If the file cannot be read.
     pub fn deleted_stores(
         &self,
+        wanted: &Wanted<'_>,
         after: Option<&str>,
         max: usize,
     ) -> Result<Vec<(StoreId, SystemTime)>, StorageError> {
         self.database.read(|read| {
-            let mut stores = Vec::new();
-            for row in read.open_table(DELETED)?.range::<&str>(behind(after))?.take(max) {
-                let (id, when) = row?;
-                let when = UNIX_EPOCH + Duration::from_millis(when.value());
-                stores.push((store_id(id.value())?, when));
-            }
-            Ok(stores)
+            let rows = wanted.rows(&read.open_table(DELETED)?, after, max)?;
+            let store = |(id, when): &(String, u64)| {
+                Ok((store_id(id)?, UNIX_EPOCH + Duration::from_millis(*when)))
+            };
+            rows.iter().map(store).collect()
         })
     }
 
@@ -131,7 +182,7 @@ impl StoreLog {
     /// # Errors
     /// If the file cannot be written.
     pub fn delete(&self, store: &StoreId, now: SystemTime) -> Result<bool, StorageError> {
-        self.database.write(|write| {
+        self.write(|write| {
             let mut stores = write.open_table(STORES)?;
             let removed = stores.remove(store.as_str())?.map(|number| number.value());
             let Some(number) = removed else { return Ok(false) };
@@ -148,7 +199,7 @@ impl StoreLog {
     /// # Errors
     /// If the file cannot be written.
     pub fn undelete(&self, store: &StoreId) -> Result<bool, StorageError> {
-        self.database.write(|write| {
+        self.write(|write| {
             let mut deleted = write.open_table(DELETED)?;
             let is_known = deleted.remove(store.as_str())?.is_some();
             Ok(is_known)
@@ -166,12 +217,12 @@ impl StoreLog {
         }
         let mut sweeping = self.sweeping.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(content) = *sweeping {
-            if self.database.write(|write| blob_rows::sweep(write, content))? {
+            if self.write(|write| blob_rows::sweep(write, content))? {
                 *sweeping = None;
             }
             return Ok(true);
         }
-        *sweeping = self.database.write(sweep_rows)?;
+        *sweeping = self.write(sweep_rows)?;
         Ok(true)
     }
 }
@@ -215,10 +266,6 @@ fn remove_some<'a, K: Key + 'static, V: Value + 'static>(
         *left -= 1;
     }
     Ok(())
-}
-
-fn behind(after: Option<&str>) -> (Bound<&str>, Bound<&str>) {
-    (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded)
 }
 
 fn summary(read: &ReadTransaction, id: &str, number: u64) -> Result<StoreSummary, Failure> {

@@ -124,18 +124,21 @@ pub(crate) fn number_of(read: &ReadTransaction, store: &StoreId) -> Result<Optio
     Ok(read.open_table(STORES)?.get(store.as_str())?.map(|number| number.value()))
 }
 
-/// How many stores there may be.
+/// How many stores there may be, and replicas in each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreQuota {
     /// In all.
     pub stores: u64,
     /// That one subject has begun and nobody has deleted.
     pub per_subject: u64,
+    /// That one store has changes of.
+    pub replicas: u64,
 }
 
 impl StoreQuota {
     /// As many as there are numbers.
-    pub const UNLIMITED: Self = Self { stores: u64::MAX, per_subject: u64::MAX };
+    pub const UNLIMITED: Self =
+        Self { stores: u64::MAX, per_subject: u64::MAX, replicas: u64::MAX };
 }
 
 /// Why a store has no number, and gets none.

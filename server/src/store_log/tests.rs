@@ -6,6 +6,7 @@ use std::time::UNIX_EPOCH;
 use sds_engine::{BlobHash, Change, EntryId, Field, Life, Op, OpId, ReplicaId, Value};
 use sds_sync::BlobWriter;
 use sds_sync::RefusalCode;
+use sds_sync::access::StoreSet;
 use sds_sync::log_value::CHECKSUM_BYTES;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -314,9 +315,10 @@ fn a_deleted_store_is_gone_until_the_deletion_is_taken_back() {
         writer.write(&bytes).unwrap();
         writer.finish().unwrap();
     }
-    let summaries = log.stores(None, 10).unwrap();
+    let all = StoreSet::all();
+    let summaries = log.stores(&Wanted::all(&all), None, 10).unwrap();
     let names = |log: &StoreLog, after| {
-        let stores = log.stores(after, 10).unwrap();
+        let stores = log.stores(&Wanted::all(&all), after, 10).unwrap();
         stores.into_iter().map(|summary| summary.store.to_string()).collect::<Vec<_>>()
     };
     assert_eq!(names(&log, None), ["other", "s"]);
@@ -334,7 +336,8 @@ fn a_deleted_store_is_gone_until_the_deletion_is_taken_back() {
         !log.delete(&gone, now).unwrap() && !log.delete(&StoreId::new("x").unwrap(), now).unwrap()
     );
     assert_eq!(log.version(&gone).unwrap(), Version::new());
-    assert_eq!(log.deleted_stores(None, 10).unwrap(), [(gone.clone(), now)]);
+    let deleted = log.deleted_stores(&Wanted::all(&all), None, 10).unwrap();
+    assert_eq!(deleted, [(gone.clone(), now)]);
     let refused = add(&log, &gone, &[change(5, 0, &[], 1)]);
     assert_eq!((refused.refused, refused.new.len()), (Some(RefusalCode::Forbidden), 0));
     assert!(BlobWriter::resume(late, hash, 700_000).is_err(), "it takes no blobs");

@@ -4,11 +4,14 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sds_sync::{ClientFrame, Frame, RelayUrl, encode_datagram};
+use sds_engine::limits::{CHANGE_BYTES_MAX, CHANGE_OPS_MAX};
+use sds_engine::{Change, Op, Patch, ReplicaId, Version};
+use sds_sync::limits::BLOB_CHUNK_BYTES_MAX;
+use sds_sync::{ClientFrame, Frame, RelayFrame, RelayUrl, encode_datagram};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::client::{changes, dial, open};
+use crate::client::{changes, dial, open, open_with};
 
 /// One kind of abuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +24,12 @@ pub(crate) enum Attack {
     Datagrams,
     /// Frames that are too large, or that end early, or that are none.
     MalformedFrames,
+    /// Large frames on many streams that never end.
+    LargeFrames,
+    /// Changes that take dozens of times their bytes once they are decoded, all for one store.
+    DenseChanges,
+    /// Large values, as many at a time as may be.
+    Uploads,
     /// As after a restart of the relay: nobody means harm.
     Joins,
 }
@@ -29,13 +38,16 @@ pub(crate) enum Attack {
 const MANY: u64 = 200;
 
 impl Attack {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::SlowReaders,
         Self::Frames,
         Self::Streams,
         Self::Handshakes,
         Self::Datagrams,
         Self::MalformedFrames,
+        Self::LargeFrames,
+        Self::DenseChanges,
+        Self::Uploads,
         Self::Joins,
     ];
 
@@ -47,6 +59,9 @@ impl Attack {
             Self::Handshakes => "floods_of_handshakes",
             Self::Datagrams => "floods_of_datagrams",
             Self::MalformedFrames => "oversized_and_truncated_frames",
+            Self::LargeFrames => "large_frames_without_an_end",
+            Self::DenseChanges => "changes_full_of_ops",
+            Self::Uploads => "floods_of_large_values",
             Self::Joins => "a_thousand_joins_at_once",
         }
     }
@@ -63,6 +78,9 @@ impl Attack {
                 Self::Handshakes => tasks.spawn(flood_with_handshakes(url)),
                 Self::Datagrams => tasks.spawn(flood_with_datagrams(url)),
                 Self::MalformedFrames => tasks.spawn(send_malformed_frames(url, number)),
+                Self::LargeFrames => tasks.spawn(begin_large_frames(url)),
+                Self::DenseChanges => tasks.spawn(send_dense_changes(url)),
+                Self::Uploads => tasks.spawn(upload(url, number)),
                 Self::Joins => tasks.spawn(join(url)),
             };
         }
@@ -161,6 +179,88 @@ async fn send_malformed_frames(url: RelayUrl, number: usize) {
             let Some((mut sender, _)) = stream else { break };
             let _refused = sender.send_encoded(row.clone().into()).await;
         }
+    }
+}
+
+async fn begin_large_frames(url: RelayUrl) {
+    loop {
+        let Some(connection) = dial(&url).await else { continue };
+        let mut tasks = JoinSet::new();
+        for number in 0..40 {
+            let stream = open(&connection, &format!("large {number}"), "mallory").await;
+            let Some((mut sender, mut receiver)) = stream else { break };
+            tasks.spawn(async move {
+                let length = u32::try_from(CHANGE_BYTES_MAX).unwrap().to_le_bytes();
+                let most = [&length[..], &vec![6; CHANGE_BYTES_MAX - 1_000]].concat();
+                if sender.send_encoded(most.into()).await.is_ok() {
+                    let _refused = receiver.next::<RelayFrame>().await;
+                }
+            });
+        }
+        let ended = async { while tasks.join_next().await.is_some() {} };
+        // Those that are not refused are left as they are for a while.
+        let _all = timeout(Duration::from_secs(10), ended).await;
+    }
+}
+
+async fn send_dense_changes(url: RelayUrl) {
+    let author = ReplicaId::new(100).unwrap();
+    let ops = vec![Op::Skip { count: 1 }; CHANGE_OPS_MAX];
+    // All make the same, and have it, so that nobody has anything to read.
+    let mut version = Version::new();
+    version.advance(author, CHANGE_OPS_MAX as u64);
+    let change = Change::new(author, 0, Vec::new(), &ops).unwrap();
+    let patch = Bytes::from(Patch::new(vec![change]).encode());
+    loop {
+        let Some(connection) = dial(&url).await else { continue };
+        let (mut senders, mut reading) = (Vec::new(), JoinSet::new());
+        while senders.len() < 40
+            && let Some((sender, mut receiver)) =
+                open_with(&connection, "dense", "mallory", &version).await
+        {
+            senders.push(sender);
+            reading.spawn(async move {
+                while let Ok(Some(RelayFrame::Changes { .. })) = receiver.next().await {}
+            });
+        }
+        for sender in &mut senders {
+            // It is looked at again each time, although the relay has it.
+            if sender.send(&ClientFrame::Changes { patch: patch.clone() }).await.is_err() {
+                break;
+            }
+        }
+        // Until what each sent is acknowledged, or refused.
+        while reading.join_next().await.is_some() {}
+    }
+}
+
+async fn upload(url: RelayUrl, number: usize) {
+    let subject = format!("mallory {number}");
+    let bytes = Bytes::from(vec![7; BLOB_CHUNK_BYTES_MAX]);
+    loop {
+        let Some(connection) = dial(&url).await else { continue };
+        let store = format!("large {number}");
+        let Some(_store) = open(&connection, &store, &subject).await else { continue };
+        let mut tasks = JoinSet::new();
+        for hash in 0..40 {
+            let Ok((mut sender, mut receiver)) = connection.open_stream().await else { break };
+            let (store, bytes) = (store.clone(), bytes.clone());
+            tasks.spawn(async move {
+                // Its bytes are not those of the hash, so that no disk fills.
+                let size = 16 * bytes.len() as u64;
+                let put = ClientFrame::PutBlob { store, hash: [hash; 32], size };
+                let _begun = sender.send(&put).await;
+                let _wanted = receiver.next::<RelayFrame>().await;
+                let chunk = ClientFrame::BlobChunk { bytes };
+                for _ in 0..16 {
+                    if sender.send(&chunk).await.is_err() {
+                        return;
+                    }
+                }
+                let _refused = receiver.next::<RelayFrame>().await;
+            });
+        }
+        while tasks.join_next().await.is_some() {}
     }
 }
 

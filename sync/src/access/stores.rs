@@ -128,6 +128,17 @@ impl StoreSet {
         self.0.iter().any(|pattern| pattern.contains(store))
     }
 
+    /// Where among all ids, which begins behind `store`, the next ones may be that are among them; for one
+    /// that is not.
+    #[must_use]
+    pub fn next_after(&self, store: &str) -> Option<&str> {
+        let beginnings = self.0.iter().map(|pattern| match pattern {
+            StorePattern::One(store) => store.as_str(),
+            StorePattern::Prefix(prefix) => prefix,
+        });
+        beginnings.filter(|beginning| *beginning > store).min()
+    }
+
     /// Whether each pattern of `other` is within one of these.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {

@@ -159,3 +159,15 @@ fn a_token_never_shows() {
     };
     assert!(!format!("{frame:?}").contains("secret"));
 }
+
+#[test]
+fn what_a_large_frame_took_is_given_back_with_it() {
+    let mut buffer = FrameBuffer::new(FRAME_BYTES_MAX);
+    let large = ClientFrame::Changes { patch: vec![7; 8 << 20].into() };
+    buffer.extend(&large.encode());
+    buffer.extend(&ClientFrame::Bye.encode());
+    assert_eq!(buffer.begun().map(|size| size > 8 << 20), Some(true));
+    assert_eq!(buffer.next_frame(), Ok(Some(large)));
+    assert!(buffer.bytes.capacity() < 1 << 10, "{}", buffer.bytes.capacity());
+    assert_eq!(buffer.next_frame(), Ok(Some(ClientFrame::Bye)));
+}

@@ -213,7 +213,7 @@ impl GuestBlobs {
         }
         let failed = |error| match error {
             BlobError::Storage(error) => error,
-            _ => refused(&self.path, RefusalCode::WrongHash),
+            _ => refused(&self.path, RefusalCode::WrongHash, false),
         };
         let mut writer = BlobWriter::resume(Arc::clone(file), hash, size).map_err(failed)?;
         let broken = |error| StorageError::from_io(&self.path, error);
@@ -238,7 +238,7 @@ impl GuestBlobs {
         loop {
             match ask() {
                 Ok(answer) => return Ok(answer),
-                Err(LinkError::Refused(code)) => return Err(refused(&self.path, code)),
+                Err(LinkError::Refused(code)) => return Err(refused(&self.path, code, false)),
                 Err(LinkError::Gone) => {}
             }
             match RedbPersistence::open_at_once(&self.folder, &self.store) {

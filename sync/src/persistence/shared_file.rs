@@ -55,6 +55,8 @@ struct Guest {
     /// None while the owner is not known.
     link: Option<Box<GuestLink>>,
     seat: Seat,
+    /// The seats of the file when it was loaded.
+    file_seats: Vec<Seat>,
     /// What the owner had, until it is read: a snapshot, and the changes after it.
     snapshot: Mutex<Option<Vec<u8>>>,
     loaded: Mutex<Vec<Arc<[u8]>>>,
@@ -124,11 +126,12 @@ impl SharedFile {
                         blobs.confirm(batch, &drafts);
                         return Ok(());
                     }
-                    Err(LinkError::Refused(code)) if link.session.has_stored_some() => {
-                        let path = self.path.clone();
-                        return Err(StorageError::OwnerRefuses { path, code });
+                    Err(LinkError::Refused(code)) => {
+                        let has_some = link.session.has_stored_some();
+                        // It ended that session.
+                        guest.link = None;
+                        return Err(refused(&self.path, code, has_some));
                     }
-                    Err(LinkError::Refused(code)) => return Err(refused(&self.path, code)),
                     // An owner that is about to end says so at each visit.
                     Err(LinkError::Gone) => {
                         guest.link = None;
@@ -161,6 +164,13 @@ impl Persistence for SharedFile {
             Role::Owner(file) => file.seats(),
             Role::Guest(guest) => vec![guest.seat.clone()],
             Role::Reader => Vec::new(),
+        }
+    }
+
+    fn owners_seats(&self) -> Vec<Seat> {
+        match &self.role {
+            Role::Guest(guest) => guest.file_seats.clone(),
+            Role::Owner(_) | Role::Reader => Vec::new(),
         }
     }
 
@@ -272,7 +282,7 @@ fn attempt(
     match GuestLink::open(&LocalAddress::of(&path), store, known, wish) {
         Ok(link) => Ok(Some(Attempt::Guest(Box::new(link)))),
         Err(LinkError::Gone) => Ok(None),
-        Err(LinkError::Refused(code)) => Err(refused(&path, code)),
+        Err(LinkError::Refused(code)) => Err(refused(&path, code, false)),
     }
 }
 
@@ -281,14 +291,16 @@ fn load(mut link: Box<GuestLink>, path: &Path) -> Result<Option<Role>, StorageEr
     match link.load() {
         Ok(()) => {}
         Err(LinkError::Gone) => return Ok(None),
-        Err(LinkError::Refused(code)) => return Err(refused(path, code)),
+        Err(LinkError::Refused(code)) => return Err(refused(path, code, false)),
     }
     // Who only reads has none; it needs some id that nobody writes under.
     let seat = link.session.seat().unwrap_or_else(|| Seat::new(random::replica_id()));
     let snapshot = Mutex::new(link.session.take_snapshot());
     let loaded = Mutex::new(link.session.take_received());
     let known = link.session.at_open().clone();
-    Ok(Some(Role::Guest(Box::new(Guest { link: Some(link), seat, snapshot, loaded, known }))))
+    let file_seats = link.session.file_seats();
+    let link = Some(link);
+    Ok(Some(Role::Guest(Box::new(Guest { link, seat, file_seats, snapshot, loaded, known }))))
 }
 
 /// Writes what a guest brings to the file, which nobody else has. What is there already stays as it is;
@@ -301,7 +313,7 @@ fn write_to_file(
 ) -> Result<(), StorageError> {
     let changes: Result<Vec<Change>, _> =
         batch.changes.iter().map(|change| Change::decode(change)).collect();
-    let changes = changes.map_err(|_| refused(path, RefusalCode::Malformed))?;
+    let changes = changes.map_err(|_| refused(path, RefusalCode::Malformed, false))?;
     let mut local = LocalStore::load(file)?;
     // Only now: opening a file removes what nothing refers to.
     blobs.write(batch, drafts, &local.blobs)?;
@@ -311,15 +323,17 @@ fn write_to_file(
     local.commit()?;
     match taken.refused {
         None => Ok(()),
-        Some(code) if taken.version.is_empty() => Err(refused(path, code)),
-        Some(code) => Err(StorageError::OwnerRefuses { path: path.to_owned(), code }),
+        Some(code) => Err(refused(path, code, !taken.version.is_empty())),
     }
 }
 
-pub(super) fn refused(path: &Path, code: RefusalCode) -> StorageError {
+pub(super) fn refused(path: &Path, code: RefusalCode, has_written: bool) -> StorageError {
     let path = path.to_owned();
     match code {
         // Somebody else has its ids, or what it built on is gone: only a fresh start can help.
+        RefusalCode::Forked | RefusalCode::MissingDependency if has_written => {
+            StorageError::SeatLostMidway { path }
+        }
         RefusalCode::Forked | RefusalCode::MissingDependency => StorageError::SeatLost { path },
         code => StorageError::OwnerRefuses { path, code },
     }

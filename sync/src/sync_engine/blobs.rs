@@ -41,7 +41,9 @@ impl From<StreamError> for TransferError {
     fn from(error: StreamError) -> Self {
         match error {
             StreamError::Transport(_) => Self::Over,
-            StreamError::CutOff => Self::Passing(error.code()),
+            StreamError::CutOff | StreamError::TooSlow | StreamError::NoRoom => {
+                Self::Passing(error.code())
+            }
             StreamError::Frame(_) => Self::Misbehaved(error.code()),
         }
     }
@@ -175,7 +177,7 @@ impl Transfers {
 
     async fn send(&self, hash: BlobHash) -> Result<(), TransferError> {
         let Some(content) = self.content(&hash).await? else {
-            return Ok(self.shared.blob_sent(&hash)?);
+            return Ok(self.shared.blob_absent(&hash)?);
         };
         let (mut sender, mut receiver) = self.open_stream().await?;
         let store = self.shared.id.as_str().to_owned();
@@ -234,7 +236,7 @@ impl Transfers {
     /// Fetches a blob; whether the relay had it.
     async fn fetch(&self, hash: BlobHash, size: u64) -> Result<bool, TransferError> {
         if self.find(&hash).await?.is_some() {
-            self.shared.blob_fetched(&hash)?;
+            self.shared.blob_found(&hash)?;
             return Ok(true);
         }
         let offset = self.shared.blobs.part_len(&hash, size)?;

@@ -332,7 +332,7 @@ impl<'a> Line<'a> {
             match event {
                 ClientEvent::Opened => self.handle_opened()?,
                 ClientEvent::Changes(patch) => self.take_in(patch).await?,
-                ClientEvent::Stored => self.shared.note_stored(self.link.session().stored())?,
+                ClientEvent::Stored => self.shared.handle_stored(&mut self.link)?,
                 ClientEvent::Access { peer, writable, expires_in } => {
                     self.handle_access(peer, writable, expires_in).await?;
                 }

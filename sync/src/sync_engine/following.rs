@@ -8,19 +8,21 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use interprocess::local_socket::tokio::Stream;
-use sds_engine::{BlobHash, Patch, Version};
+use sds_engine::{Patch, Version};
 use sds_store::{DataStore, StoreError};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
+use super::SyncError;
 use super::shared::Shared;
 use super::status::SyncStatus;
 use super::writer::Job;
+use crate::backoff::Backoff;
 use crate::guest_session::{GuestSession, Wish};
-use crate::limits::FRAME_BYTES_MAX;
+use crate::limits::{FRAME_BYTES_MAX, RECONNECT_DELAY_MAX};
 use crate::local_socket::LocalAddress;
 use crate::local_store::LocalStore;
 use crate::message::ClientFrame;
@@ -65,44 +67,89 @@ impl Following {
     }
 }
 
-/// Follows a file; begins anew after the seat was lost, for then there is less here than the owner was
-/// told.
+/// Follows a file; begins anew after the seat was lost, or something of the file, for then there is
+/// something else here than the owner has.
 async fn follow_under_any_seat(shared: &Arc<Shared>, file: &Path) {
     let mut status = shared.status.subscribe();
     let is_lost =
-        |status: &SyncStatus| matches!(status.storage_error, Some(StorageError::SeatLost { .. }));
+        |status: &SyncStatus| status.storage_error.as_ref().is_some_and(StorageError::is_seat_lost);
+    let mut backoff = Backoff::new();
+    let mut rebased: Option<Instant> = None;
     loop {
         tokio::select! {
-            () = follow(shared, file) => return,
+            parted = follow(shared, file) => if parted == Parted::Stopped { return },
             lost = status.wait_for(is_lost) => {
                 if lost.is_err() {
                     return;
                 }
             }
         }
-        let store = Arc::clone(shared);
-        let taken = tokio::task::spawn_blocking(move || store.take_lost_seat()).await;
-        if let Ok(Err(error)) = &taken {
-            tracing::error!(store = %shared.id, %error, "cannot go on under another seat");
+        // Once is nothing; whoever comes here again and again goes easy on the file.
+        if rebased.is_none_or(|at| at.elapsed() > RECONNECT_DELAY_MAX * 2) {
+            backoff.reset();
+        } else {
+            sleep(backoff.next_delay(random::jitter()).max(INTERVAL)).await;
         }
-        if !matches!(taken, Ok(Ok(()))) {
-            return;
+        while let Err(error) = rebase(shared, file).await {
+            tracing::error!(store = %shared.id, %error, "cannot go on from what is in the file");
+            if !matches!(error, SyncError::Storage(_)) {
+                return;
+            }
+            sleep(backoff.next_delay(random::jitter()).max(INTERVAL)).await;
         }
+        rebased = Some(Instant::now());
     }
 }
 
-async fn follow(shared: &Arc<Shared>, file: &Path) {
+/// Goes on from what is in the file, in the place of what is here.
+async fn rebase(shared: &Arc<Shared>, file: &Path) -> Result<(), SyncError> {
+    // What is written from here on would be in the file, and made again too.
+    let (held, is_held) = oneshot::channel();
+    shared.writer.ask(Job::Hold(held))?;
+    is_held.await.map_err(|_| SyncError::Stopped)?;
+    let (folder, store) = (file.parent().unwrap_or(file).to_owned(), Arc::clone(shared));
+    let rebase = move || {
+        let base = LocalStore::open_to_read(&folder, &store.id).map_err(SyncError::Storage)?;
+        store.rebase(base.store())
+    };
+    let rebased = tokio::task::spawn_blocking(rebase).await;
+    let rebased = rebased.unwrap_or(Err(SyncError::Stopped));
+    if rebased.is_err() {
+        shared.writer.ask(Job::Release)?;
+    }
+    rebased
+}
+
+/// Why a file is not followed any more.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Parted {
+    /// It lacks something that was in it, or has something else in its place: it was restored, or
+    /// something was made again.
+    FileDiffers,
+    /// The engine has stopped.
+    Stopped,
+}
+
+async fn follow(shared: &Arc<Shared>, file: &Path) -> Parted {
     let mut seen = None;
     loop {
+        // Before the file, or its owner, is looked at: what is on disk here is there then.
+        let persisted = shared.persisted();
         if let Ok(stream) = LocalAddress::of(file).connect_async().await {
             if shared.writer.ask(Job::Reattach).is_err() {
-                return;
+                return Parted::Stopped;
             }
-            hear(shared, stream).await;
+            if hear(shared, &persisted, stream).await == Some(Parted::FileDiffers) {
+                return Parted::FileDiffers;
+            }
         }
         let now = stamp(file).ok();
-        if now != seen && look(shared, file).await {
-            seen = now;
+        if now != seen {
+            match look(shared, &persisted, file).await {
+                Some(Looked::Lacks) => return Parted::FileDiffers,
+                Some(Looked::Seen) => seen = now,
+                None => {}
+            }
         }
         sleep(INTERVAL).await;
     }
@@ -113,17 +160,16 @@ async fn follow(shared: &Arc<Shared>, file: &Path) {
 async fn look_for_blobs(shared: &Arc<Shared>) {
     let mut changed = shared.blobs_changed.subscribe();
     let mut asked = BTreeSet::new();
-    while let Ok(missing) = shared.blobs_to_fetch() {
-        for (hash, _) in &missing {
+    while let Ok(missing) = shared.blobs_to_look_for() {
+        for hash in &missing {
             if asked.insert(*hash) {
                 let (blobs, hash) = (Arc::clone(&shared.blobs), *hash);
                 let found = tokio::task::spawn_blocking(move || blobs.find(&hash)).await;
-                if matches!(found, Ok(Ok(Some(_)))) && shared.blob_fetched(&hash).is_err() {
+                if matches!(found, Ok(Ok(Some(_)))) && shared.blob_found(&hash).is_err() {
                     return;
                 }
             }
         }
-        let missing: BTreeSet<BlobHash> = missing.into_iter().map(|(hash, _)| hash).collect();
         asked.retain(|hash| missing.contains(hash));
         match timeout(BLOB_INTERVAL, changed.changed()).await {
             Ok(Ok(())) => {}
@@ -133,21 +179,23 @@ async fn look_for_blobs(shared: &Arc<Shared>) {
     }
 }
 
-/// Takes in what the owner tells, until it does not any more.
-async fn hear(shared: &Arc<Shared>, stream: Stream) {
+/// Takes in what the owner tells, until it does not any more. Says so if it lacks something of
+/// `persisted`, or what it has does not go on from what is here.
+async fn hear(shared: &Arc<Shared>, persisted: &Version, stream: Stream) -> Option<Parted> {
     let stream = Arc::new(stream);
     let mut sender = FrameSender::local(Arc::clone(&stream));
     let mut receiver = FrameReceiver::local(stream, FRAME_BYTES_MAX);
-    let Ok(known) = shared.read(|store| store.version().clone()) else { return };
+    let known = shared.read(|store| store.version().clone()).ok()?;
     let mut session = GuestSession::new(&shared.id, &known, Wish::Nothing);
     while let Some(frame) = session.poll_transmit() {
-        if sender.send(&frame).await.is_err() {
-            return;
-        }
+        sender.send(&frame).await.ok()?;
     }
+    let (mut is_open, mut is_compared) = (false, false);
     while let Ok(Some(frame)) = receiver.next().await {
-        if session.handle_frame(frame).is_err() {
-            return;
+        session.handle_frame(frame).ok()?;
+        let has_opened = session.is_open() && !std::mem::replace(&mut is_open, true);
+        if has_opened && !session.at_open().covers(persisted) {
+            return Some(Parted::FileDiffers);
         }
         // It comes before all changes, to who has nothing yet.
         if let Some(snapshot) = session.take_snapshot()
@@ -159,27 +207,48 @@ async fn hear(shared: &Arc<Shared>, stream: Stream) {
         if !changes.is_empty() {
             let patch = Patch::pack(changes.iter().map(|change| &**change));
             if !take_in(shared, patch).await {
-                break;
+                return Some(Parted::FileDiffers);
+            }
+        }
+        if session.is_loaded() && !std::mem::replace(&mut is_compared, true) {
+            let (store, chains) = (Arc::clone(shared), session.chains());
+            let seats = session.file_seats();
+            let compare = move || store.follow_seats(&chains, seats);
+            let fits = tokio::task::spawn_blocking(compare).await;
+            if matches!(fits, Ok(Ok(false))) {
+                return Some(Parted::FileDiffers);
             }
         }
     }
     let _gone = sender.send(&ClientFrame::Bye).await;
+    None
 }
 
-/// Takes in what is in the file; whether that went well.
-async fn look(shared: &Arc<Shared>, file: &Path) -> bool {
+/// What became of a look at the file.
+enum Looked {
+    /// What is in it is here.
+    Seen,
+    /// It lacks something that was in it.
+    Lacks,
+}
+
+/// Takes in what is in the file, unless it lacks something of `persisted`; nothing if that failed.
+async fn look(shared: &Arc<Shared>, persisted: &Version, file: &Path) -> Option<Looked> {
     let folder = file.parent().unwrap_or(file).to_owned();
-    let (store, reader) = (shared.id.clone(), Arc::clone(shared));
+    let (store, reader, persisted) = (shared.id.clone(), Arc::clone(shared), persisted.clone());
     let read = move || {
         let local = LocalStore::open_to_read(&folder, &store).ok()?;
+        if !local.store().version().covers(&persisted) {
+            return Some(Err(Looked::Lacks));
+        }
         let known = reader.read(|store| store.version().clone()).ok()?;
         let is_new = !known.covers(local.store().version());
-        Some(is_new.then(|| local.store().export_patch(&known)))
+        Some(Ok(is_new.then(|| local.store().export_patch(&known))))
     };
-    match tokio::task::spawn_blocking(read).await {
-        Ok(Some(Some(patch))) => take_in(shared, patch).await,
-        Ok(Some(None)) => true,
-        Ok(None) | Err(_) => false,
+    match tokio::task::spawn_blocking(read).await.ok()?? {
+        Err(lacks) => Some(lacks),
+        Ok(Some(patch)) => take_in(shared, patch).await.then_some(Looked::Seen),
+        Ok(None) => Some(Looked::Seen),
     }
 }
 

@@ -3,7 +3,7 @@
 //! Invariant: the writer is handed what comes out of the store, in that order: capturing happens under
 //! the lock that every edit holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -25,6 +25,7 @@ use crate::limits::UNSAVED_BYTES_MAX;
 use crate::link::{Link, LinkError};
 use crate::message::{SeatTip, Token};
 use crate::random;
+use crate::seat::{Chain, Seat};
 use crate::store_id::StoreId;
 use crate::synced_store::{
     Captured, Handover, Purpose, Snapshot, SyncedStore, TakeInError, TakenIn,
@@ -164,10 +165,10 @@ impl Shared {
         Ok(taken_in)
     }
 
-    /// Notes what the relay has on its disk.
-    pub(super) fn note_stored(&self, stored: &Version) -> Result<(), SyncError> {
-        self.core()?.note_stored(stored);
-        Ok(())
+    /// Acts on the relay having more on its disk.
+    pub(super) fn handle_stored(&self, link: &mut Link) -> Result<(), LinkError> {
+        self.core()?.note_stored(link.session().stored());
+        if link.is_holding_back() { self.handle_saved(link) } else { Ok(()) }
     }
 
     /// Waits until everything handed to the writer is on disk.
@@ -246,7 +247,29 @@ impl Shared {
         Ok(())
     }
 
-    /// Notes that a blob is in the file.
+    /// Notes that a blob is not here that was to be sent.
+    pub(super) fn blob_absent(&self, hash: &BlobHash) -> Result<(), SyncError> {
+        let mut core = self.core()?;
+        core.note_blob_absent(hash);
+        self.publish_blobs(&core);
+        Ok(())
+    }
+
+    /// Notes that a blob is in the file, wherever it came from.
+    pub(super) fn blob_found(&self, hash: &BlobHash) -> Result<(), SyncError> {
+        let mut core = self.core()?;
+        core.note_blob_found(hash);
+        self.publish_blobs(&core);
+        self.ring_blobs();
+        Ok(())
+    }
+
+    /// The blobs that the process which owns the file may have meanwhile.
+    pub(super) fn blobs_to_look_for(&self) -> Result<BTreeSet<BlobHash>, SyncError> {
+        Ok(self.core()?.blobs_to_look_for())
+    }
+
+    /// Notes that a blob is in the file, and at the relay.
     pub(super) fn blob_fetched(&self, hash: &BlobHash) -> Result<(), SyncError> {
         let mut core = self.core()?;
         core.note_blob_fetched(hash);
@@ -265,16 +288,20 @@ impl Shared {
         Ok(snapshot)
     }
 
-    /// Makes again under another id what was made under a seat that another guest has now.
-    pub(super) fn take_lost_seat(&self) -> Result<(), SyncError> {
+    /// Goes on from `base`, what is in the file: see [`SyncedStore::rebase`]. The writer is held until it
+    /// hears of this.
+    pub(super) fn rebase(&self, base: &DataStore) -> Result<(), SyncError> {
         let mut core = self.core()?;
-        // The writer writes nothing until it hears of this.
         let persisted = self.persisted();
-        let Captured { handover, .. } = core.take_lost_seat(&persisted, random::replica_id())?;
+        let Captured { handover, .. } = core.rebase(base, &persisted, random::replica_id())?;
         self.status.send_modify(|status| {
+            self.writer.begin_settle();
             status.local.clone_from(core.captured());
+            status.persisted.clone_from(base.version());
             status.storage_error = None;
         });
+        self.publish_blobs(&core);
+        self.ring_blobs();
         Ok(self.writer.ask(Job::Replace(handover))?)
     }
 
@@ -287,6 +314,31 @@ impl Shared {
             core.take_seat_back(seat);
         }
         Ok(asked.map(|()| lease.tip)?)
+    }
+
+    /// The chains of the file's seats, for a guest to compare.
+    pub(super) fn file_seats(&self) -> Result<Vec<SeatTip>, SyncError> {
+        let tip = |(replica, chain): (ReplicaId, Chain)| SeatTip {
+            replica: replica.as_u64(),
+            next: chain.counter,
+            chain: chain.hash,
+        };
+        Ok(self.core()?.seat_chains().into_iter().map(tip).collect())
+    }
+
+    /// Takes over what the owner says of the file's seats, unless the history here does not go on from
+    /// these chains of theirs; whether it does.
+    pub(super) fn follow_seats(
+        &self,
+        chains: &[(ReplicaId, Chain)],
+        seats: Vec<Seat>,
+    ) -> Result<bool, SyncError> {
+        let mut core = self.core()?;
+        let fits = core.fits(chains);
+        if fits {
+            core.follow_seats(seats);
+        }
+        Ok(fits)
     }
 
     /// Notes that the guest has left which had this seat.
@@ -402,10 +454,11 @@ impl Shared {
     /// Hands to the writer what a store has of which some was made again.
     fn hand_over_settled(&self, handover: Handover) -> Result<(), SyncError> {
         self.status.send_modify(|status| {
+            self.writer.begin_settle();
             status.local.clone_from(&handover.upto);
             status.persisted = handover.still_there(&status.persisted);
         });
-        self.writer.ask(Job::Append(handover))?;
+        self.writer.ask(Job::Settle(handover))?;
         Ok(())
     }
 
@@ -447,13 +500,15 @@ pub(super) async fn take_in_off_thread(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
     use sds_engine::ReplicaId;
     use sds_store::EntryId;
 
     use super::super::writer::Writer;
     use super::*;
     use crate::local_store::LocalStore;
-    use crate::persistence::MemoryPersistence;
+    use crate::persistence::{Batch, LogPage, MemoryPersistence, Persistence, StorageError};
 
     fn replica(number: u64) -> ReplicaId {
         ReplicaId::new(number).unwrap()
@@ -551,5 +606,71 @@ mod tests {
         assert_eq!(pass_on(&author), [current(&author).hash], "overwritten while it was awaited");
         author.write_value(item, "no blob").unwrap();
         assert_eq!(pass_on(&author), []);
+    }
+
+    /// A file that says when it is about to write a batch, and does so only when it is told to.
+    #[derive(Debug)]
+    struct Gated {
+        memory: MemoryPersistence,
+        begun: Sender<()>,
+        gate: Receiver<()>,
+    }
+
+    impl Persistence for Gated {
+        fn store(&self) -> &StoreId {
+            self.memory.store()
+        }
+
+        fn seats(&self) -> Vec<Seat> {
+            self.memory.seats()
+        }
+
+        fn read_snapshot(&self) -> Result<Option<Vec<u8>>, StorageError> {
+            self.memory.read_snapshot()
+        }
+
+        fn read_log(&self, from: u64) -> Result<LogPage, StorageError> {
+            self.memory.read_log(from)
+        }
+
+        fn blobs(&self) -> Arc<dyn BlobStorage> {
+            self.memory.blobs()
+        }
+
+        fn retain_blobs(&mut self, referenced: &BTreeSet<BlobHash>) -> Result<(), StorageError> {
+            self.memory.retain_blobs(referenced)
+        }
+
+        fn append(&mut self, batch: &Batch) -> Result<(), StorageError> {
+            self.begun.send(()).unwrap();
+            self.gate.recv().unwrap();
+            self.memory.append(batch)
+        }
+    }
+
+    /// Goal: what is being written while seats are settled does not count as on disk by its former
+    /// name, neither before the rest is written nor after.
+    #[tokio::test]
+    async fn a_commit_under_way_does_not_bring_former_ids_back() {
+        let ((gate, gated), (begun, has_begun)) = (channel(), channel());
+        let (status, saved) = (watch::Sender::default(), watch::Sender::default());
+        let memory = MemoryPersistence::new(StoreId::new("s").unwrap(), replica(2));
+        let file = Gated { memory, begun, gate: gated };
+        let (store, file) = SyncedStore::new(LocalStore::load(file).unwrap());
+        let (writer, _thread) = Writer::spawn(file, status.clone(), saved.clone());
+        let shared = Shared::new(store, status, saved, writer);
+        let mut commits = shared.saved.subscribe();
+        shared.edit(|store| store.set_label(EntryId::ROOT, "own")).unwrap().unwrap();
+        has_begun.recv().unwrap();
+        let settle = |core: &mut SyncedStore, fresh| {
+            Ok(core.give_up(&[(replica(2), 0)], &Version::new(), fresh)?)
+        };
+        assert!(shared.give_up(settle).unwrap());
+        gate.send(()).unwrap();
+        commits.wait_for(|count| *count > 0).await.unwrap();
+        assert_eq!(shared.persisted().next(replica(2)), 0);
+        gate.send(()).unwrap();
+        shared.flush().await.unwrap();
+        assert_eq!(shared.persisted(), shared.read(|store| store.version().clone()).unwrap());
     }
 }

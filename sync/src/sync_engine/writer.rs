@@ -1,7 +1,7 @@
 //! The thread that writes to a store's file what waits in a [`WriteQueue`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -18,6 +18,13 @@ use crate::write_queue::WriteQueue;
 pub(super) enum Job {
     /// Write this.
     Append(Handover),
+    /// Write this, of a store of which some was made again: what was asked for before says nothing any
+    /// more of what is on disk.
+    Settle(Handover),
+    /// Write nothing, and say so, until what waits is replaced or let go on.
+    Hold(oneshot::Sender<()>),
+    /// Write again what waits.
+    Release,
     /// Write this in the place of all that waits, which nobody has yet: it was made again, after the
     /// seat it was made under was lost.
     Replace(Handover),
@@ -34,6 +41,7 @@ pub(super) enum Job {
 pub(super) struct WriterHandle {
     jobs: Sender<Job>,
     unsaved_bytes: Arc<AtomicUsize>,
+    settles: Arc<AtomicU64>,
 }
 
 /// The writer has ended.
@@ -42,10 +50,21 @@ pub(super) struct WriterGone;
 impl WriterHandle {
     /// Asks for something.
     pub(super) fn ask(&self, job: Job) -> Result<(), WriterGone> {
-        if let Job::Append(handover) | Job::Replace(handover) = &job {
+        if let Job::Append(handover) | Job::Settle(handover) | Job::Replace(handover) = &job {
             self.unsaved_bytes.fetch_add(handover.batch.size(), Ordering::Relaxed);
         }
         self.jobs.send(job).map_err(|_| WriterGone)
+    }
+
+    /// Says that what was handed over so far does not tell any more what is on disk. With the status
+    /// locked, and before the job that does.
+    pub(super) fn begin_settle(&self) {
+        self.settles.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often that was said.
+    pub(super) fn settles(&self) -> u64 {
+        self.settles.load(Ordering::Relaxed)
     }
 
     /// How many bytes wait to be written.
@@ -60,6 +79,13 @@ pub(super) struct Writer {
     jobs: Receiver<Job>,
     unsaved_bytes: Arc<AtomicUsize>,
     queue: WriteQueue,
+    /// How many settles have begun, and how many of them have come here.
+    settles: Arc<AtomicU64>,
+    settled: u64,
+    /// Whether nothing is to be written at present.
+    is_held: bool,
+    /// Who waits until everything is on disk.
+    waiting: Vec<oneshot::Sender<Result<(), StorageError>>>,
     /// The seat that what waits was made under is lost: writing it later might make it be there twice.
     seat_lost: Option<StorageError>,
     status: watch::Sender<SyncStatus>,
@@ -75,9 +101,25 @@ impl Writer {
     ) -> (WriterHandle, JoinHandle<()>) {
         let (sender, jobs) = channel();
         let unsaved_bytes = Arc::new(AtomicUsize::new(0));
-        let handle = WriterHandle { jobs: sender, unsaved_bytes: Arc::clone(&unsaved_bytes) };
-        let (queue, seat_lost) = (WriteQueue::new(), None);
-        let writer = Self { persistence, jobs, unsaved_bytes, queue, seat_lost, status, saved };
+        let settles = Arc::new(AtomicU64::new(0));
+        let handle = WriterHandle {
+            jobs: sender,
+            unsaved_bytes: Arc::clone(&unsaved_bytes),
+            settles: Arc::clone(&settles),
+        };
+        let writer = Self {
+            persistence,
+            jobs,
+            unsaved_bytes,
+            queue: WriteQueue::new(),
+            settles,
+            settled: 0,
+            is_held: false,
+            waiting: Vec::new(),
+            seat_lost: None,
+            status,
+            saved,
+        };
         (handle, std::thread::spawn(move || writer.run()))
     }
 
@@ -85,14 +127,16 @@ impl Writer {
         let (mut is_over, mut retry) = (false, WRITE_RETRY_MIN);
         while !is_over {
             let Ok(first) = self.next(retry) else { return };
-            let mut waiting = Vec::new();
-            is_over = first.is_some_and(|first| self.take(first, &mut waiting));
+            is_over = first.is_some_and(|first| self.take(first));
             while !is_over && let Ok(job) = self.jobs.try_recv() {
-                is_over = self.take(job, &mut waiting);
+                is_over = self.take(job);
+            }
+            if self.is_held && !is_over {
+                continue;
             }
             let outcome = self.commit();
             retry = if outcome.is_ok() { WRITE_RETRY_MIN } else { WRITE_RETRY_MAX.min(2 * retry) };
-            for flushed in waiting {
+            for flushed in std::mem::take(&mut self.waiting) {
                 // Whoever asked may have stopped waiting.
                 let _gone = flushed.send(outcome.clone());
             }
@@ -105,7 +149,7 @@ impl Writer {
     /// The next job; none if it is time to try again what could not be written, whether or not anybody
     /// comes with something more.
     fn next(&self, retry: Duration) -> Result<Option<Job>, WriterGone> {
-        if self.queue.is_empty() || self.seat_lost.is_some() {
+        if self.queue.is_empty() || self.seat_lost.is_some() || self.is_held {
             return self.jobs.recv().map(Some).map_err(|_| WriterGone);
         }
         match self.jobs.recv_timeout(retry) {
@@ -116,20 +160,27 @@ impl Writer {
     }
 
     /// Adds a job to the coming commit; says whether it was the last.
-    fn take(
-        &mut self,
-        job: Job,
-        waiting: &mut Vec<oneshot::Sender<Result<(), StorageError>>>,
-    ) -> bool {
+    fn take(&mut self, job: Job) -> bool {
         match job {
             Job::Append(handover) => self.queue.add(handover),
+            Job::Settle(handover) => {
+                self.settled += 1;
+                self.queue.add(handover);
+            }
+            Job::Hold(held) => {
+                self.is_held = true;
+                // Whoever asked may have stopped waiting; it is released all the same.
+                let _gone = held.send(());
+            }
+            Job::Release => self.is_held = false,
             Job::Replace(handover) => {
                 self.unsaved_bytes.fetch_sub(self.queue.clear(), Ordering::Relaxed);
-                self.seat_lost = None;
+                (self.seat_lost, self.is_held) = (None, false);
+                self.settled += 1;
                 self.queue.add(handover);
             }
             Job::Reattach => self.persistence.reattach(),
-            Job::Flush(flushed) => waiting.push(flushed),
+            Job::Flush(flushed) => self.waiting.push(flushed),
             Job::Stop => return true,
         }
         false
@@ -144,7 +195,14 @@ impl Writer {
             Ok(Some(committed)) => {
                 self.unsaved_bytes.fetch_sub(committed.bytes, Ordering::Relaxed);
                 self.status.send_modify(|status| {
-                    status.persisted.merge(&committed.upto);
+                    // A settle that this came before has said what is there.
+                    if self.settles.load(Ordering::Relaxed) == self.settled {
+                        if committed.is_all {
+                            status.persisted.clone_from(&committed.upto);
+                        } else {
+                            status.persisted.merge(&committed.upto);
+                        }
+                    }
                     status.storage_error = None;
                 });
                 self.saved.send_modify(|count| *count += 1);
@@ -152,7 +210,7 @@ impl Writer {
             }
             Err(error) => {
                 tracing::error!(code = error.code(), %error, "cannot write to the store's file");
-                if matches!(error, StorageError::SeatLost { .. }) {
+                if error.is_seat_lost() {
                     self.seat_lost = Some(error.clone());
                 }
                 self.status.send_modify(|status| status.storage_error = Some(error.clone()));

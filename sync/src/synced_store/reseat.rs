@@ -6,36 +6,23 @@
 //! third one goes on as ever. A seat of which the relay merely knows more, after everything of this
 //! side had reached it, is given up at once.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use sds_engine::{ChangeHeader, Patch, ReplicaId, Version};
-use sds_store::{RemakeError, StoreError};
+use sds_engine::{Change, ChangeHeader, OpId, Patch, Remake, ReplicaId, Version};
+use sds_store::{DataStore, RemakeError, StoreError};
 
+use super::doubts::Doubts;
 use super::{Captured, Handover, Origin, SyncedStore};
 use crate::ledger::history_missing;
-use crate::limits::RESEATS_MAX;
+use crate::limits::{OPEN_SEATS_MAX, RESEATS_MAX};
 use crate::message::RefusalCode;
 use crate::persistence::Batch;
 use crate::seat::Chain;
 use crate::sync_engine::SyncError;
 
-/// Seats of which a relay has other changes, or may have, and what it has.
-#[derive(Debug, Default)]
-pub(super) struct Doubts {
-    seats: Vec<(ReplicaId, Chain)>,
-    theirs: Vec<Arc<[u8]>>,
-}
-
-impl Doubts {
-    /// Whether all that the relay has of the seats has come.
-    fn is_resolved(&self) -> bool {
-        let mut have = Version::new();
-        for header in self.theirs.iter().flat_map(|change| ChangeHeader::decode(change)) {
-            have.advance(header.replica, header.end());
-        }
-        self.seats.iter().all(|(replica, tip)| have.next(*replica) >= tip.counter)
-    }
-}
+const OWNERS_TO_SETTLE: &str = "this file was restored or copied: the process that has it open has to \
+                                connect to the relay first";
 
 /// What a connection is good for, after a look at the relay's chains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,39 +39,55 @@ impl SyncedStore {
     /// What to tell a relay: what is here, and which seats to ask about. What is in doubt is not
     /// said to be here, so that the relay sends it.
     pub(crate) fn hello(&self) -> (Version, Vec<ReplicaId>) {
-        let doubted = |replica| self.doubts.seats.iter().any(|(seat, _)| *seat == replica);
-        let mut version = Version::new();
-        let known = self.store.version().iter().filter(|(replica, _)| !doubted(*replica));
-        known.for_each(|(replica, next)| version.advance(replica, next));
-        (version, self.ledger.seats.to_ask_about())
+        (without(self.store.version(), &self.doubts), self.ledger.seats.to_name(&self.store))
     }
 
-    /// Whether some of `changes` were made under seats that a relay has to be told of, and that are not
-    /// among `named`.
-    pub(crate) fn has_seats_beside(&self, named: &[ReplicaId], changes: &[Arc<[u8]>]) -> bool {
+    /// Takes those of `changes` out that were made under seats which a relay has to be told of, and which
+    /// are not among `named`, and what builds on them. Says nothing if there are none, else whether the
+    /// next connection names them all.
+    pub(crate) fn hold_back(
+        &self,
+        named: &[ReplicaId],
+        changes: &mut Vec<Arc<[u8]>>,
+    ) -> Option<bool> {
         if changes.is_empty() {
-            return false;
+            return None;
         }
         let mut beside = self.ledger.seats.to_ask_about();
+        let names_all = beside.len() <= OPEN_SEATS_MAX;
         beside.retain(|seat| !named.contains(seat));
-        let is_beside = |change: &Arc<[u8]>| {
-            ChangeHeader::decode(change).is_ok_and(|header| beside.contains(&header.replica))
-        };
-        !beside.is_empty() && changes.iter().any(is_beside)
+        if beside.is_empty() {
+            return None;
+        }
+        let beside: BTreeSet<ReplicaId> = beside.into_iter().collect();
+        let mut held: BTreeMap<ReplicaId, u64> = BTreeMap::new();
+        changes.retain(|change| {
+            let Ok(header) = ChangeHeader::decode(change) else { return false };
+            let is_held = |op: &OpId| held.get(&op.replica).is_some_and(|from| *from <= op.counter);
+            let is_to_wait = beside.contains(&header.replica)
+                || held.contains_key(&header.replica)
+                || header.deps.iter().any(is_held);
+            if is_to_wait {
+                held.entry(header.replica).or_insert(header.start);
+            }
+            !is_to_wait
+        });
+        (!held.is_empty()).then_some(names_all)
     }
 
-    /// Compares the seats with what a relay has of them; says what the connection is good for, and what
-    /// is to be written. If the relay knows more than this side, the store goes on as `fresh`.
+    /// Compares the seats with what a relay has of them, which was asked about those in `named`; says what
+    /// the connection is good for, and what is to be written. If the relay knows more than this side, the store goes on as `fresh`.
     pub(crate) fn compare_seats(
         &mut self,
+        named: &[ReplicaId],
         relay: &[(ReplicaId, Chain)],
         fresh: ReplicaId,
     ) -> Result<(Purpose, Handover), SyncError> {
+        self.ledger.seats.set_named(named);
         let standing = self.ledger.seats.compare(&self.store, relay);
-        let was_asked = |replica| self.doubts.seats.iter().any(|(seat, _)| *seat == replica);
-        let has_asked = standing.doubted.iter().all(|(replica, _)| was_asked(*replica));
-        self.doubts = Doubts { seats: standing.doubted, theirs: Vec::new() };
-        if !self.doubts.seats.is_empty() {
+        let has_asked = standing.doubted.iter().all(|(replica, _)| self.doubts.is_about(*replica));
+        self.doubts = Doubts::new(standing.doubted.iter().map(|(seat, tip)| (*seat, tip.counter)));
+        if !self.doubts.is_empty() {
             let purpose = if has_asked { Purpose::Inquiry } else { Purpose::Nothing };
             return Ok((purpose, Handover::default()));
         }
@@ -97,29 +100,40 @@ impl SyncedStore {
         Ok((Purpose::Sync, Handover { batch, upto: Version::new() }))
     }
 
-    /// Makes again as `fresh`, an id that nobody has drawn before, what was made under the seat in use and
-    /// is not in `persisted`: a guest has lost that seat to another one, and nobody has these changes.
-    /// Says what is to be written in the place of all that waits.
-    pub(crate) fn take_lost_seat(
+    /// Goes on from `base`, what is in the file, of a guest whose seat somebody else has, or in whose file
+    /// something was made again or is lost. What was made under the seat in use and is not in `persisted`
+    /// is made again as `fresh`, an id that nobody has drawn before; of what the file had before, what it
+    /// lacks now goes there again, unless the owner has made it again. Says what is to be written in the
+    /// place of all that waits. Costs the whole history.
+    pub(crate) fn rebase(
         &mut self,
+        base: &DataStore,
         persisted: &Version,
         fresh: ReplicaId,
     ) -> Result<Captured, SyncError> {
+        let missing = || SyncError::Storage(history_missing(&self.id));
         let lost = self.store.replica_id();
         let from = persisted.next(lost);
         let is_former = |header: &ChangeHeader| header.replica == lost && header.start >= from;
-        match self.store.remake_as(fresh, is_former) {
+        let all = |store: &DataStore| store.changes_since(&Version::new());
+        let own = all(&self.store).ok_or_else(missing)?;
+        let theirs = all(base).ok_or_else(missing)?;
+        let known = made_again(&own, &theirs, persisted);
+        let known_as = |op: OpId| known.get(&(op.replica, op.counter)).copied();
+        match self.store.rebase_as(fresh, base, is_former, known_as) {
             Ok(_) => {}
-            Err(RemakeError::HistoryMissing) => {
-                return Err(SyncError::Storage(history_missing(&self.id)));
-            }
+            Err(RemakeError::HistoryMissing) => return Err(missing()),
             Err(RemakeError::Store(error)) => return Err(cannot_reseat(&error)),
             Err(error) => return Err(forked(error.to_string())),
         }
-        tracing::warn!(store = %self.id, "another guest has this one's seat: its changes have new ids now");
-        self.ledger.seats.renew(fresh);
-        self.ledger.version.clone_from(persisted);
-        Ok(self.capture(Origin::Local)?)
+        tracing::warn!(store = %self.id, "the file is not what it was: what it lacks is written again");
+        (self.snapshot, self.doubts) = (None, Doubts::default());
+        self.resettled += 1;
+        self.ledger.seats.begin_anew(fresh);
+        self.ledger.version.clone_from(base.version());
+        let captured = self.capture(Origin::Local)?;
+        self.list_blobs();
+        Ok(captured)
     }
 
     /// Takes in what a relay, which has `version` in all, sends of the seats in doubt. If that was all,
@@ -127,36 +141,54 @@ impl SyncedStore {
     pub(super) fn settle_seats(
         &mut self,
         version: &Version,
-        patch: &Patch,
+        patch: Patch,
         fresh: ReplicaId,
     ) -> Result<Option<Handover>, SyncError> {
-        let doubts = &mut self.doubts;
-        for change in patch.changes() {
-            if doubts.seats.iter().any(|(seat, _)| *seat == change.header().replica) {
-                doubts.theirs.push(Arc::clone(change.bytes()));
-            }
+        let mut doubts = std::mem::take(&mut self.doubts);
+        let settled = self.inquire(&mut doubts, version, patch.into_changes(), fresh);
+        if matches!(settled, Ok(None)) {
+            self.doubts = doubts;
         }
+        settled
+    }
+
+    /// Takes in what another side, which has `version` in all, sends of the seats in doubt. If that was
+    /// all, the seats are settled, and this is to be written.
+    pub(crate) fn inquire(
+        &mut self,
+        doubts: &mut Doubts,
+        version: &Version,
+        changes: impl IntoIterator<Item = Change>,
+        fresh: ReplicaId,
+    ) -> Result<Option<Handover>, SyncError> {
+        let missing = || SyncError::Storage(history_missing(&self.id));
+        doubts.take(&self.store, &self.ledger.seats, changes).ok_or_else(missing)?;
         if !doubts.is_resolved() {
             return Ok(None);
         }
-        self.note_reseat()?;
-        let Self { store, ledger, doubts, .. } = self;
-        let Doubts { seats: doubted, theirs } = std::mem::take(doubts);
-        let doubted: Vec<ReplicaId> = doubted.into_iter().map(|(replica, _)| replica).collect();
-        let missing = || SyncError::Storage(history_missing(&self.id));
-        let seats = &mut ledger.seats;
-        let common = seats.common_with(store, version, &doubted, &theirs).ok_or_else(missing)?;
-        let is_beyond = |(replica, chain): &&(ReplicaId, Chain)| {
-            doubted.contains(replica) && seats.made(*replica) > chain.counter
+        let settled = doubts.common();
+        let is_beyond = |(replica, chain): &(ReplicaId, Chain)| {
+            self.ledger.seats.made(*replica) > chain.counter
         };
-        let batch = if common.iter().any(|seat| is_beyond(&seat)) {
-            if self.is_guest {
-                let message = "this file is a copy: the process that has it open has to connect";
-                return Err(forked(message.to_owned()));
-            }
+        let must_remake = settled.iter().any(is_beyond);
+        if must_remake && self.is_guest {
+            return Err(forked(OWNERS_TO_SETTLE.to_owned()));
+        }
+        if doubts.seats().any(|seat| !self.ledger.seats.is_followed(seat)) {
+            self.note_reseat()?;
+        }
+        let missing = || SyncError::Storage(history_missing(&self.id));
+        let Self { store, ledger, .. } = self;
+        let seats = &mut ledger.seats;
+        let common = seats.common_with(store, version, &settled).ok_or_else(missing)?;
+        // Somebody else has gone on under them. The one in use is given up below.
+        for (replica, _) in &settled {
+            seats.give_up(*replica);
+        }
+        let batch = if must_remake {
             self.remake(&common, fresh)?
         } else {
-            self.keep_all(&common, &doubted, fresh)?
+            self.keep_all(&settled, fresh)?
         };
         Ok(Some(Handover { batch, upto: self.ledger.version.clone() }))
     }
@@ -194,7 +226,7 @@ impl SyncedStore {
         }
         let seats = &ledger.seats;
         let missing = || SyncError::Storage(history_missing(&self.id));
-        let common = seats.common_with(store, &version, &[], &[]).ok_or_else(missing)?;
+        let common = seats.common_with(store, &version, &[]).ok_or_else(missing)?;
         let is_beyond = |(replica, chain): &(ReplicaId, Chain)| {
             is_foreign(replica) && seats.made(*replica) > chain.counter
         };
@@ -218,7 +250,7 @@ impl SyncedStore {
         common: &[(ReplicaId, Chain)],
         fresh: ReplicaId,
     ) -> Result<Batch, SyncError> {
-        let Self { id, store, ledger, .. } = self;
+        let Self { id, store, ledger, snapshot, resettled, .. } = self;
         let seats = &mut ledger.seats;
         let is_former = |header: &ChangeHeader| {
             let known = common.iter().find(|(seat, _)| *seat == header.replica);
@@ -236,6 +268,9 @@ impl SyncedStore {
             Err(RemakeError::Store(error)) => return Err(cannot_reseat(&error)),
             Err(error) => return Err(forked(error.to_string())),
         }
+        // It has the former ids, and its version may be one that the store reaches again.
+        *snapshot = None;
+        *resettled += 1;
         tracing::warn!(store = %id, "this file is a copy: its own changes have new ids now");
         seats.settle(common);
         seats.renew(fresh);
@@ -244,18 +279,16 @@ impl SyncedStore {
         Ok(ledger.checkpoint(store))
     }
 
-    /// Notes that the relay has all that the `doubted` seats made; if the one in use is among them, it
-    /// is given up.
+    /// Notes that the other side has all that these seats made; if the one in use is among them, it is given
+    /// up.
     fn keep_all(
         &mut self,
-        common: &[(ReplicaId, Chain)],
-        doubted: &[ReplicaId],
+        settled: &[(ReplicaId, Chain)],
         fresh: ReplicaId,
     ) -> Result<Batch, SyncError> {
-        let settled = common.iter().filter(|(seat, _)| doubted.contains(seat));
-        let settled: Vec<(ReplicaId, Chain)> = settled.copied().collect();
-        self.ledger.seats.settle(&settled);
-        if doubted.contains(&self.store.replica_id()) {
+        self.ledger.seats.settle(settled);
+        let current = self.store.replica_id();
+        if settled.iter().any(|(replica, _)| *replica == current) {
             self.take_new_seat(fresh)?;
         }
         Ok(Batch { seats: self.ledger.seats.take_changed(), ..Batch::default() })
@@ -279,6 +312,14 @@ impl SyncedStore {
     }
 }
 
+/// The version without the seats in doubt.
+pub(crate) fn without(version: &Version, doubts: &Doubts) -> Version {
+    let mut told = Version::new();
+    let undoubted = version.iter().filter(|(replica, _)| !doubts.is_about(*replica));
+    undoubted.for_each(|(replica, next)| told.advance(replica, next));
+    told
+}
+
 /// The id under which changes are made again, of which the first is the first one in `changes` for
 /// which `is_former` holds.
 fn name_of_remade(
@@ -292,10 +333,58 @@ fn name_of_remade(
     });
     let (former, change) = first?;
     let (_, chain) = common.iter().find(|(seat, _)| *seat == former)?;
+    name_after(chain, change)
+}
+
+/// The id under which `change`, which comes after `chain`, and what follows is made again.
+fn name_after(chain: &Chain, change: &[u8]) -> Option<ReplicaId> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"made again").update(&chain.hash).update(change);
     let name = hasher.finalize();
     ReplicaId::new(u64::from_le_bytes(*name.as_bytes().first_chunk()?))
+}
+
+/// Which of the changes `own`, as far as they are in `persisted`, are among `theirs` under the id that
+/// they were made again under: the first op of each, and its name there.
+fn made_again(
+    own: &[Arc<[u8]>],
+    theirs: &[Arc<[u8]>],
+    persisted: &Version,
+) -> BTreeMap<(ReplicaId, u64), OpId> {
+    let first = |header: &ChangeHeader| (header.replica, header.start);
+    let read =
+        |change: &Arc<[u8]>| Some((first(&ChangeHeader::decode(change).ok()?), Arc::clone(change)));
+    let theirs: BTreeMap<(ReplicaId, u64), Arc<[u8]>> = theirs.iter().filter_map(read).collect();
+    let mut chains: BTreeMap<ReplicaId, Chain> = BTreeMap::new();
+    let (mut known, mut remake) = (BTreeMap::new(), None);
+    for bytes in own {
+        let Ok(header) = ChangeHeader::decode(bytes) else { continue };
+        let chain = chains.entry(header.replica).or_default();
+        if theirs.get(&first(&header)) == Some(bytes) {
+            chain.extend(header.end(), bytes);
+            continue;
+        }
+        if !persisted.has(header.last()) {
+            continue;
+        }
+        // Only the first one that is missing names the others.
+        if remake.is_none() && chain.counter == header.start {
+            let name = name_after(chain, bytes);
+            let is_there = |name: &ReplicaId| theirs.contains_key(&(*name, 0));
+            remake = name.filter(is_there).map(Remake::new);
+        }
+        let again =
+            remake.as_mut().and_then(|remake| remake.change(&Change::decode(bytes).ok()?).ok());
+        let is_same = |again: &Change| theirs.get(&first(again.header())) == Some(again.bytes());
+        match again.filter(is_same) {
+            Some(again) => {
+                let (replica, counter) = first(again.header());
+                known.insert(first(&header), OpId { replica, counter });
+            }
+            None => remake = None,
+        }
+    }
+    known
 }
 
 fn forked(message: String) -> SyncError {

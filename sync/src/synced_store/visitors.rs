@@ -10,6 +10,7 @@ use crate::intake::{self, Taken};
 use crate::limits::CHECKPOINT_BYTES_MIN;
 use crate::message::SeatTip;
 use crate::persistence::{Batch, StorageError};
+use crate::seat::{Chain, Seat};
 
 /// A seat that a guest gets.
 #[derive(Debug)]
@@ -53,6 +54,33 @@ impl SyncedStore {
         let replica = seat.replica.as_u64();
         let tip = SeatTip { replica, next: seat.next, chain: seat.own.hash };
         Lease { tip, handover: Handover { batch, upto: Version::new() } }
+    }
+
+    /// Of each seat of the file the chains over all that is here under its id, unless it was made here,
+    /// over what a relay is known to have, unless that is all, and over what was made here.
+    pub(crate) fn seat_chains(&self) -> Vec<(ReplicaId, Chain)> {
+        let chains = |seat: &Seat| {
+            let (replica, agreed) =
+                (seat.replica, (seat.agreed != seat.own).then_some(seat.agreed));
+            let next = self.store.version().next(replica);
+            let is_others = next > seat.own.counter;
+            let all =
+                is_others.then(|| self.ledger.seats.tip(&self.store, replica, next)).flatten();
+            let own = (seat.own.counter > 0).then_some(seat.own);
+            all.into_iter().chain(agreed).chain(own).map(move |chain| (replica, chain))
+        };
+        self.ledger.seats.iter().flat_map(chains).collect()
+    }
+
+    /// Notes the seats of the file, as the process has them that owns it.
+    pub(crate) fn follow_seats(&mut self, file: Vec<Seat>) {
+        self.ledger.seats.follow(file);
+    }
+
+    /// Whether the changes here are those of these chains, as far as that can be told. Costs the
+    /// changes of these replicas.
+    pub(crate) fn fits(&self, chains: &[(ReplicaId, Chain)]) -> bool {
+        chains.iter().all(|(replica, chain)| chain.is_of(&self.store, *replica))
     }
 
     /// Notes that the guest has left which had this seat.

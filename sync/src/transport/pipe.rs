@@ -6,6 +6,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::room::FrameRoom;
 use super::stream::{FrameReceiver, FrameSender, StreamError};
 use crate::limits::{ARRIVED_BYTES_MAX, ARRIVED_FRAMES_MAX, CLOSE_TIMEOUT, FRAME_QUEUE_MAX};
 use crate::message::Frame;
@@ -17,6 +18,7 @@ type Received<In> = Result<Option<In>, StreamError>;
 struct Arrived<In> {
     received: Received<In>,
     _room: Option<OwnedSemaphorePermit>,
+    shared: Option<FrameRoom>,
 }
 
 /// Frames out and in; boxed while they wait, for a channel has room for thirty-two from the beginning, which
@@ -27,6 +29,8 @@ pub struct FramePipe<Out, In> {
     outgoing: Option<mpsc::Sender<Box<Out>>>,
     incoming: mpsc::Receiver<Box<Arrived<In>>>,
     sending: Ending,
+    /// What those frames take of a shared room that were taken from here.
+    taken: FrameRoom,
     _receiving: Ending,
 }
 
@@ -52,7 +56,8 @@ where
         let (received, incoming) = mpsc::channel(ARRIVED_FRAMES_MAX);
         let sending = Ending(tokio::spawn(send_all(sender, to_send)));
         let receiving = Ending(tokio::spawn(receive_all(receiver, received)));
-        Self { outgoing: Some(outgoing), incoming, sending, _receiving: receiving }
+        let taken = FrameRoom::default();
+        Self { outgoing: Some(outgoing), incoming, sending, taken, _receiving: receiving }
     }
 
     /// Waits for the first thing of interest. May be dropped while it waits; nothing is lost.
@@ -70,7 +75,7 @@ where
         let has_room = tokio::select! {
             has_room = room => has_room,
             arrived = self.incoming.recv(), if interest.in_frames => {
-                return Ready::Received(arrived.map_or(Ok(None), |arrived| arrived.received));
+                return Ready::Received(self.take(arrived));
             }
         };
         if !has_room {
@@ -81,7 +86,20 @@ where
 
     /// A frame that has arrived already, if there is one.
     pub fn next_arrived(&mut self) -> Option<Received<In>> {
-        self.incoming.try_recv().ok().map(|arrived| arrived.received)
+        let arrived = self.incoming.try_recv().ok()?;
+        Some(self.take(Some(arrived)))
+    }
+
+    /// The room that the frames take that were taken from here since the last call, to be held until what
+    /// they ask for is done.
+    pub fn take_room(&mut self) -> FrameRoom {
+        std::mem::take(&mut self.taken)
+    }
+
+    fn take(&mut self, arrived: Option<Box<Arrived<In>>>) -> Received<In> {
+        let Some(arrived) = arrived else { return Ok(None) };
+        self.taken.merge(arrived.shared.unwrap_or_default());
+        arrived.received
     }
 
     /// Hands a frame to the sending task, if there is room: after [`ready`](Self::ready) has said
@@ -170,7 +188,9 @@ async fn receive_all<In: Frame>(
         let bytes = u32::try_from(receiver.frame_len()).unwrap_or(u32::MAX);
         // Nobody closes a semaphore, so nothing goes without room.
         let permit = Arc::clone(&room).acquire_many_owned(bytes.min(ARRIVED_BYTES_MAX)).await.ok();
-        if frames.send(Box::new(Arrived { received, _room: permit })).await.is_err() || is_last {
+        let shared = if is_last { None } else { receiver.hold().await };
+        let arrived = Box::new(Arrived { received, _room: permit, shared });
+        if frames.send(arrived).await.is_err() || is_last {
             return;
         }
     }

@@ -2,16 +2,18 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use interprocess::local_socket::tokio as local;
 use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::TransportError;
-use crate::limits::{OPEN_TIMEOUT, READ_BYTES_MAX};
+use super::room::{FrameBound, FrameRoom, InputRoom};
+use crate::limits::{FRAME_LENGTH_BYTES, OPEN_TIMEOUT, READ_BYTES_MAX, chunk_timeout};
 use crate::message::{Frame, FrameBuffer, FrameError};
 use crate::serving_session::Refusal;
 
@@ -28,6 +30,12 @@ pub enum StreamError {
     /// The stream ended inside a frame, or was cut off.
     #[error("the stream was cut off")]
     CutOff,
+    /// A large frame came too slowly.
+    #[error("the bytes of a frame came too slowly")]
+    TooSlow,
+    /// There is no room for a large frame now.
+    #[error("there is no room for a large frame now")]
+    NoRoom,
     /// The connection is gone.
     #[error(transparent)]
     Transport(#[from] TransportError),
@@ -40,6 +48,8 @@ impl StreamError {
         match self {
             Self::Frame(_) => "malformed-frame",
             Self::CutOff => "connection-lost",
+            Self::TooSlow => "too-slow",
+            Self::NoRoom => "busy",
             Self::Transport(error) => error.code(),
         }
     }
@@ -140,6 +150,12 @@ pub struct FrameReceiver {
     pause: Option<Instant>,
     /// How many bytes the last frame had.
     frame_len: usize,
+    bound: FrameBound,
+    input: Option<InputRoom>,
+    /// What a large frame takes that has begun, and until when it has to be there.
+    begun: Option<(FrameRoom, Instant)>,
+    /// What the last frame takes, until the next one is asked for.
+    taken: Option<FrameRoom>,
 }
 
 #[derive(Debug)]
@@ -149,10 +165,10 @@ enum Incoming {
 }
 
 impl Incoming {
-    /// The next bytes; `None` at the end. May be dropped while it waits; nothing is lost.
-    async fn next(&mut self) -> Result<Option<Bytes>, StreamError> {
+    /// The next bytes, from QUIC at most `max`; `None` at the end. May be dropped while it waits; nothing is lost.
+    async fn next(&mut self, max: usize) -> Result<Option<Bytes>, StreamError> {
         match self {
-            Self::Quic(stream) => match stream.read_chunk(READ_BYTES_MAX, true).await {
+            Self::Quic(stream) => match stream.read_chunk(max, true).await {
                 Ok(chunk) => Ok(chunk.map(|chunk| chunk.bytes)),
                 Err(ReadError::ConnectionLost(error)) => Err(StreamError::Transport(error.into())),
                 Err(_) => Err(StreamError::CutOff),
@@ -179,7 +195,17 @@ impl FrameReceiver {
     }
 
     fn of(stream: Incoming, max: usize) -> Self {
-        Self { stream, buffer: FrameBuffer::new(max), pause: None, pace: None, frame_len: 0 }
+        Self {
+            stream,
+            buffer: FrameBuffer::new(max),
+            pause: None,
+            pace: None,
+            frame_len: 0,
+            bound: FrameBound(Arc::new(AtomicUsize::new(max))),
+            input: None,
+            begun: None,
+            taken: None,
+        }
     }
 
     /// Lets the other side send only so fast.
@@ -188,8 +214,27 @@ impl FrameReceiver {
     }
 
     /// Changes the bound for the frames to come.
-    pub const fn set_max(&mut self, max: usize) {
-        self.buffer.set_max(max);
+    pub fn set_max(&mut self, max: usize) {
+        self.bound.set(max);
+    }
+
+    /// The bound for the frames to come, to be changed by somebody else.
+    #[must_use]
+    pub fn bound(&self) -> FrameBound {
+        self.bound.clone()
+    }
+
+    /// Lets what comes take no more memory than there is room for. Large frames have to come in a time that
+    /// a slow line needs, then.
+    pub fn set_room(&mut self, room: InputRoom) {
+        self.input = Some(room);
+    }
+
+    /// Waits for the room that the last frame takes, which the caller holds from now on.
+    pub(super) async fn hold(&mut self) -> Option<FrameRoom> {
+        let held = self.input.as_ref()?.hold(self.frame_len).await;
+        self.taken = None;
+        Some(held)
     }
 
     /// The next frame; `None` when the other side has ended the stream in good order.
@@ -197,9 +242,11 @@ impl FrameReceiver {
     /// May be dropped while it waits; nothing that arrived is lost.
     ///
     /// # Errors
-    /// If what arrives is no frame, or the stream was cut off.
+    /// If what arrives is no frame, has no room, comes too slowly, or the stream was cut off.
     pub async fn next<F: Frame>(&mut self) -> Result<Option<F>, StreamError> {
+        self.taken = None;
         loop {
+            self.buffer.set_max(self.bound.0.load(Ordering::Relaxed));
             if let Some(until) = self.pause {
                 sleep_until(until).await;
                 self.pause = None;
@@ -207,10 +254,17 @@ impl FrameReceiver {
             let len = self.buffer.len();
             if let Some(frame) = self.buffer.next_frame()? {
                 self.frame_len = len - self.buffer.len();
+                self.taken = self.begun.take().map(|(room, _)| room);
                 self.note(1, 0);
                 return Ok(Some(frame));
             }
-            match self.stream.next().await? {
+            let max = self.make_room()?;
+            let next = self.stream.next(max);
+            let next = match &self.begun {
+                Some((_, due)) => timeout_at(*due, next).await.map_err(|_| StreamError::TooSlow)?,
+                None => next.await,
+            };
+            match next? {
                 Some(bytes) => {
                     self.note(0, bytes.len());
                     self.buffer.extend(&bytes);
@@ -219,6 +273,22 @@ impl FrameReceiver {
                 None => return Err(StreamError::CutOff),
             }
         }
+    }
+
+    /// Takes room for the frame that has begun, if it needs some; says how much may be read now.
+    fn make_room(&mut self) -> Result<usize, StreamError> {
+        let Some(input) = &self.input else { return Ok(READ_BYTES_MAX) };
+        let large = self.buffer.begun().filter(|size| *size > input.free());
+        if let Some(size) = large.filter(|_| self.begun.is_none()) {
+            let room = input.begin(size).ok_or(StreamError::NoRoom)?;
+            self.begun = Some((room, Instant::now() + chunk_timeout(size as u64)));
+            self.buffer.reserve();
+        }
+        // No more than the rest of a large frame, so that it takes what it has room for and no more.
+        let most = large.map_or(input.free(), |size| {
+            (size + FRAME_LENGTH_BYTES).saturating_sub(self.buffer.len())
+        });
+        Ok(most.clamp(1, READ_BYTES_MAX))
     }
 
     /// How many bytes the last frame had.
@@ -237,5 +307,76 @@ impl FrameReceiver {
             // A stream that has ended needs no stopping.
             let _ended = stream.stop(VarInt::from_u32(0));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use interprocess::local_socket::traits::tokio::Listener as _;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::limits::FRAME_BYTES_MAX;
+    use crate::local_socket::LocalAddress;
+    use crate::message::ClientFrame;
+    use crate::transport::SharedRoom;
+
+    async fn pair(folder: &TempDir) -> (FrameSender, FrameReceiver) {
+        let file = folder.path().join("file");
+        std::fs::write(&file, []).unwrap();
+        let address = LocalAddress::of(&file);
+        let listener = address.listen().unwrap();
+        let (one, other) = tokio::join!(address.connect_async(), listener.accept());
+        let sender = FrameSender::local(Arc::new(one.unwrap()));
+        (sender, FrameReceiver::local(Arc::new(other.unwrap()), FRAME_BYTES_MAX))
+    }
+
+    fn begun(size: usize) -> Bytes {
+        let head = u32::try_from(size).unwrap().to_le_bytes();
+        Bytes::from([&head[..], &[3; 100]].concat())
+    }
+
+    /// Goal: nobody keeps the room of a large frame for ever. Method: a frame that begins, on a clock that
+    /// goes on whenever nothing else does.
+    #[tokio::test(start_paused = true)]
+    async fn a_large_frame_has_as_long_as_a_slow_line_needs() {
+        let folder = TempDir::new().unwrap();
+        let (mut sender, mut receiver) = pair(&folder).await;
+        let shared = Arc::new(SharedRoom::new(1 << 20, 1 << 20));
+        receiver.set_room(InputRoom::new(1_000, vec![Arc::clone(&shared)]));
+        let size = 1 << 19;
+        sender.send_encoded(begun(size)).await.unwrap();
+        let since = Instant::now();
+        let received = receiver.next::<ClientFrame>().await;
+        assert!(matches!(received, Err(StreamError::TooSlow)), "{received:?}");
+        assert!(since.elapsed() >= chunk_timeout(size as u64), "not before");
+        drop(receiver);
+        let whole = InputRoom::new(0, vec![shared]);
+        assert!(whole.begin(1 << 20).is_some(), "its room is free again");
+        assert!(whole.begin((1 << 20) + 1).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_frame_of_which_the_room_is_taken_is_refused_and_one_that_has_come_waits() {
+        let folder = TempDir::new().unwrap();
+        let (mut sender, mut receiver) = pair(&folder).await;
+        let shared = Arc::new(SharedRoom::new(1 << 20, 1_000));
+        let room = InputRoom::new(1_000, vec![Arc::clone(&shared)]);
+        receiver.set_room(room.clone());
+        let large = ClientFrame::Changes { patch: vec![7; 100_000].into() };
+        let (sent, received) = tokio::join!(sender.send(&large), receiver.next());
+        sent.unwrap();
+        assert_eq!(received.unwrap(), Some(large), "there is room");
+        let mut held = receiver.hold().await.unwrap();
+        let wait = Duration::from_millis(50);
+        assert!(timeout(wait, room.hold(1)).await.is_err(), "the largest takes all of it");
+        held.merge(FrameRoom::default());
+        drop(held);
+        timeout(Duration::from_secs(20), room.hold(1)).await.unwrap();
+        let taken = room.begin(1 << 20).unwrap();
+        sender.send_encoded(begun(1_001)).await.unwrap();
+        let refused = receiver.next::<ClientFrame>().await;
+        assert!(matches!(refused, Err(StreamError::NoRoom)), "{refused:?}");
+        drop(taken);
     }
 }

@@ -27,6 +27,8 @@ const STORAGE_FAILED: Refusal =
     Refusal::new(RefusalCode::StorageFailed, "this side cannot read or write its file");
 const SHUTTING_DOWN: Refusal =
     Refusal::new(RefusalCode::ShuttingDown, "this side is about to stop; try again soon");
+const SETTLED: Refusal =
+    Refusal::new(RefusalCode::ShuttingDown, "some changes here have other ids now: open it anew");
 
 /// What opens a store.
 pub(super) struct Opening {
@@ -66,6 +68,7 @@ pub(super) async fn serve_store(
 ) {
     // Before anything is looked up, so that no commit is missed.
     let saved = shared.saved.subscribe();
+    let settles = shared.writer.settles();
     let (lent, session) = match open(&shared, admitted.access.as_ref(), &opening).await {
         Ok(opened) => opened,
         Err(refusal) => return sender.refuse(refusal).await,
@@ -74,7 +77,7 @@ pub(super) async fn serve_store(
     let pipe = FramePipe::new(sender, receiver);
     let (pending, is_behind) = (InFlight::default(), true);
     let mut service =
-        Service { shared, session, pipe, lent, saved, is_behind, pending, admitted, stop };
+        Service { shared, session, pipe, lent, saved, settles, is_behind, pending, admitted, stop };
     service.tell_access();
     service.run().await;
 }
@@ -103,16 +106,22 @@ async fn open(
     let mut lent = None;
     let (version, seats) = match (access, opening.seats.first()) {
         // A guest asks for a seat, and who it is does not matter.
-        (None, Some(wish)) => {
-            let tip = shared.lend_seat(ReplicaId::new(*wish)).map_err(failed)?;
-            let seat = ReplicaId::new(tip.replica);
+        (None, wish) => {
+            let tip = wish.map(|wish| shared.lend_seat(ReplicaId::new(*wish)));
+            let tip = tip.transpose().map_err(failed)?;
+            let seat = tip.as_ref().and_then(|tip| ReplicaId::new(tip.replica));
             lent = seat.map(|seat| Lent { shared: Arc::clone(shared), seat });
-            // It is taken back if this fails, or nobody waits for it any more.
+            let mut seats = blocking(shared, Shared::file_seats).await?;
+            // On disk before the guest is told. The seat is taken back if this fails, or nobody waits
+            // for it any more.
             shared.flush().await.map_err(failed)?;
-            (shared.persisted(), vec![tip])
+            seats.extend(tip);
+            (shared.persisted(), seats)
         }
-        (None, None) => (shared.persisted(), Vec::new()),
-        (Some(_), _) => tips(shared, opening.seats.clone()).await?,
+        (Some(_), _) => {
+            let replicas = opening.seats.clone();
+            blocking(shared, move |shared| tips(shared, &replicas)).await?
+        }
     };
     let writable = access.is_none_or(Access::may_write);
     let session = ServingSession::new(opening.protocol, &version, Some(seats), writable, had);
@@ -126,20 +135,20 @@ async fn open(
 }
 
 /// What is on disk here, and how far the replicas are known that a peer asks about.
-async fn tips(
+fn tips(shared: &Shared, replicas: &[u64]) -> Result<(Version, Vec<SeatTip>), SyncError> {
+    let version = shared.persisted();
+    let tips = shared.core()?.tips(replicas, &version);
+    Ok((version, tips))
+}
+
+/// Does what may take a while, off the threads that must not wait.
+async fn blocking<T: Send + 'static>(
     shared: &Arc<Shared>,
-    replicas: Vec<u64>,
-) -> Result<(Version, Vec<SeatTip>), Refusal> {
+    work: impl FnOnce(&Shared) -> Result<T, SyncError> + Send + 'static,
+) -> Result<T, Refusal> {
     let shared = Arc::clone(shared);
-    let look = move || {
-        let version = shared.persisted();
-        let tips = shared.core()?.tips(&replicas, &version);
-        Ok::<_, SyncError>((version, tips))
-    };
-    match tokio::task::spawn_blocking(look).await {
-        Ok(Ok(known)) => Ok(known),
-        _ => Err(STORAGE_FAILED),
-    }
+    let done = tokio::task::spawn_blocking(move || work(&shared)).await;
+    done.ok().and_then(Result::ok).ok_or(STORAGE_FAILED)
 }
 
 struct Service {
@@ -148,6 +157,8 @@ struct Service {
     pipe: FramePipe<RelayFrame, ClientFrame>,
     lent: Option<Lent>,
     saved: watch::Receiver<u64>,
+    /// How often seats had been settled when the visitor was told what is here.
+    settles: u64,
     /// Whether there may be changes that the visitor lacks.
     is_behind: bool,
     /// Changes on their way to the disk. `None` if it does not take them.
@@ -168,6 +179,11 @@ enum Turn {
 impl Service {
     async fn run(mut self) {
         while !self.session.is_over() {
+            if self.shared.writer.settles() != self.settles {
+                // It was told of changes that are called otherwise now.
+                self.session.refuse(SETTLED);
+                break;
+            }
             self.append_what_came();
             self.read_log();
             match self.next_turn().await {
