@@ -123,6 +123,7 @@ impl Entries {
         self.index.find(hash(&self.hasher, id), |ix| self.id(*ix) == id).copied()
     }
 
+    #[inline]
     pub(crate) fn id(&self, ix: EntryIx) -> EntryId {
         self.ids.get(ix.at())
     }

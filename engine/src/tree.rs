@@ -233,7 +233,7 @@ impl MoveTree {
 
     /// Whether a move only reorders.
     pub(crate) fn is_within(&self, ix: MoveIx) -> bool {
-        self.moves.get(ix).is_within
+        self.moves.is_within(ix)
     }
 
     /// The time of deletion that goes with the placement that a move gives.
@@ -253,8 +253,7 @@ impl MoveTree {
 
     /// Container and life of a move.
     pub(crate) fn target(&self, ix: MoveIx) -> (EntryIx, Life) {
-        let one = self.moves.get(ix);
-        (one.parent, one.life)
+        self.moves.target(ix)
     }
 
     /// Whether `above` is `entry` or one of its ancestors.
@@ -389,21 +388,20 @@ impl MoveTree {
         if !is_effective {
             return;
         }
-        let Move { entry, is_within, .. } = self.moves.get(ix);
-        if is_within {
+        if self.is_within(ix) {
             self.moves.set_time(ix, current.and_then(|current| self.moves.time(current)));
         }
-        self.nodes.put(entry, Some(ix), &self.moves);
+        self.nodes.put(self.entry(ix), Some(ix), &self.moves);
     }
 
     fn is_effective(&mut self, ix: MoveIx, current: Option<MoveIx>) -> bool {
-        let one = self.moves.get(ix);
-        let current = current.map(|current| self.moves.get(current));
-        if one.is_within {
-            return current.is_some_and(|at| at.parent == one.parent && at.life == one.life);
+        let (parent, life) = self.target(ix);
+        let current = current.map(|current| self.target(current));
+        if self.is_within(ix) {
+            return current == Some((parent, life));
         }
-        let is_stale = current.is_some_and(|current| one.life < current.life);
-        !is_stale && !self.nodes.find_above(one.entry, one.parent, &self.moves)
+        let is_stale = current.is_some_and(|(_, current)| life < current);
+        !is_stale && !self.nodes.find_above(self.entry(ix), parent, &self.moves)
     }
 
     /// Puts back what a move replaced.

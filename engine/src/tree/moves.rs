@@ -235,6 +235,24 @@ impl Moves {
         }
     }
 
+    /// The container that a move names, and the life.
+    #[inline]
+    pub(super) fn target(&self, ix: MoveIx) -> (EntryIx, Life) {
+        match ix.place() {
+            Place::Birth(at) => (self.births.pair(at).1, Life::FIRST),
+            Place::Record(at) => (self.records[at].one.parent, self.records[at].one.life),
+        }
+    }
+
+    /// Whether a move only reorders.
+    #[inline]
+    pub(super) fn is_within(&self, ix: MoveIx) -> bool {
+        match ix.place() {
+            Place::Birth(_) => false,
+            Place::Record(at) => self.records[at].one.is_within,
+        }
+    }
+
     /// When a move came; none for what is there before any op.
     pub(super) fn stamp(&self, ix: MoveIx) -> Option<Stamp> {
         Some(self.turn(ix)).filter(|stamp| *stamp != BEFORE_ALL)
