@@ -4,8 +4,10 @@
 //! set a field, of characters. So undoing ([`Replica::reverse`]) takes back exactly what the
 //! transaction did and what nobody has done anything else with since:
 //!
-//! - an entry that was moved goes back, under its old order key, if it is still where the move put it;
-//! - a field gets the value back that it had, if nobody has set it since;
+//! - an entry that was moved goes back, under its old order key, if it is still in the container that
+//!   the move put it into; one that was only reordered, if nobody has reordered it since;
+//! - a field gets the value back that it had, if nobody has set it since; where others have typed into
+//!   the text that it was set to, one's own characters go and the old text comes back beside theirs;
 //! - of characters that were inserted those are deleted that are still there, and characters that were
 //!   deleted come back where they were;
 //! - an entry that was created goes to Trash, with all that others have put into it.
@@ -29,9 +31,9 @@ use crate::entries::EntryIx;
 use crate::error::EditError;
 use crate::id::{EntryId, OpId, Stamp, Timestamp};
 use crate::op::{IdRange, Op};
-use crate::registers::{FieldIx, Register, Undo};
+use crate::registers::{FieldIx, Register, RegisterView, Undo};
 use crate::replica::Replica;
-use crate::text::TextUndo;
+use crate::text::{Fate, TextUndo};
 use crate::transaction::{OpenChange, Transaction};
 use crate::tree::OrderKey;
 use crate::value::{BlobRef, Field, char_count, split_chars};
@@ -49,9 +51,17 @@ pub struct Reversal {
 #[derive(Debug)]
 struct PlacePart {
     entry: EntryId,
-    /// The first name of the move that put it there.
-    after: OpId,
+    after: Placed,
     before: Before,
+}
+
+/// Where an entry was put.
+#[derive(Clone, Copy, Debug)]
+struct Placed {
+    /// The first name of the move that put it there.
+    by: OpId,
+    parent: EntryId,
+    trashed_at: Option<Timestamp>,
 }
 
 /// Where an entry was.
@@ -88,6 +98,8 @@ struct SetPart {
     before: Option<(OpId, Register)>,
     /// The first name of the op that set it last.
     after: OpId,
+    /// The characters of others that this brought back, by their first names.
+    brought: Vec<IdRange>,
 }
 
 /// Characters, by their first names, that came or went.
@@ -133,7 +145,7 @@ impl Reversal {
     /// Adds what this speaks of, for [`StandIns::retain`] and [`Replica::reverse`].
     pub fn mention(&self, to: &mut Mentioned) {
         for part in &self.places {
-            to.add_op(part.after);
+            to.add_op(part.after.by);
             if let Before::Placed { by: Some(by), .. } = part.before {
                 to.add_op(by);
             }
@@ -143,6 +155,7 @@ impl Reversal {
             let before = set.and_then(|set| set.before.as_ref()).map(|(before, _)| *before);
             let ops = [part.text, set.map(|set| set.after), before];
             ops.into_iter().flatten().for_each(|op| to.add_op(op));
+            set.into_iter().flat_map(|set| &set.brought).for_each(|chars| to.add_chars(*chars));
             for edit in &part.edits {
                 match edit {
                     TextPart::Inserted(chars) | TextPart::Deleted { chars, .. } => {
@@ -172,7 +185,8 @@ impl Reversal {
         let field_size = |part: &FieldPart| {
             let before = part.set.as_ref().and_then(|set| set.before.as_ref());
             let value = before.map_or(0, |(_, before)| before.view().size());
-            PART_BYTES + value + part.edits.iter().map(edit_size).sum::<usize>()
+            let brought = part.set.as_ref().map_or(0, |set| PART_BYTES * set.brought.len());
+            PART_BYTES + value + brought + part.edits.iter().map(edit_size).sum::<usize>()
         };
         PART_BYTES * self.places.len() + self.fields.iter().map(field_size).sum::<usize>()
     }
@@ -274,7 +288,8 @@ impl<'a> Capture<'a> {
 
     fn place(&self, entry: EntryIx) -> Option<PlacePart> {
         let Replica { tree, entries, .. } = self.replica;
-        let after = tree.placement(entry)?.stamp.filter(|stamp| *stamp >= self.first)?;
+        let placement = tree.placement(entry)?;
+        let by = placement.stamp.filter(|stamp| *stamp >= self.first)?;
         let id = entries.id(entry);
         let before = if self.created.contains(&id) {
             Before::Nowhere
@@ -283,7 +298,11 @@ impl<'a> Capture<'a> {
         } else {
             self.place_before(entry)?
         };
-        let after = self.stand_ins.ops.first_name(after.op());
+        let after = Placed {
+            by: self.stand_ins.ops.first_name(by.op()),
+            parent: entries.id(placement.parent),
+            trashed_at: placement.trashed_at,
+        };
         Some(PlacePart { entry: id, after, before })
     }
 
@@ -317,7 +336,6 @@ impl<'a> Capture<'a> {
                 continue;
             }
             let Some(now) = self.replica.entries.state(entry).register(field) else { continue };
-            let now = self.stand_ins.ops.first_name(now.stamp.op());
             let at = *places.entry((entry, field)).or_insert(parts.len());
             if at == parts.len() {
                 let field = self.replica.entries.names().field(field).clone();
@@ -334,17 +352,18 @@ impl<'a> Capture<'a> {
         parts
     }
 
-    fn add_record(&self, part: &mut FieldPart, undo: Undo, now: OpId) {
+    fn add_record(&self, part: &mut FieldPart, undo: Undo, register: RegisterView<'_>) {
         // What was done after it was set goes with what was set.
         if part.set.is_some() {
             return;
         }
+        let now = self.stand_ins.ops.first_name(register.stamp.op());
         match undo {
             Undo::Field(_, before) => {
                 let before = before
                     .map(|register| (self.stand_ins.ops.first_name(register.stamp.op()), register));
                 part.text = before.as_ref().map(|(set, _)| *set).filter(|_| !part.edits.is_empty());
-                part.set = Some(SetPart { before, after: now });
+                part.set = Some(SetPart { before, after: now, brought: self.others_in(register) });
             }
             Undo::Text(_, edit) => {
                 part.text = Some(now);
@@ -352,6 +371,19 @@ impl<'a> Capture<'a> {
             }
             _ => {}
         }
+    }
+
+    /// The characters that show in a text and are by their first names those of others.
+    fn others_in(&self, register: RegisterView<'_>) -> Vec<IdRange> {
+        let mut others = Vec::new();
+        register.for_each_piece(|piece| {
+            if let Fate::Visible(text) = piece.fate {
+                let range = IdRange { first: piece.first, len: char_count(text) };
+                others.extend(self.stand_ins.chars.first_names(range));
+            }
+        });
+        others.retain(|named| named.first.replica != self.replica.id);
+        others
     }
 
     fn add_edit(&self, edits: &mut Vec<TextPart>, edit: TextUndo) {

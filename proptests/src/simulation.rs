@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use redb::Database;
 use sds_server::Scope;
-use sds_store::DataStore;
+use sds_store::{DataStore, Version};
 use sds_sync::database::Place;
 use sds_sync::limits::{FIRST_FRAME_BYTES_MAX, FRAME_BYTES_MAX, IDLE_TIMEOUT};
 use sds_sync::transport::StreamError;
@@ -129,6 +129,7 @@ impl World {
             token: self.relay.token(&self.id, (user, Scope::Write), context.now),
             claims,
             backup: None,
+            checked: Version::new(),
         };
         device.start(&self.id, &self.relay.ever_stored(), context);
         self.devices.push(device);
@@ -141,8 +142,14 @@ impl World {
             self.context.now = self.context.now.max(at);
             self.happen(due);
             self.attend();
+            self.assert_rules();
         }
         self.context.now = self.context.now.max(until);
+    }
+
+    /// Panics unless every store keeps its rules.
+    fn assert_rules(&mut self) {
+        self.devices.iter_mut().for_each(Device::assert_rules);
     }
 
     fn next_due(&self) -> Option<(Duration, Due)> {

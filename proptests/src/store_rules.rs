@@ -5,20 +5,26 @@
 //! - S2. Root, Trash and Lost and Found are items, Root outermost, the others in it.
 //! - S3. Every entry shows exactly once, in the item that it says it is in.
 //! - S4. Inner entries are in order of (order key, id); length, index, lookup and iteration agree.
-//! - S5. Links hold nothing. The target of a link outside Trash shows. Targets know their links.
+//! - S5. Links hold nothing. The target of a link outside Trash shows, and is an item. Targets know their
+//!   links.
 //! - S6. Placeholders are empty items in Lost and Found to which a link outside Trash leads.
 //! - S7. Only what is directly in Trash has a time of deletion, and it is metadata.
 //! - S8. What is protected from purging is what a plain search says; the rest of Trash may be purged.
 //! - S9. References to blobs are counted as they are.
 //! - S10. Limits that no merge can pass are kept.
 //! - S11. A small store is the same after JSON, a snapshot, and a replay of its patches.
+//! - S12. What may be deleted and moved where is what a plain search says, and what deleting and moving
+//!   say.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
-use sds_store::limits::{BINARY_SIZE_LIMIT, INFO_VALUE_BYTES_MAX, MIME_TYPE_LENGTH_MAX};
+use sds_store::limits::{
+    BINARY_SIZE_LIMIT, INFO_KEY_LENGTH_MAX, INFO_VALUE_BYTES_MAX, MIME_TYPE_LENGTH_MAX,
+};
 use sds_store::{
-    BlobHash, DataStore, Entry, EntryId, ItemValue, ReplicaId, StoreError, ValueKind, Version,
+    BlobHash, DataStore, Entry, EntryId, ItemValue, ReplicaId, StoreError, Timestamp, ValueKind,
+    Version,
 };
 
 /// Stores with more entries are not copied to check S11.
@@ -48,6 +54,19 @@ impl fmt::Display for BrokenRule {
 /// # Errors
 /// The first that does not hold.
 pub fn check_store_rules(store: &DataStore) -> Result<(), BrokenRule> {
+    let all = check_shown_rules(store)?;
+    if all.len() > COPIED_ENTRIES_MAX {
+        return Ok(());
+    }
+    copies(store)?;
+    permissions(store, &all)
+}
+
+/// Checks those that need no copy of the store, S1 to S10; returns all entries.
+///
+/// # Errors
+/// The first that does not hold.
+pub fn check_shown_rules(store: &DataStore) -> Result<Vec<Entry<'_>>, BrokenRule> {
     let all = shown_once(store)?;
     system_items(store)?;
     for entry in &all {
@@ -61,7 +80,7 @@ pub fn check_store_rules(store: &DataStore) -> Result<(), BrokenRule> {
     back_links(&all)?;
     protection(store, &all)?;
     blobs(store, &all)?;
-    if all.len() <= COPIED_ENTRIES_MAX { copies(store) } else { Ok(()) }
+    Ok(all)
 }
 
 fn hold(holds: bool, rule: u8, entry: Option<EntryId>) -> Result<(), BrokenRule> {
@@ -124,7 +143,8 @@ fn order(outer: Entry<'_>) -> Result<(), BrokenRule> {
 fn links(entry: Entry<'_>) -> Result<(), BrokenRule> {
     hold(entry.is_item() || entry.inner_entry_count() == 0, 5, Some(entry.id()))?;
     let is_led_somewhere = entry.is_item() || entry.target().is_some() || entry.is_in_trash();
-    hold(is_led_somewhere, 5, Some(entry.id()))
+    hold(is_led_somewhere, 5, Some(entry.id()))?;
+    hold(entry.target().is_none_or(|target| target.is_item()), 5, Some(entry.id()))
 }
 
 /// S5: what targets know.
@@ -229,6 +249,8 @@ fn limits(entry: Entry<'_>) -> Result<(), BrokenRule> {
         hold(bytes.len() <= BINARY_SIZE_LIMIT, 10, id)?;
     }
     let info = entry.info_map();
+    let key_lens = info.keys().map(|key| key.encode_utf16().count());
+    hold(key_lens.into_iter().all(|len| (1..=INFO_KEY_LENGTH_MAX).contains(&len)), 10, id)?;
     hold(info.values().all(|value| value.to_string().len() <= INFO_VALUE_BYTES_MAX), 10, id)?;
     hold(info.keys().eq(entry.info_keys()), 10, id)
 }
@@ -259,4 +281,53 @@ fn copies(store: &DataStore) -> Result<(), BrokenRule> {
         ),
         Err(error) => hold(error.code() == "too-deep", 11, None),
     }
+}
+
+/// S12.
+fn permissions(store: &DataStore, all: &[Entry<'_>]) -> Result<(), BrokenRule> {
+    let copy =
+        ReplicaId::new(COPIER).and_then(|id| DataStore::from_binary(id, &store.as_binary()).ok());
+    let Some(mut copy) = copy else { return hold(false, 12, None) };
+    for (at, entry) in all.iter().enumerate() {
+        let id = entry.id();
+        let expected = if id.is_well_known() { Err("delete-not-permitted") } else { Ok(()) };
+        hold(entry.may_be_deleted() == expected.is_ok(), 12, Some(id))?;
+        let deleted = |store: &mut DataStore| store.delete_entry(id, Timestamp::from_millis(0));
+        hold(outcome(&mut copy, deleted) == expected, 12, Some(id))?;
+        // Root, Trash, what is in it and what it is in, and one of all others.
+        let others =
+            [entry.inner_entry_at(0), entry.outer_item(), all.get((7 * at) % all.len()).copied()];
+        let others = others.into_iter().flatten();
+        for outer in [store.root_item(), store.trash_item(), *entry].into_iter().chain(others) {
+            let expected = may_move(*entry, outer);
+            hold(entry.may_be_moved_to(outer.id()) == expected.is_ok(), 12, Some(id))?;
+            let moved = |store: &mut DataStore| store.move_entry_to(id, outer.id(), None);
+            hold(outcome(&mut copy, moved) == expected, 12, Some(id))?;
+        }
+    }
+    Ok(())
+}
+
+fn may_move(entry: Entry<'_>, outer: Entry<'_>) -> Result<(), &'static str> {
+    let is_inside = outer == entry || outer.outer_item_chain().any(|above| above == entry);
+    let is_held = entry.id().is_well_known() && !outer.is_root_item();
+    match outer.is_item() {
+        false => Err("invalid-argument"),
+        true if is_inside || is_held => Err("move-would-cycle"),
+        true => Ok(()),
+    }
+}
+
+/// What becomes of an edit, which is taken back.
+fn outcome(
+    store: &mut DataStore,
+    edit: impl FnOnce(&mut DataStore) -> Result<(), StoreError>,
+) -> Result<(), &'static str> {
+    let mut outcome = Ok(());
+    let taken_back = store.transact(|store| {
+        outcome = edit(store).map_err(|error| error.code());
+        Err::<(), StoreError>(StoreError::OutOfIds)
+    });
+    drop(taken_back);
+    outcome
 }

@@ -1,11 +1,13 @@
 //! Stories of a few users of one store: who does what, what reaches whom.
 //!
 //! A [`StoreStep`] is a recipe of small numbers, so that any list of steps is a story. After each step
-//! the rules of [`store_rules`](crate::store_rules) must hold of the store that it touched, and a
-//! step that was refused must have changed nothing.
+//! the rules of [`store_rules`](crate::store_rules) must hold of the store that it touched, somebody who
+//! listens must have been told exactly what has changed, and a step that was refused must have changed
+//! nothing.
 
 mod edits;
 mod imports;
+mod watcher;
 
 use arbitrary::Arbitrary;
 use proptest::prelude::{Strategy, any, prop};
@@ -17,6 +19,7 @@ use crate::user::NOW;
 pub use edits::StoreEdit;
 use edits::pick;
 use imports::{Imported, Shape, assert_imported, forms, import_entry, is_small};
+use watcher::Watcher;
 
 /// The fewest and most users of a story.
 pub const USERS: std::ops::RangeInclusive<usize> = 2..=4;
@@ -89,6 +92,7 @@ impl StoreStep {
 #[derive(Debug)]
 pub struct StoreStory {
     users: Vec<DataStore>,
+    watchers: Vec<Watcher>,
     sent: Vec<Vec<u8>>,
 }
 
@@ -97,8 +101,9 @@ impl StoreStory {
     #[must_use]
     pub fn new(users: usize) -> Self {
         let ids = CAST.into_iter().filter_map(ReplicaId::new).take(users);
-        let users = ids.map(|id| equipped(DataStore::new(id))).collect();
-        Self { users, sent: Vec::new() }
+        let mut users: Vec<_> = ids.map(|id| equipped(DataStore::new(id))).collect();
+        let watchers = users.iter_mut().map(Watcher::of).collect();
+        Self { users, watchers, sent: Vec::new() }
     }
 
     /// Takes the steps. Panics if a rule does not hold after one of them.
@@ -110,6 +115,7 @@ impl StoreStory {
             store.assert_invariants();
             let rules = check_store_rules(store);
             assert_eq!(rules, Ok(()), "after {step:?}");
+            self.watchers[touched].follow(store);
         }
         self
     }
@@ -121,12 +127,13 @@ impl StoreStory {
         let patches: Vec<_> =
             self.users.iter().map(|user| user.export_patch(&Version::new())).collect();
         self.sent.extend(patches);
-        for user in &mut self.users {
+        for (user, watcher) in self.users.iter_mut().zip(&mut self.watchers) {
             dice.shuffle(&mut self.sent);
             for patch in &self.sent {
                 user.apply_remote_patch(patch).expect("what was sent can be taken in");
             }
             assert_eq!(check_store_rules(user), Ok(()));
+            watcher.follow(user);
         }
         let (first, others) = self.users.split_first_mut().expect("somebody");
         let (json, digest) = (first.as_json(), first.digest());
@@ -208,6 +215,7 @@ impl StoreStory {
                 let (id, snapshot) = (self.users[at].replica_id(), self.users[at].as_binary());
                 let loaded = DataStore::from_binary(id, &snapshot).expect("it can be loaded");
                 self.users[at] = equipped(loaded);
+                self.watchers[at] = Watcher::of(&mut self.users[at]);
                 at
             }
         }

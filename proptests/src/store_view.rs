@@ -68,7 +68,8 @@ impl StoreView {
                 inner_entries,
                 label: entry.label().into_owned(),
                 mime_type: entry.mime_type().into_owned(),
-                value: entry.value(),
+                // Contents come and go without a change of the store.
+                value: entry.blob_ref().map_or_else(|| entry.value(), ItemValue::Pending),
                 info: entry.info_map(),
             };
             Some((id, seen))
@@ -161,17 +162,20 @@ impl StoreView {
     }
 
     fn follow_texts(&self, changes: &ChangeSet, after: &Self) {
-        let text = |view: &Self, entry| {
-            let value = view.0.get(&entry).map(|seen| &seen.value);
-            let is_text = matches!(value, Some(ItemValue::Text(_)));
-            assert!(is_text, "{entry:?}, which is {value:?}, is spliced");
-            let Some(ItemValue::Text(text)) = value else { return Vec::new() };
-            text.encode_utf16().collect::<Vec<u16>>()
+        let text = |view: &Self, entry, property: &Property| {
+            let seen = view.0.get(&entry);
+            let text = match (property, seen.map(|seen| &seen.value)) {
+                (Property::Label, _) => seen.map(|seen| seen.label.as_str()),
+                (Property::Value, Some(ItemValue::Text(text))) => Some(text.as_str()),
+                _ => None,
+            };
+            assert!(text.is_some(), "{property} of {entry:?} is spliced");
+            text.unwrap_or_default().encode_utf16().collect::<Vec<u16>>()
         };
         for change in changes.iter() {
-            if let Some(edits) = change.texts.get(&Property::Value) {
-                let found = edits.iter().fold(text(self, change.entry), apply);
-                assert_eq!(found, text(after, change.entry), "{changes:?}");
+            for (property, edits) in &change.texts {
+                let found = edits.iter().fold(text(self, change.entry, property), apply);
+                assert_eq!(found, text(after, change.entry, property), "{changes:?}");
             }
         }
     }

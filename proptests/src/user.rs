@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use proptest::prelude::{Strategy, any, prop};
 use sds_engine::{Patch, Replica};
+use sds_store::limits::BINARY_SIZE_LIMIT;
 use sds_store::{DataStore, EntryId, ItemValue, NewValue, ReplicaId, StoreError, Timestamp};
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use crate::pool::{pick, text};
 
@@ -18,11 +19,18 @@ pub enum UserEdit {
     Move { entry: u8, outer: u8, index: u8 },
     Delete { entry: u8 },
     SetLabel { entry: u8, text: u8 },
+    SpliceLabel { entry: u8, from: u8, len: u8, text: u8 },
+    UpdateLabel { entry: u8, text: u8 },
     SetType { entry: u8, is_default: bool },
     Write { entry: u8, value: u8 },
+    WriteBlob { entry: u8, value: u8 },
     Change { entry: u8, from: u8, len: u8, text: u8 },
+    UpdateValue { entry: u8, text: u8 },
     SetInfo { entry: u8, key: bool, value: u8 },
     DeleteInfo { entry: u8, key: bool },
+    Rebalance { outer: u8 },
+    ImportCopy { entry: u8, outer: u8, index: u8 },
+    Import { entry: u8, outer: u8, index: u8, text: u8 },
 }
 
 /// A transaction: edits, of which those from `part` on are in a transaction inside that may fail.
@@ -34,13 +42,16 @@ pub struct UserTransaction {
     pub part: Option<(u8, bool)>,
 }
 
+/// Copies would double a store again and again.
+const ENTRIES_MAX: usize = 60;
+
 /// When users say it is.
 pub const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
 impl UserEdit {
     /// Edits of every kind.
     pub fn any() -> impl Strategy<Value = Self> {
-        (0..19u8, any::<(u8, u8, u8, u8)>(), any::<bool>()).prop_map(|(kind, (a, b, c, d), e)| {
+        (0..27u8, any::<(u8, u8, u8, u8)>(), any::<bool>()).prop_map(|(kind, (a, b, c, d), e)| {
             match kind {
                 0..=2 => Self::NewItem { outer: a, index: b, has_type: e },
                 3 => Self::NewLink { target: a, outer: b, index: c },
@@ -51,7 +62,14 @@ impl UserEdit {
                 12 | 13 => Self::Write { entry: a, value: b },
                 14..=16 => Self::Change { entry: a, from: b, len: c, text: d },
                 17 => Self::SetInfo { entry: a, key: e, value: b },
-                _ => Self::DeleteInfo { entry: a, key: e },
+                18 => Self::DeleteInfo { entry: a, key: e },
+                19 | 20 => Self::SpliceLabel { entry: a, from: b, len: c, text: d },
+                21 => Self::UpdateLabel { entry: a, text: b },
+                22 => Self::UpdateValue { entry: a, text: b },
+                23 => Self::WriteBlob { entry: a, value: b },
+                24 => Self::Rebalance { outer: a },
+                25 => Self::ImportCopy { entry: a, outer: b, index: c },
+                _ => Self::Import { entry: a, outer: b, index: c, text: d },
             }
         })
     }
@@ -85,7 +103,36 @@ impl UserEdit {
             Self::Write { entry: item, value } => store.write_value(entry(item), new_value(value)),
             Self::Change { entry: item, from, len, text: new } => {
                 let item = entry(item);
-                store.change_value(item, range(store, item, (from, len)), text(new))
+                let value = store.entry_with_id(item).map(|item| item.value());
+                let old = value.as_ref().and_then(ItemValue::as_text).unwrap_or_default();
+                store.change_value(item, range(old, (from, len)), text(new))
+            }
+            Self::SpliceLabel { entry: named, from, len, text: new } => {
+                let label = store.entry(entry(named))?.label().into_owned();
+                store.splice_label(entry(named), range(&label, (from, len)), text(new))
+            }
+            Self::UpdateLabel { entry: named, text: label } => {
+                store.update_label(entry(named), text(label))
+            }
+            Self::UpdateValue { entry: item, text: value } => {
+                store.update_value(entry(item), text(value))
+            }
+            Self::WriteBlob { entry: item, value } => {
+                store.write_value(entry(item), vec![value % 3; BINARY_SIZE_LIMIT + 1])
+            }
+            Self::Rebalance { outer } => store.rebalance_inner_entries_of(entry(outer)),
+            Self::ImportCopy { entry: source, outer, index } => {
+                let json = store.entry(entry(source))?.as_json_value()?;
+                match entries.len() + count(&json) <= ENTRIES_MAX {
+                    true => store.new_entry_from_json_at(&json, entry(outer), at(index)).map(drop),
+                    false => Ok(()),
+                }
+            }
+            Self::Import { entry: source, outer, index, text: new } => {
+                let mut json = store.entry(entry(source))?.as_json_value()?;
+                json["Label"] = text(new).into();
+                json["Info"] = json!({"color": text(new)});
+                store.import_entry_from_json_at(&json, entry(outer), at(index)).map(drop)
             }
             Self::SetInfo { entry: owner, key, value } => {
                 let values = [json!(null), json!(true), json!(7), json!("text"), json!([1, {}])];
@@ -148,23 +195,39 @@ pub enum UserAct {
     Group(bool),
     /// Takes in what another has.
     Receive(u8),
+    /// Takes in all that another has, as a snapshot.
+    Merge(u8),
     /// Hears that somebody elsewhere has purged something.
     Purge(u8),
+    /// Purges something, or all that may be.
+    PurgeHere(u8),
 }
 
 impl UserAct {
     /// Acts of every kind.
     pub fn any() -> impl Strategy<Value = Self> {
-        (0..13u8, UserTransaction::any(), any::<u8>()).prop_map(|(kind, transaction, number)| {
+        (0..15u8, UserTransaction::any(), any::<u8>()).prop_map(|(kind, transaction, number)| {
             match kind {
                 0..=4 => Self::Edit(transaction),
                 5 | 6 => Self::Undo,
                 7 | 8 => Self::Redo,
                 9 => Self::Group(number.is_multiple_of(2)),
                 10 => Self::Purge(number),
+                11 => Self::PurgeHere(number),
+                12 => Self::Merge(number),
                 _ => Self::Receive(number),
             }
         })
+    }
+}
+
+/// Purges what is in Trash, as far as that is allowed: one entry, or all.
+pub fn purge_here(store: &mut DataStore, number: u8) {
+    let trashed: Vec<EntryId> = store.trash_item().inner_entries().map(|one| one.id()).collect();
+    match pick(&trashed, number / 2) {
+        // What is protected stays.
+        Some(entry) if number.is_multiple_of(2) => drop(store.purge_entry(entry)),
+        _ => drop(store.purge_all_trash_entries().expect("it is little")),
     }
 }
 
@@ -220,10 +283,14 @@ fn new_value(number: u8) -> NewValue {
     }
 }
 
-/// A range of UTF-16 units of an item's text that divides no character.
-fn range(store: &DataStore, item: EntryId, (from, len): (u8, u8)) -> Range<usize> {
-    let value = store.entry_with_id(item).map(|item| item.value());
-    let Some(ItemValue::Text(text)) = value else { return 0..0 };
+/// How many entries there are in JSON.
+fn count(json: &Json) -> usize {
+    let inner = json["innerEntries"].as_array();
+    1 + inner.into_iter().flatten().map(count).sum::<usize>()
+}
+
+/// A range of UTF-16 units of a text that divides no character.
+fn range(text: &str, (from, len): (u8, u8)) -> Range<usize> {
     let mut bounds = vec![0];
     for char in text.chars() {
         bounds.push(bounds.last().copied().unwrap_or(0) + char.len_utf16());

@@ -4,9 +4,10 @@
 use std::sync::mpsc::{self, Receiver};
 
 use proptest::prelude::prop;
+use sds_engine::Replica;
 use sds_proptests::check::check;
 use sds_proptests::store_view::StoreView;
-use sds_proptests::user::{Janitor, NOW, UserAct};
+use sds_proptests::user::{Janitor, NOW, UserAct, UserTransaction, purge_here};
 use sds_store::{ChangeEvent, DataStore, Origin, ReplicaId, Subscription, UndoOptions};
 
 struct User {
@@ -48,6 +49,28 @@ impl User {
     }
 }
 
+/// What comes as a state, without the changes that led to it, is told like any patch.
+#[test]
+fn a_state_that_joins_is_told_exactly() {
+    let transactions = || prop::collection::vec(UserTransaction::any(), 0..12);
+    check(100, &(transactions(), transactions(), transactions()), |(before, here, there)| {
+        let mut users = [1, 2].map(User::new);
+        before.iter().for_each(|one| one.make(&mut users[0].store));
+        let patch = users[0].store.export_patch(users[1].store.version());
+        users[1].receive(&patch);
+        here.iter().for_each(|one| one.make(&mut users[1].store));
+        there.iter().for_each(|one| one.make(&mut users[0].store));
+        users[1].view = StoreView::of(&users[1].store);
+        users[1].events.try_iter().for_each(drop);
+        let mut cut =
+            Replica::from_snapshot(ReplicaId::new(3).unwrap(), &users[0].store.as_binary())
+                .unwrap();
+        cut.compact();
+        let state = cut.export(users[1].store.version());
+        users[1].receive(&state);
+    });
+}
+
 #[test]
 fn change_sets_name_exactly_what_reads_differently() {
     let acts = prop::collection::vec((0..3usize, UserAct::any()), 1..40);
@@ -70,6 +93,15 @@ fn change_sets_name_exactly_what_reads_differently() {
                 UserAct::Purge(number) => {
                     let patch = janitor.purge(&users[*at].store, *number);
                     users[*at].receive(&patch);
+                }
+                UserAct::PurgeHere(number) => {
+                    users[*at].act(Origin::Internal, true, |store| purge_here(store, *number));
+                }
+                UserAct::Merge(from) => {
+                    let snapshot = users[usize::from(*from) % 3].store.as_binary();
+                    users[*at].act(Origin::External, false, |store| {
+                        store.merge_binary(&snapshot).unwrap();
+                    });
                 }
                 UserAct::Receive(from) => {
                     let from = usize::from(*from) % 3;

@@ -7,7 +7,7 @@ use proptest::prelude::{any, prop};
 use sds_proptests::check::check;
 use sds_proptests::dice::Dice;
 use sds_proptests::store_rules::check_store_rules;
-use sds_proptests::user::{Janitor, NOW, UserAct, UserTransaction};
+use sds_proptests::user::{Janitor, NOW, UserAct, UserTransaction, purge_here};
 use sds_store::{DataStore, EntryId, ItemValue, ReplicaId, UndoOptions};
 use serde_json::Value as Json;
 
@@ -101,6 +101,11 @@ fn undoing_while_others_edit_converges() {
                     let patch = janitor.purge(&users[*user], *number);
                     users[*user].apply_remote_patch(&patch).unwrap();
                 }
+                UserAct::PurgeHere(number) => purge_here(&mut users[*user], *number),
+                UserAct::Merge(from) => {
+                    let snapshot = users[usize::from(*from) % 3].as_binary();
+                    users[*user].merge_binary(&snapshot).unwrap();
+                }
                 UserAct::Receive(from) => receive(&mut users, *user, usize::from(*from) % 3),
             }
             check_store_rules(&users[*user]).unwrap();
@@ -163,6 +168,50 @@ fn undoing_ones_own_typing_leaves_what_others_typed() {
         others.sort_unstable();
         typed.sort_unstable();
         assert_eq!(others, typed, "in {left}");
+    });
+}
+
+/// Others type into whatever is there, and one user replaces it whole. Nobody types into what somebody
+/// is replacing at that moment, since that is gone for good.
+#[test]
+fn undoing_ones_own_values_leaves_what_others_typed() {
+    check(200, &(any::<u64>(), 1..40usize), |(seed, count)| {
+        let mut dice = Dice::new(seed);
+        let mut users = [store(1), store(2), store(3)];
+        let item = users[0].new_item_at(None, EntryId::ROOT, None).unwrap();
+        users[0].write_value(item, "").unwrap();
+        (1..3).for_each(|to| receive(&mut users, to, 0));
+        users[0].enable_undo(UndoOptions::default());
+        let mut typed = Vec::new();
+        for number in 0..count {
+            let user = dice.roll(4) % 3;
+            let len = text(&users[user], item).len();
+            let at = dice.roll(len + 1);
+            match dice.roll(6) {
+                _ if user > 0 => {
+                    let new = char::from(b'A' + u8::try_from(number % 26).unwrap()).to_string();
+                    typed.push(new.clone());
+                    users[user].change_value(item, at..at, &new).unwrap();
+                }
+                0 | 1 => users[0].write_value(item, ["abc", "x", ""][number % 3]).unwrap(),
+                2 => users[0].change_value(item, at..at, "yz").unwrap(),
+                3 => users[0].change_value(item, at..len.min(at + 2), "").unwrap(),
+                4 => drop(users[0].undo(NOW).unwrap()),
+                _ => drop(users[0].redo(NOW).unwrap()),
+            }
+            (1..3).for_each(|from| receive(&mut users, 0, from));
+            (1..3).for_each(|to| receive(&mut users, to, 0));
+        }
+        while users[0].undo(NOW).unwrap() {}
+        let left = text(&users[0], item);
+        let mut others: Vec<String> =
+            left.chars().filter(char::is_ascii_uppercase).map(String::from).collect();
+        others.sort_unstable();
+        typed.sort_unstable();
+        assert_eq!(others, typed, "in {left}");
+        (1..3).for_each(|to| receive(&mut users, to, 0));
+        let digests = users.each_mut().map(DataStore::digest);
+        assert_eq!(digests, [digests[0]; 3]);
     });
 }
 

@@ -251,6 +251,9 @@ pub(crate) fn reads_alike(entry: EntryId, field: &Field, before: &Value, after: 
     fn text<'a>(value: &'a Value, default: &'a str) -> &'a str {
         if let Value::Text(text) = value { text } else { default }
     }
+    fn mime_type(value: &Value) -> &str {
+        Some(text(value, "")).filter(|text| !text.is_empty()).unwrap_or(DEFAULT_MIME_TYPE)
+    }
     fn content(value: &Value) -> Option<&Value> {
         matches!(value, Value::Text(_) | Value::Bytes(_) | Value::Blob(_)).then_some(value)
     }
@@ -262,7 +265,7 @@ pub(crate) fn reads_alike(entry: EntryId, field: &Field, before: &Value, after: 
             let default = default_label(entry);
             text(before, default) == text(after, default)
         }
-        Field::Type => text(before, DEFAULT_MIME_TYPE) == text(after, DEFAULT_MIME_TYPE),
+        Field::Type => mime_type(before) == mime_type(after),
         Field::Value => content(before) == content(after),
         Field::Info(key) => &**key == TRASHED_AT || json(before) == json(after),
     }

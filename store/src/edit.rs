@@ -4,6 +4,7 @@
 //! entry stands at it, or last if fewer are there.
 
 mod checks;
+mod finite;
 mod info;
 mod text;
 

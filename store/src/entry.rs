@@ -6,6 +6,7 @@ use std::hash::{Hash, Hasher};
 use sds_engine::{BlobRef, EntryId, Field, NewEntry, Timestamp, ValueRef};
 use serde_json::Value as Json;
 
+use crate::edit::check_depth;
 use crate::limits::DEFAULT_MIME_TYPE;
 use crate::store::DataStore;
 use crate::value::{ItemValue, ValueKind};
@@ -96,7 +97,8 @@ impl<'a> Entry<'a> {
     }
 
     /// The item that a link points to, if it is one and its target shows: as that of a link outside
-    /// Trash always does.
+    /// Trash always does. A link is there where one copy imported a link to something that was not
+    /// there, and another one imported that as a link.
     #[must_use]
     pub fn target(&self) -> Option<Self> {
         self.store.entry_with_id(self.target_id()?)
@@ -180,9 +182,11 @@ impl<'a> Entry<'a> {
     #[must_use]
     pub fn mime_type(&self) -> Cow<'a, str> {
         match self.field(&Field::Type) {
-            ValueRef::Text(kind) => kind.into_cow(),
-            _ => Cow::Borrowed(DEFAULT_MIME_TYPE),
+            // An empty one came from a foreign program.
+            ValueRef::Text(kind) => Some(kind.into_cow()).filter(|kind| !kind.is_empty()),
+            _ => None,
         }
+        .unwrap_or(Cow::Borrowed(DEFAULT_MIME_TYPE))
     }
 
     /// How the value is kept.
@@ -273,11 +277,17 @@ impl<'a> Entry<'a> {
 
     /// The keys under which there is metadata, in order; `_trashedAt` last.
     pub fn info_keys(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        let store = self.store;
-        let keys = store.replica().fields(self.id).filter_map(|field| match field {
-            Field::Info(key) if &**key != TRASHED_AT => Some(&**key),
+        let (store, id) = (self.store, self.id);
+        let keys = store.replica().fields(id).filter_map(|field| match field {
+            Field::Info(key) if &**key != TRASHED_AT => Some((field, &**key)),
             _ => None,
         });
+        // What is no metadata came from a foreign program.
+        let is_json = move |field: &Field| {
+            let value = store.replica().value_ref(id, field);
+            !matches!(value, ValueRef::None | ValueRef::Bytes(_) | ValueRef::Blob(_))
+        };
+        let keys = keys.filter(move |(field, _)| is_json(field)).map(|(_, key)| key);
         keys.chain(self.trashed_at().map(|_| TRASHED_AT))
     }
 
@@ -293,8 +303,12 @@ impl<'a> Entry<'a> {
             ValueRef::Int(number) => Some(number.into()),
             ValueRef::Float(number) => Some(number.into()),
             ValueRef::Text(text) => Some(text.into_cow().into()),
-            // The text was JSON when it was set; one that is not came from a foreign program.
-            ValueRef::Json(text) => Some(serde_json::from_str(text).unwrap_or(Json::Null)),
+            // The text was JSON when it was set; one that is not, or is nested deeper than anybody here
+            // can set, came from a foreign program.
+            ValueRef::Json(text) => {
+                let value = serde_json::from_str(text).ok();
+                Some(value.filter(|value| check_depth(value).is_ok()).unwrap_or(Json::Null))
+            }
             _ => None,
         }
     }

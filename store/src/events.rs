@@ -20,6 +20,7 @@ use crate::change_set::{ChangeSet, Property};
 use crate::error::StoreError;
 use crate::limits::EVENTS_AT_ONCE_MAX;
 use crate::store::DataStore;
+use crate::undo::StepNumber;
 
 /// Who has made a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,14 +44,10 @@ pub struct ChangeEvent {
 /// What an edit answers to: the cause of the event in whose handler it is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// A transaction of the user, which made a step that can be undone or went into one.
-    Edit,
+    /// A transaction, an undoing or a redoing that the step of this number tells of.
+    Step(StepNumber),
     /// One of which no step tells, such as a purge.
     Unnoted,
-    /// An undoing.
-    Undo,
-    /// A redoing.
-    Redo,
     /// A patch.
     Patch,
 }
@@ -194,12 +191,21 @@ impl Events {
         self.set_again.truncate(noted);
     }
 
-    /// Notes that the transaction under way, which answers the event that is being delivered, has made a
-    /// step; so other answers go into that.
-    pub(crate) fn answer_with_step(&mut self) {
-        if self.delivering == Some(Cause::Unnoted) {
-            self.delivering = Some(Cause::Edit);
+    /// Notes in which step the transaction under way is; if it answers the event that is being
+    /// delivered, other answers go there too.
+    pub(crate) const fn answer_with_step(&mut self, step: StepNumber) {
+        if self.delivering.is_some() {
+            self.delivering = Some(Cause::Step(step));
         }
+    }
+
+    /// Drops all handlers with what they have not been told, also of the transaction under way.
+    fn clear(&mut self, replica: &mut Replica) {
+        self.handlers.clear();
+        self.waiting.clear();
+        self.set_again.clear();
+        self.is_heard = false;
+        replica.record_deltas(false);
     }
 
     /// The cause of the event that is being delivered.
@@ -281,11 +287,10 @@ impl DataStore {
         Subscription { is_active, is_detached: false }
     }
 
-    /// Drops all handlers. Doing it again changes nothing.
+    /// Drops all handlers, and what they have not been told. Doing it again changes nothing.
     pub fn dispose(&mut self) {
-        let events = self.events_mut();
-        events.handlers.clear();
-        events.waiting.clear();
+        let (events, replica) = self.events_parts_mut();
+        events.clear(replica);
     }
 
     /// Keeps events back until `work` is done, and delivers them then. For whoever has to look at the

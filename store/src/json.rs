@@ -9,7 +9,9 @@ mod merge;
 mod read;
 mod record;
 mod serde_form;
+mod summary;
 mod write;
 
 pub use read::JsonSource;
+pub use summary::JsonSummary;
 pub use write::JsonOptions;

@@ -66,7 +66,7 @@ pub use change_set::{ChangeSet, EntryChange, ListPlace, Property, TextEdit};
 pub use entry::Entry;
 pub use error::{ImportError, StoreError};
 pub use events::{ChangeEvent, Origin, Subscription};
-pub use json::{JsonOptions, JsonSource};
+pub use json::{JsonOptions, JsonSource, JsonSummary};
 pub use options::StoreOptions;
 pub use remake::RemakeError;
 pub use sds_engine::{

@@ -54,6 +54,11 @@ impl DataStore {
         self
     }
 
+    /// Gives the store other options, for edits from now on.
+    pub fn set_options(&mut self, options: StoreOptions) {
+        self.options = options;
+    }
+
     /// The options of this copy.
     #[must_use]
     pub const fn options(&self) -> &StoreOptions {
@@ -95,8 +100,9 @@ impl DataStore {
         edits: impl FnOnce(&mut Self) -> Result<T, E>,
     ) -> Result<T, E> {
         let is_outermost = !self.replica.is_in_transaction();
-        if is_outermost {
-            self.events.begin(&mut self.replica)?;
+        if is_outermost && let Err(error) = self.events.begin(&mut self.replica) {
+            self.undo.iter_mut().for_each(|undo| undo.abandon());
+            return Err(error.into());
         }
         // The engine's transactions want the engine alone; blobs may stay, nobody refers to them.
         let transaction = Some(self.replica.begin());
@@ -123,24 +129,23 @@ impl DataStore {
 
     /// Ends the outermost transaction. Returns as what the event of it counts.
     fn end(&mut self, transaction: Transaction) -> Result<Cause, EditError> {
+        let answering = self.events.answering();
         let Some(undo) = &mut self.undo else {
             self.replica.commit(transaction)?;
-            return Ok(self.events.answering().unwrap_or(Cause::Edit));
+            return Ok(answering.unwrap_or(Cause::Unnoted));
         };
         let next = |replica: &Replica| replica.version().next(replica.id());
         let before = next(&self.replica);
         let reversal = self.replica.commit_reversibly(transaction, undo.stand_ins())?;
-        let mut is_noted = false;
-        if next(&self.replica) > before {
-            is_noted = undo.note(reversal, self.events.answering());
+        let step = if next(&self.replica) > before {
+            undo.note(reversal, answering)
         } else {
             undo.abandon();
-        }
-        if is_noted {
-            self.events.answer_with_step();
-        }
-        let own = if is_noted { Cause::Edit } else { Cause::Unnoted };
-        Ok(self.events.answering().unwrap_or(own))
+            None
+        };
+        let Some(step) = step else { return Ok(answering.unwrap_or(Cause::Unnoted)) };
+        self.events.answer_with_step(step);
+        Ok(Cause::Step(step))
     }
 
     /// Forgets what was noted of the outermost transaction, which was taken back.
@@ -319,6 +324,10 @@ impl DataStore {
 
     pub(crate) const fn events_mut(&mut self) -> &mut Events {
         &mut self.events
+    }
+
+    pub(crate) const fn events_parts_mut(&mut self) -> (&mut Events, &mut Replica) {
+        (&mut self.events, &mut self.replica)
     }
 
     pub(crate) const fn undo_ref(&self) -> Option<&UndoHistory> {

@@ -4,17 +4,20 @@
 //! of one, is a step; steps can be joined, by hand or by time. What undoing takes back and what it
 //! leaves alone is the engine's to decide ([`Reversal`]); it never fights others:
 //!
-//! - A label, type, value or metadata that somebody has set since stays; of typed characters those go
-//!   that are still there, and deleted ones come back where they were.
-//! - An entry that somebody has moved since stays where it is; so does one whose old container is gone
-//!   or is inside of it by now.
+//! - A label, type, value or metadata that somebody has set since stays, and what others have typed into
+//!   a text that was set; of typed characters those go that are still there, and deleted ones come back
+//!   where they were.
+//! - An entry that somebody has moved since stays where it is, but not one that was only reordered in the
+//!   container that the step put it into; so does one whose old container is gone or is inside of it by
+//!   now.
 //! - What was created goes to Trash with all that is in it, and is never purged. What was deleted comes
 //!   back. What was purged does not.
 //!
 //! Undoing is an ordinary transaction: one change, one event. Patches never become steps.
 //!
 //! Edits that a handler makes when it answers a transaction, an undoing or a redoing are undone with
-//! it; those that answer a patch are no steps.
+//! it, also where events were held back and other steps have been made meanwhile; those that answer a
+//! patch are no steps. What answers something that can no longer be undone is a step of its own.
 //!
 //! Cost: nothing unless enabled; then what a transaction did, on top of it. The number of steps is
 //! bounded, and so are the bytes of what they replaced.
@@ -69,9 +72,14 @@ impl UndoOptions {
     }
 }
 
+/// Names a step, whether it is to be undone or to be redone; later ones have greater numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct StepNumber(u64);
+
 /// What is undone at once.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Step {
+    number: StepNumber,
     done: Vec<Reversal>,
     size: usize,
     /// When its last transaction was made, if that was told.
@@ -79,10 +87,8 @@ struct Step {
 }
 
 impl Step {
-    fn of(reversal: Reversal) -> Self {
-        let mut step = Self::default();
-        step.push(reversal);
-        step
+    const fn new(number: StepNumber) -> Self {
+        Self { number, done: Vec::new(), size: 0, time: None }
     }
 
     /// Takes in what was done later. Returns how many bytes that takes.
@@ -105,10 +111,13 @@ enum Way {
     Forth,
 }
 
-/// The steps that can be undone, and those that can be done again; the newest last.
+/// The steps that can be undone, and those that can be done again; the newest last, and among each
+/// their numbers rise.
 #[derive(Debug)]
 pub(crate) struct UndoHistory {
     options: UndoOptions,
+    /// The number of the next step.
+    next: StepNumber,
     back: VecDeque<Step>,
     forth: VecDeque<Step>,
     /// How many bytes all steps take.
@@ -129,6 +138,7 @@ impl UndoHistory {
     fn new(options: UndoOptions) -> Self {
         Self {
             options,
+            next: StepNumber(0),
             back: VecDeque::new(),
             forth: VecDeque::new(),
             size: 0,
@@ -151,32 +161,61 @@ impl UndoHistory {
         self.time = None;
     }
 
-    /// Takes in a transaction that answers an event of this cause, or none. Whether a step tells of it.
-    pub(crate) fn note(&mut self, reversal: Reversal, answering: Option<Cause>) -> bool {
+    /// Takes in a transaction that answers an event of this cause, or none. Returns the step that tells
+    /// of it, if one does.
+    pub(crate) fn note(
+        &mut self,
+        reversal: Reversal,
+        answering: Option<Cause>,
+    ) -> Option<StepNumber> {
         let time = self.time.take();
-        let is_noted = !reversal.is_empty();
-        let step = match answering {
-            Some(Cause::Patch) => return false,
-            None | Some(Cause::Unnoted) => {
-                self.size -= self.forth.drain(..).map(|step| step.size).sum::<usize>();
-                if !is_noted {
-                    return false;
-                }
-                if !self.goes_on(time) {
-                    self.back.push_back(Step::default());
-                }
-                (self.is_open, self.is_in_group) = (true, self.groups > 0);
-                self.back.back_mut()
-            }
-            Some(Cause::Edit | Cause::Redo) => self.back.back_mut(),
-            Some(Cause::Undo) => self.forth.back_mut(),
+        let answered = match answering {
+            Some(Cause::Patch) => return None,
+            Some(Cause::Step(number)) => self.step_mut(number).map(|step| step.number),
+            Some(Cause::Unnoted) | None => None,
         };
-        if let Some(step) = step.filter(|_| is_noted) {
-            step.time = time.or(step.time);
-            self.size += step.push(reversal);
+        if answered.is_none() {
+            self.size -= self.forth.drain(..).map(|step| step.size).sum::<usize>();
         }
+        if reversal.is_empty() {
+            return None;
+        }
+        let number = answered.unwrap_or_else(|| self.newest(time));
+        let step = self.step_mut(number)?;
+        step.time = time.or(step.time);
+        self.size += step.push(reversal);
         self.trim();
-        is_noted
+        Some(number)
+    }
+
+    /// The step that a transaction made at this time belongs to, which may be a new one.
+    fn newest(&mut self, time: Option<Timestamp>) -> StepNumber {
+        let goes_on = self.goes_on(time);
+        (self.is_open, self.is_in_group) = (true, self.groups > 0);
+        match self.back.back() {
+            Some(step) if goes_on => step.number,
+            _ => {
+                let number = self.number();
+                self.back.push_back(Step::new(number));
+                number
+            }
+        }
+    }
+
+    /// A number for a new step.
+    const fn number(&mut self) -> StepNumber {
+        let number = self.next;
+        self.next.0 += 1;
+        number
+    }
+
+    /// The step of this number, if it can still be undone or redone.
+    fn step_mut(&mut self, number: StepNumber) -> Option<&mut Step> {
+        let Self { back, forth, .. } = self;
+        [back, forth].into_iter().find_map(|steps| {
+            let at = steps.binary_search_by_key(&number, |step| step.number).ok()?;
+            steps.get_mut(at)
+        })
     }
 
     /// Whether a transaction made at this time belongs to the newest step.
@@ -221,13 +260,14 @@ impl UndoHistory {
         }
     }
 
-    /// Undoes or redoes the newest step of which anything is left. Whether there was one.
+    /// Undoes or redoes the newest step of which anything is left. Returns the step by which that is
+    /// taken back again, if there was one to undo.
     fn go(
         &mut self,
         way: Way,
         (replica, kept): (&mut Replica, &Blobs),
         now: Timestamp,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<StepNumber>, StoreError> {
         self.close_step();
         while let Some(step) = self.pop(way) {
             let gone = step.done.iter().flat_map(Reversal::blobs).find(|blob| kept.is_gone(blob));
@@ -241,9 +281,12 @@ impl UndoHistory {
                 Ok(None) => {}
                 Ok(Some(reversal)) => {
                     let other = if way == Way::Back { Way::Forth } else { Way::Back };
-                    self.push(other, Step::of(reversal));
+                    let mut step = Step::new(self.number());
+                    step.push(reversal);
+                    let number = step.number;
+                    self.push(other, step);
                     self.trim();
-                    return Ok(true);
+                    return Ok(Some(number));
                 }
                 Err(error) => {
                     self.push(way, step);
@@ -252,7 +295,7 @@ impl UndoHistory {
             }
         }
         self.trim();
-        Ok(false)
+        Ok(None)
     }
 
     /// Forgets what is more than it may be.
@@ -311,6 +354,7 @@ impl DataStore {
     /// // Undoing a creation moves to Trash, with all that others have written.
     /// while desk.undo(now)? {}
     /// assert_eq!(desk.entry_with_id(note).unwrap().outer_item_id(), Some(EntryId::TRASH));
+    /// assert_eq!(text(&desk), sds_store::ItemValue::Text("oat ".into()));
     /// # Ok(())
     /// # }
     /// ```
@@ -328,8 +372,8 @@ impl DataStore {
     /// Forgets all steps, and goes on noting.
     pub fn clear_undo(&mut self) {
         if let Some(history) = self.undo_mut() {
-            let groups = history.groups;
-            **history = UndoHistory { groups, ..UndoHistory::new(history.options) };
+            let (groups, next) = (history.groups, history.next);
+            **history = UndoHistory { groups, next, ..UndoHistory::new(history.options) };
         }
     }
 
@@ -437,16 +481,16 @@ impl DataStore {
         events.begin(replica)?;
         let done = history.go(way, (replica, blobs), now);
         blobs.follow(replica);
-        let is_done = match done {
-            Ok(is_done) => is_done,
+        let done = match done {
+            Ok(done) => done,
             Err(error) => {
                 events.abandon(replica);
                 return Err(error);
             }
         };
-        let cause = if way == Way::Back { Cause::Undo } else { Cause::Redo };
+        let cause = done.map_or(Cause::Unnoted, Cause::Step);
         events.record(replica, Origin::Internal, cause);
         self.deliver_events();
-        Ok(is_done)
+        Ok(done.is_some())
     }
 }

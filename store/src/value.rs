@@ -168,3 +168,49 @@ mod base64_text {
         STANDARD.decode(text).map(T::from).map_err(D::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use sds_engine::BlobHash;
+    use serde::de::DeserializeOwned;
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+    use crate::anchor::TextField;
+
+    fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: T, expected: Json) {
+        let found = serde_json::to_value(&value).unwrap();
+        assert_eq!(found, expected);
+        assert_eq!(serde_json::from_value::<T>(found).unwrap(), value);
+    }
+
+    #[test]
+    fn values_come_back_from_what_serde_makes_of_them() {
+        let blob = BlobRef { hash: BlobHash([7; 32]), size: 9, is_text: true };
+        let named = serde_json::to_value(blob).unwrap();
+        check(ItemValue::None, json!("None"));
+        check(ItemValue::Text("a\u{e9}".into()), json!({"Text": "a\u{e9}"}));
+        check(ItemValue::Bytes([0, 255].into()), json!({"Bytes": "AP8="}));
+        check(ItemValue::Pending(blob), json!({"Pending": named}));
+        check(NewValue::None, json!("None"));
+        check(NewValue::Text(String::new()), json!({"Text": ""}));
+        check(NewValue::Bytes(vec![]), json!({"Bytes": ""}));
+        for (kind, name) in [
+            (ValueKind::None, "none"),
+            (ValueKind::Literal, "literal"),
+            (ValueKind::LiteralReference, "literal-reference"),
+            (ValueKind::Binary, "binary"),
+            (ValueKind::BinaryReference, "binary-reference"),
+        ] {
+            check(kind, json!(name));
+            assert_eq!((kind.name(), ValueKind::named(name)), (name, Some(kind)));
+        }
+        for field in [TextField::Label, TextField::Value] {
+            let json = serde_json::to_value(field).unwrap();
+            check(field, json);
+        }
+        assert!(serde_json::from_value::<ItemValue>(json!({"Bytes": "no base64"})).is_err());
+    }
+}

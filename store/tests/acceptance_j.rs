@@ -3,6 +3,9 @@
 #[path = "common/listener.rs"]
 mod listener;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use listener::{Listener, keys, only};
 use sds_store::{DataStore, EntryId, Origin, Property, ReplicaId, StoreError, Timestamp};
 use serde_json::json;
@@ -80,7 +83,10 @@ fn j97_nested_transactions_are_one_event() {
 fn j99_a_handler_that_panics_harms_nobody() {
     let mut desk = store(1);
     let before = Listener::of(&mut desk);
-    let panicking = desk.on_change(|store, _| {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&calls);
+    let panicking = desk.on_change(move |store, _| {
+        count.fetch_add(1, Ordering::Relaxed);
         store
             .transact(|store| {
                 store.set_label(TRASH, "half")?;
@@ -96,6 +102,7 @@ fn j99_a_handler_that_panics_harms_nobody() {
         assert_eq!((before.take().len(), after.take().len()), (1, 1));
         assert_eq!(desk.root_item().label(), label);
     }
+    assert_eq!(calls.load(Ordering::Relaxed), 2, "it is called again the next time");
     assert_eq!(desk.trash_item().label(), "trash", "taken back");
     desk.assert_invariants();
     panicking.unsubscribe();

@@ -167,6 +167,42 @@ fn a_detached_subscription_lasts_as_long_as_the_store() {
 }
 
 #[test]
+fn who_listens_after_all_were_disposed_of_hears_of_nothing_before() {
+    let mut desk = store(1);
+    let first = Listener::of(&mut desk);
+    desk.set_label(ROOT, "a").unwrap();
+    desk.dispose();
+    desk.set_label(ROOT, "b").unwrap();
+    let second = Listener::of(&mut desk);
+    desk.set_info(EntryId::TRASH, "k", &json!(1)).unwrap();
+    assert_eq!(keys(&only(second.take())), [(EntryId::TRASH, "Info.k".to_owned())]);
+    // Neither what a transaction under way has done so far.
+    desk.transact(|desk| {
+        desk.set_label(ROOT, "b")?;
+        desk.dispose();
+        desk.set_label(EntryId::TRASH, "bin")
+    })
+    .unwrap();
+    let third = Listener::of(&mut desk);
+    desk.set_info(ROOT, "k", &json!(1)).unwrap();
+    assert_eq!(keys(&only(third.take())), [(ROOT, "Info.k".to_owned())]);
+    assert_eq!((first.take().len(), second.take().len()), (1, 0));
+    // Nor what one that fails has done.
+    let failed = desk.transact(|desk| {
+        desk.set_label(ROOT, "c")?;
+        desk.dispose();
+        desk.new_item_at(None, ROOT, None)?;
+        desk.set_mime_type(ROOT, "")
+    });
+    assert!(failed.is_err());
+    let fourth = Listener::of(&mut desk);
+    desk.set_info(ROOT, "k", &json!(2)).unwrap();
+    assert_eq!(keys(&only(fourth.take())), [(ROOT, "Info.k".to_owned())]);
+    assert_eq!((third.take().len(), &*desk.root_item().label()), (0, "b"));
+    desk.assert_invariants();
+}
+
+#[test]
 fn a_handler_may_dispose_of_all() {
     let mut desk = store(1);
     let listener = Listener::of(&mut desk);

@@ -607,6 +607,82 @@ fn what_a_handler_adds_is_undone_with_what_it_answers() {
     drop(counting);
 }
 
+/// Two edits are held back, and a handler answers each; then an undo and an edit are.
+#[test]
+fn an_answer_goes_with_what_it_answers_however_late_it_comes() {
+    let (mut desk, _, made) = desk_and_phone(items::<2>);
+    let entries = made.clone();
+    let answering = desk.on_change(move |store, event| {
+        for entry in &entries {
+            if event.changes.contains(*entry, &sds_store::Property::Label) {
+                let label = store.entry_with_id(*entry).unwrap().label().into_owned();
+                store.set_info(*entry, "seen", &label).unwrap();
+            }
+        }
+    });
+    let look = |desk: &DataStore| {
+        [made[0], made[1]].map(|entry| {
+            let entry = desk.entry_with_id(entry).unwrap();
+            let seen = entry.info("seen").map(|seen| seen.as_str().unwrap().to_owned());
+            (entry.label().into_owned(), seen)
+        })
+    };
+    let nothing = || (String::new(), None);
+    let both = |label: &str| (label.to_owned(), Some(label.to_owned()));
+    desk.hold_events(|desk| {
+        desk.set_label(made[0], "a").unwrap();
+        desk.set_label(made[1], "b").unwrap();
+    });
+    assert_eq!(look(&desk), [both("a"), both("b")]);
+    answering.unsubscribe();
+    assert!(desk.undo(NOW).unwrap());
+    assert_eq!(look(&desk), [both("a"), nothing()], "each with its own");
+    assert!(desk.undo(NOW).unwrap());
+    assert_eq!(look(&desk), [nothing(), nothing()]);
+}
+
+#[test]
+fn an_answer_to_an_undo_that_cannot_be_redone_is_a_step() {
+    let (mut desk, _, made) = desk_and_phone(items::<1>);
+    desk.set_label(made[0], "a").unwrap();
+    let answering = desk.on_change(move |store, event| {
+        if event.changes.contains(made[0], &sds_store::Property::Label) {
+            store.set_info(ROOT, "undone", &json!(1)).unwrap();
+        }
+    });
+    desk.hold_events(|desk| {
+        assert!(desk.undo(NOW).unwrap());
+        desk.set_label(ROOT, "b").unwrap();
+    });
+    drop(answering);
+    assert_eq!(desk.root_item().info("undone"), Some(json!(1)));
+    assert!(desk.undo(NOW).unwrap());
+    assert_eq!((desk.root_item().info("undone"), &*desk.root_item().label()), (None, "b"));
+    assert!(desk.undo(NOW).unwrap());
+    assert_eq!(desk.root_item().label(), "");
+}
+
+#[test]
+fn a_time_that_was_told_in_vain_is_forgotten() {
+    let mut desk = store(1);
+    desk.write_value(ROOT, "").unwrap();
+    desk.enable_undo(UndoOptions::default().with_group_millis(100));
+    let now = Timestamp::from_millis(1_000);
+    let endless = desk.on_change(move |store, _| {
+        let again = |store: &mut DataStore| store.set_label(ROOT, "x");
+        if again(store).is_err() {
+            let refused = store.transact_at(now, again);
+            assert_eq!(refused.unwrap_err().code(), "too-many-events");
+        }
+    });
+    desk.set_label(ROOT, "x").unwrap();
+    endless.unsubscribe();
+    desk.change_value(ROOT, 0..0, "a").unwrap();
+    desk.transact_at(now, |desk| desk.change_value(ROOT, 1..1, "b")).unwrap();
+    assert!(desk.undo(NOW).unwrap());
+    assert_eq!(text(&desk, ROOT), "a");
+}
+
 #[test]
 fn a_purge_is_no_step_and_leaves_nothing_to_redo() {
     let (mut desk, _, made) = desk_and_phone(items::<2>);

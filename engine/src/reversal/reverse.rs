@@ -4,8 +4,10 @@ use std::cell::LazyCell;
 
 use hashbrown::HashSet;
 
+use super::stand_ins::IdMap;
 use super::{
-    Before, FieldPart, Mentioned, PlacePart, Reversal, SetPart, StandIns, TextPart, split_at_char,
+    Before, FieldPart, Mentioned, PlacePart, Placed, Reversal, SetPart, StandIns, TextPart,
+    split_at_char,
 };
 use crate::entries::EntryIx;
 use crate::error::EditError;
@@ -118,12 +120,28 @@ impl Undoing<'_> {
         Ok(())
     }
 
-    /// The entry, if it is where the move put it.
+    /// The entry, if it is where the move put it. What moved it between containers may have been
+    /// followed by reordering; what only reordered it may not.
     fn still_placed(&self, part: &PlacePart) -> Option<EntryIx> {
+        let Placed { by, parent, trashed_at } = part.after;
+        let Replica { tree, entries, .. } = &*self.replica;
         let entry = self.replica.find_shown(part.entry)?;
-        let placement = self.replica.tree.placement(entry)?;
-        let by = self.stand_ins.ops.first_name(placement.stamp?.op());
-        (by == part.after && placement.life == self.replica.life(entry)).then_some(entry)
+        let is_within =
+            matches!(part.before, Before::Placed { parent: before, .. } if before == parent);
+        for placed in tree.placings(entry) {
+            let (container, life) = tree.target(placed);
+            if life != self.replica.life(entry) {
+                return None;
+            }
+            if self.stand_ins.ops.first_name(tree.stamp(placed)?.op()) == by {
+                return Some(entry);
+            }
+            let is_in_it = entries.id(container) == parent && tree.time(placed) == trashed_at;
+            if is_within || !is_in_it {
+                return None;
+            }
+        }
+        None
     }
 
     fn undo_place(&mut self, part: &PlacePart) -> Result<(), EditError> {
@@ -191,14 +209,17 @@ impl Undoing<'_> {
     fn undo_field(&mut self, part: &FieldPart) -> Result<(), EditError> {
         let Some((entry, field)) = self.find(part) else { return Ok(()) };
         if let Some(set) = &part.set {
-            if self.set_now(entry, field) != Some(set.after) {
+            let now = self.set_now(entry, field);
+            let is_inside = |now| self.stand_ins.is_inside(set.after, now);
+            if now.is_none_or(|now| now != set.after && !is_inside(now)) {
                 return Ok(());
             }
-            self.restore(entry, part, set)?;
+            match self.own_among_others((entry, field), set) {
+                None => self.restore(entry, part, set)?,
+                Some(own) => self.restore_among_others((entry, field), part, set, &own)?,
+            }
         }
-        if part.text.is_none() || self.set_now(entry, field) != part.text {
-            return Ok(());
-        }
+        // Characters are found by name, in whatever text they stand by now.
         part.edits.iter().rev().try_for_each(|edit| match edit {
             TextPart::Inserted(chars) => self.delete_again((entry, field), part, *chars),
             TextPart::Deleted { chars, text } => {
@@ -218,6 +239,69 @@ impl Undoing<'_> {
         Some(self.stand_ins.ops.first_name(register.stamp.op()))
     }
 
+    /// The characters that a set, or this replica, has brought into the text that a field holds, if some
+    /// of others show in it as well. Those of others that undoing has brought back are still theirs.
+    fn own_among_others(
+        &self,
+        (entry, field): (EntryIx, FieldIx),
+        set: &SetPart,
+    ) -> Option<Vec<IdRange>> {
+        let mut brought = IdMap::default();
+        set.brought.iter().for_each(|range| brought.insert(*range, range.first));
+        let (mut own, mut has_others) = (Vec::new(), false);
+        self.replica.entries.state(entry).register(field)?.for_each_piece(|piece| {
+            let Fate::Visible(text) = piece.fate else { return };
+            let mut first = piece.first;
+            let range = IdRange { first, len: char_count(text) };
+            let named = self.stand_ins.chars.first_names(range).into_iter();
+            for (named, is_brought) in named.flat_map(|named| brought.parts(named)) {
+                match self.is_own(named) || is_brought.is_some() {
+                    true => own.push(IdRange { first, len: named.len }),
+                    false => has_others = true,
+                }
+                first = first.plus(named.len);
+            }
+        });
+        has_others.then_some(own)
+    }
+
+    fn keep_others(&mut self, set: OpId, text: &Refilled) {
+        let chars = text.chars.iter().map(|(named, _)| *named);
+        let others = chars.filter(|named| !self.is_own(*named)).collect();
+        self.stand_ins.keep_others(set, others);
+    }
+
+    fn is_own(&self, named: IdRange) -> bool {
+        named.first.replica == self.replica.id
+    }
+
+    /// Takes one's own characters out of the text that a field was set to, and puts those back that the
+    /// field held before. The text stays the same one, so that nothing goes that others type into it.
+    fn restore_among_others(
+        &mut self,
+        place: (EntryIx, FieldIx),
+        part: &FieldPart,
+        set: &SetPart,
+        own: &[IdRange],
+    ) -> Result<(), EditError> {
+        let id = self.text_id(place)?;
+        own.iter().try_for_each(|range| self.push_delete(place.0, part, id, *range))?;
+        let Some((before, register)) = &set.before else { return Ok(()) };
+        let text = self.text_with_fillers(register.view());
+        if register.view().text().is_some() {
+            self.keep_others(*before, &text);
+            self.stand_ins.put_inside(*before, set.after);
+        }
+        if text.text.is_empty() {
+            return Ok(());
+        }
+        let (new, life) = (self.replica.next_id(), self.replica.life(place.0));
+        let (entry, field) = (part.entry, part.field.clone());
+        let (origin, inserted) = (None, text.text.clone());
+        self.replica.push(Op::Insert { entry, life, field, set: id, origin, text: inserted })?;
+        self.stand_for_chars(place.0, part, (id, new), text)
+    }
+
     /// Sets a field to what it held.
     fn restore(
         &mut self,
@@ -235,13 +319,27 @@ impl Undoing<'_> {
             return Ok(());
         }
         let text = self.text_with_fillers(register);
-        let new = self.push_set(entry, part, Value::Text(text.text))?;
+        let new = self.push_set(entry, part, Value::Text(text.text.clone()))?;
         self.stand_for_op(*before, new);
+        self.keep_others(*before, &text);
+        self.stand_ins.take_out(*before);
+        self.stand_for_chars(entry, part, (new, new), text)
+    }
+
+    /// Lets the characters from `first` on, in the text that `set` made, stand for those that they were
+    /// made from, and deletes the fillers among them.
+    fn stand_for_chars(
+        &mut self,
+        entry: EntryIx,
+        part: &FieldPart,
+        (set, first): (OpId, OpId),
+        text: Refilled,
+    ) -> Result<(), EditError> {
         for (range, offset) in text.chars {
-            self.stand_ins.chars.replace(range, new.plus(offset));
+            self.stand_ins.chars.replace(range, first.plus(offset));
         }
         for (offset, len) in text.fillers {
-            self.push_delete(entry, part, new, IdRange { first: new.plus(offset), len })?;
+            self.push_delete(entry, part, set, IdRange { first: first.plus(offset), len })?;
         }
         Ok(())
     }

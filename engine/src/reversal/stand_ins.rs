@@ -8,6 +8,8 @@
 
 use std::collections::BTreeMap;
 
+use hashbrown::HashMap;
+
 use crate::id::{OpId, ReplicaId};
 use crate::op::IdRange;
 
@@ -184,13 +186,20 @@ pub struct StandIns {
     /// Moves and sets.
     pub(super) ops: Names,
     pub(super) chars: Names,
+    /// The characters of others in texts that were set again, by the first name of the set: whose they
+    /// are is known by their first names alone.
+    others: HashMap<OpId, Vec<IdRange>>,
+    /// Of a set whose text has come back inside the text of another one, that one; both by their first
+    /// names.
+    hosts: HashMap<OpId, OpId>,
 }
 
 impl StandIns {
     /// How much room they take: so many ranges of ids.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.ops.now.len() + self.chars.now.len()
+        let others = self.others.values().map(Vec::len).sum::<usize>();
+        self.ops.now.len() + self.chars.now.len() + others + self.hosts.len()
     }
 
     /// Whether everything has its first name.
@@ -201,8 +210,43 @@ impl StandIns {
 
     /// Forgets what no reversal speaks of any more.
     pub fn retain(&mut self, mentioned: &Mentioned) {
+        let is_mentioned = |op: &OpId| {
+            let parts = mentioned.ops.parts(IdRange { first: *op, len: 1 });
+            parts.iter().any(|(_, is_mentioned)| is_mentioned.is_some())
+        };
+        self.others.retain(|set, _| is_mentioned(set));
+        self.hosts.retain(|set, _| is_mentioned(set));
+        let mut chars = mentioned.chars.clone();
+        self.others.values().flatten().for_each(|range| chars.insert(*range, range.first));
         self.ops.retain(&mentioned.ops);
-        self.chars.retain(&mentioned.chars);
+        self.chars.retain(&chars);
+    }
+
+    /// Notes whose the characters are in a text that was set again, as long as somebody speaks of the
+    /// set.
+    pub(super) fn keep_others(&mut self, set: OpId, others: Vec<IdRange>) {
+        if others.is_empty() {
+            self.others.remove(&set);
+        } else {
+            self.others.insert(set, others);
+        }
+    }
+
+    /// Lets the text of one set be found inside that of another.
+    pub(super) fn put_inside(&mut self, set: OpId, host: OpId) {
+        self.hosts.insert(set, host);
+    }
+
+    /// Lets the text of a set stand by itself again.
+    pub(super) fn take_out(&mut self, set: OpId) {
+        self.hosts.remove(&set);
+    }
+
+    /// Whether the text of one set is inside that of another, be it over others. Both by first names.
+    pub(super) fn is_inside(&self, set: OpId, host: OpId) -> bool {
+        let hosts = std::iter::successors(self.hosts.get(&set), |at| self.hosts.get(*at));
+        // They may go in a circle.
+        hosts.take(self.hosts.len()).any(|at| *at == host)
     }
 
     pub(super) fn settle(&mut self) {
@@ -319,5 +363,34 @@ mod tests {
         assert_eq!(stand_ins.chars.present(range(1, 2, 4)), [(range(1, 2, 4), Some(id(1, 52)))]);
         assert_eq!(stand_ins.chars.first_name(id(1, 51)), id(1, 51));
         assert!(stand_ins.ops.now.len() == 0 && stand_ins.len() == 1);
+    }
+
+    #[test]
+    fn a_text_is_found_inside_others() {
+        let [a, b, c] = [1, 2, 3].map(|counter| id(1, counter));
+        let mut stand_ins = StandIns::default();
+        stand_ins.put_inside(a, b);
+        stand_ins.put_inside(b, c);
+        assert!(stand_ins.is_inside(a, c) && stand_ins.is_inside(b, c));
+        assert!(!stand_ins.is_inside(c, a) && !stand_ins.is_inside(a, a));
+        stand_ins.put_inside(c, a);
+        assert!(!stand_ins.is_inside(a, id(1, 4)), "it ends");
+        stand_ins.take_out(b);
+        assert!(!stand_ins.is_inside(a, c));
+    }
+
+    #[test]
+    fn whose_characters_are_is_kept_as_long_as_their_text_is_mentioned() {
+        let mut stand_ins = StandIns::default();
+        stand_ins.chars.replace(range(2, 0, 9), id(1, 50));
+        stand_ins.chars.replace(range(1, 0, 9), id(1, 70));
+        stand_ins.keep_others(id(1, 40), vec![range(2, 0, 9)]);
+        let mut mentioned = Mentioned::default();
+        mentioned.add_op(id(1, 40));
+        stand_ins.retain(&mentioned);
+        assert_eq!(stand_ins.chars.first_name(id(1, 51)), id(2, 1));
+        assert_eq!(stand_ins.chars.first_name(id(1, 71)), id(1, 71));
+        stand_ins.retain(&Mentioned::default());
+        assert!(stand_ins.is_empty());
     }
 }

@@ -14,7 +14,7 @@ use sds_sync::{
 use super::context::Context;
 use super::disk::Disk;
 use super::line::{End, Pipe, Speed};
-use super::oracle::assert_sound;
+use super::oracle::{assert_rules, assert_sound};
 use super::process::{Linked, Process};
 use super::{WINDOW_BYTES, is_disk_at_fault};
 
@@ -40,6 +40,8 @@ pub(super) struct Device {
     pub(super) token: Token,
     pub(super) claims: Claims,
     pub(super) backup: Option<(Vec<u8>, Claims)>,
+    /// What the store had when its rules were last checked.
+    pub(super) checked: Version,
 }
 
 /// What a device has said to be on its disk.
@@ -77,6 +79,16 @@ impl Device {
                 self.handle_disk_failure(&error, context);
                 self.restart_at = Some(context.soon(2_000));
             }
+        }
+    }
+
+    /// Panics unless the store keeps its rules, if it has changed.
+    pub(super) fn assert_rules(&mut self) {
+        let Some(process) = &self.process else { return };
+        let store = process.store.store();
+        if *store.version() != self.checked {
+            assert_rules(store, &self.name);
+            self.checked = store.version().clone();
         }
     }
 

@@ -3,7 +3,8 @@
 //! - O1. Every device and the relay have the same changes, to the byte, and the same digest.
 //! - O2. Every note that was said to be on a disk which is still there, or that the relay had on its
 //!   own, is made by exactly one change; no note is made by two.
-//! - O3. Every store keeps the rules of `store_rules`, and its invariants.
+//! - O3. Every store keeps the rules of `store_rules`, and its invariants. Those of what it shows are
+//!   checked after each step that changed it as well.
 //!
 //! What was acknowledged as a version is checked as it happens: `device` and `relay` do.
 
@@ -14,12 +15,17 @@ use sds_engine::{ChangeHeader, Patch, ReplicaId, Version};
 use sds_store::DataStore;
 
 use super::device::notes_of;
-use crate::store_rules::check_store_rules;
+use crate::store_rules::{check_shown_rules, check_store_rules};
 
 /// Panics unless a store keeps its rules (O3).
 pub(super) fn assert_sound(store: &DataStore, name: &str) {
     store.assert_invariants();
     assert_eq!(check_store_rules(store), Ok(()), "O3: {name}");
+}
+
+/// Panics unless what a store shows keeps its rules (O3).
+pub(super) fn assert_rules(store: &DataStore, name: &str) {
+    assert_eq!(check_shown_rules(store).err(), None, "O3: {name}");
 }
 
 /// Panics unless all stores, and `log`, have the same changes and digest (O1).

@@ -38,6 +38,7 @@ pub fn run_story(story: &SimStory) -> Result<Vec<String>, (Vec<String>, String)>
     let told = catch_unwind(AssertUnwindSafe(|| {
         for step in &story.steps {
             world.take(step);
+            world.assert_rules();
         }
         world.come_to_rest();
         // Once more, with everything from disk.

@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use super::checks::{check_depth, check_len, check_length};
+use super::finite::check_finite;
 use crate::entry::TRASHED_AT;
 use crate::error::StoreError;
 use crate::limits::{INFO_KEY_LENGTH_MAX, INFO_VALUE_BYTES_MAX};
@@ -32,7 +33,7 @@ impl DataStore {
     ///
     /// # Errors
     /// `not-found`; `invalid-argument` unless the key has 1 to 1,024 UTF-16 units and is not
-    /// `_trashedAt`, for what JSON cannot say, past 262,144 bytes of JSON, or past a hundred levels of
+    /// `_trashedAt`, for what JSON cannot say (infinities and what is no number too), past 262,144 bytes of JSON, or past a hundred levels of
     /// arrays and objects.
     pub fn set_info(
         &mut self,
@@ -40,7 +41,8 @@ impl DataStore {
         key: &str,
         value: &(impl Serialize + ?Sized),
     ) -> Result<(), StoreError> {
-        let value = serde_json::to_value(value).map_err(|_| {
+        let value = check_finite(value).and_then(|()| serde_json::to_value(value));
+        let value = value.map_err(|_| {
             let rule = "must be something that JSON can say";
             StoreError::InvalidArgument { what: "info value", rule }
         })?;

@@ -54,11 +54,11 @@ impl DataStore {
     /// others do to the label. Nothing happens if it is the same.
     ///
     /// # Errors
-    /// `not-found`; `invalid-argument` past 1,024 UTF-16 units.
+    /// `not-found`; `invalid-argument` past 1,024 UTF-16 units, or past what it has if it was merged past
+    /// them.
     pub fn update_label(&mut self, entry: EntryId, label: &str) -> Result<(), StoreError> {
-        self.require_entry(entry)?;
-        check_length("label", label, 0, LABEL_LENGTH_MAX)?;
         let old = self.entry(entry)?.label().into_owned();
+        check_growth("label", (utf16_len(&old), utf16_len(label)), LABEL_LENGTH_MAX)?;
         if self.text_len(entry, TextField::Label).is_none() && old != label {
             return self.set_label(entry, label);
         }

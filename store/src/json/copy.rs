@@ -5,16 +5,17 @@ use std::collections::HashMap;
 
 use sds_engine::EntryId;
 
-use super::merge::check_target;
+use super::merge::{TARGET_IS_LINK, check_target};
 use super::read::{JsonSource, records};
-use super::record::{Content, Record};
+use super::record::{Bounds, Content, Record};
 use crate::error::{ImportError, StoreError};
 use crate::store::DataStore;
 
 impl DataStore {
     /// Creates a copy of an entry with all inside from its JSON ([`Entry::as_json`]), to stand at
     /// `index` in `outer`, or last. Everything gets new ids; links inside to what is inside lead to the
-    /// copies, others to where they led.
+    /// copies, others to where they led. A value that the JSON names as kept elsewhere without saying
+    /// what it is ([`DataStore::from_json`]) is left out.
     ///
     /// ```
     /// use sds_store::{DataStore, EntryId, ReplicaId};
@@ -107,6 +108,7 @@ fn copy(
             top += usize::from(record.parent.is_none());
         }
     }
+    copying.check_targets(&records)?;
     let Copying { made, .. } = copying;
     let mut tops = Vec::new();
     for (record, made) in records.into_iter().zip(made) {
@@ -114,7 +116,7 @@ fn copy(
         if record.parent.is_none() {
             tops.push(made);
         }
-        record.fill(store, made)?;
+        record.fill(store, made, Bounds::OfEdits)?;
     }
     Ok(tops)
 }
@@ -152,5 +154,20 @@ impl Copying {
         let target = copied.unwrap_or(target);
         check_target(store, target)?;
         store.edit(|replica| replica.create_link_unchecked(target, outer, index))
+    }
+
+    /// That no link was to lead to one that was copied too. Items are copied first, so a link that came
+    /// before its target leads elsewhere.
+    fn check_targets(&self, records: &[Record]) -> Result<(), StoreError> {
+        let is_made = |at: usize| self.made.get(at).is_some_and(Option::is_some);
+        let is_to_link = |(at, record): (usize, &Record)| {
+            let Content::Link { target } = record.content else { return false };
+            let target = self.by_id.get(&target).copied().filter(|target| is_made(*target));
+            is_made(at) && target.is_some_and(|at| records.get(at).is_some_and(|to| !to.is_item()))
+        };
+        match records.iter().enumerate().any(is_to_link) {
+            true => Err(TARGET_IS_LINK),
+            false => Ok(()),
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use sds_engine::{EntryId, NewEntry, ReplicaId};
 
 use super::read::{JsonSource, records};
-use super::record::{Content, Record};
+use super::record::{Bounds, Content, Info, Record, info_size, set_info, split_info};
 use crate::error::{ImportError, StoreError};
 use crate::options::StoreOptions;
 use crate::store::DataStore;
@@ -24,8 +24,15 @@ impl DataStore {
     /// Fields that nobody knows are passed over. Of any size up to
     /// [`IMPORT_BYTES_MAX`](crate::limits::IMPORT_BYTES_MAX): it becomes as many changes as it takes.
     ///
+    /// What only merging can make is taken as it is: labels past their limit, links that lead to links.
+    /// An inline text past the limit of these becomes a blob.
+    ///
+    /// Stores of other programs may name a value as kept elsewhere (`literal-reference`,
+    /// `binary-reference`) without `Value`, `Hash` or `Size`. Such an item has no value then;
+    /// [`JsonSummary`](crate::JsonSummary) counts them.
+    ///
     /// # Errors
-    /// `invalid-argument` for what is not the JSON of a store, or passes a limit of local edits.
+    /// `invalid-argument` for what is not the JSON of a store, or passes another limit of local edits.
     pub fn from_json<'a>(
         replica: ReplicaId,
         json: impl Into<JsonSource<'a>>,
@@ -54,13 +61,17 @@ impl DataStore {
 
     /// Takes in the JSON of a store ([`DataStore::as_json`]), keeping ids: entries that are not here
     /// are created; those that are get the label, type, value, metadata and place that the JSON says.
-    /// Importing twice changes nothing. What is here and not in the JSON stays where it is.
+    /// Importing twice changes nothing. What is here and not in the JSON stays where it is, and of an
+    /// entry that is here a field that the JSON leaves out (`Label`, `Type`, `Info`, or `ValueKind` and
+    /// `Value`) stays as it is.
+    ///
+    /// What only merging can make is taken as [`DataStore::from_json`] does.
     ///
     /// One transaction. Between copies of one store patches and snapshots do better: they merge, while
     /// this overwrites.
     ///
     /// # Errors
-    /// `invalid-argument` for what is not the JSON of a store, passes a limit of local edits, or has an
+    /// `invalid-argument` for what is not the JSON of a store, passes another limit of local edits, or has an
     /// entry that is here as something else; `transaction-too-large` for more than one change may have
     /// (16 MiB). Nothing has changed then.
     pub fn import_json<'a>(&mut self, json: impl Into<JsonSource<'a>>) -> Result<(), StoreError> {
@@ -75,7 +86,8 @@ impl DataStore {
     /// no index is given, last, or where it is if it is in there.
     ///
     /// # Errors
-    /// As for [`DataStore::import_json`], and as for [`DataStore::move_entry_to`].
+    /// As for [`DataStore::import_json`], and as for [`DataStore::move_entry_to`]; `invalid-argument` also
+    /// for what passes any limit of local edits, and for a link whose target is a link when all is here.
     pub fn import_entry_from_json_at<'a>(
         &mut self,
         json: impl Into<JsonSource<'a>>,
@@ -90,8 +102,12 @@ impl DataStore {
             return Err(ImportError::SystemEntry(system).into());
         }
         let top = records.first().and_then(|record| record.id).ok_or(ImportError::NotAStore)?;
-        let mut merging = Merging { outer, index, ..Merging::of_store(records) };
-        self.transact(|store| merging.run(store, usize::MAX, usize::MAX))?;
+        let mut merging = Merging::of_store(records);
+        merging = Merging { outer, index, bounds: Bounds::OfEdits, ..merging };
+        self.transact(|store| {
+            merging.run(store, usize::MAX, usize::MAX)?;
+            merging.targets.iter().try_for_each(|target| check_target(store, *target))
+        })?;
         Ok(top)
     }
 }
@@ -135,19 +151,32 @@ struct Merging {
     /// Where the outermost entry is to go, unless it is Root.
     outer: EntryId,
     index: Option<usize>,
+    bounds: Bounds,
+    /// Metadata of an entry for the next change, since one cannot have all of it.
+    late: Option<(EntryId, Info)>,
+    /// Where links lead that were created.
+    targets: Vec<EntryId>,
 }
 
 impl Merging {
     fn of_store(mut records: Vec<Record>) -> Self {
         records.reverse();
-        Self { rest: records, done: Vec::new(), outer: EntryId::ROOT, index: None }
+        Self {
+            rest: records,
+            done: Vec::new(),
+            outer: EntryId::ROOT,
+            index: None,
+            bounds: Bounds::OfMerges,
+            late: None,
+            targets: Vec::new(),
+        }
     }
 
     const fn is_done(&self) -> bool {
-        self.rest.is_empty()
+        self.rest.is_empty() && self.late.is_none()
     }
 
-    /// Imports entries until so many bytes or entries are done.
+    /// Imports entries until about so many bytes or entries are done.
     fn run(
         &mut self,
         store: &mut DataStore,
@@ -155,9 +184,19 @@ impl Merging {
         entries: usize,
     ) -> Result<(), StoreError> {
         for _ in 0..entries {
-            let Some(record) = self.rest.pop() else { return Ok(()) };
-            let size = record.size();
-            self.import(store, record)?;
+            let (size, id, late) = if let Some((id, mut info)) = self.late.take() {
+                let late = split_info(&mut info, bytes);
+                let size = info.iter().map(info_size).sum();
+                set_info(store, id, info)?;
+                (size, Some(id), late)
+            } else {
+                let Some(mut record) = self.rest.pop() else { return Ok(()) };
+                let (id, late) = (record.id, record.split_info(bytes));
+                let size = record.size();
+                self.import(store, record)?;
+                (size, id, late)
+            };
+            self.late = id.filter(|_| !late.is_empty()).map(|id| (id, late));
             bytes = bytes.saturating_sub(size);
             if bytes == 0 {
                 return Ok(());
@@ -176,7 +215,7 @@ impl Merging {
         };
         self.done.push((id, None));
         if id == EntryId::ROOT {
-            return record.fill(store, id);
+            return record.fill(store, id, self.bounds);
         }
         let is_top = record.parent.is_none();
         let here = store.entry_with_id(id);
@@ -205,7 +244,7 @@ impl Merging {
             wanted.place(store, id)?;
         } else {
             if let NewEntry::Link { target } = kind {
-                check_target(store, target)?;
+                self.targets.push(target);
             }
             store.edit(|replica| replica.create_with_id(id, kind, outer, index))?;
         }
@@ -218,16 +257,31 @@ impl Merging {
                 store.move_entry_to(id, outer, Some(index))?;
             }
         }
-        record.fill(store, id)
+        if outer == EntryId::TRASH && record.has_no_time() {
+            forget_time(store, id)?;
+        }
+        record.fill(store, id, self.bounds)
     }
 }
+
+/// Leaves an entry where it is in Trash, but as one that was moved there rather than deleted.
+fn forget_time(store: &mut DataStore, id: EntryId) -> Result<(), StoreError> {
+    let entry = store.entry(id)?;
+    let index = entry.index();
+    if entry.trashed_at().is_some() {
+        store.move_entry_to(id, EntryId::ROOT, None)?;
+        store.move_entry_to(id, EntryId::TRASH, index)?;
+    }
+    Ok(())
+}
+
+pub(super) const TARGET_IS_LINK: StoreError =
+    StoreError::InvalidArgument { what: "target", rule: "must be an item" };
 
 /// That nothing is known of a link's target which says that it is no item.
 pub(super) fn check_target(store: &DataStore, target: EntryId) -> Result<(), StoreError> {
     match store.replica().kind(target) {
-        Some(NewEntry::Link { .. }) => {
-            Err(StoreError::InvalidArgument { what: "target", rule: "must be an item" })
-        }
+        Some(NewEntry::Link { .. }) => Err(TARGET_IS_LINK),
         _ => Ok(()),
     }
 }

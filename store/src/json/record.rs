@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use sds_engine::{BlobHash, BlobRef, EntryId, Timestamp, Value};
+use sds_engine::{BlobHash, BlobRef, EntryId, Field, Timestamp, Value};
 use serde_json::Value as Json;
 
 use crate::blob::blob_hash;
@@ -34,27 +34,40 @@ pub(super) struct RawEntry {
     pub(super) has_inner: bool,
 }
 
-/// An entry to be imported.
+/// An entry to be imported. Of what is not said, it keeps what it has.
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) parent: Option<usize>,
     pub(super) ordinal: usize,
     pub(super) id: Option<EntryId>,
-    pub(super) label: String,
-    pub(super) info: Info,
+    label: Option<String>,
+    info: Option<Info>,
     pub(super) trashed_at: Option<Timestamp>,
     pub(super) content: Content,
 }
 
 #[derive(Debug)]
 pub(super) enum Content {
-    Item { mime_type: String, value: Imported },
+    Item { mime_type: Option<String>, value: Imported },
     Link { target: EntryId },
+}
+
+/// Which bounds hold for what is imported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bounds {
+    /// Those of edits.
+    OfEdits,
+    /// Those of whole stores, in which merging has passed some of these.
+    OfMerges,
 }
 
 /// A value to be imported.
 #[derive(Debug)]
 pub(super) enum Imported {
+    /// Nothing is said of it.
+    Unsaid,
+    /// It was kept as a blob, of which neither the name nor the content is there.
+    Nameless,
     /// To be kept as the store's limits say.
     Inline(NewValue),
     /// Kept as a blob; with its content, if that was in the JSON.
@@ -70,7 +83,7 @@ impl RawEntry {
         };
         let content = match self.kind.as_deref() {
             Some("item") => Content::Item {
-                mime_type: self.mime_type.unwrap_or_else(|| DEFAULT_MIME_TYPE.to_owned()),
+                mime_type: self.mime_type,
                 value: value(self.value_kind, self.value, self.hash, self.size, wrong)?,
             },
             Some("link") if self.has_inner => {
@@ -82,12 +95,15 @@ impl RawEntry {
             }
             _ => return Err(wrong("Kind", "must be item or link")),
         };
-        let (info, trashed_at) = checked_info(self.info.unwrap_or_default(), wrong)?;
+        let (info, trashed_at) = match self.info {
+            Some(info) => checked_info(info, wrong).map(|(info, time)| (Some(info), time))?,
+            None => (None, None),
+        };
         Ok(Record {
             parent: self.parent,
             ordinal: self.ordinal,
             id: self.id.map(|text| id("Id", text)).transpose()?,
-            label: self.label.unwrap_or_default(),
+            label: self.label,
             info,
             trashed_at,
             content,
@@ -123,7 +139,7 @@ fn value(
         (Some(kind), _) => ValueKind::named(&kind)
             .ok_or_else(|| wrong("ValueKind", "is none of those that there are"))?,
         (None, Some(_)) => ValueKind::Literal,
-        (None, None) => ValueKind::None,
+        (None, None) => return Ok(Imported::Unsaid),
     };
     let decoded = |text: String| {
         BASE64.decode(text).map_err(|_| wrong("Value", "must be base64, for this ValueKind"))
@@ -135,36 +151,66 @@ fn value(
         (ValueKind::Binary, Some(text)) => inline(NewValue::Bytes(decoded(text)?)),
         (ValueKind::None, Some(_)) => Err(wrong("Value", "there is none of this ValueKind")),
         (ValueKind::Literal | ValueKind::Binary, None) => Err(wrong("Value", "is missing")),
+        (ValueKind::LiteralReference | ValueKind::BinaryReference, None)
+            if hash.is_none() && size.is_none() =>
+        {
+            Ok(Imported::Nameless)
+        }
         (ValueKind::LiteralReference | ValueKind::BinaryReference, content) => {
-            let is_text = kind.is_literal();
-            let content: Option<Arc<[u8]>> = match content {
-                Some(text) if is_text => Some(text.into_bytes().into()),
-                Some(text) => Some(decoded(text)?.into()),
-                None => None,
-            };
-            let named: Option<BlobHash> = hash
-                .map(|hash| {
-                    hash.parse().map_err(|_| wrong("Hash", "must be 64 hexadecimal digits"))
-                })
-                .transpose()?;
-            let found = content.as_deref().map(|bytes| (blob_hash(bytes), bytes.len() as u64));
-            let is_other = found.is_some_and(|(hash, len)| {
-                named.is_some_and(|named| named != hash) || size.is_some_and(|size| size != len)
-            });
-            if is_other {
-                return Err(wrong("Value", "is not the content that Hash and Size name"));
-            }
-            let (hash, size) = found
-                .or_else(|| named.zip(size))
-                .ok_or_else(|| wrong("Hash", "without Value, Hash and Size must say what it is"))?;
-            Ok(Imported::Blob(BlobRef { hash, size, is_text }, content))
+            reference(kind.is_literal(), content, hash, size, wrong)
         }
     }
+}
+
+/// A value that is kept as a blob, with its content if that is there.
+fn reference(
+    is_text: bool,
+    content: Option<String>,
+    hash: Option<String>,
+    size: Option<u64>,
+    wrong: impl Fn(&'static str, &'static str) -> ImportError,
+) -> Result<Imported, ImportError> {
+    let hash: Option<BlobHash> = hash
+        .map(|hash| hash.parse().map_err(|_| wrong("Hash", "must be 64 hexadecimal digits")))
+        .transpose()?;
+    let is_named = |bytes: &[u8]| {
+        hash.is_none_or(|hash| hash == blob_hash(bytes))
+            && size.is_none_or(|size| size == bytes.len() as u64)
+    };
+    let Some(content) = content else {
+        let (hash, size) = hash
+            .zip(size)
+            .ok_or_else(|| wrong("Hash", "without Value, Hash and Size must say what it is"))?;
+        return Ok(Imported::Blob(BlobRef { hash, size, is_text }, None));
+    };
+    let is_as_it_stands = is_text && is_named(content.as_bytes());
+    // What is said to be text and is not is exported as base64.
+    let content: Arc<[u8]> = match BASE64.decode(&content) {
+        _ if is_as_it_stands => content.into_bytes().into(),
+        Ok(bytes) => bytes.into(),
+        Err(_) if is_text => content.into_bytes().into(),
+        Err(_) => return Err(wrong("Value", "must be base64, for this ValueKind")),
+    };
+    if !is_named(&content) {
+        return Err(wrong("Value", "is not the content that Hash and Size name"));
+    }
+    let (hash, size) = (blob_hash(&content), content.len() as u64);
+    Ok(Imported::Blob(BlobRef { hash, size, is_text }, Some(content)))
 }
 
 impl Record {
     pub(super) const fn is_item(&self) -> bool {
         matches!(self.content, Content::Item { .. })
+    }
+
+    /// Whether its value is somewhere else, under a name that is not here.
+    pub(super) const fn is_nameless(&self) -> bool {
+        matches!(self.content, Content::Item { value: Imported::Nameless, .. })
+    }
+
+    /// Whether it says that the entry has no time of deletion.
+    pub(super) const fn has_no_time(&self) -> bool {
+        self.info.is_some() && self.trashed_at.is_none()
     }
 
     /// About how many bytes a change takes that creates it.
@@ -175,31 +221,55 @@ impl Record {
             Content::Item { value: Imported::Inline(NewValue::Bytes(bytes)), .. } => bytes.len(),
             _ => 0,
         };
-        let info = self.info.iter().map(|(key, value)| key.len() + value.to_string().len());
-        HEAD + self.label.len() + value + info.sum::<usize>()
+        let info = self.info.iter().flatten().map(info_size);
+        HEAD + self.label.as_ref().map_or(0, String::len) + value + info.sum::<usize>()
+    }
+
+    /// Takes out the metadata that is more than so many bytes, about.
+    pub(super) fn split_info(&mut self, bytes: usize) -> Info {
+        self.info.as_mut().map_or_else(Info::new, |info| split_info(info, bytes))
     }
 
     /// Whether it says no more than that there is an item.
     pub(super) fn is_blank(&self) -> bool {
         let is_empty = match &self.content {
             Content::Item { mime_type, value } => {
-                mime_type == DEFAULT_MIME_TYPE && matches!(value, Imported::Inline(NewValue::None))
+                mime_type.as_deref().is_none_or(|mime_type| mime_type == DEFAULT_MIME_TYPE)
+                    && matches!(
+                        value,
+                        Imported::Unsaid | Imported::Nameless | Imported::Inline(NewValue::None)
+                    )
             }
             Content::Link { .. } => false,
         };
-        is_empty && self.label.is_empty() && self.info.is_empty()
+        is_empty
+            && self.label.as_deref().is_none_or(str::is_empty)
+            && self.info.as_deref().is_none_or(<[_]>::is_empty)
     }
 
     /// Makes an entry that is here hold what the record says. What is the same is left alone.
-    pub(super) fn fill(self, store: &mut DataStore, entry: EntryId) -> Result<(), StoreError> {
-        if store.entry(entry)?.label() != self.label {
-            store.set_label(entry, &self.label)?;
+    pub(super) fn fill(
+        self,
+        store: &mut DataStore,
+        entry: EntryId,
+        bounds: Bounds,
+    ) -> Result<(), StoreError> {
+        if let Some(label) =
+            self.label.filter(|label| store.entry(entry).is_ok_and(|here| here.label() != **label))
+        {
+            match bounds {
+                Bounds::OfEdits => store.set_label(entry, &label)?,
+                Bounds::OfMerges => store.set(entry, Field::Label, Value::Text(label))?,
+            }
         }
         if let Content::Item { mime_type, value } = self.content {
-            if store.entry(entry)?.mime_type() != mime_type {
+            if let Some(mime_type) = mime_type
+                && store.entry(entry)?.mime_type() != mime_type
+            {
                 store.set_mime_type(entry, &mime_type)?;
             }
             match value {
+                Imported::Unsaid | Imported::Nameless => {}
                 Imported::Inline(value) => store.write_if_other(entry, value)?,
                 Imported::Blob(blob, content) => {
                     if let Some(content) = content {
@@ -209,18 +279,45 @@ impl Record {
                 }
             }
         }
-        let own: HashSet<&str> = self.info.iter().map(|(key, _)| key.as_str()).collect();
+        let Some(info) = self.info else { return Ok(()) };
+        let own: HashSet<&str> = info.iter().map(|(key, _)| key.as_str()).collect();
         let is_gone = |key: &&str| *key != TRASHED_AT && !own.contains(key);
         let known = store.entry(entry)?;
         let gone: Vec<String> = known.info_keys().filter(is_gone).map(str::to_owned).collect();
         for key in gone {
             store.delete_info(entry, &key)?;
         }
-        for (key, value) in self.info {
-            if store.entry(entry)?.info(&key).as_ref() != Some(&value) {
-                store.set_info_json(entry, &key, value)?;
-            }
-        }
-        Ok(())
+        set_info(store, entry, info)
     }
+}
+
+/// Sets metadata that is not the same already.
+pub(super) fn set_info(
+    store: &mut DataStore,
+    entry: EntryId,
+    info: Info,
+) -> Result<(), StoreError> {
+    for (key, value) in info {
+        if store.entry(entry)?.info(&key).as_ref() != Some(&value) {
+            store.set_info_json(entry, &key, value)?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes out of some metadata what is more than so many bytes, about.
+pub(super) fn split_info(info: &mut Info, bytes: usize) -> Info {
+    let mut left = bytes;
+    let is_more = |one: &(String, Json)| {
+        let is_more = left == 0;
+        left = left.saturating_sub(info_size(one));
+        is_more
+    };
+    let at = info.iter().position(is_more).unwrap_or(info.len());
+    info.split_off(at)
+}
+
+/// About how many bytes metadata takes in a change.
+pub(super) fn info_size((key, value): &(String, Json)) -> usize {
+    key.len() + value.to_string().len()
 }

@@ -84,6 +84,13 @@ fn c23_a_label_that_was_merged_past_its_limit_can_still_be_shortened() {
     assert_eq!(code(a.splice_label(ROOT, 0..0, "y")), "invalid-argument");
     a.splice_label(ROOT, 0..2, "y").unwrap();
     assert_eq!(a.root_item().label().len(), 1_047);
+    let label = |len| "y".repeat(len);
+    assert_eq!(code(a.update_label(ROOT, &label(1_048))), "invalid-argument");
+    for len in [1_047, 1_046, 1_024] {
+        a.update_label(ROOT, &label(len)).unwrap();
+        assert_eq!(a.root_item().label(), label(len));
+    }
+    assert_eq!(code(a.update_label(ROOT, &label(1_025))), "invalid-argument");
 }
 
 #[test]
@@ -158,6 +165,14 @@ fn c29_keys_have_1_to_1024_units_and_values_are_json() {
     assert_eq!(code(store.delete_info(entry, "_trashedAt")), "invalid-argument");
     let no_json = BTreeMap::from([((1, 2), 3)]);
     assert_eq!(code(store.set_info(entry, "k", &no_json)), "invalid-argument");
+    for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        assert_eq!(code(store.set_info(entry, "k", &bad)), "invalid-argument");
+        assert_eq!(code(store.set_info(entry, "k", &Some((1, [bad])))), "invalid-argument");
+        let nested = BTreeMap::from([("a", vec![Ok(0.0), Err::<f64, _>(bad)])]);
+        assert_eq!(code(store.set_info(entry, "k", &nested)), "invalid-argument");
+    }
+    assert_eq!(code(store.set_info(entry, "k", &f32::NAN)), "invalid-argument");
+    assert_eq!(store.entry(entry).unwrap().info("k"), None);
     let nested = |depth| (0..depth).fold(json!(1), |inner, _| json!([inner]));
     store.set_info(entry, "k", &nested(100)).unwrap();
     assert_eq!(code(store.set_info(entry, "k", &nested(101))), "invalid-argument");

@@ -109,7 +109,12 @@ fn h81_what_was_purged_stays_gone_whatever_is_replayed() {
     note(&a);
     let after_purge = a.as_binary();
     let all = [&patches[..], &[a.export_patch(&Version::new())]].concat();
-    let stages = [(&before_purge, &all[..]), (&after_purge, &all[..]), (&after_purge, &all[..3])];
+    let stages = [
+        (&before_purge, &all[..]),
+        (&before_purge, &all[3..4]),
+        (&after_purge, &all[..]),
+        (&after_purge, &all[..3]),
+    ];
     for (snapshot, replayed) in stages {
         for order in [false, true] {
             let mut store = DataStore::from_binary(id(3), snapshot).unwrap();

@@ -291,7 +291,7 @@ fn i94_an_entry_survives_as_bytes() {
         assert_eq!(b.entry(copy).unwrap().is_item(), is_item);
         assert_eq!(b.entry(copy).unwrap().label(), a.entry(entry).unwrap().label());
         let count = b.entry_count();
-        for end in 0..bytes.len() - 1 {
+        for end in 0..bytes.len() {
             let result = b.new_entry_from_binary_at(&bytes[..end], ROOT, None);
             assert_eq!(code(result), "invalid-argument", "cut at {end}");
         }

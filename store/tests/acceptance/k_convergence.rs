@@ -204,3 +204,43 @@ fn k120_what_is_no_patch_of_this_format_is_refused() {
     b.apply_remote_patch(&patch).unwrap();
     assert_eq!(b.as_json(), json);
 }
+
+/// One replica id is used by two copies: whoever hears of both refuses the second.
+#[test]
+fn k_two_copies_under_one_id_are_told_apart() {
+    let (mut a, mut copy, mut b) = (store(1), store(1), store(2));
+    a.set_label(ROOT, "one").unwrap();
+    copy.set_label(ROOT, "other").unwrap();
+    send(&a, &mut b);
+    let json = b.as_json();
+    let refused = b.apply_remote_patch(&copy.export_patch(&Version::new()));
+    assert_eq!(code(refused), "forked");
+    assert_eq!(b.as_json(), json);
+}
+
+/// What builds on something that is missing waits, but not without bound.
+#[test]
+fn k_more_than_may_wait_is_refused() {
+    let (mut a, mut b) = (store(1), store(2));
+    let mut edits = || {
+        let before = a.version().clone();
+        a.transact(|store| {
+            // Several fields, so that each change is large and each value within its limit.
+            (0..60)
+                .try_for_each(|key| store.set_info(ROOT, &format!("{key}"), &"x".repeat(262_000)))
+        })
+        .unwrap();
+        a.export_patch(&before)
+    };
+    let first = edits();
+    let waiting: Vec<_> = (0..4).map(|_| edits()).collect();
+    for patch in &waiting {
+        assert_eq!(b.apply_remote_patch(patch).unwrap().applied, 0);
+    }
+    let (last, json) = (edits(), b.as_json());
+    assert_eq!(code(b.apply_remote_patch(&last)), "backlog-full");
+    assert_eq!(b.as_json(), json);
+    b.apply_remote_patch(&first).unwrap();
+    b.apply_remote_patch(&last).unwrap();
+    assert_eq!(b.version(), a.version());
+}
