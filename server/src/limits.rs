@@ -114,9 +114,13 @@ pub const BLOB_GATHERING_MAX: usize = 32;
 /// the longest time forget theirs first.
 pub const TAILS_BYTES_MAX: usize = 256 << 20;
 
+/// How many frames of more than [`FIRST_FRAME_BYTES_MAX`] are checked at a time, of all clients: what is in one
+/// may take 320 MiB until it is found good.
+pub const CHECKS_MAX: usize = 1;
+
 /// How many uploads write at a time, and how many look at what they have to go on with. What the log waits
 /// for is one commit of each.
-pub const BLOB_WRITERS_MAX: usize = 2;
+pub const BLOB_WRITERS_MAX: usize = 1;
 
 /// The most replicas that a store can have: what it has of each is in the first frame of every session.
 pub const REPLICAS_PER_STORE_MAX: u64 = 900_000;

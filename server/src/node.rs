@@ -12,7 +12,7 @@ use sds_sync::access::Gate;
 use sds_sync::limits::STOP_TIMEOUT;
 use sds_sync::transport::{serve_connections, server_endpoint};
 use sds_sync::{CertificateHash, RelayUrl, StorageError, StoreId, TransportError};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{interval, timeout};
 
 mod shared;
@@ -27,7 +27,7 @@ use crate::audit::{Audit, Deed};
 use crate::connection::serve;
 use crate::doorkeeper::Door;
 use crate::health::DiskProbe;
-use crate::limits::{Limit, REFUSED_OPENINGS_PER_MINUTE_MAX};
+use crate::limits::{CHECKS_MAX, Limit, REFUSED_OPENINGS_PER_MINUTE_MAX};
 use crate::log_writer::LogWriter;
 use crate::metrics::Metrics;
 use crate::rooms::Rooms;
@@ -100,6 +100,7 @@ impl Relay {
             revocations,
             disk: DiskProbe::default(),
             blob_turns: BlobTurns::default(),
+            checks: Arc::new(Semaphore::new(CHECKS_MAX)),
             refused_openings: Seldom::new(REFUSED_OPENINGS_PER_MINUTE_MAX, Instant::now()).into(),
             folder,
         });

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use sds_sync::access::{Access, Scope};
 use sds_sync::limits::{FIRST_FRAME_BYTES_MAX, FRAME_BYTES_MAX};
 use sds_sync::transport::{
@@ -13,9 +14,10 @@ use sds_sync::transport::{
 };
 use sds_sync::{
     Checked, CheckedChange, ClientFrame, FrameError, InFlight, Refusal, RefusalCode, RelayFrame,
-    ServingSession, StoreId, Token,
+    ServingSession, StoreId, Token, check_patch,
 };
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 mod opening;
@@ -78,7 +80,8 @@ pub(crate) async fn open_store(
     match open_session(peer, &store, &access, asked, &author, &member).await {
         Ok(session) => {
             let node = Arc::clone(&peer.node);
-            let (passes_over, pending) = (false, InFlight::default());
+            let (passes_over, checking, pending) =
+                (false, InFlight::default(), InFlight::default());
             let mut service = Box::new(Service {
                 node,
                 store,
@@ -88,6 +91,7 @@ pub(crate) async fn open_store(
                 member,
                 pipe,
                 bound,
+                checking,
                 pending,
                 attendance,
                 granted,
@@ -122,6 +126,8 @@ pub(crate) struct Service {
     member: Member,
     pipe: FramePipe<RelayFrame, ClientFrame>,
     bound: FrameBound,
+    /// A large frame that waits for its turn to be checked, or is.
+    checking: InFlight<Result<Vec<CheckedChange>, Refusal>>,
     /// An append that waits for its turn or is on its way to the disk. `None` if the relay stops.
     pending: InFlight<Option<Outcome>>,
     /// None for a client of a version without.
@@ -136,6 +142,7 @@ enum Turn {
     Stop,
     Clock,
     Pipe(Ready<ClientFrame>),
+    Checked(Result<Vec<CheckedChange>, Refusal>),
     Appended(Option<Outcome>),
     More,
     Others,
@@ -175,6 +182,7 @@ impl Service {
                 // A client that has left reads nothing further; what it sent before is still taken.
                 Turn::Pipe(Ready::Room(false)) => {}
                 Turn::Pipe(Ready::Received(received)) => self.handle_received(received),
+                Turn::Checked(checked) => self.session.handle_checked(checked),
                 Turn::Appended(outcome) => self.handle_outcome(outcome),
             }
         }
@@ -196,7 +204,9 @@ impl Service {
         let interest = Interest {
             in_room: self.session.has_transmit()
                 || self.attendance.as_ref().is_some_and(Attendance::has_frame),
-            in_frames: self.pending.is_idle() && self.session.wants_frames(),
+            in_frames: self.pending.is_idle()
+                && self.checking.is_idle()
+                && self.session.wants_frames(),
         };
         let next_look = self.access.next_look(SystemTime::now());
         let is_reading = self.pending.is_idle() && self.session.wants_log().is_some();
@@ -212,6 +222,7 @@ impl Service {
             () = others => Turn::Others,
             () = sleep(next_look) => Turn::Clock,
             ready = self.pipe.ready(interest) => Turn::Pipe(ready),
+            checked = self.checking.outcome() => Turn::Checked(checked),
             outcome = self.pending.outcome() => Turn::Appended(outcome),
             () = self.member.changed(), if is_reading => Turn::More,
         }
@@ -222,7 +233,7 @@ impl Service {
         if !self.pending.is_idle() {
             return;
         }
-        while self.session.wants_frames() {
+        while self.checking.is_idle() && self.session.wants_frames() {
             let Some(received) = self.pipe.next_arrived() else { break };
             self.handle_received(received);
         }
@@ -230,6 +241,9 @@ impl Service {
     }
 
     fn begin_append(&mut self) {
+        if !self.checking.is_idle() {
+            return;
+        }
         let room = self.pipe.take_room();
         if let Some(changes) = self.session.poll_append() {
             self.pending.begin(self.append(changes, room));
@@ -245,6 +259,11 @@ impl Service {
                     None => Ok(Some(frame)),
                 };
                 match given_back {
+                    Ok(Some(ClientFrame::Changes { patch }))
+                        if self.access.may_write() && patch.len() > FIRST_FRAME_BYTES_MAX =>
+                    {
+                        self.begin_check(patch);
+                    }
                     Ok(Some(frame)) => self.session.handle_frame(frame),
                     Ok(None) => {}
                     Err(refusal) => self.session.refuse(refusal),
@@ -270,6 +289,21 @@ impl Service {
             // Nobody is there any more to be told.
             Err(_) => self.session.handle_frame(ClientFrame::Bye),
         }
+    }
+
+    /// Lets the changes of a large frame be checked when it is their turn, off the threads that must not wait.
+    fn begin_check(&mut self, patch: Bytes) {
+        let checks = Arc::clone(&self.node.checks);
+        self.checking.begin(async move {
+            // Nobody closes it, so nothing goes without its turn.
+            let turn = checks.acquire_owned().await.ok();
+            let check = move || {
+                let checked = check_patch(&patch);
+                drop(turn);
+                checked
+            };
+            spawn_blocking(check).await.unwrap_or(Err(SHUTTING_DOWN))
+        });
     }
 
     /// Goes on with a newer token of the same subject.

@@ -15,6 +15,9 @@ use crate::limits::{LITERAL_SIZE_LIMIT, TRASH_CHECK_INTERVAL_MAX, TRASH_TTL};
 /// let store = DataStore::new(ReplicaId::new(1).unwrap()).with_options(options);
 /// assert_eq!(store.options().check_interval(), Some(Duration::from_hours(1)));
 /// ```
+///
+/// A store that is kept on disk has the usual ones until it is given others, with
+/// [`set_options`](crate::DataStore::set_options): they are a matter of the program, not of the file.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreOptions {
@@ -24,8 +27,8 @@ pub struct StoreOptions {
     /// [`purge_expired_trash_entries`](crate::DataStore::purge_expired_trash_entries) purges them;
     /// for ever if zero.
     pub trash_ttl: Duration,
-    /// How often whoever has a clock is to call that; a quarter of the time to wait, and an hour at
-    /// most, if not given.
+    /// How often whoever has a clock is to call that, as a sync engine does; a quarter of the time to
+    /// wait, and an hour at most, if not given.
     pub trash_check_interval: Option<Duration>,
 }
 

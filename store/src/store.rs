@@ -54,6 +54,11 @@ impl DataStore {
         self
     }
 
+    /// Gives the store other options, for edits from now on.
+    pub fn set_options(&mut self, options: StoreOptions) {
+        self.options = options;
+    }
+
     /// The options of this copy.
     #[must_use]
     pub const fn options(&self) -> &StoreOptions {

@@ -76,7 +76,7 @@ pub use persistence::{
 };
 pub use reconnect::{NextAttempt, Reconnect};
 pub use seat::{Chain, Seat};
-pub use serving_session::{LogCursor, Refusal, ServingSession};
+pub use serving_session::{LogCursor, Refusal, ServingSession, check_patch};
 pub use session::{ClientEvent, ClientSession, Hello, PeerMisbehaved};
 pub use store_id::{InvalidStoreId, StoreId};
 pub use sync_engine::{

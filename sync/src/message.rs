@@ -473,7 +473,8 @@ pub fn decode_datagram<F: Frame>(bytes: &[u8]) -> Result<(u64, F), FrameError> {
 
 /// Cuts a stream of bytes into frames.
 ///
-/// Invariant: what is buffered are bytes that arrived; a length that somebody claims reserves none.
+/// Invariant: what is buffered are bytes that arrived; a length that somebody claims reserves none, unless
+/// whoever reads has room for it ([`reserve`](Self::reserve)).
 #[derive(Debug)]
 pub struct FrameBuffer {
     bytes: BytesMut,
@@ -519,6 +520,16 @@ impl FrameBuffer {
             self.bytes = BytesMut::from(self.bytes.as_ref());
         }
         frame
+    }
+
+    /// Takes exactly the memory that the frame needs that has begun, for whoever has room for it.
+    pub fn reserve(&mut self) {
+        let whole = self.begun().map_or(0, |size| size.min(self.max) + FRAME_LENGTH_BYTES);
+        if whole > self.bytes.capacity() {
+            let mut bytes = BytesMut::with_capacity(whole);
+            bytes.extend_from_slice(&self.bytes);
+            self.bytes = bytes;
+        }
     }
 
     /// How many bytes the frame has that has begun, once that is known.

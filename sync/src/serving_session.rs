@@ -180,18 +180,25 @@ impl<C: LogCursor> ServingSession<C> {
             return;
         }
         match frame {
-            ClientFrame::Changes { patch } if self.writable => match decode_bounded(&patch) {
-                Ok(changes) => self.take_changes(changes),
-                Err(refusal) => self.refuse(refusal),
-            },
-            ClientFrame::Changes { .. } => {
-                self.refuse(Refusal::READ_ONLY);
+            ClientFrame::Changes { patch } if self.writable => {
+                self.handle_checked(check_patch(&patch));
             }
+            ClientFrame::Changes { .. } => self.refuse(Refusal::READ_ONLY),
             ClientFrame::Bye => self.is_over = true,
             _ => {
                 let message = "the frame has no place in an open store";
                 self.refuse(Refusal::new(RefusalCode::Unexpected, message));
             }
+        }
+    }
+
+    /// Takes in the changes of a frame that were checked by [`check_patch`], as if the frame came now.
+    pub fn handle_checked(&mut self, checked: Result<Vec<C::Kept>, Refusal>) {
+        match checked {
+            _ if self.is_over => {}
+            _ if !self.writable => self.refuse(Refusal::READ_ONLY),
+            Ok(changes) => self.take_changes(changes),
+            Err(refusal) => self.refuse(refusal),
         }
     }
 
@@ -310,14 +317,22 @@ impl<C: LogCursor> ServingSession<C> {
         }
     }
 
-    fn take_changes(&mut self, changes: Vec<Change>) {
-        for change in changes {
-            self.cursor.note_sent(change.header());
-            let kept = C::Kept::from(change);
+    fn take_changes(&mut self, changes: Vec<C::Kept>) {
+        for kept in changes {
+            self.cursor.note_sent(kept.header());
             self.to_append_bytes += kept.memory();
             self.to_append.push(kept);
         }
     }
+}
+
+/// Checks the changes that a client sends. A large one may take dozens of times its bytes meanwhile, and
+/// long: whoever serves many clients lets only so many be checked at a time, elsewhere.
+///
+/// # Errors
+/// Why they are not taken.
+pub fn check_patch<K: Checked>(patch: &[u8]) -> Result<Vec<K>, Refusal> {
+    decode_bounded(patch).map(|changes| changes.into_iter().map(K::from).collect())
 }
 
 /// The changes of a patch. One of many changes that is larger than any client makes is refused

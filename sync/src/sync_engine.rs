@@ -40,6 +40,7 @@ mod presence;
 mod shared;
 mod signals;
 mod status;
+mod trash_timer;
 mod writer;
 
 use credentials::Credentials;
@@ -51,6 +52,7 @@ pub use presence::PresenceSubscription;
 use shared::Shared;
 pub use signals::{Signal, SignalError};
 pub use status::{BlobFetch, ConnectionState, SyncStatus};
+use trash_timer::TrashTimer;
 use writer::Writer;
 
 /// Where to connect, as whom, and whom to trust.
@@ -141,6 +143,7 @@ pub struct SyncEngine {
     hosting: Option<Hosting>,
     /// What others write to the file, if another process owns it.
     following: Option<Following>,
+    trash_timer: Option<TrashTimer>,
     /// Ends what listens for peers.
     stop_listening: watch::Sender<bool>,
 }
@@ -155,7 +158,9 @@ impl SyncEngine {
     /// Takes over a store. What was not committed of it is written now. If the store has a file of its
     /// own, and there is a tokio runtime, other processes that open the file become guests from now on,
     /// whose edits come here; without a runtime they wait until the file is free. If another process owns
-    /// the file, this engine is its guest.
+    /// the file, this engine is its guest. With a runtime, an engine that is no guest also purges what has
+    /// expired in Trash, whenever the store's [`options`](sds_store::StoreOptions) say; but while a relay
+    /// is wanted only as long as that takes changes.
     #[must_use]
     pub fn start(local: LocalStore) -> Self {
         let has_runtime = tokio::runtime::Handle::try_current().is_ok();
@@ -169,10 +174,12 @@ impl SyncEngine {
         let (handle, writer) = Writer::spawn(persistence, status.clone(), saved.clone());
         let shared = Arc::new(Shared::new(store, status, saved, handle));
         let hosting = own.and_then(|address| Hosting::begin(&shared, address));
+        let trash_timer = (has_runtime && others.is_none()).then(|| TrashTimer::begin(&shared));
         let following = others.map(|file| Following::begin(&shared, file));
         let (driver, stop_listening) = (Mutex::new(None), watch::Sender::new(false));
         let writer = Some(writer);
-        let engine = Self { shared, driver, writer, hosting, following, stop_listening };
+        let engine =
+            Self { shared, driver, writer, hosting, following, trash_timer, stop_listening };
         // Nobody else has the store yet, so nothing stands in the way.
         let _captured = engine.edit(|_| ());
         engine
@@ -428,6 +435,7 @@ impl SyncEngine {
     /// If the disk fails.
     pub async fn stop(mut self) -> Result<(), SyncError> {
         self.stop_listening.send_replace(true);
+        drop(self.trash_timer.take());
         if let Some(hosting) = self.hosting.take() {
             hosting.end().await;
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use sds_sync::access::Gate;
 use sds_sync::certificate::LiveIdentity;
 use sds_sync::{FrameError, Refusal, RefusalCode, StorageError, StoreId};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::LOG_FILE;
 use crate::doorkeeper::Door;
@@ -43,6 +43,8 @@ pub(crate) struct Node {
     pub(crate) revocations: Revocations,
     pub(super) disk: DiskProbe,
     pub(crate) blob_turns: BlobTurns,
+    /// Leave to check a large frame.
+    pub(crate) checks: Arc<Semaphore>,
     pub(super) refused_openings: Mutex<Seldom>,
     /// Where everything is kept.
     pub(crate) folder: PathBuf,

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sds_engine::limits::{CHANGE_BYTES_MAX, CHANGE_OPS_MAX};
-use sds_engine::{Change, Op, Patch, ReplicaId};
+use sds_engine::{Change, Op, Patch, ReplicaId, Version};
 use sds_sync::limits::BLOB_CHUNK_BYTES_MAX;
 use sds_sync::{ClientFrame, Frame, RelayFrame, RelayUrl, encode_datagram};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::client::{changes, dial, open};
+use crate::client::{changes, dial, open, open_with};
 
 /// One kind of abuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl Attack {
                 Self::Datagrams => tasks.spawn(flood_with_datagrams(url)),
                 Self::MalformedFrames => tasks.spawn(send_malformed_frames(url, number)),
                 Self::LargeFrames => tasks.spawn(begin_large_frames(url)),
-                Self::DenseChanges => tasks.spawn(send_dense_changes(url, number)),
+                Self::DenseChanges => tasks.spawn(send_dense_changes(url)),
                 Self::Uploads => tasks.spawn(upload(url, number)),
                 Self::Joins => tasks.spawn(join(url)),
             };
@@ -203,27 +203,34 @@ async fn begin_large_frames(url: RelayUrl) {
     }
 }
 
-async fn send_dense_changes(url: RelayUrl, number: usize) {
-    let author = ReplicaId::new(100 + number as u64).unwrap();
+async fn send_dense_changes(url: RelayUrl) {
+    let author = ReplicaId::new(100).unwrap();
     let ops = vec![Op::Skip { count: 1 }; CHANGE_OPS_MAX];
-    let mut start = 0;
+    // All make the same, and have it, so that nobody has anything to read.
+    let mut version = Version::new();
+    version.advance(author, CHANGE_OPS_MAX as u64);
+    let change = Change::new(author, 0, Vec::new(), &ops).unwrap();
+    let patch = Bytes::from(Patch::new(vec![change]).encode());
     loop {
         let Some(connection) = dial(&url).await else { continue };
-        let mut streams = Vec::new();
-        while streams.len() < 40
-            && let Some(stream) = open(&connection, "dense", "mallory").await
+        let (mut senders, mut reading) = (Vec::new(), JoinSet::new());
+        while senders.len() < 40
+            && let Some((sender, mut receiver)) =
+                open_with(&connection, "dense", "mallory", &version).await
         {
-            streams.push(stream);
+            senders.push(sender);
+            reading.spawn(async move {
+                while let Ok(Some(RelayFrame::Changes { .. })) = receiver.next().await {}
+            });
         }
-        for (sender, _) in &mut streams {
-            let change = Change::new(author, start, Vec::new(), &ops).unwrap();
-            let patch = Patch::new(vec![change]).encode().into();
-            if sender.send(&ClientFrame::Changes { patch }).await.is_err() {
+        for sender in &mut senders {
+            // It is looked at again each time, although the relay has it.
+            if sender.send(&ClientFrame::Changes { patch: patch.clone() }).await.is_err() {
                 break;
             }
-            start += CHANGE_OPS_MAX as u64;
         }
-        sleep(Duration::from_millis(200)).await;
+        // Until what each sent is acknowledged, or refused.
+        while reading.join_next().await.is_some() {}
     }
 }
 

@@ -29,7 +29,17 @@ pub(crate) async fn open(
     store: &str,
     subject: &str,
 ) -> Option<(FrameSender, FrameReceiver)> {
-    let (token, version) = (token(store, subject), Version::new().encode().into());
+    open_with(connection, store, subject, &Version::new()).await
+}
+
+/// The same for somebody who has `version`.
+pub(crate) async fn open_with(
+    connection: &Connection,
+    store: &str,
+    subject: &str,
+    version: &Version,
+) -> Option<(FrameSender, FrameReceiver)> {
+    let (token, version) = (token(store, subject), version.encode().into());
     let request = ClientFrame::Open { protocol: 3, store: store.to_owned(), token, version };
     let (mut sender, mut receiver) = connection.open_stream().await.ok()?;
     sender.send(&request).await.ok()?;

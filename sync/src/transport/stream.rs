@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::TransportError;
 use super::room::{FrameBound, FrameRoom, InputRoom};
-use crate::limits::{OPEN_TIMEOUT, READ_BYTES_MAX, chunk_timeout};
+use crate::limits::{FRAME_LENGTH_BYTES, OPEN_TIMEOUT, READ_BYTES_MAX, chunk_timeout};
 use crate::message::{Frame, FrameBuffer, FrameError};
 use crate::serving_session::Refusal;
 
@@ -282,8 +282,13 @@ impl FrameReceiver {
         if let Some(size) = large.filter(|_| self.begun.is_none()) {
             let room = input.begin(size).ok_or(StreamError::NoRoom)?;
             self.begun = Some((room, Instant::now() + chunk_timeout(size as u64)));
+            self.buffer.reserve();
         }
-        Ok(if large.is_some() { READ_BYTES_MAX } else { input.free().min(READ_BYTES_MAX) })
+        // No more than the rest of a large frame, so that it takes what it has room for and no more.
+        let most = large.map_or(input.free(), |size| {
+            (size + FRAME_LENGTH_BYTES).saturating_sub(self.buffer.len())
+        });
+        Ok(most.clamp(1, READ_BYTES_MAX))
     }
 
     /// How many bytes the last frame had.
