@@ -6,19 +6,13 @@ use std::cell::LazyCell;
 
 use hashbrown::HashSet;
 
-use super::{
-    Before, FieldPart, Mentioned, PlacePart, Placed, Reversal, SetPart, StandIns, TextPart,
-    split_at_char,
-};
+use super::{Before, Mentioned, PlacePart, Placed, Reversal, StandIns};
 use crate::entries::EntryIx;
 use crate::error::EditError;
 use crate::id::{EntryId, OpId, Timestamp};
 use crate::op::{IdRange, Op};
-use crate::registers::{FieldIx, RegisterView};
 use crate::replica::Replica;
-use crate::text::Fate;
 use crate::tree::{OrderKey, rescued_key};
-use crate::value::{Value, char_count};
 
 impl Replica {
     /// Undoes what transactions did, the last first, as one transaction. Each must have been the newest
