@@ -23,6 +23,7 @@ use std::cmp::Ordering;
 
 use smallvec::SmallVec;
 
+use crate::bits::Bits;
 use crate::delta::{Appearance, Known, KnownPlace, Watch};
 use crate::entries::{Entries, EntryIx};
 use crate::id::{EntryId, Timestamp};
@@ -112,23 +113,18 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// How one entry shows.
-#[derive(Clone, Copy, Debug, Default)]
-struct Face {
-    shown: Option<Shown>,
-    /// Whether it is a live item.
-    is_container: bool,
-    /// Whether it is a live link.
-    is_link: bool,
-    /// Whether it was put into what is no live item.
-    is_waiting: bool,
-}
-
 /// The tree as people see it.
 #[derive(Clone, Debug)]
 pub(crate) struct Display {
-    siblings: Siblings<Face>,
+    /// The entries in order, each with the container that it shows in.
+    siblings: Siblings<Option<EntryIx>>,
+    /// Which entries are live items.
+    containers: Bits,
+    /// Which are live links.
+    live_links: Bits,
     links: Links,
+    /// Which were put into what is no live item.
+    waiters: Bits,
     waiting: Waiting,
     /// The entry behind which the next one is likely to go.
     near: Option<EntryIx>,
@@ -153,7 +149,10 @@ impl Display {
     pub(crate) fn new(facts: Facts<'_>) -> Self {
         let mut display = Self {
             siblings: Siblings::default(),
+            containers: Bits::default(),
+            live_links: Bits::default(),
             links: Links::default(),
+            waiters: Bits::default(),
             waiting: Waiting::default(),
             near: None,
             has_hidden: false,
@@ -167,6 +166,11 @@ impl Display {
         self.siblings.reserve(entries);
     }
 
+    /// Gives back room that was made for more.
+    pub(crate) fn trim(&mut self) {
+        self.siblings.trim();
+    }
+
     /// Brings everything up to date after the facts about the entries in `changed` have changed, and
     /// notes how those showed that show differently.
     pub(crate) fn update(
@@ -175,7 +179,7 @@ impl Display {
         facts: Facts<'_>,
         watch: &mut Watch,
     ) {
-        self.siblings.grow(facts.entries.len());
+        self.grow(facts.entries.len());
         let count = changed.len();
         for at in 0..count {
             match self.update_container(changed[at], facts, watch) {
@@ -184,7 +188,8 @@ impl Display {
                 None => {}
             }
         }
-        changed.sort_unstable();
+        // Mostly they come in a few rows that are in order.
+        changed.sort();
         changed.dedup();
         let mut doubts = Doubts::default();
         self.doubt_containers(&changed, &mut doubts);
@@ -193,9 +198,9 @@ impl Display {
             self.update_link(entry, facts, &mut doubts, watch);
             let place = self.place_live(entry, facts);
             match place {
-                Some(place) if is_many && self.place(entry).is_none() => {
+                Some(place) if is_many && self.parent(entry).is_none() => {
                     watch.note_entry(entry, |time| self.known(entry, time, facts));
-                    self.siblings.note_mut(entry).shown = Some(place);
+                    *self.siblings.note_mut(entry) = Some(place.parent);
                     new.push((place.parent, Sibling { entry, by: place.by }));
                 }
                 _ => self.show(entry, place, facts, watch),
@@ -207,9 +212,9 @@ impl Display {
 
     /// Takes an entry out of sight. For entries whose placements are about to be forgotten.
     pub(crate) fn hide(&mut self, entry: EntryIx, facts: Facts<'_>, watch: &mut Watch) {
-        if self.place(entry).is_some() {
+        if self.parent(entry).is_some() {
             watch.note_entry(entry, |time| self.known(entry, time, facts));
-            self.siblings.note_mut(entry).shown = None;
+            *self.siblings.note_mut(entry) = None;
             self.siblings.remove(entry);
             self.has_hidden = true;
         }
@@ -227,16 +232,17 @@ impl Display {
 
     /// Where `entry` shows; nowhere for Root and for what does not show.
     pub(crate) fn place(&self, entry: EntryIx) -> Option<Shown> {
-        self.siblings.note(entry).shown
+        let parent = self.parent(entry)?;
+        Some(Shown { parent, by: self.siblings.find(entry)?.by })
     }
 
     /// Whether an entry is a live item.
     pub(crate) fn is_container(&self, entry: EntryIx) -> bool {
-        self.siblings.note(entry).is_container
+        self.containers.get(entry)
     }
 
     pub(crate) fn parent(&self, entry: EntryIx) -> Option<EntryIx> {
-        self.place(entry).map(|place| place.parent)
+        self.siblings.note(entry)
     }
 
     /// The entries shown in `parent`, in order.
@@ -282,16 +288,16 @@ impl Display {
         trashed_at: Option<Option<Timestamp>>,
         facts: Facts<'_>,
     ) -> Known {
-        let face = self.siblings.note(entry);
+        let (shown, is_link) = (self.place(entry), self.live_links.get(entry));
         let link = self.links.target(entry).map(|target| facts.entries.id(target));
         let kind = link.map_or(NewEntry::Item, |target| NewEntry::Link { target });
-        let is_alive = face.is_container || face.is_link;
-        let is_shown = is_alive || face.shown.is_some();
-        let in_trash = face.shown.filter(|shown| shown.parent == EntryIx::TRASH);
+        let is_alive = self.is_container(entry) || is_link;
+        let is_shown = is_alive || shown.is_some();
+        let in_trash = shown.filter(|shown| shown.parent == EntryIx::TRASH);
         let time = || in_trash.and_then(|shown| facts.tree.time(shown.by?));
         Known {
             appearance: is_shown.then_some(Appearance { kind, is_placeholder: !is_alive }),
-            place: face.shown.map(|Shown { parent, by }| {
+            place: shown.map(|Shown { parent, by }| {
                 let key = facts.key(Sibling { entry, by }).as_bytes().into();
                 KnownPlace { parent, key }
             }),
@@ -301,8 +307,8 @@ impl Display {
 
     /// Every entry that shows but Root, in no particular order.
     pub(crate) fn shown_entries(&self) -> impl Iterator<Item = EntryIx> + '_ {
-        let faces = self.siblings.notes().enumerate();
-        faces.filter(|(_, face)| face.shown.is_some()).map(|(at, _)| EntryIx::new(at))
+        let parents = self.siblings.notes().enumerate();
+        parents.filter(|(_, parent)| parent.is_some()).map(|(at, _)| EntryIx::new(at))
     }
 
     /// The live links to `target`, in order of id.
@@ -320,6 +326,13 @@ impl Display {
         entry != EntryIx::TRASH && self.is_at_or_above(EntryIx::TRASH, entry)
     }
 
+    fn grow(&mut self, entries: usize) {
+        self.siblings.grow(entries);
+        for bits in [&mut self.containers, &mut self.live_links, &mut self.waiters] {
+            bits.grow(entries);
+        }
+    }
+
     /// Notes whether `entry` is a live item, and returns it if that is new.
     fn update_container(
         &mut self,
@@ -332,7 +345,7 @@ impl Display {
             return None;
         }
         watch.note_entry(entry, |time| self.known(entry, time, facts));
-        self.siblings.note_mut(entry).is_container = is_container;
+        self.containers.replace(entry, is_container);
         Some(is_container)
     }
 
@@ -342,8 +355,7 @@ impl Display {
         let place = if is_alive { facts.place(entry) } else { None };
         let awaited = place.filter(|place| !self.is_container(place.parent));
         let awaited = awaited.map(|place| place.parent);
-        let face = self.siblings.note_mut(entry);
-        let was_waiting = std::mem::replace(&mut face.is_waiting, awaited.is_some());
+        let was_waiting = self.waiters.replace(entry, awaited.is_some());
         if was_waiting || awaited.is_some() {
             self.waiting.set(entry, awaited);
         }
@@ -367,9 +379,9 @@ impl Display {
         watch: &mut Watch,
     ) {
         let target = facts.link_target(entry);
-        if self.siblings.note(entry).is_link || target.is_some() {
+        if self.live_links.get(entry) || target.is_some() {
             watch.note_entry(entry, |time| self.known(entry, time, facts));
-            self.siblings.note_mut(entry).is_link = target.is_some();
+            self.live_links.replace(entry, target.is_some());
             let known = self.links.set((facts.entries.id(entry), entry), target);
             doubts.targets.extend(known.into_iter().chain(target));
         }
@@ -409,7 +421,7 @@ impl Display {
             return;
         }
         watch.note_entry(entry, |time| self.known(entry, time, facts));
-        self.siblings.note_mut(entry).shown = place;
+        *self.siblings.note_mut(entry) = place.map(|place| place.parent);
         if known.is_some() {
             self.siblings.remove(entry);
         }
@@ -444,10 +456,13 @@ impl Display {
             } else {
                 assert_eq!(place, None, "D1: {entry:?} is dead and shown");
             }
-            let face = self.siblings.note(entry);
-            assert_eq!(face.is_container, facts.is_container(entry), "D3: {entry:?}");
-            assert_eq!(face.is_waiting, awaited.is_some(), "D3: {entry:?}");
-            assert_eq!(face.is_link, self.links.target(entry).is_some(), "D3: {entry:?}");
+            assert_eq!(self.is_container(entry), facts.is_container(entry), "D3: {entry:?}");
+            assert_eq!(self.waiters.get(entry), awaited.is_some(), "D3: {entry:?}");
+            assert_eq!(
+                self.live_links.get(entry),
+                self.links.target(entry).is_some(),
+                "D3: {entry:?}"
+            );
         }
         for entry in self.shown_entries() {
             assert!(self.is_at_or_above(EntryIx::ROOT, entry), "D2: {entry:?}");

@@ -1,23 +1,26 @@
 //! Every entry that anything here has named, under a dense index.
 //!
 //! An id is looked up once for each op; from then on everything about an entry is found by its
-//! index. Ids of entries that were created in a row need no table for that (`id_runs`). An index is never given to another entry: what a transaction that was taken back had
-//! named stays, with a state that says that no op has named it.
+//! index. Ids of entries that were created in a row need no table for that (`id_runs`), and most are kept
+//! in half their room (`ids`). An index is never given to another entry: what a transaction that was
+//! taken back had named stays, with a state that says that no op has named it.
 //!
 //! Invariants, checked by `assert_invariants`:
 //! - E1. Each id is here once, and is found.
 //! - E2. The system entries have the indexes that [`EntryIx`] says.
 
 mod id_runs;
+mod ids;
 
 use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::id::EntryId;
-use crate::index::{dense_index, push_tightly};
+use crate::index::{dense_index, push_tightly, trim};
 use crate::registers::{EntryState, FieldNames};
 use id_runs::IdRuns;
+use ids::Ids;
 
 dense_index! {
     /// Which entry, in this replica alone.
@@ -37,7 +40,7 @@ impl EntryIx {
 /// The entries, with what each of them is and holds.
 #[derive(Clone, Debug)]
 pub(crate) struct Entries {
-    ids: Vec<EntryId>,
+    ids: Ids,
     states: Vec<EntryState>,
     runs: IdRuns,
     /// The entries that are in no run.
@@ -51,7 +54,7 @@ impl Entries {
     /// The system entries.
     pub(crate) fn new() -> Self {
         let mut entries = Self {
-            ids: Vec::new(),
+            ids: Ids::default(),
             states: Vec::new(),
             runs: IdRuns::default(),
             index: HashTable::new(),
@@ -66,8 +69,14 @@ impl Entries {
 
     /// Makes room for so many more at once.
     pub(crate) fn reserve(&mut self, entries: usize) {
-        self.ids.reserve_exact(entries);
+        self.ids.reserve(entries);
         self.states.reserve_exact(entries);
+    }
+
+    /// Gives back room that was made for more.
+    pub(crate) fn trim(&mut self) {
+        self.ids.trim();
+        trim(&mut self.states);
     }
 
     /// The index of an entry, which may be named here for the first time.
@@ -81,11 +90,11 @@ impl Entries {
 
     fn add(&mut self, id: EntryId) -> EntryIx {
         let ix = EntryIx::new(self.ids.len());
-        push_tightly(&mut self.ids, id);
+        self.ids.push(id);
         push_tightly(&mut self.states, EntryState::default());
         let Self { ids, runs, index, hasher, .. } = self;
         let mut keep = |id: EntryId, ix: EntryIx| {
-            let rehash = |ix: &EntryIx| hash(hasher, ids[ix.at()]);
+            let rehash = |ix: &EntryIx| hash(hasher, ids.get(ix.at()));
             index.insert_unique(hash(hasher, id), ix, rehash);
         };
         match id.creator() {
@@ -105,14 +114,17 @@ impl Entries {
         if let Some(found) = id.creator().and_then(|creator| self.runs.find(creator)) {
             return Some(found);
         }
-        if self.index.is_empty() {
-            return None;
-        }
-        self.index.find(hash(&self.hasher, id), |ix| self.ids[ix.at()] == id).copied()
+        if self.index.is_empty() { None } else { self.find_in_no_run(id) }
+    }
+
+    /// The same for one that is in no run. Apart, so that it does not weigh on the others.
+    #[inline(never)]
+    fn find_in_no_run(&self, id: EntryId) -> Option<EntryIx> {
+        self.index.find(hash(&self.hasher, id), |ix| self.id(*ix) == id).copied()
     }
 
     pub(crate) fn id(&self, ix: EntryIx) -> EntryId {
-        self.ids[ix.at()]
+        self.ids.get(ix.at())
     }
 
     pub(crate) fn state(&self, ix: EntryIx) -> &EntryState {
@@ -135,6 +147,7 @@ impl Entries {
 
     /// Panics if E1 or E2 does not hold.
     pub(crate) fn assert_invariants(&self) {
+        self.ids.assert_invariants();
         self.runs.assert_invariants();
         assert_eq!(self.index.len() + self.runs.len(), self.ids.len(), "E1");
         assert_eq!(self.states.len(), self.ids.len(), "E1");

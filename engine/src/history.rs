@@ -21,6 +21,7 @@
 mod archive;
 mod author_log;
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -264,6 +265,18 @@ impl History {
         Stamp { lamport: self.lamport(op), replica: op.replica, counter: op.counter }
     }
 
+    /// The same for ops that mostly come from the change of the one before, which `last` remembers.
+    pub(crate) fn stamp_near(&self, op: OpId, last: &LastDated) -> Stamp {
+        let has = |(author, change): &(ReplicaId, Dated)| {
+            *author == op.replica && (change.start..change.end).contains(&op.counter)
+        };
+        let known = last.0.get().filter(has).map(|(_, change)| change);
+        let change = known.or_else(|| self.log(op.replica)?.dated(op.counter));
+        last.0.set(change.map(|change| (op.replica, change)));
+        let lamport = change.map_or(0, |change| change.lamport);
+        Stamp { lamport, replica: op.replica, counter: op.counter }
+    }
+
     /// Which ops are here.
     pub(crate) const fn version(&self) -> &Version {
         &self.version
@@ -453,6 +466,18 @@ impl History {
             log.assert_invariants(replica, next);
         }
     }
+}
+
+/// The change that [`History::stamp_near`] found last, with its author.
+#[derive(Debug, Default)]
+pub(crate) struct LastDated(Cell<Option<(ReplicaId, Dated)>>);
+
+/// Where a change begins and ends, and its Lamport time.
+#[derive(Clone, Copy, Debug)]
+struct Dated {
+    start: u64,
+    end: u64,
+    lamport: u64,
 }
 
 type Pieces = SmallVec<[Piece; 1]>;

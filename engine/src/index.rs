@@ -56,6 +56,13 @@ pub(crate) fn fill_tightly<T: Default>(arena: &mut Vec<T>, len: usize) {
     }
 }
 
+/// Gives back what an arena has too much of, but for a little, so that the next few elements do not
+/// have to move everything.
+pub(crate) fn trim<T>(arena: &mut Vec<T>) {
+    const SPARE: usize = 128;
+    arena.shrink_to(arena.len() + arena.len() / SPARE);
+}
+
 fn grow_tightly<T>(arena: &mut Vec<T>, more: usize) {
     const SMALL: usize = 64;
     if arena.capacity() - arena.len() < more {

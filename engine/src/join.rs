@@ -134,6 +134,9 @@ impl Replica {
             self.join_entry(record, &|_| false, &there, &mut pending);
         })?;
         self.settle(pending);
+        self.entries.trim();
+        self.tree.trim();
+        self.display.trim();
         Ok(())
     }
 
@@ -210,7 +213,7 @@ impl Replica {
 
     fn join_entry(
         &mut self,
-        record: EntryRecord<'_>,
+        record: &EntryRecord<'_>,
         here: &dyn Fn(OpId) -> bool,
         there: &dyn Fn(OpId) -> bool,
         pending: &mut Pending,
@@ -219,14 +222,16 @@ impl Replica {
         for one in &record.moves {
             if !here(one.op) {
                 let parent = self.entries.name(one.parent);
-                let kind = if one.is_within {
-                    MoveKind::Within
-                } else {
-                    MoveKind::Into { trashed_at: one.trashed_at }
+                let is_first = record.moves.len() == 1 || record.id.creator() == Some(one.op);
+                let kind = match one.trashed_at {
+                    _ if one.is_within => MoveKind::Within,
+                    None if is_first => MoveKind::Creation,
+                    trashed_at => MoveKind::Into { trashed_at },
                 };
                 let (life, key) = (one.life, &one.key);
                 let op = MoveOp { entry, life, parent, key, kind };
-                pending.moves.push(self.tree.record(self.history.stamp(one.op), &op));
+                let stamp = self.history.stamp_near(one.op, &pending.dated);
+                pending.moves.push(self.tree.record(stamp, &op));
             }
         }
         for life in &record.lives {
@@ -235,7 +240,7 @@ impl Replica {
             }
         }
         let history = &self.history;
-        let clock = |op: OpId| history.stamp(op);
+        let clock = |op: OpId| history.stamp_near(op, &pending.dated);
         let sides = Sides { here, there, clock: &clock };
         let (state, names) = self.entries.state_mut(entry);
         state.join((entry, record), names, &sides, &mut self.watch);

@@ -277,6 +277,7 @@
 mod anchor;
 mod backlog;
 mod batch;
+mod bits;
 mod change;
 mod codec;
 mod delta;
@@ -301,6 +302,7 @@ mod replica;
 mod reversal;
 #[cfg(feature = "serde")]
 mod serde_forms;
+mod short_op;
 mod state;
 mod text;
 mod text_slice;

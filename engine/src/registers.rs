@@ -25,7 +25,7 @@ use crate::entries::EntryIx;
 use crate::id::{Life, OpId, Stamp};
 use crate::op::{IdRange, NewEntry, Op};
 use crate::text::{Fate, Piece, Text, TextContent, TextForm, TextUndo, TextUnit, Typed};
-use crate::value::{Field, Value, ValueView};
+use crate::value::{BlobRef, Field, Value, ValueView};
 use crate::value_ref::ValueRef;
 use fields::Fields;
 pub(crate) use fields::{FieldIx, FieldNames};
@@ -192,13 +192,10 @@ impl Register {
 pub(crate) struct EntryState {
     fields: Fields,
     lives: Lives,
-    life: Life,
-    /// Whether any op has named the entry as what it is about.
-    is_known: bool,
 }
 
 // There is one for each entry, and one for each field that holds something.
-const _: () = assert!(size_of::<EntryState>() <= 40 && size_of::<Register>() <= 56);
+const _: () = assert!(size_of::<EntryState>() <= 32 && size_of::<Register>() <= 56);
 
 /// The text in a field that a `Set` made.
 #[derive(Clone, Copy, Debug)]
@@ -246,7 +243,7 @@ impl EntryState {
     /// Notes that an op names the entry. Returns whether the entry's life or kind has changed.
     pub(crate) fn touch(&mut self, entry: EntryIx, touch: &Touch, traces: &mut Traces<'_>) -> bool {
         let is_new = self.become_known(entry, traces.journal);
-        let is_changed = self.lives.is_changed_by(self.life, touch);
+        let is_changed = self.lives.is_changed_by(touch);
         if is_changed {
             if !is_new {
                 traces.journal.note(entry, || Undo::Lives(self.lives.clone()));
@@ -254,7 +251,7 @@ impl EntryState {
             if !self.is_touched() {
                 self.note_all(entry, traces.watch);
             }
-            self.lives.touch(self.life, touch);
+            self.lives.touch(touch);
         }
         is_changed
     }
@@ -332,7 +329,7 @@ impl EntryState {
     /// Ends `life`, and drops whatever belonged to it or to an earlier one.
     pub(crate) fn purge(&mut self, entry: EntryIx, life: Life, traces: &mut Traces<'_>) {
         self.become_known(entry, traces.journal);
-        let Some(next) = life.next().filter(|next| *next > self.life) else { return };
+        let Some(next) = life.next().filter(|next| *next > self.life()) else { return };
         traces.journal.note(entry, || Undo::Whole(Box::new(self.clone())));
         self.note_all(entry, traces.watch);
         self.begin_life(next);
@@ -368,10 +365,9 @@ impl EntryState {
 
     /// Notes that an op has named the entry, and returns whether that is new.
     fn become_known(&mut self, entry: EntryIx, journal: &mut Journal) -> bool {
-        let is_new = !self.is_known;
+        let is_new = self.lives.become_known();
         if is_new {
             journal.note(entry, || Undo::Unknown);
-            self.is_known = true;
         }
         is_new
     }
@@ -379,7 +375,8 @@ impl EntryState {
     /// Sets a field, unless a greater (life, stamp) has.
     fn set(&mut self, entry: EntryIx, register: &RegisterView<'_>, traces: &mut Traces<'_>) {
         let (field, rank) = (register.field, (register.life, register.stamp));
-        if register.life < self.life || self.fields.rank(field).is_some_and(|known| known > rank) {
+        if register.life < self.life() || self.fields.rank(field).is_some_and(|known| known > rank)
+        {
             return;
         }
         traces.watch.note_field(entry, field, || self.shown_value(entry, field));
@@ -399,27 +396,36 @@ impl EntryState {
 
     /// Whether any op has named the entry as what it is about, or in a purge.
     pub(crate) const fn is_known(&self) -> bool {
-        self.is_known
+        self.lives.is_known()
     }
 
     /// The current life: how often the entry was purged.
     pub(crate) const fn life(&self) -> Life {
-        self.life
+        self.lives.current()
     }
 
     /// Whether some op touched the entry in its current life.
     pub(crate) fn is_touched(&self) -> bool {
-        self.lives.is_touched(self.life)
+        self.lives.is_touched()
     }
 
     /// What the entry is in its current life; an item if nobody created it in that life.
     pub(crate) fn kind(&self) -> NewEntry {
-        self.lives.kind(self.life)
+        self.lives.kind()
     }
 
     /// The value of a field in the current life.
     pub(crate) fn register(&self, field: FieldIx) -> Option<RegisterView<'_>> {
-        self.fields.get(field).filter(|register| register.life == self.life)
+        self.fields.get(field).filter(|register| register.life == self.life())
+    }
+
+    /// The blob that a field holds in the current life, if it holds one.
+    pub(crate) fn blob(&self, field: FieldIx) -> Option<BlobRef> {
+        let register = self.fields.get_other(field).filter(|one| one.life == self.life())?;
+        match register.content {
+            ContentView::Value(ValueView::Blob(blob)) => Some(blob),
+            _ => None,
+        }
     }
 
     /// The text in a field in the current life, to be spliced, and the op that set it.
@@ -435,7 +441,7 @@ impl EntryState {
     ) -> impl Iterator<Item = (&'a Field, RegisterView<'a>)> {
         let mut registers = SmallVec::<[_; 8]>::new();
         self.fields.for_each(|register| {
-            if register.life == self.life && !register.is_none() {
+            if register.life == self.life() && !register.is_none() {
                 registers.push((names.field(register.field), register));
             }
         });
@@ -450,9 +456,9 @@ impl EntryState {
 
     /// Panics if R1 or R2 does not hold, or an invariant of a text.
     pub(crate) fn assert_invariants(&self, clock: &impl Fn(OpId) -> Stamp) {
-        self.lives.assert_invariants(self.life);
+        self.lives.assert_invariants();
         self.fields.for_each(|register| {
-            assert!(register.life >= self.life, "R1");
+            assert!(register.life >= self.life(), "R1");
             if let Some(text) = register.spliced() {
                 text.assert_invariants(clock);
             }

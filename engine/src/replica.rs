@@ -19,7 +19,7 @@ use crate::digest::{Digest, DigestSum, hash_entry};
 use crate::display::{Display, Facts};
 use crate::entries::{Entries, EntryIx};
 use crate::error::{DecodeError, IntegrateError};
-use crate::history::History;
+use crate::history::{History, LastDated};
 use crate::id::{EntryId, Life, OpId, ReplicaId, Stamp};
 use crate::integration::{Arrival, Plan, Step, plan};
 use crate::keystroke::Keyboard;
@@ -74,6 +74,8 @@ pub(crate) struct Pending {
     pub(crate) journal: Journal,
     /// The text that was edited by the op before, and its entry and life.
     pub(crate) text: Option<(EntryId, Life, TextPlace)>,
+    /// The change of the op that a joining state named last.
+    pub(crate) dated: LastDated,
     /// Texts that expect many edits.
     pub(crate) woven: SmallVec<[TextPlace; 1]>,
 }
@@ -517,11 +519,11 @@ pub(crate) fn clock(history: &History, now: Stamp) -> impl Fn(OpId) -> Stamp {
 
 /// Where an op puts its entry, if it does.
 fn move_of(op: &Op) -> Option<(Life, EntryId, &OrderKey, MoveKind)> {
-    let into = |trashed_at| MoveKind::Into { trashed_at };
     match op {
-        Op::Create { life, parent, key, .. } => Some((*life, *parent, key, into(None))),
+        Op::Create { life, parent, key, .. } => Some((*life, *parent, key, MoveKind::Creation)),
         Op::Move { life, parent, key, trashed_at, .. } => {
-            Some((*life, *parent, key, into(*trashed_at)))
+            let kind = MoveKind::Into { trashed_at: *trashed_at };
+            Some((*life, *parent, key, kind))
         }
         Op::Reorder { life, parent, key, .. } => Some((*life, *parent, key, MoveKind::Within)),
         _ => None,

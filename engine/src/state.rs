@@ -11,6 +11,8 @@
 //!
 //! Not here: the bytes (`codec::state`), putting a state together and joining it (`join`).
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
 use crate::id::{EntryId, Life, OpId, ReplicaId, Timestamp};
@@ -128,7 +130,8 @@ pub(crate) struct MoveRecord {
 /// The winning value of a field.
 #[derive(Debug)]
 pub(crate) struct FieldRecord<'a> {
-    pub(crate) field: Field,
+    /// Few fields are in all entries.
+    pub(crate) field: Arc<Field>,
     pub(crate) life: Life,
     pub(crate) set: OpId,
     pub(crate) content: ContentRecord<'a>,

@@ -19,10 +19,12 @@
 //!   folders' log. Every parent of a move is a folder.
 //!
 //! Cost: a move is O(1) for an entry with no folder inside, and for any other the depth of the target
-//! or the number of folders inside, whichever is less. A late one adds an undo and a redo of each
+//! or the number of folders inside, whichever is less; the depth alone until that has cost as many
+//! steps as there are entries, and once a walk over all entries then. A late one adds an undo and a redo of each
 //! newer move in the folders' log; that of a leaf, of each newer move of the same entry.
 //! Not here: who is shown where (`display`), which keys siblings get (`edit`).
 
+mod births;
 mod folder_log;
 mod moves;
 mod nodes;
@@ -56,7 +58,9 @@ pub(crate) struct Placement<'a> {
 /// How an op changes placements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MoveKind {
-    /// Creations and moves: into a container, from wherever the entry was.
+    /// Into a container, most likely as the entry's first place.
+    Creation,
+    /// Into a container, from wherever the entry was.
     Into { trashed_at: Option<Timestamp> },
     /// Another place in the same container.
     Within,
@@ -93,12 +97,12 @@ impl MoveTree {
         let (moves, nodes, log) = (Moves::default(), Nodes::default(), FolderLog::default());
         let mut tree = Self { moves, nodes, log, touched: Vec::new() };
         tree.nodes.grow(EntryIx::LOST_AND_FOUND);
-        tree.nodes.make_folder(EntryIx::ROOT);
+        tree.nodes.make_folder(EntryIx::ROOT, &tree.moves);
         let known =
             [(EntryIx::TRASH, EntryId::TRASH), (EntryIx::LOST_AND_FOUND, EntryId::LOST_AND_FOUND)];
         for (entry, id) in known {
             let placed = tree.moves.push_well_known(entry, id);
-            tree.nodes.put(entry, Some(placed), Some(EntryIx::ROOT));
+            tree.nodes.put(entry, Some(placed), &tree.moves);
         }
         tree
     }
@@ -107,6 +111,13 @@ impl MoveTree {
     pub(crate) fn reserve(&mut self, entries: usize) {
         self.nodes.reserve(entries);
         self.moves.reserve(entries);
+    }
+
+    /// Gives back room that was made for more.
+    pub(crate) fn trim(&mut self) {
+        self.nodes.trim();
+        self.moves.trim();
+        self.log.trim();
     }
 
     /// Takes a move in. It takes no effect before [`MoveTree::integrate`] is told so.
@@ -123,15 +134,15 @@ impl MoveTree {
         changed: &mut SmallVec<[EntryIx; 8]>,
         mut known: impl FnMut(EntryIx, Option<Timestamp>),
     ) {
-        if !moves.is_sorted_by_key(|ix| self.moves.get(*ix).stamp) {
-            moves.sort_unstable_by_key(|ix| self.moves.get(*ix).stamp);
+        if !moves.is_sorted_by_key(|ix| self.moves.turn(*ix)) {
+            moves.sort_unstable_by_key(|ix| self.moves.turn(*ix));
         }
         for ix in moves.iter() {
-            self.name_folder(self.moves.get(*ix).parent);
+            self.name_folder(self.parent(*ix));
         }
         let (mut of_folders, mut late) = (SmallVec::<[MoveIx; 4]>::new(), Vec::new());
         for ix in moves.iter().copied() {
-            let entry = self.moves.get(ix).entry;
+            let entry = self.entry(ix);
             self.touch(entry);
             if self.nodes.is_folder(entry) {
                 of_folders.push(ix);
@@ -158,20 +169,20 @@ impl MoveTree {
 
     /// The entries with a move at or after `stamp`, if all those moves arrived after all others.
     pub(crate) fn moved_from(&self, stamp: Stamp) -> SmallVec<[EntryIx; 8]> {
-        let arrived = (0..self.moves.len()).rev().map(|at| self.moves.get(MoveIx::new(at)));
-        arrived.take_while(|one| one.stamp >= stamp).map(|one| one.entry).collect()
+        self.moves.from(stamp).map(|ix| self.entry(ix)).collect()
     }
 
     /// Takes back every move at or after `stamp`, as if it had never been. All of them must have
     /// arrived after all others.
     pub(crate) fn remove_from(&mut self, stamp: Stamp) {
-        while let Some(last) = self.moves.last().filter(|ix| self.moves.get(*ix).stamp >= stamp) {
+        let newest_first: Vec<MoveIx> = self.moves.from(stamp).collect();
+        for last in newest_first {
             self.undo(last);
-            let (entry, older) = (self.moves.get(last).entry, self.moves.get(last).older);
+            let Move { entry, older, .. } = self.moves.get(last);
             if !self.nodes.is_folder(entry) {
                 self.nodes.set_newest(entry, older);
             }
-            self.moves.pop();
+            self.moves.pop(last);
         }
         self.log.retain(&self.moves);
     }
@@ -183,7 +194,7 @@ impl MoveTree {
 
     /// The move that had put `entry` where it was before the moves from `stamp` on, which are the newest.
     pub(crate) fn placed_before(&self, entry: EntryIx, stamp: Stamp) -> Option<MoveIx> {
-        self.placings(entry).find(|ix| self.moves.get(*ix).stamp < stamp)
+        self.placings(entry).find(|ix| self.moves.turn(*ix) < stamp)
     }
 
     /// The moves that `entry` was placed by, each before the one that it replaced.
@@ -217,10 +228,7 @@ impl MoveTree {
 
     /// Every move, with its entry, but for the places that system entries have from the start.
     pub(crate) fn moves(&self) -> impl Iterator<Item = (MoveIx, EntryIx, Stamp)> {
-        (0..self.moves.len()).map(MoveIx::new).filter_map(|ix| {
-            let stamp = self.moves.stamp(ix)?;
-            Some((ix, self.moves.get(ix).entry, stamp))
-        })
+        self.moves.iter().filter_map(|ix| Some((ix, self.entry(ix), self.moves.stamp(ix)?)))
     }
 
     /// Whether a move only reorders.
@@ -235,7 +243,12 @@ impl MoveTree {
 
     /// The entry that a move is about.
     pub(crate) fn entry(&self, ix: MoveIx) -> EntryIx {
-        self.moves.get(ix).entry
+        self.moves.pair(ix).0
+    }
+
+    /// The container that a move names.
+    fn parent(&self, ix: MoveIx) -> EntryIx {
+        self.moves.pair(ix).1
     }
 
     /// Container and life of a move.
@@ -246,21 +259,22 @@ impl MoveTree {
 
     /// Whether `above` is `entry` or one of its ancestors.
     pub(crate) fn is_at_or_above(&self, above: EntryIx, entry: EntryIx) -> bool {
-        self.nodes.is_at_or_above(above, entry)
+        self.nodes.is_at_or_above(above, entry, &self.moves)
     }
 
     /// Notes that a move names `entry` as a container: from now on its own moves matter to others.
     fn name_folder(&mut self, entry: EntryIx) {
-        let mut next = self.nodes.make_folder(entry).flatten();
+        let mut next = self.nodes.make_folder(entry, &self.moves).flatten();
         while let Some(ix) = next {
             self.log.push(ix, &self.moves);
-            next = self.moves.get_mut(ix).older.take();
+            next = self.moves.get(ix).older;
+            self.moves.set_older(ix, None);
         }
     }
 
     /// Whether a move of the same entry, if there is one, is older than `ix`.
     fn is_older(&self, one: Option<MoveIx>, ix: MoveIx) -> bool {
-        one.is_none_or(|one| self.moves.get(one).stamp < self.moves.get(ix).stamp)
+        one.is_none_or(|one| self.moves.turn(one) < self.moves.turn(ix))
     }
 
     /// Remembers the placement of an entry that may be about to move.
@@ -278,19 +292,19 @@ impl MoveTree {
 
     /// Lets a move of a leaf that is newer than all others of it take effect.
     fn append_to_leaf(&mut self, ix: MoveIx) {
-        let entry = self.moves.get(ix).entry;
-        self.moves.get_mut(ix).older = self.nodes.newest(entry);
+        let entry = self.entry(ix);
+        self.moves.set_older(ix, self.nodes.newest(entry));
         self.nodes.set_newest(entry, Some(ix));
         self.take_effect(ix);
     }
 
     /// Lets late moves of leaves take effect, each at its turn among those of the same leaf.
     fn insert_into_leaves(&mut self, mut late: Vec<MoveIx>) {
-        late.sort_unstable_by_key(|ix| (self.moves.get(*ix).entry, self.moves.get(*ix).stamp));
+        late.sort_unstable_by_key(|ix| (self.entry(*ix), self.moves.turn(*ix)));
         let mut rest = late.as_slice();
         while let Some(first) = rest.first() {
-            let entry = self.moves.get(*first).entry;
-            let len = rest.partition_point(|ix| self.moves.get(*ix).entry == entry);
+            let entry = self.entry(*first);
+            let len = rest.partition_point(|ix| self.entry(*ix) == entry);
             let (of_one, others) = rest.split_at(len);
             self.insert_into_leaf(entry, of_one);
             rest = others;
@@ -306,7 +320,7 @@ impl MoveTree {
             self.nodes.set_newest(entry, self.moves.get(newest).older);
             redo.push(newest);
         }
-        redo.sort_unstable_by_key(|ix| self.moves.get(*ix).stamp);
+        redo.sort_unstable_by_key(|ix| self.moves.turn(*ix));
         for ix in redo {
             self.append_to_leaf(ix);
         }
@@ -315,13 +329,13 @@ impl MoveTree {
     /// Lets moves of folders take effect. Those that are not the newest undo every newer one in the
     /// log, and all are redone with these among them.
     fn insert_into_log(&mut self, moves: &[MoveIx]) {
-        let late = moves.partition_point(|ix| !self.log.is_newest(self.moves.get(*ix).stamp));
+        let late = moves.partition_point(|ix| !self.log.is_newest(self.moves.turn(*ix)));
         let (late, newer) = moves.split_at(late);
         if let Some(first) = late.first() {
-            let first = self.moves.get(*first).stamp;
+            let first = self.moves.turn(*first);
             let undo = self.log.from(first, &self.moves).to_vec();
             for ix in undo.into_iter().rev() {
-                self.touch(self.moves.get(ix).entry);
+                self.touch(self.entry(ix));
                 self.undo(ix);
             }
             for ix in late {
@@ -344,7 +358,7 @@ impl MoveTree {
         let mut astray: HashMap<EntryIx, Option<MoveIx>> = HashMap::new();
         for ix in self.log.from(first, &self.moves).to_vec() {
             let is_late = late.next_if_eq(&&ix).is_some();
-            let Move { entry, is_effective: was_effective, .. } = *self.moves.get(ix);
+            let Move { entry, is_effective: was_effective, .. } = self.moves.get(ix);
             let mut before = astray.get(&entry).copied().unwrap_or(self.nodes.placed(entry));
             if astray.is_empty() && !is_late {
                 self.give_effect(ix, self.nodes.placed(entry), was_effective);
@@ -364,51 +378,48 @@ impl MoveTree {
 
     /// Lets a move take effect on top of what is, if it can.
     fn take_effect(&mut self, ix: MoveIx) {
-        let entry = self.moves.get(ix).entry;
-        if self.nodes.is_folder(entry) {
-            self.nodes.list_folders();
-        }
+        let entry = self.entry(ix);
         let current = self.nodes.placed(entry);
-        self.give_effect(ix, current, self.is_effective(ix, current));
+        let is_effective = self.is_effective(ix, current);
+        self.give_effect(ix, current, is_effective);
     }
 
     fn give_effect(&mut self, ix: MoveIx, current: Option<MoveIx>, is_effective: bool) {
-        let one = self.moves.get_mut(ix);
-        (one.is_effective, one.replaced) = (is_effective, current);
+        self.moves.set_effect(ix, is_effective, current);
         if !is_effective {
             return;
         }
-        let (entry, parent, is_within) = (one.entry, one.parent, one.is_within);
+        let Move { entry, is_within, .. } = self.moves.get(ix);
         if is_within {
             self.moves.set_time(ix, current.and_then(|current| self.moves.time(current)));
         }
-        self.nodes.put(entry, Some(ix), Some(parent));
+        self.nodes.put(entry, Some(ix), &self.moves);
     }
 
-    fn is_effective(&self, ix: MoveIx, current: Option<MoveIx>) -> bool {
+    fn is_effective(&mut self, ix: MoveIx, current: Option<MoveIx>) -> bool {
         let one = self.moves.get(ix);
         let current = current.map(|current| self.moves.get(current));
         if one.is_within {
             return current.is_some_and(|at| at.parent == one.parent && at.life == one.life);
         }
         let is_stale = current.is_some_and(|current| one.life < current.life);
-        !is_stale && !self.nodes.is_at_or_above(one.entry, one.parent)
+        !is_stale && !self.nodes.find_above(one.entry, one.parent, &self.moves)
     }
 
     /// Puts back what a move replaced.
     fn undo(&mut self, ix: MoveIx) {
         let one = self.moves.get(ix);
         if one.is_effective {
-            let parent = one.replaced.map(|replaced| self.moves.get(replaced).parent);
-            self.nodes.put(one.entry, one.replaced, parent);
+            self.nodes.put(one.entry, one.replaced, &self.moves);
         }
     }
 
     /// Panics if T1 to T3 do not hold, or an invariant of a part.
     pub(crate) fn assert_invariants(&self, entries: &Entries) {
-        self.nodes.assert_invariants();
+        self.moves.assert_invariants();
+        self.nodes.assert_invariants(&self.moves);
         self.log.assert_invariants(&self.moves);
-        for (entry, _) in self.nodes.placements() {
+        for (entry, _) in self.nodes.placements(&self.moves) {
             let up = std::iter::successors(Some(entry), |at| Some(self.placement(*at)?.parent));
             assert!(up.take(entries.len() + 1).count() <= entries.len(), "T1: {entry:?}");
         }
@@ -424,21 +435,20 @@ impl MoveTree {
                 next = one.older;
             }
         }
-        assert_eq!(listed + Self::new().moves.len(), self.moves.len(), "T3: a move is not listed");
+        assert_eq!(listed, self.moves().count(), "T3: a move is not listed");
         self.assert_replay(entries);
     }
 
     fn assert_replay(&self, entries: &Entries) {
-        let mut moves: Vec<MoveIx> =
-            (Self::new().moves.len()..self.moves.len()).map(MoveIx::new).collect();
-        moves.sort_by_key(|ix| self.moves.get(*ix).stamp);
+        let mut moves: Vec<MoveIx> = self.moves().map(|(ix, ..)| ix).collect();
+        moves.sort_by_key(|ix| self.moves.turn(*ix));
         let mut replay = Self::new();
         replay.moves.clone_from(&self.moves);
         for ix in &moves {
             let one = self.moves.get(*ix);
             assert!(self.nodes.is_folder(one.parent), "T3: {:?}", one.parent);
             replay.nodes.grow(one.entry.max(one.parent));
-            replay.nodes.make_folder(one.parent);
+            replay.nodes.make_folder(one.parent, &replay.moves);
             replay.take_effect(*ix);
             let again = replay.moves.get(*ix);
             assert_eq!(again.is_effective, one.is_effective, "T2: {ix:?}");

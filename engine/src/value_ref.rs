@@ -70,12 +70,7 @@ impl Replica {
     }
 
     fn blob_value(&self, entry: EntryIx) -> Option<(EntryId, BlobRef)> {
-        let register = self.entries.state(entry).register(FieldNames::VALUE)?;
-        match register.value_ref() {
-            ValueRef::Blob(blob) if self.facts().is_alive(entry) => {
-                Some((self.entries.id(entry), blob))
-            }
-            _ => None,
-        }
+        let blob = self.entries.state(entry).blob(FieldNames::VALUE)?;
+        self.facts().is_alive(entry).then(|| (self.entries.id(entry), blob))
     }
 }

@@ -35,7 +35,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A number in LEB128: seven bits a byte, lowest first, in as few bytes as it takes.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn varint(&mut self) -> Result<u64, DecodeError> {
         // Most numbers are that small.
         match *self.rest {

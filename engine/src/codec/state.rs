@@ -77,11 +77,11 @@ impl<'a> StateReader<'a> {
     /// Where an entry is not well formed; those before it, or all, have been handed over then.
     pub(crate) fn read_entries(
         self,
-        mut each: impl FnMut(EntryRecord<'a>),
+        mut each: impl FnMut(&EntryRecord<'a>),
     ) -> Result<Vec<Times>, DecodeError> {
         let mut reader = EntryReader::new(self.columns, &self.times);
         for _ in 0..self.entry_count {
-            each(reader.entry()?);
+            each(&reader.entry()?);
         }
         reader.finish()?;
         Ok(self.times)

@@ -25,7 +25,7 @@ use std::cmp::Ordering;
 use smallvec::{SmallVec, smallvec};
 
 use crate::entries::EntryIx;
-use crate::index::{dense_index, fill_tightly};
+use crate::index::{dense_index, fill_tightly, trim};
 use crate::tree::MoveIx;
 pub(crate) use iter::Iter;
 
@@ -67,6 +67,12 @@ struct Slot {
     more: u32,
 }
 
+dense_index! {
+    /// An [`Up`] in four bytes: the lowest bit says which.
+    UpIx
+}
+
+/// What is above a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Up {
     /// The node is the root of this container's tree.
@@ -77,10 +83,13 @@ enum Up {
 #[derive(Clone, Debug)]
 struct Node {
     slots: Slots,
-    up: Up,
+    up: UpIx,
     /// The first leaf below an inner node.
     first_leaf: Option<NodeIx>,
 }
+
+// There is one for each container.
+const _: () = assert!(size_of::<Node>() <= 32);
 
 type Slots = SmallVec<[Slot; 1]>;
 
@@ -126,9 +135,25 @@ impl Slot {
     }
 }
 
+impl Up {
+    const fn ix(self) -> UpIx {
+        match self {
+            Self::Container(entry) => UpIx::new(2 * entry.at()),
+            Self::Node(node) => UpIx::new(2 * node.at() + 1),
+        }
+    }
+}
+
 impl Node {
     const fn is_leaf(&self) -> bool {
         self.first_leaf.is_none()
+    }
+
+    const fn up(&self) -> Up {
+        match self.up.at() {
+            at if at & 1 == 0 => Up::Container(EntryIx::new(at / 2)),
+            at => Up::Node(NodeIx::new(at / 2)),
+        }
     }
 }
 
@@ -141,6 +166,12 @@ impl<T: Copy + Default> Siblings<T> {
     /// Makes room for so many more entries at once.
     pub(crate) fn reserve(&mut self, entries: usize) {
         self.spots.reserve_exact(entries);
+    }
+
+    /// Gives back room that was made for more.
+    pub(crate) fn trim(&mut self) {
+        trim(&mut self.nodes);
+        trim(&mut self.spots);
     }
 
     /// Adds an entry that is in no container. If it goes right behind `near`, that saves the search.
@@ -176,16 +207,17 @@ impl<T: Copy + Default> Siblings<T> {
                 alone.push((container, Slot::of(sibling, order)));
             }
         }
-        alone.sort_unstable_by(|(one, a), (other, b)| {
-            let by_prefix = || a.prefix.cmp(&b.prefix);
-            let by_key = || order.compare(a.sibling(), b.sibling());
-            one.cmp(other).then_with(by_prefix).then_with(by_key)
-        });
-        for inside in alone.chunk_by(|(one, _), (other, _)| one == other) {
-            let slots = inside.iter().map(|(_, slot)| *slot);
-            if let [(container, _), ..] = inside {
-                self.build(*container, slots.collect());
-            }
+        let mut slots = Vec::new();
+        let container = |at: &u32| alone[*at as usize].0;
+        let places = together(&alone, self.spots.len());
+        for inside in places.chunk_by(|one, other| container(one) == container(other)) {
+            slots.extend(inside.iter().map(|at| alone[*at as usize].1));
+            slots.sort_unstable_by(|one: &Slot, other| {
+                let by_key = || order.compare(one.sibling(), other.sibling());
+                one.prefix.cmp(&other.prefix).then_with(by_key)
+            });
+            self.build(container(&inside[0]), &mut slots);
+            slots.clear();
         }
     }
 
@@ -229,11 +261,17 @@ impl<T: Copy + Default> Siblings<T> {
         leaf.get(index - first).map(|slot| slot.sibling())
     }
 
+    /// An entry that is in a container, with its move.
+    pub(crate) fn find(&self, entry: EntryIx) -> Option<Sibling> {
+        let leaf = self.spots.get(entry.at())?.leaf?;
+        Some(self.nodes[leaf.at()].slots[self.position(leaf, entry.raw())].sibling())
+    }
+
     /// The index of an entry in its container.
     pub(crate) fn index_of(&self, entry: EntryIx) -> Option<usize> {
         let mut node = self.spots.get(entry.at())?.leaf?;
         let mut index = self.position(node, entry.raw());
-        while let Up::Node(up) = self.nodes[node.at()].up {
+        while let Up::Node(up) = self.nodes[node.at()].up() {
             let slot = self.position(up, node.raw());
             let before = &self.nodes[up.at()].slots[..slot];
             index += sum(before);
@@ -346,7 +384,7 @@ impl<T: Copy + Default> Siblings<T> {
 
     /// Whether no sibling is behind those of the node.
     fn is_last(&self, mut node: NodeIx) -> bool {
-        while let Up::Node(up) = self.nodes[node.at()].up {
+        while let Up::Node(up) = self.nodes[node.at()].up() {
             let last = self.nodes[up.at()].slots.last();
             if last.is_none_or(|last| last.node() != node) {
                 return false;
@@ -357,7 +395,7 @@ impl<T: Copy + Default> Siblings<T> {
     }
 
     fn root_of(&self, mut node: NodeIx) -> NodeIx {
-        while let Up::Node(up) = self.nodes[node.at()].up {
+        while let Up::Node(up) = self.nodes[node.at()].up() {
             node = up;
         }
         node
@@ -365,7 +403,7 @@ impl<T: Copy + Default> Siblings<T> {
 
     /// Changes the counts of the node in all nodes above it.
     fn count_up(&mut self, mut node: NodeIx, change: impl Fn(&mut u32)) {
-        while let Up::Node(up) = self.nodes[node.at()].up {
+        while let Up::Node(up) = self.nodes[node.at()].up() {
             let at = self.position(up, node.raw());
             change(&mut self.nodes[up.at()].slots[at].more);
             node = up;
@@ -377,7 +415,7 @@ impl<T: Copy + Default> Siblings<T> {
         let mut listed = 0;
         for container in (0..self.spots.len()).map(EntryIx::new) {
             let Some(root) = self.root(container) else { continue };
-            assert_eq!(self.nodes[root.at()].up, Up::Container(container), "S4");
+            assert_eq!(self.nodes[root.at()].up(), Up::Container(container), "S4");
             let all: Vec<Sibling> = self.iter(container).collect();
             assert!(all.is_sorted_by(|a, b| order.compare(*a, *b) == Ordering::Less), "S1");
             assert_eq!(all.len(), self.len(container), "S2: {container:?}");
@@ -404,7 +442,7 @@ impl<T: Copy + Default> Siblings<T> {
         }
         assert_eq!(node.first_leaf, self.first_leaf(node.slots[0]), "S2");
         let mut depths = node.slots.iter().map(|slot| {
-            assert_eq!(self.nodes[slot.node().at()].up, Up::Node(ix), "S4");
+            assert_eq!(self.nodes[slot.node().at()].up(), Up::Node(ix), "S4");
             assert_eq!(*slot, self.slot_of(slot.node()), "S2");
             self.assert_node(slot.node(), order)
         });
@@ -412,6 +450,30 @@ impl<T: Copy + Default> Siblings<T> {
         assert!(depths.all(|other| other == depth), "S3: leaves of several depths");
         depth + 1
     }
+}
+
+/// Where slots are, those of one container beside each other. Containers are among the first so many
+/// entries.
+fn together(slots: &[(EntryIx, Slot)], entries: usize) -> Vec<u32> {
+    /// Counting looks at every entry, so that it pays for many slots only.
+    const ENTRIES_A_SLOT: usize = if cfg!(any(test, feature = "small-nodes")) { 4 } else { 16 };
+    let len = u32::try_from(slots.len()).expect("entries are counted in four bytes");
+    let mut places: Vec<u32> = (0..len).collect();
+    if slots.len() < entries / ENTRIES_A_SLOT {
+        places.sort_unstable_by_key(|at| slots[*at as usize].0);
+        return places;
+    }
+    let mut starts = vec![0_u32; entries + 1];
+    slots.iter().for_each(|(container, _)| starts[container.at() + 1] += 1);
+    for at in 1..starts.len() {
+        starts[at] += starts[at - 1];
+    }
+    for (at, (container, _)) in (0..).zip(slots) {
+        let start = &mut starts[container.at()];
+        places[*start as usize] = at;
+        *start += 1;
+    }
+    places
 }
 
 /// How many siblings are below the slots of an inner node.

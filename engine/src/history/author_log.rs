@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::Dated;
 use super::archive::Archive;
 use crate::batch::{Batch, Deps, Span, push_span};
 use crate::codec::decode_block;
@@ -192,6 +193,14 @@ impl AuthorLog {
     pub(super) fn lamport(&self, counter: u64) -> Option<u64> {
         let piece = self.piece_at(counter)?;
         Some(piece.lamport + piece.change_at(counter))
+    }
+
+    /// The change that has a counter, with its Lamport time.
+    pub(super) fn dated(&self, counter: u64) -> Option<Dated> {
+        let piece = self.piece_at(counter)?;
+        let number = piece.change_at(counter);
+        let start = piece.start + number * piece.len;
+        Some(Dated { start, end: start + piece.len, lamport: piece.lamport + number })
     }
 
     /// The first counter of the change that has a counter.

@@ -96,7 +96,8 @@ fn a_history_is_saved_whatever_a_forged_state_says() {
     let runs = vec![run(first(forger, 0), 9, false), run(first(desk.id(), next), GAP, true)];
     let content = ContentRecord::Text(TextRecord { runs, text: "forgeries".into() });
     let (field, life) = (TEXT, Life::FIRST);
-    let fields = smallvec![FieldRecord { field, life, set: first(forger, 0), content }];
+    let fields =
+        smallvec![FieldRecord { field: field.into(), life, set: first(forger, 0), content }];
     let (lives, moves) = (smallvec![], smallvec![]);
     let record = EntryRecord { id: EntryId::ROOT, life, lives, moves, fields };
     let state = encode_state(&times, 1, std::iter::once(record));

@@ -3,6 +3,8 @@
 //! Names are kept once for all entries, since the same few are in most of them. Registers are in no
 //! order; whoever wants them in order sorts the few that there are.
 
+use std::sync::Arc;
+
 use hashbrown::HashMap;
 
 use crate::id::{Life, Stamp};
@@ -20,7 +22,7 @@ dense_index! {
 /// Every field that anything was set in.
 #[derive(Clone, Debug)]
 pub(crate) struct FieldNames {
-    names: Vec<Field>,
+    names: Vec<Arc<Field>>,
     /// The index of each info field.
     index: HashMap<Field, FieldIx>,
 }
@@ -31,7 +33,7 @@ impl FieldNames {
     pub(crate) const VALUE: FieldIx = FieldIx::new(2);
 
     pub(crate) fn new() -> Self {
-        let names = vec![Field::Label, Field::Type, Field::Value];
+        let names = [Field::Label, Field::Type, Field::Value].map(Arc::new).into();
         Self { names, index: HashMap::new() }
     }
 
@@ -41,7 +43,7 @@ impl FieldNames {
             return known;
         }
         let ix = FieldIx::new(self.names.len());
-        self.names.push(field.clone());
+        self.names.push(Arc::new(field.clone()));
         self.index.insert(field.clone(), ix);
         ix
     }
@@ -58,6 +60,11 @@ impl FieldNames {
 
     pub(crate) fn field(&self, ix: FieldIx) -> &Field {
         &self.names[ix.at()]
+    }
+
+    /// The same, to keep.
+    pub(super) fn shared(&self, ix: FieldIx) -> Arc<Field> {
+        self.names[ix.at()].clone()
     }
 }
 
@@ -196,6 +203,14 @@ impl Fields {
     pub(crate) fn get(&self, field: FieldIx) -> Option<RegisterView<'_>> {
         match self {
             Self::Packed(packed) => packed.get(field),
+            Self::Loose(loose) => loose.get(field).map(Register::view),
+        }
+    }
+
+    /// A register that may be missing if it holds a text, none of which is looked at.
+    pub(super) fn get_other(&self, field: FieldIx) -> Option<RegisterView<'_>> {
+        match self {
+            Self::Packed(packed) => packed.get_other(field),
             Self::Loose(loose) => loose.get(field).map(Register::view),
         }
     }

@@ -16,7 +16,7 @@ use crate::value::char_count;
 impl EntryState {
     /// The lives that ops touched.
     pub(crate) fn life_records(&self) -> SmallVec<[LifeRecord; 1]> {
-        self.lives.records(self.life)
+        self.lives.records()
     }
 
     /// What the fields hold.
@@ -24,7 +24,7 @@ impl EntryState {
         let mut records: SmallVec<[FieldRecord<'_>; 3]> = SmallVec::new();
         self.fields.for_each(|register| {
             records.push(FieldRecord {
-                field: names.field(register.field).clone(),
+                field: names.shared(register.field),
                 life: register.life,
                 set: register.stamp.op(),
                 content: register.content.record(),
@@ -37,13 +37,13 @@ impl EntryState {
     /// Takes in what another replica knows of the entry.
     pub(crate) fn join(
         &mut self,
-        (entry, record): (EntryIx, EntryRecord<'_>),
+        (entry, record): (EntryIx, &EntryRecord<'_>),
         names: &mut FieldNames,
         sides: &Sides<'_>,
         watch: &mut Watch,
     ) {
-        self.is_known = true;
-        if record.life > self.life || !self.is_touched() {
+        self.lives.become_known();
+        if record.life > self.life() || !self.is_touched() {
             self.note_all(entry, watch);
         }
         self.begin_life(record.life);
@@ -51,11 +51,11 @@ impl EntryState {
             // Which op created an item decides nothing; of links the newest counts.
             let stamp = one.creation.op().map_or(Stamp::ZERO, sides.clock);
             let touch = Touch { life: one.life, creates: one.creation.kind(), stamp };
-            if self.lives.is_changed_by(self.life, &touch) {
-                self.lives.touch(self.life, &touch);
+            if self.lives.is_changed_by(&touch) {
+                self.lives.touch(&touch);
             }
         }
-        let life = self.life;
+        let life = self.life();
         let fields = record.fields.iter().filter(|one| one.life >= life);
         let is_fresh = self.fields.is_empty() && fields.clone().nth(1).is_some();
         if is_fresh && self.fill((entry, fields.clone()), names, sides, watch) {
@@ -96,8 +96,7 @@ impl EntryState {
 
     /// Ends all lives before this one.
     pub(super) fn begin_life(&mut self, life: Life) {
-        if life > self.life {
-            self.life = life;
+        if life > self.life() {
             self.lives.begin(life);
             self.fields.retain(|register| register.life >= life);
         }

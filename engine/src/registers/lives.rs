@@ -1,7 +1,8 @@
 //! Which lives of an entry somebody touched, and what it was created as in each.
 //!
-//! Only the current life and later ones count. Nearly every entry was created as an item in its
-//! current life and touched in no other: of which item won there is nothing to know.
+//! Only the current life and later ones count; which it is stands beside them, where there is room.
+//! Nearly every entry was created as an item in its current life and touched in no other: of which item
+//! won there is nothing to know.
 //!
 //! Invariants, checked by `assert_invariants`:
 //! - R1. No life before the current one is kept.
@@ -42,18 +43,20 @@ pub(crate) struct TouchedLives {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct LaterLives(BTreeMap<Life, Option<Creation>>);
 
-/// The lives that somebody touched. The current one is the caller's to know.
+/// The current life, and the lives that somebody touched.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Lives {
-    /// None.
+    /// No op has named the entry as what it is about, so that it is in its first life.
     #[default]
-    None,
+    Unknown,
+    /// Nobody touched the current life.
+    None(Life),
     /// The current one; nobody created the entry in it.
-    Touched,
+    Touched(Life),
     /// The current one, in which the entry was created as an item.
-    Item,
+    Item(Life),
     /// Any others.
-    Listed(Box<TouchedLives>),
+    Listed(Life, Box<TouchedLives>),
 }
 
 /// What an op says about the life it names.
@@ -66,70 +69,104 @@ pub(crate) struct Touch {
 }
 
 impl Lives {
+    /// Notes that an op has named the entry, and returns whether that is new.
+    pub(crate) fn become_known(&mut self) -> bool {
+        let is_new = !self.is_known();
+        if is_new {
+            *self = Self::None(Life::FIRST);
+        }
+        is_new
+    }
+
+    pub(crate) const fn is_known(&self) -> bool {
+        !matches!(self, Self::Unknown)
+    }
+
+    /// The current life.
+    pub(crate) const fn current(&self) -> Life {
+        match self {
+            Self::Unknown => Life::FIRST,
+            Self::None(life) | Self::Touched(life) | Self::Item(life) | Self::Listed(life, _) => {
+                *life
+            }
+        }
+    }
+
     /// Whether a touch would change anything.
-    pub(crate) fn is_changed_by(&self, current: Life, touch: &Touch) -> bool {
+    pub(crate) fn is_changed_by(&self, touch: &Touch) -> bool {
+        let current = self.current();
         if touch.life < current {
             return false;
         }
         match self {
-            Self::Item => touch.life > current,
-            Self::Touched => touch.life > current || touch.creates.is_some(),
-            Self::None => true,
-            Self::Listed(list) => list.is_changed_by(touch),
+            Self::Item(_) => touch.life > current,
+            Self::Touched(_) => touch.life > current || touch.creates.is_some(),
+            Self::Unknown | Self::None(_) => true,
+            Self::Listed(_, list) => list.is_changed_by(touch),
         }
     }
 
     /// Records a touch of the current life or of a later one.
-    pub(crate) fn touch(&mut self, current: Life, touch: &Touch) {
+    pub(crate) fn touch(&mut self, touch: &Touch) {
+        let current = self.current();
         let item = Creation { kind: NewEntry::Item, stamp: touch.stamp };
         match (&mut *self, touch.creates) {
-            (Self::None | Self::Touched, Some(NewEntry::Item)) if touch.life == current => {
-                *self = Self::Item;
+            (Self::Unknown | Self::None(_) | Self::Touched(_), Some(NewEntry::Item))
+                if touch.life == current =>
+            {
+                *self = Self::Item(current);
             }
-            (Self::None, None) if touch.life == current => *self = Self::Touched,
-            (Self::None, _) => self.list(touch.life, None, touch),
-            (Self::Touched, _) => self.list(current, None, touch),
+            (Self::Unknown | Self::None(_), None) if touch.life == current => {
+                *self = Self::Touched(current);
+            }
+            (Self::Unknown | Self::None(_), _) => self.list(touch.life, None, touch),
+            (Self::Touched(_), _) => self.list(current, None, touch),
             // An item's stamp decides nothing, so any will do.
-            (Self::Item, _) => self.list(current, Some(item), touch),
-            (Self::Listed(list), _) => list.touch(touch),
+            (Self::Item(_), _) => self.list(current, Some(item), touch),
+            (Self::Listed(_, list), _) => list.touch(touch),
         }
-        self.simplify(current);
+        self.simplify();
     }
 
-    /// Forgets the lives before `next`, which follows `current`.
+    /// Forgets the lives before `next`, which becomes the current one.
     pub(crate) fn begin(&mut self, next: Life) {
-        let is_left = if let Self::Listed(list) = self { list.begin(next) } else { false };
-        if is_left {
-            self.simplify(next);
+        let is_left = if let Self::Listed(current, list) = self {
+            *current = next;
+            list.begin(next)
         } else {
-            *self = Self::None;
+            false
+        };
+        if is_left {
+            self.simplify();
+        } else {
+            *self = Self::None(next);
         }
     }
 
     /// Whether somebody touched the current life.
-    pub(crate) fn is_touched(&self, current: Life) -> bool {
+    pub(crate) fn is_touched(&self) -> bool {
         match self {
-            Self::None => false,
-            Self::Touched | Self::Item => true,
-            Self::Listed(list) => list.first.life == current,
+            Self::Unknown | Self::None(_) => false,
+            Self::Touched(_) | Self::Item(_) => true,
+            Self::Listed(current, list) => list.first.life == *current,
         }
     }
 
     /// What the entry is in its current life; an item if nobody created it in that life.
-    pub(crate) fn kind(&self, current: Life) -> NewEntry {
-        let Self::Listed(list) = self else { return NewEntry::Item };
-        let first = Some(list.first).filter(|first| first.life == current);
+    pub(crate) fn kind(&self) -> NewEntry {
+        let Self::Listed(current, list) = self else { return NewEntry::Item };
+        let first = Some(list.first).filter(|first| first.life == *current);
         first.and_then(|first| first.creation).map_or(NewEntry::Item, |creation| creation.kind)
     }
 
-    /// The same as records.
-    pub(super) fn records(&self, current: Life) -> SmallVec<[LifeRecord; 1]> {
-        let record = |creation| smallvec![LifeRecord { life: current, creation }];
+    /// The lives that somebody touched, as records.
+    pub(super) fn records(&self) -> SmallVec<[LifeRecord; 1]> {
+        let record = |life: &Life, creation| smallvec![LifeRecord { life: *life, creation }];
         match self {
-            Self::None => SmallVec::new(),
-            Self::Touched => record(state::Creation::None),
-            Self::Item => record(state::Creation::Item),
-            Self::Listed(list) => list.iter().map(|one| one.record()).collect(),
+            Self::Unknown | Self::None(_) => SmallVec::new(),
+            Self::Touched(life) => record(life, state::Creation::None),
+            Self::Item(life) => record(life, state::Creation::Item),
+            Self::Listed(_, list) => list.iter().map(|one| one.record()).collect(),
         }
     }
 
@@ -137,28 +174,30 @@ impl Lives {
     fn list(&mut self, life: Life, creation: Option<Creation>, touch: &Touch) {
         let mut list = TouchedLives { first: TouchedLife { life, creation }, later: None };
         list.touch(touch);
-        *self = Self::Listed(Box::new(list));
+        *self = Self::Listed(self.current(), Box::new(list));
     }
 
     /// Gives up a list that is not needed.
-    fn simplify(&mut self, current: Life) {
-        let Self::Listed(list) = self else { return };
+    fn simplify(&mut self) {
+        let Self::Listed(current, list) = self else { return };
         let TouchedLives { first, later: None } = **list else { return };
-        match first.creation.map(|creation| creation.kind) {
-            None if first.life == current => *self = Self::Touched,
-            Some(NewEntry::Item) if first.life == current => *self = Self::Item,
-            _ => {}
+        if first.life == *current {
+            match first.creation.map(|creation| creation.kind) {
+                None => *self = Self::Touched(first.life),
+                Some(NewEntry::Item) => *self = Self::Item(first.life),
+                Some(NewEntry::Link { .. }) => {}
+            }
         }
     }
 
     /// Panics if R1 or R2 does not hold.
-    pub(crate) fn assert_invariants(&self, current: Life) {
-        let Self::Listed(list) = self else { return };
-        assert!(list.iter().all(|one| one.life >= current), "R1");
+    pub(crate) fn assert_invariants(&self) {
+        let Self::Listed(current, list) = self else { return };
+        assert!(list.iter().all(|one| one.life >= *current), "R1");
         assert!(list.iter().is_sorted_by(|a, b| a.life < b.life), "R2");
         assert!(list.later.as_ref().is_none_or(|later| !later.0.is_empty()), "R2");
         let mut simple = self.clone();
-        simple.simplify(current);
+        simple.simplify();
         assert_eq!(simple, *self, "R2: needs no list");
     }
 }
@@ -252,14 +291,14 @@ mod tests {
 
     /// Lives after these touches, each looked at before and after.
     fn touched(current: u32, touches: &[Touch]) -> Lives {
-        let (mut lives, current) = (Lives::None, Life::new(current).unwrap());
+        let mut lives = Lives::None(Life::new(current).unwrap());
         for touch in touches {
             let before = lives.clone();
-            if lives.is_changed_by(current, touch) {
-                lives.touch(current, touch);
+            if lives.is_changed_by(touch) {
+                lives.touch(touch);
             }
-            lives.assert_invariants(current);
-            assert!(!lives.is_changed_by(current, touch), "{touch:?} of {before:?}");
+            lives.assert_invariants();
+            assert!(!lives.is_changed_by(touch), "{touch:?} of {before:?}");
         }
         lives
     }
@@ -282,22 +321,21 @@ mod tests {
             let back: Vec<_> =
                 back.into_iter().filter(|one| one.life.number() >= current).collect();
             let (mut lives, other) = (touched(current, &kept), touched(current, &back));
-            let current = Life::new(current).unwrap();
-            assert_eq!(lives.records(current), other.records(current));
+            assert_eq!(lives.records(), other.records());
             for (next, kind) in [(2, link(2)), (3, None), (4, None), (7, None)] {
                 let next = Life::new(next).unwrap();
-                if next > current {
+                if next > lives.current() {
                     lives.begin(next);
-                    lives.assert_invariants(next);
+                    lives.assert_invariants();
                 }
-                if next >= current {
-                    assert_eq!(lives.kind(next), kind.unwrap_or(NewEntry::Item), "{next:?}");
-                    assert_eq!(lives.is_touched(next), next.number() != 4, "{next:?}");
+                if next == lives.current() {
+                    assert_eq!(lives.kind(), kind.unwrap_or(NewEntry::Item), "{next:?}");
+                    assert_eq!(lives.is_touched(), next.number() != 4, "{next:?}");
                 }
             }
-            assert_eq!(lives, Lives::Item);
+            assert_eq!(lives, Lives::Item(Life::new(7).unwrap()));
             lives.begin(Life::new(8).unwrap());
-            assert_eq!(lives, Lives::None);
+            assert_eq!(lives, Lives::None(Life::new(8).unwrap()));
         }
     }
 
@@ -307,21 +345,19 @@ mod tests {
         const LIVES: u32 = 500_000;
         let up: Vec<_> = (1..=LIVES).map(|life| (life, u64::from(life))).collect();
         let down: Vec<_> = up.iter().rev().copied().collect();
-        let current = Life::FIRST;
         for order in [up, down] {
-            let mut lives = Lives::None;
+            let mut lives = Lives::None(Life::FIRST);
             for (life, at) in order {
                 let touch = touch(life, None, at);
-                assert!(lives.is_changed_by(current, &touch));
-                lives.touch(current, &touch);
+                assert!(lives.is_changed_by(&touch));
+                lives.touch(&touch);
             }
-            assert_eq!(lives.records(current).len(), LIVES as usize);
+            assert_eq!(lives.records().len(), LIVES as usize);
             for life in 1..=LIVES {
-                let current = Life::new(life).unwrap();
-                lives.begin(current);
-                assert!(lives.is_touched(current));
+                lives.begin(Life::new(life).unwrap());
+                assert!(lives.is_touched());
             }
-            assert_eq!(lives, Lives::Touched);
+            assert_eq!(lives, Lives::Touched(Life::new(LIVES).unwrap()));
         }
     }
 }

@@ -47,6 +47,12 @@ impl Packed {
         unpacker.register(&head)
     }
 
+    /// The same if it holds no text, none of which is looked at.
+    pub(super) fn get_other(&self, field: FieldIx) -> Option<RegisterView<'_>> {
+        let (mut unpacker, head) = self.seek(field)?;
+        if TEXT_KINDS.contains(&head.kind) { None } else { unpacker.register(&head) }
+    }
+
     /// The life and stamp of the register of a field.
     pub(super) fn rank(&self, field: FieldIx) -> Option<(Life, Stamp)> {
         let (unpacker, head) = self.seek(field)?;

@@ -22,7 +22,7 @@ impl EntryState {
             Undo::Field(field, _) => {
                 watch.note_field(entry, *field, || self.shown_value(entry, *field));
             }
-            Undo::Lives(lives) if lives.is_touched(self.life) == self.is_touched() => {}
+            Undo::Lives(lives) if lives.is_touched() == self.is_touched() => {}
             Undo::Whole(state) => {
                 self.note_all(entry, watch);
                 state.fields.for_each(|register| {

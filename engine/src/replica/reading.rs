@@ -18,7 +18,7 @@ impl Replica {
     pub(crate) fn find_shown(&self, entry: EntryId) -> Option<EntryIx> {
         // Whatever is alive shows.
         let is_shown =
-            |ix: &EntryIx| self.facts().is_alive(*ix) || self.display.place(*ix).is_some();
+            |ix: &EntryIx| self.facts().is_alive(*ix) || self.display.parent(*ix).is_some();
         self.entries.find(entry).filter(is_shown)
     }
 

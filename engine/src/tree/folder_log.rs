@@ -8,7 +8,7 @@
 //! - G2. No move here is newer than `newest`.
 
 use crate::id::Stamp;
-use crate::index::push_tightly;
+use crate::index::{push_tightly, trim};
 use crate::tree::moves::{MoveIx, Moves};
 
 /// So many moves find their places one by one; more are sorted together.
@@ -25,8 +25,8 @@ pub(super) struct FolderLog {
 impl FolderLog {
     /// Adds a move.
     pub(super) fn push(&mut self, ix: MoveIx, moves: &Moves) {
-        let stamp = moves.get(ix).stamp;
-        if self.ordered.last().is_none_or(|last| moves.get(*last).stamp < stamp) {
+        let stamp = moves.turn(ix);
+        if self.ordered.last().is_none_or(|last| moves.turn(*last) < stamp) {
             push_tightly(&mut self.ordered, ix);
         } else {
             self.joined.push(ix);
@@ -34,9 +34,14 @@ impl FolderLog {
         self.newest = self.newest.max(Some(stamp));
     }
 
+    /// Gives back room that was made for more.
+    pub(super) fn trim(&mut self) {
+        trim(&mut self.ordered);
+    }
+
     /// Forgets the moves that have been taken out of `moves`.
     pub(super) fn retain(&mut self, moves: &Moves) {
-        let is_here = |ix: &MoveIx| ix.at() < moves.len();
+        let is_here = |ix: &MoveIx| moves.has(*ix);
         self.joined.retain(is_here);
         // They were the newest of all.
         while self.ordered.last().is_some_and(|last| !is_here(last)) {
@@ -46,7 +51,7 @@ impl FolderLog {
 
     /// All moves from `stamp` on, in order.
     pub(super) fn from(&mut self, stamp: Stamp, moves: &Moves) -> &[MoveIx] {
-        let stamp_of = |ix: &MoveIx| moves.get(*ix).stamp;
+        let stamp_of = |ix: &MoveIx| moves.turn(*ix);
         if self.joined.len() > FEW {
             let first = self.joined.iter().map(stamp_of).min();
             let at = self.ordered.partition_point(|ix| Some(stamp_of(ix)) < first);
@@ -73,7 +78,7 @@ impl FolderLog {
 
     /// Panics if G1 or G2 does not hold.
     pub(super) fn assert_invariants(&self, moves: &Moves) {
-        let stamp_of = |ix: MoveIx| moves.get(ix).stamp;
+        let stamp_of = |ix: MoveIx| moves.turn(ix);
         assert!(self.ordered.is_sorted_by(|a, b| stamp_of(*a) < stamp_of(*b)), "G1");
         assert!(self.iter().all(|ix| Some(stamp_of(ix)) <= self.newest), "G2");
     }

@@ -1,35 +1,36 @@
 //! Which entry is inside which, by the moves that took effect.
 //!
 //! A *folder* is an entry that some move, effective or not, named as a container; all others are
-//! leaves. Only folders are listed by what they are in: a leaf is above nothing. Folders have records
-//! of their own, in the order in which they became folders, so that a walk among them touches
-//! nothing else, and so that a leaf takes little room.
+//! leaves. Only folders are listed by what they are in: a leaf is above nothing. Listed folders have
+//! records of their own, so that a walk among them touches nothing else, and so that a leaf takes
+//! little room.
 //!
-//! A new folder is not listed at once: only moves of folders ask for the lists, and who creates a
-//! large tree makes none.
+//! Only moves of folders that hold others ask for the lists. Before enough of them there are neither
+//! lists nor records, and afterwards a new folder is not listed at once: who creates or loads a large
+//! tree makes none.
 //!
 //! Invariants, checked by `assert_invariants`:
 //! - F1. The list of a container is exactly the folders in it that do not wait to be listed; those
 //!   that wait are in no list.
-//! - F2. Whatever is a parent is a folder.
-//! - F3. `more` is the number of an entry's record if it is a folder.
+//! - F2. Whatever is a parent is a folder, and a holder if that of a folder.
+//! - F3. `more` is the number of an entry's record if it is a folder; zero before there are lists.
 
+use crate::bits::Bits;
 use crate::entries::EntryIx;
-use crate::index::{dense_index, fill_tightly, push_tightly};
-use crate::tree::moves::MoveIx;
+use crate::index::{dense_index, fill_tightly, push_tightly, trim};
+use crate::tree::moves::{MoveIx, Moves};
 
 dense_index! {
-    /// Which folder, in the order in which entries became folders.
+    /// Which folder among those that have records.
     FolderIx
 }
 
 /// What the tree of moves knows of an entry.
 #[derive(Clone, Copy, Debug, Default)]
 struct Node {
+    /// The move that put it where it is.
     placed: Option<MoveIx>,
-    /// The container that `placed` names.
-    parent: Option<EntryIx>,
-    /// The newest move of a leaf, or zero; the record of a folder (F3).
+    /// The newest move of a leaf, or the record of a folder (F3); zero for none.
     more: u32,
 }
 
@@ -45,42 +46,23 @@ struct Folder {
 }
 
 // There is one for each entry, and one for each folder.
-const _: () = assert!(size_of::<Node>() <= 12 && size_of::<Folder>() <= 16);
-
-const BITS: usize = u64::BITS as usize;
-
-/// A bit for each entry. All the bits of a large tree stay at hand.
-#[derive(Clone, Debug, Default)]
-struct Bits(Vec<u64>);
-
-impl Bits {
-    fn grow(&mut self, len: usize) {
-        fill_tightly(&mut self.0, len.div_ceil(BITS));
-    }
-
-    fn get(&self, entry: EntryIx) -> bool {
-        let bits = self.0.get(entry.at() / BITS);
-        bits.is_some_and(|bits| bits >> (entry.at() % BITS) & 1 == 1)
-    }
-
-    /// Sets a bit, and returns what it was.
-    fn replace(&mut self, entry: EntryIx, is_set: bool) -> bool {
-        let (bits, mask) = (&mut self.0[entry.at() / BITS], 1 << (entry.at() % BITS));
-        let was_set = *bits & mask != 0;
-        *bits = if is_set { *bits | mask } else { *bits & !mask };
-        was_set
-    }
-}
+const _: () = assert!(size_of::<Node>() <= 8 && size_of::<Folder>() <= 16);
 
 /// The placements of all entries.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Nodes {
     nodes: Vec<Node>,
+    /// Whether there are lists.
+    is_listed: bool,
+    /// How many steps searches have taken before there were lists.
+    walked: usize,
     records: Vec<Folder>,
     /// Folders that wait to be listed by what they are in.
     unlisted: Vec<EntryIx>,
     /// Whether an entry is a folder: every move asks this of two entries.
     folders: Bits,
+    /// Whether a folder was ever in an entry: what holds none is above none.
+    holders: Bits,
     /// A flag that only the caller gives a meaning.
     touched: Bits,
 }
@@ -90,6 +72,7 @@ impl Nodes {
     pub(super) fn grow(&mut self, entry: EntryIx) {
         fill_tightly(&mut self.nodes, entry.at() + 1);
         self.folders.grow(entry.at() + 1);
+        self.holders.grow(entry.at() + 1);
         self.touched.grow(entry.at() + 1);
     }
 
@@ -98,35 +81,56 @@ impl Nodes {
         self.nodes.reserve_exact(entries);
     }
 
+    /// Gives back room that was made for more.
+    pub(super) fn trim(&mut self) {
+        trim(&mut self.nodes);
+        trim(&mut self.records);
+    }
+
     /// Puts an entry where a move says, or nowhere.
-    pub(super) fn put(&mut self, entry: EntryIx, placed: Option<MoveIx>, parent: Option<EntryIx>) {
-        let is_folder = self.is_folder(entry);
-        let node = &mut self.nodes[entry.at()];
-        node.placed = placed;
-        if !is_folder {
-            node.parent = parent;
-        } else if node.parent != parent {
-            self.list_folders();
+    pub(super) fn put(&mut self, entry: EntryIx, placed: Option<MoveIx>, moves: &Moves) {
+        if !self.is_folder(entry) {
+            self.nodes[entry.at()].placed = placed;
+            return;
+        }
+        let parent = placed.map(|ix| moves.pair(ix).1);
+        if let Some(parent) = parent {
+            self.holders.replace(parent, true);
+        }
+        if self.is_listed && self.parent(entry, moves) != parent {
+            self.list_folders(moves);
             self.unlist(self.record(entry));
-            self.nodes[entry.at()].parent = parent;
-            self.list(entry);
+            self.nodes[entry.at()].placed = placed;
+            self.list(entry, moves);
+        } else {
+            self.nodes[entry.at()].placed = placed;
         }
     }
 
     /// Notes that some move named the entry as a container. Returns whether that is new, with the
     /// newest move that the entry had as a leaf.
-    pub(super) fn make_folder(&mut self, entry: EntryIx) -> Option<Option<MoveIx>> {
+    pub(super) fn make_folder(&mut self, entry: EntryIx, moves: &Moves) -> Option<Option<MoveIx>> {
         if self.folders.replace(entry, true) {
             return None;
         }
-        push_tightly(&mut self.records, Folder::default());
-        let record = FolderIx::new(self.records.len() - 1);
-        let node = &mut self.nodes[entry.at()];
-        let newest = std::mem::replace(&mut node.more, record.raw());
-        if node.parent.is_some() {
-            self.unlisted.push(entry);
+        if let Some(parent) = self.parent(entry, moves) {
+            self.holders.replace(parent, true);
+        }
+        let newest = std::mem::take(&mut self.nodes[entry.at()].more);
+        if self.is_listed {
+            self.add_record(entry);
         }
         Some(MoveIx::from_raw(newest))
+    }
+
+    /// Gives a folder a record, and lets it wait to be listed.
+    fn add_record(&mut self, folder: EntryIx) {
+        push_tightly(&mut self.records, Folder::default());
+        let node = &mut self.nodes[folder.at()];
+        node.more = FolderIx::new(self.records.len() - 1).raw();
+        if node.placed.is_some() {
+            self.unlisted.push(folder);
+        }
     }
 
     /// Says which move of a leaf is its newest.
@@ -153,44 +157,83 @@ impl Nodes {
         self.folders.get(entry)
     }
 
+    /// Whether a folder was ever in an entry.
+    fn is_holder(&self, entry: EntryIx) -> bool {
+        self.holders.get(entry)
+    }
+
+    /// Whether `above` is `entry` or one of its ancestors, for a move that is about to take effect.
+    ///
+    /// The lists are made once searches without them have cost about as much as that will.
+    pub(super) fn find_above(&mut self, above: EntryIx, entry: EntryIx, moves: &Moves) -> bool {
+        if self.is_listed && self.is_holder(above) {
+            self.list_folders(moves);
+        }
+        let (is_above, steps) = self.search(above, entry, moves);
+        self.walked += steps;
+        if !self.is_listed && self.walked > self.nodes.len() {
+            self.list_folders(moves);
+        }
+        is_above
+    }
+
     /// Whether `above` is `entry` or one of its ancestors.
+    pub(super) fn is_at_or_above(&self, above: EntryIx, entry: EntryIx, moves: &Moves) -> bool {
+        self.search(above, entry, moves).0
+    }
+
+    /// The same, and how many steps it took without lists.
     ///
     /// Looks up from the one and down from the other by turns: so it costs the depth, or what is
     /// inside, whichever is less; but only the depth while folders wait to be listed.
-    pub(super) fn is_at_or_above(&self, above: EntryIx, entry: EntryIx) -> bool {
+    fn search(&self, above: EntryIx, entry: EntryIx, moves: &Moves) -> (bool, usize) {
         if above == entry || !self.is_folder(above) {
-            return above == entry;
+            return (above == entry, 0);
         }
-        if !self.unlisted.is_empty() {
-            return std::iter::successors(Some(entry), |at| self.parent(*at)).any(|at| at == above);
+        let container = if self.is_folder(entry) { Some(entry) } else { self.parent(entry, moves) };
+        if container == Some(above) || !self.is_holder(above) {
+            return (container == Some(above), 0);
         }
-        let container = if self.is_folder(entry) { Some(entry) } else { self.parent(entry) };
+        if !self.is_listed || !self.unlisted.is_empty() {
+            let (mut up, mut steps) = (container, 0);
+            while let Some(at) = up.filter(|at| *at != above) {
+                (up, steps) = (self.parent(at, moves), steps + 1);
+            }
+            return (up.is_some(), steps);
+        }
         let (above, mut up) = (self.record(above), container.map(|at| self.record(at)));
         let below = up;
         let mut down = self.records[above.at()].first;
         loop {
-            let Some(at) = up else { return false };
+            let Some(at) = up else { return (false, 0) };
             if at == above {
-                return true;
+                return (true, 0);
             }
             up = self.records[at.at()].parent;
-            let Some(inside) = down else { return false };
+            let Some(inside) = down else { return (false, 0) };
             if Some(inside) == below {
-                return true;
+                return (true, 0);
             }
             down = self.folder_after(inside, above);
         }
     }
 
-    /// Lists the folders that wait for it.
-    pub(super) fn list_folders(&mut self) {
+    /// Lists the folders that wait for it, which is all of them at first.
+    fn list_folders(&mut self, moves: &Moves) {
+        if !self.is_listed {
+            self.is_listed = true;
+            let folders = (0..self.nodes.len()).map(EntryIx::new);
+            for folder in folders.filter(|entry| self.folders.get(*entry)).collect::<Vec<_>>() {
+                self.add_record(folder);
+            }
+        }
         for entry in std::mem::take(&mut self.unlisted) {
-            self.list(entry);
+            self.list(entry, moves);
         }
     }
 
-    fn parent(&self, entry: EntryIx) -> Option<EntryIx> {
-        self.nodes.get(entry.at())?.parent
+    fn parent(&self, entry: EntryIx, moves: &Moves) -> Option<EntryIx> {
+        Some(moves.pair(self.placed(entry)?).1)
     }
 
     fn record(&self, folder: EntryIx) -> FolderIx {
@@ -213,8 +256,9 @@ impl Nodes {
         None
     }
 
-    fn list(&mut self, folder: EntryIx) {
-        let Some(parent) = self.parent(folder).map(|parent| self.record(parent)) else { return };
+    fn list(&mut self, folder: EntryIx, moves: &Moves) {
+        let parent = self.parent(folder, moves).map(|parent| self.record(parent));
+        let Some(parent) = parent else { return };
         let record = self.record(folder);
         let next = self.records[parent.at()].first.replace(record);
         if let Some(next) = next {
@@ -238,15 +282,27 @@ impl Nodes {
     }
 
     /// The entries that have a place, each with its parent.
-    pub(super) fn placements(&self) -> impl Iterator<Item = (EntryIx, EntryIx)> + '_ {
-        let parents = self.nodes.iter().enumerate();
-        parents.filter_map(|(at, node)| Some((EntryIx::new(at), node.parent?)))
+    pub(super) fn placements<'a>(
+        &'a self,
+        moves: &'a Moves,
+    ) -> impl Iterator<Item = (EntryIx, EntryIx)> + 'a {
+        let entries = (0..self.nodes.len()).map(EntryIx::new);
+        entries.filter_map(|entry| Some((entry, self.parent(entry, moves)?)))
     }
 
     /// Panics if F1 to F3 do not hold.
-    pub(super) fn assert_invariants(&self) {
+    pub(super) fn assert_invariants(&self, moves: &Moves) {
         let all = || (0..self.nodes.len()).map(EntryIx::new);
         let folders: Vec<EntryIx> = all().filter(|entry| self.is_folder(*entry)).collect();
+        for (entry, parent) in self.placements(moves) {
+            assert!(self.is_folder(parent), "F2: {parent:?}");
+            assert!(self.is_holder(parent) || !self.is_folder(entry), "F2: {parent:?}");
+        }
+        assert!(all().all(|entry| !self.touched.get(entry)), "a flag is left over");
+        if !self.is_listed {
+            assert!(self.records.is_empty() && self.unlisted.is_empty(), "F1");
+            return assert!(folders.iter().all(|at| self.nodes[at.at()].more == 0), "F3");
+        }
         assert_eq!(folders.len(), self.records.len(), "F3");
         let mut seen = vec![false; self.records.len()];
         for folder in &folders {
@@ -266,13 +322,11 @@ impl Nodes {
         let mut expected = 0;
         for folder in &folders {
             let waits = self.unlisted.contains(folder);
-            let parent = self.parent(*folder).filter(|_| !waits);
+            let parent = self.parent(*folder, moves).filter(|_| !waits);
             let record = &self.records[self.record(*folder).at()];
             assert_eq!(record.parent, parent.map(|parent| self.record(parent)), "F1: {folder:?}");
             expected += usize::from(parent.is_some());
         }
         assert_eq!(listed, expected, "F1: a folder is not listed, or twice");
-        assert!(all().all(|entry| !self.touched.get(entry)), "a flag is left over");
-        assert!(self.placements().all(|(_, parent)| self.is_folder(parent)), "F2");
     }
 }

@@ -117,6 +117,48 @@ fn late_moves_of_a_leaf_take_effect_among_its_own() {
     }
 }
 
+/// All orders of so many things.
+fn orders(count: usize) -> Vec<Vec<usize>> {
+    let Some(last) = count.checked_sub(1) else { return vec![Vec::new()] };
+    let with_last = |order: Vec<usize>| {
+        (0..count).map(move |at| {
+            let mut order = order.clone();
+            order.insert(at, last);
+            order
+        })
+    };
+    orders(last).into_iter().flat_map(with_last).collect()
+}
+
+#[test]
+fn creations_take_effect_like_moves_whatever_came_before_them() {
+    let moves = [
+        into(1, 1, EntryIx::ROOT),
+        into(2, 2, entry(1)),
+        into(3, 2, EntryIx::ROOT),
+        into(4, 1, entry(2)),
+        into(5, 2, entry(1)),
+    ];
+    let (in_order, older) = (tree_of(&moves), tree_of(&moves[..3]));
+    for order in orders(moves.len()) {
+        for created in
+            [[true; 5], [true, true, false, true, false], [false, true, true, false, true]]
+        {
+            let created = order.iter().map(|at| {
+                let kind = if created[*at] { MoveKind::Creation } else { moves[*at].kind };
+                Step { kind, ..moves[*at] }
+            });
+            let mut tree = tree_of(&created.collect::<Vec<_>>());
+            assert_eq!(placements(&tree), placements(&in_order), "{order:?}");
+            if order[..3].iter().all(|at| *at < 3) {
+                tree.remove_from(stamp(4));
+                assert_eq!(placements(&tree), placements(&older), "{order:?} without the newest");
+                tree.assert_invariants(&entries());
+            }
+        }
+    }
+}
+
 #[test]
 fn a_removed_move_leaves_no_trace() {
     let first = into(1, 1, EntryIx::ROOT);

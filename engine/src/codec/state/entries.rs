@@ -1,5 +1,7 @@
 //! Entries of a state, each relative to the one before, and how they are written.
 
+use std::sync::Arc;
+
 use hashbrown::HashMap;
 
 use super::super::columns::{Column, ColumnWriter, Sink};
@@ -54,7 +56,7 @@ pub(super) struct EntryWriter<'a> {
     pub(super) sink: ColumnWriter,
     pub(super) authors: &'a [ReplicaId],
     recent: Recent,
-    fields: HashMap<Field, u64>,
+    fields: HashMap<Arc<Field>, u64>,
 }
 
 impl<'a> EntryWriter<'a> {

@@ -1,6 +1,8 @@
 //! Reading the entries of a state, none of which is trusted.
 #![deny(clippy::indexing_slicing)]
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
 use super::super::columns::{Column, ColumnReader, Source};
@@ -26,7 +28,7 @@ pub(super) struct EntryReader<'a, 'b> {
     pub(super) source: ColumnReader<'b>,
     times: &'a [Times],
     recent: Recent,
-    fields: Vec<Field>,
+    fields: Vec<Arc<Field>>,
     /// The ops of all moves.
     moved: Vec<OpId>,
 }
@@ -153,7 +155,7 @@ impl<'a, 'b> EntryReader<'a, 'b> {
         let kind = u8::try_from(head & 15).unwrap_or_default();
         if number == self.fields.len() as u64 {
             let field = read_field(self.source.from(Column::Field))?;
-            self.fields.push(field);
+            self.fields.push(Arc::new(field));
         }
         let field = usize::try_from(number).ok().and_then(|number| self.fields.get(number));
         let field = field.cloned().ok_or_else(|| self.malformed("unknown field"))?;
@@ -284,7 +286,7 @@ fn fault(entry: &EntryRecord<'_>) -> Option<&'static str> {
     if timed.any(|one| one.is_within || one.parent != EntryId::TRASH) {
         return Some("time of deletion outside the trash");
     }
-    let mut fields: SmallVec<[&Field; 8]> = entry.fields.iter().map(|one| &one.field).collect();
+    let mut fields: SmallVec<[&Field; 8]> = entry.fields.iter().map(|one| &*one.field).collect();
     fields.sort_unstable();
     (!fields.is_sorted_by(|a, b| a < b)).then_some("a field that has two values")
 }

@@ -31,19 +31,20 @@ impl<T: Copy + Default> Siblings<T> {
         self.add_right(node, moved);
     }
 
-    /// Makes the tree of an empty container from all its siblings, in order.
-    pub(super) fn build(&mut self, container: EntryIx, mut slots: Vec<Slot>) {
+    /// Makes the tree of an empty container from all its siblings, in order. They are used up.
+    pub(super) fn build(&mut self, container: EntryIx, slots: &mut Vec<Slot>) {
         let (up, mut is_leaf) = (Up::Container(container), true);
         loop {
             // As many nodes as it takes, all about as full.
             let nodes = slots.len().div_ceil(NODE_SIZE);
             let size = slots.len().div_ceil(nodes.max(1)).max(1);
-            let level = slots.chunks(size).map(|slots| {
-                let first_leaf = if is_leaf { None } else { self.first_leaf(slots[0]) };
-                let node = self.add_node(slots.iter().copied().collect(), up, first_leaf);
-                self.slot_of(node)
-            });
-            slots = level.collect();
+            for node in 0..nodes {
+                let below = &slots[node * size..slots.len().min((node + 1) * size)];
+                let first_leaf = if is_leaf { None } else { self.first_leaf(below[0]) };
+                let made = self.add_node(Slots::from_slice(below), up, first_leaf);
+                slots[node] = self.slot_of(made);
+            }
+            slots.truncate(nodes);
             is_leaf = false;
             if let [root] = slots[..] {
                 self.spots[container.at()].root = Some(root.node());
@@ -56,7 +57,7 @@ impl<T: Copy + Default> Siblings<T> {
 
     /// Makes a node of these slots, right beside `node` to which they belonged.
     fn add_right(&mut self, node: NodeIx, slots: Slots) {
-        let up = self.nodes[node.at()].up;
+        let up = self.nodes[node.at()].up();
         let first_leaf =
             if self.nodes[node.at()].is_leaf() { None } else { self.first_leaf(slots[0]) };
         let right = self.add_node(slots, up, first_leaf);
@@ -81,7 +82,7 @@ impl<T: Copy + Default> Siblings<T> {
     }
 
     pub(super) fn add_node(&mut self, slots: Slots, up: Up, first_leaf: Option<NodeIx>) -> NodeIx {
-        let node = Node { slots, up, first_leaf };
+        let node = Node { slots, up: up.ix(), first_leaf };
         let ix = match self.free.pop() {
             Some(ix) => {
                 self.nodes[ix.at()] = node;
@@ -104,7 +105,7 @@ impl<T: Copy + Default> Siblings<T> {
             if nodes[node.at()].is_leaf() {
                 spots[slot.entry().at()].leaf = Some(node);
             } else {
-                nodes[slot.node().at()].up = Up::Node(node);
+                nodes[slot.node().at()].up = Up::Node(node).ix();
             }
         }
     }
@@ -123,7 +124,7 @@ impl<T: Copy + Default> Siblings<T> {
             if !self.nodes[node.at()].is_leaf() {
                 self.nodes[node.at()].first_leaf = self.first_leaf(slot);
             }
-            let Up::Node(up) = self.nodes[node.at()].up else { return };
+            let Up::Node(up) = self.nodes[node.at()].up() else { return };
             let at = self.position(up, node.raw());
             self.nodes[up.at()].slots[at].prefix = slot.prefix;
             if at > 0 {
@@ -137,7 +138,7 @@ impl<T: Copy + Default> Siblings<T> {
     pub(super) fn mend(&mut self, mut node: NodeIx) {
         loop {
             let size = self.nodes[node.at()].slots.len();
-            node = match self.nodes[node.at()].up {
+            node = match self.nodes[node.at()].up() {
                 Up::Container(container) if size == 0 => {
                     self.spots[container.at()].root = None;
                     return self.free(node);
@@ -147,7 +148,7 @@ impl<T: Copy + Default> Siblings<T> {
                         return;
                     }
                     let only = self.nodes[node.at()].slots[0].node();
-                    self.nodes[only.at()].up = Up::Container(container);
+                    self.nodes[only.at()].up = Up::Container(container).ix();
                     self.spots[container.at()].root = Some(only);
                     self.free(node);
                     only

@@ -81,3 +81,20 @@ fn an_iterator_meets_itself_in_the_middle() {
     assert_eq!(rest, [8, 7, 6, 5].map(sibling));
     assert_eq!((iter.next(), iter.next_back(), iter.nth(5)), (None, None, None));
 }
+
+#[test]
+fn many_entries_at_once_are_in_the_order_of_one_by_one() {
+    let order = Numbers((0..200).map(|at| at * 37 % 101).collect());
+    for count in [0, 3, 30, 150] {
+        let (mut together, mut apart) = (Siblings::<()>::default(), Siblings::<()>::default());
+        together.grow(200);
+        apart.grow(200);
+        let new = (3..3 + count).map(|at| (EntryIx::new(at * at % 7), sibling(at)));
+        together.insert_all(new.clone().collect(), &order);
+        new.for_each(|(container, one)| apart.insert(container, one, None, &order));
+        together.assert_invariants(&order);
+        for container in (0..7).map(EntryIx::new) {
+            assert!(together.iter(container).eq(apart.iter(container)), "{count}: {container:?}");
+        }
+    }
+}
