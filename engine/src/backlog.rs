@@ -12,6 +12,7 @@ use crate::change::Change;
 use crate::error::IntegrateError;
 use crate::id::{OpId, ReplicaId};
 use crate::limits::{BACKLOG_BYTES_MAX, BACKLOG_CHANGES_MAX, BACKLOG_OP_BYTES};
+use crate::op::Op;
 use crate::version::Ahead;
 
 /// Where a change begins: its author and first counter.
@@ -188,7 +189,12 @@ impl Backlog {
 
 /// What a change counts for: its bytes, or what its ops take in memory, which can be far more.
 fn weight(change: &Change) -> usize {
-    change.bytes().len().max(change.list().len() * BACKLOG_OP_BYTES)
+    let purged = change.list().others().iter().map(|op| match op {
+        Op::Purge { entries } => size_of_val(entries.as_slice()),
+        _ => 0,
+    });
+    let ops = change.list().len() * BACKLOG_OP_BYTES + purged.sum::<usize>();
+    change.bytes().len().max(ops)
 }
 
 /// What a change waits for: its author's previous op, or one of its deps.

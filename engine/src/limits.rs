@@ -42,7 +42,8 @@ pub const LAMPORT_MAX: u64 = 1 << 62;
 /// The most changes that may wait for others that have not arrived.
 pub const BACKLOG_CHANGES_MAX: usize = 65_536;
 
-/// The most bytes of changes that may wait for others that have not arrived.
+/// The most bytes of changes that may wait for others that have not arrived: their own, or what their
+/// ops take in memory if that is more.
 pub const BACKLOG_BYTES_MAX: usize = 64 << 20;
 
 /// How many bytes an op of a waiting change counts for at least, however short it is written.

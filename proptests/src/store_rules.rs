@@ -55,6 +55,7 @@ impl fmt::Display for BrokenRule {
 /// The first that does not hold.
 pub fn check_store_rules(store: &DataStore) -> Result<(), BrokenRule> {
     let all = check_shown_rules(store)?;
+    blob_contents(store)?;
     if all.len() > COPIED_ENTRIES_MAX {
         return Ok(());
     }
@@ -62,7 +63,8 @@ pub fn check_store_rules(store: &DataStore) -> Result<(), BrokenRule> {
     permissions(store, &all)
 }
 
-/// Checks those that need no copy of the store, S1 to S10; returns all entries.
+/// Checks those that need neither a copy of the store nor the contents of blobs, which may be on their way
+/// to a disk: S1 to S10; returns all entries.
 ///
 /// # Errors
 /// The first that does not hold.
@@ -229,13 +231,19 @@ fn blobs(store: &DataStore, all: &[Entry<'_>]) -> Result<(), BrokenRule> {
     let referenced = store.referenced_blobs();
     hold(referenced.len() == counts.len(), 9, None)?;
     hold(referenced.is_sorted_by_key(|blob| blob.hash), 9, None)?;
-    for (hash, count) in &counts {
-        hold(store.blob_reference_count(hash) == *count, 9, None)?;
-    }
+    counts
+        .iter()
+        .try_for_each(|(hash, count)| hold(store.blob_reference_count(hash) == *count, 9, None))
+}
+
+/// S9, of what blobs hold.
+fn blob_contents(store: &DataStore) -> Result<(), BrokenRule> {
+    let referenced = store.referenced_blobs();
     let is_missing = |hash: &BlobHash| store.blob(hash).is_none();
     let missing = referenced.iter().map(|blob| blob.hash).filter(is_missing);
     hold(store.missing_blobs().iter().map(|blob| blob.hash).eq(missing), 9, None)?;
-    let is_free = |hash: &BlobHash| !counts.contains_key(hash) && store.blob(hash).is_some();
+    let is_free =
+        |hash: &BlobHash| store.blob_reference_count(hash) == 0 && store.blob(hash).is_some();
     hold(store.unreferenced_blobs().iter().all(is_free), 9, None)
 }
 

@@ -104,9 +104,6 @@ pub enum SyncError {
     /// There are local changes, and the token does not allow to send any.
     #[error("the token is read-only: local changes cannot be sent")]
     ReadOnly,
-    /// The relay has changes that only a newer program understands. All others are synced.
-    #[error("the relay has changes of a newer program: update this one to see them")]
-    TooNew,
     /// It took too long.
     #[error("not synced in time{}", hint(.last_error))]
     TimedOut {
@@ -130,7 +127,6 @@ impl SyncError {
             Self::DiskTooSlow => "disk-too-slow",
             Self::Refused { code, .. } => code.code(),
             Self::ReadOnly => "read-only",
-            Self::TooNew => "too-new",
             Self::TimedOut { .. } => "sync-timed-out",
             Self::NotConnected => "not-connected",
             Self::Stopped => "stopped",

@@ -68,6 +68,11 @@ impl WriteQueue {
         Ok(Some(Committed { upto, is_all: batch.snapshot.is_some(), bytes }))
     }
 
+    /// What has been said to be on disk after the next commit, with which there was nothing to write.
+    pub(crate) fn take_upto(&mut self) -> Version {
+        std::mem::take(&mut self.upto)
+    }
+
     /// Whether nothing waits.
     #[must_use]
     pub const fn is_empty(&self) -> bool {

@@ -87,7 +87,7 @@ const _: () = assert!(size_of::<Record>() <= 64);
 pub(super) struct Moves {
     births: Births,
     records: Vec<Record>,
-    /// The keys that are not short; the record says where, in the first four bytes of its `key`.
+    /// The keys that are not short; the record says where, in the first bytes of its `key`.
     long_keys: Vec<u8>,
     /// Times of deletion, by record.
     times: HashMap<usize, Timestamp>,

@@ -104,20 +104,29 @@ async fn follow_under_any_seat(shared: &Arc<Shared>, file: &Path) {
 /// Goes on from what is in the file, in the place of what is here.
 async fn rebase(shared: &Arc<Shared>, file: &Path) -> Result<(), SyncError> {
     // What is written from here on would be in the file, and made again too.
+    let hold = Hold(Arc::clone(shared));
     let (held, is_held) = oneshot::channel();
     shared.writer.ask(Job::Hold(held))?;
     is_held.await.map_err(|_| SyncError::Stopped)?;
-    let (folder, store) = (file.parent().unwrap_or(file).to_owned(), Arc::clone(shared));
+    let folder = file.parent().unwrap_or(file).to_owned();
     let rebase = move || {
+        let Hold(store) = &hold;
         let base = LocalStore::open_to_read(&folder, &store.id).map_err(SyncError::Storage)?;
         store.rebase(base.store())
     };
     let rebased = tokio::task::spawn_blocking(rebase).await;
-    let rebased = rebased.unwrap_or(Err(SyncError::Stopped));
-    if rebased.is_err() {
-        shared.writer.ask(Job::Release)?;
+    rebased.unwrap_or(Err(SyncError::Stopped))
+}
+
+/// Holds the writer until this is dropped, whoever has stopped waiting meanwhile: with what the writer
+/// holds back nobody else could come to an end.
+struct Hold(Arc<Shared>);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // If it has ended, it holds nothing.
+        let _ended = self.0.writer.ask(Job::Release);
     }
-    rebased
 }
 
 /// Why a file is not followed any more.

@@ -77,7 +77,7 @@ pub struct SyncStatus {
     /// Why the disk took nothing the last time, until it does.
     pub storage_error: Option<StorageError>,
     /// Whether the relay has sent changes that only a newer program understands. They, and what builds on
-    /// them, are not here; all else is.
+    /// them, do not come here before this one is updated; all else does.
     pub is_too_old: bool,
     /// The code of the failure that ended the last connection or attempt.
     pub last_error: Option<&'static str>,
@@ -105,13 +105,6 @@ impl SyncStatus {
             return Some(Err(SyncError::Storage(error.clone())));
         }
         match &self.connection {
-            ConnectionState::Connected { .. }
-                if self.is_too_old
-                    && self.stored.covers(&self.local)
-                    && self.persisted.covers(&self.local) =>
-            {
-                Some(Err(SyncError::TooNew))
-            }
             ConnectionState::Disconnected => Some(Err(SyncError::NotConnected)),
             ConnectionState::Refused { code, message } => {
                 Some(Err(SyncError::Refused { code: *code, message: message.clone() }))

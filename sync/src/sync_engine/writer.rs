@@ -12,7 +12,7 @@ use super::status::SyncStatus;
 use crate::limits::{WRITE_RETRY_MAX, WRITE_RETRY_MIN};
 use crate::persistence::{Persistence, StorageError};
 use crate::synced_store::Handover;
-use crate::write_queue::WriteQueue;
+use crate::write_queue::{Committed, WriteQueue};
 
 /// What the writer is asked to do.
 pub(super) enum Job {
@@ -84,6 +84,8 @@ pub(super) struct Writer {
     settled: u64,
     /// Whether nothing is to be written at present.
     is_held: bool,
+    /// Whether something was settled that nobody has heard of yet.
+    has_news: bool,
     /// Who waits until everything is on disk.
     waiting: Vec<oneshot::Sender<Result<(), StorageError>>>,
     /// The seat that what waits was made under is lost: writing it later might make it be there twice.
@@ -115,6 +117,7 @@ impl Writer {
             settles,
             settled: 0,
             is_held: false,
+            has_news: false,
             waiting: Vec::new(),
             seat_lost: None,
             status,
@@ -165,6 +168,7 @@ impl Writer {
             Job::Append(handover) => self.queue.add(handover),
             Job::Settle(handover) => {
                 self.settled += 1;
+                self.has_news = true;
                 self.queue.add(handover);
             }
             Job::Hold(held) => {
@@ -177,6 +181,7 @@ impl Writer {
                 self.unsaved_bytes.fetch_sub(self.queue.clear(), Ordering::Relaxed);
                 (self.seat_lost, self.is_held) = (None, false);
                 self.settled += 1;
+                self.has_news = true;
                 self.queue.add(handover);
             }
             Job::Reattach => self.persistence.reattach(),
@@ -186,26 +191,38 @@ impl Writer {
         false
     }
 
+    /// Tells everybody what is on disk now.
+    fn tell(&mut self, committed: &Committed) {
+        self.has_news = false;
+        self.unsaved_bytes.fetch_sub(committed.bytes, Ordering::Relaxed);
+        self.status.send_modify(|status| {
+            // A settle that this came before has said what is there.
+            if self.settles.load(Ordering::Relaxed) == self.settled {
+                if committed.is_all {
+                    status.persisted.clone_from(&committed.upto);
+                } else {
+                    status.persisted.merge(&committed.upto);
+                }
+            }
+            status.storage_error = None;
+        });
+        self.saved.send_modify(|count| *count += 1);
+    }
+
     fn commit(&mut self) -> Result<(), StorageError> {
         if let Some(lost) = &self.seat_lost {
             return Err(lost.clone());
         }
         match self.queue.commit(&mut *self.persistence) {
-            Ok(None) => Ok(()),
+            Ok(None) if !self.has_news => Ok(()),
+            // With nothing to write, a settle tells of what was on its way to the disk when it began.
+            Ok(None) => {
+                let upto = self.queue.take_upto();
+                self.tell(&Committed { upto, is_all: false, bytes: 0 });
+                Ok(())
+            }
             Ok(Some(committed)) => {
-                self.unsaved_bytes.fetch_sub(committed.bytes, Ordering::Relaxed);
-                self.status.send_modify(|status| {
-                    // A settle that this came before has said what is there.
-                    if self.settles.load(Ordering::Relaxed) == self.settled {
-                        if committed.is_all {
-                            status.persisted.clone_from(&committed.upto);
-                        } else {
-                            status.persisted.merge(&committed.upto);
-                        }
-                    }
-                    status.storage_error = None;
-                });
-                self.saved.send_modify(|count| *count += 1);
+                self.tell(&committed);
                 Ok(())
             }
             Err(error) => {
