@@ -1,0 +1,434 @@
+//! Seats of guests, owners and relays, and blobs, without disk and line.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use std::time::Instant;
+
+use sds_engine::{Change, Op};
+use sds_store::{BlobSource, EntryId};
+
+use super::*;
+use crate::guest_session::{GuestSession, Wish};
+use crate::limits::RESEATS_MAX;
+use crate::link::{Link, LinkError};
+use crate::message::{ClientFrame, RefusalCode, RelayFrame, SeatTip, Token};
+use crate::persistence::MemoryPersistence;
+use crate::seat::{Chain, Seat};
+
+/// A source that has to ask somebody else, and counts how often it does.
+#[derive(Debug, Default)]
+struct FarAway(AtomicUsize);
+
+impl BlobSource for FarAway {
+    fn size(&self, _: &BlobHash) -> Option<u64> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+
+    fn read(&self, _: &BlobHash) -> Option<Arc<[u8]>> {
+        None
+    }
+
+    fn is_known(&self, _: &BlobHash) -> Option<bool> {
+        None
+    }
+}
+
+#[test]
+fn nobody_is_asked_for_blobs_while_the_store_is_in_use() {
+    let mut synced = store();
+    let far_away = Arc::new(FarAway::default());
+    synced.store.set_blob_source(Arc::clone(&far_away) as Arc<dyn BlobSource>);
+    let mut author = DataStore::new(id(2));
+    let item = author.new_item_at(None, EntryId::ROOT, None).unwrap();
+    author.write_value(item, [7; 50_000].as_slice()).unwrap();
+    let patch = author.export_patch(&Version::new());
+    synced.edit(|store| store.apply_remote_patch(&patch).map(drop)).unwrap().0.unwrap();
+    for label in ["a", "b", "c"] {
+        synced.edit(|store| store.set_label(item, label)).unwrap().0.unwrap();
+    }
+    synced.list_blobs();
+    assert_eq!(far_away.0.load(Ordering::Relaxed), 0);
+    assert_eq!((synced.blobs_to_fetch.len(), synced.blobs_to_send.len()), (1, 1), "it may be");
+    synced.edit(|store| store.write_value(item, "small")).unwrap().0.unwrap();
+    assert_eq!(synced.blobs_to_fetch.len(), 0);
+}
+
+fn id(number: u64) -> ReplicaId {
+    ReplicaId::new(number).unwrap()
+}
+
+fn store() -> SyncedStore {
+    let memory = MemoryPersistence::new(StoreId::new("s").unwrap(), id(1));
+    SyncedStore::new(LocalStore::load(memory).unwrap()).0
+}
+
+/// A change of a guest that has had a seat, behind the counter that nobody uses.
+fn first_of(seat: ReplicaId) -> Change {
+    Change::new(seat, 0, Vec::new(), &[Op::Skip { count: 2 }]).unwrap()
+}
+
+#[test]
+fn a_seat_of_guests_that_belongs_to_somebody_else_is_given_up_once() {
+    let mut synced = store();
+    let seat = id(5);
+    assert_eq!(synced.lend_seat(None, seat).tip.replica, seat.as_u64());
+    let taken = synced.take_from(Some(seat), &[first_of(seat)], id(6)).unwrap().0;
+    assert_eq!(taken.refused, None);
+    let foreign = [(seat, 0)];
+    let given_up = synced.give_up(&foreign, &Version::new(), id(7)).unwrap().unwrap();
+    let seats: Vec<_> = given_up.batch.seats.iter().filter(|it| it.replica == seat).collect();
+    assert!(seats.iter().all(|seat| seat.is_given_up) && seats.len() == 1);
+    assert_eq!(synced.store().version().next(seat), 0, "it was made again under another id");
+    assert!(synced.give_up(&foreign, &Version::new(), id(8)).unwrap().is_none());
+    let taken = synced.take_from(Some(seat), &[first_of(seat)], id(6)).unwrap().0;
+    assert_eq!(taken.refused, Some(RefusalCode::Forked), "the guest has lost it");
+    assert_ne!(synced.lend_seat(Some(seat), id(9)).tip.replica, seat.as_u64());
+}
+
+/// Goal: a relay that calls every id somebody else's does not make the file take new ones for ever, and
+/// nothing is lost. Method: a store with something that was never sent, and that relay's word each time.
+#[test]
+fn a_relay_that_takes_no_id_is_believed_so_many_times() {
+    let mut synced = store();
+    let label = |synced: &SyncedStore| synced.store.root_item().label().into_owned();
+    let edit = |synced: &mut SyncedStore, text| {
+        synced.edit(|store| store.set_label(EntryId::ROOT, text)).unwrap().0.unwrap();
+    };
+    let mut fresh = 100;
+    let mut refuse = |synced: &mut SyncedStore| {
+        fresh += 1;
+        let foreign = [(synced.store.replica_id(), 0)];
+        synced.give_up(&foreign, &Version::new(), id(fresh))
+    };
+    for text in ["first", "second"] {
+        edit(&mut synced, text);
+        for _ in 0..RESEATS_MAX {
+            assert!(refuse(&mut synced).unwrap().is_some());
+            assert_eq!(label(&synced), text);
+        }
+        let (seat, version) = (synced.store.replica_id(), synced.store.version().clone());
+        let refused = refuse(&mut synced);
+        let is_typed = matches!(&refused, Err(SyncError::Refused { code, .. }) if *code == RefusalCode::Forbidden);
+        assert!(is_typed, "{refused:?}");
+        assert_eq!((synced.store.replica_id(), synced.store.version()), (seat, &version));
+        assert_eq!(label(&synced), text);
+    }
+}
+
+#[test]
+fn nothing_is_sent_of_a_seat_that_the_relay_was_not_told_of() {
+    let mut synced = store();
+    let mut link = Link::new(&synced, &Token::from(String::new()), Instant::now());
+    let version = Version::new().encode().into();
+    let opened = RelayFrame::OpenedSeated { version, writable: true, seats: Vec::new() };
+    link.handle_frame(opened).unwrap();
+    link.handle_opened(&mut synced, id(3)).unwrap();
+    synced.edit(|store| store.set_label(EntryId::ROOT, "own")).unwrap().0.unwrap();
+    let persisted = synced.captured().clone();
+    link.handle_saved(&synced, &persisted).unwrap();
+    assert!(link.session().has_transmit());
+    synced.lend_seat(None, id(5));
+    synced.take_from(Some(id(5)), &[first_of(id(5))], id(6)).unwrap();
+    let persisted = synced.captured().clone();
+    let saved = link.handle_saved(&synced, &persisted);
+    assert!(matches!(saved, Err(LinkError::Reseating)));
+    let mut next = Link::new(&synced, &Token::from(String::new()), Instant::now());
+    let Some(ClientFrame::OpenSeated { seats, .. }) = next.poll_transmit() else {
+        panic!("not an open frame")
+    };
+    assert!(seats.contains(&5));
+}
+
+#[test]
+fn a_guest_gets_no_snapshot_with_the_former_ids() {
+    let mut synced = store();
+    synced.edit(|store| store.new_item_at(None, EntryId::ROOT, None)).unwrap().0.unwrap();
+    let former = synced.snapshot();
+    assert!(former.version.next(id(1)) > 0);
+    let foreign = [(id(1), 0)];
+    synced.give_up(&foreign, &Version::new(), id(7)).unwrap().unwrap();
+    let snapshot = synced.snapshot();
+    assert_eq!(snapshot.version, *synced.store().version());
+    let mut guest = DataStore::from_binary(id(9), &snapshot.bytes).unwrap();
+    assert_eq!(guest.version(), synced.store().version());
+    assert_eq!(guest.digest(), synced.store.digest());
+}
+
+/// A change of the seat `id(5)` after [`first_of`], that another copy of the file has.
+fn second_of_five() -> Change {
+    Change::new(id(5), 2, Vec::new(), &[Op::Skip { count: 3 }]).unwrap()
+}
+
+/// Goal: a seat of guests of which a relay knows more, for the file was restored, is given up, whether
+/// or not the relay was known to have all of it; so what the file says of it is true.
+#[test]
+fn a_seat_of_guests_that_somebody_went_on_under_is_given_up() {
+    for is_agreed in [true, false] {
+        let (mut synced, seat) = (store(), id(5));
+        synced.lend_seat(None, seat);
+        synced.take_from(Some(seat), &[first_of(seat)], id(6)).unwrap();
+        synced.take_seat_back(seat);
+        if is_agreed {
+            synced.compare_seats(&[seat], &[], id(7)).unwrap();
+            synced.note_stored(&synced.captured().clone());
+        }
+        let mut theirs = Chain::default();
+        theirs.extend(2, first_of(seat).bytes());
+        theirs.extend(5, second_of_five().bytes());
+        let relay = [(seat, theirs)];
+        let (purpose, mut handover) = synced.compare_seats(&[seat], &relay, id(7)).unwrap();
+        if !is_agreed {
+            assert_eq!(purpose, Purpose::Nothing);
+            let (purpose, _) = synced.compare_seats(&[seat], &relay, id(7)).unwrap();
+            assert_eq!(purpose, Purpose::Inquiry);
+            let changes = [first_of(seat), second_of_five()];
+            let patch = Patch::pack(changes.iter().map(|change| &**change.bytes()));
+            let mut version = Version::new();
+            version.advance(seat, 5);
+            let taken = synced.take_in(purpose, &version, &patch, id(7)).unwrap();
+            let TakenIn::Settled { handover: settled } = taken else { panic!("{taken:?}") };
+            handover = settled;
+        }
+        let written = handover.batch.seats.iter().rfind(|it| it.replica == seat).unwrap();
+        let patch = Patch::pack([first_of(seat), second_of_five()].iter().map(|it| &**it.bytes()));
+        synced.take_in(Purpose::Sync, &Version::new(), &patch, id(8)).unwrap();
+        assert!(written.is_given_up && written.fits(synced.store()));
+        assert_ne!(synced.lend_seat(Some(seat), id(9)).tip.replica, seat.as_u64());
+    }
+}
+
+#[test]
+fn a_blob_that_the_owner_gets_later_is_sent_then() {
+    let mut synced = store();
+    synced.store.set_blob_source(Arc::new(FarAway::default()));
+    let mut author = DataStore::new(id(2));
+    let item = EntryId::ROOT;
+    author.write_value(item, [7; 50_000].as_slice()).unwrap();
+    let hash = author.entry_with_id(item).unwrap().blob_ref().unwrap().hash;
+    let patch = author.export_patch(&Version::new());
+    synced.edit(|store| store.apply_remote_patch(&patch).map(drop)).unwrap().0.unwrap();
+    assert_eq!(synced.blobs_to_send.keys().collect::<Vec<_>>(), [&hash]);
+    synced.note_blob_absent(&hash);
+    assert!(synced.blobs_to_send.is_empty(), "nobody waits for what is not here");
+    assert!(synced.blobs_to_look_for().contains(&hash));
+    synced.note_blob_found(&hash);
+    assert_eq!(synced.blobs_to_send.keys().collect::<Vec<_>>(), [&hash]);
+    synced.note_blob_absent(&hash);
+    synced.edit(|store| store.write_value(item, "small")).unwrap().0.unwrap();
+    assert!(synced.blobs_to_look_for().is_empty());
+}
+
+fn label_new(synced: &mut SyncedStore, label: &str) -> Captured {
+    let add = |store: &mut DataStore| {
+        let item = store.new_item_at(None, EntryId::ROOT, None)?;
+        store.set_label(item, label)
+    };
+    let (added, captured) = synced.edit(|store| store.transact(add)).unwrap();
+    added.unwrap();
+    captured
+}
+
+fn labels(synced: &SyncedStore) -> Vec<String> {
+    let root = synced.store().root_item();
+    let own = root.inner_entries().filter(|entry| !entry.id().is_well_known());
+    let mut labels: Vec<String> = own.map(|entry| entry.label().into_owned()).collect();
+    labels.sort();
+    labels
+}
+
+/// An owner's store, and that of a guest, which has all of it.
+fn owner_and_guest() -> (SyncedStore, SyncedStore) {
+    let mut owner = store();
+    label_new(&mut owner, "a");
+    label_new(&mut owner, "b");
+    let memory = MemoryPersistence::new(StoreId::new("s").unwrap(), id(2));
+    let mut guest = SyncedStore::new(LocalStore::load(memory).unwrap()).0;
+    let patch = owner.store().export_patch(&Version::new());
+    guest.take_in(Purpose::Sync, &Version::new(), &patch, id(9)).unwrap();
+    (owner, guest)
+}
+
+/// Brings the owner what came out of a guest that goes on from what the owner has.
+fn rebase(owner: &mut SyncedStore, guest: &mut SyncedStore, persisted: &Version) {
+    let captured = guest.rebase(&owner.store, persisted, id(11)).unwrap();
+    let changes = captured.handover.batch.changes.iter();
+    let changes: Vec<Change> = changes.map(|change| Change::decode(change).unwrap()).collect();
+    assert_eq!(owner.take_from(None, &changes, id(12)).unwrap().0.refused, None);
+    assert_eq!(owner.store().version(), guest.store().version());
+    assert_eq!(owner.store.digest(), guest.store.digest());
+    guest.store().assert_invariants();
+}
+
+#[test]
+fn a_guest_follows_what_the_owner_made_again_and_keeps_its_own() {
+    for is_filled in [false, true] {
+        let (mut owner, mut guest) = owner_and_guest();
+        let persisted = guest.captured().clone();
+        label_new(&mut guest, "of the guest");
+        // The relay had another change in the place of the owner's second one.
+        let common = owner.store().changes_since(&Version::new()).unwrap();
+        let first = ChangeHeader::decode(&common[0]).unwrap().end();
+        let mut stored = Version::new();
+        stored.advance(id(1), first);
+        let mut copy = DataStore::new(id(1));
+        copy.apply_remote_patch(&Patch::pack([&*common[0]])).unwrap();
+        owner.give_up(&[(id(1), first)], &stored, id(7)).unwrap().unwrap();
+        let mut expected = vec!["a", "b", "of the guest"];
+        if is_filled {
+            let item = copy.new_item_at(None, EntryId::ROOT, None).unwrap();
+            copy.set_label(item, "relay").unwrap();
+            let patch = copy.export_patch(&Version::new());
+            owner.take_in(Purpose::Sync, &Version::new(), &patch, id(8)).unwrap();
+            expected.push("relay");
+            // What it lacks may seem to go on from what it has under that id.
+            let patch = owner.store().export_patch(guest.store().version());
+            let taken = guest.take_in(Purpose::Sync, &Version::new(), &patch, id(9));
+            assert!(taken.is_err() || !guest.fits(&owner.seat_chains()));
+        }
+        rebase(&mut owner, &mut guest, &persisted);
+        assert_eq!(labels(&owner), expected);
+        assert!(guest.fits(&owner.seat_chains()));
+    }
+}
+
+#[test]
+fn a_guest_brings_back_what_a_restored_file_lacks() {
+    let (_, mut guest) = owner_and_guest();
+    let (mut owner, persisted) = (store(), guest.captured().clone());
+    label_new(&mut guest, "of the guest");
+    rebase(&mut owner, &mut guest, &persisted);
+    assert_eq!(labels(&owner), ["a", "b", "of the guest"]);
+    assert_eq!(owner.store().version().iter().count(), 2, "the former ids, and one for the guest");
+}
+
+/// Goal: seats that are too many for one opening are named by several, and nothing of a seat goes
+/// out, or counts as agreed upon, before.
+#[test]
+fn seats_that_are_too_many_are_named_one_connection_after_the_other() {
+    let mut synced = store();
+    for number in 100..250 {
+        synced.lend_seat(None, id(number));
+        let first = first_of(id(number));
+        synced.take_from(Some(id(number)), &[first], id(6)).unwrap();
+    }
+    let all = synced.captured().clone();
+    let mut relay = Version::new();
+    for opening in 1.. {
+        assert!(opening < 6, "it goes on and on");
+        let mut link = Link::new(&synced, &Token::from(String::new()), Instant::now());
+        let Some(ClientFrame::OpenSeated { seats: named, .. }) = link.poll_transmit() else {
+            panic!("not an open frame")
+        };
+        assert!(named.len() <= crate::limits::OPEN_SEATS_MAX);
+        let version = relay.encode().into();
+        let opened = RelayFrame::OpenedSeated { version, writable: true, seats: Vec::new() };
+        link.handle_frame(opened).unwrap();
+        link.handle_opened(&mut synced, id(3)).unwrap();
+        let mut saved = link.handle_saved(&synced, &all);
+        while let Some(ClientFrame::Changes { patch }) = link.poll_transmit() {
+            for change in Patch::decode(&patch).unwrap().changes() {
+                let header = change.header();
+                assert!(named.contains(&header.replica.as_u64()), "{:?}", header.replica);
+                relay.advance(header.replica, header.end());
+            }
+            link.handle_frame(RelayFrame::Stored { version: relay.encode().into() }).unwrap();
+            synced.note_stored(&all);
+            if link.is_holding_back() {
+                saved = link.handle_saved(&synced, &all);
+            }
+        }
+        if saved.is_ok() {
+            break;
+        }
+        assert!(matches!(saved, Err(LinkError::Reseating)));
+    }
+    assert_eq!(relay, all);
+}
+
+/// What `owner` tells a guest of the file's seats, as the guest reads it.
+fn told_to_guest(owner: &SyncedStore) -> Vec<Seat> {
+    let tip = |(replica, chain): (ReplicaId, Chain)| SeatTip {
+        replica: replica.as_u64(),
+        next: chain.counter,
+        chain: chain.hash,
+    };
+    let seats = owner.seat_chains().into_iter().map(tip).collect();
+    let version = owner.captured().encode().into();
+    let mut session = GuestSession::new(owner.id(), &Version::new(), Wish::Nothing);
+    session.handle_frame(RelayFrame::OpenedSeated { version, writable: true, seats }).unwrap();
+    session.file_seats()
+}
+
+/// What a relay that has the store `relay` has of the seat `seat`.
+fn tip_at(relay: &SyncedStore, seat: ReplicaId) -> (ReplicaId, Chain) {
+    let version = relay.store().version();
+    let tip = relay.tips(&[seat.as_u64()], version).pop().unwrap();
+    (seat, Chain { counter: tip.next, hash: tip.chain })
+}
+
+/// Goal: a guest with a relay of its own does not mix what the file has made since it was restored with
+/// what the relay has under the same ids; and where the relay merely knows more, it goes on.
+#[test]
+fn a_guest_does_not_sync_past_what_the_owner_has_to_make_again() {
+    for is_restored in [true, false] {
+        let seat = id(1);
+        let (mut owner, mut relay) = (store(), store());
+        label_new(&mut owner, "a");
+        owner.compare_seats(&[seat], &[], id(7)).unwrap();
+        owner.note_stored(&owner.captured().clone());
+        label_new(&mut owner, if is_restored { "after the restoration" } else { "b" });
+        for label in ["a", "b", "c"] {
+            label_new(&mut relay, label);
+        }
+        let memory = MemoryPersistence::new(StoreId::new("s").unwrap(), id(2));
+        let mut guest = SyncedStore::new(LocalStore::load(memory).unwrap()).0;
+        guest.is_guest = true;
+        bring(&owner, &mut guest);
+        guest.follow_seats(told_to_guest(&owner));
+        let relays = [tip_at(&relay, seat)];
+        for expected in [Purpose::Nothing, Purpose::Inquiry] {
+            let purpose = guest.compare_seats(&[seat], &relays, id(8)).unwrap().0;
+            assert_eq!(purpose, expected);
+        }
+        let patch = relay.store().export_patch(&Version::new());
+        let at_open = relay.store().version().clone();
+        let taken = guest.take_in(Purpose::Inquiry, &at_open, &patch, id(8));
+        if is_restored {
+            let is_typed = matches!(&taken, Err(TakeInError::Sync(SyncError::Refused { code, .. })) if *code == RefusalCode::Forked);
+            assert!(is_typed, "{taken:?}");
+        } else {
+            assert!(matches!(taken, Ok(TakenIn::Settled { .. })), "{taken:?}");
+            let purpose = guest.compare_seats(&[seat], &relays, id(8)).unwrap().0;
+            assert_eq!(purpose, Purpose::Sync);
+        }
+        assert_eq!(guest.store().replica_id(), id(2));
+    }
+}
+
+/// Goal: however much a relay says of a seat in doubt, it takes no memory.
+#[test]
+fn what_is_told_of_a_seat_in_doubt_is_not_kept() {
+    let (mut relay, _) = owner_and_guest();
+    let mut restored = store();
+    label_new(&mut restored, "after the restoration");
+    let (seat, tip) = tip_at(&relay, id(1));
+    let mut doubts = Doubts::new([(seat, tip.counter + 1)]);
+    label_new(&mut relay, "more");
+    let changes = relay.store().changes_since(&Version::new()).unwrap();
+    let changes = changes.iter().map(|change| Change::decode(change).unwrap());
+    let changes: Vec<Change> = changes.take(2).collect();
+    let version = relay.store().version().clone();
+    let settled = restored.inquire(&mut doubts, &version, changes.clone(), id(7)).unwrap();
+    assert!(settled.is_none(), "there is more to come");
+    let kept = changes.iter().filter(|change| Arc::strong_count(change.bytes()) > 1);
+    assert_eq!(kept.count(), 0);
+}
+
+/// Brings one store what another one has.
+fn bring(from: &SyncedStore, to: &mut SyncedStore) {
+    let changes = from.store().changes_since(to.store().version()).unwrap();
+    let changes: Vec<Change> =
+        changes.iter().map(|change| Change::decode(change).unwrap()).collect();
+    assert_eq!(to.take_from(None, &changes, id(22)).unwrap().0.refused, None);
+}
