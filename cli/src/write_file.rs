@@ -4,6 +4,8 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+use sds_sync::new_file::{folder_of, sync_folder};
+
 /// Writes a file through `write`. One that was there stays as it is until the new one is complete
 /// and on disk; what is no ordinary file, such as a pipe, is written to directly.
 pub(crate) fn write_file(
@@ -17,18 +19,17 @@ pub(crate) fn write_file(
     }
     // A link is followed, so that the file that it points to is the one replaced.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let mut builder = tempfile::Builder::new();
     if let Some(permissions) = permissions(&path) {
         builder.permissions(permissions);
     }
-    let temporary = builder.tempfile_in(folder.unwrap_or(Path::new(".")))?;
+    let temporary = builder.tempfile_in(folder_of(&path).unwrap_or(&path))?;
     let mut out = BufWriter::new(temporary);
     write(&mut out)?;
     let temporary = out.into_inner().map_err(io::IntoInnerError::into_error)?;
     temporary.as_file().sync_all()?;
     temporary.persist(&path)?;
-    Ok(())
+    sync_folder(&path)
 }
 
 /// Those of the file that is replaced, or those that a new file usually gets.

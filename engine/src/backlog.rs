@@ -2,7 +2,7 @@
 //!
 //! Invariants, checked by `assert_invariants`:
 //! - B1. Each waiting change is listed under exactly one op that it waits for.
-//! - B2. `bytes` is the sum of the waiting changes' weights, and both bounds of `limits` hold.
+//! - B2. `weight` is the sum of the waiting changes' weights, and both bounds of `limits` hold.
 //! - B3. No two waiting changes of one replica share a counter.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,6 @@ use crate::change::Change;
 use crate::error::IntegrateError;
 use crate::id::{OpId, ReplicaId};
 use crate::limits::{BACKLOG_BYTES_MAX, BACKLOG_CHANGES_MAX, BACKLOG_OP_BYTES};
-use crate::op::Op;
 use crate::version::Ahead;
 
 /// Where a change begins: its author and first counter.
@@ -24,7 +23,7 @@ pub(crate) struct Backlog {
     waiting: BTreeMap<Place, Change>,
     waiting_for: BTreeMap<Place, BTreeSet<Place>>,
     missing: BTreeMap<Place, OpId>,
-    bytes: usize,
+    weight: usize,
 }
 
 /// What the arrival of some changes leads to.
@@ -101,16 +100,16 @@ impl Backlog {
         released: &BTreeSet<Place>,
         done: &Arrangement,
     ) -> Result<(), IntegrateError> {
-        let size = |place: &Place| {
+        let weight = |place: &Place| {
             let change = fresh.get(place).or_else(|| self.waiting.get(place));
             change.map_or(0, weight)
         };
-        let leave: usize = released.iter().map(size).sum();
-        let stay: usize = done.blocked.iter().map(|(place, _)| size(place)).sum();
+        let leave: usize = released.iter().map(weight).sum();
+        let stay: usize = done.blocked.iter().map(|(place, _)| weight(place)).sum();
         let changes = self.waiting.len() - released.len() + done.blocked.len();
-        let bytes = self.bytes - leave + stay;
-        if changes > BACKLOG_CHANGES_MAX || bytes > BACKLOG_BYTES_MAX {
-            return Err(IntegrateError::BacklogFull { changes, bytes });
+        let weight = self.weight - leave + stay;
+        if changes > BACKLOG_CHANGES_MAX || weight > BACKLOG_BYTES_MAX {
+            return Err(IntegrateError::BacklogFull { changes, weight });
         }
         Ok(())
     }
@@ -119,7 +118,7 @@ impl Backlog {
     pub(crate) fn insert(&mut self, change: Change, missing: OpId) {
         let place = (change.header().replica, change.header().start);
         drop(self.remove(place));
-        self.bytes += weight(&change);
+        self.weight += weight(&change);
         self.waiting.insert(place, change);
         self.missing.insert(place, missing);
         self.waiting_for.entry((missing.replica, missing.counter)).or_default().insert(place);
@@ -128,7 +127,7 @@ impl Backlog {
     /// Takes out the change that begins at `place`.
     pub(crate) fn remove(&mut self, place: Place) -> Option<Change> {
         let change = self.waiting.remove(&place)?;
-        self.bytes -= weight(&change);
+        self.weight -= weight(&change);
         if let Some(missing) = self.missing.remove(&place) {
             let key = (missing.replica, missing.counter);
             if let Some(places) = self.waiting_for.get_mut(&key) {
@@ -177,9 +176,9 @@ impl Backlog {
                 assert_eq!(missing, Some(*key), "B1: {place:?}");
             }
         }
-        let bytes: usize = self.waiting.values().map(weight).sum();
-        assert_eq!(bytes, self.bytes, "B2");
-        assert!(self.waiting.len() <= BACKLOG_CHANGES_MAX && bytes <= BACKLOG_BYTES_MAX, "B2");
+        let weight: usize = self.waiting.values().map(weight).sum();
+        assert_eq!(weight, self.weight, "B2");
+        assert!(self.waiting.len() <= BACKLOG_CHANGES_MAX && weight <= BACKLOG_BYTES_MAX, "B2");
         let headers: Vec<_> = self.waiting.values().map(Change::header).collect();
         for (a, b) in headers.iter().zip(headers.iter().skip(1)) {
             assert!(a.replica != b.replica || a.end() <= b.start, "B3: {a:?} {b:?}");
@@ -188,12 +187,8 @@ impl Backlog {
 }
 
 /// What a change counts for: its bytes, or what its ops take in memory, which can be far more.
-fn weight(change: &Change) -> usize {
-    let purged = change.list().others().iter().map(|op| match op {
-        Op::Purge { entries } => size_of_val(entries.as_slice()),
-        _ => 0,
-    });
-    let ops = change.list().len() * BACKLOG_OP_BYTES + purged.sum::<usize>();
+pub(crate) fn weight(change: &Change) -> usize {
+    let ops = change.list().len() * BACKLOG_OP_BYTES + change.list().purged_bytes();
     change.bytes().len().max(ops)
 }
 
@@ -204,4 +199,36 @@ fn first_missing(change: &Change, ahead: &Ahead<'_>) -> Option<OpId> {
         return Some(OpId { replica: header.replica, counter: header.start - 1 });
     }
     header.deps.iter().find(|dep| !ahead.has(**dep)).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{EntryId, Life};
+    use crate::op::Op;
+
+    /// Entries whose ids follow each other take a byte or two each in a change.
+    #[test]
+    fn purges_count_as_what_they_take_in_memory() {
+        const ENTRIES: usize = 1_000;
+        let (author, start) = (ReplicaId::new(1).unwrap(), ENTRIES as u64);
+        let entry = |counter| EntryId::created_by(OpId { replica: author, counter });
+        let entries = (0..start).map(|counter| (entry(counter), Life::FIRST)).collect();
+        let ops = [Op::Skip { count: 1 }, Op::Purge { entries }];
+        let change = Change::new(author, start, vec![], &ops).unwrap();
+        let taken = ENTRIES * size_of::<(EntryId, Life)>();
+        assert!(change.bytes().len() < taken / 4);
+        assert_eq!(weight(&change), 2 * BACKLOG_OP_BYTES + taken);
+        let packed = change.memory();
+        assert!(packed > taken);
+        assert_eq!(change.ops().len(), 2);
+        assert!(change.memory() > packed + taken, "the ops are there twice then");
+
+        let mut backlog = Backlog::default();
+        backlog.insert(change, OpId { replica: author, counter: start - 1 });
+        backlog.assert_invariants();
+        assert_eq!(backlog.weight, 2 * BACKLOG_OP_BYTES + taken);
+        drop(backlog.remove((author, start)));
+        assert_eq!(backlog.weight, 0);
+    }
 }

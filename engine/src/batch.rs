@@ -292,6 +292,7 @@ impl Batch {
 
     /// Panics if C1 to C3 do not hold.
     pub(crate) fn assert_invariants(&self) {
+        self.ops.assert_invariants();
         assert_eq!(self.fault(), None, "C1");
         let total = self.ops.span().expect("C1: few counters");
         assert_eq!(self.start + total, self.end(), "C1");

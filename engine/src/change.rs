@@ -297,10 +297,11 @@ impl Change {
     }
 
     /// About what it takes in memory, in bytes: with many small ops dozens of times its encoding. Costs
-    /// no look at the ops.
+    /// a look at each op that edits no text.
     #[must_use]
     pub fn memory(&self) -> usize {
-        let ops = self.ops.get().map_or(0, |ops| size_of_val(ops.as_slice()));
+        let taken_out = |ops: &Vec<Op>| size_of_val(ops.as_slice()) + self.list.purged_bytes();
+        let ops = self.ops.get().map_or(0, taken_out);
         let deps = size_of_val(self.header.deps.as_slice());
         size_of::<Self>() + self.bytes.len() + deps + self.list.memory() + ops
     }

@@ -1,5 +1,5 @@
-//! Bytes in and out. Reading is total: any bytes give a value or a [`DecodeError`](crate::error::DecodeError), and nothing is
-//! allocated that the bytes left could not fill.
+//! Bytes in and out. Reading is total: any bytes give a value or a
+//! [`DecodeError`](crate::error::DecodeError), and nothing is allocated that the bytes left could not fill.
 //!
 //! The layout is written down in `docs/format.md` and pinned by golden files.
 
@@ -9,6 +9,7 @@ mod fields;
 mod keys;
 mod ops;
 mod patch;
+mod patch_state;
 mod reader;
 mod remainder;
 mod snapshot;
@@ -20,10 +21,12 @@ pub(crate) use columns::InColumns;
 use columns::{Column, Sink, Source};
 pub(crate) use fields::{field_number, read_field, write_field};
 pub(crate) use ops::{
-    BYTES_KIND, OpReader, OpWriter, Scope, TEXT_KINDS, read_content, value_kind, write_content,
+    BYTES_KIND, OpReader, OpWriter, Scope, TEXT_KIND, TEXT_KINDS, read_content, value_kind,
+    write_content,
 };
 pub use patch::Patch;
 pub(crate) use patch::{Kind, Section, for_each_section, pack_changes, pack_sections};
+pub use patch_state::PatchState;
 pub(crate) use reader::Reader;
 use reader::unzigzag;
 pub(crate) use remainder::{decode_remainder, encode_remainder};

@@ -266,8 +266,8 @@ impl Replica {
             return Ok(());
         }
         let known = self.require_shown(entry)?;
-        let (state, names) = self.entries.state_mut(known);
-        let known_text = names.find(&field).and_then(|field| state.text_mut(field));
+        let found = self.entries.names().find(&field);
+        let known_text = found.and_then(|field| self.entries.states_mut().text_mut(known, field));
         let (set, known_text) = known_text.ok_or(EditError::NotText(entry))?;
         let Some(splice) = known_text.resolve(&range, unit, !text.is_empty()) else {
             let content = TextContent { set, form: TextForm::Spliced(known_text) };

@@ -16,9 +16,9 @@ use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use crate::id::EntryId;
-use crate::index::{dense_index, push_tightly, trim};
-use crate::registers::{EntryState, FieldNames};
+use crate::id::{EntryId, OpId, Stamp};
+use crate::index::dense_index;
+use crate::registers::{EntryState, FieldNames, States};
 use id_runs::IdRuns;
 use ids::Ids;
 
@@ -41,13 +41,11 @@ impl EntryIx {
 #[derive(Clone, Debug)]
 pub(crate) struct Entries {
     ids: Ids,
-    states: Vec<EntryState>,
+    states: States,
     runs: IdRuns,
     /// The entries that are in no run.
     index: HashTable<EntryIx>,
     hasher: DefaultHashBuilder,
-    /// The fields that registers are in.
-    names: FieldNames,
 }
 
 impl Entries {
@@ -55,11 +53,10 @@ impl Entries {
     pub(crate) fn new() -> Self {
         let mut entries = Self {
             ids: Ids::default(),
-            states: Vec::new(),
+            states: States::new(),
             runs: IdRuns::default(),
             index: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
-            names: FieldNames::new(),
         };
         for id in [EntryId::ROOT, EntryId::TRASH, EntryId::LOST_AND_FOUND] {
             entries.name(id);
@@ -70,13 +67,13 @@ impl Entries {
     /// Makes room for so many more at once.
     pub(crate) fn reserve(&mut self, entries: usize) {
         self.ids.reserve(entries);
-        self.states.reserve_exact(entries);
+        self.states.reserve(entries);
     }
 
     /// Gives back room that was made for more.
     pub(crate) fn trim(&mut self) {
         self.ids.trim();
-        trim(&mut self.states);
+        self.states.trim();
     }
 
     /// The index of an entry, which may be named here for the first time.
@@ -91,7 +88,7 @@ impl Entries {
     fn add(&mut self, id: EntryId) -> EntryIx {
         let ix = EntryIx::new(self.ids.len());
         self.ids.push(id);
-        push_tightly(&mut self.states, EntryState::default());
+        self.states.push();
         let Self { ids, runs, index, hasher, .. } = self;
         let mut keep = |id: EntryId, ix: EntryIx| {
             let rehash = |ix: &EntryIx| hash(hasher, ids.get(ix.at()));
@@ -104,8 +101,10 @@ impl Entries {
         ix
     }
 
-    pub(crate) fn state_mut(&mut self, ix: EntryIx) -> (&mut EntryState, &mut FieldNames) {
-        (&mut self.states[ix.at()], &mut self.names)
+    /// What all entries are and hold.
+    #[inline]
+    pub(crate) const fn states_mut(&mut self) -> &mut States {
+        &mut self.states
     }
 
     /// The index of an entry, if anything has named it.
@@ -128,12 +127,13 @@ impl Entries {
         self.ids.get(ix.at())
     }
 
-    pub(crate) fn state(&self, ix: EntryIx) -> &EntryState {
-        &self.states[ix.at()]
+    #[inline]
+    pub(crate) const fn state(&self, ix: EntryIx) -> EntryState<'_> {
+        self.states.get(ix)
     }
 
     pub(crate) const fn names(&self) -> &FieldNames {
-        &self.names
+        self.states.names()
     }
 
     /// How many indexes there are.
@@ -146,8 +146,9 @@ impl Entries {
         (0..self.ids.len()).map(EntryIx::new)
     }
 
-    /// Panics if E1 or E2 does not hold.
-    pub(crate) fn assert_invariants(&self) {
+    /// Panics if E1 or E2 does not hold, or an invariant of a part.
+    pub(crate) fn assert_invariants(&self, clock: &impl Fn(OpId) -> Stamp) {
+        self.states.assert_invariants(clock);
         self.ids.assert_invariants();
         self.runs.assert_invariants();
         assert_eq!(self.index.len() + self.runs.len(), self.ids.len(), "E1");

@@ -67,12 +67,15 @@ pub enum IntegrateError {
         at: OpId,
     },
     /// More changes wait for missing ones than may be kept.
-    #[error("too many changes wait for missing ones ({changes} changes, {bytes} bytes)")]
+    #[error(
+        "too many changes wait for missing ones ({changes} changes, which count for {weight} bytes)"
+    )]
     BacklogFull {
         /// How many changes would wait.
         changes: usize,
-        /// How many bytes would wait.
-        bytes: usize,
+        /// What they count for, of [`BACKLOG_BYTES_MAX`](crate::limits::BACKLOG_BYTES_MAX): their bytes,
+        /// or what their ops take in memory if that is more.
+        weight: usize,
     },
     /// A local transaction is open; it must end before foreign changes come in.
     #[error("a transaction is open")]

@@ -218,9 +218,8 @@ impl History {
             let (start, last) = (header.start, header.last());
             let previous = start.checked_sub(1).map(|counter| batch.id(counter));
             let seen = header.deps.iter().copied().chain(previous).map(|op| self.lamport(op)).max();
-            log.start_of_change(last.counter) == Some(start)
-                && log.has_boundary(header.end())
-                && self.lamport(last) == seen.unwrap_or_default() + 1
+            let lamport = seen.unwrap_or_default() + 1;
+            log.dated(last.counter) == Some(Dated { start, end: header.end(), lamport })
         })
     }
 
@@ -323,10 +322,7 @@ impl History {
     ) -> Option<(ChangeHeader, OpList)> {
         let log = self.log(author)?;
         let (span, named) = log.last_change(from)?;
-        // A part of longer runs may be put together in another way when it stands alone.
-        let mut ops = OpList::new();
-        let first = OpId { replica: author, counter: from };
-        ops.extend_joined(log.tail_ops_from(author, from)?, first, drop);
+        let ops = log.tail_ops_from(author, from)?;
         let references = ops.iter().flat_map(|op| op.references()).flatten();
         let deps = full_deps(&named, references, author);
         Some((ChangeHeader { replica: author, start: from, span, deps }, ops))
@@ -473,7 +469,7 @@ impl History {
 pub(crate) struct LastDated(Cell<Option<(ReplicaId, Dated)>>);
 
 /// Where a change begins and ends, and its Lamport time.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Dated {
     start: u64,
     end: u64,

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::backlog::{Arrangement, Backlog, Place};
+use crate::backlog::{Arrangement, Backlog, Place, weight};
 use crate::batch::{Batch, Cutter, OpWalk};
 use crate::change::Change;
 use crate::codec::{Patch, Section};
@@ -71,7 +71,8 @@ pub(crate) fn plan(
                 arrivals.push(Arrival { batch: Batch::of_change(change), block: None });
             }
             Section::Block(batch, bytes) => arrivals.push(Arrival { batch, block: Some(bytes) }),
-            Section::State(times, bytes) => {
+            Section::State(state) => {
+                let (times, bytes) = state.into_parts();
                 if let Some(at) = history.fork_with(&times) {
                     return Err(IntegrateError::Forked { at });
                 }
@@ -260,8 +261,8 @@ fn take_blocked(
             }
             // More can be released by what waits here, but not more than may wait.
             if fresh.len() > 2 * BACKLOG_CHANGES_MAX {
-                let (changes, bytes) = (fresh.len(), 0);
-                return Err(IntegrateError::BacklogFull { changes, bytes });
+                let (changes, weight) = (fresh.len(), fresh.values().map(weight).sum());
+                return Err(IntegrateError::BacklogFull { changes, weight });
             }
         }
     }

@@ -10,6 +10,7 @@ use crate::codec::{
 use crate::entries::EntryIx;
 use crate::error::DecodeError;
 use crate::id::{EntryId, OpId, ReplicaId, Stamp};
+use crate::registers::FieldMap;
 use crate::replica::{Pending, Replica};
 use crate::state::{Creation, EntryRecord, MoveRecord, Times};
 use crate::text::Sides;
@@ -130,8 +131,10 @@ impl Replica {
         self.display.reserve(room);
         let times = reader.times.clone();
         let there = |op: OpId| has(&times, op);
-        reader.read_entries(|record| {
-            self.join_entry(record, &|_| false, &there, &mut pending);
+        let mut fields = FieldMap::default();
+        reader.read_entries(|record, names| {
+            fields.learn(names, self.entries.states_mut().names_mut());
+            self.join_entry((record, &fields), &|_| false, &there, &mut pending);
         })?;
         self.settle(pending);
         self.entries.trim();
@@ -171,7 +174,7 @@ impl Replica {
             let mine = moves[first..].iter().take_while(|(of, ..)| *of == entry);
             self.record(entry, mine.map(|(_, _, ix)| *ix))
         });
-        encode_state(&times, count, records)
+        encode_state(&times, self.entries.names(), count, records)
     }
 
     fn record(&self, entry: EntryIx, moves: impl Iterator<Item = MoveIx>) -> EntryRecord<'_> {
@@ -208,12 +211,16 @@ impl Replica {
         let there = |op: OpId| has(&times, op);
         let here = |op: OpId| before.has(op);
         // It could be read to its end when it came.
-        drop(reader.read_entries(|record| self.join_entry(record, &here, &there, pending)));
+        let mut fields = FieldMap::default();
+        drop(reader.read_entries(|record, names| {
+            fields.learn(names, self.entries.states_mut().names_mut());
+            self.join_entry((record, &fields), &here, &there, pending);
+        }));
     }
 
     fn join_entry(
         &mut self,
-        record: &EntryRecord<'_>,
+        (record, fields): (&EntryRecord<'_>, &FieldMap),
         here: &dyn Fn(OpId) -> bool,
         there: &dyn Fn(OpId) -> bool,
         pending: &mut Pending,
@@ -242,8 +249,7 @@ impl Replica {
         let history = &self.history;
         let clock = |op: OpId| history.stamp_near(op, &pending.dated);
         let sides = Sides { here, there, clock: &clock };
-        let (state, names) = self.entries.state_mut(entry);
-        state.join((entry, record), names, &sides, &mut self.watch);
+        self.entries.states_mut().join((entry, record), fields, &sides, &mut self.watch);
         pending.changed.push(entry);
         self.digest.mark(entry);
     }

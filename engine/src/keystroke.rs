@@ -58,10 +58,9 @@ impl Replica {
         if !is_in_range(stamp.lamport, stamp.counter, SPAN_MAX) {
             return false;
         }
-        let (state, _) = self.entries.state_mut(keyboard.known);
-        let Some(typed) = state.type_on(keyboard.place, range, unit, text, stamp) else {
-            return false;
-        };
+        let place = (keyboard.known, keyboard.place);
+        let typed = self.entries.states_mut().type_on(place, range, unit, text, stamp);
+        let Some(typed) = typed else { return false };
         keyboard.next += typed.span;
         self.digest.mark(keyboard.known);
         let Keyboard { life, set, .. } = *keyboard;
@@ -113,8 +112,8 @@ impl Replica {
         edit: &TextEdit<'_>,
         stamp: Stamp,
     ) -> Option<FieldIx> {
-        let (state, names) = self.entries.state_mut(known);
-        let field = names.find(edit.target.field)?;
+        let field = self.entries.names().find(edit.target.field)?;
+        let states = self.entries.states_mut();
         let place = TextPlace { entry: known, field, set: edit.target.set };
         let mut journal = Journal::default();
         let traces = &mut Traces { journal: &mut journal, watch: &mut self.watch };
@@ -123,9 +122,9 @@ impl Replica {
                 // Whatever is here is older.
                 let older =
                     |id: OpId| Stamp { lamport: 0, replica: id.replica, counter: id.counter };
-                state.insert_text(&place, (origin, text), stamp, &older, traces);
+                states.insert_text(&place, (origin, text), stamp, &older, traces);
             }
-            TextOp::Delete { range, .. } => state.delete_text(&place, range, traces),
+            TextOp::Delete { range, .. } => states.delete_text(&place, range, traces),
         }
         Some(field)
     }

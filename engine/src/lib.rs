@@ -208,7 +208,8 @@
 //! let mut train = Replica::new(ReplicaId::new(2).ok_or("zero")?);
 //! train.create_item(EntryId::ROOT, 0)?;
 //! let patch = Patch::decode(&desk.export(train.version()))?;
-//! assert!(patch.has_state());
+//! let state = patch.states().next().ok_or("a state")?;
+//! assert_eq!((state.version(), state.entry_count()), (desk.version().clone(), 1));
 //! train.integrate(patch)?;
 //! desk.integrate(Patch::decode(&train.export(desk.version()))?)?;
 //! assert_eq!(train.child_count(EntryId::ROOT), 4, "two items, Trash, Lost and Found");
@@ -217,9 +218,10 @@
 //! # }
 //! ```
 //!
-//! A state cannot be looked through change by change: [`Patch::changes`] has none of it. And where
-//! the changes are gone, a fork can only be told by the times and lengths of changes, not by what they
-//! say.
+//! A state cannot be looked through change by change: [`Patch::changes`] has none of it. What it covers,
+//! which entries it tells of and how large it is can be seen before it is joined ([`Patch::states`],
+//! [`PatchState`]). Where the changes are gone, a fork can only be told by the times and lengths of
+//! changes, not by what they say.
 //!
 //! # Whether two replicas are the same
 //!
@@ -315,7 +317,7 @@ mod version;
 
 pub use anchor::Anchor;
 pub use change::{Change, ChangeHeader};
-pub use codec::Patch;
+pub use codec::{Patch, PatchState};
 pub use delta::{
     Appearance, Delta, Difference, EntryDelta, FieldDelta, FieldEdit, Place, TextSplice,
 };

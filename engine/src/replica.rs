@@ -216,13 +216,13 @@ impl Replica {
     fn apply_edit(&mut self, stamp: Stamp, edit: &TextEdit<'_>, pending: &mut Pending) {
         let Some(place) = self.text_place(stamp, edit, pending) else { return };
         let clock = clock(&self.history, stamp);
-        let (state, _) = self.entries.state_mut(place.entry);
+        let states = self.entries.states_mut();
         let traces = &mut Traces { journal: &mut pending.journal, watch: &mut self.watch };
         match edit.op {
             TextOp::Insert { origin, text } => {
-                state.insert_text(&place, (origin, text), stamp, &clock, traces);
+                states.insert_text(&place, (origin, text), stamp, &clock, traces);
             }
-            TextOp::Delete { range, .. } => state.delete_text(&place, range, traces),
+            TextOp::Delete { range, .. } => states.delete_text(&place, range, traces),
         }
     }
 
@@ -238,8 +238,7 @@ impl Replica {
         let place = self.text_place(stamp, edit, pending).filter(|_| !self.watch.is_on());
         if let Some(place) = place {
             let clock = clock(&self.history, stamp);
-            let (state, _) = self.entries.state_mut(place.entry);
-            state.expect_edits(&place, edits, &clock);
+            self.entries.states_mut().expect_edits(&place, edits, &clock);
             pending.woven.push(place);
         }
     }
@@ -259,13 +258,12 @@ impl Replica {
             return Some(place);
         }
         let known = self.entries.name(entry);
-        let (state, names) = self.entries.state_mut(known);
         let traces = &mut Traces { journal: &mut pending.journal, watch: &mut self.watch };
-        if state.touch(known, &Touch { life, creates: None, stamp }, traces) {
+        if self.entries.states_mut().touch(known, &Touch { life, creates: None, stamp }, traces) {
             pending.changed.push(known);
         }
         self.digest.mark(known);
-        let place = TextPlace { entry: known, field: names.find(field)?, set };
+        let place = TextPlace { entry: known, field: self.entries.names().find(field)?, set };
         pending.text = Some((entry, life, place));
         Some(place)
     }
@@ -275,19 +273,17 @@ impl Replica {
         if let Op::Purge { entries } = op {
             for (entry, life) in entries {
                 let entry = self.entries.name(*entry);
-                let (state, _) = self.entries.state_mut(entry);
-                let journal = &mut pending.journal;
-                state.purge(entry, *life, &mut Traces { journal, watch: &mut self.watch });
+                let traces = &mut Traces { journal: &mut pending.journal, watch: &mut self.watch };
+                self.entries.states_mut().purge(entry, *life, traces);
                 pending.changed.push(entry);
             }
         }
         let Some((entry, _)) = op.subject() else { return };
         let entry = self.entries.name(entry);
         self.record_move(entry, stamp, op, pending);
-        let (state, names) = self.entries.state_mut(entry);
         let applying = Applying { entry, op, stamp };
         let traces = &mut Traces { journal: &mut pending.journal, watch: &mut self.watch };
-        if state.apply(applying, names, traces) {
+        if self.entries.states_mut().apply(applying, traces) {
             pending.changed.push(entry);
         }
         self.digest.mark(entry);
@@ -308,8 +304,7 @@ impl Replica {
     /// Does what a batch of ops left to be done: replays moves, updates what shows.
     pub(crate) fn settle(&mut self, mut pending: Pending) {
         for place in &pending.woven {
-            let (state, _) = self.entries.state_mut(place.entry);
-            state.settle_text(place);
+            self.entries.states_mut().settle_text(place);
         }
         if !pending.moves.is_empty() {
             let Self { tree, display, watch, .. } = self;
@@ -436,7 +431,7 @@ impl Replica {
         self.live_state(entry)?.register(field)
     }
 
-    fn live_state(&self, entry: EntryId) -> Option<&EntryState> {
+    fn live_state(&self, entry: EntryId) -> Option<EntryState<'_>> {
         let entry = self.entries.find(entry)?;
         self.facts().is_alive(entry).then(|| self.entries.state(entry))
     }
@@ -446,11 +441,14 @@ impl Replica {
     pub fn assert_invariants(&self) {
         self.history.assert_invariants();
         self.backlog.assert_invariants();
-        self.entries.assert_invariants();
+        let (lamport, replica) = (self.history.next_lamport(), self.id);
+        let clock = clock(&self.history, Stamp { lamport, replica, counter: 0 });
+        self.entries.assert_invariants(&clock);
         self.tree.assert_invariants(&self.entries);
         self.display.assert_invariants(self.facts());
-        for entry in self.entries.indexes() {
-            self.entries.state(entry).assert_invariants(&|id| self.history.stamp(id));
+        self.watch.assert_invariants();
+        if let Some(open) = &self.open {
+            open.assert_invariants(self);
         }
     }
 }

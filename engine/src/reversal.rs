@@ -4,8 +4,8 @@
 //! set a field, of characters. So undoing ([`Replica::reverse`]) takes back exactly what the
 //! transaction did and what nobody has done anything else with since:
 //!
-//! - an entry that was moved goes back, under its old order key, if it is still in the container that
-//!   the move put it into; one that was only reordered, if nobody has reordered it since;
+//! - an entry that was moved goes back, under its old order key, if nothing but reordering has come
+//!   after the move; one that was only reordered, if nobody has reordered it since;
 //! - a field gets the value back that it had, if nobody has set it since; where others have typed into
 //!   the text that it was set to, one's own characters go and the old text comes back beside theirs;
 //! - of characters that were inserted those are deleted that are still there, and characters that were
@@ -22,6 +22,7 @@
 //! Cost: nothing unless asked for; then what the transaction did, and the text that it replaced.
 //! Not here: stacks, and what goes into one step of them; both are the caller's.
 
+mod id_map;
 mod reverse;
 mod stand_ins;
 
@@ -55,13 +56,19 @@ struct PlacePart {
     before: Before,
 }
 
+impl PlacePart {
+    /// Whether it stayed in its container.
+    fn is_reordering(&self) -> bool {
+        matches!(self.before, Before::Placed { parent, .. } if parent == self.after.parent)
+    }
+}
+
 /// Where an entry was put.
 #[derive(Clone, Copy, Debug)]
 struct Placed {
     /// The first name of the move that put it there.
     by: OpId,
     parent: EntryId,
-    trashed_at: Option<Timestamp>,
 }
 
 /// Where an entry was.
@@ -140,6 +147,18 @@ impl Reversal {
         }
         other.edits.into_iter().for_each(|edit| push_edit(&mut mine.edits, edit));
         Ok(())
+    }
+
+    /// Whether both edit one field or both put entries somewhere, so that they can only be undone in the order
+    /// of a stack: where one is put depends on where the others are. O(n) in what both did.
+    #[must_use]
+    pub fn meets(&self, other: &Self) -> bool {
+        if !self.places.is_empty() && !other.places.is_empty() {
+            return true;
+        }
+        let edited: HashSet<(EntryId, &Field)> =
+            self.fields.iter().map(|part| (part.entry, &part.field)).collect();
+        other.fields.iter().any(|part| edited.contains(&(part.entry, &part.field)))
     }
 
     /// Adds what this speaks of, for [`StandIns::retain`] and [`Replica::reverse`].
@@ -262,7 +281,7 @@ impl<'a> Capture<'a> {
         let first = change.first_stamp(replica.id);
         let records = change.into_records();
         let purged =
-            |(entry, undo): &(EntryIx, Undo)| matches!(undo, Undo::Whole(_)).then_some(*entry);
+            |(entry, undo): &(EntryIx, Undo)| matches!(undo, Undo::Whole(..)).then_some(*entry);
         let purged = records.iter().filter_map(purged).collect();
         Self { replica, stand_ins, created, purged, first, records }
     }
@@ -301,7 +320,6 @@ impl<'a> Capture<'a> {
         let after = Placed {
             by: self.stand_ins.ops.first_name(by.op()),
             parent: entries.id(placement.parent),
-            trashed_at: placement.trashed_at,
         };
         Some(PlacePart { entry: id, after, before })
     }
@@ -376,13 +394,11 @@ impl<'a> Capture<'a> {
     /// The characters that show in a text and are by their first names those of others.
     fn others_in(&self, register: RegisterView<'_>) -> Vec<IdRange> {
         let mut others = Vec::new();
-        register.for_each_piece(|piece| {
-            if let Fate::Visible(text) = piece.fate {
-                let range = IdRange { first: piece.first, len: char_count(text) };
-                others.extend(self.stand_ins.chars.first_names(range));
+        for_each_named(register, self.stand_ins, |piece| {
+            if piece.text.is_some() && piece.named.first.replica != self.replica.id {
+                others.push(piece.named);
             }
         });
-        others.retain(|named| named.first.replica != self.replica.id);
         others
     }
 
@@ -404,6 +420,39 @@ impl<'a> Capture<'a> {
             }
         }
     }
+}
+
+/// Characters of a text, which have consecutive ids and consecutive first names.
+struct NamedPiece<'a> {
+    named: IdRange,
+    /// The id of the first.
+    now: OpId,
+    /// None if they were deleted.
+    text: Option<&'a str>,
+}
+
+/// Hands over all characters of the text in a register, in order.
+fn for_each_named(
+    register: RegisterView<'_>,
+    stand_ins: &StandIns,
+    mut each: impl FnMut(NamedPiece<'_>),
+) {
+    register.for_each_piece(|piece| {
+        let (len, mut rest) = match piece.fate {
+            Fate::Visible(text) => (char_count(text), Some(text)),
+            Fate::Deleted(len) => (len, None),
+        };
+        let mut now = piece.first;
+        for named in stand_ins.chars.first_names(IdRange { first: now, len }) {
+            let text = rest.map(|text| {
+                let (text, after) = split_at_char(text, named.len);
+                rest = Some(after);
+                text
+            });
+            each(NamedPiece { named, now, text });
+            now = now.plus(named.len);
+        }
+    });
 }
 
 fn split_at_char(text: &str, chars: u64) -> (&str, &str) {

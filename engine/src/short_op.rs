@@ -17,7 +17,7 @@ const AUTHORS_MAX: usize =
     if cfg!(any(test, feature = "small-nodes")) { 3 } else { u16::MAX as usize };
 
 /// An op in the words of one table of authors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ShortOp(u64);
 
 impl ShortOp {
@@ -29,14 +29,25 @@ impl ShortOp {
     /// The caller's number, if it is no op.
     pub(crate) const fn number(self) -> Option<usize> {
         #[expect(clippy::cast_possible_truncation, reason = "it was made from one")]
-        if self.author() == u16::MAX as usize { Some(self.counter() as usize) } else { None }
+        if self.author() == u16::MAX { Some(self.counter() as usize) } else { None }
     }
 
-    const fn author(self) -> usize {
-        (self.0 >> COUNTER_BITS) as usize
+    /// How many ops of the same author, or numbers, this is behind another, if it is only a few.
+    pub(crate) fn step_from(self, first: Self) -> Option<u16> {
+        u16::try_from(self.0.checked_sub(first.0)?).ok().filter(|_| self.author() == first.author())
     }
 
-    const fn counter(self) -> u64 {
+    /// What is so many ops of the same author, or numbers, behind.
+    pub(crate) const fn behind(self, step: u16) -> Self {
+        Self(self.0 + step as u64)
+    }
+
+    /// The number of its author.
+    pub(crate) const fn author(self) -> u16 {
+        (self.0 >> COUNTER_BITS) as u16
+    }
+
+    pub(crate) const fn counter(self) -> u64 {
         self.0 & ((1 << COUNTER_BITS) - 1)
     }
 }
@@ -57,22 +68,40 @@ impl Authors {
         if op.counter >> COUNTER_BITS != 0 {
             return None;
         }
-        if self.list.get(usize::from(self.last)) != Some(&op.replica) {
-            self.last = self.number(op.replica)?;
+        let author = self.number(op.replica)?;
+        Some(ShortOp(u64::from(author) << COUNTER_BITS | op.counter))
+    }
+
+    /// The number of an author, who may be new; none if there is none left.
+    #[inline]
+    pub(crate) fn number(&mut self, author: ReplicaId) -> Option<u16> {
+        if self.list.get(usize::from(self.last)) != Some(&author) {
+            self.last = self.find(author).or_else(|| self.add(author))?;
         }
-        Some(ShortOp(u64::from(self.last) << COUNTER_BITS | op.counter))
+        Some(self.last)
+    }
+
+    /// The number of an author that has one.
+    #[inline]
+    pub(crate) fn find(&self, author: ReplicaId) -> Option<u16> {
+        if self.list.get(usize::from(self.last)) == Some(&author) {
+            return Some(self.last);
+        }
+        self.numbers.get(&author).copied()
+    }
+
+    /// The author with a number.
+    pub(crate) fn author(&self, number: u16) -> Option<ReplicaId> {
+        self.list.get(usize::from(number)).copied()
     }
 
     /// The op that a short one stands for.
     #[inline]
     pub(crate) fn op(&self, short: ShortOp) -> OpId {
-        OpId { replica: self.list[short.author()], counter: short.counter() }
+        OpId { replica: self.list[usize::from(short.author())], counter: short.counter() }
     }
 
-    fn number(&mut self, author: ReplicaId) -> Option<u16> {
-        if let Some(known) = self.numbers.get(&author) {
-            return Some(*known);
-        }
+    fn add(&mut self, author: ReplicaId) -> Option<u16> {
         let number =
             u16::try_from(self.list.len()).ok().filter(|_| self.list.len() < AUTHORS_MAX)?;
         self.list.push(author);

@@ -11,14 +11,13 @@
 //!
 //! Not here: the bytes (`codec::state`), putting a state together and joining it (`join`).
 
-use std::sync::Arc;
-
 use smallvec::SmallVec;
 
 use crate::id::{EntryId, Life, OpId, ReplicaId, Timestamp};
 use crate::op::NewEntry;
+use crate::registers::FieldIx;
 use crate::tree::OrderKey;
-use crate::value::{Field, ValueView};
+use crate::value::ValueView;
 
 /// When the changes of one author were made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,8 +129,8 @@ pub(crate) struct MoveRecord {
 /// The winning value of a field.
 #[derive(Debug)]
 pub(crate) struct FieldRecord<'a> {
-    /// Few fields are in all entries.
-    pub(crate) field: Arc<Field>,
+    /// Which field, among the names that go with the record.
+    pub(crate) field: FieldIx,
     pub(crate) life: Life,
     pub(crate) set: OpId,
     pub(crate) content: ContentRecord<'a>,

@@ -324,9 +324,12 @@ impl Text {
         self.tree.standing(range.first, range.len)
     }
 
-    /// Panics if an invariant of the tree of runs does not hold.
+    /// Panics if an invariant of the tree of runs does not hold, or of the list of characters.
     pub(crate) fn assert_invariants(&self, clock: &impl Fn(OpId) -> Stamp) {
         self.tree.assert_invariants(clock);
+        if let Some(weave) = &self.weave {
+            weave.assert_invariants();
+        }
     }
 }
 

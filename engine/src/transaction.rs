@@ -49,6 +49,27 @@ impl OpenChange {
         Stamp { lamport: self.lamport, replica, counter: self.start }
     }
 
+    /// Panics if N1 or N2 does not hold, or the transactions under way are not inside of each other.
+    pub(crate) fn assert_invariants(&self, replica: &Replica) {
+        let first = self.first_stamp(replica.id);
+        assert_eq!(self.lamport, replica.history.next_lamport(), "N1");
+        for (_, entry, stamp) in replica.tree.moves() {
+            let is_mine =
+                stamp.replica == replica.id && (self.start..self.next).contains(&stamp.counter);
+            assert!(stamp < first || is_mine, "N1: a move of {entry:?} is newer");
+        }
+        assert_eq!(self.start, replica.version().next(replica.id), "N2");
+        let spans = self.ops.iter().map(Op::span).sum::<u64>();
+        assert_eq!(self.start + spans, self.next, "N2: an id of no op");
+        let end = Mark { ops: self.ops.len(), next: self.next, journal: self.journal.len() };
+        let marks = self.marks.iter().chain([&end]).map(|mark| (mark.ops, mark.next, mark.journal));
+        let marks: Vec<_> = marks.collect();
+        for pair in marks.windows(2) {
+            let ((ops, next, journal), after) = (pair[0], pair[1]);
+            assert!(ops <= after.0 && next <= after.1 && journal <= after.2, "{pair:?}");
+        }
+    }
+
     /// How to take its ops back, the oldest first.
     pub(crate) fn into_records(mut self) -> Vec<(EntryIx, Undo)> {
         self.journal.split_off(0)
@@ -351,10 +372,10 @@ pub(crate) fn is_in_range(lamport: u64, counter: u64, span: u64) -> bool {
 /// Takes back what the journal says, the newest first.
 fn take_back(entries: &mut Entries, watch: &mut Watch, records: Vec<(EntryIx, Undo)>) {
     for (entry, group) in in_groups(records) {
-        let (state, _) = entries.state_mut(entry);
+        let states = entries.states_mut();
         match group {
-            TakeBack::Edits(field, edits) => state.take_back_text((entry, field), &edits, watch),
-            TakeBack::One(undo) => state.take_back(entry, undo, watch),
+            TakeBack::Edits(field, edits) => states.take_back_text((entry, field), &edits, watch),
+            TakeBack::One(undo) => states.take_back(entry, undo, watch),
         }
     }
 }

@@ -20,8 +20,8 @@
 //!
 //! Cost: a move is O(1) for an entry with no folder inside, and for any other the depth of the target
 //! or the number of folders inside, whichever is less; the depth alone until that has cost as many
-//! steps as there are entries, and once a walk over all entries then. A late one adds an undo and a redo of each
-//! newer move in the folders' log; that of a leaf, of each newer move of the same entry.
+//! steps as there are entries, and once a walk over all entries then. A late one adds an undo and a redo of
+//! each newer move in the folders' log; that of a leaf, of each newer move of the same entry.
 //! Not here: who is shown where (`display`), which keys siblings get (`edit`).
 
 mod births;
@@ -103,6 +103,7 @@ impl MoveTree {
         for (entry, id) in known {
             let placed = tree.moves.push_well_known(entry, id);
             tree.nodes.put(entry, Some(placed), &tree.moves);
+            tree.nodes.set_newest(entry, None);
         }
         tree
     }
@@ -293,8 +294,8 @@ impl MoveTree {
     fn append_to_leaf(&mut self, ix: MoveIx) {
         let entry = self.entry(ix);
         self.moves.set_older(ix, self.nodes.newest(entry));
-        self.nodes.set_newest(entry, Some(ix));
         self.take_effect(ix);
+        self.nodes.set_newest(entry, Some(ix));
     }
 
     /// Lets late moves of leaves take effect, each at its turn among those of the same leaf.

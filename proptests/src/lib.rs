@@ -10,6 +10,7 @@
 //! - [`mirror`]: a copy of a replica that is told deltas alone.
 //! - [`store_view`]: what a store shows, and what has changed of it.
 //! - [`user`]: what a user does with a store at random.
+//! - [`watcher`]: somebody who is told nothing but a store's change sets.
 //! - [`view`]: what can be seen of a state, to compare replica and model.
 //! - [`pool`], [`dice`]: names, values and numbers to draw from.
 //! - [`check`](mod@check): how properties are run.
@@ -33,3 +34,4 @@ pub mod store_view;
 pub mod story;
 pub mod user;
 pub mod view;
+pub mod watcher;

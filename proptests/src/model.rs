@@ -185,12 +185,13 @@ impl Model {
             assert!(above.take(self.placements.len() + 2).count() <= self.placements.len() + 1);
         }
         let displayed: Vec<EntryId> = self.shown().collect();
+        let listed: Vec<EntryId> =
+            displayed.iter().flat_map(|parent| self.children(*parent)).collect();
         for entry in &displayed {
             let above = std::iter::successors(Some(*entry), |at| self.parent(*at));
             let last = above.take(displayed.len() + 1).last();
             assert_eq!(last, Some(EntryId::ROOT), "{entry:?} is displayed outside of Root");
-            let twins = displayed.iter().flat_map(|parent| self.children(*parent));
-            let count = twins.filter(|child| child == entry).count();
+            let count = listed.iter().filter(|child| *child == entry).count();
             assert_eq!(count, usize::from(*entry != EntryId::ROOT), "{entry:?} is displayed often");
             let is_target = |link: &&EntryId| self.kind(**link) == Some(Kind::Link(*entry));
             let is_wanted = displayed.iter().filter(is_target).any(|link| self.is_alive(*link));
@@ -200,7 +201,7 @@ impl Model {
             let Some((entry, life)) = op.subject() else { continue };
             let is_purged = self.ops.iter().any(|(_, op)| match op {
                 Op::Purge { entries } => {
-                    entries.iter().any(|(of, ended)| (*of, true) == (entry, *ended >= life))
+                    entries.iter().any(|(of, ended)| *of == entry && *ended >= life)
                 }
                 _ => false,
             });

@@ -7,7 +7,6 @@
 
 mod edits;
 mod imports;
-mod watcher;
 
 use arbitrary::Arbitrary;
 use proptest::prelude::{Strategy, any, prop};
@@ -16,10 +15,10 @@ use sds_store::{DataStore, ReplicaId, StoreError, StoreOptions, UndoOptions, Ver
 use crate::dice::Dice;
 use crate::store_rules::check_store_rules;
 use crate::user::NOW;
+use crate::watcher::Watcher;
 pub use edits::StoreEdit;
 use edits::pick;
 use imports::{Imported, Shape, assert_imported, forms, import_entry, is_small};
-use watcher::Watcher;
 
 /// The fewest and most users of a story.
 pub const USERS: std::ops::RangeInclusive<usize> = 2..=4;

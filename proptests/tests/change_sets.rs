@@ -1,29 +1,23 @@
 //! Whatever happens to a store, its change sets name exactly what reads differently, and a copy that
 //! is told nothing but them follows.
 
-use std::sync::mpsc::{self, Receiver};
-
 use proptest::prelude::prop;
 use sds_engine::Replica;
 use sds_proptests::check::check;
-use sds_proptests::store_view::StoreView;
 use sds_proptests::user::{Janitor, NOW, UserAct, UserTransaction, purge_here};
-use sds_store::{ChangeEvent, DataStore, Origin, ReplicaId, Subscription, UndoOptions};
+use sds_proptests::watcher::Watcher;
+use sds_store::{DataStore, Origin, ReplicaId, UndoOptions};
 
 struct User {
     store: DataStore,
-    view: StoreView,
-    events: Receiver<ChangeEvent>,
-    _subscription: Subscription,
+    watcher: Watcher,
 }
 
 impl User {
     fn new(number: u64) -> Self {
         let mut store = DataStore::new(ReplicaId::new(number).unwrap());
         store.enable_undo(UndoOptions::default());
-        let (sender, events) = mpsc::channel();
-        let subscription = store.on_change(move |_, event| sender.send(event.clone()).unwrap());
-        Self { view: StoreView::of(&store), store, events, _subscription: subscription }
+        Self { watcher: Watcher::of(&mut store), store }
     }
 
     fn receive(&mut self, patch: &[u8]) {
@@ -35,17 +29,7 @@ impl User {
     /// Does something, and checks what that tells.
     fn act(&mut self, origin: Origin, has_edited: bool, act: impl FnOnce(&mut DataStore)) {
         act(&mut self.store);
-        let after = StoreView::of(&self.store);
-        let events: Vec<_> = self.events.try_iter().collect();
-        assert!(events.len() <= 1, "{events:?}");
-        match events.first() {
-            Some(event) => {
-                assert_eq!(event.origin, origin);
-                assert!(!event.changes.is_empty());
-                self.view.follow(&event.changes, &after, has_edited);
-            }
-            None => assert_eq!(self.view, after, "nothing was told"),
-        }
+        self.watcher.follow_one(&self.store, origin, has_edited);
     }
 }
 
@@ -60,8 +44,7 @@ fn a_state_that_joins_is_told_exactly() {
         users[1].receive(&patch);
         here.iter().for_each(|one| one.make(&mut users[1].store));
         there.iter().for_each(|one| one.make(&mut users[0].store));
-        users[1].view = StoreView::of(&users[1].store);
-        users[1].events.try_iter().for_each(drop);
+        users[1].watcher = Watcher::of(&mut users[1].store);
         let mut cut =
             Replica::from_snapshot(ReplicaId::new(3).unwrap(), &users[0].store.as_binary())
                 .unwrap();

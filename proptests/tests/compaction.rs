@@ -1,10 +1,13 @@
 //! Cutting history: nothing that was deleted stays, and whoever was away can still come back.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use proptest::prelude::{any, prop};
 use sds_engine::{EditError, EntryId, Field, Patch, Replica, ReplicaId, TextUnit, Value, Version};
 use sds_proptests::check::check;
 use sds_proptests::dice::Dice;
 use sds_proptests::fuzz::{self, CHECKSUM_BYTES};
+use sds_proptests::snapshot::take_apart;
 use sds_proptests::story::{Step, Story};
 
 const ROOT: EntryId = EntryId::ROOT;
@@ -19,10 +22,10 @@ const KEYSTROKES: usize = 4_000;
 fn drafts_that_were_deleted_leave_next_to_nothing() {
     let mut desk = Replica::new(id(1));
     desk.set(ROOT, TEXT, Value::Text(String::new())).unwrap();
-    let mut dice = Dice::new(7);
     let mut runs = 0;
     for _ in 0..DRAFTS {
-        runs += type_draft(&mut desk, &mut dice);
+        // The same keystrokes each time.
+        runs += type_draft(&mut desk, &mut Dice::new(7));
         let len = desk.text_len(ROOT, &TEXT, TextUnit::Utf16).unwrap();
         desk.splice(ROOT, TEXT, 0..len, "").unwrap();
     }
@@ -34,7 +37,11 @@ fn drafts_that_were_deleted_leave_next_to_nothing() {
     assert!(cut.len() <= 200 + runs * RUN_BYTES_MAX, "{} bytes, {runs} runs", cut.len());
     assert!(cut.len() * 2 < with_history, "{} of {with_history} bytes", cut.len());
     let state = desk.export(&Version::new());
-    assert!(has(&state, b"what stays") && !has(&state, b"qqqq"), "a deleted character");
+    let (file, log) = take_apart(&cut);
+    for bytes in [&state, &file] {
+        assert!(has(bytes, b"what stays") && !has(bytes, b"qqqq"), "a deleted character");
+    }
+    assert!(!has(&log, b"qqqq"), "a deleted character");
     let mut loaded = Replica::from_snapshot(id(2), &cut).unwrap();
     assert_eq!(loaded.digest(), digest);
     loaded.assert_invariants();
@@ -91,6 +98,40 @@ fn whoever_was_away_comes_back_with_what_was_made_there() {
     assert!(!patch.has_state());
     desk.integrate(patch).unwrap();
     assert_eq!(desk.digest(), train.digest());
+}
+
+#[test]
+fn a_state_can_be_looked_at_before_it_joins() {
+    let (mut desk, mut phone) = (Replica::new(id(1)), Replica::new(id(2)));
+    let [note, gone] = [(); 2].map(|()| desk.create_item(ROOT, 0).unwrap());
+    desk.set(note, TEXT, Value::Text("abc".into())).unwrap();
+    desk.set(note, Field::Label, Value::Text("note".into())).unwrap();
+    desk.purge(gone).unwrap();
+    give(&desk, &mut phone);
+    phone.set(ROOT, Field::Label, Value::Text("theirs".into())).unwrap();
+    give(&phone, &mut desk);
+    let changes = Patch::decode(&desk.export(&Version::new())).unwrap();
+    assert_eq!((changes.states().count(), changes.changes().count()), (0, 6));
+
+    desk.compact();
+    let bytes = desk.export(&Version::new());
+    let patch = Patch::decode(&bytes).unwrap();
+    let states: Vec<_> = patch.states().collect();
+    let [state] = states[..] else { panic!("{patch:?}") };
+    assert!(patch.has_state() && patch.changes().next().is_none());
+    assert_eq!((state.version(), state.change_count()), (desk.version().clone(), 6));
+    assert!(bytes.len() - state.bytes().len() < 16, "head and checksum");
+    let mut found = BTreeMap::new();
+    state.for_each_entry(|entry, fields| {
+        found.insert(entry, fields.cloned().collect::<BTreeSet<_>>());
+    });
+    let expected = [
+        (ROOT, BTreeSet::from([Field::Label])),
+        (note, BTreeSet::from([TEXT, Field::Label])),
+        (gone, BTreeSet::new()),
+    ];
+    assert_eq!(found, BTreeMap::from(expected));
+    assert_eq!(state.entry_count(), 3);
 }
 
 #[test]

@@ -109,6 +109,7 @@ fn undoing_while_others_edit_converges() {
                 UserAct::Receive(from) => receive(&mut users, *user, usize::from(*from) % 3),
             }
             check_store_rules(&users[*user]).unwrap();
+            users[*user].assert_invariants();
         }
         // Undoing everything, in whatever state the others are, is fine too.
         users.iter_mut().for_each(|user| while user.undo(NOW).unwrap() {});
@@ -119,6 +120,52 @@ fn undoing_while_others_edit_converges() {
         assert_eq!(digests, [digests[0]; 3]);
         users.iter().for_each(|user| check_store_rules(user).unwrap());
     });
+}
+
+/// Goal: what handlers answer late is in the way of nothing. Method: events are held back while edits are
+/// made, and each answer is an edit of the same few items, which more edits than the one it answers concern.
+#[test]
+fn undoing_what_was_answered_late_goes_back_to_the_beginning() {
+    check(200, &(any::<u64>(), 1..12usize), |(seed, count)| {
+        let mut desk = store(1);
+        let new = |desk: &mut DataStore| desk.new_item_at(None, EntryId::ROOT, None).unwrap();
+        let items = [(); 4].map(|()| new(&mut desk));
+        desk.enable_undo(UndoOptions::default());
+        let before = json(&desk);
+        let (mut dice, mut answers, mut left) = (Dice::new(seed), Dice::new(!seed), 2 * count);
+        let answering = desk.on_change(move |store, _| {
+            if left > 0 {
+                left -= 1;
+                edit(store, &items, &mut answers);
+            }
+        });
+        desk.hold_events(|desk| (0..count).for_each(|_| edit(desk, &items, &mut dice)));
+        drop(answering);
+        desk.assert_invariants();
+        let after = json(&desk);
+        for _ in 0..2 {
+            while desk.undo(NOW).unwrap() {}
+            assert_looks(&desk, &before);
+            while desk.redo(NOW).unwrap() {}
+            assert_looks(&desk, &after);
+            desk.assert_invariants();
+        }
+    });
+}
+
+/// Something with one of some items.
+fn edit(store: &mut DataStore, items: &[EntryId; 4], dice: &mut Dice) {
+    let [item, into] = [(); 2].map(|()| items[dice.roll(4)]);
+    let text = ["a", "b", "c"][dice.roll(3)];
+    match dice.roll(6) {
+        0 => store.set_label(item, text).unwrap(),
+        1 => store.set_info(item, text, &dice.roll(9)).unwrap(),
+        2 => store.delete_entry(item, NOW).unwrap(),
+        3 => store.write_value(item, text).unwrap(),
+        4 => store.move_entry_to(item, EntryId::ROOT, Some(dice.roll(7))).unwrap(),
+        // It may be inside already.
+        _ => drop(store.move_entry_to(item, into, None)),
+    }
 }
 
 fn receive(users: &mut [DataStore; 3], to: usize, from: usize) {

@@ -1,8 +1,8 @@
-//! What an operator asks of the relay over HTTP, on a listener of its own: tokens, who is here, stores,
-//! backup, drain, health and metrics, and a page to look at.
+//! What an operator asks of the relay over HTTP, on a listener of its own: tokens, who is here,
+//! stores, backup, drain, health and metrics, and a page to look at.
 //!
-//! The listener speaks plain HTTP/1.1: it is meant for the machine itself, or for a proxy that speaks TLS.
-//! `openapi.json` describes it; a test holds it and the routes together.
+//! The listener speaks plain HTTP/1.1: it is meant for the machine itself, or for a proxy that
+//! speaks TLS. `openapi.json` describes it; a test holds it and the routes together.
 
 mod answer;
 mod auth;
@@ -23,6 +23,7 @@ use axum::Router;
 use axum::routing::{MethodRouter, delete, get, post};
 use sds_sync::access::Keyring;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::audit::Audit;
@@ -38,13 +39,19 @@ pub(crate) struct AdminState {
     pub(crate) issuer: Option<String>,
     pub(crate) started: SystemTime,
     backups: backups::Backups,
+    /// Places for deeds that are being done and written down; closed by a relay that stops.
+    deeds: Arc<Semaphore>,
 }
+
+/// How many deeds may be under way.
+const DEEDS_MAX: u32 = 1_024;
 
 /// The listener, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct AdminListener {
     local_addr: SocketAddr,
     serving: JoinHandle<()>,
+    deeds: Arc<Semaphore>,
 }
 
 type Routes = MethodRouter<Arc<AdminState>>;
@@ -57,7 +64,8 @@ impl AdminState {
         issuer: Option<String>,
     ) -> Self {
         let (started, backups) = (SystemTime::now(), backups::Backups::default());
-        Self { node, audit, keys, issuer, started, backups }
+        let deeds = Arc::new(Semaphore::new(DEEDS_MAX as usize));
+        Self { node, audit, keys, issuer, started, backups, deeds }
     }
 }
 
@@ -72,13 +80,22 @@ impl AdminListener {
         if !local_addr.ip().is_loopback() {
             tracing::warn!(%local_addr, "the admin listener takes tokens without TLS from other machines");
         }
-        let metrics = Arc::clone(&state.node.metrics);
+        let (metrics, deeds) = (Arc::clone(&state.node.metrics), Arc::clone(&state.deeds));
         let serving = tokio::spawn(server::serve(listener, router(state), metrics));
-        Ok(Self { local_addr, serving })
+        Ok(Self { local_addr, serving, deeds })
     }
 
     pub(crate) const fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// Takes nobody else, and waits until what is being done is done and written down. From then on
+    /// nothing is done any more.
+    pub(crate) async fn stop(self) {
+        self.serving.abort();
+        // Nobody closes it before.
+        let _all = self.deeds.acquire_many(DEEDS_MAX).await;
+        self.deeds.close();
     }
 }
 

@@ -6,13 +6,12 @@ use std::time::Instant;
 use bytes::Bytes;
 use sds_sync::limits::SIGNAL_BYTES_MAX;
 use sds_sync::presence::PeerId;
-use sds_sync::rate::Bucket;
 use sds_sync::{ClientFrame, Refusal, RefusalCode, RelayFrame};
 use tokio::sync::watch;
 use tokio::time::sleep_until;
 
 use crate::connection::Peer;
-use crate::limits::Limit;
+use crate::pace::SubjectSeat;
 use crate::presence_seat::PresenceSeat;
 use crate::rooms::{self, Member, OpenRoom};
 
@@ -37,8 +36,8 @@ pub(crate) struct Attendance {
     inbox: Option<Inbox>,
     /// What waits for room on the stream.
     frame: Option<RelayFrame>,
-    /// Whether the next frame is of the store, if there is one: the first, which is Opened, and one after
-    /// each that is not.
+    /// Whether the next frame is of the store, if there is one: the first, which is Opened, and one
+    /// after each that is not.
     is_stores_turn: bool,
 }
 
@@ -47,7 +46,7 @@ struct Inbox {
     room: Arc<OpenRoom>,
     own: PeerId,
     waiting: Arc<rooms::Inbox>,
-    allowed: Bucket,
+    subject: Arc<SubjectSeat>,
 }
 
 impl Attendance {
@@ -57,15 +56,15 @@ impl Attendance {
         protocol: u16,
         stream: u64,
         member: &Member,
-        subject: &str,
+        subject: &Arc<SubjectSeat>,
     ) -> Option<Self> {
         if protocol < PRESENCE_SINCE {
             return None;
         }
-        let seat = Arc::new(PresenceSeat::new(member, subject.to_owned(), &peer.node.limits));
+        let seat =
+            Arc::new(PresenceSeat::new(member, subject.name().to_owned(), &peer.node.limits));
         peer.set_seat(stream, Some(Arc::clone(&seat)));
-        let per_second = peer.node.limits.signals_per_second;
-        let inbox = (protocol >= SIGNALS_SINCE).then(|| Inbox::new(member, &seat, per_second));
+        let inbox = (protocol >= SIGNALS_SINCE).then(|| Inbox::new(member, &seat, subject));
         Some(Self {
             peer: Arc::clone(peer),
             stream,
@@ -101,12 +100,11 @@ impl Attendance {
             }
             (ClientFrame::Signal { to, message }, Some(inbox)) => {
                 let metrics = &self.peer.node.metrics;
-                if inbox.allowed.take(Instant::now()) {
-                    let subject = self.seat.subject().to_owned();
-                    let delivered = inbox.send(PeerId::new(to), subject, message);
-                    metrics.signals.inc_by(delivered);
-                } else {
-                    metrics.limit_hit(Limit::SignalRate);
+                match self.peer.take_signal(&inbox.subject) {
+                    Ok(()) => {
+                        metrics.signals.inc_by(inbox.send(PeerId::new(to), message));
+                    }
+                    Err(limit) => metrics.limit_hit(limit),
                 }
                 Ok(None)
             }
@@ -175,16 +173,17 @@ impl Drop for Attendance {
 }
 
 impl Inbox {
-    fn new(member: &Member, seat: &PresenceSeat, per_second: u32) -> Self {
+    fn new(member: &Member, seat: &PresenceSeat, subject: &Arc<SubjectSeat>) -> Self {
         let waiting = Arc::new(rooms::Inbox::default());
         let (room, own) = (Arc::clone(member.room()), seat.peer());
         room.open_inbox(own, Arc::clone(&waiting));
-        Self { room, own, waiting, allowed: Bucket::new(per_second, Instant::now()) }
+        Self { room, own, waiting, subject: Arc::clone(subject) }
     }
 
-    /// Passes a message on to one of the others, or to all; says how many get it. Those whose inbox is
-    /// full do not.
-    fn send(&self, to: Option<PeerId>, subject: String, message: Bytes) -> u64 {
+    /// Passes a message on to one of the others, or to all; says how many get it. Those whose inbox
+    /// is full do not.
+    fn send(&self, to: Option<PeerId>, message: Bytes) -> u64 {
+        let subject = self.subject.name().to_owned();
         let frame = RelayFrame::Signal { from: self.own.0, subject, message };
         self.room.signal(self.own, to, &frame)
     }

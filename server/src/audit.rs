@@ -1,15 +1,14 @@
 //! Who did what to the relay: a file of JSON lines that only grows.
 //!
-//! A thread of its own writes it, so that nobody else ever waits for it but who asked for the deed. Lines
-//! that come together are synced together. The file is opened for each batch: it may be renamed meanwhile,
-//! and is then begun anew. Tokens and contents never get here.
+//! A thread of its own writes it, so that nobody waits for it but who asked for the deed. Lines
+//! that come together are synced together. The file is opened for each batch: it may be renamed
+//! meanwhile, and is then begun anew. Tokens and contents never get here.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime};
 
@@ -17,6 +16,8 @@ use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 
 use crate::limits::{AUDIT_FAILURES_PER_MINUTE_MAX, AUDIT_QUEUE_MAX};
+use crate::lines_file;
+use crate::metrics::Metrics;
 use crate::seldom::Seldom;
 
 /// The name of the file in the relay's folder.
@@ -46,7 +47,7 @@ struct Job {
 pub(crate) struct Audit {
     jobs: Mutex<Option<SyncSender<Job>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    failures: Mutex<Seldom>,
+    failures: Seldom,
 }
 
 impl Deed {
@@ -74,17 +75,13 @@ impl Audit {
     ///
     /// # Errors
     /// If it cannot be opened.
-    pub(crate) fn open(folder: &Path) -> io::Result<Self> {
+    pub(crate) fn open(folder: &Path, metrics: Arc<Metrics>) -> io::Result<Self> {
         let path = folder.join(FILE);
-        append(&path, &[])?;
+        lines_file::append(&path, &[])?;
         let (jobs, queue) = sync_channel(AUDIT_QUEUE_MAX);
-        let thread = std::thread::spawn(move || run(&path, &queue));
+        let thread = std::thread::spawn(move || run(&path, &queue, &metrics));
         let failures = Seldom::new(AUDIT_FAILURES_PER_MINUTE_MAX, Instant::now());
-        Ok(Self {
-            jobs: Mutex::new(Some(jobs)),
-            thread: Mutex::new(Some(thread)),
-            failures: Mutex::new(failures),
-        })
+        Ok(Self { jobs: Mutex::new(Some(jobs)), thread: Mutex::new(Some(thread)), failures })
     }
 
     /// Writes a deed; on disk when this returns.
@@ -97,12 +94,11 @@ impl Audit {
         written.await.unwrap_or(Err(AuditFailed))
     }
 
-    /// Writes that somebody was turned away, and who it was as far as that is known, without waiting. In a minute only so many are written; how
-    /// many were passed over is told by the first of the next.
+    /// Writes that somebody was turned away, and who it was as far as that is known, without
+    /// waiting. In a minute only so many are written; how many were passed over is told by the
+    /// first of the next.
     pub(crate) fn note_refused(&self, from: IpAddr, by: Option<&str>, why: &'static str) {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(passed_over) = failures.take(Instant::now()) else { return };
-        drop(failures);
+        let Some(passed_over) = self.failures.take(Instant::now()) else { return };
         let mut deed = Deed::new("refused");
         if let Some(by) = by {
             deed = deed.with("by", by);
@@ -131,12 +127,13 @@ impl Audit {
     }
 }
 
-fn run(path: &Path, queue: &Receiver<Job>) {
+fn run(path: &Path, queue: &Receiver<Job>, metrics: &Metrics) {
     while let Ok(first) = queue.recv() {
         let batch: Vec<Job> =
             std::iter::once(first).chain(queue.try_iter().take(BATCH_MAX - 1)).collect();
         let lines: Vec<u8> = batch.iter().flat_map(|job| job.line.iter().copied()).collect();
-        let written = append(path, &lines).map_err(|error| {
+        let written = lines_file::append(path, &lines).map_err(|error| {
+            metrics.storage_failures.inc();
             tracing::error!(%error, "cannot write the audit log");
             AuditFailed
         });
@@ -147,46 +144,10 @@ fn run(path: &Path, queue: &Receiver<Job>) {
     }
 }
 
-fn append(path: &Path, lines: &[u8]) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.read(true).append(true).create(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    let whole = end_of_lines(&mut file)?;
-    if whole < file.metadata()?.len() {
-        // The rest of a line that could not be written, and that nobody was told of, would swallow the next.
-        cut(&file, whole)?;
-    }
-    let written = file.write_all(lines).and_then(|()| file.sync_data());
-    if written.is_err() {
-        cut(&file, whole)?;
-    }
-    written
-}
-
-fn cut(file: &File, len: u64) -> io::Result<()> {
-    file.set_len(len)?;
-    file.sync_data()
-}
-
-/// Where the last whole line ends. Looks no further than that.
-fn end_of_lines(file: &mut File) -> io::Result<u64> {
-    let mut end = file.metadata()?.len();
-    let mut bytes = [0; 1];
-    while end > 0 {
-        file.seek(SeekFrom::Start(end - 1))?;
-        file.read_exact(&mut bytes)?;
-        if bytes == *b"\n" {
-            break;
-        }
-        end -= 1;
-    }
-    Ok(end)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::OpenOptions;
+    use std::io::Write;
     use std::net::Ipv4Addr;
 
     use tempfile::TempDir;
@@ -202,7 +163,7 @@ mod tests {
     async fn deeds_are_lines_that_stay() {
         let folder = TempDir::new().unwrap();
         for round in 0..2_u64 {
-            let audit = Audit::open(folder.path()).unwrap();
+            let audit = Audit::open(folder.path(), Arc::default()).unwrap();
             audit
                 .record(Deed::new("mint").with("by", "a\n\"b").with("round", round))
                 .await
@@ -220,15 +181,15 @@ mod tests {
     #[tokio::test]
     async fn a_file_that_was_renamed_is_begun_anew() {
         let folder = TempDir::new().unwrap();
-        let audit = Audit::open(folder.path()).unwrap();
+        let audit = Audit::open(folder.path(), Arc::default()).unwrap();
         audit.record(Deed::new("one")).await.unwrap();
         std::fs::rename(folder.path().join(FILE), folder.path().join("old")).unwrap();
         audit.record(Deed::new("two")).await.unwrap();
         assert_eq!(lines(&folder).len(), 1);
     }
 
-    /// Goal: a line that was not written whole harms no other. Method: half of one, as a full disk or a
-    /// crash leaves it, before the file is opened and while it is.
+    /// Goal: a line that was not written whole harms no other. Method: half of one, as a full disk
+    /// or a crash leaves it, before the file is opened and while it is.
     #[tokio::test]
     async fn half_a_line_swallows_no_other() {
         let folder = TempDir::new().unwrap();
@@ -238,7 +199,7 @@ mod tests {
             file.as_mut().unwrap().write_all(b"{\"action\":\"mi").unwrap();
         };
         tear();
-        let audit = Audit::open(folder.path()).unwrap();
+        let audit = Audit::open(folder.path(), Arc::default()).unwrap();
         audit.record(Deed::new("one")).await.unwrap();
         tear();
         audit.record(Deed::new("two")).await.unwrap();
@@ -248,9 +209,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_line_that_cannot_be_written_is_told_and_counted() {
+        let (folder, metrics) = (TempDir::new().unwrap(), Arc::<Metrics>::default());
+        let audit = Audit::open(folder.path(), Arc::clone(&metrics)).unwrap();
+        std::fs::remove_file(folder.path().join(FILE)).unwrap();
+        std::fs::create_dir(folder.path().join(FILE)).unwrap();
+        assert_eq!(audit.record(Deed::new("one")).await, Err(AuditFailed));
+        assert_eq!(metrics.storage_failures.get(), 1);
+    }
+
+    #[tokio::test]
     async fn whoever_tries_often_fills_no_disk() {
         let folder = TempDir::new().unwrap();
-        let audit = Audit::open(folder.path()).unwrap();
+        let audit = Audit::open(folder.path(), Arc::default()).unwrap();
         for _ in 0..AUDIT_FAILURES_PER_MINUTE_MAX + 10 {
             audit.note_refused(Ipv4Addr::LOCALHOST.into(), None, "invalid token");
         }

@@ -4,14 +4,15 @@
 //! |---|---|
 //! | 8 | `SDSRELAY` |
 //! | 2 | the format of the backup (u16 LE) |
-//! | | for each table of the relay's file, in one order: 1, the length of its name (u32 LE), the name; then for each row 2, the lengths of key and value (u32 LE each), key and value |
+//! | | for each table, in one order: 1, the length of its name (u32 LE), its name; then its rows |
+//! | | for each row 2, the lengths of key and value (u32 LE each), key and value |
 //! | 1, 8 | 3, and how many rows there were (u64 LE) |
 //! | 32 | the blake3 of all that |
 //!
-//! A backup is of one moment, whatever is written to the relay meanwhile: one read transaction. It is
-//! made and read in constant memory. It has its name only when it is whole and on disk, and so has what
-//! is restored from it. What the relay took in after that moment is not in it: clients see from the
-//! versions what is missing, and send it again.
+//! A backup is of one moment, whatever is written to the relay meanwhile: one read transaction. It
+//! is made and read in constant memory. It has its name only when it is whole and on disk, and so
+//! has what is restored from it. What the relay took in after that moment is not in it: clients see
+//! from the versions what is missing, and send it again.
 //!
 //! Not here: the certificate and its key, which are files of their own.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
@@ -20,16 +21,18 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use redb::{
     Key, ReadTransaction, ReadableTable, TableDefinition, TableHandle, Value, WriteTransaction,
 };
 use sds_sync::StorageError;
 use sds_sync::blob_rows::TableVisitor;
-use sds_sync::database::{Database, Failure, folder_of, sync_folder};
+use sds_sync::database::{Database, Failure};
 use sds_sync::limits::{
     FRAME_BYTES_MAX, FRAME_OVERHEAD_BYTES_MAX, STORE_ID_BYTES_MAX, SUBJECT_BYTES_MAX,
 };
+use sds_sync::new_file::{folder_of, sync_folder};
 
 use crate::node::{LOG_FILE, create_private};
 use crate::store_log::StoreLog;
@@ -42,7 +45,8 @@ const ROW: u8 = 2;
 const END: u8 = 3;
 const HASH_BYTES: u64 = 32;
 
-/// The longest key or name of a table, and the longest value, in bytes: what is beyond is no backup.
+/// The longest key or name of a table, and the longest value, in bytes: what is beyond is no
+/// backup.
 const KEY_BYTES_MAX: u32 = 8 << 10;
 const VALUE_BYTES_MAX: u32 = 32 << 20;
 
@@ -94,14 +98,19 @@ pub(crate) const FOLDER: &str = "backups";
 const PREFIX: &str = ".backup.";
 const SUFFIX: &str = ".new";
 
-/// Removes what relays left in `folder` that were killed while they made a backup. Nobody may be making one
-/// there.
-pub(crate) fn remove_leftovers(folder: &Path) {
+/// How old a file is that nobody is still making.
+const LEFTOVER_AGE: Duration = Duration::from_hours(24);
+
+/// Removes what those left in `folder` who were killed while they made a backup, and did nothing to
+/// it for so long. Nobody may still be making it.
+pub(crate) fn remove_leftovers(folder: &Path, age: Duration) {
     // They do no harm but take room, so a failure here does none either.
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if name.starts_with(PREFIX) && name.ends_with(SUFFIX) {
+        let changed = entry.metadata().and_then(|metadata| metadata.modified()).ok();
+        let is_old = changed.is_none_or(|at| at.elapsed().unwrap_or_default() >= age);
+        if is_old && name.starts_with(PREFIX) && name.ends_with(SUFFIX) {
             let _removed = std::fs::remove_file(entry.path());
         }
     }
@@ -131,9 +140,9 @@ pub struct BackupReport {
 }
 
 impl StoreLog {
-    /// Writes a backup to the file `to`, which must not be there yet, while others go on reading and
-    /// writing. Takes as long as copying the relay's file; what is written to the relay meanwhile makes
-    /// that file larger, since it keeps what the backup still has to read.
+    /// Writes a backup to the file `to`, which must not be there yet, while others go on reading
+    /// and writing. Takes as long as copying the relay's file; what is written to the relay
+    /// meanwhile makes that file larger, since it keeps what the backup still has to read.
     ///
     /// # Errors
     /// If the relay's file cannot be read, or the backup not be written; then there is no backup.
@@ -143,6 +152,7 @@ impl StoreLog {
             return Err(BackupError::Exists { path: to.to_owned() });
         }
         let folder = folder_of(to).unwrap_or(to);
+        remove_leftovers(folder, LEFTOVER_AGE);
         let made = tempfile::Builder::new().prefix(PREFIX).suffix(SUFFIX).tempfile_in(folder);
         let file = made.map_err(faulty)?;
         let out = Output::new(file.as_file().try_clone().map_err(faulty)?);
@@ -160,17 +170,17 @@ impl StoreLog {
             ErrorKind::AlreadyExists => BackupError::Exists { path: to.to_owned() },
             _ => faulty(error.error),
         })?;
-        sync_folder(to)?;
+        sync_folder(to).map_err(faulty)?;
         Ok(report)
     }
 }
 
-/// Writes a backup of the relay whose data is in the folder `data_dir`, and which does not run: a relay
-/// that runs makes its backups itself ([`StoreLog::backup`]).
+/// Writes a backup of the relay whose data is in the folder `data_dir`, and which does not run: a
+/// relay that runs makes its backups itself ([`StoreLog::backup`]).
 ///
 /// # Errors
-/// Any [`BackupError`]; [`StorageError::Locked`] if the relay runs, [`StorageError::NotFound`] if there
-/// is none.
+/// Any [`BackupError`]; [`StorageError::Locked`] if the relay runs, [`StorageError::NotFound`] if
+/// there is none.
 pub fn backup(data_dir: &Path, to: &Path) -> Result<BackupReport, BackupError> {
     let path = data_dir.join(LOG_FILE);
     if !path.try_exists().map_err(|error| StorageError::from_io(&path, error))? {

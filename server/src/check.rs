@@ -1,5 +1,5 @@
-//! A look at all that a relay keeps, which changes nothing: whether it is what was written, and whether
-//! its tables agree.
+//! A look at all that a relay keeps, which changes nothing: whether it is what was written, and
+//! whether its tables agree.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,7 +36,8 @@ pub enum RelayFinding {
         /// Where in its log.
         position: u64,
     },
-    /// A change does not go on where its author's last one ended, or comes before what it builds on.
+    /// A change does not go on where its author's last one ended, or comes before what it builds
+    /// on.
     #[error("the change at position {position} of the store {store} is out of order")]
     Order {
         /// The store.
@@ -124,14 +125,14 @@ impl RelayCheck {
 }
 
 /// Looks at all that the relay keeps whose data is in the folder `data_dir`: the checksums of the
-/// database and of all changes, their order and what they build on, whether the indexes say what the
-/// logs hold, which stores there are, were deleted and were begun by whom, and the hashes of large
-/// values. Changes nothing, and needs no right to. Takes reading the
-/// file twice, and memory for the index of one store.
+/// database and of all changes, their order and what they build on, whether the indexes say what
+/// the logs hold, which stores there are, were deleted and were begun by whom, and the hashes of
+/// large values. Changes nothing, and needs no right to. Takes reading the file twice, and memory
+/// for the index of one store.
 ///
 /// # Errors
-/// If there is no such file, the relay runs, or the file is of a newer program, no database at all, or
-/// cannot be read.
+/// If there is no such file, the relay runs, or the file is of a newer program, no database at all,
+/// or cannot be read.
 pub fn check(data_dir: &Path) -> Result<RelayCheck, StorageError> {
     let mut report = RelayCheck::default();
     let path = data_dir.join(LOG_FILE);

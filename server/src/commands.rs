@@ -1,8 +1,9 @@
-//! What the program `sds-relay` does beside running the relay. Part of the program, not of the library.
+//! What the program `sds-relay` does beside running the relay. Part of the program, not of the
+//! library.
 
 use std::error::Error;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -89,16 +90,22 @@ pub(crate) fn health(settings: &Settings, is_ready: bool) -> Result<(), Box<dyn 
     }
 }
 
+/// Connects to the admin listener. One that listens on all addresses is asked on this machine,
+/// which may have addresses of IPv4 alone.
+fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let at = |ip: IpAddr| TcpStream::connect_timeout(&(ip, address.port()).into(), HEALTH_TIME);
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => at(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => {
+            at(Ipv6Addr::LOCALHOST.into()).or_else(|_| at(Ipv4Addr::LOCALHOST.into()))
+        }
+        ip => at(ip),
+    }
+}
+
 /// The beginning of what the admin listener answers.
 fn ask(address: SocketAddr, path: &str) -> io::Result<String> {
-    // One that listens on all addresses is asked on this machine.
-    let address = if address.ip().is_unspecified() {
-        let local = if address.is_ipv4() { "127.0.0.1" } else { "::1" };
-        (local, address.port()).to_socket_addrs()?.next().unwrap_or(address)
-    } else {
-        address
-    };
-    let mut stream = TcpStream::connect_timeout(&address, HEALTH_TIME)?;
+    let mut stream = connect(address)?;
     stream.set_read_timeout(Some(HEALTH_TIME))?;
     stream.set_write_timeout(Some(HEALTH_TIME))?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");

@@ -1,9 +1,9 @@
-//! The configuration of the program: defaults, a TOML file, the environment, the command line; each wins
-//! over those before it.
+//! The configuration of the program: defaults, a TOML file, the environment, the command line; each
+//! wins over those before it.
 //!
-//! A [`Settings`] is what the file says, with every key; the environment and the command line are laid
-//! over it. A key that nobody knows is an error that says where it is. Paths in the file start at the
-//! file's own folder. Secrets are never part of what is printed.
+//! A [`Settings`] is what the file says, with every key; the environment and the command line are
+//! laid over it. A key that nobody knows is an error that says where it is. Paths in the file start
+//! at the file's own folder. Secrets are never part of what is printed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -38,6 +38,10 @@ pub const SECRET_VARIABLE: &str = "SDS_JWT_SECRET";
 
 /// Other names of the variable for the data folder, which the one of the flag wins over.
 const DATA_DIR_VARIABLES: [&str; 2] = ["SDS_PERSISTENCE_DIR", "SDS_PERSIST_DIR"];
+
+/// The variables for the admin listener's address, for its port and for both. No flag stands for
+/// them, as `--admin-host` is to win over the variable for both.
+const ADMIN_VARIABLES: [&str; 3] = ["SDS_ADMIN_HOST", "SDS_ADMIN_PORT", "SDS_ADMIN"];
 
 /// What variables that set a limit begin with; its key in capitals follows.
 const LIMIT_PREFIX: &str = "SDS_LIMITS_";
@@ -136,9 +140,19 @@ impl Default for AdminSettings {
     }
 }
 
+impl AdminSettings {
+    fn lay_over(&mut self, host: Option<String>, port: Option<u16>, both: Option<AdminAddress>) {
+        set(&mut self.host, host);
+        self.port = port.or(self.port);
+        if let Some(AdminAddress { host, port }) = both {
+            *self = Self { host, port: Some(port) };
+        }
+    }
+}
+
 impl Settings {
-    /// Reads the file that `args` name, and lays `environment` and `args` over it. Of the environment
-    /// only what no flag stands for is looked at; `args` have the rest.
+    /// Reads the file that `args` name, and lays `environment` and `args` over it. Of the
+    /// environment only what no flag stands for is looked at; `args` have the rest.
     ///
     /// # Errors
     /// If the file is none, or a key or a value is none.
@@ -152,11 +166,14 @@ impl Settings {
         };
         let mut limits = BTreeMap::new();
         let mut folders = [None, None];
-        for (name, value) in environment {
-            if name == SECRET_VARIABLE && !value.is_empty() {
+        let mut admin = [None, None, None];
+        for (name, value) in environment.into_iter().filter(|(_, value)| !value.is_empty()) {
+            if name == SECRET_VARIABLE {
                 settings.secret = Some(EnvironmentSecret(value));
             } else if let Some(rank) = DATA_DIR_VARIABLES.iter().position(|known| *known == name) {
-                folders[rank] = Some(value).filter(|value| !value.is_empty());
+                folders[rank] = Some(value);
+            } else if let Some(which) = ADMIN_VARIABLES.iter().position(|known| *known == name) {
+                admin[which] = Some(value);
             } else if let Some(key) = name.strip_prefix(LIMIT_PREFIX) {
                 limits.insert(key.to_lowercase(), (format!("{name}={value}"), value));
             }
@@ -172,6 +189,10 @@ impl Settings {
         }
         let folder = folders.into_iter().flatten().next();
         set(&mut settings.data_dir, folder.map(PathBuf::from));
+        let [host, port, both] = admin;
+        let port = port.map(|port| port.parse().map_err(|_| ConfigError::AdminPort(port)));
+        let both = both.map(|both| both.parse().map_err(|error| ConfigError::Admin(both, error)));
+        settings.admin.lay_over(host, port.transpose()?, both.transpose()?);
         settings.lay_over(args)?;
         Ok(settings)
     }
@@ -209,11 +230,7 @@ impl Settings {
         set(&mut self.drain_seconds, args.drain_seconds);
         set(&mut self.log_format, args.log_format);
         set(&mut self.log_level, args.log_level);
-        set(&mut self.admin.host, args.admin_host);
-        self.admin.port = args.admin_port.or(self.admin.port);
-        if let Some(AdminAddress { host, port }) = args.admin {
-            self.admin = AdminSettings { host, port: Some(port) };
-        }
+        self.admin.lay_over(args.admin_host, args.admin_port, args.admin);
         self.issuer = args.issuer.or(self.issuer.take()).filter(|issuer| !issuer.is_empty());
         Ok(())
     }

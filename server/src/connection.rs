@@ -11,7 +11,8 @@ use sds_sync::limits::{
     OPEN_TIMEOUT,
 };
 use sds_sync::transport::{
-    FrameReceiver, FrameSender, InputRoom, Pace, SharedRoom, StreamError, send_datagram,
+    FrameReceiver, FrameSender, InputRoom, OutputRoom, Pace, RoomBytes, SharedRoom, StreamError,
+    send_datagram,
 };
 use sds_sync::{
     ClientFrame, Offer, Refusal, RefusalCode, RelayFrame, StoreId, decode_datagram,
@@ -21,8 +22,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::doorkeeper::Visit;
 use crate::limits::{
-    ARRIVED_BYTES_PER_CONNECTION_MAX, BEGUN_BYTES_PER_CONNECTION_MAX, Limit,
+    ARRIVED_BYTES_PER_CONNECTION_MAX, BEGUN_BYTES_PER_CONNECTION_MAX,
+    LEAVING_BYTES_PER_CONNECTION_MAX, LEAVING_BYTES_PER_STREAM_MAX, Limit,
     STRANGER_BEGUN_BYTES_MAX, STRANGER_FREE_FRAME_BYTES,
 };
 use crate::node::{Node, stopped};
@@ -37,6 +40,7 @@ use sds_sync::access::{Access, Scope};
 pub(crate) struct Peer {
     pub(crate) node: Arc<Node>,
     connection: Connection,
+    visit: Visit,
     entry: ConnectionEntry,
     pace: Arc<ConnectionPace>,
     /// What all its streams share that may send large frames.
@@ -72,34 +76,51 @@ pub(crate) struct Granted {
     number: u64,
     scope: Scope,
     entry: SessionEntry,
+    seat: Arc<SubjectSeat>,
 }
 
-/// How many streams are made ready for a client that has shown a token. QUIC keeps a place for each stream
-/// that may come, and for all of them that is a tenth of what a quiet client costs; so there are more only
-/// when half as many as these have come.
+const fn input_room(shared: Vec<Arc<SharedRoom>>) -> InputRoom {
+    InputRoom::new(FIRST_FRAME_BYTES_MAX, shared)
+}
+
+fn output_room(shared: Vec<Arc<SharedRoom>>) -> OutputRoom {
+    OutputRoom::new(LEAVING_BYTES_PER_STREAM_MAX, shared)
+}
+
+/// How many streams are made ready for a client that has shown a token. QUIC keeps a place for each
+/// stream that may come, and for all of them that is a tenth of what a quiet client costs; so there
+/// are more only when half as many as these have come.
 const READY_STREAMS: u32 = 14;
+
+/// What all streams of a connection share.
+const ROOM_OF_CONNECTION: RoomBytes = RoomBytes {
+    begun: BEGUN_BYTES_PER_CONNECTION_MAX,
+    arrived: ARRIVED_BYTES_PER_CONNECTION_MAX,
+    leaving: LEAVING_BYTES_PER_CONNECTION_MAX,
+};
+
+/// The same before a store is open on them.
+const ROOM_OF_STRANGER: RoomBytes =
+    RoomBytes { begun: STRANGER_BEGUN_BYTES_MAX, arrived: STRANGER_BEGUN_BYTES_MAX, leaving: 0 };
 
 const TOO_MANY_STORES: Refusal =
     Refusal::new(RefusalCode::Busy, "too many stores are open on this connection");
-/// Large frames that have begun take all the room there is.
-pub(crate) const NO_ROOM: Refusal =
-    Refusal::new(RefusalCode::Busy, "too much is on its way at a time; try again later");
 const TOO_MANY_CONNECTIONS: Refusal =
     Refusal::new(RefusalCode::Busy, "the subject has too many connections");
 
 impl Peer {
-    fn new(node: Arc<Node>, connection: Connection) -> Self {
+    fn new(node: Arc<Node>, connection: Connection, visit: Visit) -> Self {
         let deadline = Instant::now() + node.limits.authenticate_time();
         let ready_streams = node.limits.stranger_streams;
         let open = OpenStores { entries: Vec::new(), next: 0, ready_streams, deadline };
         let pace = Arc::new(ConnectionPace::new(&node.limits, Arc::clone(&node.metrics)));
         let entry = node.sessions.connect(connection.clone(), Arc::clone(&node.metrics));
-        let room =
-            SharedRoom::new(BEGUN_BYTES_PER_CONNECTION_MAX, ARRIVED_BYTES_PER_CONNECTION_MAX);
-        let shared = Arc::new(SharedRoom::new(STRANGER_BEGUN_BYTES_MAX, STRANGER_BEGUN_BYTES_MAX));
+        let room = SharedRoom::new(ROOM_OF_CONNECTION);
+        let shared = Arc::new(SharedRoom::new(ROOM_OF_STRANGER));
         Self {
             node,
             connection,
+            visit,
             entry,
             pace,
             room: Arc::new(room),
@@ -129,8 +150,8 @@ impl Peer {
         send_datagram(&self.connection, encode_datagram(stream, frame))
     }
 
-    /// Takes in a datagram; one that is nothing of ours, or too many, is as good as lost. With far too
-    /// many the connection ends.
+    /// Takes in a datagram; one that is nothing of ours, or too many, is as good as lost. With far
+    /// too many the connection ends.
     fn handle_datagram(&self, bytes: &[u8]) {
         match self.pace.note_datagram(bytes.len()) {
             DatagramFate::Read => {}
@@ -192,24 +213,42 @@ impl Peer {
         };
         let (number, entry) = (open.next, self.entry.open(store, access));
         let (store, may_write) = (store.clone(), access.may_write());
-        open.entries.push(OpenStore { number, store, may_write, seat });
+        let own = Arc::clone(&seat);
+        open.entries.push(OpenStore { number, store, may_write, seat: own });
         open.next += 1;
         if number == 0 {
+            self.visit.become_member();
             self.pace.widen(limits);
             self.connection.set_receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES));
             self.make_ready(&mut open, READY_STREAMS);
         }
         drop(open);
         metrics.session(access.scope, true);
-        Ok(Granted { peer: Arc::clone(self), number, scope: access.scope, entry })
+        Ok(Granted { peer: Arc::clone(self), number, scope: access.scope, entry, seat })
+    }
+
+    /// Takes one of the messages that `seat` may send on this connection.
+    ///
+    /// # Errors
+    /// Which limit there is, if there is none left.
+    pub(crate) fn take_signal(&self, seat: &SubjectSeat) -> Result<(), Limit> {
+        self.pace.take_signal(seat)
     }
 
     /// The room for what is sent by who has `store` open, if somebody has.
-    pub(crate) fn input_room(&self, store: &StoreId) -> Option<InputRoom> {
+    fn input_room(&self, store: &StoreId) -> Option<InputRoom> {
+        Some(input_room(self.shared_rooms(store)?))
+    }
+
+    /// The room for what is sent to who has `store` open, if somebody has.
+    pub(crate) fn output_room(&self, store: &StoreId) -> Option<OutputRoom> {
+        Some(output_room(self.shared_rooms(store)?))
+    }
+
+    fn shared_rooms(&self, store: &StoreId) -> Option<Vec<Arc<SharedRoom>>> {
         let open = self.open();
         let entry = open.entries.iter().find(|entry| entry.store == *store)?;
-        let shared = vec![Arc::clone(&self.room), Arc::clone(entry.seat.room())];
-        Some(InputRoom::new(FIRST_FRAME_BYTES_MAX, shared))
+        Some(vec![Arc::clone(&self.room), Arc::clone(entry.seat.room())])
     }
 
     /// Whether the client may write to `store`; `None` if it has not opened it.
@@ -232,8 +271,8 @@ impl Peer {
         if open.next == 0 { limits.stranger_streams as usize } else { limits.streams as usize }
     }
 
-    /// Makes more streams ready if there have been so `many` that those which are may soon be in use: when
-    /// a stream is over for both sides only the client knows.
+    /// Makes more streams ready if there have been so `many` that those which are may soon be in
+    /// use: when a stream is over for both sides only the client knows.
     fn note_streams(&self, many: u32) {
         let mut open = self.open();
         if open.next > 0 && many >= READY_STREAMS / 2 {
@@ -241,7 +280,8 @@ impl Peer {
         }
     }
 
-    /// Lets the client have `streams` streams, if its bound allows that and it may not have more already.
+    /// Lets the client have `streams` streams, if its bound allows that and it may not have more
+    /// already.
     fn make_ready(&self, open: &mut OpenStores, streams: u32) {
         let streams = streams.min(self.node.limits.streams);
         if streams > open.ready_streams {
@@ -270,6 +310,25 @@ impl Granted {
     /// Resolves when somebody ends the session: what its client is to be told.
     pub(crate) async fn ended(&self) -> Refusal {
         self.entry.ended().await
+    }
+
+    /// The room for what comes on its stream.
+    pub(crate) fn input_room(&self) -> InputRoom {
+        input_room(self.shared_rooms())
+    }
+
+    /// The room for what goes out there.
+    pub(crate) fn output_room(&self) -> OutputRoom {
+        output_room(self.shared_rooms())
+    }
+
+    fn shared_rooms(&self) -> Vec<Arc<SharedRoom>> {
+        vec![Arc::clone(&self.peer.room), Arc::clone(self.seat.room())]
+    }
+
+    /// Whose it is.
+    pub(crate) const fn seat(&self) -> &Arc<SubjectSeat> {
+        &self.seat
     }
 
     /// Notes how far in the store's log the client is.
@@ -306,12 +365,12 @@ pub(crate) async fn serve(
     connection: Connection,
     mut stop: watch::Receiver<bool>,
 ) {
-    let Some(_visit) = node.door.enter(connection.remote_address().ip()) else {
+    let Some(visit) = node.door.enter(connection.remote_address().ip()) else {
         connection.close(VarInt::from_u32(0), b"too many connections");
         return;
     };
     let (metrics, drain) = (Arc::clone(&node.metrics), node.drain);
-    let peer = Arc::new(Peer::new(node, connection.clone()));
+    let peer = Arc::new(Peer::new(node, connection.clone(), visit));
     let mut streams = JoinSet::new();
     let mut resume = Instant::now();
     let mut count = 0_u32;
@@ -357,8 +416,8 @@ async fn accept_after(
     connection.accept_bi().await
 }
 
-/// Serves what the first frame of a stream asks for. The tasks of quiet clients wait in here, so what is
-/// large and rare is boxed.
+/// Serves what the first frame of a stream asks for. The tasks of quiet clients wait in here, so
+/// what is large and rare is boxed.
 async fn serve_stream(
     peer: Arc<Peer>,
     send: SendStream,
@@ -373,6 +432,9 @@ async fn serve_stream(
         let message = "the first frame did not come in time";
         return peer.refuse(sender, Refusal::new(RefusalCode::Unexpected, message)).await;
     };
+    if let Err(error) = &first {
+        peer.node.note_failed(error);
+    }
     match first {
         Ok(Some(frame)) => match OpenRequest::of(frame) {
             Ok(request) => {
@@ -383,15 +445,11 @@ async fn serve_stream(
             }
             Err(frame) => Box::pin(serve_blob(&peer, frame, sender, receiver)).await,
         },
-        Err(StreamError::Frame(error)) => {
-            peer.node.note_malformed(&error);
+        Err(StreamError::Frame(_)) => {
             let message = "the first frame is not well formed, or too large";
             peer.refuse(sender, Refusal::new(RefusalCode::Malformed, message)).await;
         }
-        Err(StreamError::NoRoom) => {
-            peer.node.metrics.limit_hit(Limit::BegunBytes);
-            peer.refuse(sender, NO_ROOM).await;
-        }
+        Err(StreamError::NoRoom) => peer.refuse(sender, Refusal::NO_ROOM).await,
         Ok(None) | Err(_) => {}
     }
 }
@@ -412,28 +470,23 @@ async fn serve_blob(
     sender: FrameSender,
     mut receiver: FrameReceiver,
 ) {
-    match first {
-        ClientFrame::PutBlob { store, hash, size } => {
+    let can_resume = matches!(first, ClientFrame::OfferBlob { .. });
+    let (store, hash, offset) = match first {
+        ClientFrame::PutBlob { store, hash, size }
+        | ClientFrame::OfferBlob { store, hash, size } => {
             expect_chunks(peer, &store, &mut receiver);
-            let offer = Offer { hash: BlobHash(hash), size, can_resume: false };
+            let offer = Offer { hash: BlobHash(hash), size, can_resume };
             serve_put(&ClientBlobs { peer, store }, offer, sender, receiver).await;
+            return;
         }
-        ClientFrame::OfferBlob { store, hash, size } => {
-            expect_chunks(peer, &store, &mut receiver);
-            let offer = Offer { hash: BlobHash(hash), size, can_resume: true };
-            serve_put(&ClientBlobs { peer, store }, offer, sender, receiver).await;
-        }
-        ClientFrame::GetBlob { store, hash } => {
-            serve_get(&ClientBlobs { peer, store }, BlobHash(hash), 0, sender).await;
-        }
-        ClientFrame::GetBlobFrom { store, hash, offset } => {
-            serve_get(&ClientBlobs { peer, store }, BlobHash(hash), offset, sender).await;
-        }
+        ClientFrame::GetBlob { store, hash } => (store, hash, 0),
+        ClientFrame::GetBlobFrom { store, hash, offset } => (store, hash, offset),
         _ => {
             let message = "no stream begins with this frame";
-            peer.refuse(sender, Refusal::new(RefusalCode::Unexpected, message)).await;
+            return peer.refuse(sender, Refusal::new(RefusalCode::Unexpected, message)).await;
         }
-    }
+    };
+    serve_get(&ClientBlobs { peer, store }, BlobHash(hash), offset, sender).await;
 }
 
 #[cfg(test)]

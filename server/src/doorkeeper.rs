@@ -1,11 +1,12 @@
 //! Who may connect: how many in all, and from one address how many and how fast.
 //!
-//! Anybody can send packets in somebody else's name, so only what an address has proved counts against
-//! it; who has not is asked to when there is reason to (QUIC Retry), which costs the relay no memory.
-//! All of an IPv6 /64 are one address: whoever has one has all of them.
+//! Anybody can send packets in somebody else's name, so only what an address has proved counts
+//! against it; who has not is asked to when there is reason to (QUIC Retry), which costs the relay
+//! no memory. All of an IPv6 /64 are one address: whoever has one has all of them.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,8 @@ pub(crate) struct Door {
 struct Addresses {
     /// At most [`REMEMBERED_MAX`], beside those of connections.
     known: HashMap<IpAddr, Address>,
+    /// How many connections there are on which nobody has opened a store yet.
+    strangers: u32,
     /// When those of no account were forgotten.
     swept: Instant,
 }
@@ -38,6 +41,8 @@ struct Addresses {
 #[derive(Debug)]
 struct Address {
     connections: u32,
+    /// Those of them on which nobody has opened a store yet.
+    strangers: u32,
     /// Those that have proved the address before they began.
     handshakes: u32,
     /// The handshakes that it may still begin.
@@ -49,27 +54,46 @@ struct Address {
 pub(crate) struct Visit {
     door: Arc<Door>,
     address: IpAddr,
+    is_stranger: AtomicBool,
 }
 
 impl Door {
     pub(crate) fn new(limits: Limits, metrics: Arc<Metrics>) -> Self {
-        let addresses = Addresses { known: HashMap::new(), swept: Instant::now() };
+        let addresses = Addresses { known: HashMap::new(), strangers: 0, swept: Instant::now() };
         Self { limits, metrics, addresses: Mutex::new(addresses) }
     }
 
-    /// Counts a connection against its address, until the answer is dropped. None if there are too many.
+    /// Counts a connection against its address, until the answer is dropped. None if there are too
+    /// many.
     pub(crate) fn enter(self: &Arc<Self>, address: IpAddr) -> Option<Visit> {
         let (now, address) = (Instant::now(), network(address));
         let mut addresses = self.lock();
+        let is_full = addresses.strangers >= self.limits.strangers;
         // A connection is a place of its own, whatever else is remembered.
         let known = addresses.known.entry(address).or_insert_with(|| self.unknown(now));
-        if known.connections >= self.limits.connections_per_address {
+        let limit = match self.limit_of_known(known) {
+            None if is_full => Some(Limit::Strangers),
+            limit => limit,
+        };
+        if let Some(limit) = limit {
             drop(addresses);
-            self.metrics.limit_hit(Limit::ConnectionsPerAddress);
+            self.metrics.limit_hit(limit);
             return None;
         }
-        known.connections += 1;
-        Some(Visit { door: Arc::clone(self), address })
+        (known.connections, known.strangers) = (known.connections + 1, known.strangers + 1);
+        addresses.strangers += 1;
+        Some(Visit { door: Arc::clone(self), address, is_stranger: AtomicBool::new(true) })
+    }
+
+    /// What keeps further connections of an address out.
+    fn limit_of_known(&self, known: &Address) -> Option<Limit> {
+        if known.connections >= self.limits.connections_per_address {
+            Some(Limit::ConnectionsPerAddress)
+        } else if known.strangers >= self.limits.strangers.div_ceil(4) {
+            Some(Limit::Strangers)
+        } else {
+            None
+        }
     }
 
     /// What keeps everybody out.
@@ -78,6 +102,8 @@ impl Door {
             Some(Limit::Connections)
         } else if applicant.handshakes >= self.limits.handshakes as usize {
             Some(Limit::Handshakes)
+        } else if self.lock().strangers >= self.limits.strangers {
+            Some(Limit::Strangers)
         } else {
             None
         }
@@ -87,8 +113,8 @@ impl Door {
     fn limit_of(&self, address: IpAddr, now: Instant) -> Option<Limit> {
         let mut addresses = self.lock();
         let known = addresses.known.get_mut(&network(address))?;
-        if known.connections >= self.limits.connections_per_address {
-            Some(Limit::ConnectionsPerAddress)
+        if let Some(limit) = self.limit_of_known(known) {
+            Some(limit)
         } else if known.handshakes >= self.limits.handshakes.div_ceil(4) {
             Some(Limit::Handshakes)
         } else if known.rate.is_empty(now) {
@@ -131,7 +157,7 @@ impl Door {
 
     fn unknown(&self, now: Instant) -> Address {
         let rate = Bucket::new(self.limits.handshakes_per_second_per_address, now);
-        Address { connections: 0, handshakes: 0, rate }
+        Address { connections: 0, strangers: 0, handshakes: 0, rate }
     }
 
     fn lock(&self) -> MutexGuard<'_, Addresses> {
@@ -184,8 +210,22 @@ impl Address {
     }
 }
 
+impl Visit {
+    /// Counts the connection as that of somebody who has shown a token.
+    pub(crate) fn become_member(&self) {
+        if self.is_stranger.swap(false, Ordering::Relaxed) {
+            let mut addresses = self.door.lock();
+            addresses.strangers = addresses.strangers.saturating_sub(1);
+            if let Some(known) = addresses.known.get_mut(&self.address) {
+                known.strangers = known.strangers.saturating_sub(1);
+            }
+        }
+    }
+}
+
 impl Drop for Visit {
     fn drop(&mut self) {
+        self.become_member();
         let mut addresses = self.door.lock();
         if let Some(known) = addresses.known.get_mut(&self.address) {
             known.connections = known.connections.saturating_sub(1);
@@ -297,6 +337,28 @@ mod tests {
         assert_eq!(door.judge(proved(BOB)), Verdict::Accept);
         door.note_handshake(unproved, true);
         assert_eq!(door.judge(unproved), Verdict::Prove, "it has answered three times by now");
+    }
+
+    #[test]
+    fn strangers_have_places_of_their_own_of_which_an_address_has_a_quarter() {
+        let door = door(|limits| limits.strangers = 8);
+        let address = |number| IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, number, 0, 0, 0, 1));
+        let mut visits: Vec<Visit> = (0..2).map(|_| door.enter(ANN).unwrap()).collect();
+        assert!(door.enter(ANN).is_none());
+        assert_eq!(door.judge(proved(ANN)), Verdict::Refuse);
+        visits[0].become_member();
+        visits[0].become_member();
+        visits.push(door.enter(ANN).unwrap());
+        assert!(door.enter(ANN).is_none(), "a member has one place, not two");
+        visits.extend((2..8).map(|number| door.enter(address(number)).unwrap()));
+        assert!(door.enter(address(9)).is_none());
+        assert_eq!(door.judge(proved(address(9))), Verdict::Refuse);
+        drop(visits.pop());
+        assert_eq!(door.judge(proved(address(9))), Verdict::Accept);
+        visits.push(door.enter(address(9)).unwrap());
+        assert_eq!(hits(&door, Limit::Strangers), 5);
+        drop(visits);
+        assert_eq!(door.lock().strangers, 0);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Whether the relay's disk is well.
 //!
-//! It is asked by writing to it: an empty transaction that has to be durable in time, as any client's
-//! change has. The answer holds for a moment, so that asking often costs nothing.
+//! It is asked by writing to it: an empty transaction that has to be durable in time, as any
+//! client's change has. The answer holds for a moment, so that asking often costs nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +15,8 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 /// How long the disk may take to answer.
 const PROBE_TIME: Duration = Duration::from_secs(5);
 
-/// What is known of the disk. It is asked once at a time: a disk that hangs keeps one thread, however often
-/// somebody wants to know.
+/// What is known of the disk. It is asked once at a time: a disk that hangs keeps one thread,
+/// however often somebody wants to know.
 #[derive(Debug, Default)]
 pub(crate) struct DiskProbe {
     state: Arc<watch::Sender<State>>,
@@ -30,8 +30,8 @@ struct State {
 }
 
 impl DiskProbe {
-    /// Whether the relay's file can be written, as `write` finds out, which may wait for the disk. Says no
-    /// if that takes too long.
+    /// Whether the relay's file can be written, as `write` finds out, which may wait for the disk.
+    /// Says no if that takes too long.
     pub(crate) async fn is_good(&self, write: impl FnOnce() -> bool + Send + 'static) -> bool {
         let mut answers = self.state.subscribe();
         let mut last = None;
@@ -69,8 +69,8 @@ mod tests {
 
     use super::*;
 
-    /// Goal: a disk that hangs is asked once, whoever asks how often. Method: a write that goes on when the
-    /// test says so, and a clock that the test moves.
+    /// Goal: a disk that hangs is asked once, whoever asks how often. Method: a write that goes on
+    /// when the test says so, and a clock that the test moves.
     #[tokio::test(start_paused = true)]
     async fn a_disk_that_hangs_is_asked_once_and_is_not_good_until_it_answers() {
         let (probe, writes) = (DiskProbe::default(), Arc::new(AtomicUsize::new(0)));

@@ -14,12 +14,15 @@ mod admin;
 mod attendance;
 mod audit;
 pub mod backup;
+mod blob_totals;
 pub mod check;
 pub mod config;
 mod connection;
 mod doorkeeper;
+mod fair_turns;
 mod health;
 pub mod limits;
+mod lines_file;
 mod log_writer;
 pub mod metrics;
 mod node;
@@ -34,6 +37,7 @@ mod serve_store;
 mod sessions;
 mod store_blobs;
 pub mod store_log;
+mod told;
 
 pub use node::{Relay, RelayConfig, StartError};
 pub use sds_sync::access::{

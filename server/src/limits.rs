@@ -1,8 +1,9 @@
-//! Every bound on what clients can make a relay hold or do. Those of the protocol are in `sds_sync`.
+//! Every bound on what clients can make a relay hold or do. Those of the protocol are in
+//! `sds_sync`.
 //!
-//! [`Limits`] is what an operator can set, [`Limit`] names what was reached. Who comes at too high a
-//! rate on a connection is read more slowly, so that its own connection holds it up; whoever wants more
-//! than there is room for is refused as busy, and what is too large as too large.
+//! [`Limits`] is what an operator can set, [`Limit`] names what was reached. Who comes at too high
+//! a rate on a connection is read more slowly, so that its own connection holds it up; whoever
+//! wants more than there is room for is refused as busy, and what is too large as too large.
 //! Strangers, who have shown no token yet, have tighter bounds of their own.
 
 use std::time::Duration;
@@ -22,8 +23,11 @@ pub const TAIL_BYTES_MAX: usize = 4 << 20;
 /// The most recent changes that a store's room keeps in memory.
 pub const TAIL_CHANGES_MAX: usize = 16_384;
 
-/// The most changes that are looked at in one step for one client.
+/// The most changes that are looked at in one step for one client, and so in one page of a log.
 pub const STEP_CHANGES_MAX: usize = 4_096;
+
+/// The most bytes of changes that are looked at in one step for one client; a larger change comes alone.
+pub const STEP_BYTES_MAX: usize = PATCH_BYTES_GOAL;
 
 /// The most bytes that go into one commit before the next one begins.
 pub const GROUP_BYTES_GOAL: usize = 32 << 20;
@@ -67,19 +71,30 @@ pub const AUDIT_FAILURES_PER_MINUTE_MAX: u32 = 30;
 /// Of how many refused openings the log tells in a minute.
 pub const REFUSED_OPENINGS_PER_MINUTE_MAX: u32 = 120;
 
+/// Of how many openings the log tells in a minute.
+pub const OPENINGS_PER_MINUTE_MAX: u32 = 300;
+
+/// Of how many frames that are not well formed the log tells in a minute, and of how many refused
+/// changes.
+pub const REFUSED_FRAMES_PER_MINUTE_MAX: u32 = 120;
+
+/// The most lines of the log that wait to be written; more are dropped.
+pub const LOG_QUEUE_MAX: usize = 4_096;
+
 /// How many bytes of changes go into one page of a store's log on disk; a larger one comes alone.
 pub const PAGE_BYTES_GOAL: usize = 256 << 10;
-
-/// The most changes in one page as it is appended.
-pub const PAGE_CHANGES_MAX: usize = STEP_CHANGES_MAX;
-
-/// The most changes in one page that was packed.
-pub const PACKED_CHANGES_MAX: usize = STEP_CHANGES_MAX;
 
 /// How many pages of a store's log may be as they were appended before they are packed.
 pub const LOOSE_PAGES_MAX: u64 = 256;
 
-/// At how many stores the writer looks for something to pack before it takes what has come meanwhile.
+/// Of how many stores packing goes on after a start.
+pub const PACK_RESUMED_MAX: usize = 4_096;
+
+/// How long the writer waits after it could not remove what a deleted store has left behind.
+pub const SWEEP_RETRY: Duration = Duration::from_millis(if cfg!(test) { 10 } else { 10_000 });
+
+/// At how many stores the writer looks for something to pack before it takes what has come
+/// meanwhile.
 pub const PACK_LOOKS_MAX: usize = 64;
 
 /// How many bytes of pages one append may unpack to compare changes with those in the log, before
@@ -89,7 +104,8 @@ pub const COMPARE_BYTES_MAX: usize = 4 << 20;
 /// How many packed pages are kept in memory as they are unpacked.
 pub const PAGE_CACHE_MAX: usize = 16;
 
-/// How many bytes of large frames a connection may have begun at a time: an ordinary one on each stream.
+/// How many bytes of large frames a connection may have begun at a time: an ordinary one on each
+/// stream.
 pub const BEGUN_BYTES_PER_CONNECTION_MAX: u32 = 80 << 20;
 
 /// The same for all connections of a subject together.
@@ -101,6 +117,20 @@ pub const ARRIVED_BYTES_PER_CONNECTION_MAX: u32 = 24 << 20;
 /// The same for all connections of a subject together.
 pub const ARRIVED_BYTES_PER_SUBJECT_MAX: u32 = 96 << 20;
 
+/// How many bytes of changes may be on their way to a client on one stream, beside what is small: what
+/// is read for it at a time, and as much again that is read meanwhile.
+pub const LEAVING_BYTES_PER_STREAM_MAX: u32 = 2 << 20;
+
+/// The same of changes and blobs on all streams of a connection: so many streams that are not read do
+/// not keep the others waiting, as QUIC has it too.
+pub const LEAVING_BYTES_PER_CONNECTION_MAX: u32 = 16 << 20;
+
+/// The same for all connections of a subject together.
+pub const LEAVING_BYTES_PER_SUBJECT_MAX: u32 = 128 << 20;
+
+/// Changes of no more than so many bytes are passed on without room for them.
+pub const LEAVING_FREE_BYTES: usize = 64 << 10;
+
 /// The greatest frame of a client without a token that needs no room of its connection's, in bytes.
 pub const STRANGER_FREE_FRAME_BYTES: usize = 8 << 10;
 
@@ -110,26 +140,33 @@ pub const STRANGER_BEGUN_BYTES_MAX: u32 = 128 << 10;
 /// How many uploads gather pieces of themselves before they write them.
 pub const BLOB_GATHERING_MAX: usize = 32;
 
-/// The most bytes of recent changes that all rooms together keep in memory. Those that heard of nothing for
-/// the longest time forget theirs first.
+/// How many of them those of one subject may be.
+pub const BLOB_GATHERING_PER_SUBJECT_MAX: usize = 8;
+
+/// The most bytes of recent changes that all rooms together keep in memory. Those that heard of
+/// nothing for the longest time forget theirs first.
 pub const TAILS_BYTES_MAX: usize = 256 << 20;
 
-/// How many frames of more than [`FIRST_FRAME_BYTES_MAX`] are checked at a time, of all clients: what is in one
-/// may take 320 MiB until it is found good.
+/// How many frames of more than [`FIRST_FRAME_BYTES_MAX`] are checked at a time, of all clients:
+/// what is in one may take 320 MiB until it is found good.
 pub const CHECKS_MAX: usize = 1;
 
-/// How many uploads write at a time, and how many look at what they have to go on with. What the log waits
-/// for is one commit of each.
+/// How many uploads write at a time, how many look at what they have to go on with, and how many
+/// whether there is room. What the log waits for is one commit of each.
 pub const BLOB_WRITERS_MAX: usize = 1;
 
-/// The most replicas that a store can have: what it has of each is in the first frame of every session.
+/// Of how many stores it is remembered how many blobs they have.
+pub const BLOB_TOTALS_MAX: usize = 65_536;
+
+/// The most replicas that a store can have: what it has of each is in the first frame of every
+/// session.
 pub const REPLICAS_PER_STORE_MAX: u64 = 900_000;
 
 /// The most bytes that one replica takes in an encoded version: its id and a counter.
 const REPLICA_BYTES_MAX: u64 = 18;
 
-/// The most addresses and subjects of which a rate is remembered; beyond that, newcomers have only the
-/// bounds that hold for all together.
+/// The most addresses and subjects of which a rate is remembered; beyond that, newcomers have only
+/// the bounds that hold for all together.
 pub const REMEMBERED_MAX: usize = 65_536;
 
 const _: () = assert!(
@@ -141,6 +178,9 @@ const _: () =
 const _: () = assert!(FRAME_BYTES_MAX <= BEGUN_BYTES_PER_CONNECTION_MAX as usize);
 const _: () = assert!(BEGUN_BYTES_PER_CONNECTION_MAX <= BEGUN_BYTES_PER_SUBJECT_MAX);
 const _: () = assert!(ARRIVED_BYTES_PER_CONNECTION_MAX <= ARRIVED_BYTES_PER_SUBJECT_MAX);
+const _: () = assert!(STEP_BYTES_MAX <= LEAVING_BYTES_PER_STREAM_MAX as usize);
+const _: () = assert!(4 * LEAVING_BYTES_PER_STREAM_MAX <= LEAVING_BYTES_PER_CONNECTION_MAX);
+const _: () = assert!(LEAVING_BYTES_PER_CONNECTION_MAX <= LEAVING_BYTES_PER_SUBJECT_MAX);
 const _: () = assert!(FIRST_FRAME_BYTES_MAX <= STRANGER_BEGUN_BYTES_MAX as usize);
 const _: () = assert!(TAIL_BYTES_MAX <= TAILS_BYTES_MAX);
 const _: () = assert!(TOKEN_BYTES_MAX < ADMIN_HEAD_BYTES_MAX);
@@ -148,6 +188,7 @@ const _: () = assert!(ADMIN_PAGE <= ADMIN_PAGE_MAX);
 const _: () = assert!(REVOCATIONS_PER_MAKER_MAX < REVOCATIONS_MAX);
 const _: () = assert!(PATCH_BYTES_GOAL <= TAIL_BYTES_MAX);
 const _: () = assert!(APPEND_BYTES_GOAL <= GROUP_BYTES_GOAL);
+const _: () = assert!(BLOB_GATHERING_PER_SUBJECT_MAX < BLOB_GATHERING_MAX);
 
 /// What an operator allows. Each value is at least 1.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,21 +196,24 @@ const _: () = assert!(APPEND_BYTES_GOAL <= GROUP_BYTES_GOAL);
 pub struct Limits {
     /// Handshakes at a time; more are refused. Default 256.
     pub handshakes: u32,
-    /// Handshakes at a time from which on newcomers have to prove first that their address is theirs
-    /// (QUIC Retry). Default 64.
+    /// Handshakes at a time from which on newcomers have to prove first that their address is
+    /// theirs (QUIC Retry). Default 64.
     pub unproved_handshakes: u32,
-    /// Handshakes a second from one address; more are refused. All of an IPv6 /64 are one address, here
-    /// and below. Default 200.
+    /// Handshakes a second from one address; more are refused. All of an IPv6 /64 are one address,
+    /// here and below. Default 200.
     pub handshakes_per_second_per_address: u32,
     /// Connections at a time; more are refused. Default 4,096.
     pub connections: u32,
     /// Connections at a time from one address; more are refused. Default 2,048.
     pub connections_per_address: u32,
+    /// Connections at a time that have opened no store yet; more are refused. One address has at
+    /// most a quarter of them. Default 2,048.
+    pub strangers: u32,
     /// Connections at a time on which one subject has stores open; more are refused as busy.
     /// Default 256.
     pub connections_per_subject: u32,
-    /// Seconds from the first packet to the end of the handshake, and from there to the first store that
-    /// a token has opened; then the connection is closed. Default 10.
+    /// Seconds from the first packet to the end of the handshake, and from there to the first store
+    /// that a token has opened; then the connection is closed. Default 10.
     pub authenticate_seconds: u32,
     /// Streams at a time of a connection that has opened no store yet; more wait. Default 8.
     pub stranger_streams: u32,
@@ -183,8 +227,9 @@ pub struct Limits {
     pub open_stores: u32,
     /// Frames a second of a connection; more wait. Default 20,000.
     pub frames_per_second: u32,
-    /// Datagrams a second of a connection; more are dropped, and twice as many end it. Default 2,000,
-    /// which is twice what a client sends that shows itself in all stores that it may have open.
+    /// Datagrams a second of a connection; more are dropped, and twice as many end it. Default
+    /// 2,000, which is twice what a client sends that shows itself in all stores that it may have
+    /// open.
     pub datagrams_per_second: u32,
     /// Bytes a second that are read of a connection; more wait. Default 256 MiB.
     pub bytes_per_second: u32,
@@ -194,10 +239,11 @@ pub struct Limits {
     pub stores: u64,
     /// Stores that one subject has begun; changes for one more are refused as busy. Default 10,000.
     pub stores_per_subject: u64,
-    /// Replicas that a store has changes of; those of one more are refused as too large. Default 100,000.
+    /// Replicas that a store has changes of; those of one more are refused as too large. Default
+    /// 100,000.
     pub replicas_per_store: u64,
-    /// Deleted stores whose ids are kept as deleted; with more, only an admin of the relay deletes further
-    /// ones. Default 1,000,000.
+    /// Deleted stores whose ids are kept as deleted; with more, only an admin of the relay deletes
+    /// further ones. Default 1,000,000.
     pub tombstones: u64,
     /// The same among the stores of one admin, who deletes no further ones then. Default 10,000.
     pub tombstones_per_admin: u64,
@@ -206,13 +252,18 @@ pub struct Limits {
     /// Bytes of all blobs of a store, with those on their way; one more is refused as too large.
     /// Default 64 GiB.
     pub blob_bytes_per_store: u64,
+    /// Blobs of a store, with those on their way; one more is refused as too large. Default
+    /// 100,000.
+    pub blobs_per_store: u64,
     /// Bytes of what somebody shows of themselves; more is passed over. Default 4 KiB.
     pub presence_bytes: u32,
     /// Presence messages a second of each open store; more are passed over. Default 200.
     pub presence_per_second: u32,
-    /// Messages a second that somebody sends to others in an open store; more are passed over.
-    /// Default 100.
+    /// Messages a second that a connection sends to others in all stores that it has open; more are
+    /// passed over. Default 100.
     pub signals_per_second: u32,
+    /// The same for all connections of a subject together. Default 1,000.
+    pub signals_per_second_per_subject: u32,
 }
 
 /// What can be reached. The names are those of metrics and logs, and stay.
@@ -220,8 +271,8 @@ pub struct Limits {
 pub enum Limit {
     /// [`Limits::handshakes`].
     Handshakes,
-    /// [`Limits::unproved_handshakes`], or an address of which too many come that have not proved it:
-    /// they are asked to.
+    /// [`Limits::unproved_handshakes`], or an address of which too many come that have not proved
+    /// it: they are asked to.
     UnprovedHandshakes,
     /// [`Limits::handshakes_per_second_per_address`].
     HandshakeRate,
@@ -229,6 +280,8 @@ pub enum Limit {
     Connections,
     /// [`Limits::connections_per_address`].
     ConnectionsPerAddress,
+    /// [`Limits::strangers`].
+    Strangers,
     /// [`Limits::connections_per_subject`].
     ConnectionsPerSubject,
     /// [`Limits::authenticate_seconds`].
@@ -259,14 +312,20 @@ pub enum Limit {
     BlobBytes,
     /// [`Limits::blob_bytes_per_store`].
     BlobBytesPerStore,
+    /// [`Limits::blobs_per_store`].
+    BlobsPerStore,
     /// The most blobs of a store that may be on their way, which the protocol sets.
     BlobUploads,
     /// [`Limits::presence_bytes`].
     PresenceBytes,
     /// [`Limits::presence_per_second`].
     PresenceRate,
+    /// The most that show themselves in a store, which the protocol sets.
+    PresencePeers,
     /// [`Limits::signals_per_second`].
     SignalRate,
+    /// [`Limits::signals_per_second_per_subject`].
+    SubjectSignalRate,
     /// [`BEGUN_BYTES_PER_CONNECTION_MAX`] and what goes with it: large frames on their way.
     BegunBytes,
     /// The greatest frame, which the protocol sets.
@@ -297,6 +356,7 @@ impl Default for Limits {
             handshakes_per_second_per_address: 200,
             connections: 4_096,
             connections_per_address: 2_048,
+            strangers: 2_048,
             connections_per_subject: 256,
             authenticate_seconds: 10,
             stranger_streams: 8,
@@ -315,9 +375,11 @@ impl Default for Limits {
             tombstones_per_admin: 10_000,
             blob_bytes: BLOB_BYTES_MAX,
             blob_bytes_per_store: 64 << 30,
+            blobs_per_store: 100_000,
             presence_bytes: 4 << 10,
             presence_per_second: PRESENCE_PER_SECOND_MAX,
             signals_per_second: SIGNALS_PER_SECOND_MAX,
+            signals_per_second_per_subject: 1_000,
         }
     }
 }
@@ -329,7 +391,7 @@ impl Limits {
     /// The first that it cannot.
     pub fn check(&self) -> Result<(), InvalidLimit> {
         let any = u64::MAX;
-        let rows: [(&'static str, u64, u64, u64); 26] = [
+        let rows: [(&'static str, u64, u64, u64); 29] = [
             ("handshakes", self.handshakes.into(), 1, any),
             ("unproved_handshakes", self.unproved_handshakes.into(), 1, self.handshakes.into()),
             (
@@ -340,6 +402,7 @@ impl Limits {
             ),
             ("connections", self.connections.into(), 1, any),
             ("connections_per_address", self.connections_per_address.into(), 1, any),
+            ("strangers", self.strangers.into(), 1, any),
             ("connections_per_subject", self.connections_per_subject.into(), 1, any),
             ("authenticate_seconds", self.authenticate_seconds.into(), 1, 3_600),
             ("streams", self.streams.into(), 1, 65_536),
@@ -368,9 +431,11 @@ impl Limits {
             ("tombstones_per_admin", self.tombstones_per_admin, 1, self.tombstones),
             ("blob_bytes", self.blob_bytes, 1, BLOB_BYTES_MAX),
             ("blob_bytes_per_store", self.blob_bytes_per_store, 1, any),
+            ("blobs_per_store", self.blobs_per_store, 1, any),
             ("presence_bytes", self.presence_bytes.into(), 1, PRESENCE_BYTES_MAX as u64),
             ("presence_per_second", self.presence_per_second.into(), 1, any),
             ("signals_per_second", self.signals_per_second.into(), 1, any),
+            ("signals_per_second_per_subject", self.signals_per_second_per_subject.into(), 1, any),
         ];
         let bad = rows.into_iter().find(|(_, found, least, most)| found < least || found > most);
         bad.map_or(Ok(()), |(key, found, least, most)| {
@@ -394,12 +459,13 @@ impl Limits {
 
 impl Limit {
     /// All of them, in order.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 31] = [
         Self::Handshakes,
         Self::UnprovedHandshakes,
         Self::HandshakeRate,
         Self::Connections,
         Self::ConnectionsPerAddress,
+        Self::Strangers,
         Self::ConnectionsPerSubject,
         Self::AuthenticateTime,
         Self::Streams,
@@ -415,10 +481,13 @@ impl Limit {
         Self::TombstonesPerAdmin,
         Self::BlobBytes,
         Self::BlobBytesPerStore,
+        Self::BlobsPerStore,
         Self::BlobUploads,
         Self::PresenceBytes,
         Self::PresenceRate,
+        Self::PresencePeers,
         Self::SignalRate,
+        Self::SubjectSignalRate,
         Self::BegunBytes,
         Self::FrameBytes,
         Self::Admin,
@@ -433,6 +502,7 @@ impl Limit {
             Self::HandshakeRate => "handshake-rate",
             Self::Connections => "connections",
             Self::ConnectionsPerAddress => "connections-per-address",
+            Self::Strangers => "strangers",
             Self::ConnectionsPerSubject => "connections-per-subject",
             Self::AuthenticateTime => "authenticate-time",
             Self::Streams => "streams",
@@ -448,10 +518,13 @@ impl Limit {
             Self::TombstonesPerAdmin => "tombstones-per-admin",
             Self::BlobBytes => "blob-bytes",
             Self::BlobBytesPerStore => "blob-bytes-per-store",
+            Self::BlobsPerStore => "blobs-per-store",
             Self::BlobUploads => "blob-uploads",
             Self::PresenceBytes => "presence-bytes",
             Self::PresenceRate => "presence-rate",
+            Self::PresencePeers => "presence-peers",
             Self::SignalRate => "signal-rate",
+            Self::SubjectSignalRate => "subject-signal-rate",
             Self::BegunBytes => "begun-bytes",
             Self::FrameBytes => "frame-bytes",
             Self::Admin => "admin",

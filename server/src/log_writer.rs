@@ -1,11 +1,12 @@
 //! The thread that writes the relay's file. One commit takes whatever all clients have sent
-//! meanwhile, and nobody hears of anything before it is durable. After each commit, and while nobody
-//! sends anything, it packs what was appended, and removes what deleted stores have left behind.
+//! meanwhile, and nobody hears of anything before it is durable. After each commit, and while
+//! nobody sends anything, it packs what was appended, and removes what deleted stores have left
+//! behind.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime};
 
@@ -13,7 +14,9 @@ use sds_sync::database::Failure;
 use sds_sync::{Checked, CheckedChange, StorageError, StoreId};
 use tokio::sync::oneshot;
 
-use crate::limits::{GROUP_BYTES_GOAL, LOOSE_PAGES_MAX, PACK_LOOKS_MAX};
+use crate::limits::{
+    GROUP_BYTES_GOAL, LOOSE_PAGES_MAX, PACK_LOOKS_MAX, PACK_RESUMED_MAX, SWEEP_RETRY,
+};
 use crate::metrics::Metrics;
 use crate::rooms::{Publishing, Rooms};
 use crate::store_log::{Appended, Appender, Author, ReplicaCounts, StoreLog, StoreQuota};
@@ -38,6 +41,8 @@ pub(crate) type Reply = oneshot::Receiver<Outcome>;
 enum Job {
     Write(Append, oneshot::Sender<Outcome>),
     Sweep,
+    /// Nothing but to show that somebody takes it.
+    Look,
     Stop,
 }
 
@@ -64,7 +69,7 @@ impl LogWriter {
             counts: RefCell::default(),
             left: Vec::new(),
             to_pack: BTreeSet::new(),
-            sweeps: true,
+            sweep_at: Some(Instant::now()),
         };
         let thread = std::thread::spawn(move || writing.run(&jobs));
         (Self { jobs: sender }, thread)
@@ -82,6 +87,11 @@ impl LogWriter {
     pub(crate) fn sweep(&self) {
         // What is left is removed after the next start otherwise.
         let _stopped = self.jobs.send(Job::Sweep);
+    }
+
+    /// Whether the thread runs. It ends before it is told to only by a fault of this program.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.jobs.send(Job::Look).is_ok()
     }
 
     /// Lets the writer end, after what was asked for before.
@@ -117,28 +127,33 @@ struct Writing {
     left: Vec<Work>,
     /// Stores of which there may be something to pack.
     to_pack: BTreeSet<StoreId>,
-    /// Whether deleted stores may have left something behind.
-    sweeps: bool,
+    /// When to remove more of what deleted stores have left behind, if there may be something.
+    sweep_at: Option<Instant>,
 }
 
 impl Writing {
     fn run(mut self, jobs: &Receiver<Job>) {
         let mut is_over = false;
+        match self.log.to_pack(LOOSE_PAGES_MAX, PACK_RESUMED_MAX) {
+            Ok(stores) => self.to_pack.extend(stores),
+            Err(error) => {
+                self.metrics.storage_failures.inc();
+                tracing::error!(code = error.code(), %error, "cannot look for what to pack");
+            }
+        }
         while !is_over || !self.left.is_empty() {
             let mut group = std::mem::take(&mut self.left);
             let mut size = 0;
             while !is_over && size <= GROUP_BYTES_GOAL {
-                let is_idle = group.is_empty() && self.to_pack.is_empty() && !self.sweeps;
-                let next = if is_idle { jobs.recv().ok() } else { jobs.try_recv().ok() };
-                match next {
-                    Some(Job::Write(append, reply)) => {
+                match self.next_job(jobs, !group.is_empty()) {
+                    Ok(Job::Write(append, reply)) => {
                         size += append.size();
                         group.push(Work { append, so_far: Appended::default(), reply });
                     }
-                    Some(Job::Sweep) => self.sweeps = true,
-                    Some(Job::Stop) => is_over = true,
-                    None if is_idle => is_over = true,
-                    None => break,
+                    Ok(Job::Sweep) => self.sweep_at = Some(Instant::now()),
+                    Ok(Job::Look) => {}
+                    Ok(Job::Stop) | Err(TryRecvError::Disconnected) => is_over = true,
+                    Err(TryRecvError::Empty) => break,
                 }
             }
             if !group.is_empty() {
@@ -149,6 +164,21 @@ impl Writing {
                 self.sweep();
             }
         }
+    }
+
+    /// The next job. Waits for one if nothing else is to be done until then.
+    fn next_job(&self, jobs: &Receiver<Job>, is_busy: bool) -> Result<Job, TryRecvError> {
+        if is_busy || !self.to_pack.is_empty() {
+            return jobs.try_recv();
+        }
+        let Some(sweep_at) = self.sweep_at else {
+            return jobs.recv().map_err(|_| TryRecvError::Disconnected);
+        };
+        let left = sweep_at.saturating_duration_since(Instant::now());
+        jobs.recv_timeout(left).map_err(|error| match error {
+            RecvTimeoutError::Timeout => TryRecvError::Empty,
+            RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
+        })
     }
 
     /// Commits a group. A store whose rows are damaged fails alone: the others go on without it.
@@ -171,6 +201,7 @@ impl Writing {
                 Err(Unwritten { error, store }) => {
                     self.metrics.storage_failures.inc();
                     tracing::error!(code = error.code(), %error, ?store, "cannot write");
+                    self.publish_ends(&publishing, &group);
                     let is_hit = |work: &mut Work| {
                         store.as_ref().is_none_or(|store| work.append.store == *store)
                     };
@@ -179,6 +210,19 @@ impl Writing {
                         let _gone = work.reply.send(Err(error.clone()));
                     }
                 }
+            }
+        }
+    }
+
+    /// Lets the members of each room hear how long the log is. What the disk failed with may have
+    /// become durable all the same, and nobody need send it again.
+    fn publish_ends(&self, publishing: &Publishing<'_>, group: &[Work]) {
+        let stores: BTreeSet<&StoreId> = group.iter().map(|work| &work.append.store).collect();
+        for store in stores {
+            // With a disk that cannot be read either they hear of it from whoever appends or comes
+            // next.
+            if let Ok(end) = self.log.end(store) {
+                publishing.publish(store, end, &[]);
             }
         }
     }
@@ -232,14 +276,22 @@ impl Writing {
         }
     }
 
+    /// Removes some of what deleted stores have left behind, if it is time to. After a failure it
+    /// is tried again in a while: what was deleted to make room has to give it once the disk lets
+    /// it.
     fn sweep(&mut self) {
-        if self.sweeps {
-            self.sweeps = self.log.sweep_deleted().unwrap_or_else(|error| {
+        let now = Instant::now();
+        if self.sweep_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.sweep_at = match self.log.sweep_deleted() {
+            Ok(is_more) => is_more.then_some(now),
+            Err(error) => {
                 self.metrics.storage_failures.inc();
                 tracing::error!(code = error.code(), %error, "cannot remove deleted stores");
-                false
-            });
-        }
+                Some(now + SWEEP_RETRY)
+            }
+        };
     }
 
     /// Packs one part of one store, if a look at a few of them finds one where it is time to.
@@ -282,53 +334,4 @@ impl Append {
 }
 
 #[cfg(test)]
-mod tests {
-    use sds_engine::{Change, Op, ReplicaId};
-    use tempfile::TempDir;
-
-    use super::*;
-    use crate::store_log::tables::STATES;
-
-    fn id(name: &str) -> StoreId {
-        StoreId::new(name).unwrap()
-    }
-
-    fn append(writer: &LogWriter, store: &str, start: u64) -> Reply {
-        let replica = ReplicaId::new(1).unwrap();
-        let change = Change::new(replica, start, Vec::new(), &[Op::Skip { count: 1 }]).unwrap();
-        let author = Arc::new(Author { subject: "ann".to_owned(), ..Author::default() });
-        let (store, changes) = (id(store), vec![change.into()]);
-        writer.append(Append { store, author, changes, skips_lacking: false })
-    }
-
-    /// Goal: a damaged row hurts its own store alone. Method: changes of three stores that wait for one
-    /// commit, the one in the middle damaged so that nothing can be appended to it.
-    #[test]
-    fn a_damaged_store_fails_alone() {
-        let folder = TempDir::new().unwrap();
-        let log = Arc::new(StoreLog::open(&folder.path().join("relay.redb")).unwrap());
-        let (rooms, metrics) = (Arc::new(Rooms::default()), Arc::new(Metrics::default()));
-        let (writer, thread) =
-            LogWriter::spawn(Arc::clone(&log), Arc::clone(&rooms), metrics, StoreQuota::UNLIMITED);
-        for store in ["a", "b", "c"] {
-            append(&writer, store, 0).blocking_recv().unwrap().unwrap();
-        }
-        let number = log.number_of(&id("b")).unwrap().unwrap();
-        log.write(|write| Ok(write.open_table(STATES)?.remove(number)?.map(drop))).unwrap();
-        let waits = rooms.publishing();
-        let replies = ["a", "b", "b", "c"].map(|store| append(&writer, store, 1));
-        drop(waits);
-        let outcomes = replies.map(|reply| reply.blocking_recv().unwrap());
-        let replica = ReplicaId::new(1).unwrap();
-        let told = outcomes.map(|outcome| match outcome {
-            Ok(appended) => Ok(appended.stored.next(replica)),
-            Err(error) => Err(error.code()),
-        });
-        assert_eq!(told, [Ok(2), Err("store-corrupt"), Err("store-corrupt"), Ok(2)]);
-        for store in ["a", "c"] {
-            assert_eq!(log.version(&id(store)).unwrap().next(replica), 2);
-        }
-        writer.stop();
-        thread.join().unwrap();
-    }
-}
+mod tests;

@@ -8,11 +8,13 @@ use std::time::Duration;
 use clap::Parser;
 use sds_server::backup::BackupError;
 use sds_server::config::{Command, CommandLine, ConfigError, LogFormat, Settings};
+use sds_server::limits::LOG_QUEUE_MAX;
 use sds_server::{Relay, StartError};
 use sds_sync::StorageError;
 use sds_sync::access::{InvalidStores, MintError};
 use sds_sync::limits::STOP_TIMEOUT;
 use sds_sync::process::stop_requests;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 
 use commands::DataDamaged;
 
@@ -78,7 +80,8 @@ fn fail(error: &dyn Error, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// What kept the relay from starting, which is the configuration's fault if it names a file that is no good.
+/// What kept the relay from starting, which is the configuration's fault if it names a file that is
+/// no good.
 fn start_error(settings: &Settings, error: StartError) -> Box<dyn Error> {
     match error {
         StartError::Certificate(error) if settings.tls.is_some() => {
@@ -97,7 +100,7 @@ fn check(settings: &Settings) -> ExitCode {
 }
 
 fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
-    log_as(settings)?;
+    let _until_the_end = log_as(settings)?;
     let config = settings.to_relay_config()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
@@ -115,7 +118,7 @@ fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
             outcome = asked_to_stop => outcome?,
             () = relay.asked_to_stop() => {}
             outcome = refresh_when_asked(&relay) => outcome?,
-            never = keep_telling() => match never {},
+            never = keep_telling(&relay) => match never {},
         }
         let asked_again = stop_requests()?;
         tracing::info!("stopping");
@@ -130,16 +133,22 @@ fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
     outcome
 }
 
-fn log_as(settings: &Settings) -> Result<(), ConfigError> {
+/// Begins the log. A thread of its own writes it, so that whoever reads it slowly holds nobody up;
+/// lines that it has no room for are lost. What is left is written when the answer is dropped.
+fn log_as(settings: &Settings) -> Result<WorkerGuard, ConfigError> {
+    let (writer, guard) = NonBlockingBuilder::default()
+        .lossy(true)
+        .buffered_lines_limit(LOG_QUEUE_MAX)
+        .finish(io::stderr());
     let lines = tracing_subscriber::fmt()
         .with_env_filter(settings.filter()?)
-        .with_writer(io::stderr)
+        .with_writer(writer)
         .with_ansi(io::stderr().is_terminal());
     match settings.log_format {
         LogFormat::Text => lines.init(),
         LogFormat::Json => lines.json().flatten_event(true).init(),
     }
-    Ok(())
+    Ok(guard)
 }
 
 /// Looks for another certificate whenever the program is asked to read its files again.
@@ -156,8 +165,9 @@ async fn refresh_when_asked(relay: &Relay) -> io::Result<()> {
     std::future::pending().await
 }
 
-/// Tells the service manager that the program is alive, as often as it wants to hear of it.
-async fn keep_telling() -> std::convert::Infallible {
+/// Tells the service manager that the relay is alive, as often as it wants to hear of it and as
+/// long as it is.
+async fn keep_telling(relay: &Relay) -> std::convert::Infallible {
     #[cfg(unix)]
     if let Some(patience) = sd_notify::watchdog_enabled() {
         // An interval of nothing there is not; whoever asks for that hears of it all the time.
@@ -165,7 +175,9 @@ async fn keep_telling() -> std::convert::Infallible {
         let mut clock = tokio::time::interval(pause);
         loop {
             clock.tick().await;
-            if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]) {
+            if !relay.is_alive() {
+                tracing::error!("nobody writes the relay's file any more");
+            } else if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]) {
                 tracing::warn!(%error, "cannot tell the service manager");
             }
         }

@@ -1,10 +1,10 @@
 //! What the relay counts, for Prometheus to read.
 //!
-//! Labels are words of this program: no store, subject or address ever becomes one, so nobody can make
-//! the number of series grow. `Label` holds only `&'static str` to keep it so.
+//! Labels are words of this program: no store, subject or address ever becomes one, so nobody can
+//! make the number of series grow. `Label` holds only `&'static str` to keep it so.
 //!
-//! A counter costs an atomic addition. What is known elsewhere (rooms, lag, disk) is not counted but
-//! looked up when somebody asks for the metrics: see `admin`.
+//! A counter costs an atomic addition. What is known elsewhere (rooms, lag, disk) is not counted
+//! but looked up when somebody asks for the metrics: see `admin`.
 
 use std::fmt;
 use std::time::Duration;

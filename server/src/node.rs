@@ -5,14 +5,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use quinn::{Endpoint, VarInt};
 use sds_sync::access::Gate;
 use sds_sync::limits::STOP_TIMEOUT;
 use sds_sync::transport::{serve_connections, server_endpoint};
 use sds_sync::{CertificateHash, RelayUrl, StorageError, StoreId, TransportError};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{interval, timeout};
 
 mod shared;
@@ -26,14 +26,15 @@ use crate::admin::{AdminListener, AdminState};
 use crate::audit::{Audit, Deed};
 use crate::connection::serve;
 use crate::doorkeeper::Door;
+use crate::fair_turns::FairTurns;
 use crate::health::DiskProbe;
-use crate::limits::{CHECKS_MAX, Limit, REFUSED_OPENINGS_PER_MINUTE_MAX};
+use crate::limits::{CHECKS_MAX, Limit};
 use crate::log_writer::LogWriter;
 use crate::metrics::Metrics;
 use crate::rooms::Rooms;
-use crate::seldom::Seldom;
 use crate::serve_blob::BlobTurns;
 use crate::store_log::StoreLog;
+use crate::told::Told;
 use start::{Opened, open};
 
 /// How often the files of the certificate are looked at.
@@ -63,7 +64,9 @@ impl Relay {
         let (keys, issuer) = (config.keys.clone(), config.issuer.clone());
         let (folder, drain) = (config.data_dir.clone(), config.drain);
         let (listen, gate) = (config.listen, Gate::new(config.keys.clone(), config.issuer.clone()));
-        let opened = tokio::task::spawn_blocking(move || open(&config)).await;
+        let metrics = Arc::new(Metrics::default());
+        let counted = Arc::clone(&metrics);
+        let opened = tokio::task::spawn_blocking(move || open(&config, counted)).await;
         let Opened { log, identity, revocations, audit } =
             opened.map_err(|_| StartError::Ending)??;
         let refused = |source| StartError::Listen { listen, source };
@@ -75,7 +78,6 @@ impl Relay {
         let url = RelayUrl::of_listener(local_addr, None, identity.hash())
             .map_err(|_| StartError::Ending)?;
         let (log, rooms) = (Arc::new(log), Arc::new(Rooms::default()));
-        let metrics = Arc::new(Metrics::default());
         let (writer, writing) = LogWriter::spawn(
             Arc::clone(&log),
             Arc::clone(&rooms),
@@ -100,8 +102,8 @@ impl Relay {
             revocations,
             disk: DiskProbe::default(),
             blob_turns: BlobTurns::default(),
-            checks: Arc::new(Semaphore::new(CHECKS_MAX)),
-            refused_openings: Seldom::new(REFUSED_OPENINGS_PER_MINUTE_MAX, Instant::now()).into(),
+            checks: FairTurns::new(CHECKS_MAX),
+            told: Told::default(),
             folder,
         });
         let state = AdminState::new(Arc::clone(&node), Arc::clone(&audit), keys, issuer);
@@ -150,6 +152,12 @@ impl Relay {
         self.node.refresh_certificate().await;
     }
 
+    /// Whether it can still do what it is there for. If not, only starting it anew helps.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.node.writer.is_alive()
+    }
+
     /// Waits until somebody who may asks the relay to stop.
     pub async fn asked_to_stop(&self) {
         stopped(&mut self.node.draining.subscribe()).await;
@@ -174,16 +182,16 @@ impl Relay {
         self.node.measure()
     }
 
-    /// What the relay keeps: to list stores, make backups, or take a deletion back. It waits for the
-    /// disk, so a task calls it off the threads that must not wait.
+    /// What the relay keeps: to list stores, make backups, or take a deletion back. It waits for
+    /// the disk, so a task calls it off the threads that must not wait.
     #[must_use]
     pub fn log(&self) -> &Arc<StoreLog> {
         &self.node.log
     }
 
     /// Deletes a store for everybody: ends the sessions on it, and lets nobody open it until the
-    /// deletion is taken back ([`StoreLog::undelete`]). Says false if there is no such store. Waits for
-    /// the disk.
+    /// deletion is taken back ([`StoreLog::undelete`]). Says false if there is no such store. Waits
+    /// for the disk.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -191,8 +199,8 @@ impl Relay {
         self.node.delete_store(store)
     }
 
-    /// Takes no new clients, tells all others that it stops, writes what they have sent, and closes the
-    /// file. Takes as long as clients may take to leave, and a few seconds.
+    /// Takes no new clients, tells all others that it stops, writes what they have sent, and closes
+    /// the file. Takes as long as clients may take to leave, and a few seconds.
     pub async fn stop(mut self) {
         self.node.ask_to_stop();
         self.stop.send_replace(true);
@@ -205,7 +213,9 @@ impl Relay {
             let _joined = tokio::task::spawn_blocking(move || writing.join()).await;
         }
         // What was said of the relay's health up to now was true; nobody is served any further.
-        drop(self.admin.take());
+        if let Some(admin) = self.admin.take() {
+            let _in_time = timeout(STOP_TIMEOUT, admin.stop()).await;
+        }
         if let Err(error) = self.audit.record(Deed::new("stop")).await {
             tracing::error!(%error, "the stop is not in the audit log");
         }

@@ -4,11 +4,21 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use sds_sync::transport::{Pace, SharedRoom};
+use sds_sync::transport::{Pace, RoomBytes, SharedRoom};
 
-use crate::limits::{ARRIVED_BYTES_PER_SUBJECT_MAX, BEGUN_BYTES_PER_SUBJECT_MAX, Limit, Limits};
+use crate::limits::{
+    ARRIVED_BYTES_PER_SUBJECT_MAX, BEGUN_BYTES_PER_SUBJECT_MAX, LEAVING_BYTES_PER_SUBJECT_MAX,
+    Limit, Limits,
+};
 use crate::metrics::Metrics;
 use sds_sync::rate::Bucket;
+
+/// What all connections of a subject share.
+const ROOM_OF_SUBJECT: RoomBytes = RoomBytes {
+    begun: BEGUN_BYTES_PER_SUBJECT_MAX,
+    arrived: ARRIVED_BYTES_PER_SUBJECT_MAX,
+    leaving: LEAVING_BYTES_PER_SUBJECT_MAX,
+};
 
 /// The subjects that have stores open.
 #[derive(Debug, Default)]
@@ -21,6 +31,7 @@ pub(crate) struct Subjects {
 struct Subject {
     connections: u32,
     bytes: Arc<Mutex<Bucket>>,
+    signals: Arc<Mutex<Bucket>>,
     room: Arc<SharedRoom>,
 }
 
@@ -30,6 +41,7 @@ pub(crate) struct SubjectSeat {
     subjects: Arc<Subjects>,
     name: Arc<str>,
     bytes: Arc<Mutex<Bucket>>,
+    signals: Arc<Mutex<Bucket>>,
     room: Arc<SharedRoom>,
 }
 
@@ -38,10 +50,11 @@ impl Subjects {
     pub(crate) fn enter(self: &Arc<Self>, name: &str, limits: &Limits) -> Option<SubjectSeat> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if !known.contains_key(name) {
-            let bytes = Bucket::new(limits.bytes_per_second_per_subject, Instant::now());
-            let bytes = Arc::new(Mutex::new(bytes));
-            let room = SharedRoom::new(BEGUN_BYTES_PER_SUBJECT_MAX, ARRIVED_BYTES_PER_SUBJECT_MAX);
-            known.insert(name.into(), Subject { connections: 0, bytes, room: Arc::new(room) });
+            let bucket = |per_second| Arc::new(Mutex::new(Bucket::new(per_second, Instant::now())));
+            let bytes = bucket(limits.bytes_per_second_per_subject);
+            let signals = bucket(limits.signals_per_second_per_subject);
+            let room = Arc::new(SharedRoom::new(ROOM_OF_SUBJECT));
+            known.insert(name.into(), Subject { connections: 0, bytes, signals, room });
         }
         let (name, _) = known.get_key_value(name)?;
         let (name, subjects) = (Arc::clone(name), Arc::clone(self));
@@ -50,15 +63,21 @@ impl Subjects {
             return None;
         }
         subject.connections += 1;
-        let (bytes, room) = (Arc::clone(&subject.bytes), Arc::clone(&subject.room));
-        Some(SubjectSeat { subjects, name, bytes, room })
+        let (bytes, signals) = (Arc::clone(&subject.bytes), Arc::clone(&subject.signals));
+        let room = Arc::clone(&subject.room);
+        Some(SubjectSeat { subjects, name, bytes, signals, room })
     }
 }
 
 impl SubjectSeat {
-    /// What all that it sends shares.
+    /// What all that it sends and is sent shares.
     pub(crate) const fn room(&self) -> &Arc<SharedRoom> {
         &self.room
+    }
+
+    /// Takes one of the messages that all its connections may send together, if there is one.
+    fn take_signal(&self, now: Instant) -> bool {
+        self.signals.lock().unwrap_or_else(PoisonError::into_inner).take(now)
     }
 
     /// Whose it is.
@@ -79,8 +98,9 @@ impl Drop for SubjectSeat {
     }
 }
 
-/// How far past the rate of datagrams a connection is ended. Nothing can make a sender of datagrams wait,
-/// and each costs the relay a decryption, so that dropping them would not keep a flood off the others.
+/// How far past the rate of datagrams a connection is ended. Nothing can make a sender of datagrams
+/// wait, and each costs the relay a decryption, so that dropping them would not keep a flood off
+/// the others.
 const FLOOD_DEBT: Duration = Duration::from_secs(1);
 
 /// What becomes of a datagram.
@@ -105,6 +125,7 @@ struct Rates {
     frames: Bucket,
     datagrams: Bucket,
     bytes: Bucket,
+    signals: Bucket,
     /// Those who have stores open on the connection; never more than it may have open.
     subjects: Vec<Weak<SubjectSeat>>,
 }
@@ -117,6 +138,7 @@ impl ConnectionPace {
             frames: Bucket::new(limits.stranger_frames_per_second, now),
             datagrams: Bucket::new(limits.datagrams_per_second, now),
             bytes: Bucket::new(limits.stranger_bytes_per_second, now),
+            signals: Bucket::new(limits.signals_per_second, now),
             subjects: Vec::new(),
         };
         Self { metrics, rates: Mutex::new(rates) }
@@ -142,6 +164,24 @@ impl ConnectionPace {
         }
         self.metrics.limit_hit(Limit::DatagramRate);
         if debt < FLOOD_DEBT { DatagramFate::Dropped } else { DatagramFate::EndsConnection }
+    }
+
+    /// Takes one of the messages that the connection, and all of the subject of `seat`, may send.
+    ///
+    /// # Errors
+    /// Which limit there is, if there is none left.
+    pub(crate) fn take_signal(&self, seat: &SubjectSeat) -> Result<(), Limit> {
+        let now = Instant::now();
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        if rates.signals.is_empty(now) {
+            Err(Limit::SignalRate)
+        } else if !seat.take_signal(now) {
+            Err(Limit::SubjectSignalRate)
+        } else {
+            // What the subject's limit refuses costs the connection nothing.
+            let _was_left = rates.signals.take(now);
+            Ok(())
+        }
     }
 
     /// Counts what comes from now on against `seat` too, as long as it is there.

@@ -1,5 +1,5 @@
-//! One client's place in the presence of a store: what it shows to the others, and what it has heard of
-//! them.
+//! One client's place in the presence of a store: what it shows to the others, and what it has
+//! heard of them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -35,15 +35,10 @@ impl PresenceSeat {
         self.peer
     }
 
-    /// The subject of the client's token.
-    pub(crate) fn subject(&self) -> &str {
-        &self.subject
-    }
-
     /// Takes in what the client shows.
     ///
     /// # Errors
-    /// If it is too large or too often; then it is passed over.
+    /// If it is too large or too often, or too many show themselves; then it is passed over.
     pub(crate) fn handle_state(
         &self,
         clock: u64,
@@ -58,12 +53,13 @@ impl PresenceSeat {
             return Err(Limit::PresenceRate);
         }
         let message = PresenceMessage { clock, state, is_settled };
-        self.with(|room| room.handle_message(self.peer, &self.subject, message, now));
-        Ok(())
+        let has_room =
+            self.with(|room| room.handle_message(self.peer, &self.subject, message, now));
+        if has_room { Ok(()) } else { Err(Limit::PresencePeers) }
     }
 
-    /// What the client has to hear next of the others, which has heard all up to `revision`; the frame
-    /// that says so, whether that has to arrive, and the revision then.
+    /// What the client has to hear next of the others, which has heard all up to `revision`; the
+    /// frame that says so, whether that has to arrive, and the revision then.
     pub(crate) fn next(&self, revision: u64) -> Option<(u64, RelayFrame, bool)> {
         let (revision, news) = self.with(|room| room.next_for(self.peer, revision))?;
         let (frame, is_settled) = match news {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use sds_engine::{ChangeHeader, OpId, ReplicaId, Version};
 use sds_sync::{CheckedChange, LogCursor};
 
-use crate::limits::{STEP_CHANGES_MAX, TAIL_BYTES_MAX, TAIL_CHANGES_MAX};
+use crate::limits::{STEP_BYTES_MAX, STEP_CHANGES_MAX, TAIL_BYTES_MAX, TAIL_CHANGES_MAX};
 
 /// The recent end of a store's log.
 #[derive(Debug, Default)]
@@ -91,8 +91,15 @@ impl Room {
         }
         match from.checked_sub(self.tail_start()).map(usize::try_from) {
             Some(Ok(skipped)) => {
-                let changes = self.tail.iter().skip(skipped).take(STEP_CHANGES_MAX);
-                Next::Changes { from, changes: changes.cloned().collect() }
+                let mut bytes = 0;
+                let is_in_step = |change: &&Arc<[u8]>| {
+                    let is_first = bytes == 0;
+                    bytes += change.len();
+                    is_first || bytes <= STEP_BYTES_MAX
+                };
+                let rest = self.tail.iter().skip(skipped).take(STEP_CHANGES_MAX);
+                let changes = rest.take_while(is_in_step).cloned().collect();
+                Next::Changes { from, changes }
             }
             _ => Next::OnDisk(from),
         }
@@ -133,8 +140,10 @@ impl Cursor {
     /// A client that has `had`; the first change that it may lack is at `position`, and the log has
     /// `end` changes.
     #[must_use]
-    pub const fn new(had: Version, position: u64, end: u64) -> Self {
-        Self { position, had, had_until: end, sent: Version::new() }
+    pub fn new(had: Version, position: u64, end: u64) -> Self {
+        let mut cursor = Self { position, had, had_until: end, sent: Version::new() };
+        cursor.forget_had();
+        cursor
     }
 
     /// Moves over changes from position `from`, and returns those that the client lacks.
@@ -145,16 +154,21 @@ impl Cursor {
                 continue;
             }
             self.position += 1;
-            if position >= self.had_until {
-                self.had = Version::new();
-            }
             // The log holds only what could be read when it came.
             let Ok(header) = ChangeHeader::decode(&change) else { continue };
             if !self.has(header.last()) {
                 lacking.push((header, change));
             }
+            self.forget_had();
         }
         lacking
+    }
+
+    /// Keeps what the client had no longer than it is asked for.
+    fn forget_had(&mut self) {
+        if self.position >= self.had_until {
+            self.had = Version::new();
+        }
     }
 
     /// The position of the next change.
@@ -265,5 +279,16 @@ mod tests {
         room.assert_invariants();
         let behind_the_gap = Cursor::new(version(&[]), end, 0);
         assert_eq!(room.next_for(&behind_the_gap), Next::OnDisk(end));
+    }
+
+    #[test]
+    fn what_a_client_had_is_kept_only_as_long_as_it_is_asked_for() {
+        let had = || version(&[(1, 1), (7, 9)]);
+        assert_eq!(Cursor::new(had(), 2, 2).had, Version::new());
+        let mut cursor = Cursor::new(had(), 0, 2);
+        assert_eq!(cursor.pass(0, vec![change(1, 0)]).len(), 0);
+        assert_eq!(cursor.had, had());
+        assert_eq!(cursor.pass(1, vec![change(1, 1)]).len(), 1);
+        assert_eq!(cursor.had, Version::new());
     }
 }

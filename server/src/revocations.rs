@@ -1,27 +1,30 @@
-//! Which tokens hold no more before their time: by name, by subject, or by the secret that signed them.
+//! Which tokens hold no more before their time: by name, by subject, or by the secret that signed
+//! them.
 //!
-//! They are kept in a file of their own beside the relay's: a line of JSON each, appended and synced
-//! before anybody is told so. A backup of the relay's file that is restored so brings back no token that
-//! was revoked meanwhile. What the revoked tokens would have outlived anyway is dropped.
+//! They are kept in a file of their own beside the relay's: a line of JSON each, appended and
+//! synced before anybody is told so. A backup of the relay's file that is restored so brings back
+//! no token that was revoked meanwhile. What the revoked tokens would have outlived anyway is
+//! dropped.
 //!
-//! A revocation reaches as far as its maker's rights: an admin of one store revokes for that store alone.
+//! A revocation reaches as far as its maker's rights: an admin of one store revokes for that store
+//! alone.
 //!
 //! Invariant: V1. What is in memory is in the file.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use sds_sync::access::{Access, KeyId, StoreSet};
-use sds_sync::process::replace_private;
+use sds_sync::access::{Access, KeyId, StoreSet, unix_seconds};
+use sds_sync::new_file::replace_private;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::limits::{REVOCATIONS_MAX, REVOCATIONS_PER_MAKER_MAX};
+use crate::lines_file;
 
 /// The name of the file in the relay's folder.
 const FILE: &str = "revocations.jsonl";
@@ -134,7 +137,7 @@ impl Revocations {
                 return Err(RevokeError::TooMany);
             }
         }
-        append(&self.path, &encode(&revocation))?;
+        lines_file::append(&self.path, &encode(&revocation))?;
         *lines += 1;
         let mut in_force = self.in_force.write().unwrap_or_else(PoisonError::into_inner);
         keep(&mut in_force, revocation);
@@ -170,8 +173,8 @@ impl Revocations {
         hit.map(|revocation| revocation.within.clone()).collect()
     }
 
-    /// Those in force that `may_see`, with their names, in the order of the names, from the one behind
-    /// `after` on; at most `max`. Costs a hash of each.
+    /// Those in force that `may_see`, with their names, in the order of the names, from the one
+    /// behind `after` on; at most `max`. Costs a hash of each.
     pub(crate) fn list(
         &self,
         now: SystemTime,
@@ -189,12 +192,12 @@ impl Revocations {
         rest.take(max).map(|(name, known)| (name.clone(), (*known).clone())).collect()
     }
 
-    /// Takes back the revocation of this name, if there is one that `may_lift`; on disk when this returns.
-    /// Waits for the disk.
+    /// Takes back the revocation of this name, if there is one that `may_lift`; on disk when this
+    /// returns. Waits for the disk.
     ///
     /// # Errors
-    /// If the file cannot be written. Then the revocation is in force, and it may be that it is no more
-    /// after the next start.
+    /// If the file cannot be written. Then the revocation is in force, and it may be that it is no
+    /// more after the next start.
     pub(crate) fn lift(
         &self,
         wanted: &str,
@@ -239,15 +242,12 @@ pub(crate) fn check(folder: &Path) -> io::Result<()> {
 }
 
 fn read(path: &Path) -> io::Result<InForce> {
-    let text = match std::fs::read_to_string(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        text => text?,
+    let bytes = match std::fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        bytes => bytes?,
     };
     let mut in_force = HashMap::new();
-    // What is behind the last line end was being written when the machine went down; nobody was told of
-    // it.
-    let whole = text.rfind('\n').map_or(0, |end| end + 1);
-    for line in text.get(..whole).unwrap_or_default().lines() {
+    for line in lines_file::whole_lines(&bytes) {
         let revocation = decode(line).ok_or_else(|| damaged(path))?;
         keep(&mut in_force, revocation);
     }
@@ -288,23 +288,6 @@ fn prune(in_force: &mut InForce, now: SystemTime) {
     });
 }
 
-/// Appends a line and waits for the disk. A line that was not written whole is cut off again, so that the
-/// next one does not continue it.
-fn append(path: &Path, line: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().append(true).open(path)?;
-    let before = file.metadata()?.len();
-    let written = file.write_all(line).and_then(|()| file.sync_data());
-    if written.is_err() {
-        cut(&file, before)?;
-    }
-    written
-}
-
-fn cut(file: &File, len: u64) -> io::Result<()> {
-    file.set_len(len)?;
-    file.sync_data()
-}
-
 fn damaged(path: &Path) -> io::Error {
     let message = format!("{}: a line is damaged", path.display());
     io::Error::new(io::ErrorKind::InvalidData, message)
@@ -312,17 +295,14 @@ fn damaged(path: &Path) -> io::Error {
 
 fn encode(revocation: &Revocation) -> Vec<u8> {
     let (aud, stores) = revocation.within.to_claims();
-    let seconds = |time: Option<SystemTime>| {
-        time.map(|time| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
-    };
     let name = |key: &Option<KeyId>| key.as_ref().map_or("", KeyId::as_str).into();
     let (jti, sub, kid) = match &revocation.what {
         Revoked::Token(id) => (Some(id.clone()), None, None),
         Revoked::Subject(subject) => (None, Some(subject.clone()), None),
         Revoked::Key(key) => (None, None, Some(name(key))),
     };
-    let issued_until = seconds(revocation.issued_until);
-    let expires = seconds(revocation.expires);
+    let issued_until = revocation.issued_until.map(unix_seconds);
+    let expires = revocation.expires.map(unix_seconds);
     let line = Line { jti, sub, kid, issued_until, aud, stores, expires };
     // These fields can always be written.
     let mut bytes = serde_json::to_vec(&line).unwrap_or_default();
@@ -330,8 +310,8 @@ fn encode(revocation: &Revocation) -> Vec<u8> {
     bytes
 }
 
-fn decode(line: &str) -> Option<Revocation> {
-    let line: Line = serde_json::from_str(line).ok()?;
+fn decode(line: &[u8]) -> Option<Revocation> {
+    let line: Line = serde_json::from_slice(line).ok()?;
     let what = match (line.jti, line.sub, line.kid) {
         (Some(id), None, None) => Revoked::Token(id),
         (None, Some(subject), None) => Revoked::Subject(subject),
@@ -450,9 +430,16 @@ mod tests {
         let open = || Revocations::open(folder.path(), at(0));
         open().unwrap().add(all_of(token("first")), at(0)).unwrap();
         let whole = std::fs::read(&path).unwrap();
-        std::fs::write(&path, [&whole[..], br#"{"jti":"sec"#].concat()).unwrap();
+        // The second ends within a character.
+        for half in
+            [r#"{"jti":"sec"#.as_bytes(), "{\"sub\":\"Zo\u{eb}".as_bytes().split_last().unwrap().1]
+        {
+            std::fs::write(&path, [&whole[..], half].concat()).unwrap();
+            assert_eq!(open().unwrap().len(), 1);
+            std::fs::write(&path, [&whole[..], half].concat()).unwrap();
+            check(folder.path()).unwrap();
+        }
         let revocations = open().unwrap();
-        assert_eq!(revocations.len(), 1);
         revocations.add(all_of(token("second")), at(0)).unwrap();
         assert_eq!(open().unwrap().len(), 2);
         for bad in

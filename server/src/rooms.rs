@@ -20,8 +20,8 @@ use crate::relay::{Cursor, Next, Room};
 /// Turns are counted in steps of this many bytes.
 const TURN_BYTES: usize = 1 << 10;
 
-/// What the members of one store share. A store that is deleted and made again has another one: whoever
-/// is still in the former changes nothing of it.
+/// What the members of one store share. A store that is deleted and made again has another one:
+/// whoever is still in the former changes nothing of it.
 #[derive(Debug)]
 pub(crate) struct OpenRoom {
     state: Mutex<State>,
@@ -52,7 +52,8 @@ struct Tails {
 }
 
 impl Tails {
-    /// Notes that `room`, which is noted at `age` if it is, keeps so many bytes; says where it is noted now.
+    /// Notes that `room`, which is noted at `age` if it is, keeps so many bytes; says where it is
+    /// noted now.
     fn note(&mut self, room: &Arc<OpenRoom>, age: Option<u64>, bytes: usize) -> u64 {
         self.remove(age);
         self.next += 1;
@@ -67,7 +68,8 @@ impl Tails {
         }
     }
 
-    /// Takes out the one that is to forget what it keeps, if together they keep more than `max` bytes.
+    /// Takes out the one that is to forget what it keeps, if together they keep more than `max`
+    /// bytes.
     fn pop(&mut self, max: usize) -> Option<Arc<OpenRoom>> {
         if self.bytes <= max {
             return None;
@@ -78,8 +80,8 @@ impl Tails {
     }
 }
 
-/// Messages that wait for one member. It takes room only for those that are there, as a channel does not,
-/// which has room for thirty-two from the beginning.
+/// Messages that wait for one member. It takes room only for those that are there, as a channel
+/// does not, which has room for thirty-two from the beginning.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
     waiting: Mutex<VecDeque<RelayFrame>>,
@@ -152,15 +154,16 @@ impl Rooms {
         Member { rooms: Arc::clone(self), store: store.clone(), room, end }
     }
 
-    /// Takes leave to publish, for a commit that begins after this and is published before it is given
-    /// back. Meanwhile no room is forgotten: what is published then is of the store whose room it is.
+    /// Takes leave to publish, for a commit that begins after this and is published before it is
+    /// given back. Meanwhile no room is forgotten: what is published then is of the store whose
+    /// room it is.
     pub(crate) fn publishing(&self) -> Publishing<'_> {
         let turn = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
         Publishing { rooms: self, _turn: turn }
     }
 
-    /// Forgets the room of a store that was deleted, whose members have to leave. Whoever enters from now
-    /// on is in another one. Waits for a commit that is not published yet.
+    /// Forgets the room of a store that was deleted, whose members have to leave. Whoever enters
+    /// from now on is in another one. Waits for a commit that is not published yet.
     pub(crate) fn forget(&self, store: &StoreId) {
         let _publishing = self.publishing();
         let forgotten = self.lock().remove(store);
@@ -205,9 +208,11 @@ impl Rooms {
 }
 
 impl Publishing<'_> {
-    /// Publishes changes that are durable, in the order of their positions.
+    /// Publishes changes that are durable, in the order of their positions; without any, that the
+    /// log goes until `from`, of which nobody may have heard if the commit seemed to fail.
     pub(crate) fn publish(&self, store: &StoreId, from: u64, changes: &[Arc<[u8]>]) {
         if changes.is_empty() {
+            self.rooms.room(store).into_iter().for_each(|open| open.note_end(from));
             return;
         }
         if let Some(open) = self.rooms.room(store) {
@@ -230,6 +235,15 @@ impl Publishing<'_> {
 }
 
 impl OpenRoom {
+    fn note_end(&self, end: u64) {
+        let mut state = self.lock();
+        if state.room.end() < end {
+            // What was committed without anybody here hearing of it is on disk.
+            state.room = Room::new(end);
+            self.end.send_replace(end);
+        }
+    }
+
     /// Does something with presence, and wakes those who have to hear of it.
     pub(crate) fn with_presence<T>(&self, work: impl FnOnce(&mut PresenceRoom) -> T) -> T {
         let mut state = self.lock();
@@ -253,8 +267,8 @@ impl OpenRoom {
         self.lock().inboxes.remove(&peer);
     }
 
-    /// Puts a message into the inbox of `to`, or of all but `from`; says how many had room for it. Nobody
-    /// waits for the room meanwhile, however many they are.
+    /// Puts a message into the inbox of `to`, or of all but `from`; says how many had room for it.
+    /// Nobody waits for the room meanwhile, however many they are.
     pub(crate) fn signal(&self, from: PeerId, to: Option<PeerId>, message: &RelayFrame) -> u64 {
         let inboxes: Vec<Arc<Inbox>> = {
             let state = self.lock();
@@ -312,12 +326,7 @@ impl Inbox {
 impl Member {
     /// Tells the room how long the log is, as read from disk after entering.
     pub(crate) fn note_end(&self, end: u64) {
-        let mut state = self.room.lock();
-        if state.room.end() < end {
-            // What was committed before anybody was here to hear it is on disk.
-            state.room = Room::new(end);
-            self.room.end.send_replace(end);
-        }
+        self.room.note_end(end);
     }
 
     /// Where the next changes for `cursor` are.

@@ -1,11 +1,17 @@
-//! Telling only so often what strangers can make happen as often as they like.
+//! Telling only so often what others can make happen as often as they like.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often something is still told in the present minute.
 #[derive(Debug)]
 pub(crate) struct Seldom {
     per_minute: u32,
+    minute: Mutex<Minute>,
+}
+
+#[derive(Debug)]
+struct Minute {
     since: Instant,
     left: u32,
     passed_over: u64,
@@ -13,20 +19,23 @@ pub(crate) struct Seldom {
 
 impl Seldom {
     pub(crate) const fn new(per_minute: u32, now: Instant) -> Self {
-        Self { per_minute, since: now, left: per_minute, passed_over: 0 }
+        let minute = Minute { since: now, left: per_minute, passed_over: 0 };
+        Self { per_minute, minute: Mutex::new(minute) }
     }
 
-    /// Whether it may be told once more: then how often it was not, since the last time that it was.
-    pub(crate) fn take(&mut self, now: Instant) -> Option<u64> {
-        if now.duration_since(self.since) >= Duration::from_secs(60) {
-            (self.since, self.left) = (now, self.per_minute);
+    /// Whether it may be told once more: then how often it was not, since the last time that it
+    /// was.
+    pub(crate) fn take(&self, now: Instant) -> Option<u64> {
+        let mut minute = self.minute.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.duration_since(minute.since) >= Duration::from_secs(60) {
+            (minute.since, minute.left) = (now, self.per_minute);
         }
-        let Some(left) = self.left.checked_sub(1) else {
-            self.passed_over += 1;
+        let Some(left) = minute.left.checked_sub(1) else {
+            minute.passed_over += 1;
             return None;
         };
-        self.left = left;
-        Some(std::mem::take(&mut self.passed_over))
+        minute.left = left;
+        Some(std::mem::take(&mut minute.passed_over))
     }
 }
 
@@ -37,7 +46,7 @@ mod tests {
     #[test]
     fn so_often_in_a_minute_and_then_it_is_told_how_often_it_was_not() {
         let now = Instant::now();
-        let mut seldom = Seldom::new(3, now);
+        let seldom = Seldom::new(3, now);
         assert!((0..3).all(|_| seldom.take(now) == Some(0)));
         assert_eq!((seldom.take(now), seldom.take(now)), (None, None));
         let later = now + Duration::from_secs(61);

@@ -10,11 +10,12 @@ use bytes::Bytes;
 use sds_sync::access::{Access, Scope};
 use sds_sync::limits::{FIRST_FRAME_BYTES_MAX, FRAME_BYTES_MAX};
 use sds_sync::transport::{
-    FrameBound, FramePipe, FrameReceiver, FrameRoom, FrameSender, Interest, Ready, StreamError,
+    FrameBound, FramePipe, FrameReceiver, FrameRoom, FrameSender, Interest, OutputRoom, Ready,
+    StreamError,
 };
 use sds_sync::{
-    Checked, CheckedChange, ClientFrame, FrameError, InFlight, Refusal, RefusalCode, RelayFrame,
-    ServingSession, StoreId, Token, check_patch,
+    Checked, CheckedChange, ClientFrame, FrameError, InFlight, LogPage, Refusal, RefusalCode,
+    RelayFrame, ServingSession, StoreId, Token, check_patch,
 };
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -25,8 +26,8 @@ mod opening;
 pub(crate) use opening::OpenRequest;
 
 use crate::attendance::Attendance;
-use crate::connection::{Granted, NO_ROOM, Peer};
-use crate::limits::Limit;
+use crate::connection::{Granted, Peer};
+use crate::limits::{LEAVING_FREE_BYTES, STEP_BYTES_MAX};
 use crate::log_writer::{self, Outcome};
 use crate::node::{Node, stopped};
 use crate::relay::{Cursor, Next};
@@ -34,12 +35,8 @@ use crate::rooms::Member;
 use crate::store_log::Author;
 use opening::{Asked, admit, author_of, check_revocations, check_token, open_session};
 
-const STORAGE_FAILED: Refusal =
-    Refusal::new(RefusalCode::StorageFailed, "the relay cannot read or write its file");
 const SHUTTING_DOWN: Refusal =
     Refusal::new(RefusalCode::ShuttingDown, "the relay is about to stop; try again soon");
-const TOO_SLOW: Refusal =
-    Refusal::new(RefusalCode::Busy, "the bytes of a frame came too slowly; try again later");
 /// When clients are to come back after a stop; they spread themselves over twice as long.
 const COME_BACK_AFTER: Duration = Duration::from_secs(2);
 
@@ -60,28 +57,27 @@ pub(crate) async fn open_store(
     let (store, access, version, granted) = match admitted {
         Ok(admitted) => admitted,
         Err(refusal) => {
-            peer.node.note_not_opened(refusal);
+            peer.node.told.not_opened(refusal.code);
             peer.refuse(sender, refusal).await;
             return None;
         }
     };
-    tracing::info!(%store, subject = access.subject, scope = ?access.scope, "opened");
+    peer.node.told.opened(&store, &access);
     receiver.set_max(frame_max(&access));
-    if let Some(room) = peer.input_room(&store) {
-        receiver.set_room(room);
-    }
+    receiver.set_room(granted.input_room());
+    let output = granted.output_room();
     let bound = receiver.bound();
     let member = peer.node.rooms.enter(&store);
     let (protocol, stream) = (request.protocol, sender.id());
-    let attendance = Attendance::begin(peer, protocol, stream, &member, &access.subject);
-    let pipe = FramePipe::new(sender, receiver);
+    let attendance = Attendance::begin(peer, protocol, stream, &member, granted.seat());
+    let pipe = FramePipe::timed(sender, receiver);
     let author = Arc::new(author_of(&request, &access));
     let asked = Asked { protocol, had: version, seats: request.seats.take() };
     match open_session(peer, &store, &access, asked, &author, &member).await {
         Ok(session) => {
             let node = Arc::clone(&peer.node);
-            let (passes_over, checking, pending) =
-                (false, InFlight::default(), InFlight::default());
+            let (passes_over, passing) = (false, FrameRoom::default());
+            let (checking, pending) = (InFlight::default(), InFlight::default());
             let mut service = Box::new(Service {
                 node,
                 store,
@@ -91,6 +87,9 @@ pub(crate) async fn open_store(
                 member,
                 pipe,
                 bound,
+                output,
+                reading: InFlight::default(),
+                passing,
                 checking,
                 pending,
                 attendance,
@@ -115,17 +114,28 @@ fn frame_max(access: &Access) -> usize {
     if access.may_write() { FRAME_BYTES_MAX } else { FIRST_FRAME_BYTES_MAX }
 }
 
+fn bytes_of(changes: &[Arc<[u8]>]) -> usize {
+    changes.iter().map(|change| change.len()).sum()
+}
+
 /// The loop's own.
 pub(crate) struct Service {
     node: Arc<Node>,
     store: StoreId,
     author: Arc<Author>,
-    /// Whether changes of the client were passed over, so that those behind them may lack something.
+    /// Whether changes of the client were passed over, so that those behind them may lack
+    /// something.
     passes_over: bool,
     session: ServingSession<Cursor>,
     member: Member,
     pipe: FramePipe<RelayFrame, ClientFrame>,
     bound: FrameBound,
+    /// The room for changes that go out, unless they are few.
+    output: OutputRoom,
+    /// What waits for such room, or is read from the disk.
+    reading: InFlight<Reading>,
+    /// What those changes take that the session has still to send.
+    passing: FrameRoom,
     /// A large frame that waits for its turn to be checked, or is.
     checking: InFlight<Result<Vec<CheckedChange>, Refusal>>,
     /// An append that waits for its turn or is on its way to the disk. `None` if the relay stops.
@@ -137,11 +147,20 @@ pub(crate) struct Service {
     stop: watch::Receiver<bool>,
 }
 
+/// What comes of reading on in the log.
+enum Reading {
+    /// There is room for what is in memory.
+    Room(FrameRoom),
+    /// A part from the disk, from this position, and the room that it takes.
+    Page(u64, Option<LogPage>, FrameRoom),
+}
+
 /// What the service has to attend to next.
 enum Turn {
     Stop,
     Clock,
     Pipe(Ready<ClientFrame>),
+    Read(Reading),
     Checked(Result<Vec<CheckedChange>, Refusal>),
     Appended(Option<Outcome>),
     More,
@@ -154,7 +173,7 @@ impl Service {
     pub(crate) async fn run(mut self: Box<Self>) {
         let mut has_access = true;
         while !self.session.is_over() {
-            self.read_log().await;
+            self.read_log();
             self.append_what_came();
             if let Some(attendance) = &mut self.attendance {
                 attendance.tell();
@@ -176,18 +195,26 @@ impl Service {
                     let waiting = || self.attendance.as_mut()?.take_frame();
                     let changes = || self.session.poll_transmit();
                     if let Some(frame) = others.or_else(changes).or_else(waiting) {
-                        self.pipe.send(frame);
+                        let room = self.take_passed();
+                        self.pipe.send_with(frame, room);
                     }
                 }
                 // A client that has left reads nothing further; what it sent before is still taken.
-                Turn::Pipe(Ready::Room(false)) => {}
+                Turn::Pipe(Ready::Room(false)) => {
+                    self.session.forget_log();
+                    (self.reading, self.passing) = (InFlight::default(), FrameRoom::default());
+                }
                 Turn::Pipe(Ready::Received(received)) => self.handle_received(received),
+                Turn::Read(reading) => self.handle_read(reading),
                 Turn::Checked(checked) => self.session.handle_checked(checked),
                 Turn::Appended(outcome) => self.handle_outcome(outcome),
             }
         }
         // The others hear of it at once, whatever is still to be done here.
         self.attendance = None;
+        // Nobody else waits for room or for a turn that nobody here is going to use.
+        (self.reading, self.checking) = (InFlight::default(), InFlight::default());
+        self.passing = FrameRoom::default();
         self.settle().await;
         let last: Vec<RelayFrame> = std::iter::from_fn(|| self.session.poll_transmit()).collect();
         if let Some(RelayFrame::Refused { code, .. }) = last.last() {
@@ -209,7 +236,8 @@ impl Service {
                 && self.session.wants_frames(),
         };
         let next_look = self.access.next_look(SystemTime::now());
-        let is_reading = self.pending.is_idle() && self.session.wants_log().is_some();
+        let is_settled = self.pending.is_idle();
+        let is_at_end = is_settled && self.reading.is_idle() && self.session.wants_log().is_some();
         let others = async {
             match &mut self.attendance {
                 Some(attendance) => attendance.wait().await,
@@ -224,7 +252,8 @@ impl Service {
             ready = self.pipe.ready(interest) => Turn::Pipe(ready),
             checked = self.checking.outcome() => Turn::Checked(checked),
             outcome = self.pending.outcome() => Turn::Appended(outcome),
-            () = self.member.changed(), if is_reading => Turn::More,
+            reading = self.reading.outcome(), if is_settled => Turn::Read(reading),
+            () = self.member.changed(), if is_at_end => Turn::More,
         }
     }
 
@@ -251,6 +280,9 @@ impl Service {
     }
 
     fn handle_received(&mut self, received: Result<Option<ClientFrame>, StreamError>) {
+        if let Err(error) = &received {
+            self.node.note_failed(error);
+        }
         match received {
             Ok(Some(ClientFrame::Refresh { token })) => self.refresh(&token),
             Ok(Some(frame)) => {
@@ -270,20 +302,13 @@ impl Service {
                 }
             }
             Ok(None) => self.session.handle_frame(ClientFrame::Bye),
-            Err(StreamError::Frame(error @ FrameError::TooLarge { .. }))
-                if !self.access.may_write() =>
-            {
-                self.node.note_malformed(&error);
+            Err(StreamError::Frame(FrameError::TooLarge { .. })) if !self.access.may_write() => {
                 self.session.refuse(Refusal::READ_ONLY);
             }
-            Err(StreamError::NoRoom) => {
-                self.node.metrics.limit_hit(Limit::BegunBytes);
-                self.session.refuse(NO_ROOM);
-            }
-            Err(StreamError::TooSlow) => self.session.refuse(TOO_SLOW),
+            Err(StreamError::NoRoom) => self.session.refuse(Refusal::NO_ROOM),
+            Err(StreamError::TooSlow) => self.session.refuse(Refusal::TOO_SLOW),
             Err(StreamError::Frame(error)) => {
-                self.node.note_malformed(&error);
-                tracing::info!(store = %self.store, %error, "malformed frame");
+                self.node.told.malformed(&self.store, &error);
                 self.session.refuse(Refusal::MALFORMED_FRAME);
             }
             // Nobody is there any more to be told.
@@ -291,12 +316,12 @@ impl Service {
         }
     }
 
-    /// Lets the changes of a large frame be checked when it is their turn, off the threads that must not wait.
+    /// Lets the changes of a large frame be checked when it is their turn, off the threads that
+    /// must not wait.
     fn begin_check(&mut self, patch: Bytes) {
-        let checks = Arc::clone(&self.node.checks);
+        let (node, author) = (Arc::clone(&self.node), Arc::clone(&self.author));
         self.checking.begin(async move {
-            // Nobody closes it, so nothing goes without its turn.
-            let turn = checks.acquire_owned().await.ok();
+            let turn = node.checks.take(&author.subject).await;
             let check = move || {
                 let checked = check_patch(&patch);
                 drop(turn);
@@ -337,26 +362,73 @@ impl Service {
         self.session.set_access(own, self.access.may_write(), left);
     }
 
-    /// Reads on in the log until the client has something to be sent, or has everything. What became of
-    /// its own changes has to be known first: those that were passed over it may get from elsewhere.
-    async fn read_log(&mut self) {
-        if !self.pending.is_idle() {
-            return;
-        }
-        while let Some(cursor) = self.session.wants_log() {
+    /// Reads on in the log until the client has something to be sent, or has everything. What
+    /// became of its own changes has to be known first: those that were passed over it may get from
+    /// elsewhere.
+    fn read_log(&mut self) {
+        while self.pending.is_idle() && self.reading.is_idle() {
+            let Some(cursor) = self.session.wants_log() else { return };
             match self.member.next_for(cursor) {
-                Next::Nothing => return,
-                Next::Changes { from, changes } => self.pass(from, changes),
-                Next::OnDisk(from) => {
-                    let store = self.store.clone();
-                    let page = self.node.read(move |log| log.read(&store, from)).await;
-                    match page.filter(|page| !page.changes.is_empty()) {
-                        Some(page) => self.pass(from, page.changes),
-                        None => return self.session.refuse(STORAGE_FAILED),
+                Next::Nothing => {
+                    self.passing = FrameRoom::default();
+                    return;
+                }
+                Next::Changes { from, changes } => {
+                    let bytes = bytes_of(&changes);
+                    if bytes > LEAVING_FREE_BYTES && self.passing.is_empty() {
+                        // There may be more by then.
+                        let bytes = bytes.max(STEP_BYTES_MAX);
+                        let output = self.output.clone();
+                        let room = async move { Reading::Room(output.hold(bytes).await) };
+                        self.reading.begin(room);
+                    } else {
+                        self.passing.shrink_to(bytes);
+                        self.pass(from, changes);
                     }
                 }
+                Next::OnDisk(from) => self.begin_read(from),
             }
         }
+    }
+
+    /// Reads a part of the log from the disk when there is room for it.
+    fn begin_read(&mut self, from: u64) {
+        self.passing = FrameRoom::default();
+        let (node, store, output) =
+            (Arc::clone(&self.node), self.store.clone(), self.output.clone());
+        self.reading.begin(async move {
+            let mut expected = STEP_BYTES_MAX;
+            loop {
+                let mut room = output.hold(expected).await;
+                let store = store.clone();
+                let page = node.read(move |log| log.read(&store, from)).await;
+                let bytes = page.as_ref().map_or(0, |page| bytes_of(&page.changes));
+                if bytes <= expected {
+                    room.shrink_to(bytes);
+                    return Reading::Page(from, page, room);
+                }
+                // A change larger than any step, which is read once more when there is room for it.
+                expected = bytes;
+            }
+        });
+    }
+
+    fn handle_read(&mut self, reading: Reading) {
+        match reading {
+            Reading::Room(room) => self.passing = room,
+            Reading::Page(from, Some(page), room) if !page.changes.is_empty() => {
+                self.passing = room;
+                self.pass(from, page.changes);
+            }
+            Reading::Page(..) => self.session.refuse(Refusal::STORAGE_FAILED),
+        }
+    }
+
+    /// What those changes took that were passed on, once the session has given out the last of
+    /// them.
+    fn take_passed(&mut self) -> FrameRoom {
+        let has_more = self.session.wants_log().is_none();
+        if has_more { FrameRoom::default() } else { std::mem::take(&mut self.passing) }
     }
 
     /// Moves the client on over the part of the log at position `from`.
@@ -365,6 +437,8 @@ impl Service {
         self.granted.set_position(self.session.cursor_mut().position());
         self.node.metrics.changes_delivered.inc_by(lacking.len() as u64);
         self.session.handle_log(lacking);
+        // The client has all of them, or they are on their way now.
+        drop(self.take_passed());
     }
 
     /// Appends the client's last changes, so that a goodbye right after them loses none.
@@ -400,7 +474,7 @@ impl Service {
         match outcome {
             Some(Ok(appended)) => {
                 if let Some(code) = appended.refused {
-                    tracing::warn!(store = %self.store, code = code.code(), "changes refused");
+                    self.node.told.changes_refused(&self.store, code);
                 }
                 self.passes_over |= !appended.foreign.is_empty();
                 for (replica, next) in appended.foreign {
@@ -408,7 +482,7 @@ impl Service {
                 }
                 self.session.handle_appended(&appended.stored, appended.refused);
             }
-            Some(Err(_)) => self.session.refuse(STORAGE_FAILED),
+            Some(Err(_)) => self.session.refuse(Refusal::STORAGE_FAILED),
             None => self.session.refuse(SHUTTING_DOWN),
         }
     }

@@ -1,7 +1,8 @@
-//! Who is here: each connection, and each store that it has open. For an operator to see, and to end.
+//! Who is here: each connection, and each store that it has open. For an operator to see, and to
+//! end.
 //!
-//! Entries live as long as what they stand for, through guards. Nothing is written here on the way of a
-//! change but one position; bytes are asked of the connections when somebody wants to know.
+//! Entries live as long as what they stand for, through guards. Nothing is written here on the way
+//! of a change but one position; bytes are asked of the connections when somebody wants to know.
 //!
 //! Invariant: E1. Each session's connection is listed as long as the session.
 
@@ -24,8 +25,8 @@ use crate::rooms::Rooms;
 /// What a client whose token was revoked is told.
 pub(crate) const REVOKED: Refusal =
     Refusal::new(RefusalCode::Unauthorized, "the token was revoked");
-/// What a client whom the operator cuts off is told. It may come back: to keep it out its token has to be
-/// revoked.
+/// What a client whom the operator cuts off is told. It may come back: to keep it out its token has
+/// to be revoked.
 pub(crate) const KICKED: Refusal =
     Refusal::new(RefusalCode::Busy, "the relay's operator ended the session; try again later");
 
@@ -148,7 +149,8 @@ impl Sessions {
         ConnectionEntry { sessions: Arc::clone(self), metrics, number }
     }
 
-    /// Ends the sessions that `is_meant` says so of: each tells its client `why`. How many there were.
+    /// Ends the sessions that `is_meant` says so of: each tells its client `why`. How many there
+    /// were.
     pub(crate) fn end(&self, why: Refusal, is_meant: impl Fn(&StoreId, &Access) -> bool) -> usize {
         self.end_those(why, |open| is_meant(&open.store, &open.access()))
     }
@@ -164,8 +166,8 @@ impl Sessions {
         meant.filter(|open| open.end(why)).count()
     }
 
-    /// Closes a connection when those have had time to hear why who have stores open on it. Needs a tokio
-    /// runtime.
+    /// Closes a connection when those have had time to hear why who have stores open on it. Needs a
+    /// tokio runtime.
     pub(crate) fn cut_off(&self, connection: u64) {
         let linked =
             self.lock().connections.get(&connection).map(|linked| linked.connection.clone());
@@ -177,8 +179,8 @@ impl Sessions {
         }
     }
 
-    /// Sessions that are selected, of stores that `may_see` allows, by number from the one behind `after`
-    /// on; at most `max`.
+    /// Sessions that are selected, of stores that `may_see` allows, by number from the one behind
+    /// `after` on; at most `max`.
     pub(crate) fn list(
         &self,
         rooms: &Rooms,

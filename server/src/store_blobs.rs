@@ -1,4 +1,5 @@
-//! The large contents of one store in the relay's file. They stay, as the log does that refers to them.
+//! The large contents of one store in the relay's file. They stay, as the log does that refers to
+//! them.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -9,6 +10,7 @@ use sds_sync::blob_rows::{self, Content};
 use sds_sync::limits::BLOB_PARTS_MAX;
 use sds_sync::{BlobStorage, Claims, Offer, StorageError, StoreId};
 
+use crate::blob_totals::BlobTotal;
 use crate::store_log::tables::is_live as is_live_store;
 use crate::store_log::{NoStore, StoreLog, StoreQuota};
 
@@ -19,11 +21,11 @@ pub(crate) struct StoreBlobs {
     owner: u64,
 }
 
-/// What of the room of each store is promised to uploads that are under way: those that can go on later have
-/// their names in the file too, the others nowhere else.
+/// What of the room of each store is promised to uploads that are under way: those that can go on
+/// later have their names in the file too, the others nowhere else.
 #[derive(Debug, Default)]
 pub(crate) struct Reservations {
-    /// Held while the file is read.
+    /// Held while somebody looks whether there is room, and while a blob is kept.
     turn: Mutex<()>,
     state: Mutex<Reserved>,
 }
@@ -56,6 +58,8 @@ pub(crate) struct Reservation {
 pub(crate) enum NoRoom {
     /// Its blobs have too many bytes.
     Bytes,
+    /// It has too many.
+    Blobs,
     /// Too many are on their way.
     Uploads,
 }
@@ -96,25 +100,32 @@ impl StoreBlobs {
         Ok(owner.map(|owner| Self { log, owner }))
     }
 
-    /// Takes room for a blob that is not here yet: if so many are not on their way already, and the store's
-    /// blobs have no more than `max` bytes with it and all those. Reads all their names.
+    /// Takes room for a blob that is not here yet: if so many are not on their way already, and the
+    /// store's blobs are no more than `max` with it and all those. Reads all their names if nobody
+    /// has of late.
     ///
     /// # Errors
     /// If the file cannot be read.
     pub(crate) fn reserve(
         &self,
         offer: Offer,
-        max: u64,
+        max: BlobTotal,
     ) -> Result<Result<Reservation, NoRoom>, StorageError> {
-        // Whoever comes meanwhile waits, and reckons with this one. Who gives room back does not wait: what
-        // has become a blob by then is in the file, which is read after the list.
+        // What takes long is done before anybody has to wait for it.
+        self.log.blob_total(self.owner)?;
+        // Whoever comes meanwhile waits, and reckons with this one. Who gives room back does not
+        // wait: what has become a blob by then is in the file, which is read after the list.
         let _turn = self.log.reserved.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let of_store = self.log.reserved.lock().of.get(&self.owner).cloned().unwrap_or_default();
         if of_store.len() >= BLOB_PARTS_MAX {
             return Ok(Err(NoRoom::Uploads));
         }
+        let BlobTotal { count, bytes } = self.log.blob_total(self.owner)?;
+        if count.saturating_add(of_store.len() as u64) >= max.count {
+            return Ok(Err(NoRoom::Blobs));
+        }
         let used = self.log.database.read(|read| {
-            let (_, mut bytes) = blob_rows::total(read, self.owner)?;
+            let mut bytes = bytes;
             // One that goes on has its room already; it is counted once.
             let goes_on = |hash: &BlobHash| {
                 let others = of_store.iter().map(|(_, other)| other);
@@ -133,7 +144,7 @@ impl StoreBlobs {
             }
             Ok(bytes)
         })?;
-        if used.saturating_add(offer.size) > max {
+        if used.saturating_add(offer.size) > max.bytes {
             return Ok(Err(NoRoom::Bytes));
         }
         let mut reserved = self.log.reserved.lock();
@@ -186,6 +197,8 @@ impl BlobStorage for StoreBlobs {
     }
 
     fn keep(&self, hash: &BlobHash, content: Content) -> Result<(), StorageError> {
+        let turn = self.log.reserved.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let keeping = self.log.blob_totals.keep(self.owner);
         let kept = self.log.write(|write| {
             // Of a store that was deleted meanwhile nothing stays.
             if !is_live_store(write, self.owner)? {
@@ -193,6 +206,8 @@ impl BlobStorage for StoreBlobs {
             }
             blob_rows::keep(write, self.owner, hash, content, false).map(Some)
         })?;
+        keeping.done((kept == Some(content)).then_some(content.size));
+        drop(turn);
         // Somebody may be reading the former one, which stays.
         if kept == Some(content) { Ok(()) } else { self.remove(content.number) }
     }

@@ -20,11 +20,12 @@
 //! - G1. A store's changes follow each other without gaps for each replica, and each comes after
 //!   its deps.
 //! - G2. `states`, `starts` and `versions` say what `pages` hold, whose positions follow each other
-//!   from 0 without gaps; the chain hash of a replica is that of all its changes (`sds_sync::Chain`).
+//!   from 0 without gaps; the chain hash of a replica is that of all its changes
+//!   (`sds_sync::Chain`).
 //! - G3. A blob stays where it is as long as its store: the log has all that ever referred to it.
 //! - G4. A replica that has an owner keeps it, and has changes.
-//! - G5. A store is in `stores` or in `deleted` or in neither. What rows have a number that is in no row
-//!   of `stores` is garbage, and `garbage` has the number.
+//! - G5. A store is in `stores` or in `deleted` or in neither. What rows have a number that is in
+//!   no row of `stores` is garbage, and `garbage` has the number.
 //!
 //! Not here: the thread that groups commits (`log_writer`), who may do what (`access`).
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
@@ -45,10 +46,10 @@ use redb::{ReadableTable, WriteTransaction};
 use sds_engine::{ReplicaId, Version};
 use sds_sync::blob_rows;
 use sds_sync::database::{Database, Failure, Medium};
-use sds_sync::limits::LOG_PAGE_BYTES_MAX;
 use sds_sync::{Claims, LogPage, SeatTip, StorageError, StoreId};
 
-use crate::limits::{PAGE_CACHE_MAX, STEP_CHANGES_MAX};
+use crate::blob_totals::{BlobTotal, BlobTotals};
+use crate::limits::{PAGE_CACHE_MAX, STEP_BYTES_MAX, STEP_CHANGES_MAX};
 use crate::store_blobs::Reservations;
 
 pub use appending::{Appended, Appender, Author, ReplicaCounts};
@@ -72,6 +73,7 @@ pub struct StoreLog {
     pub(crate) claims: Claims,
     /// The room that uploads have been promised.
     pub(crate) reserved: Reservations,
+    pub(crate) blob_totals: BlobTotals,
     /// Packed pages that somebody read just now, the last one first, so that many who read the same
     /// unpack it once.
     unpacked: Mutex<VecDeque<(PageKey, Changes)>>,
@@ -119,6 +121,7 @@ impl StoreLog {
             next_content,
             claims: Claims::default(),
             reserved: Reservations::default(),
+            blob_totals: BlobTotals::default(),
             unpacked: Mutex::default(),
             sweeping: Mutex::default(),
         })
@@ -137,6 +140,17 @@ impl StoreLog {
                 version.advance(replica(key.value().1)?, next.value().0);
             }
             Ok(version)
+        })
+    }
+
+    /// How many changes the log of `store` has.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn end(&self, store: &StoreId) -> Result<u64, StorageError> {
+        self.database.read(|read| {
+            let Some(number) = number_of(read, store)? else { return Ok(0) };
+            Ok(state(&read.open_table(STATES)?, number)?.end)
         })
     }
 
@@ -159,8 +173,8 @@ impl StoreLog {
         })
     }
 
-    /// Which of the replicas that `author` has said to write with belong to others, and how far the log of
-    /// `store` has them.
+    /// Which of the replicas that `author` has said to write with belong to others, and how far the
+    /// log of `store` has them.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -238,8 +252,7 @@ impl StoreLog {
                 let rest = changes.get(skipped..).filter(|rest| !rest.is_empty());
                 for change in rest.ok_or(Failure::Corrupt("a page of the log is missing"))? {
                     size += change.len();
-                    let is_full =
-                        size > LOG_PAGE_BYTES_MAX || part.changes.len() >= STEP_CHANGES_MAX;
+                    let is_full = size > STEP_BYTES_MAX || part.changes.len() >= STEP_CHANGES_MAX;
                     if is_full && !part.changes.is_empty() {
                         part.next = Some(at);
                         return Ok(part);
@@ -308,6 +321,18 @@ impl StoreLog {
             Some(number) => Ok(Ok(number)),
             None => self.write(|write| number_for(write, store, subject, quota)),
         }
+    }
+
+    /// The blobs of the store with this number. Reads the names of all of them if nobody has of
+    /// late.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub(crate) fn blob_total(&self, number: u64) -> Result<BlobTotal, StorageError> {
+        self.blob_totals.get(number, || {
+            let (count, bytes) = self.database.read(|read| blob_rows::total(read, number))?;
+            Ok(BlobTotal { count, bytes })
+        })
     }
 
     /// Does one durable transaction, when it is its turn.

@@ -5,6 +5,7 @@ mod support {
     pub(crate) mod common;
     #[expect(dead_code, reason = "whoever is present has a note")]
     pub(crate) mod engines;
+    pub(crate) mod http;
     pub(crate) mod relay;
     #[expect(dead_code, reason = "nobody writes by hand")]
     pub(crate) mod stream;
@@ -18,7 +19,8 @@ use std::time::{Duration, Instant};
 
 use sds_engine::Version;
 use sds_server::limits::{
-    ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_BYTES_MAX, ADMIN_HEAD_TIME, ADMIN_PAGE_MAX, Limit,
+    ADMIN_BODY_BYTES_MAX, ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_BYTES_MAX, ADMIN_HEAD_TIME,
+    ADMIN_PAGE_MAX, Limit,
 };
 use sds_server::store_log::StoreQuota;
 use sds_server::{Relay, RelayConfig, StoreSet};
@@ -542,5 +544,47 @@ async fn who_is_slow_or_asks_for_too_much_is_cut_off() {
     assert!(begun.elapsed() >= ADMIN_HEAD_TIME, "not before the time is up");
     assert!(relay.limit_hits(Limit::Admin) >= 2);
     assert_eq!(plain(address, "/healthz").await.status, 200, "others are served again");
+    relay.stop().await;
+}
+
+/// Goal: whoever is past what the listener takes is counted, and whoever is at it is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_and_rows_past_their_bounds_are_refused_and_counted() {
+    let folder = folder();
+    let (relay, address) = relay(folder.path()).await;
+    let token = ("POST", "/api/token");
+    let body = |bytes: usize| {
+        let begin = r#"{"sub":"desk","scope":"read","#;
+        format!(r#"{begin}"x":"{}"}}"#, "x".repeat(bytes - begin.len() - 7))
+    };
+    assert_eq!(body(ADMIN_BODY_BYTES_MAX).len(), ADMIN_BODY_BYTES_MAX);
+    assert_eq!(ask(address, token, &operator(), &body(ADMIN_BODY_BYTES_MAX)).await.status, 200);
+    let rows = |rows: usize| format!("/api/stores?limit={rows}");
+    assert_eq!(ask(address, ("GET", &rows(ADMIN_PAGE_MAX)), &operator(), "").await.status, 200);
+    assert_eq!(relay.limit_hits(Limit::Admin), 0);
+    let past = ask(address, token, &operator(), &body(ADMIN_BODY_BYTES_MAX + 1)).await;
+    assert_eq!((past.status, relay.limit_hits(Limit::Admin)), (413, 1));
+    for path in [rows(ADMIN_PAGE_MAX + 1), "/api/sessions?limit=1001".to_owned(), rows(0)] {
+        assert_eq!(ask(address, ("GET", &path), &operator(), "").await.status, 400, "{path}");
+    }
+    assert_eq!(relay.limit_hits(Limit::Admin), 3, "no rows at all is a mistake");
+    relay.stop().await;
+}
+
+/// Goal: a name that is no text is that of nothing, and said so as everything else is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_path_that_is_no_text_is_answered_like_any_that_there_is_not() {
+    let folder = folder();
+    let (relay, address) = relay(folder.path()).await;
+    for what in [
+        ("GET", "/api/stores/%FF"),
+        ("DELETE", "/api/stores/%FF"),
+        ("DELETE", "/api/stores/%FF/tombstone"),
+        ("DELETE", "/api/revocations/%FF"),
+    ] {
+        let answer = ask(address, what, &operator(), "").await;
+        assert_eq!((answer.status, &*answer.error()), (404, "not found"), "{what:?}");
+        assert_eq!(ask_as(address, what, None, "").await.status, 401, "{what:?}");
+    }
     relay.stop().await;
 }

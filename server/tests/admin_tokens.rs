@@ -5,6 +5,7 @@ mod support {
     pub(crate) mod common;
     #[expect(dead_code, reason = "nobody edits")]
     pub(crate) mod engines;
+    pub(crate) mod http;
     #[expect(dead_code, reason = "nobody writes")]
     pub(crate) mod stream;
     #[expect(dead_code, reason = "nobody looks at labels")]
@@ -15,6 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sds_server::{Grant, KeyId, Keyring, Relay, RelayConfig, Scope, Secret, StoreSet, mint};
 use sds_sync::access::{Gate, TokenId};
+use sds_sync::limits::{SUBJECT_BYTES_MAX, TOKEN_ID_BYTES_MAX};
 use sds_sync::{ClientFrame, ConnectionState, RefusalCode, RelayFrame, Token};
 use serde_json::{Value, json};
 use support::admin::{Answer, admin_of, ask, ask_as, operator, relay, relay_of};
@@ -315,7 +317,14 @@ async fn tokens_are_revoked_by_name_by_subject_and_by_secret_within_the_rights_o
     let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap().as_secs();
     let other_admin = token("t", "boss", Scope::Admin);
     let (token, name) = signed("desk", "s", now - HOUR);
-    let rows: [(Value, &Token, u16, Option<RefusalCode>); 14] = [
+    let text = |bytes| "x".repeat(bytes);
+    let rows: [(Value, &Token, u16, Option<RefusalCode>); 20] = [
+        (json!({"jti": text(TOKEN_ID_BYTES_MAX)}), &admin(), 200, None),
+        (json!({"jti": text(TOKEN_ID_BYTES_MAX + 1)}), &admin(), 400, None),
+        (json!({"sub": text(SUBJECT_BYTES_MAX)}), &operator(), 200, None),
+        (json!({"sub": text(SUBJECT_BYTES_MAX + 1)}), &operator(), 400, None),
+        (json!({"sub": ""}), &admin(), 400, None),
+        (json!({"jti": name, "token": token.reveal()}), &admin(), 400, None),
         (json!({"jti": name}), &admin(), 200, Some(RefusalCode::Unauthorized)),
         (json!({"jti": name}), &operator(), 200, Some(RefusalCode::Unauthorized)),
         (json!({"jti": name}), &other_admin, 200, None),

@@ -5,6 +5,7 @@ mod support {
     #[expect(dead_code, reason = "only tokens are asked for")]
     pub(crate) mod admin;
     pub(crate) mod common;
+    pub(crate) mod http;
     pub(crate) mod stream;
 }
 

@@ -107,11 +107,14 @@ fn health_is_what_the_admin_listener_answers() {
     assert_eq!(health(&[]).0, Some(1), "there is nobody to ask");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
-    let rows = [
-        (None, "/healthz", "200 OK", Some(0)),
-        (Some("--ready"), "/readyz", "503 Service Unavailable", Some(1)),
+    let rows: [(&[&str], _, _, _); 4] = [
+        (&[], "/healthz", "200 OK", Some(0)),
+        (&["--ready"], "/readyz", "503 Service Unavailable", Some(1)),
+        // All addresses, of which this machine may have those of IPv4 alone.
+        (&["--admin-host", "::"], "/healthz", "200 OK", Some(0)),
+        (&["--admin-host", "0.0.0.0"], "/healthz", "200 OK", Some(0)),
     ];
-    for (word, path, status, expected) in rows {
+    for (words, path, status, expected) in rows {
         let listener = listener.try_clone().unwrap();
         let answering = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
@@ -120,8 +123,7 @@ fn health_is_what_the_admin_listener_answers() {
             write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").unwrap();
             String::from_utf8(request[..size].to_vec()).unwrap()
         });
-        let words: Vec<&str> = word.into_iter().chain(["--admin-port", &port]).collect();
-        let (code, said) = health(&words);
+        let (code, said) = health(&[words, &["--admin-port", &port]].concat());
         assert_eq!(code, expected, "{said}");
         assert!(answering.join().unwrap().starts_with(&format!("GET {path} HTTP/1.1\r\n")));
     }

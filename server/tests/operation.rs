@@ -7,21 +7,25 @@ mod support {
     pub(crate) mod admin;
     pub(crate) mod common;
     pub(crate) mod engines;
+    pub(crate) mod http;
     pub(crate) mod process;
 }
 
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
-use sds_server::limits::REFUSED_OPENINGS_PER_MINUTE_MAX;
-use sds_sync::transport::connect;
+use sds_engine::{Change, Op, Patch, ReplicaId};
+use sds_server::limits::{
+    OPENINGS_PER_MINUTE_MAX, REFUSED_FRAMES_PER_MINUTE_MAX, REFUSED_OPENINGS_PER_MINUTE_MAX,
+};
+use sds_sync::transport::{Connection, FrameReceiver, FrameSender, connect};
 use sds_sync::{CertificateHash, ClientFrame, RefusalCode, RelayFrame, RelayUrl, Token, Trust};
 use support::admin::{ask, operator};
 use support::common::{PATIENCE, SECRET, folder};
 use support::engines::{add_item, present, synced, writer};
-use support::process::{RelayProcess, program};
+use support::process::{RelayProcess, program, with_secret};
 use tokio::time::{sleep, timeout};
 
 fn text(bytes: &[u8]) -> &str {
@@ -200,6 +204,23 @@ fn a_silent_client_delays_the_end_only_so_long_and_a_second_signal_not_at_all() 
     }
 }
 
+/// Goal: the address that the unit and the container set is all addresses, of both kinds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_listens_on_all_addresses_is_reached_by_either_kind() {
+    if std::net::UdpSocket::bind("[::1]:0").is_err() {
+        // A machine without the one kind cannot show it.
+        return;
+    }
+    let home = folder();
+    let relay = RelayProcess::start(home.path(), &["--host", "::"]);
+    for host in ["127.0.0.1", "::1"] {
+        let url = RelayUrl::new(host, relay.url.port(), relay.url.pin()).unwrap();
+        assert!(connect(&url, &Trust::of(&url)).await.is_ok(), "{host}");
+    }
+    relay.signal("TERM");
+    assert_eq!(relay.wait().0, Some(0));
+}
+
 /// Goal: neither tokens nor secrets nor contents are in the log, however much is logged.
 /// Method: a session with an edit, a blob, presence, refused tokens and broken frames, all at trace.
 #[tokio::test(flavor = "multi_thread")]
@@ -217,6 +238,7 @@ async fn the_log_has_neither_tokens_nor_contents() {
         let item = add_item(&desk, payload);
         let text = payload.repeat(40_000);
         desk.edit(|store| store.write_value(item, text.as_str())).unwrap().unwrap();
+        desk.signal(None, payload).unwrap();
         synced(&desk).await;
         let connection = connect(&relay.url, &Trust::of(&relay.url)).await.unwrap();
         let signed = writer("desk");
@@ -265,26 +287,81 @@ async fn the_log_has_neither_tokens_nor_contents() {
     }
 }
 
-/// Goal: whoever shows no good token fills no disk with what the log tells of it.
+/// Goal: nobody fills a disk with what the log tells of them. Method: somebody without a good token, and a
+/// member who opens a store again and again, and whose frames are no good.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_log_tells_only_so_often_of_who_was_refused() {
+async fn the_log_tells_only_so_often_of_what_clients_do() {
     let home = folder();
     let words = ["--limit", "stranger_frames_per_second=20000"];
     let relay = RelayProcess::start(home.path(), &words);
     let connection = connect(&relay.url, &Trust::of(&relay.url)).await.unwrap();
+    let none = Token::from("none".to_owned());
     for _ in 0..2 * REFUSED_OPENINGS_PER_MINUTE_MAX {
-        let (mut sender, mut receiver) = connection.open_stream().await.unwrap();
-        let (store, token) = ("s".to_owned(), Token::from("none".to_owned()));
-        let version = sds_engine::Version::new().encode().into();
-        sender.send(&ClientFrame::Open { protocol: 3, store, token, version }).await.unwrap();
-        let refused = receiver.next().await.unwrap();
+        let refused = open(&connection, &none).await.1.next().await.unwrap();
         assert!(matches!(refused, Some(RelayFrame::Refused { .. })), "{refused:?}");
+    }
+    let member = writer("desk");
+    let lacking = Patch::new(vec![change(1, 5)]).encode().into();
+    let lacking = ClientFrame::Changes { patch: lacking };
+    for number in 0..2 * OPENINGS_PER_MINUTE_MAX + 100 {
+        let (mut sender, mut receiver) = open(&connection, &member).await;
+        match number % 2 {
+            0 => sender.send(&lacking).await.unwrap(),
+            _ => sender.send_encoded(vec![1, 0, 0, 0, 200].into()).await.unwrap(),
+        }
+        while let Some(frame) = receiver.next::<RelayFrame>().await.unwrap() {
+            drop(frame);
+        }
     }
     connection.close().await;
     relay.signal("TERM");
     let (code, log) = relay.wait();
     assert_eq!(code, Some(0));
-    let told = log.lines().filter(|line| line.contains("not opened")).count();
-    let max = REFUSED_OPENINGS_PER_MINUTE_MAX as usize;
-    assert!((max..2 * max).contains(&told), "{told}");
+    let rows = [
+        ("not opened", REFUSED_OPENINGS_PER_MINUTE_MAX),
+        (" opened", OPENINGS_PER_MINUTE_MAX),
+        ("malformed frame", REFUSED_FRAMES_PER_MINUTE_MAX),
+        ("changes refused", REFUSED_FRAMES_PER_MINUTE_MAX),
+    ];
+    for (what, max) in rows {
+        let told = log.lines().filter(|line| line.contains(what)).count();
+        // A minute may end meanwhile.
+        assert!((max as usize..=2 * max as usize).contains(&told), "{told} times {what}");
+    }
+}
+
+/// Goal: whoever reads the log holds nobody up. Method: a log that nobody reads, and more in it than a pipe
+/// takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_nobody_reads_holds_nobody_up() {
+    const OPENINGS: usize = 100;
+    let home = folder();
+    let mut command = with_secret(Command::new("sh"));
+    command.args(["-c", r#"mkfifo "$0" && exec "$@" 2<>"$0""#]).arg(home.path().join("log"));
+    command.arg(env!("CARGO_BIN_EXE_sds-relay")).args(["--log-level", "trace"]);
+    let relay = RelayProcess::spawn(command, &home.path().join("data"));
+    let connection = connect(&relay.url, &Trust::of(&relay.url)).await.unwrap();
+    for _ in 0..OPENINGS {
+        let (_, mut receiver) = open(&connection, &writer("desk")).await;
+        let answer = timeout(PATIENCE, receiver.next::<RelayFrame>()).await.expect("an answer");
+        assert!(matches!(answer, Ok(Some(RelayFrame::Opened { .. }))), "{answer:?}");
+    }
+    connection.close().await;
+    relay.signal("TERM");
+    assert_eq!(relay.wait().0, Some(0));
+}
+
+/// A stream that asks for the store.
+async fn open(connection: &Connection, token: &Token) -> (FrameSender, FrameReceiver) {
+    let (mut sender, receiver) = connection.open_stream().await.unwrap();
+    let (store, token) = ("s".to_owned(), token.clone());
+    let version = sds_engine::Version::new().encode().into();
+    sender.send(&ClientFrame::Open { protocol: 3, store, token, version }).await.unwrap();
+    (sender, receiver)
+}
+
+/// A change that takes one counter.
+fn change(author: u64, start: u64) -> Change {
+    let author = ReplicaId::new(author).unwrap();
+    Change::new(author, start, Vec::new(), &[Op::Skip { count: 1 }]).unwrap()
 }

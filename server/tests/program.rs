@@ -5,14 +5,20 @@ mod support {
     pub(crate) mod common;
     pub(crate) mod engines;
     pub(crate) mod process;
+    #[expect(dead_code, reason = "relays run in processes of their own, and nobody writes by hand")]
+    pub(crate) mod stream;
 }
 
 use std::process::{Command, Output};
 
-use sds_sync::Token;
+use sds_sync::limits::BLOB_CHUNK_BYTES_MAX;
+use sds_sync::transport::connect;
+use sds_sync::{ClientFrame, RelayFrame, Token, Trust};
+use sha2::{Digest, Sha256};
 use support::common::{PATIENCE, folder};
 use support::engines::{add_item, present, synced, writer};
 use support::process::{RelayProcess, program, with_secret};
+use support::stream::Stream;
 
 fn output(words: &[&str]) -> Output {
     program().args(words).output().unwrap()
@@ -117,4 +123,50 @@ async fn a_relay_whose_disk_was_full_goes_on_when_there_is_space_again() {
     limit_files(&relay, None);
     synced(&engine).await;
     engine.stop().await.unwrap();
+}
+
+/// Goal: an upload during which the relay is killed shows nothing before it is whole, and goes on afterwards.
+/// Method: kills after more and more of its pieces, and what came back in the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_goes_on_after_the_relay_was_killed() {
+    let home = folder();
+    let bytes: Vec<u8> = (0..=250).cycle().take(10 * BLOB_CHUNK_BYTES_MAX + 7).collect();
+    let (hash, size) = (Sha256::digest(&bytes).into(), bytes.len() as u64);
+    let store = || "s".to_owned();
+    let mut furthest = 0;
+    for pieces in [3, 7, usize::MAX] {
+        let relay = RelayProcess::start(home.path(), &[]);
+        let connection = connect(&relay.url, &Trust::of(&relay.url)).await.unwrap();
+        let version = sds_engine::Version::new().encode().into();
+        let open =
+            ClientFrame::Open { protocol: 3, store: store(), token: writer("desk"), version };
+        let _open = Stream::opened(&connection, open).await;
+        let get = ClientFrame::GetBlob { store: store(), hash };
+        assert_eq!(Stream::begin(&connection, get).await.next().await, RelayFrame::BlobMissing);
+        let offer = ClientFrame::OfferBlob { store: store(), hash, size };
+        let mut upload = Stream::begin(&connection, offer).await;
+        let RelayFrame::BlobWantedFrom { offset } = upload.next().await else { panic!("wanted") };
+        assert!(offset >= furthest, "{offset}: what was there stays");
+        furthest = offset;
+        let rest = &bytes[usize::try_from(offset).unwrap()..];
+        for piece in rest.chunks(BLOB_CHUNK_BYTES_MAX).take(pieces) {
+            let chunk = ClientFrame::BlobChunk { bytes: piece.to_vec().into() };
+            upload.sender.send(&chunk).await.unwrap();
+        }
+        if pieces < usize::MAX {
+            relay.signal("KILL");
+            relay.wait();
+            continue;
+        }
+        assert_eq!(upload.next().await, RelayFrame::BlobStored);
+        let get = ClientFrame::GetBlob { store: store(), hash };
+        let mut download = Stream::begin(&connection, get).await;
+        assert_eq!(download.next().await, RelayFrame::BlobFound { size });
+        let mut back = Vec::new();
+        while back.len() < bytes.len() {
+            let RelayFrame::BlobChunk { bytes } = download.next().await else { panic!("a piece") };
+            back.extend_from_slice(&bytes);
+        }
+        assert!(back == bytes);
+    }
 }

@@ -134,7 +134,8 @@ impl DataStore {
     pub fn add_blob(&mut self, bytes: impl Into<Arc<[u8]>>) -> BlobHash {
         let bytes = bytes.into();
         let hash = blob_hash(&bytes);
-        if !self.blobs.is_in_source(&hash) {
+        // Nobody is asked: what may be in the source is kept until that is known.
+        if self.knows_blob(&hash) != Some(true) {
             self.blobs.held.entry(hash).or_insert(bytes);
         }
         hash

@@ -13,7 +13,7 @@ use crate::entry::Entry;
 use crate::error::StoreError;
 use crate::events::{Cause, Events, Origin};
 use crate::options::StoreOptions;
-use crate::undo::UndoHistory;
+use crate::undo::{Undo, UndoHistory};
 
 /// A tree of items and links. See the crate's documentation for a first example.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub struct DataStore {
     pub(crate) blobs: Blobs,
     options: StoreOptions,
     events: Events,
-    undo: Option<Box<UndoHistory>>,
+    undo: Undo,
 }
 
 impl DataStore {
@@ -44,7 +44,7 @@ impl DataStore {
 
     fn from_replica(mut replica: Replica) -> Self {
         let (blobs, events) = (Blobs::of(&mut replica), Events::default());
-        Self { replica, blobs, options: StoreOptions::default(), events, undo: None }
+        Self { replica, blobs, options: StoreOptions::default(), events, undo: Undo::OFF }
     }
 
     /// Gives the store other options than the usual ones.
@@ -101,7 +101,7 @@ impl DataStore {
     ) -> Result<T, E> {
         let is_outermost = !self.replica.is_in_transaction();
         if is_outermost && let Err(error) = self.events.begin(&mut self.replica) {
-            self.undo.iter_mut().for_each(|undo| undo.abandon());
+            self.undo.history_mut().into_iter().for_each(UndoHistory::abandon);
             return Err(error.into());
         }
         // The engine's transactions want the engine alone; blobs may stay, nobody refers to them.
@@ -130,7 +130,7 @@ impl DataStore {
     /// Ends the outermost transaction. Returns as what the event of it counts.
     fn end(&mut self, transaction: Transaction) -> Result<Cause, EditError> {
         let answering = self.events.answering();
-        let Some(undo) = &mut self.undo else {
+        let Some(undo) = self.undo.history_mut() else {
             self.replica.commit(transaction)?;
             return Ok(answering.unwrap_or(Cause::Unnoted));
         };
@@ -151,14 +151,14 @@ impl DataStore {
     /// Forgets what was noted of the outermost transaction, which was taken back.
     fn abandon(&mut self) {
         self.events.abandon(&mut self.replica);
-        if let Some(undo) = &mut self.undo {
+        if let Some(undo) = self.undo.history_mut() {
             undo.abandon();
         }
     }
 
     /// Whether nobody wants to know what an edit does.
     fn is_unwatched(&self) -> bool {
-        self.events.is_idle() && self.undo.is_none()
+        self.events.is_idle() && !self.undo.is_on()
     }
 
     /// Sets a field.
@@ -330,26 +330,24 @@ impl DataStore {
         (&mut self.events, &mut self.replica)
     }
 
-    pub(crate) const fn undo_ref(&self) -> Option<&UndoHistory> {
-        match &self.undo {
-            Some(undo) => Some(undo),
-            None => None,
-        }
+    pub(crate) fn undo_ref(&self) -> Option<&UndoHistory> {
+        self.undo.history()
     }
 
-    pub(crate) const fn undo_mut(&mut self) -> &mut Option<Box<UndoHistory>> {
+    pub(crate) const fn undo_mut(&mut self) -> &mut Undo {
         &mut self.undo
     }
 
     /// What undoing needs at once.
     pub(crate) fn undo_parts_mut(&mut self) -> Option<UndoParts<'_>> {
         let Self { replica, blobs, events, undo, .. } = self;
-        Some(UndoParts { replica, blobs, events, history: undo.as_deref_mut()? })
+        Some(UndoParts { replica, blobs, events, history: undo.history_mut()? })
     }
 
-    /// Panics if an invariant of the engine does not hold; for tests.
+    /// Panics if an invariant of the engine does not hold, or of the steps to undo; for tests.
     pub fn assert_invariants(&self) {
         self.replica.assert_invariants();
+        self.undo_ref().into_iter().for_each(UndoHistory::assert_invariants);
     }
 }
 

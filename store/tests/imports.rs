@@ -7,7 +7,7 @@ mod stores;
 use sds_engine::{Field, Patch, Replica, Value};
 use sds_store::{
     BlobRef, DataStore, EntryId, ItemValue, JsonOptions, JsonSource, JsonSummary, StoreError,
-    ValueKind, blob_hash,
+    StoreOptions, ValueKind, blob_hash, limits::LITERAL_SIZE_LIMIT,
 };
 use serde_json::{Value as Json, json};
 use stores::*;
@@ -91,14 +91,50 @@ fn a_link_to_a_link_that_merging_makes_goes_out_and_in() {
     assert_comes_back(&a);
 }
 
+/// What merging has made is no longer than it is; an edit of a store that is there has its limits.
 #[test]
-fn a_label_that_was_merged_past_its_limit_goes_out_and_in() {
+fn a_label_that_was_merged_past_its_limit_makes_a_store_and_goes_into_none_without_it() {
     let (mut a, mut b) = twins(|store| store.set_label(ROOT, &"x".repeat(1_000)).unwrap());
+    let before = a.as_json();
     a.splice_label(ROOT, 0..0, &"a".repeat(24)).unwrap();
     b.splice_label(ROOT, 0..0, &"b".repeat(24)).unwrap();
     exchange(&mut a, &mut b);
     assert_eq!(a.root_item().label().len(), 1_048);
-    assert_comes_back(&a);
+    let json = a.as_json();
+    let mut copy = DataStore::from_json(id(9), &json).unwrap();
+    assert_eq!(copy.as_json(), json);
+    for store in [&mut copy, &mut a] {
+        let version = store.version().clone();
+        store.import_json(&json).unwrap();
+        assert_eq!(*store.version(), version, "it is the same already");
+    }
+    for mut other in [store(7), DataStore::from_json(id(8), &before).unwrap()] {
+        let before = other.as_json();
+        assert_eq!(code(other.import_json(&json)), "invalid-argument");
+        assert_eq!(other.as_json(), before);
+    }
+}
+
+/// Goal: what is the same stays the text into which others can type. Method: one that was merged past the
+/// limit, and one that this device alone would not keep inline.
+#[test]
+fn a_text_that_is_here_already_stays_one_however_long_it_is() {
+    let (mut a, mut b) =
+        twins(|store| store.write_value(ROOT, "x".repeat(LITERAL_SIZE_LIMIT - 10)).unwrap());
+    for (store, text) in [(&mut a, "aaaaaaaaaa"), (&mut b, "bbbbbbbbbb")] {
+        store.change_value(ROOT, 0..0, text).unwrap();
+    }
+    exchange(&mut a, &mut b);
+    b.set_options(StoreOptions::default().with_literal_size_limit(100));
+    for store in [&mut a, &mut b] {
+        let (json, version) = (store.as_json(), store.version().clone());
+        assert_eq!(
+            store.read_value(ROOT).unwrap().as_text().unwrap().len(),
+            LITERAL_SIZE_LIMIT + 10
+        );
+        store.import_json(&json).unwrap();
+        assert_eq!(*store.version(), version, "it is the same already");
+    }
 }
 
 #[test]

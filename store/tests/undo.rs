@@ -643,3 +643,29 @@ fn purge_elsewhere(store: &DataStore, entry: EntryId) -> Vec<u8> {
     other.purge(entry).unwrap();
     other.export(store.version())
 }
+
+/// Goal: a transaction that turned two containers inside out can be undone and done again. Method: what went
+/// into what it had been in; neither can go back before the other.
+#[test]
+fn what_was_turned_inside_out_comes_back() {
+    let mut desk = DataStore::new(ReplicaId::new(1).unwrap());
+    desk.enable_undo(UndoOptions::default());
+    let [outer, inner, last] =
+        [(); 3].map(|()| desk.new_item_at(None, EntryId::ROOT, None).unwrap());
+    desk.move_entry_to(inner, outer, None).unwrap();
+    desk.move_entry_to(last, inner, None).unwrap();
+    let before = desk.as_json();
+    let turn = |store: &mut DataStore| {
+        store.move_entry_to(last, EntryId::ROOT, None)?;
+        store.move_entry_to(inner, last, None)?;
+        store.move_entry_to(outer, inner, None)
+    };
+    desk.transact(turn).unwrap();
+    let after = desk.as_json();
+    for _ in 0..2 {
+        assert!(desk.undo(NOW).unwrap());
+        assert_eq!(desk.as_json(), before);
+        assert!(desk.redo(NOW).unwrap());
+        assert_eq!(desk.as_json(), after);
+    }
+}

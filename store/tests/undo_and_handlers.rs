@@ -91,6 +91,75 @@ fn an_answer_goes_with_what_it_answers_however_late_it_comes() {
     assert_eq!(look(&desk), [nothing(), nothing()]);
 }
 
+/// Goal: an answer that edits what a later step has edited too does not get in the way of that one's
+/// undoing. Method: three edits are held back; what answers the first edits what the second did.
+#[test]
+fn an_answer_to_what_a_later_step_has_edited_makes_one_step_of_both() {
+    let (mut desk, _, made) = desk_and_phone(3);
+    let [first, second, third] = made[..] else { panic!("three") };
+    let answering = desk.on_change(move |store, event| {
+        if event.changes.contains(first, &Property::Label) {
+            store.set_label(second, "answered").unwrap();
+        } else if event.changes.contains(third, &Property::Label) {
+            store.set_info(second, "seen", &json!(3)).unwrap();
+        } else if event.changes.contains(second, &Property::Label) {
+            store.set_info(second, "seen", &json!(2)).unwrap();
+        }
+    });
+    let label = |desk: &DataStore, entry| desk.entry(entry).unwrap().label().into_owned();
+    let look = |desk: &DataStore| {
+        let seen = desk.entry(second).unwrap().info("seen").and_then(|seen| seen.as_i64());
+        (made.iter().map(|entry| label(desk, *entry)).collect::<Vec<_>>().join(" "), seen)
+    };
+    desk.hold_events(|desk| {
+        desk.set_label(first, "a").unwrap();
+        desk.set_label(second, "b").unwrap();
+        desk.set_label(third, "c").unwrap();
+    });
+    drop(answering);
+    let whole = look(&desk);
+    assert_eq!(whole, ("a answered c".into(), Some(2)), "the answer's answer came last");
+    for _ in 0..2 {
+        assert!(desk.undo(NOW).unwrap());
+        assert_eq!(look(&desk), ("  ".into(), None));
+        assert!(!desk.can_undo());
+        desk.assert_invariants();
+        assert!(desk.redo(NOW).unwrap());
+        assert_eq!(look(&desk), whole);
+        assert!(!desk.can_redo());
+    }
+}
+
+#[test]
+fn an_answer_joins_steps_to_be_redone_and_no_more_than_it_has_to() {
+    let (mut desk, _, made) = desk_and_phone(3);
+    let labels = |desk: &DataStore| {
+        let label = |entry: &EntryId| desk.entry(*entry).unwrap().label().into_owned();
+        made.iter().map(label).collect::<Vec<_>>().join(" ")
+    };
+    for (entry, label) in made.iter().zip(["a", "b", "c"]) {
+        desk.set_label(*entry, label).unwrap();
+    }
+    let [_, second, third] = made[..] else { panic!("three") };
+    let answering = desk.on_change(move |store, event| {
+        if event.changes.contains(third, &Property::Label) {
+            store.set_label(second, "answered").unwrap();
+        }
+    });
+    desk.hold_events(|desk| {
+        (0..3).for_each(|_| assert!(desk.undo(NOW).unwrap()));
+    });
+    drop(answering);
+    assert_eq!((labels(&desk), desk.can_undo()), (" answered ".into(), false));
+    assert!(desk.redo(NOW).unwrap());
+    assert_eq!(labels(&desk), "a answered ", "the first has nothing to do with it");
+    assert!(desk.redo(NOW).unwrap());
+    assert_eq!((labels(&desk), desk.can_redo()), ("a b c".into(), false));
+    assert!(desk.undo(NOW).unwrap());
+    assert_eq!(labels(&desk), "a answered ");
+    desk.assert_invariants();
+}
+
 #[test]
 fn an_answer_to_an_undo_that_cannot_be_redone_is_a_step() {
     let (mut desk, _, made) = desk_and_phone(1);
@@ -110,6 +179,35 @@ fn an_answer_to_an_undo_that_cannot_be_redone_is_a_step() {
     assert_eq!((desk.root_item().info("undone"), &*desk.root_item().label()), (None, "b"));
     assert!(desk.undo(NOW).unwrap());
     assert_eq!(desk.root_item().label(), "");
+}
+
+/// An event may still wait that names a step of before.
+#[test]
+fn steps_of_before_are_not_mistaken_for_new_ones() {
+    let (mut desk, _, made) = desk_and_phone(2);
+    let answered = made[0];
+    let answering = desk.on_change(move |store, event| {
+        if event.changes.contains(answered, &Property::Label) {
+            store.set_info(ROOT, "seen", &json!(1)).unwrap();
+        }
+    });
+    desk.hold_events(|desk| {
+        desk.set_label(made[0], "a").unwrap();
+        desk.disable_undo();
+        desk.enable_undo(UndoOptions::default());
+        desk.set_label(made[1], "b").unwrap();
+    });
+    drop(answering);
+    let look = |desk: &DataStore| {
+        let is_seen = desk.root_item().info("seen").is_some();
+        (desk.entry(made[1]).unwrap().label().into_owned(), is_seen)
+    };
+    assert_eq!(look(&desk), ("b".into(), true));
+    assert!(desk.undo(NOW).unwrap());
+    assert_eq!(look(&desk), ("b".into(), false), "the answer is a step of its own");
+    assert!(desk.undo(NOW).unwrap());
+    assert_eq!(look(&desk), (String::new(), false));
+    assert!(!desk.can_undo());
 }
 
 #[test]

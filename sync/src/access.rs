@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{CLOCK_INTERVAL, SUBJECT_BYTES_MAX, TOKEN_BYTES_MAX};
+use crate::limits::{CLOCK_INTERVAL, SUBJECT_BYTES_MAX, TOKEN_BYTES_MAX, TOKEN_ID_BYTES_MAX};
 use crate::message::Token;
 
 pub use keys::{InvalidKeyId, KeyId, Keyring, KeyringError, Secret, WeakSecret};
@@ -206,6 +206,9 @@ impl Gate {
         if !is_ours || claims.sub.is_empty() || claims.sub.len() > SUBJECT_BYTES_MAX {
             return None;
         }
+        if claims.jti.as_ref().is_some_and(|id| id.len() > TOKEN_ID_BYTES_MAX) {
+            return None;
+        }
         Some(Access {
             scope: claims.scope,
             expires,
@@ -216,6 +219,12 @@ impl Gate {
             subject: claims.sub,
         })
     }
+}
+
+/// A time as tokens have it: seconds since 1970, and 0 for all times before.
+#[must_use]
+pub fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 fn time(seconds: u64) -> Option<SystemTime> {

@@ -5,22 +5,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sds_engine::BlobHash;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use crate::blob_storage::{BlobError, BlobStorage, BlobWriter};
 use crate::limits::{BLOB_BYTES_MAX, BLOB_CHUNK_BYTES_MAX, chunk_timeout};
 use crate::message::{ClientFrame, RefusalCode, RelayFrame};
 use crate::serving_session::Refusal;
-use crate::transport::{FrameReceiver, FrameSender, StreamError};
+use crate::transport::{FrameReceiver, FrameRoom, FrameSender, StreamError};
 
-/// The file of this side fails.
-pub const STORAGE_FAILED: Refusal =
-    Refusal::new(RefusalCode::StorageFailed, "this side cannot read or write its file");
-const TOO_SLOW: Refusal =
-    Refusal::new(RefusalCode::Busy, "the bytes of the blob came too slowly; try again later");
-const NO_ROOM: Refusal =
-    Refusal::new(RefusalCode::Busy, "too much is on its way at a time; try again later");
 const BROKEN_OFF: Refusal =
     Refusal::new(RefusalCode::Unexpected, "the stream ended before the last byte of the blob");
 
@@ -30,11 +23,22 @@ pub trait BlobDoor: Sync {
     /// coming.
     type Room: Send + 'static;
 
+    /// Leave to do something that only a few do at a time, until it is dropped.
+    type Leave: Send + 'static;
+
     /// Whether the client may still do this.
     ///
     /// # Errors
     /// Why it may not.
     fn check(&self, writing: bool) -> Result<(), Refusal>;
+
+    /// Whether a blob may come at all, as large as it is.
+    ///
+    /// # Errors
+    /// Why it may not.
+    fn check_offer(&self, _offer: &Offer) -> Result<(), Refusal> {
+        Ok(())
+    }
 
     /// The blobs; none if there can be none yet.
     ///
@@ -53,29 +57,23 @@ pub trait BlobDoor: Sync {
 
     /// Waits for leave to do what waits for the disk, which is held until it is done. One who serves few
     /// needs none.
-    fn turn(&self, _work: BlobWork) -> impl Future<Output = Option<OwnedSemaphorePermit>> + Send {
+    fn turn(&self, _work: BlobWork) -> impl Future<Output = Option<Self::Leave>> + Send {
         async { None }
     }
 
-    /// Room to gather some pieces of an upload and write them together. Without it each is written by itself.
-    fn gather(&self) -> Option<GatherRoom> {
-        Some(GatherRoom::default())
+    /// Leave to gather some pieces of an upload and write them together. Without it each is written by itself.
+    fn gather(&self) -> Option<Self::Leave>;
+
+    /// Hears of a stream that failed, for whoever counts it.
+    fn note_failed(&self, _error: &StreamError) {}
+
+    /// Waits for room for a piece that goes out, which is held until it has. One who serves few needs none.
+    fn output_room(&self, _bytes: usize) -> impl Future<Output = FrameRoom> + Send {
+        async { FrameRoom::default() }
     }
 
     /// Hears of what has passed, for whoever counts it.
     fn note(&self, _passed: BlobPassed) {}
-}
-
-/// Room for pieces of an upload that wait to be written, until it is dropped.
-#[derive(Debug, Default)]
-pub struct GatherRoom {
-    _of: Option<OwnedSemaphorePermit>,
-}
-
-impl From<OwnedSemaphorePermit> for GatherRoom {
-    fn from(of: OwnedSemaphorePermit) -> Self {
-        Self { _of: Some(of) }
-    }
 }
 
 /// What an upload does that waits for the disk.
@@ -150,71 +148,120 @@ async fn put(
 ) -> Result<(), Option<Refusal>> {
     let Offer { hash, size, can_resume } = offer;
     door.check(true)?;
-    let blobs = door.open(true).await?.ok_or(STORAGE_FAILED)?;
+    door.check_offer(&offer)?;
     if size > BLOB_BYTES_MAX {
         return Err(Some(Refusal::new(RefusalCode::TooLarge, "the blob is too large")));
     }
+    let blobs = door.open(true).await?.ok_or(Refusal::STORAGE_FAILED)?;
     let looked = Arc::clone(&blobs);
-    if blocking(move || looked.find(&hash)).await?.map_err(|_| STORAGE_FAILED)?.is_none() {
+    if blocking(move || looked.find(&hash)).await?.map_err(|_| Refusal::STORAGE_FAILED)?.is_none() {
         let room = door.admit(offer).await?;
-        let writer = if can_resume {
+        let begun = if can_resume {
             let turn = door.turn(BlobWork::Resume).await;
-            blocking_in(turn, move || BlobWriter::resume(blobs, hash, size)).await?
+            let resume = move || {
+                let writer = BlobWriter::resume(blobs, hash, size)?;
+                Ok(Upload::new(writer, room))
+            };
+            blocking_in(turn, resume).await?.map_err(refusal_for)?
         } else {
-            Ok(BlobWriter::begin(blobs))
+            Upload::new(BlobWriter::begin(blobs), room)
         };
-        let writer = writer.map_err(refusal_for)?;
-        let offset = writer.len();
+        let offset = begun.len();
         let wanted = match can_resume {
             true => RelayFrame::BlobWantedFrom { offset },
             false => RelayFrame::BlobWanted,
         };
         send(sender, wanted).await?;
-        take(door, offer, (writer, room), receiver).await?;
+        take(door, offer, begun, receiver).await?;
     }
     send(sender, RelayFrame::BlobStored).await
+}
+
+/// The writer of an upload, and the room that it has. Letting go of a writer may wait for the disk: here that
+/// is done where it may, whoever ends the upload, and the room is given back after it.
+struct Upload<R: Send + 'static, G: Send + 'static> {
+    /// Until it is over. They go in this order.
+    held: Option<(BlobWriter, R, Option<G>)>,
+}
+
+impl<R: Send + 'static, G: Send + 'static> Upload<R, G> {
+    const fn new(writer: BlobWriter, room: R) -> Self {
+        Self { held: Some((writer, room, None)) }
+    }
+
+    fn len(&self) -> u64 {
+        self.held.as_ref().map_or(0, |(writer, ..)| writer.len())
+    }
+
+    /// Gathers pieces, if there is leave to.
+    fn set_gather(&mut self, leave: Option<G>) {
+        if let Some((_, _, gather)) = &mut self.held {
+            *gather = leave;
+        }
+    }
+
+    /// Writes a piece; at once, unless there is leave to gather some.
+    fn write(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
+        let Some((writer, _, gather)) = &mut self.held else { return Err(BlobError::Busy) };
+        writer.write(bytes)?;
+        if gather.is_some() { Ok(()) } else { writer.flush() }
+    }
+
+    /// Ends it, and waits for that.
+    fn let_go(mut self) {
+        drop(self.held.take());
+    }
+
+    /// Makes what has come the blob of this name.
+    fn finish_as(mut self, hash: &BlobHash) -> Result<(), BlobError> {
+        let Some((writer, room, gather)) = self.held.take() else { return Err(BlobError::Busy) };
+        let finished = writer.finish_as(hash);
+        // Not before, though nobody may be waiting for the end any more.
+        drop((room, gather));
+        finished.map(drop)
+    }
+}
+
+impl<R: Send + 'static, G: Send + 'static> Drop for Upload<R, G> {
+    fn drop(&mut self) {
+        let Some(held) = self.held.take() else { return };
+        // Without a runtime there is nobody to be kept waiting.
+        if let Ok(runtime) = Handle::try_current() {
+            drop(runtime.spawn_blocking(move || drop(held)));
+        }
+    }
 }
 
 /// Takes the rest of a blob into the room that it has.
 async fn take<D: BlobDoor>(
     door: &D,
     offer: Offer,
-    (mut writer, room): (BlobWriter, D::Room),
+    mut upload: Upload<D::Room, D::Leave>,
     receiver: &mut FrameReceiver,
 ) -> Result<(), Option<Refusal>> {
     let Offer { hash, size, .. } = offer;
-    let gather = door.gather();
-    let gathers = gather.is_some();
-    while writer.len() < size {
-        let bytes = match next_chunk(receiver, size - writer.len()).await {
+    upload.set_gather(door.gather());
+    while upload.len() < size {
+        let next = next_chunk(door, receiver, size - upload.len()).await;
+        let bytes = match next.and_then(|bytes| Ok(door.check(true).map(|()| bytes)?)) {
             Ok(bytes) => bytes,
             Err(refusal) => {
                 // What has come is written, which waits for the disk.
                 let turn = door.turn(BlobWork::Write).await;
-                blocking_in(turn, move || drop(writer)).await?;
+                blocking_in(turn, move || upload.let_go()).await?;
                 return Err(refusal);
             }
         };
-        door.check(true)?;
         door.note(BlobPassed::Received(bytes.len() as u64));
         let turn = door.turn(BlobWork::Write).await;
         let write = move || {
-            writer.write(&bytes)?;
-            if !gathers {
-                writer.flush()?;
-            }
-            Ok(writer)
+            upload.write(&bytes)?;
+            Ok(upload)
         };
-        writer = blocking_in(turn, write).await?.map_err(refusal_for)?;
+        upload = blocking_in(turn, write).await?.map_err(refusal_for)?;
     }
-    let finish = move || {
-        let finished = writer.finish_as(&hash);
-        // Not before, though nobody may be waiting for the end any more.
-        drop((room, gather));
-        finished
-    };
     let turn = door.turn(BlobWork::Write).await;
-    blocking_in(turn, finish).await?.map_err(refusal_for)?;
+    blocking_in(turn, move || upload.finish_as(&hash)).await?.map_err(refusal_for)?;
     Ok(())
 }
 
@@ -229,22 +276,25 @@ async fn get(
         return send(sender, RelayFrame::BlobMissing).await;
     };
     let looked = Arc::clone(&blobs);
-    let found = blocking(move || looked.find(&hash)).await?.map_err(|_| STORAGE_FAILED)?;
+    let found = blocking(move || looked.find(&hash)).await?.map_err(|_| Refusal::STORAGE_FAILED)?;
     let Some(content) = found else {
         return send(sender, RelayFrame::BlobMissing).await;
     };
     send(sender, RelayFrame::BlobFound { size: content.size }).await?;
     while offset < content.size {
+        let room = door.output_room(BLOB_CHUNK_BYTES_MAX).await;
         door.check(false)?;
         let blobs = Arc::clone(&blobs);
         let read = move || blobs.read(content.number, offset, BLOB_CHUNK_BYTES_MAX);
-        let bytes = blocking(read).await?.map_err(|_| STORAGE_FAILED)?;
+        let bytes = blocking(read).await?.map_err(|_| Refusal::STORAGE_FAILED)?;
         if bytes.is_empty() {
-            return Err(Some(STORAGE_FAILED));
+            return Err(Some(Refusal::STORAGE_FAILED));
         }
         offset += bytes.len() as u64;
         door.note(BlobPassed::Sent(bytes.len() as u64));
-        send(sender, RelayFrame::BlobChunk { bytes: bytes.into() }).await?;
+        let piece = RelayFrame::BlobChunk { bytes: bytes.into() };
+        sender.send_in_time(&piece).await.map_err(|_| None)?;
+        drop(room);
     }
     Ok(())
 }
@@ -261,22 +311,27 @@ fn refusal_for(error: BlobError) -> Refusal {
         ),
         error => {
             tracing::error!(code = error.code(), %error, "cannot write a blob");
-            STORAGE_FAILED
+            Refusal::STORAGE_FAILED
         }
     }
 }
 
 /// The next chunk: a whole one, or all that is left.
-async fn next_chunk(receiver: &mut FrameReceiver, left: u64) -> Result<Bytes, Option<Refusal>> {
+async fn next_chunk(
+    door: &impl BlobDoor,
+    receiver: &mut FrameReceiver,
+    left: u64,
+) -> Result<Bytes, Option<Refusal>> {
     let malformed = Refusal::new(RefusalCode::Malformed, "no chunk of the size that is due");
     let due = left.min(BLOB_CHUNK_BYTES_MAX as u64);
-    let frame = timeout(chunk_timeout(due), receiver.next()).await.map_err(|_| TOO_SLOW)?;
-    match frame {
+    let frame = timeout(chunk_timeout(due), receiver.next()).await;
+    let frame = frame.unwrap_or(Err(StreamError::TooSlow));
+    match frame.inspect_err(|error| door.note_failed(error)) {
         Ok(Some(ClientFrame::BlobChunk { bytes })) if bytes.len() as u64 == due => Ok(bytes),
         Ok(Some(_)) | Err(StreamError::Frame(_)) => Err(Some(malformed)),
         Ok(None) => Err(Some(BROKEN_OFF)),
-        Err(StreamError::TooSlow) => Err(Some(TOO_SLOW)),
-        Err(StreamError::NoRoom) => Err(Some(NO_ROOM)),
+        Err(StreamError::TooSlow) => Err(Some(Refusal::TOO_SLOW)),
+        Err(StreamError::NoRoom) => Err(Some(Refusal::NO_ROOM)),
         Err(_) => Err(None),
     }
 }
@@ -289,12 +344,12 @@ async fn send(sender: &mut FrameSender, frame: RelayFrame) -> Result<(), Option<
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Option<Refusal>> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| Some(STORAGE_FAILED))
+    tokio::task::spawn_blocking(work).await.map_err(|_| Some(Refusal::STORAGE_FAILED))
 }
 
 /// The same, when it has its turn, which ends with it, also if nobody waits for it any more.
 async fn blocking_in<T: Send + 'static>(
-    turn: Option<OwnedSemaphorePermit>,
+    turn: Option<impl Send + 'static>,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Option<Refusal>> {
     blocking(move || {
@@ -304,3 +359,6 @@ async fn blocking_in<T: Send + 'static>(
     })
     .await
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use crate::process::write_private;
+use crate::new_file::write_private;
 use crate::transport::CertificateHash;
 
 /// The self-signed certificate and its key in their folder, in one file, so that they go together.

@@ -2,37 +2,30 @@
 //!
 //! Every write transaction is durable when its commit returns. A large file is left so that it opens
 //! at once after a crash, which takes a second sync of the disk for each commit; a small one is walked
-//! through then, which takes some milliseconds. redb trusts a file that was closed well and may panic over one that was
-//! damaged since; here that is an error like any other. After a failure of the disk redb refuses all
-//! further work; here the next use opens the file again.
+//! through then, which takes some milliseconds. redb trusts a file that was closed well and may panic over
+//! one that was damaged since; here that is an error like any other. After a failure of the disk redb
+//! refuses all further work; here the next use opens the file again.
 //!
 //! Invariant D1: under its own name there is never a file that was not made whole.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::fs;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::thread::sleep;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use redb::{Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
 
 use crate::limits::{FILE_CACHE_BYTES, LOCK_PATIENCE};
+use crate::new_file::make_whole;
 use crate::persistence::StorageError;
 pub use crate::place::Place;
-use crate::random;
 
 /// How often a file that another process has open is tried again.
 const LOCK_RETRY: Duration = Duration::from_millis(20);
-
-/// How much of a file's name is in those of its temporary files, in bytes: with what follows they fit
-/// any file system.
-const TEMPORARY_PREFIX_BYTES_MAX: usize = 200;
-
-/// How old a temporary file is that nobody is still making.
-const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The smallest file, in bytes, that is not walked through after a crash. Below that a walk takes about
 /// as long as a few commits.
@@ -163,7 +156,16 @@ impl Database {
         initialize: impl FnOnce(&WriteTransaction) -> Result<(), Failure>,
     ) -> Result<(), StorageError> {
         let is_there = path.try_exists().map_err(|error| StorageError::from_io(path, error))?;
-        if is_there { Ok(()) } else { create(path, initialize) }
+        if is_there {
+            return Ok(());
+        }
+        make_whole(path, |temporary| {
+            guarded(path, || {
+                let mut builder = redb::Database::builder();
+                let redb = builder.set_cache_size(FILE_CACHE_BYTES).create(temporary)?;
+                write(&redb, false, initialize)
+            })
+        })
     }
 
     /// Opens a file like [`open`](Self::open), or makes it, and its folder, with what `initialize`
@@ -337,92 +339,6 @@ fn open_patiently(medium: &dyn Medium, patience: Duration) -> Result<redb::Datab
     }
 }
 
-/// Makes a file whole, and only then gives it its name (D1). If somebody else was faster, theirs
-/// stays.
-fn create(
-    path: &Path,
-    initialize: impl FnOnce(&WriteTransaction) -> Result<(), Failure>,
-) -> Result<(), StorageError> {
-    let folder = folder_of(path).unwrap_or(path);
-    fs::create_dir_all(folder).map_err(|error| StorageError::from_io(folder, error))?;
-    remove_leftovers(path);
-    let temporary = temporary_name(path);
-    let made = guarded(path, || {
-        let mut builder = redb::Database::builder();
-        let redb = builder.set_cache_size(FILE_CACHE_BYTES).create(&temporary)?;
-        write(&redb, false, initialize)
-    });
-    let named = made.and_then(|()| {
-        give_name(&temporary, path).map_err(|error| StorageError::from_io(path, error))
-    });
-    // Either it has its name now, or it is not wanted; a leftover does no harm.
-    let _removed = fs::remove_file(&temporary);
-    named?;
-    sync_folder(path)
-}
-
-/// Gives a file its name unless there is a file of that name.
-fn give_name(temporary: &Path, path: &Path) -> io::Result<()> {
-    match fs::hard_link(temporary, path) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        // What a file system without hard links says is not the same everywhere.
-        Err(error)
-            if !matches!(
-                error.kind(),
-                ErrorKind::NotFound
-                    | ErrorKind::StorageFull
-                    | ErrorKind::QuotaExceeded
-                    | ErrorKind::ReadOnlyFilesystem
-            ) =>
-        {
-            if path.try_exists()? {
-                Ok(())
-            } else {
-                fs::rename(temporary, path)
-            }
-        }
-        outcome => outcome,
-    }
-}
-
-/// A name for a temporary file beside a file, which somebody removes if its maker was killed.
-pub(crate) fn temporary_name(path: &Path) -> PathBuf {
-    path.with_file_name(format!("{}{:016x}.new", temporary_prefix(path), random::number()))
-}
-
-/// What the names of temporary files begin with: the file's own name, unless that is too long.
-fn temporary_prefix(path: &Path) -> String {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let end = name.floor_char_boundary(TEMPORARY_PREFIX_BYTES_MAX);
-    format!("{}.", name.get(..end).unwrap_or_default())
-}
-
-/// Removes what makers of this file left behind that were killed a day ago or earlier.
-fn remove_leftovers(path: &Path) {
-    let prefix = temporary_prefix(path);
-    let Some(folder) = folder_of(path) else { return };
-    // They do no harm, so neither does a failure here.
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        let random = name.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix(".new"));
-        let is_ours = random.is_some_and(|digits| {
-            digits.len() == 16 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
-        });
-        let made = entry.metadata().and_then(|metadata| metadata.modified()).ok();
-        let age = made.and_then(|made| SystemTime::now().duration_since(made).ok());
-        if is_ours && age.is_some_and(|age| age > LEFTOVER_AGE) {
-            let _removed = fs::remove_file(entry.path());
-        }
-    }
-}
-
-/// The folder of a file, also of one that is named without.
-#[must_use]
-pub fn folder_of(path: &Path) -> Option<&Path> {
-    path.parent().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder })
-}
-
 /// One durable transaction; with it, the file opens at once after a crash if that `is_quick_to_repair`.
 fn write<T>(
     redb: &redb::Database,
@@ -454,7 +370,7 @@ fn meaning(path: &Path, failure: Failure) -> StorageError {
         Failure::Corrupt(detail) => return corrupt(path, detail),
         Failure::TooNew => return StorageError::FormatTooNew { path: path.to_owned() },
         Failure::WrongStore => return StorageError::WrongStore { path: path.to_owned() },
-        Failure::Changed => return StorageError::Closed { path: path.to_owned() },
+        Failure::Changed => return StorageError::SeatLost { path: path.to_owned() },
         Failure::Redb(error) => error,
     };
     match error {
@@ -481,20 +397,6 @@ fn meaning(path: &Path, failure: Failure) -> StorageError {
 
 fn corrupt(path: &Path, detail: &'static str) -> StorageError {
     StorageError::Corrupt { path: path.to_owned(), detail }
-}
-
-/// Makes the name of a new file durable, not only its content.
-///
-/// # Errors
-/// If the folder cannot be synced.
-pub fn sync_folder(path: &Path) -> Result<(), StorageError> {
-    if cfg!(unix)
-        && let Some(folder) = folder_of(path)
-    {
-        let synced = File::open(folder).and_then(|folder| folder.sync_all());
-        synced.map_err(|error| StorageError::from_io(folder, error))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

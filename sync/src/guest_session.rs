@@ -57,8 +57,8 @@ pub(crate) struct GuestSession {
     outbox: Outbox,
     /// Up to where changes were sent that the owner has not said to be on disk.
     awaited: BTreeMap<ReplicaId, u64>,
-    /// Whether it has said so of some.
-    has_stored: bool,
+    /// What it has said to be there, and nobody has asked for yet.
+    stored: Version,
 }
 
 impl GuestSession {
@@ -89,7 +89,7 @@ impl GuestSession {
             received: Vec::new(),
             outbox: Outbox::new(),
             awaited: BTreeMap::new(),
-            has_stored: false,
+            stored: Version::new(),
         }
     }
 
@@ -122,7 +122,7 @@ impl GuestSession {
             }
             RelayFrame::Stored { version } if self.is_open => {
                 let stored = decode_version(&version)?;
-                self.has_stored |= !stored.is_empty();
+                self.stored.merge(&stored);
                 self.awaited.retain(|replica, end| stored.next(*replica) < *end);
                 Ok(())
             }
@@ -132,7 +132,6 @@ impl GuestSession {
 
     /// Queues changes, each after what it builds on, to be sent and awaited.
     pub(crate) fn send(&mut self, changes: &[Arc<[u8]>]) {
-        self.has_stored = false;
         for change in changes {
             // What the caller has are changes; anything else would not be one for the owner either.
             let Ok(header) = ChangeHeader::decode(change) else { continue };
@@ -169,9 +168,9 @@ impl GuestSession {
         self.awaited.is_empty() && self.outbox.is_empty()
     }
 
-    /// Whether the owner has said that of any of it.
-    pub(crate) const fn has_stored_some(&self) -> bool {
-        self.has_stored
+    /// What the owner has said to be on disk since the last call.
+    pub(crate) fn take_stored(&mut self) -> Version {
+        std::mem::take(&mut self.stored)
     }
 
     /// The snapshot that came before all changes, once it is whole, if one did.
@@ -328,11 +327,12 @@ mod tests {
         let own = [change(2, 0), change(2, 1)];
         guest.send(&own.each_ref().map(|change| Arc::clone(change.bytes())));
         settle(&mut guest, &mut owner);
-        assert!(!guest.is_stored() && !guest.has_stored_some());
+        assert!(!guest.is_stored() && guest.take_stored().is_empty());
         assert_eq!(owner.poll_append().unwrap().len(), 2);
         owner.handle_appended(&version(&[(2, 1)]), None);
         settle(&mut guest, &mut owner);
-        assert!(!guest.is_stored() && guest.has_stored_some());
+        assert!(!guest.is_stored());
+        assert_eq!(guest.take_stored(), version(&[(2, 1)]));
         owner.handle_appended(&version(&[(2, 2)]), None);
         settle(&mut guest, &mut owner);
         assert!(guest.is_stored());
@@ -363,7 +363,7 @@ mod tests {
             true,
             version(&[(1, 1)]),
         )
-        .with_snapshot(&bytes, version(&[(1, 1)]));
+        .with_snapshot(bytes.clone().into(), version(&[(1, 1)]));
         assert!(owner.wants_log().is_none(), "not before the snapshot");
         settle(&mut guest, &mut owner);
         assert!(!guest.is_loaded(), "a change is missing");
@@ -386,7 +386,7 @@ mod tests {
             true,
             version(&[(1, 1)]),
         )
-        .with_snapshot(&[7; 3 << 20], version(&[(1, 1)]));
+        .with_snapshot(vec![7; 3 << 20].into(), version(&[(1, 1)]));
         let _opening = guest.poll_transmit();
         let mut parts = 0;
         while let Some(frame) = owner.poll_transmit() {

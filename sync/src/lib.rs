@@ -30,6 +30,9 @@ mod guest_session;
 mod in_flight;
 pub mod inspection;
 mod intake;
+#[cfg(test)]
+#[path = "../tests/support/labelled.rs"]
+mod labelled;
 mod ledger;
 pub mod limits;
 mod link;
@@ -37,6 +40,7 @@ mod local_socket;
 mod local_store;
 pub mod log_value;
 mod message;
+pub mod new_file;
 mod outbox;
 mod persistence;
 mod place;
@@ -56,9 +60,7 @@ pub mod transport;
 mod write_queue;
 
 pub use backoff::Backoff;
-pub use blob_service::{
-    BlobDoor, BlobPassed, BlobWork, GatherRoom, Offer, STORAGE_FAILED, serve_get, serve_put,
-};
+pub use blob_service::{BlobDoor, BlobPassed, BlobWork, Offer, serve_get, serve_put};
 pub use blob_storage::{BlobError, BlobReader, BlobStorage, BlobWriter, Claims};
 pub use certificate::{CertificateError, CertificateSource};
 pub use checked::{Checked, CheckedChange};

@@ -63,6 +63,9 @@ pub const KEY_ID_BYTES_MAX: usize = 64;
 /// The longest subject of a token, in bytes.
 pub const SUBJECT_BYTES_MAX: usize = 1_024;
 
+/// The longest name of a token (`jti`), in bytes.
+pub const TOKEN_ID_BYTES_MAX: usize = 256;
+
 /// The shortest secret that signs tokens, in characters.
 pub const SECRET_CHARS_MIN: usize = 32;
 

@@ -75,38 +75,13 @@ impl LocalStore {
     /// # Errors
     /// If it cannot be read, or is no store.
     pub fn load(mut persistence: impl Persistence) -> Result<Self, StorageError> {
-        let id = &persistence.store().clone();
-        let mut seats =
-            Seats::new(persistence.seats()).ok_or_else(|| corrupt(id, "it has no seat"))?;
-        seats.follow(persistence.owners_seats());
-        let replica = seats.current().replica;
-        let snapshot = persistence.read_snapshot()?;
-        let mut store = match &snapshot {
-            Some(snapshot) => from_snapshot(id, DataStore::from_binary(replica, snapshot))?,
-            None => DataStore::new(replica),
-        };
-        let (mut log_bytes, takes_snapshots) = (0, persistence.takes_snapshots());
-        let mut from = Some(0);
-        while let Some(at) = from {
-            let page = persistence.read_log(at)?;
-            if takes_snapshots {
-                log_bytes += page.changes.iter().map(|change| change.len()).sum::<usize>();
-            }
-            restore(&mut store, &page.changes, persistence.store())?;
-            from = page.next;
-        }
+        let (mut store, ledger) = read(&persistence)?;
         // What a kill, or an undo that went with its process, has left behind.
         let referenced = store.referenced_blobs().into_iter().map(|blob| blob.hash).collect();
         persistence.retain_blobs(&referenced)?;
         drop(store.take_dropped_blobs());
         let blobs = persistence.blobs();
         store.set_blob_source(Arc::new(StoredBlobs(Arc::clone(&blobs))));
-        if store.version().next(replica) != seats.current().own.counter {
-            return Err(corrupt(id, "a seat does not fit the changes"));
-        }
-        store.resume_at(seats.current().next);
-        let (version, packed_bytes) = (store.version().clone(), snapshot.map_or(0, |it| it.len()));
-        let ledger = Ledger { version, seats, log_bytes, packed_bytes, takes_snapshots };
         Ok(Self { store, persistence: Box::new(persistence), blobs, ledger, released: Vec::new() })
     }
 
@@ -175,6 +150,35 @@ impl fmt::Debug for LocalStore {
             .field("saved", &self.ledger.version)
             .finish()
     }
+}
+
+/// The store that `persistence` keeps, and what it has of it.
+pub(crate) fn read(persistence: &dyn Persistence) -> Result<(DataStore, Ledger), StorageError> {
+    let id = persistence.store();
+    let mut seats = Seats::new(persistence.seats()).ok_or_else(|| corrupt(id, "it has no seat"))?;
+    seats.follow(persistence.owners_seats());
+    let replica = seats.current().replica;
+    let snapshot = persistence.read_snapshot()?;
+    let mut store = match &snapshot {
+        Some(snapshot) => from_snapshot(id, DataStore::from_binary(replica, snapshot))?,
+        None => DataStore::new(replica),
+    };
+    let (mut log_bytes, takes_snapshots) = (0, persistence.takes_snapshots());
+    let mut from = Some(0);
+    while let Some(at) = from {
+        let page = persistence.read_log(at)?;
+        if takes_snapshots {
+            log_bytes += page.changes.iter().map(|change| change.len()).sum::<usize>();
+        }
+        restore(&mut store, &page.changes, id)?;
+        from = page.next;
+    }
+    if store.version().next(replica) != seats.current().own.counter {
+        return Err(corrupt(id, "a seat does not fit the changes"));
+    }
+    store.resume_at(seats.current().next);
+    let (version, packed_bytes) = (store.version().clone(), snapshot.map_or(0, |it| it.len()));
+    Ok((store, Ledger { version, seats, log_bytes, packed_bytes, takes_snapshots }))
 }
 
 /// What a snapshot that cannot be read says about its file.

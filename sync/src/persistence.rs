@@ -12,7 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sds_engine::{BlobHash, BlobRef};
+use sds_engine::{BlobHash, BlobRef, Version};
 
 use crate::blob_storage::BlobStorage;
 use crate::message::RefusalCode;
@@ -160,6 +160,19 @@ pub trait Persistence: fmt::Debug + Send + 'static {
     /// anybody else gets it. If that fails, the next [`append`](Self::append) tries again.
     fn reattach(&mut self) {}
 
+    /// Notes that all that was written here is to be looked for by the names that the file has now: from
+    /// then on nothing of it has to be there as it was brought.
+    fn begin_anew(&mut self) {}
+
+    /// Goes on from what is there now, also if another process has written to it meanwhile: from then on
+    /// what is read is that, and what is appended comes after it.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn reload(&mut self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     /// Gives room on disk back that nothing needs, if it is worth it. May take as long as copying the
     /// file; to be called before closing.
     ///
@@ -232,18 +245,21 @@ pub enum StorageError {
         /// The file.
         path: PathBuf,
     },
-    /// The process that had the file went in the middle of a write, and somebody else has gone on under
-    /// the same ids, or without what the write built on. Nothing of it was written.
+    /// The process that had the file went in the middle of a write, or this one lost it after a failure of
+    /// the disk, and somebody else has gone on under the same ids, or without what the write built on.
+    /// Nothing of it was written.
     #[error("{} was written to by somebody else meanwhile: do the same again", path.display())]
     SeatLost {
         /// The file.
         path: PathBuf,
     },
-    /// The same, after some of what was brought was written.
+    /// The same, after some of what was brought was written. It may be there by other names.
     #[error("{} was written to by somebody else meanwhile, in the middle of what this process wrote: look what of it is there", path.display())]
     SeatLostMidway {
         /// The file.
         path: PathBuf,
+        /// What was written, by the names that it was brought under.
+        written: Version,
     },
     /// The process that has the file open does not take what this one brings.
     #[error("the process that has {} open refuses ({code}): see that both programs are of one version", path.display())]
@@ -253,7 +269,7 @@ pub enum StorageError {
         /// Why.
         code: RefusalCode,
     },
-    /// A failure has closed the file. If it stays so, another process has written to it since.
+    /// A failure has closed the file.
     #[error("{} was closed after a failure: try again, or open it anew", path.display())]
     Closed {
         /// The file.

@@ -203,11 +203,32 @@ impl Seats {
         Some(Self { all, current, changed, lent, named, followed })
     }
 
-    /// Begins anew, as a guest that has lost its seat: as `fresh`, under which nothing was made yet. What the
-    /// file has of the former seats is for its owner to tell.
+    /// Begins anew, as a guest that has lost its seat: as `fresh`, under which nothing was made yet. The seats
+    /// of the file are to be [followed](Self::follow) again.
     pub(crate) fn begin_anew(&mut self, fresh: ReplicaId) {
         let (changed, lent, named, followed) = Default::default();
         *self = Self { all: vec![Seat::new(fresh)], current: 0, changed, lent, named, followed };
+    }
+
+    /// Begins anew, as the owner of a file that somebody else had meanwhile, whose seats are `file`: as
+    /// `fresh`, under which nothing was made yet. Guests keep what they have.
+    pub(crate) fn take_over(&mut self, file: Self, fresh: ReplicaId) {
+        let lent = std::mem::take(&mut self.lent);
+        *self = Self { lent, ..file };
+        self.renew(fresh);
+    }
+
+    /// Notes changes that go to the file again, of those of its seats that nothing else was made under since.
+    pub(crate) fn note_again(&mut self, changes: &[Change]) {
+        for change in changes {
+            let header = change.header();
+            let seat = self.all.iter_mut().find(|seat| seat.replica == header.replica);
+            if let Some(seat) = seat.filter(|seat| seat.own.counter == header.start) {
+                seat.own.extend(header.end(), change.bytes());
+                seat.next = seat.next.max(seat.own.counter);
+                self.changed.insert(seat.replica);
+            }
+        }
     }
 
     /// Notes the seats of the file, as the process has them that owns it: a guest makes nothing under
@@ -227,6 +248,11 @@ impl Seats {
     /// The one in use.
     pub(crate) fn current(&self) -> &Seat {
         &self.all[self.current]
+    }
+
+    /// Those that something was made under.
+    pub(crate) fn made_under(&self) -> Vec<Seat> {
+        self.all.iter().filter(|seat| seat.own.counter > 0).cloned().collect()
     }
 
     /// All of them.
@@ -427,6 +453,30 @@ impl Seats {
             self.give_up(replica);
         }
         standing
+    }
+
+    /// Those of the seats of which a peer that has `version` has other changes, and up to where, if it can
+    /// send them; and those that others have gone on under. A peer that has just as many is believed to have
+    /// the same: it says no more than that.
+    pub(crate) fn compare_version(
+        &self,
+        store: &DataStore,
+        version: &Version,
+        may_send: bool,
+    ) -> (Vec<(ReplicaId, u64)>, Vec<ReplicaId>) {
+        let (mut doubted, mut outgrown) = (Vec::new(), Vec::new());
+        for seat in &self.all {
+            let theirs = version.next(seat.replica);
+            let has_more = theirs > seat.own.counter;
+            let may_differ = may_send && seat.agreed != seat.own && theirs > seat.agreed.counter;
+            let is_other = may_differ && matches!(seat.chain_at(store, theirs), ChainAt::NoChange);
+            if may_differ && (has_more || is_other) {
+                doubted.push((seat.replica, theirs));
+            } else if has_more {
+                outgrown.push(seat.replica);
+            }
+        }
+        (doubted, outgrown)
     }
 
     /// The chains after each of the changes made here under an id; nothing if some are gone.

@@ -76,6 +76,15 @@ impl Refusal {
     pub const EXPIRED: Self = Self::new(RefusalCode::Unauthorized, "the token has expired");
     /// Changes from somebody who may only read.
     pub const READ_ONLY: Self = Self::new(RefusalCode::ReadOnly, "the token is read-only");
+    /// The file of the side that serves fails.
+    pub const STORAGE_FAILED: Self =
+        Self::new(RefusalCode::StorageFailed, "this side cannot read or write its file");
+    /// What a client has begun to send does not come.
+    pub const TOO_SLOW: Self =
+        Self::new(RefusalCode::Busy, "the bytes of a frame came too slowly; try again later");
+    /// What a client has begun to send takes all the room that there is.
+    pub const NO_ROOM: Self =
+        Self::new(RefusalCode::Busy, "too much is on its way at a time; try again later");
     /// What came is no frame.
     pub const MALFORMED_FRAME: Self =
         Self::new(RefusalCode::Malformed, "a frame is not well formed, or too large");
@@ -105,6 +114,8 @@ pub struct ServingSession<C: LogCursor> {
     snapshot: VecDeque<Bytes>,
     snapshot_version: Version,
     outbox: Outbox,
+    /// Whether the client reads no more.
+    is_deaf: bool,
     to_append: Vec<C::Kept>,
     to_append_bytes: usize,
     stored: Version,
@@ -136,6 +147,7 @@ impl<C: LogCursor> ServingSession<C> {
             snapshot: VecDeque::new(),
             snapshot_version: Version::new(),
             outbox: Outbox::new(),
+            is_deaf: false,
             to_append: Vec::new(),
             to_append_bytes: 0,
             stored: Version::new(),
@@ -146,9 +158,13 @@ impl<C: LogCursor> ServingSession<C> {
 
     /// Sends a snapshot, which has `version`, before anything else. The cursor must be there.
     #[must_use]
-    pub fn with_snapshot(mut self, snapshot: &[u8], version: Version) -> Self {
+    pub fn with_snapshot(mut self, mut snapshot: Bytes, version: Version) -> Self {
         self.snapshot_version = version;
-        self.snapshot = snapshot.chunks(PATCH_BYTES_GOAL).map(Bytes::copy_from_slice).collect();
+        // All sessions share its bytes.
+        while !snapshot.is_empty() {
+            let part = snapshot.split_to(PATCH_BYTES_GOAL.min(snapshot.len()));
+            self.snapshot.push_back(part);
+        }
         self
     }
 
@@ -225,6 +241,13 @@ impl<C: LogCursor> ServingSession<C> {
         }
     }
 
+    /// Sends nothing further of the log: the client reads no more.
+    pub fn forget_log(&mut self) {
+        self.is_deaf = true;
+        self.outbox = Outbox::new();
+        self.snapshot.clear();
+    }
+
     /// Where the client stands, to be moved on.
     pub const fn cursor_mut(&mut self) -> &mut C {
         &mut self.cursor
@@ -290,7 +313,7 @@ impl<C: LogCursor> ServingSession<C> {
     /// Where the client stands, if it can take more of the log now.
     #[must_use]
     pub fn wants_log(&self) -> Option<&C> {
-        if self.is_over || !self.outbox.is_empty() || !self.snapshot.is_empty() {
+        if self.is_over || self.is_deaf || !self.outbox.is_empty() || !self.snapshot.is_empty() {
             None
         } else {
             Some(&self.cursor)
@@ -434,6 +457,20 @@ mod tests {
         fn note_sent(&mut self, _: &ChangeHeader) {}
 
         fn note_passed_over(&mut self, _: ReplicaId, _: u64) {}
+    }
+
+    #[test]
+    fn all_who_get_a_snapshot_share_its_bytes() {
+        let snapshot = Bytes::from(vec![7; 2 * PATCH_BYTES_GOAL + 1]);
+        let mut session = session().with_snapshot(snapshot.clone(), Version::new());
+        let mut at = 0;
+        while let Some(frame) = session.poll_transmit() {
+            if let RelayFrame::Snapshot { bytes, .. } = frame {
+                assert_eq!(bytes.as_ptr(), snapshot[at..].as_ptr());
+                at += bytes.len();
+            }
+        }
+        assert_eq!(at, snapshot.len());
     }
 
     /// Goal: ops that take dozens of times their bytes cost a log no more than the bytes. Method: as many

@@ -104,6 +104,12 @@ pub enum SyncError {
     /// There are local changes, and the token does not allow to send any.
     #[error("the token is read-only: local changes cannot be sent")]
     ReadOnly,
+    /// The file was restored or copied, and another process has it open: only that one can make again what it
+    /// has and the relay lacks.
+    #[error(
+        "this file was restored or copied: the process that has it open has to connect to the relay first"
+    )]
+    OwnerFirst,
     /// It took too long.
     #[error("not synced in time{}", hint(.last_error))]
     TimedOut {
@@ -127,6 +133,7 @@ impl SyncError {
             Self::DiskTooSlow => "disk-too-slow",
             Self::Refused { code, .. } => code.code(),
             Self::ReadOnly => "read-only",
+            Self::OwnerFirst => "owner-first",
             Self::TimedOut { .. } => "sync-timed-out",
             Self::NotConnected => "not-connected",
             Self::Stopped => "stopped",
@@ -141,7 +148,7 @@ pub struct SyncEngine {
     writer: Option<JoinHandle<()>>,
     /// The guests of the file, if this process owns one.
     hosting: Option<Hosting>,
-    /// What others write to the file, if another process owns it.
+    /// What others write to the file: always, if another process owns it, else after a failure.
     following: Option<Following>,
     trash_timer: Option<TrashTimer>,
     /// Ends what listens for peers.
@@ -175,7 +182,10 @@ impl SyncEngine {
         let shared = Arc::new(Shared::new(store, status, saved, handle));
         let hosting = own.and_then(|address| Hosting::begin(&shared, address));
         let trash_timer = (has_runtime && others.is_none()).then(|| TrashTimer::begin(&shared));
-        let following = others.map(|file| Following::begin(&shared, file));
+        let following = has_runtime.then(|| match others {
+            Some(file) => Following::begin(&shared, file),
+            None => Following::begin_as_owner(&shared),
+        });
         let (driver, stop_listening) = (Mutex::new(None), watch::Sender::new(false));
         let writer = Some(writer);
         let engine =
@@ -259,7 +269,7 @@ impl SyncEngine {
         let mut changed = self.shared.blobs_changed.subscribe();
         let waiting = async {
             loop {
-                if let Some(is_here) = self.shared.ask_for_blob(hash)? {
+                if let Some(is_here) = self.shared.ask_for_blob(hash).await? {
                     return Ok(is_here);
                 }
                 changed.changed().await.map_err(|_| SyncError::Stopped)?;

@@ -34,6 +34,7 @@ mod visitors;
 
 pub(crate) use doubts::Doubts;
 pub use reseat::Purpose;
+pub(crate) use reseat::without;
 pub(crate) use visitors::Snapshot;
 
 /// The store, and what has been passed on of it.
@@ -213,13 +214,13 @@ impl SyncedStore {
         version: &Version,
         persisted: &Version,
     ) -> Result<Vec<Arc<[u8]>>, StorageError> {
-        let changes = self.store.changes_since(version);
-        let mut changes = changes.ok_or_else(|| history_missing(&self.id))?;
-        changes.retain(|change| {
-            let header = ChangeHeader::decode(change);
-            header.is_ok_and(|header| persisted.has(header.last()))
-        });
-        Ok(changes)
+        let changes = self.changes_since(version)?;
+        Ok(among(changes, persisted).map(|(_, change)| change).collect())
+    }
+
+    /// The changes that `version` lacks, on disk or not.
+    pub(crate) fn changes_since(&self, version: &Version) -> Result<Vec<Arc<[u8]>>, StorageError> {
+        self.store.changes_since(version).ok_or_else(|| history_missing(&self.id))
     }
 
     /// Notes what the relay has on its disk.
@@ -303,6 +304,16 @@ impl SyncedStore {
         let handover = Handover { batch: gained.unsaved, upto: gained.upto };
         Ok(Captured { handover, changes: gained.changes, has_blobs })
     }
+}
+
+/// Those of the changes that are in `version`, and their headers.
+pub(crate) fn among(
+    changes: Vec<Arc<[u8]>>,
+    version: &Version,
+) -> impl Iterator<Item = (ChangeHeader, Arc<[u8]>)> + '_ {
+    // The store holds only what it could read.
+    let read = changes.into_iter().filter_map(|it| Some((ChangeHeader::decode(&it).ok()?, it)));
+    read.filter(|(header, _)| version.has(header.last()))
 }
 
 impl fmt::Debug for SyncedStore {

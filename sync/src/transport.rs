@@ -24,7 +24,7 @@ mod trust;
 pub use admission::{Admission, Applicant, Doorkeeper, Verdict, serve_connections};
 pub use pipe::{FramePipe, Interest, Ready};
 pub use quic::{Connection, connect, send_datagram, server_endpoint};
-pub use room::{FrameBound, FrameRoom, InputRoom, SharedRoom};
+pub use room::{FrameBound, FrameRoom, InputRoom, OutputRoom, RoomBytes, SharedRoom};
 pub use stream::{FrameReceiver, FrameSender, Pace, StreamError};
 
 /// The protocol that both sides name when they shake hands.

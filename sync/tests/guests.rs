@@ -1,14 +1,19 @@
 //! Engines and sessions at one file: an owner, its guests, and the next owner.
 
+mod support {
+    pub(crate) mod labelled;
+    pub(crate) mod shows;
+}
+
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use sds_engine::{ReplicaId, Version};
-use sds_store::DataStore;
-use sds_store::{EntryId, StoreError, Timestamp, UndoOptions};
+use sds_store::{DataStore, EntryId, StoreError, Timestamp, UndoOptions};
 use sds_sync::{LocalStore, StoreId, SyncEngine};
+use support::shows::{self, shows};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
@@ -302,33 +307,6 @@ async fn restore(path: PathBuf, backup: Vec<u8>) {
     .await;
 }
 
-/// Adds an item with a label, in one edit: the id that it has may change with that of its author.
-fn add_labelled(engine: &SyncEngine, label: &str) {
-    let add = |store: &mut DataStore| {
-        let item = store.new_item_at(None, EntryId::ROOT, None)?;
-        store.set_label(item, label)
-    };
-    engine.edit(|store| store.transact(add)).unwrap().unwrap();
-}
-
-/// Waits until the engine shows items with these labels, sorted, each once, and no others.
-async fn shows(engine: &SyncEngine, expected: &[&str]) {
-    let labels = |store: &DataStore| {
-        let root = store.root_item();
-        let own = root.inner_entries().filter(|entry| !entry.id().is_well_known());
-        let mut labels: Vec<String> = own.map(|entry| entry.label().into_owned()).collect();
-        labels.sort();
-        labels
-    };
-    let all_there = async {
-        while engine.read(labels).unwrap() != expected {
-            sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let waited = timeout(Duration::from_secs(60), all_there).await;
-    assert!(waited.is_ok(), "{:?} {:?}", engine.read(labels).unwrap(), engine.status());
-}
-
 /// Goal: after a backup was restored under a guest engine that runs on, what it makes is written, the
 /// owner gets back what the backup lacks, and nobody draws one id after the other.
 #[tokio::test(flavor = "multi_thread")]
@@ -337,20 +315,20 @@ async fn a_guest_goes_on_at_a_file_that_was_restored() {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join(StoreId::new("s").unwrap().file_name());
         let owner = SyncEngine::start(open(&folder));
-        add_labelled(&owner, "before");
+        shows::add_in(&owner, "before");
         let guest = SyncEngine::start(guest_of(&folder).await);
         owner.stop().await.unwrap();
         let copy = path.clone();
         let backup = blocking(move || std::fs::read(copy).unwrap()).await;
         let owner = SyncEngine::start(open(&folder));
-        add_labelled(&owner, "lost");
+        shows::add_in(&owner, "lost");
         shows(&guest, &["before", "lost"]).await;
         owner.stop().await.unwrap();
         restore(path, backup).await;
         let owner = SyncEngine::start(open(&folder));
         let mut expected = vec!["before", "lost"];
         if is_edited {
-            add_labelled(&guest, "new");
+            shows::add_in(&guest, "new");
             expected.push("new");
         }
         shows(&owner, &expected).await;
@@ -392,6 +370,34 @@ async fn a_guest_goes_on_when_the_owner_took_a_part_of_what_it_wrote() {
         shows(engine, &["ours", "own", "theirs"]).await;
     }
     timeout(Duration::from_secs(20), guest.flush()).await.unwrap().unwrap();
+    guest.stop().await.unwrap();
+    owner.stop().await.unwrap();
+}
+
+/// Goal: neither writing a large value in a guest nor asking for one keeps those waiting whom the guest asks
+/// for it. Method: the owner runs on the same thread.
+#[tokio::test]
+async fn a_guest_waits_for_its_owner_where_it_holds_up_nobody() {
+    let folder = TempDir::new().unwrap();
+    let owner = SyncEngine::start(open(&folder));
+    let guest = SyncEngine::start(guest_of(&folder).await);
+    let item = add_in(&guest);
+    guest.flush().await.unwrap();
+    let blob = owner.write_blob([7; 50_000].as_slice(), false).unwrap();
+    let write = |store: &mut DataStore| store.write_blob_value(item, blob);
+    let mut peer = DataStore::new(ReplicaId::new(9).unwrap());
+    let all = guest.read(|store| store.export_patch(&Version::new())).unwrap();
+    peer.apply_remote_patch(&all).unwrap();
+    let known = peer.version().clone();
+    write(&mut peer).unwrap();
+    let patch = peer.export_patch(&known);
+    guest.edit(|store| store.apply_remote_patch(&patch).map(drop)).unwrap().unwrap();
+    // At once, before it has looked by itself.
+    assert!(guest.fetch_blob(&blob.hash, Duration::from_secs(60)).await.unwrap());
+    let value = [8; 50_000];
+    guest.edit(|store| store.write_value(item, value.as_slice())).unwrap().unwrap();
+    timeout(Duration::from_secs(60), guest.flush()).await.unwrap().unwrap();
+    assert_eq!(owner.read(|store| store.missing_blobs()).unwrap(), []);
     guest.stop().await.unwrap();
     owner.stop().await.unwrap();
 }

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::client::{Client, next, store};
 use crate::relay::RelayProcess;
-use crate::report::Report;
+use crate::report::{Report, Unit};
 
 /// Measures one large value each way.
 pub(crate) async fn run(program: &Path, quick: bool, report: &mut Report) -> Result<()> {
@@ -23,14 +23,11 @@ pub(crate) async fn run(program: &Path, quick: bool, report: &mut Report) -> Res
     let begun = Instant::now();
     put(&client, hash, &bytes).await?;
     let rate = |begun: Instant| size as f64 / 1e6 / begun.elapsed().as_secs_f64();
-    report.add(
-        "a large value to the relay's disk",
-        format!("{:.0} MB/s", rate(begun)),
-        ">= 150 MB/s",
-    );
+    let unit = Unit::MegabytesPerSecond;
+    report.add("a large value to the relay's disk", rate(begun), unit, ">= 150 MB/s");
     let begun = Instant::now();
     get(&client, hash, size).await?;
-    report.add("the same, back", format!("{:.0} MB/s", rate(begun)), ">= 150 MB/s");
+    report.add("a large value back from there", rate(begun), unit, ">= 150 MB/s");
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use crate::client::{Client, store};
 use crate::relay::RelayProcess;
-use crate::report::Report;
+use crate::report::{Report, Unit};
 
 /// Opens sessions and looks how much memory the relay has then.
 pub(crate) async fn run(program: &Path, quick: bool, report: &mut Report) -> Result<()> {
@@ -29,6 +29,6 @@ pub(crate) async fn run(program: &Path, quick: bool, report: &mut Report) -> Res
     let after = relay.memory()?;
     let mib = after.saturating_sub(before) as f64 / f64::from(1 << 20);
     drop(open);
-    report.add(&format!("{sessions} idle sessions"), format!("{mib:.1} MiB"), "<= 40 MiB");
+    report.add(&format!("{sessions} idle sessions"), mib, Unit::Mib, "<= 40 MiB");
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Measures a relay under load, from another process on the same machine, with TLS and durability on.
 //!
-//! The relay is the program `sds-relay` as it is shipped. The clients here speak the protocol over the
+//! The relay is the program `sds-relay` as it is shipped, but for what one address and one subject may do. The clients here speak the protocol over the
 //! transport that all clients use, without stores of their own: those would be measured instead.
 
 mod appends;
@@ -29,7 +29,10 @@ struct Args {
     /// The relay's program.
     #[arg(long, default_value = "../target/release/sds-relay")]
     relay: PathBuf,
-    /// Fewer rounds and smaller loads, to see that everything works.
+    /// How often each is measured, in turn; the median counts.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// One round of smaller loads, to see that everything works.
     #[arg(long)]
     quick: bool,
 }
@@ -45,6 +48,21 @@ enum Family {
     Blobs,
 }
 
+impl Family {
+    async fn measure(self, args: &Args, report: &mut Report) -> Result<()> {
+        let Args { relay, quick, .. } = args;
+        match self {
+            Self::Appends => appends::run(relay, *quick, report).await,
+            Self::FanOut => fan_out::paced(relay, *quick, report).await,
+            Self::Sustained => fan_out::sustained(relay, *quick, report).await,
+            Self::Idle => idle::run(relay, *quick, report).await,
+            Self::CatchUp => catch_up::short(relay, *quick, report).await,
+            Self::CatchUpLong => catch_up::long(relay, *quick, report).await,
+            Self::Blobs => blobs::run(relay, *quick, report).await,
+        }
+    }
+}
+
 fn main() -> Result<()> {
     let args = Args::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -53,19 +71,10 @@ fn main() -> Result<()> {
         [] => Family::value_variants(),
         chosen => chosen,
     };
-    for family in families {
-        runtime.block_on(async {
-            let report = &mut report;
-            match family {
-                Family::Appends => appends::run(&args.relay, args.quick, report).await,
-                Family::FanOut => fan_out::paced(&args.relay, args.quick, report).await,
-                Family::Sustained => fan_out::sustained(&args.relay, args.quick, report).await,
-                Family::Idle => idle::run(&args.relay, args.quick, report).await,
-                Family::CatchUp => catch_up::short(&args.relay, args.quick, report).await,
-                Family::CatchUpLong => catch_up::long(&args.relay, args.quick, report).await,
-                Family::Blobs => blobs::run(&args.relay, args.quick, report).await,
-            }
-        })?;
+    for _ in 0..if args.quick { 1 } else { args.rounds } {
+        for family in families {
+            runtime.block_on(family.measure(&args, &mut report))?;
+        }
     }
     report.print()
 }

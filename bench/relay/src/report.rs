@@ -6,26 +6,89 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-/// Rows of figures.
+/// Rows of figures, of as many rounds as there have been.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
-    rows: Vec<[String; 3]>,
+    rows: Vec<Row>,
+}
+
+#[derive(Debug)]
+struct Row {
+    name: String,
+    unit: Unit,
+    target: &'static str,
+    figures: Vec<f64>,
+}
+
+/// What a figure counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Unit {
+    PerSecond,
+    Micros,
+    Millis,
+    Mib,
+    MegabytesPerSecond,
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::PerSecond => "/s",
+            Self::Micros => " us",
+            Self::Millis => " ms",
+            Self::Mib => " MiB",
+            Self::MegabytesPerSecond => " MB/s",
+        })
+    }
+}
+
+impl Unit {
+    /// A figure as it is read.
+    fn show(self, figure: f64) -> String {
+        let places = if figure < 10.0 { 2 } else { usize::from(figure < 1_000.0) };
+        format!("{figure:.places$}{self}")
+    }
 }
 
 impl Report {
-    /// Adds a row, and shows it at once.
-    pub(crate) fn add(&mut self, name: &str, measured: String, target: &str) {
+    /// Adds a figure of this round to the row of this name, and shows it at once.
+    pub(crate) fn add(&mut self, name: &str, figure: f64, unit: Unit, target: &'static str) {
         // Nobody has to listen.
-        let _shown = writeln!(io::stderr(), "{name}: {measured} (target {target})");
-        self.rows.push([name.to_owned(), measured, target.to_owned()]);
+        let _shown = writeln!(io::stderr(), "{name}: {} (target {target})", unit.show(figure));
+        match self.rows.iter_mut().find(|row| row.name == name) {
+            Some(row) => row.figures.push(figure),
+            None => {
+                let (name, figures) = (name.to_owned(), vec![figure]);
+                self.rows.push(Row { name, unit, target, figures });
+            }
+        }
     }
 
-    /// Prints all rows as a table.
-    pub(crate) fn print(&self) -> Result<()> {
+    /// The same for a time, in milliseconds.
+    pub(crate) fn add_time(&mut self, name: &str, time: Duration, target: &'static str) {
+        self.add(name, time.as_secs_f64() * 1e3, Unit::Millis, target);
+    }
+
+    /// The same for what each of `count` took, in microseconds.
+    pub(crate) fn add_each(&mut self, name: &str, time: Duration, count: usize) {
+        self.add(name, time.as_secs_f64() * 1e6 / count as f64, Unit::Micros, "");
+    }
+
+    /// Prints the median, the least and the greatest of each row as a table.
+    pub(crate) fn print(&mut self) -> Result<()> {
         let mut out = io::stdout().lock();
-        writeln!(out, "| row | measured | target |\n|---|---|---|")?;
-        for [name, measured, target] in &self.rows {
-            writeln!(out, "| {name} | {measured} | {target} |")?;
+        writeln!(out, "| row | median | least | greatest | rounds | target |")?;
+        writeln!(out, "|---|---|---|---|---|---|")?;
+        for Row { name, unit, target, figures } in &mut self.rows {
+            figures.sort_by(f64::total_cmp);
+            let ends = figures.first().copied().zip(figures.last().copied());
+            let (Some((least, greatest)), Some(median)) = (ends, figures.get(figures.len() / 2))
+            else {
+                continue;
+            };
+            let [median, least, greatest] = [*median, least, greatest].map(|it| unit.show(it));
+            let rounds = figures.len();
+            writeln!(out, "| {name} | {median} | {least} | {greatest} | {rounds} | {target} |")?;
         }
         Ok(())
     }
@@ -34,12 +97,6 @@ impl Report {
 /// Durations, to be asked which of them are how long.
 #[derive(Debug, Default)]
 pub(crate) struct Latencies(Vec<Duration>);
-
-impl fmt::Display for Latencies {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "p50 {}, p99 {}", millis(self.p50()), millis(self.p99()))
-    }
-}
 
 impl Latencies {
     pub(crate) fn from(mut durations: Vec<Duration>) -> Self {
@@ -66,14 +123,4 @@ impl Latencies {
         let last = self.0.len().saturating_sub(1);
         self.0.get((self.0.len() * part / 1_000).min(last)).copied().unwrap_or_default()
     }
-}
-
-/// What each of `count` took, in microseconds.
-pub(crate) fn micros_each(time: Duration, count: usize) -> String {
-    format!("{:.1} us", time.as_secs_f64() * 1e6 / count as f64)
-}
-
-/// Milliseconds, to two places.
-pub(crate) fn millis(duration: Duration) -> String {
-    format!("{:.2} ms", duration.as_secs_f64() * 1e3)
 }

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use sds_sync::access::{Grant, Scope, Secret, mint};
-use sds_sync::process::{stop_requests, write_private};
+use sds_sync::new_file::write_private;
+use sds_sync::process::stop_requests;
 use sds_sync::{CertificateSource, ListenOptions, Listening, StoreId, SyncEngine, Token};
 use serde_json::json;
 

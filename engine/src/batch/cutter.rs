@@ -38,8 +38,8 @@ impl Cutter {
         (self.ops, self.at) = (ops.place(), from);
         let spans = self.spans(batch, to)?;
         let mut part = OpList::new();
-        while let Some((_, op)) = ops.next_until(to) {
-            part.push_view(&op);
+        while let Some((id, op)) = ops.next_until(to) {
+            part.push_view_joined(&op, id);
         }
         Some(Batch { author: batch.author, start: from, spans, ops: part })
     }

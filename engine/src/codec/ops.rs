@@ -14,7 +14,9 @@ use crate::id::{EntryId, Life, OpId, Timestamp};
 use crate::op::{IdRange, NewEntry, Op, OpList, OpView, Target, TextEdit, TextOp};
 use crate::value::Field;
 pub(crate) use names::{NameReader, NameWriter, Scope};
-pub(crate) use values::{BYTES_KIND, TEXT_KINDS, read_content, value_kind, write_content};
+pub(crate) use values::{
+    BYTES_KIND, TEXT_KIND, TEXT_KINDS, read_content, value_kind, write_content,
+};
 
 const CREATE_ITEM: u8 = 1;
 const CREATE_LINK: u8 = 2;

@@ -6,14 +6,13 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::block::{count_changes, decode_block, encode_block, first_of_block};
-use super::{Reader, StateReader, Writer};
+use super::{PatchState, Reader, Writer};
 use crate::batch::{Batch, to_usize};
 use crate::change::{Change, ChangeHeader, encode};
 use crate::error::DecodeError;
 use crate::id::OpId;
-use crate::limits::{CHANGE_BYTES_MAX, PATCH_LAMPORT_MAX};
+use crate::limits::CHANGE_BYTES_MAX;
 use crate::op::OpList;
-use crate::state::{Piece, Times};
 use crate::version::Version;
 
 const MAGIC: u8 = 0xda;
@@ -69,7 +68,7 @@ pub(crate) enum Section {
         bytes: Arc<[u8]>,
     },
     /// What stands for changes that are gone.
-    State(Vec<Times>, Arc<[u8]>),
+    State(PatchState),
 }
 
 /// Changes that were read and found well formed, and can be looked at before they are integrated.
@@ -93,7 +92,7 @@ impl Patch {
             sections.push(match kind {
                 Kind::Change => read_change(section)?,
                 Kind::Block => read_block(section)?,
-                Kind::State => read_state(section)?,
+                Kind::State => Section::State(PatchState::decode(section)?),
                 Kind::Log => {
                     return Err(DecodeError::Malformed { at: 0, what: "a log that is not here" });
                 }
@@ -172,7 +171,16 @@ impl Patch {
     /// ([`Replica::compact`](crate::Replica::compact)): joining it may change anything.
     #[must_use]
     pub fn has_state(&self) -> bool {
-        self.sections.iter().any(|section| matches!(section, Section::State(..)))
+        self.states().next().is_some()
+    }
+
+    /// The states in the patch, of which a sender puts one in at most: what each covers, and which entries
+    /// it tells of.
+    pub fn states(&self) -> impl Iterator<Item = &PatchState> {
+        self.sections.iter().filter_map(|section| match section {
+            Section::State(state) => Some(state),
+            _ => None,
+        })
     }
 
     /// The patch as bytes.
@@ -182,7 +190,7 @@ impl Patch {
             Section::Change(change) => (Kind::Change, &**change.bytes()),
             Section::Block(_, bytes) => (Kind::Block, &**bytes),
             Section::Newer { kind, bytes, .. } => (*kind, &**bytes),
-            Section::State(_, bytes) => (Kind::State, &**bytes),
+            Section::State(state) => (Kind::State, &**state.bytes()),
         }))
     }
 
@@ -350,16 +358,6 @@ fn read_block(bytes: &[u8]) -> Result<Section, DecodeError> {
         }
         Err(error) => Err(error),
     }
-}
-
-/// A state that is read to its end, so that joining it cannot fail.
-fn read_state(bytes: &[u8]) -> Result<Section, DecodeError> {
-    let times = StateReader::new(bytes)?.read_entries(|_| {})?;
-    let newest = times.iter().filter_map(|one| one.pieces.last()).map(Piece::newest).max();
-    if newest.is_some_and(|newest| newest > PATCH_LAMPORT_MAX) {
-        return Err(DecodeError::Malformed { at: 0, what: "times out of range" });
-    }
-    Ok(Section::State(times, bytes.into()))
 }
 
 fn changes_of(section: &Section) -> impl Iterator<Item = Change> + '_ {

@@ -10,13 +10,15 @@ use super::{Reader, Writer};
 use crate::error::DecodeError;
 use crate::id::{OpId, ReplicaId};
 use crate::limits::{COUNTER_MAX, LAMPORT_MAX};
+use crate::registers::FieldNames;
 use crate::state::{EntryRecord, Piece, Times};
 use entries::EntryWriter;
 use reader::EntryReader;
 
-/// Writes a state. The entries must be in order of [`entry_order`].
+/// Writes a state, of which the fields have these names. The entries must be in order of [`entry_order`].
 pub(crate) fn encode_state<'a>(
     times: &[Times],
+    names: &FieldNames,
     entry_count: usize,
     entries: impl Iterator<Item = EntryRecord<'a>>,
 ) -> InColumns {
@@ -25,7 +27,7 @@ pub(crate) fn encode_state<'a>(
     for one in times {
         write_times(columns.to(Column::Changes), one);
     }
-    let mut writer = EntryWriter::new(columns, &authors);
+    let mut writer = EntryWriter::new(columns, &authors, names);
     entries.for_each(|entry| writer.entry(&entry));
     let mut bytes = Writer::new();
     bytes.count(authors.len());
@@ -71,17 +73,17 @@ impl<'a> StateReader<'a> {
         self.entry_count
     }
 
-    /// Hands over each entry.
+    /// Hands over each entry, with the names of fields so far.
     ///
     /// # Errors
     /// Where an entry is not well formed; those before it, or all, have been handed over then.
     pub(crate) fn read_entries(
         self,
-        mut each: impl FnMut(&EntryRecord<'a>),
+        mut each: impl FnMut(&EntryRecord<'a>, &FieldNames),
     ) -> Result<Vec<Times>, DecodeError> {
         let mut reader = EntryReader::new(self.columns, &self.times);
         for _ in 0..self.entry_count {
-            each(&reader.entry()?);
+            each(&reader.entry()?, &reader.names);
         }
         reader.finish()?;
         Ok(self.times)

@@ -1,7 +1,9 @@
 //! What was noted of entries and fields when they were about to change.
 //!
-//! Invariant: of an entry or field that is not noted, nothing that shows has changed since the last
-//! look, but for a time of deletion that is noted by itself.
+//! Invariants:
+//! - D1. Of an entry or field that is not noted, nothing that shows has changed since the last look, but
+//!   for a time of deletion that is noted by itself.
+//! - D2. No time of deletion is noted by itself of an entry that is noted.
 
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
@@ -76,6 +78,12 @@ impl Watch {
     /// Whether anybody wants notes of fields that are set.
     pub(crate) const fn notes_fields(&self) -> bool {
         self.0.is_some() || self.1.is_some()
+    }
+
+    /// Panics if D2 does not hold. D1 cannot be seen without what showed at the last look.
+    pub(crate) fn assert_invariants(&self) {
+        let Some(noted) = &self.0 else { return };
+        assert!(!noted.times.keys().any(|entry| noted.entries.contains_key(entry)), "D2");
     }
 
     /// Begins to mark entries whose value is set, or comes or goes with a life.
@@ -190,3 +198,6 @@ impl KnownField {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

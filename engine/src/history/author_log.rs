@@ -191,8 +191,7 @@ impl AuthorLog {
 
     /// The Lamport time of the change that has a counter.
     pub(super) fn lamport(&self, counter: u64) -> Option<u64> {
-        let piece = self.piece_at(counter)?;
-        Some(piece.lamport + piece.change_at(counter))
+        Some(self.dated(counter)?.lamport)
     }
 
     /// The change that has a counter, with its Lamport time.
@@ -205,8 +204,7 @@ impl AuthorLog {
 
     /// The first counter of the change that has a counter.
     pub(super) fn start_of_change(&self, counter: u64) -> Option<u64> {
-        let piece = self.piece_at(counter)?;
-        Some(piece.start + piece.change_at(counter) * piece.len)
+        Some(self.dated(counter)?.start)
     }
 
     /// The length of the newest change, if it begins at a counter, and the deps that it names.
@@ -321,8 +319,9 @@ impl AuthorLog {
         if *start < from {
             parts.skip_within(from);
         }
-        while let Some((_, op)) = parts.next_until(to) {
-            ops.push_view(&op);
+        // A part of longer runs may be put together in another way when it stands alone.
+        while let Some((id, op)) = parts.next_until(to) {
+            ops.push_view_joined(&op, id);
         }
         ops
     }
@@ -369,6 +368,7 @@ impl AuthorLog {
             at = sealed.end;
         }
         assert_eq!((at, self.tail_end), (self.tail_start, next), "H4");
+        self.tail.assert_invariants();
         for (op, start) in self.tail.iter().zip(&self.tail_starts) {
             assert_eq!(*start, at, "H4");
             at += op.span();

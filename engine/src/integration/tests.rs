@@ -62,6 +62,29 @@ fn text(replica: &Replica) -> String {
     }
 }
 
+/// Changes of one author: a character, and texts each behind the one before, the second of them with deps.
+fn typed(texts: &[&str], deps: &[OpId]) -> Vec<Change> {
+    let author = op(1, 0).replica;
+    let mut changes = vec![Change::new(author, 0, vec![], &[set("a")]).unwrap()];
+    let mut at = 1;
+    for (nth, text) in texts.iter().enumerate() {
+        let deps = if nth == 1 { deps.to_vec() } else { vec![] };
+        changes.push(Change::new(author, at, deps, &[insert(op(1, at - 1), text)]).unwrap());
+        at += text.len() as u64;
+    }
+    changes
+}
+
+/// Changes in a row as one batch.
+fn join(changes: &[Change]) -> Batch {
+    let mut batches = changes.iter().cloned().map(Batch::of_change);
+    let first = batches.next().unwrap();
+    batches.fold(first, |mut whole, next| {
+        whole.take(next);
+        whole
+    })
+}
+
 /// Two authors in turns, each behind the other's last character.
 fn in_turns(count: u64) -> [Batch; 2] {
     let first = (1..count).map(|turn| insert(op(2, turn - 1), "a"));
@@ -171,25 +194,7 @@ fn changes_that_came_before_are_compared_piece_by_piece() {
 #[test]
 fn whatever_differs_from_what_is_there_is_a_fork() {
     let texts = ["bc", "d", "efg", "h"];
-    let make = |texts: &[&str]| {
-        let mut changes = Vec::new();
-        let mut at = 0;
-        for text in ["a"].iter().chain(texts) {
-            let made = if at == 0 { set(text) } else { insert(op(1, at - 1), text) };
-            changes.push(Change::new(op(1, 0).replica, at, vec![], &[made]).unwrap());
-            at += text.len() as u64;
-        }
-        changes
-    };
-    let join = |changes: &[Change]| {
-        let mut batches = changes.iter().cloned().map(Batch::of_change);
-        let first = batches.next().unwrap();
-        batches.fold(first, |mut whole, next| {
-            whole.take(next);
-            whole
-        })
-    };
-    let changes = make(&texts);
+    let changes = typed(&texts, &[]);
     let whole = join(&changes);
     let parts: Vec<(usize, usize)> =
         (0..5).flat_map(|from| (from + 1..=5).map(move |to| (from, to))).collect();
@@ -207,7 +212,7 @@ fn whatever_differs_from_what_is_there_is_a_fork() {
         // Another character, and other boundaries of changes.
         let forged = [["bc", "d", "eXg", "h"], ["b", "cd", "efg", "h"], ["bc", "defg", "h", "i"]];
         for forged in forged {
-            let forged = make(&forged);
+            let forged = typed(&forged, &[]);
             let other = join(&forged[from..to]);
             // What comes behind all others is new.
             let is_other =
@@ -226,22 +231,10 @@ fn whatever_differs_from_what_is_there_is_a_fork() {
 /// shows in the boundaries or times of changes.
 #[test]
 fn a_fork_is_found_across_a_cut() {
-    let author = op(1, 0).replica;
     // Of later times than most of the changes that are cut.
     let foreign =
         [0, 1, 2, 3].map(|at| Change::new(op(2, 0).replica, at, vec![], &[set("x")]).unwrap());
-    let make = |texts: &[&str], deps: &[OpId]| {
-        let mut changes = vec![Change::new(author, 0, vec![], &[set("a")]).unwrap()];
-        let mut at = 1;
-        for (nth, text) in texts.iter().enumerate() {
-            let deps = if nth == 1 { deps.to_vec() } else { vec![] };
-            let edit = insert(op(1, at - 1), text);
-            changes.push(Change::new(author, at, deps, &[edit]).unwrap());
-            at += text.len() as u64;
-        }
-        changes
-    };
-    let honest = make(&["bc", "d", "efg", "h"], &[]);
+    let honest = typed(&["bc", "d", "efg", "h"], &[]);
     let cut = || {
         let mut replica = replica();
         replica.integrate(patch(&[], &foreign)).unwrap();
@@ -250,24 +243,16 @@ fn a_fork_is_found_across_a_cut() {
         replica.integrate(patch(&[], &honest[3..])).unwrap();
         replica
     };
-    let join = |changes: &[Change]| {
-        let mut batches = changes.iter().cloned().map(Batch::of_change);
-        let first = batches.next().unwrap();
-        batches.fold(first, |mut whole, next| {
-            whole.take(next);
-            whole
-        })
-    };
     let same = cut().integrate(patch(&[&join(&honest)], &[])).unwrap();
     assert_eq!((same.applied, same.known), (0, honest.len()));
-    let more = make(&["bc", "d", "efg", "h", "i"], &[]);
+    let more = typed(&["bc", "d", "efg", "h", "i"], &[]);
     let more = cut().integrate(patch(&[&join(&more)], &[])).unwrap();
     assert_eq!((more.applied, more.known), (1, honest.len()));
 
-    let other_text = make(&["bc", "d", "eXg", "h", "i"], &[]);
-    let other_boundaries = make(&["b", "cd", "efg", "h", "i"], &[]);
-    let across_the_cut = make(&["bc", "defg", "h", "i"], &[]);
-    let later = make(&["bc", "d", "efg", "h", "i"], &[op(2, 3)]);
+    let other_text = typed(&["bc", "d", "eXg", "h", "i"], &[]);
+    let other_boundaries = typed(&["b", "cd", "efg", "h", "i"], &[]);
+    let across_the_cut = typed(&["bc", "defg", "h", "i"], &[]);
+    let later = typed(&["bc", "d", "efg", "h", "i"], &[op(2, 3)]);
     for forged in [other_text, other_boundaries, across_the_cut, later] {
         let (mut whole, mut singly) = (cut(), cut());
         let before = whole.snapshot();

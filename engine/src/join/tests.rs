@@ -10,6 +10,7 @@ use crate::error::EditError;
 use crate::id::Life;
 use crate::limits::{BLOCK_CHANGES_MAX, LAMPORT_MAX, PATCH_LAMPORT_MAX};
 use crate::op::{IdRange, Op, OpList};
+use crate::registers::FieldNames;
 use crate::state::{ContentRecord, FieldRecord, Piece, RunRecord, TextRecord};
 use crate::value::{Field, Value};
 use crate::version::Version;
@@ -95,12 +96,12 @@ fn a_history_is_saved_whatever_a_forged_state_says() {
     let run = |first, len, is_deleted| RunRecord { first, len, is_deleted };
     let runs = vec![run(first(forger, 0), 9, false), run(first(desk.id(), next), GAP, true)];
     let content = ContentRecord::Text(TextRecord { runs, text: "forgeries".into() });
-    let (field, life) = (TEXT, Life::FIRST);
-    let fields =
-        smallvec![FieldRecord { field: field.into(), life, set: first(forger, 0), content }];
+    let mut names = FieldNames::new();
+    let (field, life) = (names.name(&TEXT), Life::FIRST);
+    let fields = smallvec![FieldRecord { field, life, set: first(forger, 0), content }];
     let (lives, moves) = (smallvec![], smallvec![]);
     let record = EntryRecord { id: EntryId::ROOT, life, lives, moves, fields };
-    let state = encode_state(&times, 1, std::iter::once(record));
+    let state = encode_state(&times, &names, 1, std::iter::once(record));
     let patch = Patch::decode(&pack_sections([(Kind::State, state.bytes.as_slice())])).unwrap();
     desk.integrate(patch).unwrap();
     let joined = desk.version().clone();
@@ -123,7 +124,7 @@ fn forger() -> ReplicaId {
 fn state_of_times(lamport: u64, is_head: bool) -> Vec<u8> {
     let pieces = vec![Piece { start: 0, lamport, len: 1, count: 1 }];
     let times = [Times { author: forger(), pieces, is_head }];
-    let state = encode_state(&times, 0, std::iter::empty());
+    let state = encode_state(&times, &FieldNames::new(), 0, std::iter::empty());
     pack_sections([(Kind::State, state.bytes.as_slice())])
 }
 

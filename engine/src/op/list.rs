@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 use super::runs::take_over_range;
 use super::{IdRange, Op, OpView, Target, TextEdit, TextOp};
 use crate::id::{EntryId, Life, OpId, ReplicaId};
-use crate::value::Field;
+use crate::value::{Field, char_count};
 use parts::Cut;
 pub(crate) use parts::{OpParts, OpPlace};
 
@@ -89,6 +89,16 @@ impl OpList {
             + self.text.len()
             + size_of_val(self.texts.as_slice())
             + size_of_val(self.others.as_slice())
+            + self.purged_bytes()
+    }
+
+    /// What the lists of its purges take in memory, in bytes: several times what they take in a change.
+    pub(crate) fn purged_bytes(&self) -> usize {
+        let purged = self.others.iter().map(|op| match op {
+            Op::Purge { entries } => size_of_val(entries.as_slice()),
+            _ => 0,
+        });
+        purged.sum()
     }
 
     /// Ops, the first of which has the counter of `first`, in their one form.
@@ -129,14 +139,6 @@ impl OpList {
         }
     }
 
-    /// Adds an op that is looked at, as it is.
-    pub(crate) fn push_view(&mut self, op: &OpView<'_>) {
-        match op {
-            OpView::Text(edit) => self.push_edit(edit),
-            OpView::Other(op) => self.push((*op).clone()),
-        }
-    }
-
     /// The same as [`OpList::push_joined`] for an op that is looked at.
     #[inline]
     pub(crate) fn push_view_joined(&mut self, op: &OpView<'_>, at: OpId) {
@@ -155,10 +157,11 @@ impl OpList {
         mut begun: impl FnMut(u64),
     ) {
         let mut others = std::mem::take(&mut ops.others).into_iter();
-        let is_joined = ops.is_joined(at);
+        let (is_joined, mut is_whole) = (ops.is_joined(at), false);
         for (number, item) in ops.items.iter().enumerate() {
-            // What does not continue the op before does not continue a longer one that ends with it.
-            if is_joined && number > 0 {
+            // What does not continue the op before does not continue a longer one that ends with it; but
+            // maybe what is left of one that was taken over in part.
+            if is_joined && is_whole {
                 ops.others.extend(others);
                 return ops.append_tail(self, number, at, begun);
             }
@@ -172,6 +175,7 @@ impl OpList {
             if self.items.len() > before {
                 begun(at.counter - self.last_span());
             }
+            is_whole = self.items.len() == before || self.last_span() == item.span;
         }
     }
 
@@ -397,29 +401,60 @@ impl OpList {
     }
 
     /// Cuts off the ops from the counter `at` on; the first has that of `first`. Only runs of typing
-    /// and deleting can be cut inside.
+    /// and deleting can be cut inside. Both parts are in their one form if the whole was.
     pub(crate) fn split_off(&mut self, first: OpId, at: u64) -> Self {
         let mut parts = OpParts::new(self, first);
         while parts.next_until(at).is_some() {}
         let OpPlace { number, cut, .. } = parts.place();
         let mut rest = Self::new();
         if let (Some(cut), Some(OpView::Text(run))) = (cut, self.view(number)) {
-            let start = Cut { units: 0, bytes: 0, ..cut };
+            let (start, run_span) = (Cut { units: 0, bytes: 0, ..cut }, run.span);
             let kind = match start.part(&run, cut.units).op {
                 TextOp::Insert { origin, .. } => Kind::Insert { origin },
                 TextOp::Delete { range, backwards } => {
                     Kind::Delete { first: range.first, backwards }
                 }
             };
-            rest.push_edit(&cut.part(&run, run.span - cut.units));
+            rest.push_edit(&cut.part(&run, run_span - cut.units));
             let here = self.items[number];
             self.items[number] = Item { kind, span: cut.units, ..here };
-            self.append_tail(&mut rest, number + 1, first, drop);
+            let mut tail = Self::new();
+            self.append_tail(&mut tail, number + 1, first, drop);
             self.text.truncate(here.byte + cut.bytes);
+            // It did not continue the whole run, but may continue what is left of it.
+            rest.extend_joined(tail, OpId { counter: at + run_span - cut.units, ..first }, drop);
         } else {
             self.append_tail(&mut rest, number, first, drop);
         }
         rest
+    }
+
+    /// Panics if S1 or S2 does not hold.
+    pub(crate) fn assert_invariants(&self) {
+        let (mut byte, mut text, mut other) = (0, 0, 0);
+        for (at, item) in self.items.iter().enumerate() {
+            assert_eq!(item.byte, byte, "S1: {item:?}");
+            let chars = self.text_of(at);
+            byte += chars.len();
+            match item.kind {
+                Kind::Insert { .. } => assert_eq!(char_count(chars), item.span, "S1: {item:?}"),
+                Kind::Delete { .. } | Kind::Other => assert_eq!(chars, "", "S1: {item:?}"),
+            }
+            if let Kind::Other = item.kind {
+                assert_eq!(item.subject as usize, other, "S2: {item:?}");
+                assert_eq!(self.others[other].span(), item.span, "S1: {item:?}");
+                other += 1;
+            } else {
+                assert!((item.subject as usize) < self.texts.len(), "S2: {item:?}");
+                assert!(item.subject >= text, "S2: {item:?}");
+                text = item.subject;
+            }
+        }
+        assert_eq!(
+            (byte, other),
+            (self.text.len(), self.others.len()),
+            "S1: more than the ops have"
+        );
     }
 
     /// Moves the ops from number `from` on, the first of which begins at `at`, to the end of others.

@@ -1,296 +1,446 @@
-//! The registers of one entry, and the names of fields.
+//! The registers of all entries.
 //!
-//! Names are kept once for all entries, since the same few are in most of them. Registers are in no
-//! order; whoever wants them in order sorts the few that there are.
+//! Most entries have a few small ones, which are packed into pages. Whatever is not in its page stands
+//! apart, and its slot says where.
+//!
+//! Invariants, checked by `assert_invariants`:
+//! - F1. Packed registers are in their page if they take up to [`SLOT_MAX`] bytes, else apart.
+//! - F2. Each place apart belongs to one entry or is vacant.
+//! - F3. Each entry that holds a reference to a blob is among `with_blobs`.
 
-use std::sync::Arc;
+use std::ops::Range;
 
-use hashbrown::HashMap;
-
-use crate::id::{Life, Stamp};
-use crate::index::dense_index;
-use crate::registers::packed::{HEAD_BYTES, Packed};
-use crate::registers::{Register, RegisterView};
+use super::loose::Loose;
+use super::packed::{Frame, NOT_PACKED, Packed, Packer};
+use super::pages::{PAGE, Page, SLOT_MAX, place};
+use super::{FieldIx, Register, RegisterView};
+use crate::bits::Bits;
+use crate::entries::EntryIx;
+use crate::id::{Life, OpId, Stamp};
+use crate::index::{dense_index, push_tightly, trim};
+use crate::short_op::Authors;
 use crate::text::Text;
-use crate::value::Field;
 
 dense_index! {
-    /// Which field, in this replica alone.
-    FieldIx
+    /// Which of the places apart from the pages.
+    ApartIx
 }
 
-/// Every field that anything was set in.
 #[derive(Clone, Debug)]
-pub(crate) struct FieldNames {
-    names: Vec<Arc<Field>>,
-    /// The index of each info field.
-    index: HashMap<Field, FieldIx>,
+pub(super) struct Fields {
+    pages: Vec<Page>,
+    apart: Vec<Apart>,
+    vacant: Vec<ApartIx>,
+    /// Entries that may hold a reference to a blob: few do, and somebody looks for them among all.
+    with_blobs: Bits,
+    authors: Authors,
+    packer: Packer,
 }
 
-impl FieldNames {
-    const LABEL: FieldIx = FieldIx::new(0);
-    const TYPE: FieldIx = FieldIx::new(1);
-    pub(crate) const VALUE: FieldIx = FieldIx::new(2);
-
-    pub(crate) fn new() -> Self {
-        let names = [Field::Label, Field::Type, Field::Value].map(Arc::new).into();
-        Self { names, index: HashMap::new() }
-    }
-
-    /// The index of a field, which may be named here for the first time.
-    pub(crate) fn name(&mut self, field: &Field) -> FieldIx {
-        if let Some(known) = self.find(field) {
-            return known;
-        }
-        let ix = FieldIx::new(self.names.len());
-        self.names.push(Arc::new(field.clone()));
-        self.index.insert(field.clone(), ix);
-        ix
-    }
-
-    /// The index of a field, if it has been named.
-    pub(crate) fn find(&self, field: &Field) -> Option<FieldIx> {
-        match field {
-            Field::Label => Some(Self::LABEL),
-            Field::Type => Some(Self::TYPE),
-            Field::Value => Some(Self::VALUE),
-            Field::Info(_) => self.index.get(field).copied(),
-        }
-    }
-
-    pub(crate) fn field(&self, ix: FieldIx) -> &Field {
-        &self.names[ix.at()]
-    }
-
-    /// The same, to keep.
-    pub(super) fn shared(&self, ix: FieldIx) -> Arc<Field> {
-        self.names[ix.at()].clone()
-    }
+/// What became of a register that was to be set.
+#[derive(Debug)]
+pub(super) enum Setting {
+    /// A greater one is there.
+    Beaten,
+    /// It is there now, in place of another maybe.
+    Set(Option<Register>),
 }
 
-/// So many registers are searched one by one.
-const FEW: usize = if cfg!(any(test, feature = "small-nodes")) { 2 } else { 16 };
-
-/// The registers of one entry. Most entries have a few small ones, which are packed.
+/// The registers of one entry that are not in its page.
 #[derive(Clone, Debug)]
-pub(super) enum Fields {
-    Packed(Packed),
-    /// Where one holds much, or a text that is being spliced; or where one is all there is, and so
-    /// small that packing would save next to nothing.
+enum Apart {
+    /// Nothing where the place is vacant.
+    Packed(Box<[u8]>),
     Loose(Box<Loose>),
 }
 
-#[derive(Clone, Debug)]
-pub(super) enum Loose {
-    One(Register),
-    Few(Vec<Register>),
-    Many(HashMap<FieldIx, Register>),
+// There is one for each entry that holds more than a little.
+const _: () = assert!(size_of::<Apart>() <= 16);
+
+impl Apart {
+    fn vacant() -> Self {
+        Self::Packed(Box::default())
+    }
+
+    const fn is_loose(&self) -> bool {
+        matches!(self, Self::Loose(_))
+    }
 }
 
-impl Default for Fields {
-    fn default() -> Self {
-        Self::Packed(Packed::default())
-    }
+/// The registers of one entry, however they are kept.
+enum Kept<'a> {
+    Packed(Packed<'a>),
+    Loose(&'a Loose),
 }
 
 impl Fields {
-    /// These registers, each of another field, if all are there and can be packed. Their values have so
-    /// many bytes.
-    pub(super) fn of<'a>(
+    pub(super) fn new() -> Self {
+        Self {
+            pages: Vec::new(),
+            apart: Vec::new(),
+            vacant: Vec::new(),
+            with_blobs: Bits::default(),
+            authors: Authors::default(),
+            packer: Packer::new(),
+        }
+    }
+
+    /// Makes room for the registers of an entry, which comes next.
+    pub(super) fn grow(&mut self, entry: EntryIx) {
+        self.with_blobs.grow(entry.at() + 1);
+        if place(entry).0 == self.pages.len() {
+            // Entries mostly get what they hold when they come.
+            if let Some(before) = self.pages.last_mut() {
+                before.trim();
+            }
+            push_tightly(&mut self.pages, Page::default());
+        }
+    }
+
+    /// Makes room for so many more entries at once.
+    pub(super) fn reserve(&mut self, entries: usize) {
+        self.pages.reserve_exact(entries.div_ceil(PAGE));
+    }
+
+    /// Gives back room that was made for more.
+    pub(super) fn trim(&mut self) {
+        trim(&mut self.pages);
+        trim(&mut self.apart);
+        self.pages.iter_mut().for_each(Page::trim);
+    }
+
+    /// Sets the registers of an entry that has none, each of another field, if all are there and can be
+    /// packed. Whether they could.
+    pub(super) fn fill<'a>(
+        &mut self,
+        entry: EntryIx,
         registers: impl Iterator<Item = Option<RegisterView<'a>>>,
-        values_size: usize,
-    ) -> Option<Self> {
-        Packed::of(registers, HEAD_BYTES + values_size).map(Self::Packed)
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        matches!(self, Self::Packed(packed) if packed.is_empty())
-    }
-
-    /// Sets a register.
-    pub(crate) fn set(&mut self, register: &RegisterView<'_>) {
-        if let Self::Loose(loose) = self
-            && let Some(known) = loose.get_mut(register.field)
-        {
-            *known = register.to_register();
-        } else if !self.pack(register) {
-            self.loosen(register.to_register());
+    ) -> bool {
+        let Self { pages, with_blobs, authors, packer, .. } = self;
+        let page = &mut pages[place(entry).0];
+        let mut is_first = true;
+        for register in registers {
+            let Some(register) = register else { return false };
+            if register.is_blob() {
+                with_blobs.replace(entry, true);
+            }
+            authors.number(register.stamp.replica);
+            if std::mem::take(&mut is_first) {
+                page.expect(register.stamp, authors);
+                let expected = page.expected(authors);
+                packer.begin(Frame { authors, expected }, 0);
+            }
+            if packer.push(&register, authors).is_none() {
+                return false;
+            }
         }
-    }
-
-    /// The same; returns the register before.
-    pub(crate) fn replace(&mut self, register: &RegisterView<'_>) -> Option<Register> {
-        if let Self::Loose(loose) = self
-            && let Some(known) = loose.get_mut(register.field)
-        {
-            return Some(std::mem::replace(known, register.to_register()));
+        if !is_first {
+            // The others of a page are likely to hold about as much.
+            if packer.bytes().len() <= SLOT_MAX {
+                page.reserve(PAGE * packer.bytes().len());
+            }
+            self.keep_packed(entry, 0..0);
         }
-        let before = self.get(register.field).map(RegisterView::to_register);
-        self.set(register);
-        before
+        true
     }
 
-    /// The same where the register is there already.
-    pub(crate) fn insert(&mut self, register: Register) {
-        if let Self::Loose(loose) = self
-            && let Some(known) = loose.get_mut(register.field)
+    /// Sets a register, unless that of the field has a greater (life, stamp). Whether it was set, and the
+    /// register before if that is wanted.
+    pub(super) fn set(
+        &mut self,
+        entry: EntryIx,
+        register: &RegisterView<'_>,
+        is_known_wanted: bool,
+    ) -> Setting {
+        if register.is_blob() {
+            self.with_blobs.replace(entry, true);
+        }
+        if let Some(known) = self.loose_mut(entry).and_then(|loose| loose.get_mut(register.field)) {
+            if known.rank() > register.rank() {
+                return Setting::Beaten;
+            }
+            return Setting::Set(Some(std::mem::replace(known, register.to_register())));
+        }
+        let mut before = None;
+        if let Kept::Packed(packed) = self.kept(entry)
+            && let Some(known) = packed.seek(register.field)
         {
+            if known.rank() > register.rank() {
+                return Setting::Beaten;
+            }
+            before = known.register().filter(|_| is_known_wanted).map(RegisterView::to_register);
+        }
+        if self.is_alone(entry, register) || !self.pack(entry, register) {
+            self.loosen(entry, register.to_register());
+        }
+        Setting::Set(before)
+    }
+
+    /// Sets a register, whatever is there.
+    pub(super) fn insert(&mut self, entry: EntryIx, register: Register) {
+        if register.view().is_blob() {
+            self.with_blobs.replace(entry, true);
+        }
+        if let Some(known) = self.loose_mut(entry).and_then(|loose| loose.get_mut(register.field)) {
             *known = register;
-        } else if !self.pack(&register.view()) {
-            self.loosen(register);
+        } else if self.is_alone(entry, &register.view()) || !self.pack(entry, &register.view()) {
+            self.loosen(entry, register);
         }
     }
 
-    /// Sets a register if all can be packed then, and are worth it. Whether it was set.
-    fn pack(&mut self, register: &RegisterView<'_>) -> bool {
-        match self {
-            Self::Packed(packed) if packed.is_empty() && register.is_scalar() => false,
-            Self::Packed(packed) => packed.set(register),
-            Self::Loose(loose) => {
-                let Loose::One(known) = &**loose else { return false };
-                let size = 2 * HEAD_BYTES + register.size();
-                let packed = Packed::of([Some(known.view()), Some(*register)].into_iter(), size);
-                let is_packed = packed.is_some();
-                if let Some(packed) = packed {
-                    *self = Self::Packed(packed);
-                }
-                is_packed
+    pub(super) fn remove(&mut self, entry: EntryIx, field: FieldIx) {
+        self.retain(entry, |register| register.field != field);
+    }
+
+    /// Drops the registers of an entry that are not to be kept.
+    pub(super) fn retain(&mut self, entry: EntryIx, keep: impl Fn(&RegisterView<'_>) -> bool) {
+        if let Some(loose) = self.loose_mut(entry) {
+            if !loose.retain(keep) {
+                self.put_in_page(entry, &[]);
             }
+            return;
+        }
+        let mut packer = std::mem::replace(&mut self.packer, Packer::new());
+        let Kept::Packed(packed) = self.kept(entry) else { return };
+        packer.begin(packed.frame, 0);
+        let is_packed = packed
+            .iter()
+            .filter(&keep)
+            .all(|register| packer.push(&register, &self.authors).is_some());
+        let loose = if is_packed { None } else { Some(Box::new(Loose::of(packed))) };
+        let all = 0..packed.bytes.len();
+        self.packer = packer;
+        if let Some(mut loose) = loose {
+            loose.retain(keep);
+            self.put_apart(entry, Apart::Loose(loose));
+        } else {
+            self.keep_packed(entry, all);
         }
     }
 
-    /// Sets a register, and packs none.
-    fn loosen(&mut self, register: Register) {
-        match self {
-            Self::Packed(packed) if packed.is_empty() => {
-                *self = Self::Loose(Box::new(Loose::One(register)));
-            }
-            Self::Packed(packed) => {
-                let mut loose = Loose::of(packed);
-                loose.insert(register);
-                *self = Self::Loose(Box::new(loose));
-            }
-            Self::Loose(loose) => loose.insert(register),
+    /// Drops all registers of an entry.
+    pub(super) fn clear(&mut self, entry: EntryIx) {
+        self.put_in_page(entry, &[]);
+    }
+
+    /// The text in a field, to be spliced, if the life and stamp of its register are as asked, and the op
+    /// that set it. Takes all registers of the entry out of the pack.
+    #[inline]
+    pub(super) fn text_mut(
+        &mut self,
+        entry: EntryIx,
+        field: FieldIx,
+        is_it: impl Fn((Life, Stamp)) -> bool,
+    ) -> Option<(OpId, &mut Text)> {
+        let known = self.apart_ix(entry).filter(|ix| self.apart[ix.at()].is_loose());
+        let ix = if known.is_some() { known } else { self.unpack_text(entry, field, &is_it) };
+        let Apart::Loose(loose) = &mut self.apart[ix?.at()] else { return None };
+        let register = loose.get_mut(field).filter(|register| is_it(register.rank()))?;
+        Some((register.stamp.op(), register.text_mut()?))
+    }
+
+    pub(super) fn is_empty(&self, entry: EntryIx) -> bool {
+        let (page, slot) = place(entry);
+        self.pages[page].slot(slot).is_empty()
+    }
+
+    pub(super) fn get(&self, entry: EntryIx, field: FieldIx) -> Option<RegisterView<'_>> {
+        match self.kept(entry) {
+            Kept::Packed(packed) => packed.seek(field)?.register(),
+            Kept::Loose(loose) => loose.get(field).map(Register::view),
         }
     }
 
-    pub(crate) fn remove(&mut self, field: FieldIx) {
-        self.retain(|register| register.field != field);
-    }
-
-    pub(crate) fn retain(&mut self, keep: impl Fn(&RegisterView<'_>) -> bool) {
-        match self {
-            Self::Packed(packed) => {
-                if packed.iter().all(|register| keep(&register)) {
-                    return;
-                }
-                if let Some(kept) = packed.filtered(&keep) {
-                    *packed = kept;
-                } else {
-                    *self = Self::Loose(Box::new(Loose::of(packed)));
-                    self.retain(keep);
-                }
-            }
-            Self::Loose(loose) => match &mut **loose {
-                Loose::One(one) if keep(&one.view()) => {}
-                Loose::One(_) => *self = Self::default(),
-                Loose::Few(few) => few.retain(|register| keep(&register.view())),
-                Loose::Many(many) => many.retain(|_, register| keep(&register.view())),
-            },
-        }
-    }
-
-    pub(crate) fn get(&self, field: FieldIx) -> Option<RegisterView<'_>> {
-        match self {
-            Self::Packed(packed) => packed.get(field),
-            Self::Loose(loose) => loose.get(field).map(Register::view),
-        }
-    }
-
-    /// A register that may be missing if it holds a text, none of which is looked at.
-    pub(super) fn get_other(&self, field: FieldIx) -> Option<RegisterView<'_>> {
-        match self {
-            Self::Packed(packed) => packed.get_other(field),
-            Self::Loose(loose) => loose.get(field).map(Register::view),
-        }
+    /// Whether an entry may hold a reference to a blob.
+    pub(super) fn may_have_blob(&self, entry: EntryIx) -> bool {
+        self.with_blobs.get(entry)
     }
 
     /// The life and stamp of a register.
-    pub(super) fn rank(&self, field: FieldIx) -> Option<(Life, Stamp)> {
-        match self {
-            Self::Packed(packed) => packed.rank(field),
-            Self::Loose(loose) => loose.get(field).map(|register| (register.life, register.stamp)),
+    pub(super) fn rank(&self, entry: EntryIx, field: FieldIx) -> Option<(Life, Stamp)> {
+        match self.kept(entry) {
+            Kept::Packed(packed) => packed.seek(field).map(|known| known.rank()),
+            Kept::Loose(loose) => loose.get(field).map(Register::rank),
         }
     }
 
-    /// The text in a field, to be spliced, which takes all out of the pack.
+    /// All registers of an entry, in no particular order.
+    pub(super) fn for_each<'a>(&'a self, entry: EntryIx, each: impl FnMut(RegisterView<'a>)) {
+        match self.kept(entry) {
+            Kept::Packed(packed) => packed.iter().for_each(each),
+            Kept::Loose(loose) => loose.for_each(each),
+        }
+    }
+
+    fn kept(&self, entry: EntryIx) -> Kept<'_> {
+        let (page, slot) = place(entry);
+        let page = &self.pages[page];
+        let bytes = page.slot(slot);
+        let bytes = match apart_of(bytes).map(|ix| &self.apart[ix.at()]) {
+            None => bytes,
+            Some(Apart::Packed(bytes)) => bytes,
+            Some(Apart::Loose(loose)) => return Kept::Loose(loose),
+        };
+        let authors = &self.authors;
+        Kept::Packed(Packed { bytes, frame: Frame { authors, expected: page.expected(authors) } })
+    }
+
     #[inline]
-    pub(crate) fn text_mut(&mut self, field: FieldIx) -> Option<&mut Text> {
-        if let Self::Packed(packed) = self {
-            packed.get(field)?.text()?;
-            *self = Self::Loose(Box::new(Loose::of(packed)));
-        }
-        match self {
-            Self::Loose(loose) => loose.get_mut(field)?.text_mut(),
-            Self::Packed(_) => None,
+    fn apart_ix(&self, entry: EntryIx) -> Option<ApartIx> {
+        let (page, slot) = place(entry);
+        apart_of(self.pages[page].slot(slot))
+    }
+
+    #[inline]
+    fn loose_mut(&mut self, entry: EntryIx) -> Option<&mut Loose> {
+        let ix = self.apart_ix(entry)?;
+        match &mut self.apart[ix.at()] {
+            Apart::Loose(loose) => Some(loose),
+            Apart::Packed(_) => None,
         }
     }
 
-    /// All registers, in no particular order.
-    pub(crate) fn for_each<'a>(&'a self, mut each: impl FnMut(RegisterView<'a>)) {
-        match self {
-            Self::Packed(packed) => packed.iter().for_each(each),
-            Self::Loose(loose) => match &**loose {
-                Loose::One(one) => each(one.view()),
-                Loose::Few(few) => few.iter().map(Register::view).for_each(each),
-                Loose::Many(many) => many.values().for_each(|register| each(register.view())),
-            },
+    /// Whether a register would be all there is, and so small that packing would save next to nothing.
+    fn is_alone(&self, entry: EntryIx, register: &RegisterView<'_>) -> bool {
+        register.is_scalar() && self.is_empty(entry)
+    }
+
+    /// Sets a register if all can be packed then. Whether it was set.
+    fn pack(&mut self, entry: EntryIx, register: &RegisterView<'_>) -> bool {
+        let Self { pages, authors, packer, .. } = self;
+        authors.number(register.stamp.replica);
+        pages[place(entry).0].expect(register.stamp, authors);
+        let mut packer = std::mem::replace(packer, Packer::new());
+        let replaced = match self.kept(entry) {
+            Kept::Packed(packed) => packed.set(register, &mut packer),
+            Kept::Loose(Loose::One(known)) => {
+                let expected = self.pages[place(entry).0].expected(&self.authors);
+                packer.begin(Frame { authors: &self.authors, expected }, 0);
+                let known = packer.push(&known.view(), &self.authors);
+                known.and_then(|()| packer.push(register, &self.authors)).map(|()| 0..0)
+            }
+            Kept::Loose(_) => None,
+        };
+        self.packer = packer;
+        let is_packed = replaced.is_some();
+        if let Some(replaced) = replaced {
+            self.keep_packed(entry, replaced);
+        }
+        is_packed
+    }
+
+    /// Puts what was packed in place of some of the packed bytes of an entry, or of what it has loose.
+    fn keep_packed(&mut self, entry: EntryIx, replaced: Range<usize>) {
+        let (page, slot) = place(entry);
+        let bytes = self.pages[page].slot(slot);
+        let apart = apart_of(bytes);
+        let before = match apart.map(|ix| &self.apart[ix.at()]) {
+            None => bytes,
+            Some(Apart::Packed(bytes)) => bytes,
+            Some(Apart::Loose(_)) => &[],
+        };
+        let len = before.len() - replaced.len() + self.packer.bytes().len();
+        if apart.is_none() && len <= SLOT_MAX {
+            return self.pages[page].splice(slot, replaced, self.packer.bytes());
+        }
+        let (front, back) = (&before[..replaced.start], &before[replaced.end..]);
+        let all = [front, self.packer.bytes(), back].concat();
+        if len <= SLOT_MAX {
+            self.put_in_page(entry, &all);
+        } else {
+            self.put_apart(entry, Apart::Packed(all.into()));
         }
     }
-}
 
-impl Loose {
-    fn of(packed: &Packed) -> Self {
-        let mut loose = Self::Few(Vec::new());
-        packed.iter().for_each(|register| loose.insert(register.to_register()));
-        loose
+    /// Takes all registers of an entry out of the pack, if that of a field holds a text and is as asked.
+    #[cold]
+    fn unpack_text(
+        &mut self,
+        entry: EntryIx,
+        field: FieldIx,
+        is_it: &impl Fn((Life, Stamp)) -> bool,
+    ) -> Option<ApartIx> {
+        let Kept::Packed(packed) = self.kept(entry) else { return None };
+        let register = packed.seek(field).filter(|register| is_it(register.rank()))?;
+        register.register()?.text()?;
+        let loose = Box::new(Loose::of(packed));
+        self.put_apart(entry, Apart::Loose(loose));
+        self.apart_ix(entry)
     }
 
-    fn insert(&mut self, register: Register) {
-        if let Some(known) = self.get_mut(register.field) {
-            *known = register;
+    /// Sets a register, and packs none.
+    fn loosen(&mut self, entry: EntryIx, register: Register) {
+        if let Some(loose) = self.loose_mut(entry) {
+            return loose.insert(register);
+        }
+        let Kept::Packed(packed) = self.kept(entry) else { return };
+        let loose = Box::new(Loose::with(packed, register));
+        self.put_apart(entry, Apart::Loose(loose));
+    }
+
+    /// Puts these bytes into the slot of an entry, in place of all that it has.
+    fn put_in_page(&mut self, entry: EntryIx, bytes: &[u8]) {
+        if let Some(ix) = self.apart_ix(entry) {
+            self.apart[ix.at()] = Apart::vacant();
+            self.vacant.push(ix);
+        }
+        let (page, slot) = place(entry);
+        let len = self.pages[page].slot(slot).len();
+        self.pages[page].splice(slot, 0..len, bytes);
+    }
+
+    /// Puts something apart, in place of all that an entry has.
+    fn put_apart(&mut self, entry: EntryIx, apart: Apart) {
+        if let Some(ix) = self.apart_ix(entry) {
+            self.apart[ix.at()] = apart;
             return;
         }
-        match self {
-            Self::One(_) => {
-                let Self::One(one) = std::mem::replace(self, Self::Few(Vec::new())) else { return };
-                *self = Self::Few(vec![one, register]);
-            }
-            Self::Few(few) if few.len() < FEW => {
-                few.reserve_exact(1);
-                few.push(register);
-            }
-            Self::Few(few) => {
-                let all = few.drain(..).chain([register]);
-                *self = Self::Many(all.map(|one| (one.field, one)).collect());
-            }
-            Self::Many(many) => drop(many.insert(register.field, register)),
-        }
+        let ix = if let Some(ix) = self.vacant.pop() {
+            self.apart[ix.at()] = apart;
+            ix
+        } else {
+            push_tightly(&mut self.apart, apart);
+            ApartIx::new(self.apart.len() - 1)
+        };
+        let [a, b, c, d] = ix.raw().to_le_bytes();
+        self.put_in_page(entry, &[NOT_PACKED, a, b, c, d]);
     }
 
-    fn get(&self, field: FieldIx) -> Option<&Register> {
-        match self {
-            Self::One(one) => Some(one).filter(|one| one.field == field),
-            Self::Few(few) => few.iter().find(|register| register.field == field),
-            Self::Many(many) => many.get(&field),
+    /// Panics if F1 to F3 do not hold, or an invariant of a page.
+    pub(super) fn assert_invariants(&self, entries: impl Iterator<Item = EntryIx>) {
+        self.authors.assert_invariants();
+        self.pages.iter().for_each(Page::assert_invariants);
+        let mut is_vacant = vec![true; self.apart.len()];
+        for entry in entries {
+            self.for_each(entry, |register| {
+                assert!(!register.is_blob() || self.may_have_blob(entry), "F3: {entry:?}");
+            });
+            let Some(ix) = self.apart_ix(entry) else {
+                let (page, slot) = place(entry);
+                assert!(self.pages[page].slot(slot).len() <= SLOT_MAX, "F1: {entry:?}");
+                continue;
+            };
+            assert!(std::mem::take(&mut is_vacant[ix.at()]), "F2: {entry:?}");
+            match &self.apart[ix.at()] {
+                Apart::Packed(bytes) => assert!(bytes.len() > SLOT_MAX, "F1: {entry:?}"),
+                Apart::Loose(_) => {}
+            }
         }
-    }
-
-    fn get_mut(&mut self, field: FieldIx) -> Option<&mut Register> {
-        match self {
-            Self::One(one) => Some(one).filter(|one| one.field == field),
-            Self::Few(few) => few.iter_mut().find(|register| register.field == field),
-            Self::Many(many) => many.get_mut(&field),
+        assert_eq!(is_vacant.iter().filter(|is| **is).count(), self.vacant.len(), "F2");
+        for ix in &self.vacant {
+            assert!(is_vacant[ix.at()] && !self.apart[ix.at()].is_loose(), "F2: {ix:?}");
         }
     }
 }
+
+/// Where registers are of which these bytes are the slot, if they are not in it.
+#[inline]
+fn apart_of(slot: &[u8]) -> Option<ApartIx> {
+    match slot {
+        [NOT_PACKED, raw @ ..] => ApartIx::from_raw(u32::from_le_bytes(*raw.first_chunk()?)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,9 +2,9 @@
 
 use smallvec::SmallVec;
 
-use super::lives::Touch;
 use super::{
-    Content, ContentView, EntryState, FieldIx, FieldNames, Fields, Register, RegisterView,
+    Content, ContentView, EntryState, FieldIx, FieldMap, FieldNames, Lives, Register, RegisterView,
+    States, Touch,
 };
 use crate::delta::Watch;
 use crate::entries::EntryIx;
@@ -13,105 +13,96 @@ use crate::state::{ContentRecord, EntryRecord, FieldRecord, LifeRecord, RunRecor
 use crate::text::{Fate, Piece, Sides, Text, pieces_of};
 use crate::value::char_count;
 
-impl EntryState {
+impl<'a> EntryState<'a> {
     /// The lives that ops touched.
-    pub(crate) fn life_records(&self) -> SmallVec<[LifeRecord; 1]> {
-        self.lives.records()
+    pub(crate) fn life_records(self) -> SmallVec<[LifeRecord; 1]> {
+        self.states.lives.get(self.entry).records()
     }
 
     /// What the fields hold.
-    pub(crate) fn field_records(&self, names: &FieldNames) -> SmallVec<[FieldRecord<'_>; 3]> {
+    pub(crate) fn field_records(self, names: &FieldNames) -> SmallVec<[FieldRecord<'a>; 3]> {
         let mut records: SmallVec<[FieldRecord<'_>; 3]> = SmallVec::new();
-        self.fields.for_each(|register| {
+        self.each_register(|register| {
             records.push(FieldRecord {
-                field: names.shared(register.field),
+                field: register.field,
                 life: register.life,
                 set: register.stamp.op(),
                 content: register.content.record(),
             });
         });
-        records.sort_unstable_by(|a, b| a.field.cmp(&b.field));
+        records.sort_unstable_by_key(|one| names.field(one.field));
         records
     }
+}
 
-    /// Takes in what another replica knows of the entry.
+impl States {
+    /// Takes in what another replica knows of an entry.
     pub(crate) fn join(
         &mut self,
         (entry, record): (EntryIx, &EntryRecord<'_>),
-        names: &mut FieldNames,
+        map: &FieldMap,
         sides: &Sides<'_>,
         watch: &mut Watch,
     ) {
-        self.lives.become_known();
-        if record.life > self.life() || !self.is_touched() {
+        if record.life > self.get(entry).life() || !self.get(entry).is_touched() {
             self.note_all(entry, watch);
         }
-        self.begin_life(record.life);
-        for one in &record.lives {
-            // Which op created an item decides nothing; of links the newest counts.
-            let stamp = one.creation.op().map_or(Stamp::ZERO, sides.clock);
-            let touch = Touch { life: one.life, creates: one.creation.kind(), stamp };
-            if self.lives.is_changed_by(&touch) {
-                self.lives.touch(&touch);
+        self.begin_life(entry, record.life);
+        self.lives.change(entry, |lives| {
+            if !lives.is_known() {
+                *lives = Lives::None(Life::FIRST);
             }
-        }
-        let life = self.life();
+            for one in &record.lives {
+                // Which op created an item decides nothing; of links the newest counts.
+                let stamp = one.creation.op().map_or(Stamp::ZERO, sides.clock);
+                let touch = Touch { life: one.life, creates: one.creation.kind(), stamp };
+                if lives.is_changed_by(&touch) {
+                    lives.touch(&touch);
+                }
+            }
+        });
+        let life = self.get(entry).life();
         let fields = record.fields.iter().filter(|one| one.life >= life);
-        let is_fresh = self.fields.is_empty() && fields.clone().nth(1).is_some();
-        if is_fresh && self.fill((entry, fields.clone()), names, sides, watch) {
+        let is_fresh = self.fields.is_empty(entry) && fields.clone().nth(1).is_some();
+        if is_fresh && self.fill((entry, fields.clone()), map, sides, watch) {
             return;
         }
-        fields.for_each(|one| self.join_field((entry, one), names, sides, watch));
+        fields.for_each(|one| self.join_field((entry, one), map, sides, watch));
     }
 
     /// Sets a few fields at once, where none is set and no text was spliced. Whether it could be done.
     fn fill<'a>(
         &mut self,
         (entry, fields): (EntryIx, impl Iterator<Item = &'a FieldRecord<'a>> + Clone),
-        names: &mut FieldNames,
+        map: &FieldMap,
         sides: &Sides<'_>,
         watch: &mut Watch,
     ) -> bool {
         if watch.notes_fields() {
             for one in fields.clone() {
-                let field = names.name(&one.field);
-                watch.note_field(entry, field, || self.shown_value(entry, field));
+                let field = map.ours(one.field);
+                watch.note_field(entry, field, || self.get(entry).shown_value(field));
             }
         }
-        let size = |one: &FieldRecord<'_>| match one.content {
-            ContentRecord::Value(value) => size_of::<u64>() + value.size(),
-            ContentRecord::Text(_) => 0,
-        };
-        let size = fields.clone().map(size).sum();
         let registers = fields.map(|one| {
             let ContentRecord::Value(value) = one.content else { return None };
-            let (stamp, field) = ((sides.clock)(one.set), names.name(&one.field));
+            let (stamp, field) = ((sides.clock)(one.set), map.ours(one.field));
             let content = ContentView::Value(value);
             Some(RegisterView { stamp, life: one.life, field, content })
         });
-        let Some(filled) = Fields::of(registers, size) else { return false };
-        self.fields = filled;
-        true
-    }
-
-    /// Ends all lives before this one.
-    pub(super) fn begin_life(&mut self, life: Life) {
-        if life > self.life() {
-            self.lives.begin(life);
-            self.fields.retain(|register| register.life >= life);
-        }
+        self.fields.fill(entry, registers)
     }
 
     fn join_field(
         &mut self,
         (entry, record): (EntryIx, &FieldRecord<'_>),
-        names: &mut FieldNames,
+        map: &FieldMap,
         sides: &Sides<'_>,
         watch: &mut Watch,
     ) {
-        let field = names.name(&record.field);
+        let field = map.ours(record.field);
         let stamp = (sides.clock)(record.set);
-        let known = self.fields.rank(field);
+        let known = self.fields.rank(entry, field);
         if known.is_some_and(|known| known >= (record.life, stamp)) {
             if known == Some((record.life, stamp))
                 && let ContentRecord::Text(theirs) = &record.content
@@ -120,16 +111,17 @@ impl EntryState {
             }
             return;
         }
-        watch.note_field(entry, field, || self.shown_value(entry, field));
+        watch.note_field(entry, field, || self.get(entry).shown_value(field));
         let life = record.life;
         match &record.content {
             ContentRecord::Value(value) => {
                 let content = ContentView::Value(*value);
-                self.fields.set(&RegisterView { stamp, life, field, content });
+                let register = RegisterView { stamp, life, field, content };
+                drop(self.fields.set(entry, &register, false));
             }
             ContentRecord::Text(text) => {
                 let content = Content::Spliced(Box::new(Text::from_pieces(pieces_of(text))));
-                self.fields.insert(Register { stamp, content, life, field });
+                self.fields.insert(entry, Register { stamp, content, life, field });
             }
         }
     }
@@ -142,9 +134,9 @@ impl EntryState {
         watch: &mut Watch,
     ) {
         if self.is_watched(entry, field, watch) {
-            watch.note_text(entry, field, || self.shown_value(entry, field));
+            watch.note_text(entry, field, || self.get(entry).shown_value(field));
         }
-        if let Some(mine) = self.fields.text_mut(field) {
+        if let Some((_, mine)) = self.fields.text_mut(entry, field, |_| true) {
             *mine = mine.join(theirs, sides);
         }
     }

@@ -3,7 +3,7 @@
 use hashbrown::HashMap;
 
 use crate::entries::EntryIx;
-use crate::registers::{EntryState, FieldIx, Lives, Register};
+use crate::registers::{FieldIx, Lives, Register};
 use crate::text::TextUndo;
 
 /// How to take back what an op did to an entry.
@@ -14,7 +14,7 @@ pub(crate) enum Undo {
     /// Which lives had been touched.
     Lives(Lives),
     /// Everything, before a purge.
-    Whole(Box<EntryState>),
+    Whole(Lives, Vec<Register>),
     /// The winning value of a field.
     Field(FieldIx, Option<Register>),
     /// An edit of the text in a field.
@@ -53,7 +53,7 @@ pub(crate) fn in_groups(records: Vec<(EntryIx, Undo)>) -> Vec<(EntryIx, TakeBack
                 continue;
             }
             Undo::Field(field, _) => drop(edited.remove(&(entry, field))),
-            Undo::Unknown | Undo::Whole(_) => drop(whole.insert(entry, groups.len())),
+            Undo::Unknown | Undo::Whole(..) => drop(whole.insert(entry, groups.len())),
             Undo::Lives(_) => {}
         }
         groups.push((entry, TakeBack::One(undo)));
@@ -110,7 +110,7 @@ mod tests {
         let mut records = Vec::new();
         records.push((one, Undo::Unknown));
         records.extend([edit(one, label, 0), edit(two, label, 1)]);
-        records.push((one, Undo::Whole(Box::default())));
+        records.push((one, Undo::Whole(Lives::Unknown, Vec::new())));
         records.extend([edit(one, label, 2), edit(one, value, 3), edit(two, label, 4)]);
         records.push((one, Undo::Field(value, None)));
         records.extend([edit(one, value, 5), edit(one, label, 6), edit(one, value, 7)]);

@@ -69,15 +69,6 @@ pub(crate) struct Touch {
 }
 
 impl Lives {
-    /// Notes that an op has named the entry, and returns whether that is new.
-    pub(crate) fn become_known(&mut self) -> bool {
-        let is_new = !self.is_known();
-        if is_new {
-            *self = Self::None(Life::FIRST);
-        }
-        is_new
-    }
-
     pub(crate) const fn is_known(&self) -> bool {
         !matches!(self, Self::Unknown)
     }
@@ -93,6 +84,7 @@ impl Lives {
     }
 
     /// Whether a touch would change anything.
+    #[inline]
     pub(crate) fn is_changed_by(&self, touch: &Touch) -> bool {
         let current = self.current();
         if touch.life < current {

@@ -1,40 +1,67 @@
-//! The registers of an entry as bytes, one after the other: what most entries hold takes less than
+//! The registers of one entry as bytes, one after the other: what most entries hold takes less so than
 //! pointers to it would.
 //!
-//! Of each: flags and kind of value in a byte, field, life unless it is the first, author unless it is
-//! that of the one before, Lamport time and counter as steps from the one before, the value. The bytes
-//! never leave the process, so that their form may change at any time.
+//! Of each: kind of value and flags in a byte; field unless it is the label; life unless it is the first;
+//! author, Lamport time and counter unless they are as expected; the value. Expected are author and time of
+//! the one before, and the counter that comes next if its text is one of as many characters as bytes; of
+//! the first one, a stamp that its page knows. The bytes never leave the process, so that their form may
+//! change at any time.
 
 use std::ops::Range;
 
-use super::{ContentView, FieldIx, RegisterView};
+use super::{ContentView, FieldIx, FieldNames, RegisterView};
 use crate::codec::{
-    BYTES_KIND, Reader, TEXT_KINDS, Writer, read_content, value_kind, write_content,
+    BYTES_KIND, Reader, TEXT_KIND, TEXT_KINDS, Writer, read_content, value_kind, write_content,
 };
-use crate::id::{Life, Stamp};
+use crate::id::{Life, ReplicaId, Stamp};
+use crate::short_op::Authors;
+use crate::value::ValueView;
 
-/// Registers of more bytes are not packed, since all are copied when one is set.
+/// Registers of more bytes are not packed, since all of them may be looked at for one.
 const BYTES_MAX: usize = if cfg!(any(test, feature = "small-nodes")) { 64 } else { 512 };
 
+/// The flags of a register's head, beside the kind of its value.
+const HAS_COUNTER: u8 = 1;
+const HAS_TIME: u8 = 2;
+/// A byte of flags follows.
+const HAS_MORE: u8 = 4;
+const HAS_FIELD: u8 = 0x80;
+const KIND_SHIFT: u32 = 3;
+const KIND_MASK: u8 = 0xf;
+
+/// The flags that are rare.
 const HAS_LIFE: u8 = 1;
 const HAS_AUTHOR: u8 = 2;
-const FLAG_BITS: u32 = 2;
 
-/// What stands before a value, and a number, mostly take no more.
-pub(super) const HEAD_BYTES: usize = 24;
+/// A byte that no registers begin with: no kind of value has that number.
+pub(super) const NOT_PACKED: u8 = u8::MAX;
+
+/// An author without a number, whose id follows.
+const UNNUMBERED: u64 = 0;
+
+/// What packed registers refer to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Frame<'a> {
+    pub(super) authors: &'a Authors,
+    /// What is expected of the first register.
+    pub(super) expected: Stamp,
+}
 
 /// Registers as bytes.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Packed(Box<[u8]>);
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Packed<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) frame: Frame<'a>,
+}
 
-impl Packed {
-    pub(super) const fn is_empty(&self) -> bool {
-        self.0.is_empty()
+impl<'a> Packed<'a> {
+    pub(super) const fn is_empty(self) -> bool {
+        self.bytes.is_empty()
     }
 
     /// The registers, in the order in which they were packed.
-    pub(super) fn iter(&self) -> impl Iterator<Item = RegisterView<'_>> {
-        let mut unpacker = Unpacker::new(&self.0);
+    pub(super) fn iter(self) -> impl Iterator<Item = RegisterView<'a>> {
+        let mut unpacker = Unpacker::new(self);
         std::iter::from_fn(move || {
             let head = unpacker.head()?;
             unpacker.register(&head)
@@ -42,179 +69,225 @@ impl Packed {
     }
 
     /// The register of a field.
-    pub(super) fn get(&self, field: FieldIx) -> Option<RegisterView<'_>> {
-        let (mut unpacker, head) = self.seek(field)?;
-        unpacker.register(&head)
-    }
-
-    /// The same if it holds no text, none of which is looked at.
-    pub(super) fn get_other(&self, field: FieldIx) -> Option<RegisterView<'_>> {
-        let (mut unpacker, head) = self.seek(field)?;
-        if TEXT_KINDS.contains(&head.kind) { None } else { unpacker.register(&head) }
-    }
-
-    /// The life and stamp of the register of a field.
-    pub(super) fn rank(&self, field: FieldIx) -> Option<(Life, Stamp)> {
-        let (unpacker, head) = self.seek(field)?;
-        Some((head.life, unpacker.last))
-    }
-
-    /// Goes to the value of a field.
-    fn seek(&self, field: FieldIx) -> Option<(Unpacker<'_>, Head)> {
-        let mut unpacker = Unpacker::new(&self.0);
+    pub(super) fn seek(self, field: FieldIx) -> Option<PackedRegister<'a>> {
+        let mut unpacker = Unpacker::new(self);
         loop {
             let head = unpacker.head()?;
             if head.field == field {
-                return Some((unpacker, head));
+                return Some(PackedRegister { head, unpacker });
             }
             unpacker.skip(&head)?;
         }
     }
 
-    /// These registers as bytes, unless one is missing or holds a text that was spliced, or there is too
-    /// much of them. They are expected to take so many bytes.
-    pub(super) fn of<'a>(
-        registers: impl Iterator<Item = Option<RegisterView<'a>>>,
-        expected: usize,
-    ) -> Option<Self> {
-        let mut writer = Writer::with_capacity(expected);
-        pack(&mut writer, registers)?;
-        Some(Self(writer.into_bytes().into()))
-    }
-
-    /// Those of the registers that are to be kept.
-    pub(super) fn filtered(&self, keep: impl Fn(&RegisterView<'_>) -> bool) -> Option<Self> {
-        Self::of(self.iter().filter(keep).map(Some), self.0.len())
-    }
-
-    /// Sets a register, which becomes the last one, if there is room for it. Whether there was.
-    pub(super) fn set(&mut self, register: &RegisterView<'_>) -> bool {
-        let (old, before) = self.find(register.field);
-        let mut writer = Writer::with_capacity(HEAD_BYTES + register.size());
-        if old.end == self.0.len() {
-            if write(&mut writer, old.start, register, before).is_none() {
-                return false;
+    /// Packs what is to stand here so that a register is set, and returns in place of which bytes; none if
+    /// there is no room for it.
+    pub(super) fn set(
+        self,
+        register: &RegisterView<'_>,
+        packer: &mut Packer,
+    ) -> Option<Range<usize>> {
+        let mut unpacker = Unpacker::new(self);
+        let (mut start, mut expected) = (0, unpacker.expected);
+        while let Some(head) = unpacker.head() {
+            unpacker.skip(&head)?;
+            if head.field == register.field {
+                break;
             }
-            if writer.len() == old.len() {
-                self.0[old].copy_from_slice(writer.as_slice());
-            } else {
-                self.0 = [&self.0[..old.start], writer.as_slice()].concat().into();
-            }
-            return true;
+            (start, expected) = (unpacker.reader.position(), unpacker.expected);
         }
-        let others = self.iter().filter(|known| known.field != register.field);
-        if pack(&mut writer, others.chain([*register]).map(Some)).is_none() {
-            return false;
+        // What is expected of the one behind is another now.
+        let behind = unpacker.head();
+        let old = start..unpacker.reader.position();
+        packer.begin(Frame { expected, ..self.frame }, self.bytes.len() - old.len());
+        packer.push(register, self.frame.authors)?;
+        if let Some(behind) = behind {
+            packer.push_head(&behind, self.frame.authors);
         }
-        self.0 = writer.into_bytes().into();
-        true
+        Some(old)
+    }
+}
+
+/// A register of which the value has not been looked at.
+#[derive(Debug)]
+pub(super) struct PackedRegister<'a> {
+    head: Head,
+    unpacker: Unpacker<'a>,
+}
+
+impl<'a> PackedRegister<'a> {
+    pub(super) const fn rank(&self) -> (Life, Stamp) {
+        (self.head.life, self.head.stamp)
     }
 
-    /// Where the register of a field is, or would be added, and the stamp of the one before.
-    fn find(&self, field: FieldIx) -> (Range<usize>, Stamp) {
-        let mut unpacker = Unpacker::new(&self.0);
-        loop {
-            let (start, before) = (unpacker.reader.position(), unpacker.last);
-            let Some(head) = unpacker.head() else { return (start..self.0.len(), before) };
-            let is_it = head.field == field;
-            if unpacker.skip(&head).is_none() || is_it {
-                return (start..unpacker.reader.position(), before);
-            }
+    pub(super) fn register(mut self) -> Option<RegisterView<'a>> {
+        self.unpacker.register(&self.head)
+    }
+}
+
+/// Packs registers, in room that is used again and again.
+#[derive(Clone, Debug)]
+pub(super) struct Packer {
+    writer: Writer,
+    /// How many bytes there are beside those written here.
+    others: usize,
+    expected: Stamp,
+}
+
+impl Packer {
+    pub(super) fn new() -> Self {
+        Self { writer: Writer::new(), others: 0, expected: Stamp::ZERO }
+    }
+
+    /// Begins anew, beside so many bytes of an entry's registers.
+    pub(super) fn begin(&mut self, frame: Frame<'_>, others: usize) {
+        self.writer.clear();
+        (self.others, self.expected) = (others, frame.expected);
+    }
+
+    /// Adds a register, unless it holds a text that was spliced, or there is too much of them.
+    pub(super) fn push(&mut self, register: &RegisterView<'_>, authors: &Authors) -> Option<()> {
+        let RegisterView { stamp, life, field, content } = *register;
+        let ContentView::Value(value) = content else { return None };
+        if self.others + self.writer.len() + value.size() > BYTES_MAX {
+            return None;
+        }
+        let head = Head { field, life, stamp, kind: value_kind(value) };
+        self.push_head(&head, authors);
+        write_content(&mut self.writer, value);
+        self.expected = head.next(value);
+        Some(())
+    }
+
+    #[inline]
+    fn push_head(&mut self, head: &Head, authors: &Authors) {
+        let Head { field, life, stamp, kind } = *head;
+        let (writer, expected) = (&mut self.writer, self.expected);
+        let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
+        let more = flag(life != Life::FIRST, HAS_LIFE)
+            | flag(stamp.replica != expected.replica, HAS_AUTHOR);
+        let flags = flag(field != FieldNames::LABEL, HAS_FIELD)
+            | flag(more != 0, HAS_MORE)
+            | flag(stamp.lamport != expected.lamport, HAS_TIME)
+            | flag(stamp.counter != expected.counter, HAS_COUNTER);
+        writer.byte(kind << KIND_SHIFT | flags);
+        if flags & HAS_FIELD != 0 {
+            writer.varint(field.raw().into());
+        }
+        if flags & HAS_MORE != 0 {
+            writer.byte(more);
+        }
+        if more & HAS_LIFE != 0 {
+            writer.varint(life.number().into());
+        }
+        if more & HAS_AUTHOR != 0 {
+            write_author(writer, stamp.replica, authors);
+        }
+        if flags & HAS_TIME != 0 {
+            writer.signed(stamp.lamport.wrapping_sub(expected.lamport).cast_signed());
+        }
+        if flags & HAS_COUNTER != 0 {
+            writer.signed(stamp.counter.wrapping_sub(expected.counter).cast_signed());
+        }
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.writer.as_slice()
+    }
+}
+
+fn write_author(writer: &mut Writer, author: ReplicaId, authors: &Authors) {
+    match authors.find(author) {
+        Some(number) => writer.varint(u64::from(number) + 1),
+        None => {
+            writer.varint(UNNUMBERED);
+            writer.replica(author);
         }
     }
 }
 
-/// Writes registers, if all are there, have room, and hold no text that was spliced.
-fn pack<'a>(
-    writer: &mut Writer,
-    registers: impl Iterator<Item = Option<RegisterView<'a>>>,
-) -> Option<()> {
-    let mut last = Stamp::ZERO;
-    for register in registers {
-        let register = register?;
-        write(writer, writer.len(), &register, last)?;
-        last = register.stamp;
-    }
-    Some(())
-}
-
-/// Writes a register behind so many bytes, of which the last register has the stamp `last`, on the same
-/// conditions.
-fn write(
-    writer: &mut Writer,
-    start: usize,
-    register: &RegisterView<'_>,
-    last: Stamp,
-) -> Option<()> {
-    let RegisterView { stamp, life, field, content } = *register;
-    let ContentView::Value(value) = content else { return None };
-    if start + value.size() > BYTES_MAX {
-        return None;
-    }
-    let is_first = life == Life::FIRST;
-    let has_author = start == 0 || stamp.replica != last.replica;
-    let flags = if is_first { 0 } else { HAS_LIFE } | if has_author { HAS_AUTHOR } else { 0 };
-    writer.byte(value_kind(value) << FLAG_BITS | flags);
-    writer.varint(field.raw().into());
-    if !is_first {
-        writer.varint(life.number().into());
-    }
-    if has_author {
-        writer.replica(stamp.replica);
-    }
-    writer.signed(stamp.lamport.wrapping_sub(last.lamport).cast_signed());
-    writer.signed(stamp.counter.wrapping_sub(last.counter).cast_signed());
-    write_content(writer, value);
-    Some(())
-}
-
-/// Reads what [`pack`] has written: nothing of it can fail.
+/// Reads what a [`Packer`] has written: nothing of it can fail.
+#[derive(Debug)]
 struct Unpacker<'a> {
     reader: Reader<'a>,
-    /// That of the register before.
-    last: Stamp,
+    authors: &'a Authors,
+    expected: Stamp,
 }
 
 /// A register before its value.
+#[derive(Debug)]
 struct Head {
     field: FieldIx,
     life: Life,
+    stamp: Stamp,
     kind: u8,
 }
 
+impl Head {
+    /// What is expected of the register behind this one, if it has this value, or its bytes.
+    fn next(&self, value: ValueView<'_>) -> Stamp {
+        let span = if self.kind == TEXT_KIND { value.size().max(1) } else { 1 };
+        Stamp { counter: self.stamp.counter.wrapping_add(span as u64), ..self.stamp }
+    }
+}
+
 impl<'a> Unpacker<'a> {
-    const fn new(bytes: &'a [u8]) -> Self {
-        Self { reader: Reader::new(bytes), last: Stamp::ZERO }
+    const fn new(packed: Packed<'a>) -> Self {
+        let Frame { authors, expected } = packed.frame;
+        Self { reader: Reader::new(packed.bytes), authors, expected }
     }
 
-    /// The next register, with its stamp as the last one.
+    /// The next register.
     fn head(&mut self) -> Option<Head> {
-        let reader = &mut self.reader;
-        let flags = reader.byte().ok()?;
-        let field = u32::try_from(reader.varint().ok()?).ok().and_then(FieldIx::from_raw)?;
-        let life = if flags & HAS_LIFE == 0 {
-            Life::FIRST
+        let head = self.reader.byte().ok()?;
+        let kind = head >> KIND_SHIFT & KIND_MASK;
+        let field = if head & HAS_FIELD == 0 {
+            FieldNames::LABEL
         } else {
-            u32::try_from(reader.varint().ok()?).ok().and_then(Life::new)?
+            u32::try_from(self.reader.varint().ok()?).ok().and_then(FieldIx::from_raw)?
         };
-        if flags & HAS_AUTHOR != 0 {
-            self.last.replica = reader.replica().ok()?;
+        let (mut stamp, mut life) = (self.expected, Life::FIRST);
+        let more = if head & HAS_MORE == 0 { 0 } else { self.reader.byte().ok()? };
+        if more & HAS_LIFE != 0 {
+            life = u32::try_from(self.reader.varint().ok()?).ok().and_then(Life::new)?;
         }
-        let step = |last: u64, step: i64| last.wrapping_add(step.cast_unsigned());
-        self.last.lamport = step(self.last.lamport, reader.signed().ok()?);
-        self.last.counter = step(self.last.counter, reader.signed().ok()?);
-        Some(Head { field, life, kind: flags >> FLAG_BITS })
+        if more & HAS_AUTHOR != 0 {
+            stamp.replica = self.author()?;
+        }
+        if head & HAS_TIME != 0 {
+            let step = self.reader.signed().ok()?;
+            stamp.lamport = stamp.lamport.wrapping_add(step.cast_unsigned());
+        }
+        if head & HAS_COUNTER != 0 {
+            let step = self.reader.signed().ok()?;
+            stamp.counter = stamp.counter.wrapping_add(step.cast_unsigned());
+        }
+        Some(Head { field, life, stamp, kind })
+    }
+
+    fn author(&mut self) -> Option<ReplicaId> {
+        match self.reader.varint().ok()? {
+            UNNUMBERED => self.reader.replica().ok(),
+            number => self.authors.author(u16::try_from(number - 1).ok()?),
+        }
     }
 
     /// The value behind a head, with it.
     fn register(&mut self, head: &Head) -> Option<RegisterView<'a>> {
-        let content = ContentView::Value(read_content(&mut self.reader, head.kind).ok()?);
-        Some(RegisterView { stamp: self.last, life: head.life, field: head.field, content })
+        let value = self.value(head, head.kind)?;
+        let Head { field, life, stamp, .. } = *head;
+        Some(RegisterView { stamp, life, field, content: ContentView::Value(value) })
     }
 
     /// Goes on behind the value, without checking that a text is one.
     fn skip(&mut self, head: &Head) -> Option<()> {
         let kind = if TEXT_KINDS.contains(&head.kind) { BYTES_KIND } else { head.kind };
-        read_content(&mut self.reader, kind).ok().map(drop)
+        self.value(head, kind).map(drop)
+    }
+
+    fn value(&mut self, head: &Head, kind: u8) -> Option<ValueView<'a>> {
+        let value = read_content(&mut self.reader, kind).ok()?;
+        self.expected = head.next(value);
+        Some(value)
     }
 }

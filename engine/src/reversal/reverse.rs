@@ -6,7 +6,7 @@ use std::cell::LazyCell;
 
 use hashbrown::HashSet;
 
-use super::{Before, Mentioned, PlacePart, Placed, Reversal, StandIns};
+use super::{Before, Mentioned, PlacePart, Reversal, StandIns};
 use crate::entries::EntryIx;
 use crate::error::EditError;
 use crate::id::{EntryId, OpId, Timestamp};
@@ -63,6 +63,16 @@ impl Replica {
     }
 }
 
+/// What came of an attempt to put an entry where it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gone {
+    There,
+    /// It is not to go anywhere.
+    Nowhere,
+    /// It would be inside itself there, as things are.
+    IntoItself,
+}
+
 /// A step that is being undone.
 struct Undoing<'a> {
     replica: &'a mut Replica,
@@ -81,11 +91,29 @@ impl Undoing<'_> {
                     self.undo_field(part)?;
                 }
             }
-            for part in one.places.iter().rev() {
-                self.undo_place(part)?;
-            }
+            self.undo_places(&one.places)?;
         }
         Ok(())
+    }
+
+    /// Puts entries where they were before one transaction. Of each only its first and its last place there
+    /// are known, so that what is to go into something may have to wait until that has left it.
+    fn undo_places(&mut self, places: &[PlacePart]) -> Result<(), EditError> {
+        let mut waiting: Vec<&PlacePart> = places.iter().rev().collect();
+        loop {
+            let mut left = Vec::new();
+            for part in &waiting {
+                if self.undo_place(part)? == Gone::IntoItself {
+                    left.push(*part);
+                }
+            }
+            if left.len() == waiting.len() || left.is_empty() {
+                return Ok(());
+            }
+            // Those that waited for each other mostly stand in the wrong order.
+            left.reverse();
+            waiting = left;
+        }
     }
 
     /// Moves what was created to Trash; what is inside of something that goes there goes with it.
@@ -112,33 +140,30 @@ impl Undoing<'_> {
     }
 
     /// The entry, if it is where the move put it. What moved it between containers may have been
-    /// followed by reordering; what only reordered it may not.
+    /// followed by reordering, which leaves it there; what only reordered it may not. A move to the same
+    /// container is somebody else's to take back.
     fn still_placed(&self, part: &PlacePart) -> Option<EntryIx> {
-        let Placed { by, parent, trashed_at } = part.after;
-        let Replica { tree, entries, .. } = &*self.replica;
+        let tree = &self.replica.tree;
         let entry = self.replica.find_shown(part.entry)?;
-        let is_within =
-            matches!(part.before, Before::Placed { parent: before, .. } if before == parent);
         for placed in tree.placings(entry) {
-            let (container, life) = tree.target(placed);
+            let (_, life) = tree.target(placed);
             if life != self.replica.life(entry) {
                 return None;
             }
-            if self.stand_ins.ops.first_name(tree.stamp(placed)?.op()) == by {
+            if self.stand_ins.ops.first_name(tree.stamp(placed)?.op()) == part.after.by {
                 return Some(entry);
             }
-            let is_in_it = entries.id(container) == parent && tree.time(placed) == trashed_at;
-            if is_within || !is_in_it {
+            if part.is_reordering() || !tree.is_within(placed) {
                 return None;
             }
         }
         None
     }
 
-    fn undo_place(&mut self, part: &PlacePart) -> Result<(), EditError> {
-        let Some(entry) = self.still_placed(part) else { return Ok(()) };
+    fn undo_place(&mut self, part: &PlacePart) -> Result<Gone, EditError> {
+        let Some(entry) = self.still_placed(part) else { return Ok(Gone::Nowhere) };
         match &part.before {
-            Before::Nowhere => Ok(()),
+            Before::Nowhere => Ok(Gone::Nowhere),
             Before::Rescued => {
                 let into = EntryIx::LOST_AND_FOUND;
                 let key = rescued_key(self.replica.entries.id(entry));
@@ -146,7 +171,7 @@ impl Undoing<'_> {
                 if self.replica.display.parent(entry) == Some(into)
                     && self.replica.display.index_of(entry) == Some(index)
                 {
-                    return Ok(());
+                    return Ok(Gone::Nowhere);
                 }
                 self.enter(entry, into, |replica| {
                     let key = replica.make_place(into, index, Some(entry))?;
@@ -154,16 +179,18 @@ impl Undoing<'_> {
                 })
             }
             Before::Placed { parent, key, trashed_at, by } => {
-                let Some(into) = self.replica.entries.find(*parent) else { return Ok(()) };
+                let Some(into) = self.replica.entries.find(*parent) else {
+                    return Ok(Gone::Nowhere);
+                };
                 let mut moved = None;
-                self.enter(entry, into, |replica| {
+                let gone = self.enter(entry, into, |replica| {
                     moved = Some(replica.put(entry, into, key.clone(), *trashed_at)?);
                     Ok(())
                 })?;
                 if let (Some(first), Some(moved)) = (by, moved) {
                     self.stand_for_op(*first, moved);
                 }
-                Ok(())
+                Ok(gone)
             }
         }
     }
@@ -183,18 +210,21 @@ impl Undoing<'_> {
         entry: EntryIx,
         into: EntryIx,
         put: impl FnOnce(&mut Replica) -> Result<(), EditError>,
-    ) -> Result<(), EditError> {
+    ) -> Result<Gone, EditError> {
         let display = &self.replica.display;
-        if !display.is_container(into) || display.is_at_or_above(entry, into) {
-            return Ok(());
+        if !display.is_container(into) {
+            return Ok(Gone::Nowhere);
+        }
+        if display.is_at_or_above(entry, into) {
+            return Ok(Gone::IntoItself);
         }
         let step = self.replica.step(entry, into);
         match self.replica.enter(&step) {
             // As shown it would be no cycle, but nothing can be done about the hidden one.
-            Err(EditError::WouldCycle { .. }) => return Ok(()),
+            Err(EditError::WouldCycle { .. }) => return Ok(Gone::IntoItself),
             entered => entered?,
         }
-        put(self.replica)
+        put(self.replica).map(|()| Gone::There)
     }
 
     fn stand_for_op(&mut self, first: OpId, by: OpId) {

@@ -6,102 +6,11 @@
 //!
 //! Invariant: `now` and `first` are inverse to each other.
 
-use std::collections::BTreeMap;
-
 use hashbrown::HashMap;
 
-use crate::id::{OpId, ReplicaId};
+use super::id_map::{IdMap, Part};
+use crate::id::OpId;
 use crate::op::IdRange;
-
-/// Ranges of ids, each with the ids that it is mapped to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct IdMap(BTreeMap<(ReplicaId, u64), (u64, OpId)>);
-
-/// A part of a range, and the first of the ids that it is mapped to.
-pub(super) type Part = (IdRange, Option<OpId>);
-
-impl IdMap {
-    /// The parts of a range, in order.
-    pub(super) fn parts(&self, range: IdRange) -> Vec<Part> {
-        let (replica, end) = (range.first.replica, range.first.counter + range.len);
-        let part = |from: u64, to: u64, mapped| {
-            (IdRange { first: OpId { replica, counter: from }, len: to - from }, mapped)
-        };
-        let mut parts = Vec::new();
-        let mut at = range.first.counter;
-        for (start, len, to) in self.overlapping(range) {
-            if at < start {
-                parts.push(part(at, start, None));
-                at = start;
-            }
-            let upto = end.min(start + len);
-            parts.push(part(at, upto, Some(to.plus(at - start))));
-            at = upto;
-        }
-        if at < end {
-            parts.push(part(at, end, None));
-        }
-        parts
-    }
-
-    /// Maps a range, whatever it was mapped to before.
-    pub(super) fn insert(&mut self, range: IdRange, to: OpId) {
-        self.remove(range);
-        let IdRange { first, len } = range;
-        if let Some((start, (before, mapped))) = self.0.range_mut(..key(first)).next_back()
-            && start.0 == first.replica
-            && start.1 + *before == first.counter
-            && mapped.plus(*before) == to
-        {
-            *before += len;
-            return;
-        }
-        self.0.insert(key(first), (len, to));
-    }
-
-    /// Maps a range to nothing.
-    pub(super) fn remove(&mut self, range: IdRange) {
-        let (replica, end) = (range.first.replica, range.first.counter + range.len);
-        let overlapping: Vec<_> = self.overlapping(range).collect();
-        for (start, len, to) in overlapping {
-            self.0.remove(&(replica, start));
-            if start < range.first.counter {
-                self.0.insert((replica, start), (range.first.counter - start, to));
-            }
-            if start + len > end {
-                self.0.insert((replica, end), (start + len - end, to.plus(end - start)));
-            }
-        }
-    }
-
-    /// How many ranges there are.
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    pub(super) fn ranges(&self) -> impl Iterator<Item = (IdRange, OpId)> + '_ {
-        self.0.iter().map(|((replica, counter), (len, to))| {
-            let first = OpId { replica: *replica, counter: *counter };
-            (IdRange { first, len: *len }, *to)
-        })
-    }
-
-    /// What overlaps with a range: first counter, length, and what it is mapped to.
-    fn overlapping(&self, range: IdRange) -> impl Iterator<Item = (u64, u64, OpId)> + '_ {
-        let (replica, counter) = key(range.first);
-        let end = counter + range.len;
-        let before = self.0.range(..=(replica, counter)).next_back();
-        let first = before.map_or(counter, |((author, start), (len, _))| {
-            if *author == replica && start + len > counter { *start } else { counter }
-        });
-        let found = self.0.range((replica, first)..(replica, end));
-        found.map(|((_, start), (len, to))| (*start, *len, *to))
-    }
-}
-
-const fn key(id: OpId) -> (ReplicaId, u64) {
-    (id.replica, id.counter)
-}
 
 /// Ids of one kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -164,6 +73,21 @@ impl Names {
         }
     }
 
+    /// Panics if the invariant does not hold.
+    fn assert_invariants(&self) {
+        self.now.assert_invariants();
+        self.first.assert_invariants();
+        for (there, back) in [(&self.now, &self.first), (&self.first, &self.now)] {
+            for (range, to) in there.ranges() {
+                let mut at = range.first;
+                for (part, from) in back.parts(IdRange { first: to, ..range }) {
+                    assert_eq!(from, Some(at), "{part:?} is not mapped back");
+                    at = at.plus(part.len);
+                }
+            }
+        }
+    }
+
     fn retain(&mut self, mentioned: &IdMap) {
         let old = std::mem::take(self);
         for (range, by) in old.now.ranges() {
@@ -173,6 +97,40 @@ impl Names {
                     self.put(part, None, Some(by));
                 }
             }
+        }
+    }
+}
+
+/// What is known of some sets, by their first names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct OfSets<T> {
+    known: HashMap<OpId, T>,
+    /// What was known before each time since the last commit that something else was, to go back to.
+    log: Vec<(OpId, Option<T>)>,
+}
+
+impl<T> Default for OfSets<T> {
+    fn default() -> Self {
+        Self { known: HashMap::new(), log: Vec::new() }
+    }
+}
+
+impl<T> OfSets<T> {
+    fn put(&mut self, set: OpId, value: Option<T>) {
+        let before = self.replace(set, value);
+        self.log.push((set, before));
+    }
+
+    fn replace(&mut self, set: OpId, value: Option<T>) -> Option<T> {
+        match value {
+            Some(value) => self.known.insert(set, value),
+            None => self.known.remove(&set),
+        }
+    }
+
+    fn roll_back(&mut self) {
+        while let Some((set, before)) = self.log.pop() {
+            self.replace(set, before);
         }
     }
 }
@@ -188,18 +146,18 @@ pub struct StandIns {
     pub(super) chars: Names,
     /// The characters of others in texts that were set again, by the first name of the set: whose they
     /// are is known by their first names alone.
-    others: HashMap<OpId, Vec<IdRange>>,
+    others: OfSets<Vec<IdRange>>,
     /// Of a set whose text has come back inside the text of another one, that one; both by their first
     /// names.
-    hosts: HashMap<OpId, OpId>,
+    hosts: OfSets<OpId>,
 }
 
 impl StandIns {
     /// How much room they take: so many ranges of ids.
     #[must_use]
     pub fn len(&self) -> usize {
-        let others = self.others.values().map(Vec::len).sum::<usize>();
-        self.ops.now.len() + self.chars.now.len() + others + self.hosts.len()
+        let others = self.others.known.values().map(Vec::len).sum::<usize>();
+        self.ops.now.len() + self.chars.now.len() + others + self.hosts.known.len()
     }
 
     /// Whether everything has its first name.
@@ -208,55 +166,70 @@ impl StandIns {
         self.len() == 0
     }
 
-    /// Forgets what no reversal speaks of any more.
+    /// Panics if what stands for something else does not stand for it alone; for tests.
+    pub fn assert_invariants(&self) {
+        self.ops.assert_invariants();
+        self.chars.assert_invariants();
+        assert!(self.others.known.values().all(|ranges| !ranges.is_empty()), "nothing of others");
+    }
+
+    /// Forgets what no reversal speaks of any more. Of a text that came back inside others they are
+    /// spoken of as well.
     pub fn retain(&mut self, mentioned: &Mentioned) {
-        let is_mentioned = |op: &OpId| {
-            let parts = mentioned.ops.parts(IdRange { first: *op, len: 1 });
-            parts.iter().any(|(_, is_mentioned)| is_mentioned.is_some())
-        };
-        self.others.retain(|set, _| is_mentioned(set));
-        self.hosts.retain(|set, _| is_mentioned(set));
-        let mut chars = mentioned.chars.clone();
-        self.others.values().flatten().for_each(|range| chars.insert(*range, range.first));
-        self.ops.retain(&mentioned.ops);
-        self.chars.retain(&chars);
+        let mut kept = mentioned.clone();
+        let mut inside: Vec<OpId> = self.hosts.known.keys().copied().collect();
+        inside.retain(|set| kept.ops.has(*set));
+        while let Some(set) = inside.pop() {
+            // Where somebody has been, the way on is known.
+            if let Some(host) = self.hosts.known.get(&set).filter(|host| !kept.ops.has(**host)) {
+                kept.add_op(*host);
+                inside.push(*host);
+            }
+        }
+        self.others.known.retain(|set, _| kept.ops.has(*set));
+        self.hosts.known.retain(|set, _| kept.ops.has(*set));
+        let others = self.others.known.values().flatten();
+        others.for_each(|range| kept.add_chars(*range));
+        self.ops.retain(&kept.ops);
+        self.chars.retain(&kept.chars);
     }
 
     /// Notes whose the characters are in a text that was set again, as long as somebody speaks of the
     /// set.
     pub(super) fn keep_others(&mut self, set: OpId, others: Vec<IdRange>) {
-        if others.is_empty() {
-            self.others.remove(&set);
-        } else {
-            self.others.insert(set, others);
-        }
+        self.others.put(set, (!others.is_empty()).then_some(others));
     }
 
     /// Lets the text of one set be found inside that of another.
     pub(super) fn put_inside(&mut self, set: OpId, host: OpId) {
-        self.hosts.insert(set, host);
+        self.hosts.put(set, Some(host));
     }
 
     /// Lets the text of a set stand by itself again.
     pub(super) fn take_out(&mut self, set: OpId) {
-        self.hosts.remove(&set);
+        self.hosts.put(set, None);
     }
 
     /// Whether the text of one set is inside that of another, be it over others. Both by first names.
     pub(super) fn is_inside(&self, set: OpId, host: OpId) -> bool {
-        let hosts = std::iter::successors(self.hosts.get(&set), |at| self.hosts.get(*at));
+        let known = &self.hosts.known;
+        let hosts = std::iter::successors(known.get(&set), |at| known.get(*at));
         // They may go in a circle.
-        hosts.take(self.hosts.len()).any(|at| *at == host)
+        hosts.take(known.len()).any(|at| *at == host)
     }
 
     pub(super) fn settle(&mut self) {
         self.ops.log.clear();
         self.chars.log.clear();
+        self.others.log.clear();
+        self.hosts.log.clear();
     }
 
     pub(super) fn roll_back(&mut self) {
         self.ops.roll_back();
         self.chars.roll_back();
+        self.others.roll_back();
+        self.hosts.roll_back();
     }
 }
 
@@ -279,45 +252,8 @@ impl Mentioned {
 
 #[cfg(test)]
 mod tests {
+    use super::super::id_map::tests::{id, range};
     use super::*;
-
-    fn id(replica: u64, counter: u64) -> OpId {
-        OpId { replica: ReplicaId::new(replica).unwrap(), counter }
-    }
-
-    fn range(replica: u64, from: u64, to: u64) -> IdRange {
-        IdRange { first: id(replica, from), len: to - from }
-    }
-
-    #[test]
-    fn a_range_is_mapped_in_parts() {
-        let mut map = IdMap::default();
-        map.insert(range(1, 10, 20), id(9, 100));
-        map.insert(range(1, 20, 25), id(9, 110));
-        assert_eq!(map.len(), 1, "goes on");
-        map.insert(range(1, 12, 14), id(8, 0));
-        map.insert(range(2, 0, 99), id(7, 0));
-        assert_eq!(
-            map.parts(range(1, 5, 30)),
-            [
-                (range(1, 5, 10), None),
-                (range(1, 10, 12), Some(id(9, 100))),
-                (range(1, 12, 14), Some(id(8, 0))),
-                (range(1, 14, 25), Some(id(9, 104))),
-                (range(1, 25, 30), None),
-            ]
-        );
-        assert_eq!(map.parts(range(1, 15, 16)), [(range(1, 15, 16), Some(id(9, 105)))]);
-        map.remove(range(1, 0, 13));
-        assert_eq!(
-            map.parts(range(1, 11, 15)),
-            [
-                (range(1, 11, 13), None),
-                (range(1, 13, 14), Some(id(8, 1))),
-                (range(1, 14, 15), Some(id(9, 104))),
-            ]
-        );
-    }
 
     #[test]
     fn a_thing_keeps_its_first_name() {
@@ -341,12 +277,19 @@ mod tests {
     fn what_is_rolled_back_was_never_there() {
         let mut stand_ins = StandIns::default();
         stand_ins.chars.replace(range(1, 0, 9), id(1, 50));
+        stand_ins.put_inside(id(1, 1), id(1, 2));
+        stand_ins.keep_others(id(1, 1), vec![range(2, 3, 4)]);
         stand_ins.settle();
         let before = stand_ins.clone();
         stand_ins.chars.replace(range(1, 3, 12), id(1, 70));
         stand_ins.chars.replace(range(1, 4, 5), id(1, 90));
         stand_ins.ops.replace(range(2, 0, 1), id(2, 7));
+        stand_ins.put_inside(id(1, 1), id(1, 3));
+        stand_ins.take_out(id(1, 1));
+        stand_ins.keep_others(id(1, 1), vec![]);
+        stand_ins.keep_others(id(1, 2), vec![range(2, 0, 9)]);
         stand_ins.roll_back();
+        assert_eq!((&stand_ins.hosts, &stand_ins.others), (&before.hosts, &before.others));
         assert_eq!(stand_ins.chars.present(range(1, 0, 12)), before.chars.present(range(1, 0, 12)));
         assert_eq!(stand_ins.chars.first_names(range(1, 70, 79)), [range(1, 70, 79)]);
         assert_eq!(stand_ins.ops, Names::default());
@@ -377,6 +320,26 @@ mod tests {
         assert!(!stand_ins.is_inside(a, id(1, 4)), "it ends");
         stand_ins.take_out(b);
         assert!(!stand_ins.is_inside(a, c));
+    }
+
+    #[test]
+    fn texts_around_one_that_is_mentioned_are_kept() {
+        let [a, b, c, other] = [1, 2, 3, 4].map(|counter| id(1, counter));
+        let mut stand_ins = StandIns::default();
+        stand_ins.put_inside(a, b);
+        stand_ins.put_inside(b, c);
+        stand_ins.put_inside(other, c);
+        stand_ins.keep_others(b, vec![range(2, 0, 9)]);
+        stand_ins.ops.replace(IdRange { first: c, len: 1 }, id(1, 60));
+        let mut mentioned = Mentioned::default();
+        mentioned.add_op(a);
+        stand_ins.put_inside(c, a);
+        stand_ins.retain(&mentioned);
+        assert!(stand_ins.is_inside(a, c) && !stand_ins.is_inside(other, c));
+        assert_eq!(stand_ins.ops.first_name(id(1, 60)), c);
+        assert_eq!(stand_ins.others.known[&b], [range(2, 0, 9)]);
+        stand_ins.retain(&Mentioned::default());
+        assert!(stand_ins.is_empty());
     }
 
     #[test]

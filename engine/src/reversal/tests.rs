@@ -1,7 +1,10 @@
 //! What is noted of transactions, and what undoing them does to a replica. That it goes through the same
 //! states, and gets on with others, is held by the properties.
 
+use proptest::prelude::*;
+
 use super::*;
+use crate::TextUnit;
 use crate::codec::Patch;
 use crate::id::{Life, ReplicaId};
 use crate::op::NewEntry;
@@ -27,7 +30,7 @@ impl Desk {
         let transaction = self.replica.begin();
         edits(&mut self.replica).unwrap();
         let reversal = self.replica.commit_reversibly(transaction, &self.stand_ins).unwrap();
-        self.replica.assert_invariants();
+        self.assert_invariants();
         reversal
     }
 
@@ -38,8 +41,13 @@ impl Desk {
             mentioned
         };
         let undone = self.replica.reverse(done, &mut self.stand_ins, mentioned, NOW).unwrap();
-        self.replica.assert_invariants();
+        self.assert_invariants();
         undone
+    }
+
+    fn assert_invariants(&self) {
+        self.replica.assert_invariants();
+        self.stand_ins.assert_invariants();
     }
 
     fn set(&mut self, text: &str) -> Reversal {
@@ -189,6 +197,42 @@ fn an_undo_that_does_not_fit_leaves_everything_as_it_was() {
     assert_eq!(desk.stand_ins, stand_ins);
 }
 
+/// Goal: an undo that fails halfway has not changed what is known of texts of others and where they are.
+/// Method: two large texts with something of others were replaced, and others have typed into what did.
+#[test]
+fn what_stands_for_others_is_as_before_when_an_undo_does_not_fit() {
+    let mut desk = Desk::new();
+    let mut phone = Replica::new(ReplicaId::new(2).unwrap());
+    let send = |from: &Replica, to: &mut Replica| {
+        to.integrate(Patch::decode(&from.export(to.version())).unwrap()).unwrap();
+    };
+    let fields = [Field::Label, Field::Value];
+    let large = "x".repeat(crate::limits::CHANGE_BYTES_MAX / 2 + 1);
+    let set = |replica: &mut Replica, text: &str| {
+        let set = |field| replica.set(ROOT, field, Value::Text(text.into()));
+        fields.clone().into_iter().try_for_each(set)
+    };
+    let mut type_there = |desk: &mut Desk| {
+        send(&desk.replica, &mut phone);
+        fields.iter().for_each(|field| phone.splice(ROOT, field.clone(), 0..0, "!").unwrap());
+        send(&phone, &mut desk.replica);
+    };
+    for field in &fields {
+        desk.make(|replica| replica.set(ROOT, field.clone(), Value::Text(large.clone())));
+    }
+    type_there(&mut desk);
+    let done = [desk.make(|replica| set(replica, "small"))];
+    let refused = |desk: &mut Desk| {
+        let before = desk.stand_ins.clone();
+        let refused = desk.replica.reverse(&done, &mut desk.stand_ins, Mentioned::default, NOW);
+        assert!(matches!(refused, Err(EditError::ChangeTooLarge { .. })), "{refused:?}");
+        assert_eq!(desk.stand_ins, before);
+    };
+    refused(&mut desk);
+    type_there(&mut desk);
+    refused(&mut desk);
+}
+
 #[test]
 fn a_restored_order_is_that_of_before_on_every_replica() {
     let mut desk = Desk::new();
@@ -246,4 +290,86 @@ fn what_is_mentioned_is_asked_for_once() {
             .iter()
             .all(|field| desk.replica.value(ROOT, field) == Value::Text("some text".into()))
     );
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Set(String),
+    Splice(usize, usize, String),
+    /// The same by somebody else.
+    Theirs(usize, usize, String),
+    Undo,
+    Redo,
+    /// A step that nobody can undo any more is forgotten, and what stands for what it speaks of.
+    Forget,
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let splice = || (0usize..6, 0usize..4, "[a-c]{0,3}");
+    prop_oneof![
+        2 => "[x-z]{1,4}".prop_map(Step::Set),
+        3 => splice().prop_map(|(at, len, text)| Step::Splice(at, len, text)),
+        3 => splice().prop_map(|(at, len, text)| Step::Theirs(at, len, text)),
+        4 => Just(Step::Undo),
+        2 => Just(Step::Redo),
+        1 => Just(Step::Forget),
+    ]
+}
+
+proptest! {
+    /// What stands for what is sound after each step of a text's story, however often things come and go.
+    #[test]
+    fn what_stands_for_others_is_sound(steps in prop::collection::vec(any_step(), 0..30)) {
+        let mut desk = Desk::new();
+        let mut phone = Replica::new(ReplicaId::new(2).unwrap());
+        let send = |from: &Replica, to: &mut Replica| {
+            to.integrate(Patch::decode(&from.export(to.version())).unwrap()).unwrap();
+        };
+        desk.set("begin");
+        let (mut back, mut forth): (Vec<Reversal>, Vec<Reversal>) = (Vec::new(), Vec::new());
+        for step in steps {
+            let mentioned = |all: &[&[Reversal]]| {
+                let mut mentioned = Mentioned::default();
+                all.iter().copied().flatten().for_each(|one| one.mention(&mut mentioned));
+                mentioned
+            };
+            match step {
+                Step::Set(text) => {
+                    back.push(desk.set(&text));
+                    forth.clear();
+                }
+                Step::Splice(at, len, text) => {
+                    let end = desk.text().len();
+                    let from = at.min(end);
+                    back.push(desk.splice(from..end.min(from + len), &text));
+                    forth.clear();
+                }
+                Step::Theirs(at, len, text) => {
+                    send(&desk.replica, &mut phone);
+                    let end = phone.text_len(ROOT, &Field::Value, TextUnit::Utf16).unwrap();
+                    let from = at.min(end);
+                    phone.splice(ROOT, Field::Value, from..end.min(from + len), &text).unwrap();
+                    send(&phone, &mut desk.replica);
+                }
+                Step::Undo | Step::Redo => {
+                    let (from, to) = match step {
+                        Step::Undo => (&mut back, &mut forth),
+                        _ => (&mut forth, &mut back),
+                    };
+                    let Some(done) = from.pop() else { continue };
+                    let all = || mentioned(&[from, to, std::slice::from_ref(&done)]);
+                    let done = std::slice::from_ref(&done);
+                    let undone = desk.replica.reverse(done, &mut desk.stand_ins, all, NOW).unwrap();
+                    to.extend(undone);
+                }
+                Step::Forget => {
+                    if !back.is_empty() {
+                        back.remove(0);
+                    }
+                    desk.stand_ins.retain(&mentioned(&[&back, &forth]));
+                }
+            }
+            desk.assert_invariants();
+        }
+    }
 }

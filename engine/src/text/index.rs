@@ -2,8 +2,8 @@
 //!
 //! The ids of a text fall into pieces: within one, all characters are in the same leaf. Each piece is
 //! known by its first id and reaches to the next one or to its author's end; what lies in a piece
-//! without being in the text may be said to be anywhere. A run that is cut inside a leaf, or typing that goes on, changes
-//! nothing here. Pieces stand in chunks of bounded size.
+//! without being in the text may be said to be anywhere. A run that is cut inside a leaf, or typing that
+//! goes on, changes nothing here. Pieces stand in chunks of bounded size.
 //!
 //! Invariants, checked by `assert_invariants`:
 //! - I1. Keys rise, within a chunk and from one to the next; no chunk is empty or over its size.

@@ -212,6 +212,8 @@ impl Pair {
                 if !self.list.0.is_empty() {
                     let first = self.list.0[at.index(self.list.0.len())].stamp.op();
                     self.delete(IdRange { first, len: *len });
+                    // Somebody's counters, which are no characters.
+                    self.next[1 + at.index(4)] += len;
                 }
             }
             Edit::Type { at, deleted, texts, unit } => self.type_on(at, *deleted, texts, *unit),
@@ -228,7 +230,10 @@ impl Pair {
                 let clock = self.list.clock();
                 self.text.expect_edits(*announced, &clock);
                 self.is_in_patch = true;
-                edits.iter().for_each(|edit| self.edit(edit));
+                for edit in edits {
+                    self.edit(edit);
+                    self.text.assert_invariants(&self.list.clock());
+                }
                 self.is_in_patch = false;
                 self.text.settle();
             }
@@ -518,4 +523,36 @@ fn a_deletion_of_ids_that_are_not_here_ends_soon() {
     }
     assert_eq!(pair.text.visible(), "");
     pair.text.assert_invariants(&pair.list.clock());
+}
+
+/// Thousands insert at one place without knowing of each other: each has to pass those that are newer, which
+/// costs a look at a few leaves and not one at each of them. Asking for a stamp is what a look is counted by.
+#[test]
+fn passing_rivals_costs_few_looks() {
+    const RIVALS: u64 = 4_000;
+    let looks = std::cell::Cell::new(0_usize);
+    let time =
+        |id: OpId| stamp(1 + u64::from(id.replica.as_u64() > 1), id.replica.as_u64(), id.counter);
+    let clock = |id: OpId| {
+        looks.set(looks.get() + 1);
+        time(id)
+    };
+    let origin = stamp(1, 1, 0).op();
+    for number in [|n: u64| n, |n| RIVALS + 1 - n, |n| n * 2_654_435_761 % 1_000_003] {
+        let mut text = Text::new(origin, "<>");
+        let mut order: Vec<u64> = (2..RIVALS + 2).map(number).map(|n| n + 10).collect();
+        let mut most = 0;
+        for replica in &order {
+            looks.set(0);
+            text.insert(Some(origin), stamp(2, *replica, 0), "x", &clock).unwrap();
+            most = most.max(looks.get());
+        }
+        text.assert_invariants(&time);
+        assert!(most <= 200, "{most} looks for one of {RIVALS}");
+        // The greatest is the first, and the text itself is older than all.
+        order.sort_unstable();
+        let found: Vec<u64> = chars(&text).iter().map(|(id, _)| id.replica.as_u64()).collect();
+        let rivals = order.into_iter().rev();
+        assert_eq!(found, std::iter::once(1).chain(rivals).chain([1]).collect::<Vec<_>>());
+    }
 }

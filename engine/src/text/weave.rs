@@ -347,6 +347,39 @@ impl Weave {
         Ok((cell as u32, (cell + len - 1) as u32))
     }
 
+    /// Panics if W1 or W2 does not hold.
+    pub(super) fn assert_invariants(&self) {
+        let mut end = HEAD + 1;
+        for (number, stretch) in self.stretches.iter().enumerate() {
+            assert_eq!(stretch.cell, end, "W2: {stretch:?}");
+            end = stretch.end();
+            let numbers = &self.by_author[&stretch.first.replica];
+            assert!(numbers.contains(&(number as u32)), "W2: {stretch:?} is not listed");
+        }
+        assert_eq!(end as usize, self.cells.len(), "W2: cells of no stretch");
+        let listed = self.by_author.values().map(Vec::len).sum::<usize>();
+        assert_eq!(listed, self.stretches.len(), "W2: a stretch is listed twice");
+        for numbers in self.by_author.values() {
+            assert!(numbers.is_sorted(), "W2: {numbers:?}");
+            let stretch = |number: &u32| &self.stretches[*number as usize];
+            for (a, b) in numbers.iter().zip(numbers.iter().skip(1)) {
+                let (a, b) = (stretch(a), stretch(b));
+                assert!(a.first.counter + u64::from(a.len) <= b.first.counter, "W2: {a:?} {b:?}");
+            }
+        }
+        let mut is_seen = vec![false; self.cells.len()];
+        let mut at = HEAD;
+        while at != NONE {
+            assert!(!std::mem::replace(&mut is_seen[at as usize], true), "W1: {at} comes twice");
+            at = self.cells[at as usize].next;
+        }
+        for (at, cell) in self.cells.iter().enumerate().skip(1) {
+            assert_eq!(is_seen[at], cell.byte != Cell::EMPTY.byte, "W1: {at}");
+            let is_here = cell.is_deleted() || self.text.is_char_boundary(cell.byte as usize);
+            assert!(is_here, "W1: {at}");
+        }
+    }
+
     /// Puts characters in a row behind a cell.
     #[inline]
     fn link(&mut self, before: u32, (first, last): (u32, u32)) {

@@ -13,7 +13,10 @@
 //! - F1. The list of a container is exactly the folders in it that do not wait to be listed; those
 //!   that wait are in no list.
 //! - F2. Whatever is a parent is a folder, and a holder if that of a folder.
-//! - F3. `more` is the number of an entry's record if it is a folder; zero before there are lists.
+//! - F3. Once there are lists, each folder has a record of its own.
+//! - F4. `newest` has exactly the leaves whose newest move is not what put them where they are.
+
+use hashbrown::HashMap;
 
 use crate::bits::Bits;
 use crate::entries::EntryIx;
@@ -23,15 +26,6 @@ use crate::tree::moves::{MoveIx, Moves};
 dense_index! {
     /// Which folder among those that have records.
     FolderIx
-}
-
-/// What the tree of moves knows of an entry.
-#[derive(Clone, Copy, Debug, Default)]
-struct Node {
-    /// The move that put it where it is.
-    placed: Option<MoveIx>,
-    /// The newest move of a leaf, or the record of a folder (F3); zero for none.
-    more: u32,
 }
 
 /// The neighbours of a folder among folders.
@@ -45,18 +39,25 @@ struct Folder {
     previous: Option<FolderIx>,
 }
 
-// There is one for each entry, and one for each folder.
-const _: () = assert!(size_of::<Node>() <= 8 && size_of::<Folder>() <= 16);
+// There is one for each folder.
+const _: () = assert!(size_of::<Folder>() <= 16);
 
 /// The placements of all entries.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Nodes {
-    nodes: Vec<Node>,
+    /// The move that put each entry where it is.
+    placed: Vec<Option<MoveIx>>,
+    /// The newest moves of leaves that are where another one put them: few.
+    newest: HashMap<EntryIx, Option<MoveIx>>,
+    /// The keys of `newest`.
+    astray: Bits,
     /// Whether there are lists.
     is_listed: bool,
     /// How many steps searches have taken before there were lists.
     walked: usize,
     records: Vec<Folder>,
+    /// Which record is that of an entry; of none before there are lists.
+    record_of: Vec<Option<FolderIx>>,
     /// Folders that wait to be listed by what they are in.
     unlisted: Vec<EntryIx>,
     /// Whether an entry is a folder: every move asks this of two entries.
@@ -70,27 +71,29 @@ pub(super) struct Nodes {
 impl Nodes {
     /// Makes room for an entry.
     pub(super) fn grow(&mut self, entry: EntryIx) {
-        fill_tightly(&mut self.nodes, entry.at() + 1);
+        fill_tightly(&mut self.placed, entry.at() + 1);
         self.folders.grow(entry.at() + 1);
         self.holders.grow(entry.at() + 1);
         self.touched.grow(entry.at() + 1);
+        self.astray.grow(entry.at() + 1);
     }
 
     /// Makes room for so many more entries at once.
     pub(super) fn reserve(&mut self, entries: usize) {
-        self.nodes.reserve_exact(entries);
+        self.placed.reserve_exact(entries);
     }
 
     /// Gives back room that was made for more.
     pub(super) fn trim(&mut self) {
-        trim(&mut self.nodes);
+        trim(&mut self.placed);
         trim(&mut self.records);
+        trim(&mut self.record_of);
     }
 
-    /// Puts an entry where a move says, or nowhere.
+    /// Puts an entry where a move says, or nowhere. Of a leaf, its newest move is to be said next.
     pub(super) fn put(&mut self, entry: EntryIx, placed: Option<MoveIx>, moves: &Moves) {
         if !self.is_folder(entry) {
-            self.nodes[entry.at()].placed = placed;
+            self.placed[entry.at()] = placed;
             return;
         }
         let parent = placed.map(|ix| moves.pair(ix).1);
@@ -100,42 +103,52 @@ impl Nodes {
         if self.is_listed && self.parent(entry, moves) != parent {
             self.list_folders(moves);
             self.unlist(self.record(entry));
-            self.nodes[entry.at()].placed = placed;
+            self.placed[entry.at()] = placed;
             self.list(entry, moves);
         } else {
-            self.nodes[entry.at()].placed = placed;
+            self.placed[entry.at()] = placed;
         }
     }
 
     /// Notes that some move named the entry as a container. Returns whether that is new, with the
     /// newest move that the entry had as a leaf.
     pub(super) fn make_folder(&mut self, entry: EntryIx, moves: &Moves) -> Option<Option<MoveIx>> {
-        if self.folders.replace(entry, true) {
+        if self.is_folder(entry) {
             return None;
         }
+        let newest = self.newest(entry);
+        self.set_newest(entry, self.placed(entry));
+        self.folders.replace(entry, true);
         if let Some(parent) = self.parent(entry, moves) {
             self.holders.replace(parent, true);
         }
-        let newest = std::mem::take(&mut self.nodes[entry.at()].more);
         if self.is_listed {
             self.add_record(entry);
         }
-        Some(MoveIx::from_raw(newest))
+        Some(newest)
     }
 
     /// Gives a folder a record, and lets it wait to be listed.
     fn add_record(&mut self, folder: EntryIx) {
         push_tightly(&mut self.records, Folder::default());
-        let node = &mut self.nodes[folder.at()];
-        node.more = FolderIx::new(self.records.len() - 1).raw();
-        if node.placed.is_some() {
+        fill_tightly(&mut self.record_of, folder.at() + 1);
+        self.record_of[folder.at()] = Some(FolderIx::new(self.records.len() - 1));
+        if self.placed[folder.at()].is_some() {
             self.unlisted.push(folder);
         }
     }
 
     /// Says which move of a leaf is its newest.
+    #[inline]
     pub(super) fn set_newest(&mut self, leaf: EntryIx, newest: Option<MoveIx>) {
-        self.nodes[leaf.at()].more = newest.map_or(0, MoveIx::raw);
+        let is_astray = newest != self.placed(leaf);
+        if self.astray.replace(leaf, is_astray) || is_astray {
+            if is_astray {
+                self.newest.insert(leaf, newest);
+            } else {
+                self.newest.remove(&leaf);
+            }
+        }
     }
 
     /// Sets a flag that only the caller gives a meaning, and returns what it was.
@@ -144,13 +157,17 @@ impl Nodes {
     }
 
     pub(super) fn placed(&self, entry: EntryIx) -> Option<MoveIx> {
-        self.nodes.get(entry.at())?.placed
+        self.placed.get(entry.at()).copied().flatten()
     }
 
     /// The newest move of an entry, while it is a leaf.
+    #[inline]
     pub(super) fn newest(&self, entry: EntryIx) -> Option<MoveIx> {
-        let node = self.nodes.get(entry.at())?;
-        if self.is_folder(entry) { None } else { MoveIx::from_raw(node.more) }
+        if self.is_folder(entry) {
+            return None;
+        }
+        let is_astray = self.astray.get(entry);
+        if is_astray { self.newest.get(&entry).copied().flatten() } else { self.placed(entry) }
     }
 
     pub(super) fn is_folder(&self, entry: EntryIx) -> bool {
@@ -171,7 +188,7 @@ impl Nodes {
         }
         let (is_above, steps) = self.search(above, entry, moves);
         self.walked += steps;
-        if !self.is_listed && self.walked > self.nodes.len() {
+        if !self.is_listed && self.walked > self.placed.len() {
             self.list_folders(moves);
         }
         is_above
@@ -222,7 +239,7 @@ impl Nodes {
     fn list_folders(&mut self, moves: &Moves) {
         if !self.is_listed {
             self.is_listed = true;
-            let folders = (0..self.nodes.len()).map(EntryIx::new);
+            let folders = (0..self.placed.len()).map(EntryIx::new);
             for folder in folders.filter(|entry| self.folders.get(*entry)).collect::<Vec<_>>() {
                 self.add_record(folder);
             }
@@ -237,7 +254,7 @@ impl Nodes {
     }
 
     fn record(&self, folder: EntryIx) -> FolderIx {
-        FolderIx::from_raw(self.nodes[folder.at()].more).expect("F3: a folder has a record")
+        self.record_of[folder.at()].expect("F3: a folder has a record")
     }
 
     /// The folder that comes next when all those inside `above` are visited.
@@ -286,22 +303,27 @@ impl Nodes {
         &'a self,
         moves: &'a Moves,
     ) -> impl Iterator<Item = (EntryIx, EntryIx)> + 'a {
-        let entries = (0..self.nodes.len()).map(EntryIx::new);
+        let entries = (0..self.placed.len()).map(EntryIx::new);
         entries.filter_map(|entry| Some((entry, self.parent(entry, moves)?)))
     }
 
-    /// Panics if F1 to F3 do not hold.
+    /// Panics if F1 to F4 do not hold.
     pub(super) fn assert_invariants(&self, moves: &Moves) {
-        let all = || (0..self.nodes.len()).map(EntryIx::new);
+        let all = || (0..self.placed.len()).map(EntryIx::new);
         let folders: Vec<EntryIx> = all().filter(|entry| self.is_folder(*entry)).collect();
         for (entry, parent) in self.placements(moves) {
             assert!(self.is_folder(parent), "F2: {parent:?}");
             assert!(self.is_holder(parent) || !self.is_folder(entry), "F2: {parent:?}");
         }
         assert!(all().all(|entry| !self.touched.get(entry)), "a flag is left over");
+        assert_eq!(all().filter(|entry| self.astray.get(*entry)).count(), self.newest.len(), "F4");
+        for (entry, newest) in &self.newest {
+            assert!(self.astray.get(*entry) && !self.is_folder(*entry), "F4: {entry:?}");
+            assert_ne!(*newest, self.placed(*entry), "F4: {entry:?}");
+        }
         if !self.is_listed {
             assert!(self.records.is_empty() && self.unlisted.is_empty(), "F1");
-            return assert!(folders.iter().all(|at| self.nodes[at.at()].more == 0), "F3");
+            return assert!(self.record_of.is_empty(), "F3");
         }
         assert_eq!(folders.len(), self.records.len(), "F3");
         let mut seen = vec![false; self.records.len()];

@@ -96,9 +96,6 @@ enum Session {
     Over,
 }
 
-const STORAGE_FAILED: Refusal =
-    Refusal::new(RefusalCode::StorageFailed, "the relay cannot read or write its file");
-
 impl RelayNode {
     pub(super) fn new(disk: Disk) -> Self {
         let secret = Secret::new("a secret of more than thirty-two characters");
@@ -207,7 +204,7 @@ impl RelayNode {
                 context.note(format_args!("relay cannot write: {error}"));
                 assert!(is_disk_at_fault(&error), "relay: {error}");
                 for Append { line, .. } in group {
-                    process.settle(line, |session, _| session.refuse(STORAGE_FAILED));
+                    process.settle(line, |session, _| session.refuse(Refusal::STORAGE_FAILED));
                 }
             }
         }
@@ -286,7 +283,7 @@ impl RelayNode {
                 Next::Changes { from, changes } => pass(session, from, changes),
                 Next::OnDisk(from) => match process.log.read(store, from) {
                     Ok(page) if !page.changes.is_empty() => pass(session, from, page.changes),
-                    _ => session.refuse(STORAGE_FAILED),
+                    _ => session.refuse(Refusal::STORAGE_FAILED),
                 },
             }
         }
@@ -376,7 +373,8 @@ impl RelayProcess {
             let foreign = self.log.foreign(store, &author)?;
             Ok::<_, StorageError>((self.log.version(store)?, tips, foreign, position, end))
         };
-        let (version, tips, foreign, position, end) = read().map_err(|_| STORAGE_FAILED)?;
+        let (version, tips, foreign, position, end) =
+            read().map_err(|_| Refusal::STORAGE_FAILED)?;
         // A room lives from its first member to its last.
         let room = self.room.get_or_insert_default();
         if room.end() < end {

@@ -1,11 +1,17 @@
 //! What the API answers: JSON, and for errors `{"error": ...}`.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequestParts, Path};
+use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
+
+use super::AdminState;
 
 /// Why a request is not done. Nothing has changed, unless the answer says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +29,7 @@ pub(super) const STORAGE_FAILED: ApiError =
     ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the relay cannot read or write its files");
 const BODY_TOO_LARGE: ApiError =
     ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large");
+pub(super) const TOO_MANY_ROWS: ApiError = ApiError::bad("limit has to be from 1 to 1000");
 const INVALID_JSON: ApiError = ApiError::bad("invalid JSON body");
 
 impl ApiError {
@@ -33,6 +40,11 @@ impl ApiError {
     /// The request makes no sense.
     pub(super) const fn bad(message: &'static str) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// Whether the request is past a bound of the listener.
+    pub(super) fn is_limit(self) -> bool {
+        [TOO_SLOW, BODY_TOO_LARGE, TOO_MANY_ROWS].contains(&self)
     }
 
     /// Whether whoever asks may not.
@@ -58,9 +70,30 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Carries a deed out to its end, also if whoever asked for it leaves, or it takes too long for an answer:
-/// what was done is to be written down.
-pub(super) async fn to_the_end(deed: impl Future<Output = Answer> + Send + 'static) -> Answer {
+/// The last part of a path. One that is no text is the name of nothing.
+pub(super) struct Named(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        path.map(|Path(name)| Self(name)).map_err(|_| NOT_FOUND)
+    }
+}
+
+/// Carries a deed out to its end, also if whoever asked for it leaves, or it takes too long for an
+/// answer: what was done is to be written down. A relay that stops waits for it; what comes after
+/// that is not done.
+pub(super) async fn to_the_end(
+    state: &AdminState,
+    deed: impl Future<Output = Answer> + Send + 'static,
+) -> Answer {
+    let deeds = Arc::clone(&state.deeds);
+    let deed = async move {
+        let Ok(_under_way) = deeds.acquire().await else { return Err(STORAGE_FAILED) };
+        deed.await
+    };
     tokio::spawn(deed).await.unwrap_or(Err(STORAGE_FAILED))
 }
 

@@ -1,8 +1,8 @@
 //! Who may ask for what.
 //!
-//! Everything under `/api` needs a token of scope admin. An admin of the relay is one whose token is for
-//! all stores (`stores` with `*`); any other sees and changes what belongs to its own stores, and nothing
-//! else. A revocation takes away the stores it names, here as everywhere.
+//! Everything under `/api` needs a token of scope admin. An admin of the relay is one whose token
+//! is for all stores (`stores` with `*`); any other sees and changes what belongs to its own
+//! stores, and nothing else. A revocation takes away the stores it names, here as everywhere.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};

@@ -94,6 +94,7 @@ async fn make(state: Arc<AdminState>, deed: Deed, name: String, path: PathBuf) {
             json!({ "state": "done", "file": name, "rows": report.rows, "bytes": report.bytes })
         }
         Err(error) => {
+            state.node.metrics.storage_failures.inc();
             tracing::error!(file = name, error, "cannot make a backup");
             json!({ "state": "failed", "file": name, "error": error })
         }

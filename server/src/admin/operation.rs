@@ -6,12 +6,12 @@ use std::time::SystemTime;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use sds_sync::access::unix_seconds;
 use serde_json::{Value, json};
 
 use super::AdminState;
-use super::answer::{Answer, STORAGE_FAILED, json_answer};
+use super::answer::{Answer, STORAGE_FAILED, json_answer, to_the_end};
 use super::auth::Admin;
-use super::people::seconds;
 use crate::metrics::MEDIA_TYPE;
 use crate::node::Node;
 
@@ -50,7 +50,7 @@ pub(super) async fn status(State(state): State<Arc<AdminState>>, admin: Admin) -
         "subject": admin.access.subject,
         "store": store,
         "stores": stores,
-        "expires": seconds(admin.access.expires),
+        "expires": unix_seconds(admin.access.expires),
         "relay": relay,
     })))
 }
@@ -69,8 +69,8 @@ fn describe(node: &Node, started: SystemTime, not_ready: Option<&str>) -> Value 
     let metrics = &node.metrics;
     json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "started": seconds(started),
-        "now": seconds(SystemTime::now()),
+        "started": unix_seconds(started),
+        "now": unix_seconds(SystemTime::now()),
         "not_ready": not_ready,
         "connections": connections,
         "sessions": sessions,
@@ -87,7 +87,10 @@ fn describe(node: &Node, started: SystemTime, not_ready: Option<&str>) -> Value 
 /// `POST /api/drain`
 pub(super) async fn drain(State(state): State<Arc<AdminState>>, admin: Admin) -> Answer {
     admin.check_of_relay()?;
-    state.audit.record(admin.deed("drain")).await.map_err(|_| STORAGE_FAILED)?;
-    state.node.ask_to_stop();
-    Ok((StatusCode::ACCEPTED, json_answer(json!({ "draining": true }))).into_response())
+    to_the_end(&Arc::clone(&state), async move {
+        state.audit.record(admin.deed("drain")).await.map_err(|_| STORAGE_FAILED)?;
+        state.node.ask_to_stop();
+        Ok((StatusCode::ACCEPTED, json_answer(json!({ "draining": true }))).into_response())
+    })
+    .await
 }

@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 
 const PAGE: &str = include_str!("page.html");
 
-/// What a browser may do with the page: run its own script, use its own style, and ask the relay. Both
-/// are named by their hashes, so that nothing else runs, whatever gets into the page.
+/// What a browser may do with the page: run its own script, use its own style, and ask the relay.
+/// Both are named by their hashes, so that nothing else runs, whatever gets into the page.
 static POLICY: LazyLock<String> = LazyLock::new(|| {
     let (script, style) = (hash_of("script"), hash_of("style"));
     format!(

@@ -1,18 +1,18 @@
 //! Who is here, and cutting them off.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Query, State};
 use sds_sync::StoreId;
+use sds_sync::access::unix_seconds;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::AdminState;
 use super::answer::{
-    Answer, ApiError, STORAGE_FAILED, json_answer, number, object, text, to_the_end,
+    Answer, ApiError, STORAGE_FAILED, TOO_MANY_ROWS, json_answer, number, object, text, to_the_end,
 };
 use super::auth::Admin;
 use crate::limits::{ADMIN_PAGE, ADMIN_PAGE_MAX};
@@ -42,7 +42,11 @@ pub(super) struct ConnectionQuery {
 /// How many rows an answer has.
 pub(super) fn page_len(limit: Option<usize>) -> Result<usize, ApiError> {
     let limit = limit.unwrap_or(ADMIN_PAGE);
-    if (1..=ADMIN_PAGE_MAX).contains(&limit) { Ok(limit) } else { Err(BAD_QUERY) }
+    match limit {
+        0 => Err(BAD_QUERY),
+        1..=ADMIN_PAGE_MAX => Ok(limit),
+        _ => Err(TOO_MANY_ROWS),
+    }
 }
 
 /// `GET /api/sessions`
@@ -111,7 +115,7 @@ pub(super) async fn kick(
     }
     // A connection as a whole is the relay's, and goes with all that it has open.
     let cut_off = connection.filter(|_| !is_narrowed && admin.is_of_relay());
-    to_the_end(async move {
+    to_the_end(&Arc::clone(&state), async move {
         let sessions = &state.node.sessions;
         let ended = sessions.kick(&selection, |store| admin.has(store));
         if let Some(connection) = cut_off {
@@ -130,9 +134,9 @@ fn session(facts: &SessionFacts) -> Value {
         "store": facts.store.as_str(),
         "subject": facts.subject,
         "scope": facts.scope.as_str(),
-        "expires": seconds(facts.expires),
+        "expires": unix_seconds(facts.expires),
         "address": facts.address.map(|address| address.to_string()),
-        "since": seconds(facts.since),
+        "since": unix_seconds(facts.since),
         "connection_received_bytes": facts.bytes.received,
         "connection_sent_bytes": facts.bytes.sent,
         "position": facts.position,
@@ -144,14 +148,9 @@ fn connection(facts: &ConnectionFacts) -> Value {
     json!({
         "connection": facts.number,
         "address": facts.address.to_string(),
-        "since": seconds(facts.since),
+        "since": unix_seconds(facts.since),
         "sessions": facts.sessions,
         "received_bytes": facts.bytes.received,
         "sent_bytes": facts.bytes.sent,
     })
-}
-
-/// Seconds since 1970.
-pub(super) fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
-use axum::middleware::{Next, from_fn};
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
-use super::answer::TOO_SLOW;
+use super::answer::{ApiError, TOO_SLOW};
 use super::auth::From;
 use crate::limits::{
     ADMIN_BODY_BYTES_MAX, ADMIN_CONNECTION_TIME, ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_BYTES_MAX,
@@ -28,7 +28,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Takes connections until it is dropped.
 pub(super) async fn serve(listener: TcpListener, router: Router, metrics: Arc<Metrics>) {
-    let router = router.layer(DefaultBodyLimit::max(ADMIN_BODY_BYTES_MAX)).layer(from_fn(in_time));
+    let router = router.layer(DefaultBodyLimit::max(ADMIN_BODY_BYTES_MAX));
+    let router = router.layer(from_fn_with_state(Arc::clone(&metrics), bounded));
     let places = Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX));
     let mut connections = tokio::task::JoinSet::new();
     loop {
@@ -82,9 +83,12 @@ async fn serve_connection(
     }
 }
 
-async fn in_time(request: Request, next: Next) -> Response {
-    match timeout(ADMIN_REQUEST_TIME, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => TOO_SLOW.into_response(),
+/// Answers in time, and counts who is past a bound.
+async fn bounded(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
+    let response = timeout(ADMIN_REQUEST_TIME, next.run(request)).await;
+    let response = response.unwrap_or_else(|_| TOO_SLOW.into_response());
+    if response.extensions().get::<ApiError>().is_some_and(|error| error.is_limit()) {
+        metrics.limit_hit(Limit::Admin);
     }
+    response
 }

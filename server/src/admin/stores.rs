@@ -4,16 +4,17 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
+use sds_sync::access::unix_seconds;
 use sds_sync::{StorageError, StoreId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::AdminState;
-use super::answer::{Answer, ApiError, NOT_FOUND, STORAGE_FAILED, json_answer, to_the_end};
+use super::answer::{Answer, ApiError, NOT_FOUND, Named, STORAGE_FAILED, json_answer, to_the_end};
 use super::auth::Admin;
-use super::people::{BAD_QUERY, page_len, seconds};
+use super::people::{BAD_QUERY, page_len};
 use crate::limits::Limit;
 use crate::node::Node;
 use crate::store_log::{StoreLog, StoreSummary, Wanted};
@@ -44,8 +45,8 @@ pub(super) async fn list(
     Ok(json_answer(json!({ "stores": rows, "next": next })))
 }
 
-/// Rows for an answer, and where the next ones begin: the last of these, so that nobody hears of a store
-/// that is not theirs.
+/// Rows for an answer, and where the next ones begin: the last of these, so that nobody hears of a
+/// store that is not theirs.
 struct Page {
     rows: Vec<Value>,
     next: Option<String>,
@@ -83,7 +84,7 @@ fn deleted(
 pub(super) async fn one(
     State(state): State<Arc<AdminState>>,
     admin: Admin,
-    Path(store): Path<String>,
+    Named(store): Named,
 ) -> Answer {
     let store = own(&admin, &store)?;
     let summary = read(&state.node, move |log| log.summary(&store)).await?;
@@ -94,17 +95,16 @@ pub(super) async fn one(
 pub(super) async fn delete(
     State(state): State<Arc<AdminState>>,
     admin: Admin,
-    Path(store): Path<String>,
+    Named(store): Named,
 ) -> Answer {
     let store = own(&admin, &store)?;
     if !admin.is_of_relay() {
         check_tombstones(&state.node, &admin).await?;
     }
     let deed = admin.deed("delete").with("store", store.as_str());
-    to_the_end(async move {
-        let node = Arc::clone(&state.node);
-        let deleted = tokio::task::spawn_blocking(move || node.delete_store(&store)).await;
-        if !answer_of(&state.node, deleted)? {
+    to_the_end(&Arc::clone(&state), async move {
+        let deleted = state.node.ask(move |node| node.delete_store(&store)).await;
+        if !deleted.ok_or(STORAGE_FAILED)? {
             return Err(NOT_FOUND);
         }
         state.audit.record(deed).await.map_err(|_| STORAGE_FAILED)?;
@@ -113,9 +113,9 @@ pub(super) async fn delete(
     .await
 }
 
-/// Whether an admin of stores may delete one more. Those who ask at the same time do not see each other, so
-/// there may be as many more as the listener serves at a time.
-async fn check_tombstones(node: &Node, admin: &Admin) -> Result<(), ApiError> {
+/// Whether an admin of stores may delete one more. Those who ask at the same time do not see each
+/// other, so there may be as many more as the listener serves at a time.
+async fn check_tombstones(node: &Arc<Node>, admin: &Admin) -> Result<(), ApiError> {
     const TOO_MANY: ApiError = ApiError::new(
         StatusCode::INSUFFICIENT_STORAGE,
         "too many stores were deleted; an admin of the relay can forget some of them",
@@ -139,12 +139,12 @@ async fn check_tombstones(node: &Node, admin: &Admin) -> Result<(), ApiError> {
 pub(super) async fn undelete(
     State(state): State<Arc<AdminState>>,
     admin: Admin,
-    Path(store): Path<String>,
+    Named(store): Named,
 ) -> Answer {
     admin.check_of_relay()?;
     let store = own(&admin, &store)?;
     let deed = admin.deed("undelete").with("store", store.as_str());
-    to_the_end(async move {
+    to_the_end(&Arc::clone(&state), async move {
         if !read(&state.node, move |log| log.undelete(&store)).await? {
             return Err(NOT_FOUND);
         }
@@ -159,28 +159,12 @@ fn own(admin: &Admin, store: &str) -> Result<StoreId, ApiError> {
     StoreId::new(store).ok().filter(|store| admin.has(store.as_str())).ok_or(NOT_FOUND)
 }
 
-/// Asks the relay's file, off the threads that must not wait.
+/// Asks the relay's file.
 async fn read<T: Send + 'static>(
-    node: &Node,
+    node: &Arc<Node>,
     look: impl FnOnce(&StoreLog) -> Result<T, StorageError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    let log = Arc::clone(&node.log);
-    answer_of(node, tokio::task::spawn_blocking(move || look(&log)).await)
-}
-
-fn answer_of<T>(
-    node: &Node,
-    outcome: Result<Result<T, StorageError>, tokio::task::JoinError>,
-) -> Result<T, ApiError> {
-    match outcome {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => {
-            node.metrics.storage_failures.inc();
-            tracing::error!(code = error.code(), %error, "an admin's request failed");
-            Err(STORAGE_FAILED)
-        }
-        Err(_) => Err(STORAGE_FAILED),
-    }
+    node.read(look).await.ok_or(STORAGE_FAILED)
 }
 
 fn row(summary: &StoreSummary) -> Value {
@@ -191,10 +175,10 @@ fn row(summary: &StoreSummary) -> Value {
         "log_bytes": summary.change_bytes,
         "blobs": summary.blobs,
         "blob_bytes": summary.blob_bytes,
-        "last_activity": summary.last_change.map(seconds),
+        "last_activity": summary.last_change.map(unix_seconds),
     })
 }
 
 fn tombstone(store: &StoreId, when: SystemTime) -> Value {
-    json!({ "store": store.as_str(), "deleted": seconds(when) })
+    json!({ "store": store.as_str(), "deleted": unix_seconds(when) })
 }

@@ -5,19 +5,21 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use sds_sync::Token;
-use sds_sync::access::{Grant, KeyId, MintError, Scope, StoreSet, TokenId};
+use sds_sync::access::{Grant, KeyId, MintError, Scope, StoreSet, TokenId, unix_seconds};
+use sds_sync::limits::{SUBJECT_BYTES_MAX, TOKEN_ID_BYTES_MAX};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::AdminState;
 use super::answer::{
-    Answer, ApiError, NOT_FOUND, STORAGE_FAILED, json_answer, number, object, text, to_the_end,
+    Answer, ApiError, NOT_FOUND, Named, STORAGE_FAILED, json_answer, number, object, text,
+    to_the_end,
 };
 use super::auth::Admin;
-use super::people::{BAD_QUERY, page_len, seconds};
+use super::people::{BAD_QUERY, page_len};
 use crate::audit::Deed;
 use crate::config::parse_lifetime;
 use crate::revocations::{Revocation, RevokeError, Revoked};
@@ -118,7 +120,7 @@ pub(super) async fn revoke(
     let revocation = revocation(&state, &admin, &fields, now)?;
     let (field, name) = what(&revocation);
     let deed = admin.deed("revoke").with(field, name);
-    to_the_end(carry_out(state, revocation, deed, now)).await
+    to_the_end(&Arc::clone(&state), carry_out(state, revocation, deed, now)).await
 }
 
 /// Revokes, ends the sessions that are concerned, and writes it down.
@@ -137,6 +139,7 @@ async fn carry_out(
             return Err(ApiError::new(StatusCode::INSUFFICIENT_STORAGE, message));
         }
         Ok(Err(RevokeError::File(error))) => {
+            state.node.metrics.storage_failures.inc();
             tracing::error!(%error, "cannot write the revocations");
             return Err(STORAGE_FAILED);
         }
@@ -177,8 +180,12 @@ fn revocation(
             let no_name = ApiError::bad("the token has no jti; its subject can be revoked");
             Revoked::Token(access.id.ok_or(no_name)?)
         }
-        (None, Some(id), None, None) => Revoked::Token(id.into()),
+        (None, Some(id), None, None) if id.len() <= TOKEN_ID_BYTES_MAX => Revoked::Token(id.into()),
+        (None, Some(_), None, None) => return Err(ApiError::bad("the jti is too long")),
         (None, None, Some(subject), None) => {
+            if subject.is_empty() || subject.len() > SUBJECT_BYTES_MAX {
+                return Err(ApiError::bad("sub has to be a text of 1 to 1,024 bytes"));
+            }
             issued_until = issued_until.or(Some(now));
             Revoked::Subject(subject.into())
         }
@@ -225,10 +232,10 @@ pub(super) async fn revocations(
 pub(super) async fn lift(
     State(state): State<Arc<AdminState>>,
     admin: Admin,
-    Path(wanted): Path<String>,
+    Named(wanted): Named,
 ) -> Answer {
     let deed = admin.deed("lift").with("revocation", wanted.clone());
-    to_the_end(carry_back(state, admin, wanted, deed)).await
+    to_the_end(&Arc::clone(&state), carry_back(state, admin, wanted, deed)).await
 }
 
 /// Takes a revocation back, and writes it down.
@@ -247,6 +254,7 @@ async fn carry_back(state: Arc<AdminState>, admin: Admin, wanted: String, deed: 
         }
         Ok(Ok(None)) => Err(NOT_FOUND),
         Ok(Err(error)) => {
+            state.node.metrics.storage_failures.inc();
             tracing::error!(%error, "cannot write the revocations");
             Err(STORAGE_FAILED)
         }
@@ -267,8 +275,8 @@ fn row(name: &str, revocation: &Revocation) -> Value {
     let (store, stores) = revocation.within.to_claims();
     let mut row = json!({
         "revocation": name,
-        "issued_until": revocation.issued_until.map(seconds),
-        "expires": revocation.expires.map(seconds),
+        "issued_until": revocation.issued_until.map(unix_seconds),
+        "expires": revocation.expires.map(unix_seconds),
         "stores": stores.or_else(|| store.map(|store| vec![store])),
     });
     let (field, name) = what(revocation);

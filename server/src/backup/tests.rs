@@ -2,14 +2,16 @@
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use sds_engine::{BlobHash, Change, Op, ReplicaId, Version};
+use sds_sync::access::Secret;
 use sds_sync::{BlobReader, BlobStorage, BlobWriter, StoreId};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use super::*;
+use crate::node::{Relay, RelayConfig};
 use crate::store_blobs::StoreBlobs;
 use crate::store_log::{Appender, Author, StoreQuota};
 
@@ -172,4 +174,32 @@ fn a_backup_of_a_running_relay_is_of_one_moment() {
         is_over.store(true, Ordering::Relaxed);
     });
     assert!(starts(&log, "a") > 5, "there was something to disturb it");
+}
+
+/// Goal: whoever was killed while they made a backup or restored one leaves nothing for long.
+/// Method: files as they leave them, some of them made just now, which somebody may still be
+/// making.
+#[tokio::test]
+async fn what_those_who_were_killed_left_behind_is_removed() {
+    let folder = TempDir::new().unwrap();
+    let (data, _) = example(&folder);
+    let made = |path: PathBuf, is_old: bool| {
+        let file = File::create(&path).unwrap();
+        if is_old {
+            file.set_modified(SystemTime::now() - 2 * LEFTOVER_AGE).unwrap();
+        }
+        path
+    };
+    let kept = [
+        made(folder.path().join(".backup.abc.new"), false),
+        made(folder.path().join("old.backup"), true),
+    ];
+    let left = made(folder.path().join(".backup.def.new"), true);
+    backup(&data, &folder.path().join("to")).unwrap();
+    assert!(!left.exists() && kept.iter().all(|path| path.exists()));
+    let left = made(data.join("relay.redb.0123456789abcdef.new"), true);
+    let keys = Secret::new(&"x".repeat(32)).unwrap();
+    let relay = Relay::start(RelayConfig::new(keys, &data)).await.unwrap();
+    assert!(!left.exists());
+    relay.stop().await;
 }

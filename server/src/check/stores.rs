@@ -1,5 +1,5 @@
-//! A look at which stores there are, and at what the tables say of them besides their logs: each row can
-//! be read and speaks of something that is there.
+//! A look at which stores there are, and at what the tables say of them besides their logs: each
+//! row can be read and speaks of something that is there.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -12,11 +12,11 @@ use super::LogFormat;
 /// Stores and forwards the changes of shared data stores.
 ///
 /// What is said here wins over the environment, that over the file, and that over the defaults. The
-/// secret that tokens are signed with has no flag, as flags show in the list of processes: it comes from
-/// SDS_JWT_SECRET or from files, and has at least 32 characters.
+/// secret that tokens are signed with has no flag, as flags show in the list of processes: it comes
+/// from SDS_JWT_SECRET or from files, and has at least 32 characters.
 ///
-/// Exit codes: 0 ended in good order; 1 it could not be done; 2 the command line or the configuration
-/// is wrong; 3 the data are damaged.
+/// Exit codes: 0 ended in good order; 1 it could not be done; 2 the command line or the
+/// configuration is wrong; 3 the data are damaged.
 #[derive(Debug, Parser)]
 #[command(name = "sds-relay", version)]
 pub struct CommandLine {
@@ -89,14 +89,15 @@ pub struct ServeArgs {
     /// Who must have given a token for it to be accepted.
     #[arg(long, env = "SDS_ISSUER", global = true)]
     pub issuer: Option<String>,
-    /// The address and the TCP port of the admin listener; wins over both by themselves.
-    #[arg(long, env = "SDS_ADMIN", value_name = "HOST:PORT", global = true)]
+    /// The address and the TCP port of the admin listener; wins over both by themselves. In the
+    /// environment: SDS_ADMIN, and so SDS_ADMIN_HOST and SDS_ADMIN_PORT.
+    #[arg(long, value_name = "HOST:PORT", global = true)]
     pub admin: Option<AdminAddress>,
     /// The address of the admin listener.
-    #[arg(long, env = "SDS_ADMIN_HOST", global = true)]
+    #[arg(long, global = true)]
     pub admin_host: Option<String>,
     /// The TCP port of the admin listener; without it there is none.
-    #[arg(long, env = "SDS_ADMIN_PORT", global = true)]
+    #[arg(long, global = true)]
     pub admin_port: Option<u16>,
     /// How long clients may take to leave when the relay stops, in seconds.
     #[arg(long, env = "SDS_DRAIN_SECONDS")]
@@ -209,6 +210,7 @@ fn parse_scope(text: &str) -> Result<Scope, UnknownScope> {
 mod tests {
     use clap::CommandFactory;
 
+    use super::super::ADMIN_VARIABLES;
     use super::*;
 
     #[test]
@@ -216,8 +218,8 @@ mod tests {
         CommandLine::command().debug_assert();
     }
 
-    /// Goal: what is shipped runs a relay that others can reach. Method: the variables that the unit and the
-    /// container set, and the example that the unit's head says to install.
+    /// Goal: what is shipped runs a relay that others can reach. Method: the variables that the
+    /// unit and the container set, and the example that the unit's head says to install.
     #[test]
     fn what_is_shipped_sets_what_there_is_and_listens_for_others() {
         let unit = include_str!("../../deploy/sds-relay.service");
@@ -226,13 +228,15 @@ mod tests {
         let of_container = container.lines().filter_map(|line| line.strip_prefix("ENV "));
         let of_container = of_container.flat_map(|line| line.split(' '));
         let serve = ServeArgs::augment_args(clap::Command::new("relay"));
-        let known: Vec<_> = serve.get_arguments().filter_map(clap::Arg::get_env).collect();
+        let known = serve.get_arguments().filter_map(clap::Arg::get_env);
+        let known: Vec<_> = known.chain(ADMIN_VARIABLES.map(AsRef::as_ref)).collect();
         for set in [of_unit.collect::<Vec<_>>(), of_container.collect()] {
             for setting in &set {
                 let (name, _) = setting.split_once('=').unwrap();
-                assert!(known.contains(&name.as_ref()), "{name}");
+                let is_allocators = name == "MALLOC_ARENA_MAX";
+                assert!(is_allocators || known.contains(&name.as_ref()), "{name}");
             }
-            assert!(set.contains(&"SDS_HOST=0.0.0.0"), "{set:?}");
+            assert!(set.contains(&"SDS_HOST=::"), "{set:?}");
         }
         let example: super::super::Settings =
             toml::from_str(include_str!("../../deploy/relay.toml")).unwrap();

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use sds_sync::access::{InvalidKeyId, KeyringError, WeakSecret};
 use sds_sync::certificate::CertificateError;
 
+use super::InvalidAddress;
 use crate::limits::InvalidLimit;
 
 /// Why the relay cannot be run like this. Whoever configures it can help.
@@ -31,6 +32,12 @@ pub enum ConfigError {
     /// A limit on the command line or in the environment is none.
     #[error("{0} sets no limit: expected one of the keys of [limits], and a number")]
     LimitSetting(String),
+    /// The variable for the port of the admin listener has none.
+    #[error("SDS_ADMIN_PORT={0}: expected a number up to 65535")]
+    AdminPort(String),
+    /// The variable for the admin listener has no address.
+    #[error("SDS_ADMIN={0}: {1}")]
+    Admin(String, InvalidAddress),
     /// A limit has a value that does not work.
     #[error(transparent)]
     Limit(#[from] InvalidLimit),

@@ -73,7 +73,33 @@ fn the_admin_listener_and_the_folder_have_other_names_too() {
     assert_eq!(folder(&[], &[("SDS_PERSIST_DIR", "")]), home.path("file"));
 }
 
-/// Goal: what a start would find damaged is found before. Method: each file of the folder that is read.
+/// Goal: of each layer HOST:PORT wins over its parts, and a flag over any variable.
+#[test]
+fn flags_win_over_the_environment_for_the_admin_listener_too() {
+    let home = Home::with("[admin]\nhost = 'file'\nport = 1\n");
+    let both = [("SDS_ADMIN", "both:3"), ("SDS_ADMIN_HOST", "part"), ("SDS_ADMIN_PORT", "2")];
+    let empty = [("SDS_ADMIN", ""), ("SDS_ADMIN_HOST", ""), ("SDS_ADMIN_PORT", "")];
+    let rows = [
+        ("", &empty[..], "file", 1),
+        ("", &both[1..], "part", 2),
+        ("", &both, "both", 3),
+        ("--admin-host flag", &both, "flag", 3),
+        ("--admin-port 4", &both[1..2], "part", 4),
+        ("--admin flags:5 --admin-port 4", &both, "flags", 5),
+    ];
+    for (words, environment, host, port) in rows {
+        let words: Vec<&str> = words.split_whitespace().collect();
+        let admin = home.gather(&words, environment).unwrap().admin;
+        assert_eq!(admin, AdminSettings { host: host.to_owned(), port: Some(port) }, "{words:?}");
+    }
+    for (name, value) in [("SDS_ADMIN", "3001"), ("SDS_ADMIN_PORT", "many")] {
+        let error = home.gather(&[], &[(name, value)]).unwrap_err().to_string();
+        assert!(error.contains(&format!("{name}={value}")), "{error}");
+    }
+}
+
+/// Goal: what a start would find damaged is found before. Method: each file of the folder that is
+/// read.
 #[test]
 fn what_is_damaged_in_the_folder_is_a_problem() {
     let home = Home::with("");

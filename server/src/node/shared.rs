@@ -2,16 +2,18 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use sds_sync::access::Gate;
 use sds_sync::certificate::LiveIdentity;
+use sds_sync::transport::StreamError;
 use sds_sync::{FrameError, Refusal, RefusalCode, StorageError, StoreId};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::LOG_FILE;
 use crate::doorkeeper::Door;
+use crate::fair_turns::FairTurns;
 use crate::health::DiskProbe;
 use crate::limits::{Limit, Limits};
 use crate::log_writer::LogWriter;
@@ -19,10 +21,10 @@ use crate::metrics::Metrics;
 use crate::pace::Subjects;
 use crate::revocations::Revocations;
 use crate::rooms::Rooms;
-use crate::seldom::Seldom;
 use crate::serve_blob::BlobTurns;
 use crate::sessions::Sessions;
 use crate::store_log::StoreLog;
+use crate::told::Told;
 
 /// What all connections share.
 pub(crate) struct Node {
@@ -44,8 +46,8 @@ pub(crate) struct Node {
     pub(super) disk: DiskProbe,
     pub(crate) blob_turns: BlobTurns,
     /// Leave to check a large frame.
-    pub(crate) checks: Arc<Semaphore>,
-    pub(super) refused_openings: Mutex<Seldom>,
+    pub(crate) checks: FairTurns,
+    pub(crate) told: Told,
     /// Where everything is kept.
     pub(crate) folder: PathBuf,
 }
@@ -72,6 +74,8 @@ impl Node {
         let log = Arc::clone(&self.log);
         if self.is_draining() {
             Err("draining")
+        } else if !self.writer.is_alive() {
+            Err("nobody writes the relay's file any more")
         } else if self.disk.is_good(move || log.write(|_| Ok(())).is_ok()).await {
             Ok(())
         } else {
@@ -96,8 +100,8 @@ impl Node {
         }
     }
 
-    /// Deletes a store and ends the sessions on it; what it had is removed afterwards. Says false if
-    /// there is no such store. Waits for the disk.
+    /// Deletes a store and ends the sessions on it; what it had is removed afterwards. Says false
+    /// if there is no such store. Waits for the disk.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -126,33 +130,40 @@ impl Node {
 
     /// Reads from the file, off the threads that must not wait. `None` if that fails.
     pub(crate) async fn read<T: Send + 'static>(
-        &self,
+        self: &Arc<Self>,
         look: impl FnOnce(&StoreLog) -> Result<T, StorageError> + Send + 'static,
     ) -> Option<T> {
-        let log = Arc::clone(&self.log);
-        match tokio::task::spawn_blocking(move || look(&log)).await {
+        self.ask(move |node| look(&node.log)).await
+    }
+
+    /// Does what waits for the file, off the threads that must not wait. `None` if that fails,
+    /// which is told and counted.
+    pub(crate) async fn ask<T: Send + 'static>(
+        self: &Arc<Self>,
+        what: impl FnOnce(&Self) -> Result<T, StorageError> + Send + 'static,
+    ) -> Option<T> {
+        let node = Arc::clone(self);
+        match tokio::task::spawn_blocking(move || what(&node)).await {
             Ok(Ok(value)) => Some(value),
             Ok(Err(error)) => {
                 self.metrics.storage_failures.inc();
-                tracing::error!(code = error.code(), %error, "cannot read");
+                tracing::error!(code = error.code(), %error, "cannot read or write the relay's file");
                 None
             }
             Err(_) => None,
         }
     }
 
-    /// Tells the log that somebody was refused who asked for a store, unless it has told that too often.
-    pub(crate) fn note_not_opened(&self, refusal: Refusal) {
-        let mut told = self.refused_openings.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(passed_over) = told.take(Instant::now()) {
-            tracing::info!(code = refusal.code.code(), passed_over, "not opened");
-        }
-    }
-
-    /// Counts a frame that is none, if it is one that is too large.
-    pub(crate) fn note_malformed(&self, error: &FrameError) {
-        if matches!(error, FrameError::TooLarge { .. }) {
-            self.metrics.limit_hit(Limit::FrameBytes);
+    /// Counts that a client's stream failed, if that is because of a limit.
+    pub(crate) fn note_failed(&self, error: &StreamError) {
+        match error {
+            StreamError::Frame(FrameError::TooLarge { .. }) => {
+                self.metrics.limit_hit(Limit::FrameBytes);
+            }
+            StreamError::NoRoom | StreamError::TooSlow => {
+                self.metrics.limit_hit(Limit::BegunBytes);
+            }
+            _ => {}
         }
     }
 }

@@ -10,11 +10,12 @@ use std::time::{Duration, SystemTime};
 use sds_sync::access::Keyring;
 use sds_sync::certificate::{CertificateError, CertificateSource, LiveIdentity};
 use sds_sync::limits::STOP_TIMEOUT;
-use sds_sync::{StorageError, TransportError};
+use sds_sync::{StorageError, TransportError, new_file};
 
 use crate::audit::Audit;
 use crate::backup::{self, remove_leftovers};
 use crate::limits::Limits;
+use crate::metrics::Metrics;
 use crate::revocations::Revocations;
 use crate::store_log::StoreLog;
 
@@ -126,17 +127,19 @@ pub(super) struct Opened {
 }
 
 /// Opens everything in the folder, which is made if it is not there.
-pub(super) fn open(config: &RelayConfig) -> Result<Opened, StartError> {
+pub(super) fn open(config: &RelayConfig, metrics: Arc<Metrics>) -> Result<Opened, StartError> {
     let folder = &config.data_dir;
     create_private(folder).map_err(|source| StartError::Folder { path: folder.clone(), source })?;
     let log = StoreLog::open(&folder.join(LOG_FILE))?;
+    // Of those who were killed while they restored it.
+    new_file::remove_leftovers(&folder.join(LOG_FILE));
     // With the file open nobody else makes a backup of it.
-    remove_leftovers(&folder.join(backup::FOLDER));
+    remove_leftovers(&folder.join(backup::FOLDER), Duration::ZERO);
     // With the file open no second relay can make another certificate at the same time.
     let identity = LiveIdentity::load(&config.certificate, folder)?;
     let revocations =
         Revocations::open(folder, SystemTime::now()).map_err(StartError::Revocations)?;
-    let audit = Arc::new(Audit::open(folder).map_err(StartError::Audit)?);
+    let audit = Arc::new(Audit::open(folder, metrics).map_err(StartError::Audit)?);
     Ok(Opened { log, identity, revocations, audit })
 }
 

@@ -145,8 +145,8 @@ async fn small_appends_of_a_store_share_a_turn() {
     assert!(timeout(Duration::from_millis(50), member.turn(1)).await.is_err());
 }
 
-/// Goal: all rooms together keep no more than so much, and those that are busy keep theirs. Method: three
-/// rooms, of which the first is heard of again.
+/// Goal: all rooms together keep no more than so much, and those that are busy keep theirs. Method:
+/// three rooms, of which the first is heard of again.
 #[test]
 fn rooms_that_heard_of_nothing_for_long_forget_first_and_who_leaves_takes_its_share_along() {
     let rooms = Arc::new(Rooms::default());
@@ -170,4 +170,19 @@ fn rooms_that_heard_of_nothing_for_long_forget_first_and_who_leaves_takes_its_sh
     drop(members);
     let tails = rooms.tails();
     assert_eq!((tails.bytes, tails.by_age.len()), (0, 0));
+}
+
+/// Goal: however many hear of a change, its bytes are in memory once.
+#[test]
+fn all_who_hear_of_a_change_share_its_bytes() {
+    let rooms = Arc::new(Rooms::default());
+    let store = StoreId::new("s").unwrap();
+    let members: Vec<Member> = (0..100).map(|_| rooms.enter(&store)).collect();
+    let change: Arc<[u8]> = Arc::from(*b"change");
+    rooms.publishing().publish(&store, 0, &[Arc::clone(&change)]);
+    for member in &members {
+        let heard = member.next_for(&Cursor::new(sds_engine::Version::new(), 0, 0));
+        let Next::Changes { changes, .. } = heard else { panic!("{heard:?}") };
+        assert!(Arc::ptr_eq(&changes[0], &change));
+    }
 }

@@ -8,7 +8,6 @@ use sds_sync::access::{Access, AccessError, Scope};
 use sds_sync::limits::{OPEN_SEATS_MAX, PROTOCOL_VERSION};
 use sds_sync::{ClientFrame, Refusal, RefusalCode, ServingSession, StoreId, Token};
 
-use super::STORAGE_FAILED;
 use crate::connection::Peer;
 use crate::node::{DELETED, Node};
 use crate::relay::Cursor;
@@ -118,7 +117,7 @@ pub(super) async fn open_session(
         let foreign = log.foreign(&id, &author)?;
         Ok(Some((log.version(&id)?, tips, foreign, position, end)))
     });
-    let read = read.await.ok_or(STORAGE_FAILED)?;
+    let read = read.await.ok_or(Refusal::STORAGE_FAILED)?;
     let (version, tips, foreign, position, end) = read.ok_or(DELETED)?;
     member.note_end(end);
     let (writable, cursor) = (access.may_write(), Cursor::new(had, position, end));

@@ -1,8 +1,8 @@
 //! Taking changes in: what is new, whose it is, and what it builds on.
 //!
 //! A replica belongs to the subject that first wrote with it and had said that it would
-//! ([`Author::seats`]); nobody else's changes of it are taken from then on. Whoever only carries the
-//! changes of others becomes nobody's owner.
+//! ([`Author::seats`]); nobody else's changes of it are taken from then on. Whoever only carries
+//! the changes of others becomes nobody's owner.
 //!
 //! What one transaction appends to a store becomes one page, however many clients sent it, so that
 //! the rows to write follow the commits and not the changes.
@@ -24,7 +24,7 @@ use super::tables::{
     NoStore, OWNERS, PAGES, STARTS, STATES, State, StoreQuota, VERSIONS, milliseconds, number_for,
     state,
 };
-use crate::limits::{COMPARE_BYTES_MAX, Limit, PAGE_CHANGES_MAX};
+use crate::limits::{COMPARE_BYTES_MAX, Limit, STEP_CHANGES_MAX};
 
 /// How many pages are kept at hand to compare changes with.
 const PAGES_AT_HAND: usize = 4;
@@ -59,8 +59,8 @@ pub struct Appended {
     pub refused: Option<RefusalCode>,
     /// The limit that was met, if that is why.
     pub limit: Option<Limit>,
-    /// How many of the last ones were not looked at, so that others get their turn: they repeat much
-    /// that is in the log. They are to be appended again.
+    /// How many of the last ones were not looked at, so that others get their turn: they repeat
+    /// much that is in the log. They are to be appended again.
     pub left: usize,
 }
 
@@ -77,8 +77,8 @@ pub struct Appender<'a> {
     stores: BTreeMap<u64, Pending>,
 }
 
-/// How many replicas stores have, as far as somebody had to know; by number, which no other store ever gets.
-/// True as long as whoever appends forgets it when a transaction fails.
+/// How many replicas stores have, as far as somebody had to know; by number, which no other store
+/// ever gets. True as long as whoever appends forgets it when a transaction fails.
 #[derive(Debug, Default)]
 pub struct ReplicaCounts(HashMap<u64, u64>);
 
@@ -123,7 +123,7 @@ struct AtHand {
 }
 
 /// Whether the log has a change.
-enum Presence {
+enum Logged {
     Same,
     /// Another one, or none that begins there.
     Another,
@@ -273,11 +273,11 @@ impl<'a> Appender<'a> {
         let is_others = known.owner.as_ref().is_some_and(|owner| **owner != *author.subject);
         let is_foreign = is_others && !author.speaks_for_all;
         if header.start < next {
-            return Ok(match self.presence(number, pending, change, compared)? {
-                Presence::Same => Verdict::Taken,
-                Presence::Damaged => Verdict::Refused(RefusalCode::StorageFailed),
-                Presence::Another if is_foreign => Verdict::Foreign(next),
-                Presence::Another => Verdict::Refused(RefusalCode::Forked),
+            return Ok(match self.logged(number, pending, change, compared)? {
+                Logged::Same => Verdict::Taken,
+                Logged::Damaged => Verdict::Refused(RefusalCode::StorageFailed),
+                Logged::Another if is_foreign => Verdict::Foreign(next),
+                Logged::Another => Verdict::Refused(RefusalCode::Forked),
             });
         }
         if is_foreign {
@@ -347,23 +347,23 @@ impl<'a> Appender<'a> {
 
     /// Whether the log has `change`, which begins before the end of its replica's changes. Adds up
     /// how many bytes it had to unpack to find out.
-    fn presence(
+    fn logged(
         &self,
         number: u64,
         pending: &mut Pending,
         change: &impl Checked,
         compared: &mut usize,
-    ) -> Result<Presence, Failure> {
+    ) -> Result<Logged, Failure> {
         let header = change.header();
         let key = (header.replica, header.start);
         if let Some(at) = pending.new_at.get(&key) {
             let known = pending.new.get(*at).map(|(_, _, known)| known);
-            return Ok(Presence::of(known, change));
+            return Ok(Logged::of(known, change));
         }
         let author = header.replica.as_u64();
         let mut starts = self.starts.range((number, author, 0)..=(number, author, header.start))?;
         let Some((_, position)) = starts.next_back().transpose()? else {
-            return Ok(Presence::Another);
+            return Ok(Logged::Another);
         };
         let position = position.value();
         let at_hand = pending.at_hand.iter().position(|page| page.position == position);
@@ -371,14 +371,14 @@ impl<'a> Appender<'a> {
             Some(page) => page,
             None => self.fetch(number, position, compared)?,
         };
-        let presence = match &page.changes {
-            Some(changes) => Presence::of(changes.get(&key), change),
+        let logged = match &page.changes {
+            Some(changes) => Logged::of(changes.get(&key), change),
             // Damage is no reason to fail the others of this transaction, nor a fork.
-            None => Presence::Damaged,
+            None => Logged::Damaged,
         };
         pending.at_hand.push_front(page);
         pending.at_hand.truncate(PAGES_AT_HAND);
-        Ok(presence)
+        Ok(logged)
     }
 
     fn fetch(&self, number: u64, position: u64, compared: &mut usize) -> Result<AtHand, Failure> {
@@ -402,7 +402,7 @@ impl<'a> Appender<'a> {
         let mut state = pending.state;
         let bytes: Vec<_> = pending.new.iter().map(|(_, _, change)| Arc::clone(change)).collect();
         let mut heads = pending.new.iter().map(|(replica, start, _)| (*replica, *start));
-        for run in page::cut(&bytes, PAGE_CHANGES_MAX) {
+        for run in page::cut(&bytes, STEP_CHANGES_MAX) {
             page::write(&mut self.pages, number, state.end, &page::encode(run, false)?)?;
             for (replica, start) in first_starts(heads.by_ref().take(run.len())) {
                 self.starts.insert((number, replica.as_u64(), start), state.end)?;
@@ -445,7 +445,7 @@ impl Pending {
     }
 }
 
-impl Presence {
+impl Logged {
     fn of(known: Option<&Arc<[u8]>>, change: &impl Checked) -> Self {
         if known.is_some_and(|known| known == change.bytes()) { Self::Same } else { Self::Another }
     }

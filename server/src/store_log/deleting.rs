@@ -1,8 +1,8 @@
 //! Which stores there are, how large they are, and deleting them.
 //!
-//! Deleting takes effect at once, and what the store had is removed in bounded steps, so that appends to
-//! other stores do not wait for long. Its id stays as deleted, so that no client that comes back fills
-//! it again, until somebody takes the deletion back; then it begins empty.
+//! Deleting takes effect at once, and what the store had is removed in bounded steps, so that
+//! appends to other stores do not wait for long. Its id stays as deleted, so that no client that
+//! comes back fills it again, until somebody takes the deletion back; then it begins empty.
 
 use std::fmt;
 use std::ops::{Bound, RangeInclusive};
@@ -23,6 +23,7 @@ use super::tables::{
     DELETED, GARBAGE, OWNERS, PAGES, STARTS, STATES, STORES, VERSIONS, give_back, is_live,
     milliseconds, state,
 };
+use crate::blob_totals::BlobTotal;
 
 /// How many rows of a deleted store are removed in one transaction.
 const SWEEP_ROWS: usize = 512;
@@ -59,7 +60,8 @@ impl Wanted<'_> {
         Wanted { among, is_wanted: &|_| true }
     }
 
-    /// Up to `max` rows of those that come after `after`. Passes over what is not among the names at once.
+    /// Up to `max` rows of those that come after `after`. Passes over what is not among the names
+    /// at once.
     fn rows(
         &self,
         table: &impl ReadableTable<&'static str, u64>,
@@ -98,8 +100,9 @@ impl fmt::Debug for Wanted<'_> {
 }
 
 impl StoreLog {
-    /// Up to `max` stores that are `wanted` and whose ids come after `after`, in order of id. Costs a look
-    /// at the name of each of their large values, and none at stores of other names.
+    /// Up to `max` stores that are `wanted` and whose ids come after `after`, in order of id. Costs
+    /// a look at the name of each of their large values the first time, and none at stores of other
+    /// names.
     ///
     /// # Errors
     /// If the file cannot be read.
@@ -109,10 +112,12 @@ impl StoreLog {
         after: Option<&str>,
         max: usize,
     ) -> Result<Vec<StoreSummary>, StorageError> {
-        self.database.read(|read| {
+        let found: Vec<_> = self.database.read(|read| {
             let rows = wanted.rows(&read.open_table(STORES)?, after, max)?;
-            rows.iter().map(|(id, number)| summary(read, id, *number)).collect()
-        })
+            let found = |(id, number): &(String, u64)| Ok((*number, summary(read, id, *number)?));
+            rows.iter().map(found).collect::<Result<_, Failure>>()
+        })?;
+        found.into_iter().map(|found| self.with_blobs(found)).collect()
     }
 
     /// How much there is of `store`; none if there is no such store.
@@ -120,13 +125,24 @@ impl StoreLog {
     /// # Errors
     /// If the file cannot be read.
     pub fn summary(&self, store: &StoreId) -> Result<Option<StoreSummary>, StorageError> {
-        self.database.read(|read| {
+        let found = self.database.read(|read| {
             let number = read.open_table(STORES)?.get(store.as_str())?.map(|number| number.value());
-            number.map(|number| summary(read, store.as_str(), number)).transpose()
-        })
+            let Some(number) = number else { return Ok(None) };
+            Ok(Some((number, summary(read, store.as_str(), number)?)))
+        })?;
+        found.map(|found| self.with_blobs(found)).transpose()
     }
 
-    /// Up to `max` stores that were deleted, are `wanted`, and whose ids come after `after`, in order of id, and when.
+    fn with_blobs(
+        &self,
+        (number, summary): (u64, StoreSummary),
+    ) -> Result<StoreSummary, StorageError> {
+        let BlobTotal { count: blobs, bytes: blob_bytes } = self.blob_total(number)?;
+        Ok(StoreSummary { blobs, blob_bytes, ..summary })
+    }
+
+    /// Up to `max` stores that were deleted, are `wanted`, and whose ids come after `after`, in
+    /// order of id, and when.
     ///
     /// # Errors
     /// If the file cannot be read.
@@ -145,8 +161,8 @@ impl StoreLog {
         })
     }
 
-    /// How many stores are kept as deleted, and how many of them `is_meant`, up to `max`. Costs a look at
-    /// all their ids.
+    /// How many stores are kept as deleted, and how many of them `is_meant`, up to `max`. Costs a
+    /// look at all their ids.
     ///
     /// # Errors
     /// If the file cannot be read.
@@ -177,7 +193,8 @@ impl StoreLog {
     }
 
     /// Deletes `store`: from now on it is not there and takes nothing. What it had is removed by
-    /// [`sweep_deleted`](Self::sweep_deleted). Says false, and does nothing, if there is no such store.
+    /// [`sweep_deleted`](Self::sweep_deleted). Says false, and does nothing, if there is no such
+    /// store.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -206,8 +223,8 @@ impl StoreLog {
         })
     }
 
-    /// Removes some of what deleted stores have left behind, in one bounded transaction. Says whether
-    /// there may be more.
+    /// Removes some of what deleted stores have left behind, in one bounded transaction. Says
+    /// whether there may be more.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -227,8 +244,8 @@ impl StoreLog {
     }
 }
 
-/// Removes some rows of a deleted store, or takes the name of one of its large values away; says which
-/// content is to be removed then.
+/// Removes some rows of a deleted store, or takes the name of one of its large values away; says
+/// which content is to be removed then.
 fn sweep_rows(write: &WriteTransaction) -> Result<Option<u64>, Failure> {
     let number = write.open_table(GARBAGE)?.first()?.map(|(number, _)| number.value());
     let Some(number) = number else { return Ok(None) };
@@ -268,14 +285,15 @@ fn remove_some<'a, K: Key + 'static, V: Value + 'static>(
     Ok(())
 }
 
+/// All but the large values.
 fn summary(read: &ReadTransaction, id: &str, number: u64) -> Result<StoreSummary, Failure> {
     let state = state(&read.open_table(STATES)?, number)?;
-    let (blobs, blob_bytes) = blob_rows::total(read, number)?;
+    let (blobs, blob_bytes) = (0, 0);
     let last_change = (state.end > 0).then(|| UNIX_EPOCH + Duration::from_millis(state.active_ms));
     let (changes, change_bytes) = (state.end, state.bytes);
     Ok(StoreSummary { store: store_id(id)?, changes, change_bytes, blobs, blob_bytes, last_change })
 }
 
-fn store_id(id: &str) -> Result<StoreId, Failure> {
+pub(super) fn store_id(id: &str) -> Result<StoreId, Failure> {
     StoreId::new(id).map_err(|_| Failure::Corrupt("a store without a valid id"))
 }

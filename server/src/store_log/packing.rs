@@ -1,27 +1,49 @@
 //! Packing: what was appended in small pages becomes large ones, compressed, so that a long log is
 //! small and quick to read.
 //!
-//! One step takes a bounded number of pages, and is one transaction, so that appends do not wait for
-//! long. Positions stay what they are: whoever is in the middle of a store reads on. The last packed
-//! page takes more until it is full.
+//! One step takes a bounded number of pages, and is one transaction, so that appends do not wait
+//! for long. Positions stay what they are: whoever is in the middle of a store reads on. The last
+//! packed page takes more until it is full.
 
 use std::sync::Arc;
 
-use redb::WriteTransaction;
+use redb::{ReadableTable, WriteTransaction};
 use sds_engine::ChangeHeader;
 use sds_sync::database::Failure;
 use sds_sync::{StorageError, StoreId};
 
 use super::StoreLog;
 use super::appending::first_starts;
+use super::deleting::store_id;
 use super::page::{self, PagesTable};
-use super::tables::{PAGES, STARTS, STATES, State, number_of, state};
-use crate::limits::{LOOSE_PAGES_MAX, PACKED_CHANGES_MAX, PAGE_BYTES_GOAL};
+use super::tables::{PAGES, STARTS, STATES, STORES, State, number_of, state};
+use crate::limits::{LOOSE_PAGES_MAX, PAGE_BYTES_GOAL, STEP_CHANGES_MAX};
 
 impl StoreLog {
-    /// Packs some of the log of `store`, if `loose_max` of its pages, or as many bytes as a page has,
-    /// are as they were appended. Says whether it did: then there may be more to pack. Takes a few
-    /// milliseconds.
+    /// Up to `max` stores of which there is something to pack, as [`pack`](Self::pack) has it.
+    /// Looks at all stores.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn to_pack(&self, loose_max: u64, max: usize) -> Result<Vec<StoreId>, StorageError> {
+        self.database.read(|read| {
+            let states = read.open_table(STATES)?;
+            let mut due = Vec::new();
+            for row in read.open_table(STORES)?.iter()? {
+                let (id, number) = row?;
+                // One that is damaged keeps no other from being packed.
+                let is_due = |state: State| state.is_due(loose_max);
+                if due.len() < max && state(&states, number.value()).is_ok_and(is_due) {
+                    due.extend(store_id(id.value()));
+                }
+            }
+            Ok(due)
+        })
+    }
+
+    /// Packs some of the log of `store`, if `loose_max` of its pages, or as many bytes as a page
+    /// has, are as they were appended. Says whether it did: then there may be more to pack. Takes a
+    /// few milliseconds.
     ///
     /// # Errors
     /// If the file cannot be read or written, or a page is damaged; then nothing has changed.
@@ -73,7 +95,7 @@ fn pack_some(write: &WriteTransaction, number: u64, loose_max: u64) -> Result<bo
         starts.remove((number, replica, start))?;
     }
     let mut position = from;
-    for run in page::cut(&taken.changes, PACKED_CHANGES_MAX) {
+    for run in page::cut(&taken.changes, STEP_CHANGES_MAX) {
         state.open_page = position;
         page::write(&mut pages, number, position, &page::encode(run, true)?)?;
         for (replica, start) in first_starts(headers(run)?.into_iter()) {
@@ -85,7 +107,7 @@ fn pack_some(write: &WriteTransaction, number: u64, loose_max: u64) -> Result<bo
     let last = usize::try_from(position - state.open_page).unwrap_or(usize::MAX);
     let last = taken.changes.iter().rev().take(last);
     let (count, size) = (last.len(), last.map(|change| change.len()).sum::<usize>());
-    if count >= PACKED_CHANGES_MAX || size >= PAGE_BYTES_GOAL / 2 {
+    if count >= STEP_CHANGES_MAX || size >= PAGE_BYTES_GOAL / 2 {
         state.open_page = position;
     }
     state.loose_pages = state.loose_pages.saturating_sub(loose_pages);
@@ -103,8 +125,8 @@ struct Taken {
 }
 
 impl Taken {
-    /// Takes out the page that is next, counted from position `from`; says how many bytes its changes
-    /// have.
+    /// Takes out the page that is next, counted from position `from`; says how many bytes its
+    /// changes have.
     fn take(&mut self, pages: &mut PagesTable<'_>, number: u64, from: u64) -> Result<u64, Failure> {
         let position = from + self.changes.len() as u64;
         let missing = Failure::Corrupt("a page of the log is missing");

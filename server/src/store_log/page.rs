@@ -7,8 +7,8 @@
 //! | | the body: of each change its length (u32 LE) and its bytes |
 //! | 8 | of the blake3 of all that |
 //!
-//! A page is in rows of [`PART_BYTES`], the last one the rest. What is appended in one transaction is a
-//! page as it is; older ones are packed into larger ones.
+//! A page is in rows of [`PART_BYTES`], the last one the rest. What is appended in one transaction
+//! is a page as it is; older ones are packed into larger ones.
 
 use std::io::Read;
 use std::sync::Arc;

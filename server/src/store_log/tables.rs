@@ -150,8 +150,8 @@ pub enum NoStore {
     Full(Limit),
 }
 
-/// The number of `store`, which it gets if it has none and `subject` may begin one more. None ever gets
-/// a number that another one had; one that was deleted has none.
+/// The number of `store`, which it gets if it has none and `subject` may begin one more. None ever
+/// gets a number that another one had; one that was deleted has none.
 pub(crate) fn number_for(
     write: &WriteTransaction,
     store: &StoreId,

@@ -290,8 +290,8 @@ fn blobs_of(log: &Arc<StoreLog>, store: &StoreId) -> Arc<StoreBlobs> {
 }
 
 /// Goal: a deleted store is gone at once and its room is free in the end, and nobody else notices.
-/// Method: two stores with packed and loose pages and blobs; one is deleted and swept, step by step,
-/// with a restart in the middle.
+/// Method: two stores with packed and loose pages and blobs; one is deleted and swept, step by
+/// step, with a restart in the middle.
 #[test]
 fn a_deleted_store_is_gone_until_the_deletion_is_taken_back() {
     let folder = TempDir::new().unwrap();

@@ -1,7 +1,7 @@
 //! Turns at the one place where the relay's file is written.
 //!
-//! redb lets one transaction write at a time, and of those who wait any may be next. Here it is who has
-//! waited longest, so that the log waits for no more of the others than were there before it.
+//! redb lets one transaction write at a time, and of those who wait any may be next. Here it is who
+//! has waited longest, so that the log waits for no more of the others than were there before it.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 

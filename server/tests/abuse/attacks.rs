@@ -12,12 +12,15 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::client::{changes, dial, open, open_with};
+use crate::large::large_change;
 
 /// One kind of abuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Attack {
     /// Each has ever more to read, and reads nothing.
     SlowReaders,
+    /// The same on as many streams as there may be, where there is much to read from the beginning.
+    SlowCatchUps,
     Frames,
     Streams,
     Handshakes,
@@ -38,8 +41,9 @@ pub(crate) enum Attack {
 const MANY: u64 = 200;
 
 impl Attack {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::SlowReaders,
+        Self::SlowCatchUps,
         Self::Frames,
         Self::Streams,
         Self::Handshakes,
@@ -54,6 +58,7 @@ impl Attack {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::SlowReaders => "slow_readers",
+            Self::SlowCatchUps => "slow_readers_of_a_long_log",
             Self::Frames => "floods_of_frames",
             Self::Streams => "floods_of_streams",
             Self::Handshakes => "floods_of_handshakes",
@@ -73,6 +78,7 @@ impl Attack {
             let url = url.clone();
             match self {
                 Self::SlowReaders => tasks.spawn(read_nothing(url, number)),
+                Self::SlowCatchUps => tasks.spawn(begin_to_catch_up(url, number)),
                 Self::Frames => tasks.spawn(flood_with_frames(url, number)),
                 Self::Streams => tasks.spawn(flood_with_streams(url, number)),
                 Self::Handshakes => tasks.spawn(flood_with_handshakes(url)),
@@ -100,6 +106,29 @@ async fn read_nothing(url: RelayUrl, number: usize) {
             start += MANY;
             sleep(Duration::from_millis(20)).await;
         }
+    }
+}
+
+async fn begin_to_catch_up(url: RelayUrl, number: usize) {
+    let reader = Version::new();
+    loop {
+        let Some(connection) = dial(&url).await else { continue };
+        if number == 0
+            && let Some((mut sender, mut receiver)) = open(&connection, "long", "mallory").await
+        {
+            for part in 0..16 {
+                let patch = Patch::new(vec![large_change(100 + part, 0, 1_000_000)]).encode();
+                let _sent = sender.send(&ClientFrame::Changes { patch: patch.into() }).await;
+                let _stored = receiver.next::<RelayFrame>().await;
+            }
+        }
+        let mut unread = Vec::new();
+        while unread.len() < 40
+            && let Some(stream) = open_with(&connection, "long", "mallory", &reader).await
+        {
+            unread.push(stream);
+        }
+        sleep(Duration::from_secs(10)).await;
     }
 }
 

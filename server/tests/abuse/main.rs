@@ -6,12 +6,15 @@
 //!
 //! The attackers are a process of the lowest priority, since elsewhere they would have processors of their
 //! own; with what the others leave them they keep the relay as busy as it lets them. The bound on time here is
-//! generous all the same, and the attacks are short, unless it is said how long they are to be. `SDS_ABUSE_SECONDS=10 cargo test --release -p
-//! sds-server --test abuse` prints figures that mean something on a machine that does nothing else.
+//! generous all the same, and the attacks are short, unless it is said how long they are to be.
+//! `SDS_ABUSE_SECONDS=10 cargo test --release -p sds-server --test abuse` prints figures that mean something
+//! on a machine that does nothing else.
 #![cfg(target_os = "linux")]
 
 mod attacks;
 mod client;
+#[path = "../support/large.rs"]
+mod large;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
@@ -184,6 +187,8 @@ impl Honest {
 async fn endure(attack: Attack) {
     let (attackers, memory_max) = match attack {
         Attack::SlowReaders => (50, 200 * MIB),
+        // 320 streams; without a bound on all together they would take 3 GiB.
+        Attack::SlowCatchUps => (8, 400 * MIB),
         Attack::Frames | Attack::Streams => (4, 200 * MIB),
         Attack::Handshakes => (16, 200 * MIB),
         Attack::Datagrams => (4, 200 * MIB),

@@ -1,5 +1,4 @@
-//! A relay with an admin listener, who may ask it for everything, and asking: byte by byte, so that
-//! nothing hides what goes over the line.
+//! A relay with an admin listener, who may ask it for everything, and asking.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -8,11 +7,10 @@ use std::time::Duration;
 use sds_server::{Grant, Relay, RelayConfig, Scope, StoreSet};
 use sds_sync::Token;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::common::{PATIENCE, grant, secret, sign};
+use super::http::{bearer, exchange, request};
 
 /// A relay with an admin listener, and where that is.
 pub(crate) async fn relay(folder: &Path) -> (Relay, SocketAddr) {
@@ -59,34 +57,19 @@ impl Answer {
 
 /// Sends `request` as it is, and reads until the relay ends the connection.
 pub(crate) async fn send(address: SocketAddr, request: &[u8]) -> Answer {
-    let talk = async {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(request).await.unwrap();
-        let mut bytes = Vec::new();
-        stream.read_to_end(&mut bytes).await.unwrap();
-        let text = String::from_utf8(bytes).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").expect("an answer");
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Answer { status, head: head.to_owned(), body: body.to_owned() }
-    };
-    timeout(PATIENCE, talk).await.expect("an answer in time")
+    let talk = timeout(PATIENCE, exchange(address, request));
+    let (status, head, body) = talk.await.expect("an answer in time").unwrap();
+    Answer { status, head, body }
 }
 
 /// Asks with a value of the header `Authorization`, if there is one.
 pub(crate) async fn ask_as(
     address: SocketAddr,
-    (method, path): (&str, &str),
+    what: (&str, &str),
     authorization: Option<&str>,
     body: &str,
 ) -> Answer {
-    let authorization =
-        authorization.map_or_else(String::new, |value| format!("Authorization: {value}\r\n"));
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n{authorization}\
-         Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    send(address, request.as_bytes()).await
+    send(address, request(what, authorization, body).as_bytes()).await
 }
 
 /// Asks with a token.
@@ -96,5 +79,5 @@ pub(crate) async fn ask(
     token: &Token,
     body: &str,
 ) -> Answer {
-    ask_as(address, what, Some(&format!("Bearer {}", token.reveal())), body).await
+    ask_as(address, what, Some(&bearer(token)), body).await
 }

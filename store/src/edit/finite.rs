@@ -37,6 +37,14 @@ macro_rules! fine {
     };
 }
 
+macro_rules! opened {
+    ($($name:ident($($type:ty),+)),+ $(,)?) => {
+        $(fn $name(self, $(_: $type),+) -> Result<Self, JsonError> {
+            Ok(self)
+        })+
+    };
+}
+
 impl Serializer for Finite {
     type Ok = ();
     type Error = JsonError;
@@ -108,45 +116,15 @@ impl Serializer for Finite {
         value.serialize(self)
     }
 
-    fn serialize_seq(self, _: Option<usize>) -> Result<Self, JsonError> {
-        Ok(self)
-    }
-
-    fn serialize_tuple(self, _: usize) -> Result<Self, JsonError> {
-        Ok(self)
-    }
-
-    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Self, JsonError> {
-        Ok(self)
-    }
-
-    fn serialize_tuple_variant(
-        self,
-        _: &'static str,
-        _: u32,
-        _: &'static str,
-        _: usize,
-    ) -> Result<Self, JsonError> {
-        Ok(self)
-    }
-
-    fn serialize_map(self, _: Option<usize>) -> Result<Self, JsonError> {
-        Ok(self)
-    }
-
-    fn serialize_struct(self, _: &'static str, _: usize) -> Result<Self, JsonError> {
-        Ok(self)
-    }
-
-    fn serialize_struct_variant(
-        self,
-        _: &'static str,
-        _: u32,
-        _: &'static str,
-        _: usize,
-    ) -> Result<Self, JsonError> {
-        Ok(self)
-    }
+    opened!(
+        serialize_seq(Option<usize>),
+        serialize_tuple(usize),
+        serialize_tuple_struct(&'static str, usize),
+        serialize_tuple_variant(&'static str, u32, &'static str, usize),
+        serialize_map(Option<usize>),
+        serialize_struct(&'static str, usize),
+        serialize_struct_variant(&'static str, u32, &'static str, usize),
+    );
 }
 
 /// Everything inside a value is looked at in the same way.

@@ -33,8 +33,8 @@ impl DataStore {
     ///
     /// # Errors
     /// `not-found`; `invalid-argument` unless the key has 1 to 1,024 UTF-16 units and is not
-    /// `_trashedAt`, for what JSON cannot say (infinities and what is no number too), past 262,144 bytes of JSON, or past a hundred levels of
-    /// arrays and objects.
+    /// `_trashedAt`, for what JSON cannot say (infinities and what is no number too), past 262,144 bytes of
+    /// JSON, or past a hundred levels of arrays and objects.
     pub fn set_info(
         &mut self,
         entry: EntryId,

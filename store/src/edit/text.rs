@@ -194,6 +194,14 @@ impl DataStore {
         item: EntryId,
         value: NewValue,
     ) -> Result<(), StoreError> {
+        let is_same = match (self.replica().value_ref(item, &Field::Value), &value) {
+            // Compared before it is kept: merging may have made an inline one longer than it may be set.
+            (ValueRef::Text(old), NewValue::Text(new)) => old.into_cow() == *new,
+            _ => false,
+        };
+        if is_same {
+            return Ok(());
+        }
         let value = self.stored(value);
         self.set_value_if_other(item, value)
     }

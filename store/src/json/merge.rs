@@ -52,7 +52,7 @@ impl DataStore {
         let records = records(json.into())?;
         check_store(&records)?;
         let mut store = Self::new(replica).with_options(options);
-        let mut merging = Merging::of_store(records);
+        let mut merging = Merging::new(records, Bounds::OfMerges);
         while !merging.is_done() {
             store.transact(|store| merging.run(store, CHANGE_BYTES_GOAL, CHANGE_ENTRIES_MAX))?;
         }
@@ -65,19 +65,20 @@ impl DataStore {
     /// entry that is here a field that the JSON leaves out (`Label`, `Type`, `Info`, or `ValueKind` and
     /// `Value`) stays as it is.
     ///
-    /// What only merging can make is taken as [`DataStore::from_json`] does.
+    /// Links that lead to links are taken as [`DataStore::from_json`] does; of labels past their limit only
+    /// those that are here already.
     ///
     /// One transaction. Between copies of one store patches and snapshots do better: they merge, while
     /// this overwrites.
     ///
     /// # Errors
-    /// `invalid-argument` for what is not the JSON of a store, passes another limit of local edits, or has an
+    /// `invalid-argument` for what is not the JSON of a store, passes a limit of local edits, or has an
     /// entry that is here as something else; `transaction-too-large` for more than one change may have
     /// (16 MiB). Nothing has changed then.
     pub fn import_json<'a>(&mut self, json: impl Into<JsonSource<'a>>) -> Result<(), StoreError> {
         let records = records(json.into())?;
         check_store(&records)?;
-        let mut merging = Merging::of_store(records);
+        let mut merging = Merging::new(records, Bounds::OfEdits);
         self.transact(|store| merging.run(store, usize::MAX, usize::MAX))
     }
 
@@ -102,8 +103,7 @@ impl DataStore {
             return Err(ImportError::SystemEntry(system).into());
         }
         let top = records.first().and_then(|record| record.id).ok_or(ImportError::NotAStore)?;
-        let mut merging = Merging::of_store(records);
-        merging = Merging { outer, index, bounds: Bounds::OfEdits, ..merging };
+        let mut merging = Merging { outer, index, ..Merging::new(records, Bounds::OfEdits) };
         self.transact(|store| {
             merging.run(store, usize::MAX, usize::MAX)?;
             merging.targets.iter().try_for_each(|target| check_target(store, *target))
@@ -159,14 +159,15 @@ struct Merging {
 }
 
 impl Merging {
-    fn of_store(mut records: Vec<Record>) -> Self {
+    /// An import to where the records say.
+    fn new(mut records: Vec<Record>, bounds: Bounds) -> Self {
         records.reverse();
         Self {
             rest: records,
             done: Vec::new(),
             outer: EntryId::ROOT,
             index: None,
-            bounds: Bounds::OfMerges,
+            bounds,
             late: None,
             targets: Vec::new(),
         }

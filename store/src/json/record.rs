@@ -57,7 +57,7 @@ pub(super) enum Content {
 pub(super) enum Bounds {
     /// Those of edits.
     OfEdits,
-    /// Those of whole stores, in which merging has passed some of these.
+    /// Those of a store that is made anew, in whose likeness merging has passed some of these.
     OfMerges,
 }
 
@@ -183,13 +183,15 @@ fn reference(
             .ok_or_else(|| wrong("Hash", "without Value, Hash and Size must say what it is"))?;
         return Ok(Imported::Blob(BlobRef { hash, size, is_text }, None));
     };
-    let is_as_it_stands = is_text && is_named(content.as_bytes());
-    // What is said to be text and is not is exported as base64.
-    let content: Arc<[u8]> = match BASE64.decode(&content) {
-        _ if is_as_it_stands => content.into_bytes().into(),
-        Ok(bytes) => bytes.into(),
-        Err(_) if is_text => content.into_bytes().into(),
-        Err(_) => return Err(wrong("Value", "must be base64, for this ValueKind")),
+    let content: Arc<[u8]> = if is_text && is_named(content.as_bytes()) {
+        content.into_bytes().into()
+    } else {
+        // What is said to be text and is not is exported as base64.
+        match BASE64.decode(&content) {
+            Ok(bytes) => bytes.into(),
+            Err(_) if is_text => content.into_bytes().into(),
+            Err(_) => return Err(wrong("Value", "must be base64, for this ValueKind")),
+        }
     };
     if !is_named(&content) {
         return Err(wrong("Value", "is not the content that Hash and Size name"));

@@ -6,7 +6,7 @@ use crate::limits::{STORE_ID_BYTES_MAX, TOKEN_STORES_MAX};
 use crate::store_id::StoreId;
 
 /// Stores by name, or by how their names begin.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum StorePattern {
     /// This one.
     One(StoreId),
@@ -71,8 +71,10 @@ impl fmt::Display for StorePattern {
 
 /// The stores that a token opens.
 ///
-/// Invariant: 1 to [`TOKEN_STORES_MAX`] patterns. One store may have any name; among several none ends
-/// with `*`, which would stand for more when it is written down.
+/// Invariants:
+/// - 1 to [`TOKEN_STORES_MAX`] patterns. One store may have any name; among several none ends
+///   with `*`, which would stand for more when it is written down.
+/// - Sorted, and none is within another: the same patterns are equal however they were written.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct StoreSet(Vec<StorePattern>);
 
@@ -87,7 +89,12 @@ impl StoreSet {
             return Err(InvalidStores::Count);
         }
         let patterns = texts.iter().map(|text| StorePattern::parse(text.as_ref()));
-        Ok(Self(patterns.collect::<Result<_, _>>()?))
+        let mut patterns: Vec<_> = patterns.collect::<Result<_, _>>()?;
+        patterns.sort_unstable();
+        patterns.dedup();
+        let all = patterns.clone();
+        patterns.retain(|one| !all.iter().any(|other| other != one && other.covers(one)));
+        Ok(Self(patterns))
     }
 
     /// Reads what a token says: exactly one of one store by name, and patterns.
@@ -227,6 +234,23 @@ mod tests {
         let again = StoreSet::from_claims(store.as_deref(), patterns.as_deref()).unwrap();
         assert_eq!(again, star);
         assert!(!star.covers(&set(&["a*"])) && set(&["a*"]).covers(&star));
+    }
+
+    #[test]
+    fn the_same_stores_are_one_set_however_they_are_written() {
+        let rows: [(&[&str], &[&str]); 5] = [
+            (&["s", "s"], &["s"]),
+            (&["b", "a", "b"], &["a", "b"]),
+            (&["ab", "a*", "abc*"], &["a*"]),
+            (&["x", "*", "y*"], &["*"]),
+            (&["a**", "a*", "a"], &["a*"]),
+        ];
+        for (written, expected) in rows {
+            assert_eq!(set(written), set(expected), "{written:?}");
+            let (store, patterns) = set(written).to_claims();
+            let told = store.map_or_else(|| patterns.unwrap(), |store| vec![store]);
+            assert_eq!(told, expected, "{written:?}");
+        }
     }
 
     #[test]

@@ -3,7 +3,9 @@ use std::time::{Duration, SystemTime};
 use jsonwebtoken::{Header, encode};
 
 use super::*;
-use crate::limits::{KEY_ID_BYTES_MAX, KEYS_MAX, SUBJECT_BYTES_MAX, TOKEN_STORES_MAX};
+use crate::limits::{
+    KEY_ID_BYTES_MAX, KEYS_MAX, SUBJECT_BYTES_MAX, TOKEN_ID_BYTES_MAX, TOKEN_STORES_MAX,
+};
 use crate::store_id::StoreId;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -66,6 +68,7 @@ fn claims_that_are_missing_or_of_another_kind_are_unauthorized() {
     let now = SystemTime::now();
     let gate = Gate::new(secret(), None);
     let good = r#"{"sub":"desk","aud":"s","scope":"read","exp":99999999999}"#;
+    let named = |bytes| good.replace("{", &format!(r#"{{"jti":"{}","#, "x".repeat(bytes)));
     let rows = [
         (good.to_owned(), true),
         (good.replace(r#""s""#, r#"["s"]"#), false),
@@ -73,6 +76,8 @@ fn claims_that_are_missing_or_of_another_kind_are_unauthorized() {
         (good.replace("desk", ""), false),
         (good.replace("desk", &"x".repeat(SUBJECT_BYTES_MAX)), true),
         (good.replace("desk", &"x".repeat(SUBJECT_BYTES_MAX + 1)), false),
+        (named(TOKEN_ID_BYTES_MAX), true),
+        (named(TOKEN_ID_BYTES_MAX + 1), false),
         (good.replace("read", "superuser"), false),
         (good.replace(r#""scope":"read","#, ""), false),
         (good.replace(r#","exp":99999999999"#, ""), false),

@@ -1,5 +1,6 @@
 //! Files that are made, left open, damaged, contested and made smaller.
 
+use std::io::ErrorKind;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -206,23 +207,4 @@ fn who_waited_for_nobody_at_first_waits_for_the_file_after_a_failure() {
     refusals.store(2, Ordering::Relaxed);
     database.write(|write| put(write, 8)).unwrap();
     assert_eq!(value(&database), 8);
-}
-
-#[test]
-fn old_leftovers_are_removed_and_nothing_else_is() {
-    let folder = TempDir::new().unwrap();
-    let old = SystemTime::now() - 2 * LEFTOVER_AGE;
-    let rows = [
-        ("f.0123456789abcdef.new", old, false),
-        ("f.fedcba9876543210.new", SystemTime::now(), true),
-        ("f.notes.new", old, true),
-        ("g.0123456789abcdef.new", old, true),
-    ];
-    for (name, time, _) in rows {
-        File::create(folder.path().join(name)).unwrap().set_modified(time).unwrap();
-    }
-    drop(Database::open_or_create(&folder.path().join("f"), |write| put(write, 1)).unwrap());
-    for (name, _, stays) in rows {
-        assert_eq!(folder.path().join(name).exists(), stays, "{name}");
-    }
 }

@@ -10,18 +10,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use sds_engine::{BlobHash, BlobRef};
+use sds_engine::{BlobHash, BlobRef, Version};
 
 use super::guest_link::{Line, LinkError};
 use super::shared_file::{Patience, refused};
 use super::{Batch, Persistence, RedbPersistence, StorageError};
 use crate::blob_rows::Content;
 use crate::blob_storage::{BlobError, BlobStorage, BlobWriter, Claims};
-use crate::database::temporary_name;
 use crate::ledger::blobs_of;
 use crate::limits::{BLOB_BYTES_MAX, BLOB_CHUNK_BYTES_MAX, BLOB_FRAME_BYTES_MAX};
 use crate::local_socket::LocalAddress;
 use crate::message::{ClientFrame, RefusalCode, RelayFrame};
+use crate::new_file::temporary_name;
 use crate::store_id::StoreId;
 
 /// See the module.
@@ -213,7 +213,7 @@ impl GuestBlobs {
         }
         let failed = |error| match error {
             BlobError::Storage(error) => error,
-            _ => refused(&self.path, RefusalCode::WrongHash, false),
+            _ => refused(&self.path, RefusalCode::WrongHash, Version::new()),
         };
         let mut writer = BlobWriter::resume(Arc::clone(file), hash, size).map_err(failed)?;
         let broken = |error| StorageError::from_io(&self.path, error);
@@ -238,7 +238,9 @@ impl GuestBlobs {
         loop {
             match ask() {
                 Ok(answer) => return Ok(answer),
-                Err(LinkError::Refused(code)) => return Err(refused(&self.path, code, false)),
+                Err(LinkError::Refused(code)) => {
+                    return Err(refused(&self.path, code, Version::new()));
+                }
                 Err(LinkError::Gone) => {}
             }
             match RedbPersistence::open_at_once(&self.folder, &self.store) {

@@ -18,8 +18,7 @@ use crate::store_id::StoreId;
 pub struct MemoryPersistence {
     store: StoreId,
     kept: Arc<Mutex<Kept>>,
-    blobs: Arc<MemoryBlobs>,
-    guard: Option<Arc<Guard>>,
+    blobs: MemoryBlobs,
 }
 
 /// Asked before each write whether it may go ahead, as a disk would be.
@@ -33,10 +32,11 @@ struct Kept {
 }
 
 /// The blobs, and their parts, by name, and their bytes by number.
-#[derive(Debug, Default)]
+#[derive(Clone, Default)]
 struct MemoryBlobs {
-    kept: Mutex<KeptBlobs>,
-    claims: Claims,
+    kept: Arc<Mutex<KeptBlobs>>,
+    claims: Arc<Claims>,
+    guard: Option<Arc<Guard>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -53,7 +53,7 @@ impl MemoryPersistence {
     pub fn new(store: StoreId, replica: ReplicaId) -> Self {
         let seats = BTreeMap::from([(replica, Seat::new(replica))]);
         let kept = Kept { seats, ..Kept::default() };
-        Self { store, kept: Arc::new(Mutex::new(kept)), blobs: Arc::default(), guard: None }
+        Self { store, kept: Arc::new(Mutex::new(kept)), blobs: MemoryBlobs::default() }
     }
 
     /// Takes over the snapshot and the log of another.
@@ -77,9 +77,9 @@ impl MemoryPersistence {
     #[must_use]
     pub fn copy(&self) -> Self {
         let kept = Arc::new(Mutex::new(self.kept().clone()));
-        let blobs = Mutex::new(self.blobs.kept().clone());
-        let blobs = Arc::new(MemoryBlobs { kept: blobs, claims: Claims::default() });
-        Self { store: self.store.clone(), kept, blobs, guard: None }
+        let blobs = Arc::new(Mutex::new(self.blobs.kept().clone()));
+        let blobs = MemoryBlobs { kept: blobs, ..MemoryBlobs::default() };
+        Self { store: self.store.clone(), kept, blobs }
     }
 
     /// The same, where each write asks `guard` first: it may fail as a full disk does, or take its
@@ -89,7 +89,7 @@ impl MemoryPersistence {
         mut self,
         guard: impl Fn() -> Result<(), StorageError> + Send + Sync + 'static,
     ) -> Self {
-        self.guard = Some(Arc::new(guard));
+        self.blobs.guard = Some(Arc::new(guard));
         self
     }
 
@@ -125,7 +125,7 @@ impl Persistence for MemoryPersistence {
     }
 
     fn blobs(&self) -> Arc<dyn BlobStorage> {
-        Arc::clone(&self.blobs) as Arc<dyn BlobStorage>
+        Arc::new(self.blobs.clone())
     }
 
     fn retain_blobs(&mut self, referenced: &BTreeSet<BlobHash>) -> Result<(), StorageError> {
@@ -140,7 +140,7 @@ impl Persistence for MemoryPersistence {
     }
 
     fn append(&mut self, batch: &Batch) -> Result<(), StorageError> {
-        self.guard.as_ref().map_or(Ok(()), |guard| guard())?;
+        self.blobs.ask_guard()?;
         let mut kept = self.kept();
         if let Some(snapshot) = &batch.snapshot {
             kept.snapshot = Some(Arc::clone(snapshot));
@@ -165,6 +165,10 @@ impl Persistence for MemoryPersistence {
 }
 
 impl MemoryBlobs {
+    fn ask_guard(&self) -> Result<(), StorageError> {
+        self.guard.as_ref().map_or(Ok(()), |guard| guard())
+    }
+
     fn kept(&self) -> MutexGuard<'_, KeptBlobs> {
         // No code under this lock can leave the data half changed.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
@@ -179,6 +183,12 @@ impl KeptBlobs {
 
     fn held(&self, number: u64) -> u64 {
         self.bytes.get(&number).map_or(0, |bytes| bytes.len() as u64)
+    }
+}
+
+impl fmt::Debug for MemoryBlobs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryBlobs").field("kept", &self.kept).finish_non_exhaustive()
     }
 }
 
@@ -216,6 +226,7 @@ impl BlobStorage for MemoryBlobs {
     }
 
     fn append(&self, number: u64, offset: u64, bytes: &[u8]) -> Result<bool, StorageError> {
+        self.ask_guard()?;
         let mut kept = self.kept();
         if kept.held(number) != offset {
             return Ok(false);
@@ -225,6 +236,7 @@ impl BlobStorage for MemoryBlobs {
     }
 
     fn keep(&self, hash: &BlobHash, content: Content) -> Result<(), StorageError> {
+        self.ask_guard()?;
         let mut kept = self.kept();
         kept.parts.remove(hash);
         kept.list.whole.entry(*hash).or_insert(content);
@@ -232,6 +244,7 @@ impl BlobStorage for MemoryBlobs {
     }
 
     fn forget(&self, number: u64, part_of: Option<&BlobHash>) -> Result<(), StorageError> {
+        self.ask_guard()?;
         let mut kept = self.kept();
         kept.bytes.remove(&number);
         if let Some(hash) = part_of

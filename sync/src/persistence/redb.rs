@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, TableHandle, WriteTransaction};
-use sds_engine::{BlobHash, ReplicaId};
+use sds_engine::{BlobHash, ReplicaId, Version};
 
 use super::{Batch, LogPage, Persistence, StorageError};
 use crate::blob_rows;
@@ -137,6 +137,16 @@ impl RedbPersistence {
 
     /// Takes a seat: one of the file's, or `fresh`, if it has none or is a copy (R3).
     fn lease(database: Database, store: &StoreId, fresh: ReplicaId) -> Result<Self, StorageError> {
+        let (seats, end) = Self::look(&database, store, fresh)?;
+        Ok(Self { seats, end, ..Self::of(database, store.clone())? })
+    }
+
+    /// The seats, of which one is for sessions, and where the log ends (R3).
+    fn look(
+        database: &Database,
+        store: &StoreId,
+        fresh: ReplicaId,
+    ) -> Result<(Vec<Seat>, u64), StorageError> {
         let place = database.place()?;
         let (mut seats, end, is_at_home) = database.read(|read| {
             check_meta(read, store)?;
@@ -159,7 +169,7 @@ impl RedbPersistence {
                 write_seats(write, &seats)
             })?;
         }
-        Ok(Self { seats, end, ..Self::of(database, store.clone())? })
+        Ok((seats, end))
     }
 
     /// A file to read, whose seats are not looked at.
@@ -168,6 +178,18 @@ impl RedbPersistence {
         let blobs = Arc::new(RedbBlobs::of(Arc::clone(&database))?);
         let (seats, uncertain) = (Vec::new(), Attempts::default());
         Ok(Self { database, blobs, store, seats, end: 0, uncertain })
+    }
+}
+
+#[cfg(test)]
+impl RedbPersistence {
+    /// What makes the file be closed, as after a failure of the disk: the next use opens it again.
+    pub(super) fn failure(&self) -> impl FnOnce() + Send + 'static {
+        let database = Arc::clone(&self.database);
+        move || {
+            let fail = |_: &WriteTransaction| Err::<(), _>(redb::Error::PreviousIo.into());
+            assert_eq!(database.write(fail).unwrap_err().code(), "storage-closed");
+        }
     }
 }
 
@@ -227,11 +249,12 @@ impl Persistence for RedbPersistence {
         let outcome = self.database.write(|write| {
             self.blobs.write(write, &batch.released, &batch.blobs, &mut written)?;
             write_seats(write, &batch.seats)?;
-            if let Some(snapshot) = &batch.snapshot {
-                replace_log(write, known_end, uncertain, snapshot)?;
-            }
+            let end = match &batch.snapshot {
+                Some(snapshot) => replace_log(write, known_end, uncertain, snapshot)?,
+                None => known_end,
+            };
             let meta = write.open_table(META)?;
-            append_changes(&mut write.open_table(LOG)?, &meta, known_end, &batch.changes)
+            append_changes(&mut write.open_table(LOG)?, &meta, end, &batch.changes)
         });
         match outcome {
             Ok(end) => {
@@ -241,11 +264,26 @@ impl Persistence for RedbPersistence {
                 Ok(())
             }
             Err(error) => {
-                self.uncertain.note(&batch.changes);
                 self.blobs.take_back(&written);
-                Err(error)
+                match error {
+                    // A commit that failed may be there, below what somebody else has written.
+                    StorageError::SeatLost { path } if !self.uncertain.0.is_empty() => {
+                        Err(StorageError::SeatLostMidway { path, written: Version::new() })
+                    }
+                    StorageError::SeatLost { .. } => Err(error),
+                    _ => {
+                        self.uncertain.note(batch);
+                        Err(error)
+                    }
+                }
             }
         }
+    }
+
+    fn reload(&mut self) -> Result<(), StorageError> {
+        (self.seats, self.end) = Self::look(&self.database, &self.store, random::replica_id())?;
+        self.uncertain = Attempts::default();
+        self.blobs.reload()
     }
 
     fn compact(&mut self) -> Result<(), StorageError> {
@@ -253,30 +291,42 @@ impl Persistence for RedbPersistence {
     }
 }
 
-/// The changes of each commit since the last that is known to have reached the disk. All of them failed, and
-/// any one may have reached it all the same.
+/// The commits since the last that is known to have reached the disk. All of them failed, and any one may have
+/// reached it all the same.
 #[derive(Debug, Default)]
-struct Attempts(Vec<Vec<Arc<[u8]>>>);
+struct Attempts(Vec<Attempt>);
+
+#[derive(Debug)]
+struct Attempt {
+    has_snapshot: bool,
+    changes: Vec<Arc<[u8]>>,
+}
 
 impl Attempts {
     /// Notes one more, unless it is the beginning of one that is noted, which then tells of both.
-    fn note(&mut self, changes: &[Arc<[u8]>]) {
-        if !self.0.iter().any(|noted| noted.starts_with(changes)) {
-            self.0.retain(|noted| !changes.starts_with(noted));
-            self.0.push(changes.to_vec());
+    fn note(&mut self, batch: &Batch) {
+        let (has_snapshot, changes) = (batch.snapshot.is_some(), &batch.changes);
+        let is_alike = |noted: &Attempt| noted.has_snapshot == has_snapshot;
+        if !self.0.iter().any(|noted| is_alike(noted) && noted.changes.starts_with(changes)) {
+            self.0.retain(|noted| !is_alike(noted) || !changes.starts_with(&noted.changes));
+            self.0.push(Attempt { has_snapshot, changes: changes.clone() });
         }
     }
 
-    /// Whether these rows of the log, sealed, may be of one of them.
-    fn may_have_written(&self, rows: &[Vec<u8>]) -> bool {
-        let are_of = |noted: &Vec<Arc<[u8]>>| {
-            rows.len() <= noted.len() && rows.iter().zip(noted).all(|(row, it)| *row == seal(it))
+    /// Whether one of them may have written these rows of the log, sealed, behind a snapshot or behind what
+    /// was there before.
+    fn may_have_written(&self, rows: &[Vec<u8>], behind_snapshot: bool) -> bool {
+        let are_of = |noted: &Attempt| {
+            noted.has_snapshot == behind_snapshot
+                && rows.len() <= noted.changes.len()
+                && rows.iter().zip(&noted.changes).all(|(row, it)| *row == seal(it))
         };
-        rows.is_empty() || self.0.iter().any(are_of)
+        self.0.iter().any(are_of)
     }
 }
 
-/// Puts a snapshot in the place of the log, which ended at `known_end`.
+/// Puts a snapshot in the place of the log, which ended at `known_end`; says where it ends now: past
+/// everything before, so that whoever had the file before can tell.
 ///
 /// A commit that failed may have reached the disk all the same, if it is among the `uncertain` ones; the
 /// snapshot has their changes too. Anything else there was written by somebody else.
@@ -285,23 +335,24 @@ fn replace_log(
     known_end: u64,
     uncertain: &Attempts,
     snapshot: &[u8],
-) -> Result<(), Failure> {
+) -> Result<u64, Failure> {
     let mut meta = write.open_table(META)?;
     let mut log = write.open_table(LOG)?;
-    let end = end_of(&log, &meta)?;
+    let (start, end) = (start_of(&meta)?, end_of(&log, &meta)?);
     let rows = log.range(known_end..)?.map(|row| Ok(row?.1.value().to_vec()));
     let rows: Vec<Vec<u8>> = rows.collect::<Result<_, Failure>>()?;
-    if end < known_end || !uncertain.may_have_written(&rows) {
+    let is_as_left = start <= known_end && end == known_end;
+    if end < known_end || !(is_as_left || uncertain.may_have_written(&rows, start > known_end)) {
         return Err(Failure::Changed);
     }
     log.retain(|_, _| false)?;
-    meta.insert("log_start", known_end.to_le_bytes().as_slice())?;
+    meta.insert("log_start", (end + 1).to_le_bytes().as_slice())?;
     let mut rows = write.open_table(SNAPSHOT)?;
     rows.retain(|_, _| false)?;
     for (index, chunk) in (0..).zip(snapshot.chunks(SNAPSHOT_CHUNK_BYTES)) {
         rows.insert(index, seal(chunk).as_slice())?;
     }
-    Ok(())
+    Ok(end + 1)
 }
 
 /// Appends changes behind `known_end`, and says where the log ends then.
@@ -342,6 +393,11 @@ fn end_of(
     if let Some((last, _)) = log.last()? {
         return Ok(last.value() + 1);
     }
+    start_of(meta)
+}
+
+/// Where it starts.
+fn start_of(meta: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<u64, Failure> {
     let start = meta.get("log_start")?.and_then(|bytes| bytes.value().try_into().ok());
     start.map(u64::from_le_bytes).ok_or(Failure::Corrupt("no start of the log"))
 }

@@ -7,7 +7,8 @@
 //!
 //! Invariants:
 //! - O1. A guest writes only under its own seat, and no other guest ever gets the ids that it has.
-//! - O2. The seats, the snapshot and the order of the log are the owner's alone.
+//! - O2. What was said to be there, and is not, or has another name, is not written again.
+//! - O3. The seats, the snapshot and the order of the log are the owner's alone.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use sds_engine::{BlobHash, Change, ReplicaId, Version};
+use sds_engine::{BlobHash, Change, ChangeHeader, ReplicaId, Version};
+use sds_store::DataStore;
 
 use super::guest_blobs::{GuestBlobs, NamedDraft};
 use super::guest_link::{GuestLink, LinkError};
@@ -28,7 +30,7 @@ use crate::local_socket::LocalAddress;
 use crate::local_store::LocalStore;
 use crate::message::RefusalCode;
 use crate::random;
-use crate::seat::Seat;
+use crate::seat::{Chain, Seat};
 use crate::store_id::StoreId;
 
 /// A store's file, as its owner or as a guest of the process that owns it.
@@ -55,6 +57,8 @@ struct Guest {
     /// None while the owner is not known.
     link: Option<Box<GuestLink>>,
     seat: Seat,
+    /// The changes of the seat that an owner has said to be on disk (O2), unless this began anew since.
+    own: Option<Chain>,
     /// The seats of the file when it was loaded.
     file_seats: Vec<Seat>,
     /// What the owner had, until it is read: a snapshot, and the changes after it.
@@ -118,19 +122,23 @@ impl SharedFile {
         };
         let drafts = blobs.drafts_for(batch);
         let mut patience = Patience::new();
+        let mut written = guest.written_of(batch);
         loop {
             if let Some(link) = &mut guest.link {
                 let sent = blobs.hold_all(batch).and_then(|()| blobs.send(batch, &drafts));
-                match sent.and_then(|()| link.store(&batch.changes)) {
+                let outcome = sent.and_then(|()| link.store(&batch.changes));
+                let stored = link.session.take_stored();
+                guest.note_stored(batch, &stored);
+                written.merge(&stored);
+                match outcome {
                     Ok(()) => {
                         blobs.confirm(batch, &drafts);
                         return Ok(());
                     }
                     Err(LinkError::Refused(code)) => {
-                        let has_some = link.session.has_stored_some();
                         // It ended that session.
                         guest.link = None;
-                        return Err(refused(&self.path, code, has_some));
+                        return Err(refused(&self.path, code, written));
                     }
                     // An owner that is about to end says so at each visit.
                     Err(LinkError::Gone) => {
@@ -143,15 +151,83 @@ impl SharedFile {
             match attempt(&self.folder, &self.store, Intent::Write, known, wish)? {
                 Some(Attempt::Owner(file)) => {
                     let brought = (batch, &**blobs, &*drafts);
-                    write_to_file(file, guest.seat.replica, brought, &self.path)?;
+                    let stored = write_to_file(file, guest, brought, (&self.path, written))?;
+                    guest.note_stored(batch, &stored);
                     blobs.confirm(batch, &drafts);
                     return Ok(());
                 }
-                Some(Attempt::Guest(link)) => guest.link = Some(link),
+                Some(Attempt::Guest(link))
+                    if guest.is_still_at(&link) && guest.may_bring(&link, batch) =>
+                {
+                    guest.link = Some(link);
+                }
+                Some(Attempt::Guest(_)) => return Err(lost(&self.path, written)),
                 None => patience.wait(&self.path)?,
             }
         }
     }
+}
+
+impl Guest {
+    /// Notes what was said to be on disk of a batch.
+    fn note_stored(&mut self, batch: &Batch, stored: &Version) {
+        let Some(own) = &mut self.own else { return };
+        for (header, change) in of_seat(batch, self.seat.replica) {
+            if header.start == own.counter && stored.has(header.last()) {
+                own.extend(header.end(), change);
+            }
+        }
+    }
+
+    /// What was said to be on disk of a batch that is brought again.
+    fn written_of(&self, batch: &Batch) -> Version {
+        let mut written = Version::new();
+        for (header, _) in of_seat(batch, self.seat.replica) {
+            if self.own.is_some_and(|own| header.end() <= own.counter) {
+                written.advance(header.replica, header.end());
+            }
+        }
+        written
+    }
+
+    /// Whether an owner still has what this guest was told to be on disk (O2), as far as it says.
+    fn is_still_at(&self, link: &GuestLink) -> bool {
+        let Some(own) = self.own else { return true };
+        let is_other = |(replica, chain): &(ReplicaId, Chain)| {
+            *replica == self.seat.replica && chain.counter == own.counter && *chain != own
+        };
+        let session = &link.session;
+        session.at_open().next(self.seat.replica) >= own.counter
+            && !session.chains().iter().any(is_other)
+    }
+
+    /// Whether an owner has lent this guest its seat again, unless it began anew since. If it has lent another
+    /// one, this one is given up, and what is made under it is nobody's to make again.
+    fn has_seat(&self, link: &GuestLink) -> bool {
+        let is_lent = |lent: Seat| lent.replica == self.seat.replica;
+        self.own.is_none() || link.session.seat().is_some_and(is_lent)
+    }
+
+    /// Whether a batch may be brought to an owner: it has the seat, or nothing was made under that.
+    fn may_bring(&self, link: &GuestLink, batch: &Batch) -> bool {
+        self.has_seat(link) || of_seat(batch, self.seat.replica).next().is_none()
+    }
+
+    /// Like [`is_still_at`](Self::is_still_at), of the file itself.
+    fn is_still_in(&self, store: &DataStore) -> bool {
+        let seat = self.seat.replica;
+        self.own
+            .is_none_or(|own| store.version().next(seat) >= own.counter && own.is_of(store, seat))
+    }
+}
+
+/// The changes of a batch that were made under a seat.
+fn of_seat(
+    batch: &Batch,
+    seat: ReplicaId,
+) -> impl Iterator<Item = (ChangeHeader, &Arc<[u8]>)> + '_ {
+    let read = batch.changes.iter().filter_map(|it| Some((ChangeHeader::decode(it).ok()?, it)));
+    read.filter(move |(header, _)| header.replica == seat)
 }
 
 impl Persistence for SharedFile {
@@ -216,7 +292,7 @@ impl Persistence for SharedFile {
     fn append(&mut self, batch: &Batch) -> Result<(), StorageError> {
         match &mut self.role {
             Role::Owner(file) => file.append(batch),
-            // Only an owner can put a state in the place of changes (O2).
+            // Only an owner can put a state in the place of changes (O3).
             _ if batch.snapshot.is_some() => {
                 Err(StorageError::SeatLost { path: self.path.clone() })
             }
@@ -249,7 +325,21 @@ impl Persistence for SharedFile {
         }
         let (address, wish) = (LocalAddress::of(&self.path), Wish::Same(guest.seat.replica));
         let link = GuestLink::open(&address, &self.store, &guest.known, wish);
-        guest.link = link.ok().map(Box::new);
+        let link = link.ok().filter(|link| guest.is_still_at(link) && guest.has_seat(link));
+        guest.link = link.map(Box::new);
+    }
+
+    fn reload(&mut self) -> Result<(), StorageError> {
+        match &mut self.role {
+            Role::Owner(file) => file.reload(),
+            Role::Guest(_) | Role::Reader => Ok(()),
+        }
+    }
+
+    fn begin_anew(&mut self) {
+        if let Role::Guest(guest) = &mut self.role {
+            guest.own = None;
+        }
     }
 
     fn followed_file(&self) -> Option<&Path> {
@@ -282,7 +372,7 @@ fn attempt(
     match GuestLink::open(&LocalAddress::of(&path), store, known, wish) {
         Ok(link) => Ok(Some(Attempt::Guest(Box::new(link)))),
         Err(LinkError::Gone) => Ok(None),
-        Err(LinkError::Refused(code)) => Err(refused(&path, code, false)),
+        Err(LinkError::Refused(code)) => Err(refused(&path, code, Version::new())),
     }
 }
 
@@ -291,7 +381,7 @@ fn load(mut link: Box<GuestLink>, path: &Path) -> Result<Option<Role>, StorageEr
     match link.load() {
         Ok(()) => {}
         Err(LinkError::Gone) => return Ok(None),
-        Err(LinkError::Refused(code)) => return Err(refused(path, code, false)),
+        Err(LinkError::Refused(code)) => return Err(refused(path, code, Version::new())),
     }
     // Who only reads has none; it needs some id that nobody writes under.
     let seat = link.session.seat().unwrap_or_else(|| Seat::new(random::replica_id()));
@@ -299,22 +389,26 @@ fn load(mut link: Box<GuestLink>, path: &Path) -> Result<Option<Role>, StorageEr
     let loaded = Mutex::new(link.session.take_received());
     let known = link.session.at_open().clone();
     let file_seats = link.session.file_seats();
-    let link = Some(link);
-    Ok(Some(Role::Guest(Box::new(Guest { link, seat, file_seats, snapshot, loaded, known }))))
+    let (link, own) = (Some(link), Some(seat.own));
+    Ok(Some(Role::Guest(Box::new(Guest { link, seat, own, file_seats, snapshot, loaded, known }))))
 }
 
 /// Writes what a guest brings to the file, which nobody else has. What is there already stays as it is;
-/// if its seat is somebody else's now, no more than that.
+/// if its seat is somebody else's now, no more than that. Of the batch some may have been `written` before.
 fn write_to_file(
     file: RedbPersistence,
-    seat: ReplicaId,
+    guest: &Guest,
     (batch, blobs, drafts): (&Batch, &GuestBlobs, &[NamedDraft]),
-    path: &Path,
-) -> Result<(), StorageError> {
+    (path, mut written): (&Path, Version),
+) -> Result<Version, StorageError> {
+    let seat = guest.seat.replica;
     let changes: Result<Vec<Change>, _> =
         batch.changes.iter().map(|change| Change::decode(change)).collect();
-    let changes = changes.map_err(|_| refused(path, RefusalCode::Malformed, false))?;
+    let changes = changes.map_err(|_| refused(path, RefusalCode::Malformed, Version::new()))?;
     let mut local = LocalStore::load(file)?;
+    if !guest.is_still_in(&local.store) {
+        return Err(lost(path, written));
+    }
     // Only now: opening a file removes what nothing refers to.
     blobs.write(batch, drafts, &local.blobs)?;
     let (store, seats) = (&mut local.store, &mut local.ledger.seats);
@@ -322,20 +416,29 @@ fn write_to_file(
     let taken = intake::take_in(store, seats, Some(seat), &changes, random::replica_id());
     local.commit()?;
     match taken.refused {
-        None => Ok(()),
-        Some(code) => Err(refused(path, code, !taken.version.is_empty())),
+        None => Ok(taken.version),
+        Some(code) => {
+            written.merge(&taken.version);
+            Err(refused(path, code, written))
+        }
     }
 }
 
-pub(super) fn refused(path: &Path, code: RefusalCode, has_written: bool) -> StorageError {
-    let path = path.to_owned();
+/// What a refusal means to a guest of whose batch this was written before.
+pub(super) fn refused(path: &Path, code: RefusalCode, written: Version) -> StorageError {
     match code {
         // Somebody else has its ids, or what it built on is gone: only a fresh start can help.
-        RefusalCode::Forked | RefusalCode::MissingDependency if has_written => {
-            StorageError::SeatLostMidway { path }
-        }
-        RefusalCode::Forked | RefusalCode::MissingDependency => StorageError::SeatLost { path },
-        code => StorageError::OwnerRefuses { path, code },
+        RefusalCode::Forked | RefusalCode::MissingDependency => lost(path, written),
+        code => StorageError::OwnerRefuses { path: path.to_owned(), code },
+    }
+}
+
+fn lost(path: &Path, written: Version) -> StorageError {
+    let path = path.to_owned();
+    if written.is_empty() {
+        StorageError::SeatLost { path }
+    } else {
+        StorageError::SeatLostMidway { path, written }
     }
 }
 
@@ -361,3 +464,6 @@ impl Patience {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

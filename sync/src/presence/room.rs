@@ -11,7 +11,7 @@
 //! Invariants, checked by `assert_invariants`:
 //! - Q1. `order` has each entry that was passed on under its revision, and nothing else.
 //! - Q2. A member is passed on at most once in [`PRESENCE_INTERVAL`], but for its leave.
-//! - Q3. There are never more than twice [`PRESENCE_PEERS_MAX`] entries, and one.
+//! - Q3. No more than [`PRESENCE_PEERS_MAX`] show anything, and there are never more than twice [`PRESENCE_PEERS_MAX`] entries, and one.
 //! - Q4. `deadlines` has each entry under its deadline, and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -74,23 +74,31 @@ pub enum PresenceNews {
 
 impl PresenceRoom {
     /// Takes in a member's state. Older ones than the last, ones that are too large, and those of
-    /// newcomers to a room that is full are passed over.
+    /// newcomers to a room that is full are passed over. Says whether there was room.
+    ///
+    /// In a full room somebody gives way to a newcomer whose subject shows less: of the subject that shows
+    /// most, who was not heard of for the longest time. So whoever fills a room keeps nobody else out.
     pub fn handle_message(
         &mut self,
         peer: PeerId,
         subject: &str,
         message: PresenceMessage,
         now: Instant,
-    ) {
+    ) -> bool {
         if message.state.len() > PRESENCE_BYTES_MAX {
-            return;
+            return true;
         }
-        if self.entries.contains_key(&peer) {
+        let end = subject.floor_char_boundary(PRESENCE_SUBJECT_BYTES_MAX);
+        let subject = subject.get(..end).unwrap_or_default();
+        let known = self.entries.get(&peer);
+        let is_here = known.is_some_and(|entry| !entry.has_left());
+        let is_known = known.is_some();
+        let has_room = is_here || message.state.is_empty() || self.make_room(subject, now);
+        if is_known && has_room {
             self.change(peer, |entry| entry.take(message, now));
-        } else if !message.state.is_empty() && self.has_room() {
-            let end = subject.floor_char_boundary(PRESENCE_SUBJECT_BYTES_MAX);
+        } else if !message.state.is_empty() && has_room {
             let entry = Entry {
-                subject: subject.get(..end).unwrap_or_default().into(),
+                subject: subject.into(),
                 message,
                 clock: 0,
                 is_new: true,
@@ -103,6 +111,7 @@ impl PresenceRoom {
             self.entries.insert(peer, entry);
         }
         self.handle_timeout(now);
+        has_room
     }
 
     /// A member has left.
@@ -169,6 +178,8 @@ impl PresenceRoom {
         let deadlines = self.entries.iter().map(|(peer, entry)| (entry.deadline(), *peer));
         assert_eq!(deadlines.collect::<BTreeSet<_>>(), self.deadlines, "Q4");
         assert!(self.entries.len() <= 2 * PRESENCE_PEERS_MAX + 1, "Q3");
+        let here = self.entries.values().filter(|entry| !entry.has_left());
+        assert!(here.count() <= PRESENCE_PEERS_MAX, "Q3");
         for (revision, peer) in &self.order {
             let found = self.entries.get(peer).and_then(|entry| entry.revision);
             assert_eq!(found, Some(*revision), "Q1");
@@ -176,8 +187,24 @@ impl PresenceRoom {
         }
     }
 
-    fn has_room(&self) -> bool {
-        self.entries.values().filter(|entry| !entry.has_left()).count() < PRESENCE_PEERS_MAX
+    /// Makes room for one more of `subject`, if there is none and somebody has to give way; says whether
+    /// there is some.
+    fn make_room(&mut self, subject: &str, now: Instant) -> bool {
+        let mut shown: HashMap<&str, usize> = HashMap::new();
+        let here = || self.entries.iter().filter(|(_, entry)| !entry.has_left());
+        here().for_each(|(_, entry)| *shown.entry(&entry.subject).or_default() += 1);
+        if shown.values().sum::<usize>() < PRESENCE_PEERS_MAX {
+            return true;
+        }
+        let own = shown.get(subject).copied().unwrap_or(0);
+        let most = shown.iter().map(|(subject, count)| (*count, *subject)).max();
+        let Some((_, greedy)) = most.filter(|(count, _)| *count > own + 1) else {
+            return false;
+        };
+        let of_greedy = here().filter(|(_, entry)| *entry.subject == *greedy);
+        let silent = of_greedy.map(|(peer, entry)| (entry.last_heard, *peer)).min();
+        silent.into_iter().for_each(|(_, peer)| self.handle_left(peer, now));
+        true
     }
 
     /// Forgets who has left first, so that coming and going costs no memory.
@@ -398,6 +425,40 @@ mod tests {
         assert_eq!(bob.hears(&room), [(1, 1, "a".to_owned())]);
         room.handle_left(ANN, start + ms(1));
         assert_eq!(bob.hears(&room), [(1, 2, String::new())]);
+    }
+
+    /// Goal: nobody keeps others out of a room by filling it. Method: one subject takes all places; another
+    /// gets as many as the first has left, and no more.
+    #[test]
+    fn a_full_room_is_shared_by_those_who_are_in_it() {
+        let (mut room, start) = (PresenceRoom::default(), Instant::now());
+        let half = PRESENCE_PEERS_MAX as u64 / 2;
+        let ann = |number| PeerId(1 + number);
+        let bob = |number| PeerId(10_000 + number);
+        let shown = |room: &PresenceRoom, subject: &str| {
+            let here = room.entries.values().filter(|entry| !entry.has_left());
+            here.filter(|entry| *entry.subject == *subject).count() as u64
+        };
+        for number in 0..2 * half {
+            let now = start + ms(number);
+            assert!(room.handle_message(ann(number), "ann", message(1, "a", true), now));
+        }
+        assert!(!room.handle_message(ann(2 * half), "ann", message(1, "a", true), start + ms(999)));
+        let now = start + Duration::from_secs(1);
+        for number in 0..2 * half {
+            let has_room = room.handle_message(bob(number), "bob", message(1, "b", true), now);
+            assert_eq!(has_room, number < half, "{number}");
+            room.assert_invariants();
+        }
+        assert_eq!((shown(&room, "ann"), shown(&room, "bob")), (half, half));
+        // Those who were not heard of for the longest time gave way, and do not come back.
+        assert!(!room.handle_message(ann(0), "ann", message(2, "a", true), now));
+        assert!(room.handle_message(ann(2 * half - 1), "ann", message(2, "a", true), now));
+        assert!(room.handle_message(PeerId(7_777), "eve", message(1, "e", true), now));
+        assert_eq!(shown(&room, "eve"), 1);
+        room.handle_left(PeerId(7_777), now);
+        assert!(room.handle_message(ann(0), "ann", message(3, "a", true), now));
+        room.assert_invariants();
     }
 
     #[test]

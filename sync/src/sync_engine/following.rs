@@ -1,4 +1,5 @@
-//! An engine whose file another process owns: what others write there comes in here.
+//! An engine whose file another process owns: what others write there comes in here. And an engine that owns
+//! its file: what another process has written while a failure of the disk had closed it.
 //!
 //! While there is an owner, it tells; while there is none, the file is looked at whenever it has
 //! changed. What this engine edits goes its usual way, through `SharedFile`.
@@ -59,6 +60,19 @@ impl Following {
         Self { stop, task }
     }
 
+    /// Begins to look after a file that this process owns. Needs a tokio runtime.
+    pub(super) fn begin_as_owner(shared: &Arc<Shared>) -> Self {
+        let (stop, mut stopped) = watch::channel(false);
+        let shared = Arc::clone(shared);
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                _ = stopped.wait_for(|stop| *stop) => {}
+                () = take_over_whenever_lost(&shared) => {}
+            }
+        });
+        Self { stop, task }
+    }
+
     /// Stops following.
     pub(super) async fn end(self) {
         self.stop.send_replace(true);
@@ -70,35 +84,96 @@ impl Following {
 /// Follows a file; begins anew after the seat was lost, or something of the file, for then there is
 /// something else here than the owner has.
 async fn follow_under_any_seat(shared: &Arc<Shared>, file: &Path) {
-    let mut status = shared.status.subscribe();
-    let is_lost =
-        |status: &SyncStatus| status.storage_error.as_ref().is_some_and(StorageError::is_seat_lost);
-    let mut backoff = Backoff::new();
-    let mut rebased: Option<Instant> = None;
+    let mut pauses = Pauses::new();
     loop {
         tokio::select! {
             parted = follow(shared, file) => if parted == Parted::Stopped { return },
-            lost = status.wait_for(is_lost) => {
-                if lost.is_err() {
-                    return;
-                }
-            }
+            lost = lost_seat(shared) => if lost.is_err() { return },
         }
-        // Once is nothing; whoever comes here again and again goes easy on the file.
-        if rebased.is_none_or(|at| at.elapsed() > RECONNECT_DELAY_MAX * 2) {
-            backoff.reset();
-        } else {
-            sleep(backoff.next_delay(random::jitter()).max(INTERVAL)).await;
-        }
+        pauses.before_first().await;
         while let Err(error) = rebase(shared, file).await {
-            tracing::error!(store = %shared.id, %error, "cannot go on from what is in the file");
-            if !matches!(error, SyncError::Storage(_)) {
+            if !pauses.after(shared, &error).await {
                 return;
             }
-            sleep(backoff.next_delay(random::jitter()).max(INTERVAL)).await;
         }
-        rebased = Some(Instant::now());
+        pauses.note_end();
     }
+}
+
+/// Has the file again whenever another process had it after a failure of the disk, and has written to it.
+async fn take_over_whenever_lost(shared: &Arc<Shared>) {
+    let mut pauses = Pauses::new();
+    while lost_seat(shared).await.is_ok() {
+        pauses.before_first().await;
+        while let Err(error) = take_over(shared).await {
+            if !pauses.after(shared, &error).await {
+                return;
+            }
+        }
+        pauses.note_end();
+    }
+}
+
+/// Waits until what this engine has to write has to be made again first.
+async fn lost_seat(shared: &Shared) -> Result<(), watch::error::RecvError> {
+    let is_lost =
+        |status: &SyncStatus| status.storage_error.as_ref().is_some_and(StorageError::is_seat_lost);
+    shared.status.subscribe().wait_for(is_lost).await.map(drop)
+}
+
+/// How long somebody waits who has to go on from what is in the file. Once is nothing; whoever comes here
+/// again and again goes easy on the file.
+struct Pauses {
+    backoff: Backoff,
+    last: Option<Instant>,
+}
+
+impl Pauses {
+    fn new() -> Self {
+        Self { backoff: Backoff::new(), last: None }
+    }
+
+    async fn before_first(&mut self) {
+        if self.last.is_none_or(|at| at.elapsed() > RECONNECT_DELAY_MAX * 2) {
+            self.backoff.reset();
+        } else {
+            self.wait().await;
+        }
+    }
+
+    /// Waits after a failure; says false if trying again cannot help.
+    async fn after(&mut self, shared: &Shared, error: &SyncError) -> bool {
+        tracing::error!(store = %shared.id, %error, "cannot go on from what is in the file");
+        // History that was cut does not come back.
+        let may_help = matches!(error, SyncError::Storage(error)
+            if !matches!(error, StorageError::HistoryMissing { .. }));
+        if may_help {
+            self.wait().await;
+        }
+        may_help
+    }
+
+    fn note_end(&mut self) {
+        self.last = Some(Instant::now());
+    }
+
+    async fn wait(&mut self) {
+        sleep(self.backoff.next_delay(random::jitter()).max(INTERVAL)).await;
+    }
+}
+
+/// Goes on from what is in the file, of which this engine is the owner again.
+async fn take_over(shared: &Arc<Shared>) -> Result<(), SyncError> {
+    let hold = Hold(Arc::clone(shared));
+    let (read, is_read) = oneshot::channel();
+    shared.writer.ask(Job::Reload(read))?;
+    let (base, ledger) = is_read.await.map_err(|_| SyncError::Stopped)??;
+    let take_over = move || {
+        let Hold(store) = &hold;
+        store.take_over(&base, ledger)
+    };
+    let taken_over = tokio::task::spawn_blocking(take_over).await;
+    taken_over.unwrap_or(Err(SyncError::Stopped))
 }
 
 /// Goes on from what is in the file, in the place of what is here.
@@ -112,7 +187,7 @@ async fn rebase(shared: &Arc<Shared>, file: &Path) -> Result<(), SyncError> {
     let rebase = move || {
         let Hold(store) = &hold;
         let base = LocalStore::open_to_read(&folder, &store.id).map_err(SyncError::Storage)?;
-        store.rebase(base.store())
+        store.rebase(&base)
     };
     let rebased = tokio::task::spawn_blocking(rebase).await;
     rebased.unwrap_or(Err(SyncError::Stopped))
@@ -292,3 +367,6 @@ fn stamp(file: &Path) -> io::Result<(SystemTime, u64)> {
     let metadata = fs::metadata(file)?;
     Ok((metadata.modified()?, metadata.len()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use super::shared::Shared;
 use crate::access::{Access, AccessError, Gate};
-use crate::blob_service::{BlobDoor, Offer, STORAGE_FAILED, serve_get, serve_put};
+use crate::blob_service::{BlobDoor, Offer, serve_get, serve_put};
 use crate::blob_storage::BlobStorage;
 use crate::limits::{
     BLOB_FRAME_BYTES_MAX, FIRST_FRAME_BYTES_MAX, GUESTS_MAX, OPEN_TIMEOUT, RECONNECT_DELAY_MIN,
@@ -25,6 +25,7 @@ use crate::message::{ClientFrame, RefusalCode, Token};
 use crate::serving_session::Refusal;
 use crate::transport::{FrameReceiver, FrameSender, StreamError};
 
+mod inquiry;
 mod listener;
 mod service;
 
@@ -88,7 +89,8 @@ impl Hosting {
             }
         };
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(accept(Arc::clone(shared), listener, stopped));
+        let listening = (address.clone(), listener);
+        let task = tokio::spawn(accept(Arc::clone(shared), listening, stopped));
         Some(Self { address, stop, task })
     }
 
@@ -116,12 +118,22 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _closed = stop.wait_for(|stop| *stop).await;
 }
 
-async fn accept(shared: Arc<Shared>, listener: Listener, mut stop: watch::Receiver<bool>) {
+async fn accept(
+    shared: Arc<Shared>,
+    (address, mut listener): (LocalAddress, Listener),
+    mut stop: watch::Receiver<bool>,
+) {
     let mut guests = JoinSet::new();
+    let mut taken_over = shared.taken_over.subscribe();
     loop {
         tokio::select! {
             () = stopped(&mut stop) => break,
             Some(_) = guests.join_next() => {}
+            Ok(()) = taken_over.changed() => match address.listen() {
+                // Whoever had the file meanwhile has put a socket in the place of this one's.
+                Ok(anew) => listener = anew,
+                Err(error) => tracing::warn!(store = %shared.id, %error, "no guest can come any more"),
+            },
             accepted = listener.accept() => match accepted {
                 Ok(stream) => {
                     let is_full = guests.len() >= GUESTS_MAX;
@@ -214,6 +226,7 @@ struct VisitorBlobs {
 
 impl BlobDoor for VisitorBlobs {
     type Room = ();
+    type Leave = ();
 
     fn check(&self, writing: bool) -> Result<(), Refusal> {
         let is_open = self.open.as_ref().is_none_or(|open| open.is_open());
@@ -229,12 +242,16 @@ impl BlobDoor for VisitorBlobs {
 
     async fn open(&self, _: bool) -> Result<Option<Arc<dyn BlobStorage>>, Refusal> {
         // What was edited just now is on its way to the file.
-        self.shared.flush().await.map_err(|_| STORAGE_FAILED)?;
+        self.shared.flush().await.map_err(|_| Refusal::STORAGE_FAILED)?;
         Ok(Some(Arc::clone(&self.shared.blobs)))
     }
 
     async fn admit(&self, _: Offer) -> Result<(), Refusal> {
         Ok(())
+    }
+
+    fn gather(&self) -> Option<()> {
+        Some(())
     }
 }
 

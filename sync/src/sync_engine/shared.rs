@@ -19,12 +19,14 @@ use super::signals::Signals;
 use super::status::{ConnectionState, SyncStatus};
 use super::writer::{Job, WriterGone, WriterHandle};
 use crate::blob_storage::BlobStorage;
+use crate::ledger::Ledger;
 use crate::limits::UNSAVED_BYTES_MAX;
 use crate::link::{Link, LinkError};
+use crate::local_store::LocalStore;
 use crate::message::Token;
 use crate::random;
 use crate::store_id::StoreId;
-use crate::synced_store::{Captured, Handover, Purpose, SyncedStore, TakeInError, TakenIn};
+use crate::synced_store::{Captured, Handover, Purpose, SyncedStore, TakeInError, TakenIn, among};
 
 mod blobs;
 mod visitors;
@@ -46,6 +48,8 @@ pub(super) struct Shared {
     pub(super) presence: Arc<Presence>,
     pub(super) signals: Arc<Signals>,
     pub(super) writer: WriterHandle,
+    /// Counts how often the file was had again after another process had it.
+    pub(super) taken_over: watch::Sender<u64>,
     /// Which of the drivers, counted, speaks for the connection. Only changes with the status
     /// locked.
     speaker: AtomicU64,
@@ -81,6 +85,7 @@ impl Shared {
             presence,
             signals,
             writer,
+            taken_over: watch::Sender::new(0),
             speaker: AtomicU64::new(0),
         }
     }
@@ -197,25 +202,56 @@ impl Shared {
 
     /// Goes on from `base`, what is in the file: see [`SyncedStore::rebase`]. The writer is held until it
     /// hears of this.
-    pub(super) fn rebase(&self, base: &DataStore) -> Result<(), SyncError> {
+    pub(super) fn rebase(&self, base: &LocalStore) -> Result<(), SyncError> {
+        let (base, seats) = (base.store(), base.ledger.seats.made_under());
         let mut core = self.core()?;
         let persisted = self.persisted();
-        let Captured { handover, .. } = core.rebase(base, &persisted, random::replica_id())?;
+        let rebased = core.rebase(base, seats, &persisted, random::replica_id())?;
+        self.replace(&core, base, rebased)
+    }
+
+    /// Goes on from what is in the file, after another process had it: see [`SyncedStore::take_over`]. The
+    /// writer is held until it hears of this.
+    pub(super) fn take_over(&self, base: &DataStore, ledger: Ledger) -> Result<(), SyncError> {
+        let mut core = self.core()?;
+        let persisted = self.persisted();
+        let taken_over = core.take_over(base, ledger, &persisted, random::replica_id())?;
+        self.replace(&core, base, taken_over)?;
+        self.taken_over.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    /// Hands to the writer what is to be written after `base`, which is on disk, in the place of all that
+    /// waits.
+    fn replace(
+        &self,
+        core: &SyncedStore,
+        base: &DataStore,
+        captured: Captured,
+    ) -> Result<(), SyncError> {
+        let Captured { handover, .. } = captured;
         self.status.send_modify(|status| {
             self.writer.begin_settle();
             status.local.clone_from(core.captured());
             status.persisted.clone_from(base.version());
             status.storage_error = None;
         });
-        self.publish_blobs(&core);
+        self.publish_blobs(core);
         self.ring_blobs();
         Ok(self.writer.ask(Job::Replace(handover))?)
     }
 
-    /// The changes on disk that `version` lacks.
-    pub(super) fn durable_since(&self, version: &Version) -> Result<Vec<Arc<[u8]>>, SyncError> {
+    /// Passes on the changes on disk that `version` lacks. They may be all there are: nobody waits for the
+    /// store while they are read.
+    pub(super) fn durable_since(
+        &self,
+        version: &Version,
+        mut pass_on: impl FnMut(ChangeHeader, Arc<[u8]>),
+    ) -> Result<(), SyncError> {
         let persisted = self.persisted();
-        Ok(self.core()?.durable_since(version, &persisted)?)
+        let changes = self.core()?.changes_since(version)?;
+        among(changes, &persisted).for_each(|(header, change)| pass_on(header, change));
+        Ok(())
     }
 
     /// What is on disk.

@@ -4,15 +4,20 @@
 //! changes: one that may only read would have a change that it could never send.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sds_engine::Timestamp;
-use sds_store::limits::TRASH_CHECK_INTERVAL_MAX;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::shared::Shared;
 use super::status::ConnectionState;
+
+/// When it is looked first, if not earlier: a program that never runs for a whole interval purges too.
+const FIRST_LOOK: Duration = Duration::from_secs(10);
+
+/// How long changed options may go unnoticed.
+const OPTIONS_LOOK: Duration = Duration::from_secs(60);
 
 /// The timer, until this is dropped.
 pub(super) struct TrashTimer {
@@ -34,13 +39,19 @@ impl Drop for TrashTimer {
 }
 
 async fn run(shared: &Arc<Shared>) {
+    let (mut since, mut is_first) = (Instant::now(), true);
     // Fails after a panic in an edit: nothing is edited any more.
     while let Ok(interval) = shared.read(|store| store.options().check_interval()) {
-        // Whoever has switched it off may switch it on again.
-        sleep(interval.unwrap_or(TRASH_CHECK_INTERVAL_MAX)).await;
+        let left = left(interval, is_first, since.elapsed());
+        if !left.is_zero() {
+            sleep(left.min(OPTIONS_LOOK)).await;
+            continue;
+        }
+        since = Instant::now();
         if !may_edit(&shared.status.borrow().connection) {
             continue;
         }
+        is_first = false;
         let (store, now) = (Arc::clone(shared), now());
         let purge = move || store.edit(|store| store.purge_expired_trash_entries(now, None));
         match tokio::task::spawn_blocking(purge).await {
@@ -55,6 +66,14 @@ async fn run(shared: &Arc<Shared>) {
             Ok(Err(_)) | Err(_) => {}
         }
     }
+}
+
+/// How long there is nothing to do, so long after the last look or the start. Whoever has switched it off may
+/// switch it on again.
+fn left(interval: Option<Duration>, is_first: bool, since: Duration) -> Duration {
+    let Some(interval) = interval else { return OPTIONS_LOOK };
+    let due = if is_first { interval.min(FIRST_LOOK) } else { interval };
+    due.saturating_sub(since)
 }
 
 const fn may_edit(connection: &ConnectionState) -> bool {
@@ -110,6 +129,23 @@ mod tests {
         assert!(timeout(Duration::from_secs(60), purged).await.is_ok());
         assert!(engine.read(|store| store.entry(new).is_ok()).unwrap());
         engine.stop().await.unwrap();
+    }
+
+    #[test]
+    fn the_first_look_is_soon_and_the_others_as_the_options_say_at_that_time() {
+        let hours = Duration::from_hours;
+        let rows = [
+            (Some(hours(1)), true, FIRST_LOOK),
+            (Some(Duration::from_millis(5)), true, Duration::from_millis(5)),
+            (Some(hours(1)), false, hours(1)),
+            (None, true, OPTIONS_LOOK),
+            (None, false, OPTIONS_LOOK),
+        ];
+        for (interval, is_first, expected) in rows {
+            assert_eq!(left(interval, is_first, Duration::ZERO), expected, "{interval:?}");
+        }
+        assert_eq!(left(Some(hours(2)), false, hours(1)), hours(1));
+        assert_eq!(left(Some(hours(1)), false, hours(2)), Duration::ZERO, "it was made shorter");
     }
 
     #[test]

@@ -6,10 +6,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use sds_store::DataStore;
 use tokio::sync::{oneshot, watch};
 
 use super::status::SyncStatus;
+use crate::ledger::Ledger;
 use crate::limits::{WRITE_RETRY_MAX, WRITE_RETRY_MIN};
+use crate::local_store::read as read_store;
 use crate::persistence::{Persistence, StorageError};
 use crate::synced_store::Handover;
 use crate::write_queue::{Committed, WriteQueue};
@@ -23,6 +26,8 @@ pub(super) enum Job {
     Settle(Handover),
     /// Write nothing, and say so, until what waits is replaced or let go on.
     Hold(oneshot::Sender<()>),
+    /// The same, and give what is in the file now, which another process had meanwhile.
+    Reload(oneshot::Sender<Result<(DataStore, Ledger), StorageError>>),
     /// Write again what waits.
     Release,
     /// Write this in the place of all that waits, which nobody has yet: it was made again, after the
@@ -176,12 +181,18 @@ impl Writer {
                 // Whoever asked may have stopped waiting; it is released all the same.
                 let _gone = held.send(());
             }
+            Job::Reload(read) => {
+                self.is_held = true;
+                let reloaded = self.persistence.reload();
+                let _gone = read.send(reloaded.and_then(|()| read_store(&*self.persistence)));
+            }
             Job::Release => self.is_held = false,
             Job::Replace(handover) => {
                 self.unsaved_bytes.fetch_sub(self.queue.clear(), Ordering::Relaxed);
                 (self.seat_lost, self.is_held) = (None, false);
                 self.settled += 1;
                 self.has_news = true;
+                self.persistence.begin_anew();
                 self.queue.add(handover);
             }
             Job::Reattach => self.persistence.reattach(),
@@ -230,7 +241,15 @@ impl Writer {
                 if error.is_seat_lost() {
                     self.seat_lost = Some(error.clone());
                 }
-                self.status.send_modify(|status| status.storage_error = Some(error.clone()));
+                self.status.send_modify(|status| {
+                    // Whoever makes again what was not written has to know of what was.
+                    if let StorageError::SeatLostMidway { written, .. } = &error
+                        && self.settles.load(Ordering::Relaxed) == self.settled
+                    {
+                        status.persisted.merge(written);
+                    }
+                    status.storage_error = Some(error.clone());
+                });
                 Err(error)
             }
         }
@@ -239,77 +258,123 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
     use std::path::PathBuf;
+    use std::sync::Mutex;
+    use std::sync::atomic::AtomicU32;
 
-    use sds_engine::{BlobHash, ReplicaId, Version};
+    use sds_engine::{ReplicaId, Version};
 
     use super::*;
-    use crate::blob_storage::BlobStorage;
-    use crate::persistence::{Batch, LogPage, MemoryPersistence};
-    use crate::seat::Seat;
+    use crate::persistence::{Batch, MemoryPersistence};
     use crate::store_id::StoreId;
 
-    /// Takes nothing so many times.
-    #[derive(Debug)]
-    struct Moody {
-        memory: MemoryPersistence,
-        failures: u32,
+    struct Running {
+        writer: WriterHandle,
+        thread: JoinHandle<()>,
+        status: watch::Receiver<SyncStatus>,
     }
 
-    impl Persistence for Moody {
-        fn store(&self) -> &StoreId {
-            self.memory.store()
+    impl Running {
+        /// A writer that asks `guard` before each write.
+        fn new(guard: impl Fn() -> Result<(), StorageError> + Send + Sync + 'static) -> Self {
+            let memory = MemoryPersistence::new(StoreId::new("s").unwrap(), replica());
+            let status = watch::Sender::<SyncStatus>::default();
+            let file = Box::new(memory.guarded(guard));
+            let (writer, thread) = Writer::spawn(file, status.clone(), watch::Sender::default());
+            Self { writer, thread, status: status.subscribe() }
         }
 
-        fn seats(&self) -> Vec<Seat> {
-            self.memory.seats()
+        fn ask(&self, job: Job) {
+            assert!(self.writer.ask(job).is_ok());
         }
 
-        fn read_snapshot(&self) -> Result<Option<Vec<u8>>, StorageError> {
-            self.memory.read_snapshot()
+        async fn flush(&self) -> Result<(), StorageError> {
+            let (sender, flushed) = oneshot::channel();
+            self.ask(Job::Flush(sender));
+            flushed.await.unwrap()
         }
 
-        fn read_log(&self, from: u64) -> Result<LogPage, StorageError> {
-            self.memory.read_log(from)
+        fn persisted(&self) -> Version {
+            self.status.borrow().persisted.clone()
         }
 
-        fn blobs(&self) -> Arc<dyn BlobStorage> {
-            self.memory.blobs()
+        fn end(self) {
+            self.ask(Job::Stop);
+            self.thread.join().unwrap();
         }
+    }
 
-        fn retain_blobs(&mut self, referenced: &BTreeSet<BlobHash>) -> Result<(), StorageError> {
-            self.memory.retain_blobs(referenced)
-        }
+    fn replica() -> ReplicaId {
+        ReplicaId::new(1).unwrap()
+    }
 
-        fn append(&mut self, batch: &Batch) -> Result<(), StorageError> {
-            if self.failures > 0 {
-                self.failures -= 1;
-                return Err(StorageError::Full { path: PathBuf::from("the disk") });
-            }
-            self.memory.append(batch)
-        }
+    fn upto(next: u64) -> Version {
+        let mut upto = Version::new();
+        upto.advance(replica(), next);
+        upto
+    }
+
+    fn change(next: u64) -> Handover {
+        let batch = Batch { changes: vec![Arc::from(*b"change")], ..Batch::default() };
+        Handover { batch, upto: upto(next) }
+    }
+
+    fn path() -> PathBuf {
+        PathBuf::from("the disk")
     }
 
     /// Goal: what could not be written is written when the disk takes it again, though nobody edits any more.
     #[tokio::test]
     async fn what_could_not_be_written_is_tried_again_by_itself() {
-        let replica = ReplicaId::new(1).unwrap();
-        let memory = MemoryPersistence::new(StoreId::new("s").unwrap(), replica);
-        let (status, saved) = (watch::Sender::<SyncStatus>::default(), watch::Sender::default());
-        let moody = Box::new(Moody { memory, failures: 2 });
-        let (writer, thread) = Writer::spawn(moody, status.clone(), saved);
-        let mut upto = Version::new();
-        upto.advance(replica, 1);
-        let batch = Batch { changes: vec![Arc::from(*b"change")], ..Batch::default() };
-        assert!(writer.ask(Job::Append(Handover { batch, upto: upto.clone() })).is_ok());
-        let mut status = status.subscribe();
+        let attempts = AtomicU32::new(0);
+        let mut running = Running::new(move || match attempts.fetch_add(1, Ordering::Relaxed) {
+            0 | 1 => Err(StorageError::Full { path: path() }),
+            _ => Ok(()),
+        });
+        running.ask(Job::Append(change(1)));
         let failed = |status: &SyncStatus| status.storage_error.is_some();
-        drop(status.wait_for(failed).await.unwrap());
-        let written = |status: &SyncStatus| status.persisted.covers(&upto);
-        let is_well = status.wait_for(written).await.unwrap().storage_error.is_none();
-        assert!(is_well && writer.unsaved_bytes() == 0);
-        assert!(writer.ask(Job::Stop).is_ok());
-        thread.join().unwrap();
+        drop(running.status.wait_for(failed).await.unwrap());
+        let written = |status: &SyncStatus| status.persisted.covers(&upto(1));
+        let is_well = running.status.wait_for(written).await.unwrap().storage_error.is_none();
+        assert!(is_well && running.writer.unsaved_bytes() == 0);
+        running.end();
+    }
+
+    /// Goal: who makes again what was not written, after a seat was lost in the middle of a write, does not
+    /// take what was written for it.
+    #[tokio::test]
+    async fn what_was_written_before_the_seat_was_lost_is_on_disk() {
+        let running =
+            Running::new(|| Err(StorageError::SeatLostMidway { path: path(), written: upto(1) }));
+        running.ask(Job::Append(change(2)));
+        let lost = running.flush().await;
+        assert!(matches!(lost, Err(StorageError::SeatLostMidway { .. })), "{lost:?}");
+        assert_eq!(running.persisted(), upto(1));
+        running.end();
+    }
+
+    /// Goal: what was on its way to the disk when seats were settled, and kept its name, counts as on disk
+    /// afterwards, although there was nothing more to write. Method: a write that goes ahead only when the
+    /// settle has begun.
+    #[tokio::test]
+    async fn a_settle_with_nothing_to_write_tells_of_what_was_on_its_way() {
+        let (begun, has_begun) = channel();
+        let (gate, gated) = channel::<()>();
+        let gated = Mutex::new(gated);
+        let running = Running::new(move || {
+            begun.send(()).unwrap();
+            gated.lock().unwrap().recv().unwrap();
+            Ok(())
+        });
+        running.ask(Job::Append(change(1)));
+        has_begun.recv().unwrap();
+        running.writer.begin_settle();
+        gate.send(()).unwrap();
+        running.flush().await.unwrap();
+        assert!(running.persisted().is_empty(), "it may have another name now");
+        running.ask(Job::Settle(Handover { upto: upto(1), ..Handover::default() }));
+        running.flush().await.unwrap();
+        assert_eq!(running.persisted(), upto(1));
+        running.end();
     }
 }

@@ -42,7 +42,7 @@ impl Doubts {
         self.seats().any(|seat| seat == replica)
     }
 
-    pub(super) const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 

@@ -14,15 +14,12 @@ use sds_store::{DataStore, RemakeError, StoreError};
 
 use super::doubts::Doubts;
 use super::{Captured, Handover, Origin, SyncedStore};
-use crate::ledger::history_missing;
+use crate::ledger::{Ledger, history_missing};
 use crate::limits::{OPEN_SEATS_MAX, RESEATS_MAX};
 use crate::message::RefusalCode;
 use crate::persistence::Batch;
-use crate::seat::Chain;
+use crate::seat::{Chain, Seat};
 use crate::sync_engine::SyncError;
-
-const OWNERS_TO_SETTLE: &str = "this file was restored or copied: the process that has it open has to \
-                                connect to the relay first";
 
 /// What a connection is good for, after a look at the relay's chains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +73,8 @@ impl SyncedStore {
     }
 
     /// Compares the seats with what a relay has of them, which was asked about those in `named`; says what
-    /// the connection is good for, and what is to be written. If the relay knows more than this side, the store goes on as `fresh`.
+    /// the connection is good for, and what is to be written. If the relay knows more than this side, the
+    /// store goes on as `fresh`.
     pub(crate) fn compare_seats(
         &mut self,
         named: &[ReplicaId],
@@ -100,17 +98,54 @@ impl SyncedStore {
         Ok((Purpose::Sync, Handover { batch, upto: Version::new() }))
     }
 
-    /// Goes on from `base`, what is in the file, of a guest whose seat somebody else has, or in whose file
-    /// something was made again or is lost. What was made under the seat in use and is not in `persisted`
-    /// is made again as `fresh`, an id that nobody has drawn before; of what the file had before, what it
-    /// lacks now goes there again, unless the owner has made it again. Says what is to be written in the
-    /// place of all that waits. Costs the whole history.
+    /// Goes on from `base`, what is in the file, which has these seats, of a guest whose seat somebody else
+    /// has, or in whose file something was made again or is lost. What was made under the seat in use and
+    /// is not in `persisted` is made again as `fresh`, an id that nobody has drawn before; of what the file
+    /// had before, what it lacks now goes there again, unless the owner has made it again. Says what is to
+    /// be written in the place of all that waits. Costs the whole history.
     pub(crate) fn rebase(
+        &mut self,
+        base: &DataStore,
+        seats: Vec<Seat>,
+        persisted: &Version,
+        fresh: ReplicaId,
+    ) -> Result<Captured, SyncError> {
+        self.put_on(base, persisted, fresh)?;
+        self.ledger.seats.begin_anew(fresh);
+        self.ledger.seats.follow(seats);
+        self.ledger.version.clone_from(base.version());
+        let captured = self.capture(Origin::Local)?;
+        self.list_blobs();
+        Ok(captured)
+    }
+
+    /// The same of the owner of a file, who has lost it for a while after a failure of the disk, in which
+    /// somebody else has written to it: `base` is what is in it now, and `ledger` says what that is.
+    pub(crate) fn take_over(
+        &mut self,
+        base: &DataStore,
+        ledger: Ledger,
+        persisted: &Version,
+        fresh: ReplicaId,
+    ) -> Result<Captured, SyncError> {
+        self.put_on(base, persisted, fresh)?;
+        let mut seats = self.ledger.seats.clone();
+        seats.take_over(ledger.seats, fresh);
+        let changes = self.store.decoded_changes_since(base.version());
+        seats.note_again(&changes.ok_or_else(|| history_missing(&self.id))?);
+        self.ledger = Ledger { seats, ..ledger };
+        let captured = self.capture(Origin::Local)?;
+        self.list_blobs();
+        Ok(captured)
+    }
+
+    /// Puts what is made here, and not in `persisted`, on top of `base`, and what that lacks of all else.
+    fn put_on(
         &mut self,
         base: &DataStore,
         persisted: &Version,
         fresh: ReplicaId,
-    ) -> Result<Captured, SyncError> {
+    ) -> Result<(), SyncError> {
         let missing = || SyncError::Storage(history_missing(&self.id));
         let lost = self.store.replica_id();
         let from = persisted.next(lost);
@@ -129,11 +164,7 @@ impl SyncedStore {
         tracing::warn!(store = %self.id, "the file is not what it was: what it lacks is written again");
         (self.snapshot, self.doubts) = (None, Doubts::default());
         self.resettled += 1;
-        self.ledger.seats.begin_anew(fresh);
-        self.ledger.version.clone_from(base.version());
-        let captured = self.capture(Origin::Local)?;
-        self.list_blobs();
-        Ok(captured)
+        Ok(())
     }
 
     /// Takes in what a relay, which has `version` in all, sends of the seats in doubt. If that was all,
@@ -150,6 +181,29 @@ impl SyncedStore {
             self.doubts = doubts;
         }
         settled
+    }
+
+    /// What is in doubt of the seats here if a peer has `version`: then the file was restored or copied. A
+    /// seat that others have gone on under is merely given up if they have all that was made here, or cannot
+    /// say more since they only read; that is to be written. `fresh` is an id that nobody has drawn before.
+    pub(crate) fn compare_with_peer(
+        &mut self,
+        version: &Version,
+        may_write: bool,
+        fresh: ReplicaId,
+    ) -> Result<(Doubts, Batch), SyncError> {
+        let (doubted, outgrown) =
+            self.ledger.seats.compare_version(&self.store, version, may_write);
+        if outgrown.contains(&self.store.replica_id()) {
+            self.note_reseat()?;
+            self.take_new_seat(fresh)?;
+            tracing::warn!(store = %self.id, "a peer knows more of this file: took a new seat");
+        }
+        for seat in outgrown {
+            self.ledger.seats.give_up(seat);
+        }
+        let batch = Batch { seats: self.ledger.seats.take_changed(), ..Batch::default() };
+        Ok((Doubts::new(doubted), batch))
     }
 
     /// Takes in what another side, which has `version` in all, sends of the seats in doubt. If that was
@@ -172,7 +226,7 @@ impl SyncedStore {
         };
         let must_remake = settled.iter().any(is_beyond);
         if must_remake && self.is_guest {
-            return Err(forked(OWNERS_TO_SETTLE.to_owned()));
+            return Err(SyncError::OwnerFirst);
         }
         if doubts.seats().any(|seat| !self.ledger.seats.is_followed(seat)) {
             self.note_reseat()?;

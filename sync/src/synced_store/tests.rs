@@ -1,7 +1,6 @@
 //! Seats of guests, owners and relays, and blobs, without disk and line.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-
 use std::time::Instant;
 
 use sds_engine::{Change, Op};
@@ -9,10 +8,12 @@ use sds_store::{BlobSource, EntryId};
 
 use super::*;
 use crate::guest_session::{GuestSession, Wish};
+use crate::labelled::{add_labelled, labels};
 use crate::limits::RESEATS_MAX;
 use crate::link::{Link, LinkError};
 use crate::message::{ClientFrame, RefusalCode, RelayFrame, SeatTip, Token};
 use crate::persistence::MemoryPersistence;
+use crate::reconnect::{NextAttempt, Reconnect};
 use crate::seat::{Chain, Seat};
 
 /// A source that has to ask somebody else, and counts how often it does.
@@ -52,6 +53,11 @@ fn nobody_is_asked_for_blobs_while_the_store_is_in_use() {
     assert_eq!((synced.blobs_to_fetch.len(), synced.blobs_to_send.len()), (1, 1), "it may be");
     synced.edit(|store| store.write_value(item, "small")).unwrap().0.unwrap();
     assert_eq!(synced.blobs_to_fetch.len(), 0);
+    let large = |store: &mut DataStore| store.write_value(item, [8; 50_000].as_slice());
+    let (written, captured) = synced.edit(large).unwrap();
+    written.unwrap();
+    assert_eq!(far_away.0.load(Ordering::Relaxed), 0);
+    assert_eq!(captured.handover.batch.blobs.len(), 1, "whoever writes it asks");
 }
 
 fn id(number: u64) -> ReplicaId {
@@ -220,21 +226,7 @@ fn a_blob_that_the_owner_gets_later_is_sent_then() {
 }
 
 fn label_new(synced: &mut SyncedStore, label: &str) -> Captured {
-    let add = |store: &mut DataStore| {
-        let item = store.new_item_at(None, EntryId::ROOT, None)?;
-        store.set_label(item, label)
-    };
-    let (added, captured) = synced.edit(|store| store.transact(add)).unwrap();
-    added.unwrap();
-    captured
-}
-
-fn labels(synced: &SyncedStore) -> Vec<String> {
-    let root = synced.store().root_item();
-    let own = root.inner_entries().filter(|entry| !entry.id().is_well_known());
-    let mut labels: Vec<String> = own.map(|entry| entry.label().into_owned()).collect();
-    labels.sort();
-    labels
+    synced.edit(|store| add_labelled(store, label)).unwrap().1
 }
 
 /// An owner's store, and that of a guest, which has all of it.
@@ -251,7 +243,7 @@ fn owner_and_guest() -> (SyncedStore, SyncedStore) {
 
 /// Brings the owner what came out of a guest that goes on from what the owner has.
 fn rebase(owner: &mut SyncedStore, guest: &mut SyncedStore, persisted: &Version) {
-    let captured = guest.rebase(&owner.store, persisted, id(11)).unwrap();
+    let captured = guest.rebase(&owner.store, told_to_guest(owner), persisted, id(11)).unwrap();
     let changes = captured.handover.batch.changes.iter();
     let changes: Vec<Change> = changes.map(|change| Change::decode(change).unwrap()).collect();
     assert_eq!(owner.take_from(None, &changes, id(12)).unwrap().0.refused, None);
@@ -287,7 +279,7 @@ fn a_guest_follows_what_the_owner_made_again_and_keeps_its_own() {
             assert!(taken.is_err() || !guest.fits(&owner.seat_chains()));
         }
         rebase(&mut owner, &mut guest, &persisted);
-        assert_eq!(labels(&owner), expected);
+        assert_eq!(labels(owner.store()), expected);
         assert!(guest.fits(&owner.seat_chains()));
     }
 }
@@ -298,8 +290,25 @@ fn a_guest_brings_back_what_a_restored_file_lacks() {
     let (mut owner, persisted) = (store(), guest.captured().clone());
     label_new(&mut guest, "of the guest");
     rebase(&mut owner, &mut guest, &persisted);
-    assert_eq!(labels(&owner), ["a", "b", "of the guest"]);
+    assert_eq!(labels(owner.store()), ["a", "b", "of the guest"]);
     assert_eq!(owner.store().version().iter().count(), 2, "the former ids, and one for the guest");
+}
+
+/// Goal: of what a guest writes at once a part is acknowledged, and made again by the owner then, before the
+/// rest comes: all of it is there once.
+#[test]
+fn what_was_acknowledged_of_an_unfinished_write_is_there_once() {
+    let (mut owner, seat) = (store(), id(5));
+    owner.lend_seat(None, seat);
+    let memory = MemoryPersistence::new(StoreId::new("s").unwrap(), seat);
+    let mut guest = SyncedStore::new(LocalStore::load(memory).unwrap()).0;
+    let made = ["one", "two"].map(|label| label_new(&mut guest, label));
+    let changes = made.iter().flat_map(|captured| &captured.handover.batch.changes);
+    let changes: Vec<Change> = changes.map(|change| Change::decode(change).unwrap()).collect();
+    let taken = owner.take_from(Some(seat), &changes[..1], id(6)).unwrap().0;
+    owner.give_up(&[(seat, 0)], &Version::new(), id(7)).unwrap().unwrap();
+    rebase(&mut owner, &mut guest, &taken.version);
+    assert_eq!(labels(owner.store()), ["one", "two"]);
 }
 
 /// Goal: seats that are too many for one opening are named by several, and nothing of a seat goes
@@ -395,8 +404,15 @@ fn a_guest_does_not_sync_past_what_the_owner_has_to_make_again() {
         let at_open = relay.store().version().clone();
         let taken = guest.take_in(Purpose::Inquiry, &at_open, &patch, id(8));
         if is_restored {
-            let is_typed = matches!(&taken, Err(TakeInError::Sync(SyncError::Refused { code, .. })) if *code == RefusalCode::Forked);
-            assert!(is_typed, "{taken:?}");
+            // The owner may connect at any time.
+            let mut reconnect = Reconnect::new();
+            for attempt in 1..=9 {
+                let failure = LinkError::from(taken.as_ref().unwrap_err().clone());
+                assert_eq!(failure.code(), "owner-first");
+                let next = reconnect.after(failure, false, 0);
+                assert!(matches!(next, NextAttempt::Retry(_)), "{next:?}");
+                assert_eq!(reconnect.attempt(), attempt);
+            }
         } else {
             assert!(matches!(taken, Ok(TakenIn::Settled { .. })), "{taken:?}");
             let purpose = guest.compare_seats(&[seat], &relays, id(8)).unwrap().0;
@@ -404,6 +420,23 @@ fn a_guest_does_not_sync_past_what_the_owner_has_to_make_again() {
         }
         assert_eq!(guest.store().replica_id(), id(2));
     }
+}
+
+/// Goal: a guest that has gone on from what is in the file compares the seats of that file as before.
+#[test]
+fn a_guest_that_went_on_from_the_file_does_not_sync_past_it_either() {
+    let (mut owner, mut guest) = owner_and_guest();
+    guest.is_guest = true;
+    let persisted = guest.captured().clone();
+    rebase(&mut owner, &mut guest, &persisted);
+    let mut relay = store();
+    ["a", "another"].iter().for_each(|label| drop(label_new(&mut relay, label)));
+    let relays = [tip_at(&relay, id(1))];
+    let (_, seats) = guest.hello();
+    assert!(seats.contains(&id(1)), "the relay is to be asked about it");
+    let purpose = guest.compare_seats(&seats, &relays, id(8)).unwrap().0;
+    assert_eq!(purpose, Purpose::Nothing);
+    assert_eq!(guest.compare_seats(&seats, &relays, id(8)).unwrap().0, Purpose::Inquiry);
 }
 
 /// Goal: however much a relay says of a seat in doubt, it takes no memory.
@@ -431,4 +464,41 @@ fn bring(from: &SyncedStore, to: &mut SyncedStore) {
     let changes: Vec<Change> =
         changes.iter().map(|change| Change::decode(change).unwrap()).collect();
     assert_eq!(to.take_from(None, &changes, id(22)).unwrap().0.refused, None);
+}
+
+/// Goal: a store that was restored, and edited more or less than before, finds out from a peer that its
+/// changes mean something else there, and makes them again; what is merely less is given up.
+#[test]
+fn what_a_peer_has_in_the_place_of_own_changes_is_settled() {
+    for label in [Some("after the restoration"), Some(""), None] {
+        let is_edited = label.is_some();
+        let (mut peer, _) = owner_and_guest();
+        let mut restored = store();
+        if let Some(label) = label {
+            label_new(&mut restored, label);
+        }
+        let version = peer.store().version().clone();
+        let (mut doubts, batch) = restored.compare_with_peer(&version, true, id(20)).unwrap();
+        assert_eq!(doubts.seats().count(), usize::from(is_edited));
+        assert_eq!(batch.is_empty(), is_edited);
+        if is_edited {
+            let changes = peer.store().changes_since(&Version::new()).unwrap();
+            let changes: Vec<Change> =
+                changes.iter().map(|change| Change::decode(change).unwrap()).collect();
+            let mut parts = changes.chunks(1);
+            let part = parts.next().unwrap().to_vec();
+            let settled = restored.inquire(&mut doubts, &version, part, id(21)).unwrap();
+            assert!(settled.is_none());
+            let rest = parts.flatten().cloned();
+            let settled = restored.inquire(&mut doubts, &version, rest, id(21)).unwrap();
+            assert!(settled.unwrap().batch.snapshot.is_some());
+        }
+        assert_ne!(restored.store().replica_id(), id(1));
+        bring(&peer, &mut restored);
+        bring(&restored, &mut peer);
+        assert_eq!(restored.store.digest(), peer.store.digest());
+        let mut expected: Vec<&str> = ["a", "b"].into_iter().chain(label).collect();
+        expected.sort_unstable();
+        assert_eq!(labels(restored.store()), expected);
+    }
 }

@@ -1,8 +1,7 @@
 //! What others bring to a store and want to know of it: guests, who write to its file through this
 //! process, and peers, who have files of their own.
 
-use std::sync::Arc;
-
+use bytes::Bytes;
 use sds_engine::{BlobHash, Change, ReplicaId, Version};
 
 use super::{Captured, Handover, Origin, SyncedStore};
@@ -25,7 +24,7 @@ pub(crate) struct Lease {
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
     pub(crate) version: Version,
-    pub(crate) bytes: Arc<[u8]>,
+    pub(crate) bytes: Bytes,
 }
 
 impl SyncedStore {

@@ -21,12 +21,19 @@ struct Arrived<In> {
     shared: Option<FrameRoom>,
 }
 
+/// A frame that waits to be sent, and the room that it and those before it take until it is.
+#[derive(Debug)]
+struct Leaving<Out> {
+    frame: Out,
+    _room: FrameRoom,
+}
+
 /// Frames out and in; boxed while they wait, for a channel has room for thirty-two from the beginning, which
-/// is most of what a quiet session would cost. Holds at most [`FRAME_QUEUE_MAX`] frames that go out, and [`ARRIVED_FRAMES_MAX`] or
-/// [`ARRIVED_BYTES_MAX`] that have come in; both tasks end with it.
+/// is most of what a quiet session would cost. Holds at most [`FRAME_QUEUE_MAX`] frames that go out, and
+/// [`ARRIVED_FRAMES_MAX`] or [`ARRIVED_BYTES_MAX`] that have come in; both tasks end with it.
 #[derive(Debug)]
 pub struct FramePipe<Out, In> {
-    outgoing: Option<mpsc::Sender<Box<Out>>>,
+    outgoing: Option<mpsc::Sender<Box<Leaving<Out>>>>,
     incoming: mpsc::Receiver<Box<Arrived<In>>>,
     sending: Ending,
     /// What those frames take of a shared room that were taken from here.
@@ -52,9 +59,20 @@ where
     /// Takes over both halves of a stream. Needs a tokio runtime.
     #[must_use]
     pub fn new(sender: FrameSender, receiver: FrameReceiver) -> Self {
+        Self::with(sender, receiver, false)
+    }
+
+    /// The same for frames that take room: each has to be taken in the time that a slow line needs for it, or
+    /// nothing further is sent.
+    #[must_use]
+    pub fn timed(sender: FrameSender, receiver: FrameReceiver) -> Self {
+        Self::with(sender, receiver, true)
+    }
+
+    fn with(sender: FrameSender, receiver: FrameReceiver, is_timed: bool) -> Self {
         let (outgoing, to_send) = mpsc::channel(FRAME_QUEUE_MAX);
         let (received, incoming) = mpsc::channel(ARRIVED_FRAMES_MAX);
-        let sending = Ending(tokio::spawn(send_all(sender, to_send)));
+        let sending = Ending(tokio::spawn(send_all(sender, to_send, is_timed)));
         let receiving = Ending(tokio::spawn(receive_all(receiver, received)));
         let taken = FrameRoom::default();
         Self { outgoing: Some(outgoing), incoming, sending, taken, _receiving: receiving }
@@ -105,9 +123,15 @@ where
     /// Hands a frame to the sending task, if there is room: after [`ready`](Self::ready) has said
     /// so.
     pub fn send(&self, frame: Out) {
+        self.send_with(frame, FrameRoom::default());
+    }
+
+    /// Like [`send`](Self::send), for a frame that takes `room`, or is the last of those which do: it is given
+    /// back when the frame has gone out.
+    pub fn send_with(&self, frame: Out, room: FrameRoom) {
         if let Some(outgoing) = &self.outgoing {
             // Without room the other side is gone, and so is the frame's use.
-            let _gone = outgoing.try_send(Box::new(frame));
+            let _gone = outgoing.try_send(Box::new(Leaving { frame, _room: room }));
         }
     }
 
@@ -152,13 +176,16 @@ pub enum Ready<In> {
 
 /// Hands the last frames to the sending task, and waits until it has ended the stream.
 async fn send_last<Out>(
-    outgoing: Option<mpsc::Sender<Box<Out>>>,
+    outgoing: Option<mpsc::Sender<Box<Leaving<Out>>>>,
     mut sending: Ending,
     last: impl IntoIterator<Item = Out>,
 ) {
     for frame in last {
         if let Some(outgoing) = &outgoing
-            && outgoing.send(Box::new(frame)).await.is_err()
+            && outgoing
+                .send(Box::new(Leaving { frame, _room: FrameRoom::default() }))
+                .await
+                .is_err()
         {
             return;
         }
@@ -168,9 +195,17 @@ async fn send_last<Out>(
     let _sent = (&mut sending.0).await;
 }
 
-async fn send_all<Out: Frame>(mut sender: FrameSender, mut frames: mpsc::Receiver<Box<Out>>) {
-    while let Some(frame) = frames.recv().await {
-        if sender.send(&*frame).await.is_err() {
+async fn send_all<Out: Frame>(
+    mut sender: FrameSender,
+    mut frames: mpsc::Receiver<Box<Leaving<Out>>>,
+    is_timed: bool,
+) {
+    while let Some(leaving) = frames.recv().await {
+        let sent = match is_timed {
+            true => sender.send_in_time(&leaving.frame).await,
+            false => sender.send(&leaving.frame).await,
+        };
+        if sent.is_err() {
             return;
         }
     }

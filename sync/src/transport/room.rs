@@ -1,25 +1,59 @@
-//! How much of what others send may be in memory at a time.
+//! How much of what others send, and of what they are sent, may be in memory at a time.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+/// So many bytes at a time.
+#[derive(Debug)]
+struct Pool {
+    free: Arc<Semaphore>,
+    max: u32,
+}
+
+impl Pool {
+    fn new(max: u32) -> Self {
+        Self { free: Arc::new(Semaphore::new(max as usize)), max }
+    }
+
+    fn try_take(&self, bytes: u32) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.free).try_acquire_many_owned(bytes).ok()
+    }
+
+    /// Waits for room. The largest takes all there is.
+    async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.max);
+        // Nobody closes a semaphore, so nothing goes without room.
+        Arc::clone(&self.free).acquire_many_owned(bytes).await.ok()
+    }
+}
+
+/// How many bytes streams may have in memory that share a room.
+#[derive(Clone, Copy, Debug)]
+pub struct RoomBytes {
+    /// Of large frames that have begun.
+    pub begun: u32,
+    /// Of frames that have come, until what they ask for is done.
+    pub arrived: u32,
+    /// Of large frames that are to go out, until they have.
+    pub leaving: u32,
+}
+
 /// Room that streams share: of a connection, of somebody.
 #[derive(Debug)]
 pub struct SharedRoom {
-    /// For large frames that have begun.
-    begun: Arc<Semaphore>,
-    /// For frames that have come, until what they ask for is done.
-    arrived: Arc<Semaphore>,
-    arrived_max: u32,
+    begun: Pool,
+    arrived: Pool,
+    leaving: Pool,
 }
 
 impl SharedRoom {
-    /// So many bytes for large frames that have begun, and for frames that have come.
+    /// Room for so many bytes.
     #[must_use]
-    pub fn new(begun: u32, arrived: u32) -> Self {
-        let semaphore = |bytes: u32| Arc::new(Semaphore::new(bytes as usize));
-        Self { begun: semaphore(begun), arrived: semaphore(arrived), arrived_max: arrived }
+    pub fn new(bytes: RoomBytes) -> Self {
+        let RoomBytes { begun, arrived, leaving } = bytes;
+        let [begun, arrived, leaving] = [begun, arrived, leaving].map(Pool::new);
+        Self { begun, arrived, leaving }
     }
 }
 
@@ -49,18 +83,46 @@ impl InputRoom {
     /// Takes room for a frame that has begun; none if there is none.
     pub(super) fn begin(&self, bytes: usize) -> Option<FrameRoom> {
         let bytes = u32::try_from(bytes).ok()?;
-        let take =
-            |shared: &Arc<SharedRoom>| Arc::clone(&shared.begun).try_acquire_many_owned(bytes).ok();
-        self.shared.iter().map(take).collect::<Option<_>>().map(FrameRoom)
+        let taken = self.shared.iter().map(|shared| shared.begun.try_take(bytes));
+        taken.collect::<Option<_>>().map(FrameRoom)
     }
 
-    /// Waits for room for a frame that has come. The largest takes all there is.
+    /// Waits for room for a frame that has come.
     pub(super) async fn hold(&self, bytes: usize) -> FrameRoom {
         let mut room = FrameRoom::default();
         for shared in &self.shared {
-            let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(shared.arrived_max);
-            // Nobody closes a semaphore, so nothing goes without room.
-            room.0.extend(Arc::clone(&shared.arrived).acquire_many_owned(bytes).await.ok());
+            room.0.extend(shared.arrived.take(bytes).await);
+        }
+        room
+    }
+}
+
+/// The room that a stream has for what goes out on it.
+///
+/// Of what it shares it takes at most a part at a time, also for a frame that is larger: so one stream that is
+/// not read keeps no others waiting.
+#[derive(Clone, Debug)]
+pub struct OutputRoom {
+    own: Arc<Pool>,
+    shared: Vec<Arc<SharedRoom>>,
+}
+
+/// Of shared room a stream takes at most one part in so many at a time.
+const PARTS: usize = 4;
+
+impl OutputRoom {
+    /// Room for so many bytes on this stream, as far as all of `shared` have it.
+    #[must_use]
+    pub fn new(own: u32, shared: Vec<Arc<SharedRoom>>) -> Self {
+        Self { own: Arc::new(Pool::new(own)), shared }
+    }
+
+    /// Waits for room for frames of so many bytes, in the order of asking. Whoever sends them with it gets it
+    /// back in a bounded time, however slowly the other side reads.
+    pub async fn hold(&self, bytes: usize) -> FrameRoom {
+        let mut room = FrameRoom(self.own.take(bytes).await.into_iter().collect());
+        for SharedRoom { leaving, .. } in self.shared.iter().map(|shared| &**shared) {
+            room.0.extend(leaving.take(bytes.min(leaving.max as usize / PARTS)).await);
         }
         room
     }
@@ -71,6 +133,20 @@ impl InputRoom {
 pub struct FrameRoom(Vec<OwnedSemaphorePermit>);
 
 impl FrameRoom {
+    /// Whether it is no room at all.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Gives back what is beyond so many bytes.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        for permit in &mut self.0 {
+            let spare = permit.num_permits().saturating_sub(bytes);
+            drop(permit.split(spare));
+        }
+    }
+
     /// Adds `other`, which has room of the same.
     pub(super) fn merge(&mut self, other: Self) {
         for permit in other.0 {
@@ -93,5 +169,38 @@ impl FrameBound {
     /// Changes the bound for the frames to come.
     pub fn set(&self, max: usize) {
         self.0.store(max, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_goes_out_waits_for_room_and_no_stream_takes_all_that_others_share() {
+        let room = |leaving| Arc::new(SharedRoom::new(RoomBytes { begun: 0, arrived: 0, leaving }));
+        let (connection, subject) = (room(40), room(60));
+        let stream = |connection| OutputRoom::new(20, vec![connection, Arc::clone(&subject)]);
+        let (one, other) = (stream(Arc::clone(&connection)), stream(Arc::clone(&connection)));
+        let brief = Duration::from_millis(50);
+        let largest = timeout(brief, one.hold(1_000)).await.unwrap();
+        assert!(!largest.is_empty());
+        assert!(timeout(brief, one.hold(1)).await.is_err(), "it has all of its stream's");
+        let mut ten = timeout(brief, other.hold(10)).await.unwrap();
+        let third = timeout(brief, other.hold(10)).await.unwrap();
+        let fourth = timeout(brief, stream(Arc::clone(&connection)).hold(10)).await.unwrap();
+        assert!(timeout(brief, stream(connection).hold(1)).await.is_err(), "all have it together");
+        let elsewhere = stream(room(40));
+        let fifth = timeout(brief, elsewhere.hold(20)).await.unwrap();
+        drop((third, fourth));
+        ten.shrink_to(4);
+        ten.shrink_to(7);
+        timeout(brief, other.hold(16)).await.unwrap();
+        assert!(timeout(brief, other.hold(17)).await.is_err(), "four are taken still");
+        drop((largest, fifth));
     }
 }

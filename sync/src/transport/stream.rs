@@ -13,7 +13,9 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::TransportError;
 use super::room::{FrameBound, FrameRoom, InputRoom};
-use crate::limits::{FRAME_LENGTH_BYTES, OPEN_TIMEOUT, READ_BYTES_MAX, chunk_timeout};
+use crate::limits::{
+    FRAME_LENGTH_BYTES, OPEN_TIMEOUT, READ_BYTES_MAX, STREAM_WINDOW_BYTES, chunk_timeout,
+};
 use crate::message::{Frame, FrameBuffer, FrameError};
 use crate::serving_session::Refusal;
 
@@ -30,8 +32,8 @@ pub enum StreamError {
     /// The stream ended inside a frame, or was cut off.
     #[error("the stream was cut off")]
     CutOff,
-    /// A large frame came too slowly.
-    #[error("the bytes of a frame came too slowly")]
+    /// A large frame came too slowly, or was taken too slowly.
+    #[error("the bytes of a frame came or were taken too slowly")]
     TooSlow,
     /// There is no room for a large frame now.
     #[error("there is no room for a large frame now")]
@@ -114,6 +116,26 @@ impl FrameSender {
         }
     }
 
+    /// Sends a frame that has to be taken in the time that a slow line needs for it and for what may be on its
+    /// way before it, or the stream is cut off.
+    ///
+    /// # Errors
+    /// Like [`send`](Self::send), and [`StreamError::TooSlow`].
+    pub(crate) async fn send_in_time<F: Frame>(&mut self, frame: &F) -> Result<(), StreamError> {
+        let frame = frame.encode();
+        let patience = chunk_timeout(frame.len() as u64 + u64::from(STREAM_WINDOW_BYTES));
+        match timeout(patience, self.send_encoded(frame)).await {
+            Ok(sent) => sent,
+            Err(_) => {
+                if let Outgoing::Quic(stream) = &mut self.stream {
+                    // One that has ended needs no cutting off.
+                    let _ended = stream.reset(VarInt::from_u32(0));
+                }
+                Err(StreamError::TooSlow)
+            }
+        }
+    }
+
     /// Ends the stream with a reason, and waits a while until the other side has it.
     pub async fn refuse(mut self, refusal: Refusal) {
         if self.send(&refusal.frame()).await.is_ok() {
@@ -165,7 +187,8 @@ enum Incoming {
 }
 
 impl Incoming {
-    /// The next bytes, from QUIC at most `max`; `None` at the end. May be dropped while it waits; nothing is lost.
+    /// The next bytes, from QUIC at most `max`; `None` at the end. May be dropped while it waits; nothing is
+    /// lost.
     async fn next(&mut self, max: usize) -> Result<Option<Bytes>, StreamError> {
         match self {
             Self::Quic(stream) => match stream.read_chunk(max, true).await {
@@ -319,7 +342,11 @@ mod tests {
     use crate::limits::FRAME_BYTES_MAX;
     use crate::local_socket::LocalAddress;
     use crate::message::ClientFrame;
-    use crate::transport::SharedRoom;
+    use crate::transport::{RoomBytes, SharedRoom};
+
+    fn room(arrived: u32) -> SharedRoom {
+        SharedRoom::new(RoomBytes { begun: 1 << 20, arrived, leaving: 0 })
+    }
 
     async fn pair(folder: &TempDir) -> (FrameSender, FrameReceiver) {
         let file = folder.path().join("file");
@@ -342,7 +369,7 @@ mod tests {
     async fn a_large_frame_has_as_long_as_a_slow_line_needs() {
         let folder = TempDir::new().unwrap();
         let (mut sender, mut receiver) = pair(&folder).await;
-        let shared = Arc::new(SharedRoom::new(1 << 20, 1 << 20));
+        let shared = Arc::new(room(1 << 20));
         receiver.set_room(InputRoom::new(1_000, vec![Arc::clone(&shared)]));
         let size = 1 << 19;
         sender.send_encoded(begun(size)).await.unwrap();
@@ -360,7 +387,7 @@ mod tests {
     async fn a_frame_of_which_the_room_is_taken_is_refused_and_one_that_has_come_waits() {
         let folder = TempDir::new().unwrap();
         let (mut sender, mut receiver) = pair(&folder).await;
-        let shared = Arc::new(SharedRoom::new(1 << 20, 1_000));
+        let shared = Arc::new(room(1_000));
         let room = InputRoom::new(1_000, vec![Arc::clone(&shared)]);
         receiver.set_room(room.clone());
         let large = ClientFrame::Changes { patch: vec![7; 100_000].into() };

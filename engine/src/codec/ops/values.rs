@@ -6,8 +6,9 @@ use super::names::{NameReader, NameWriter};
 use crate::error::DecodeError;
 use crate::value::{BlobHash, BlobRef, Field, Value, ValueView};
 
+pub(crate) const TEXT_KIND: u8 = 5;
 /// The kinds of texts, which have the form of bytes.
-pub(crate) const TEXT_KINDS: [u8; 2] = [5, 7];
+pub(crate) const TEXT_KINDS: [u8; 2] = [TEXT_KIND, 7];
 pub(crate) const BYTES_KIND: u8 = 6;
 
 /// The number of the value's kind.

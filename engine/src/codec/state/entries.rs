@@ -1,7 +1,5 @@
 //! Entries of a state, each relative to the one before, and how they are written.
 
-use std::sync::Arc;
-
 use hashbrown::HashMap;
 
 use super::super::columns::{Column, ColumnWriter, Sink};
@@ -11,9 +9,9 @@ use super::super::ops::{value_kind, write_content};
 use super::super::zigzag;
 use super::numbered;
 use crate::id::{EntryId, Life, OpId, ReplicaId};
+use crate::registers::{FieldIx, FieldNames};
 use crate::state::{ContentRecord, Creation, EntryRecord, FieldRecord, LifeRecord, MoveRecord};
 use crate::tree::OrderKey;
-use crate::value::Field;
 
 /// How an entry is named: an UUID that says nothing, or by the op that created it.
 pub(super) const ID_RAW: u64 = 0;
@@ -56,12 +54,14 @@ pub(super) struct EntryWriter<'a> {
     pub(super) sink: ColumnWriter,
     pub(super) authors: &'a [ReplicaId],
     recent: Recent,
-    fields: HashMap<Arc<Field>, u64>,
+    names: &'a FieldNames,
+    /// The numbers of the fields written so far.
+    fields: HashMap<FieldIx, u64>,
 }
 
 impl<'a> EntryWriter<'a> {
-    pub(super) fn new(sink: ColumnWriter, authors: &'a [ReplicaId]) -> Self {
-        Self { sink, authors, recent: Recent::new(), fields: HashMap::new() }
+    pub(super) fn new(sink: ColumnWriter, authors: &'a [ReplicaId], names: &'a FieldNames) -> Self {
+        Self { sink, authors, recent: Recent::new(), names, fields: HashMap::new() }
     }
 
     pub(super) fn into_sink(self) -> ColumnWriter {
@@ -157,7 +157,7 @@ impl<'a> EntryWriter<'a> {
 
     fn field(&mut self, one: &FieldRecord<'_>, entry: EntryId) {
         let known = self.fields.len() as u64;
-        let number = *self.fields.entry(one.field.clone()).or_insert(known);
+        let number = *self.fields.entry(one.field).or_insert(known);
         let kind = match &one.content {
             ContentRecord::Value(value) => value_kind(*value),
             ContentRecord::Text(_) => SPLICED,
@@ -165,7 +165,7 @@ impl<'a> EntryWriter<'a> {
         let has_life = u64::from(one.life > Life::FIRST);
         self.number(Column::Field, number << 5 | has_life << 4 | u64::from(kind));
         if number == known {
-            write_field(self.sink.to(Column::Field), &one.field);
+            write_field(self.sink.to(Column::Field), self.names.field(one.field));
         }
         if one.life > Life::FIRST {
             self.number(Column::Number, one.life.number().into());

@@ -1,8 +1,6 @@
 //! Reading the entries of a state, none of which is trusted.
 #![deny(clippy::indexing_slicing)]
 
-use std::sync::Arc;
-
 use smallvec::SmallVec;
 
 use super::super::columns::{Column, ColumnReader, Source};
@@ -17,10 +15,11 @@ use super::entries::{
 use crate::error::DecodeError;
 use crate::id::{EntryId, Life, OpId, Timestamp};
 use crate::limits::COUNTER_MAX;
+use crate::registers::{FieldIx, FieldNames};
 use crate::state::{
     ContentRecord, Creation, EntryRecord, FieldRecord, LifeRecord, MoveRecord, Times,
 };
-use crate::value::{Field, ValueView, char_count};
+use crate::value::{ValueView, char_count};
 
 /// Reads entries.
 #[derive(Debug)]
@@ -28,14 +27,17 @@ pub(super) struct EntryReader<'a, 'b> {
     pub(super) source: ColumnReader<'b>,
     times: &'a [Times],
     recent: Recent,
-    fields: Vec<Arc<Field>>,
+    pub(super) names: FieldNames,
+    /// The fields by the numbers that the state gives them.
+    fields: Vec<FieldIx>,
     /// The ops of all moves.
     moved: Vec<OpId>,
 }
 
 impl<'a, 'b> EntryReader<'a, 'b> {
-    pub(super) const fn new(source: ColumnReader<'b>, times: &'a [Times]) -> Self {
-        Self { source, times, recent: Recent::new(), fields: Vec::new(), moved: Vec::new() }
+    pub(super) fn new(source: ColumnReader<'b>, times: &'a [Times]) -> Self {
+        let (recent, names) = (Recent::new(), FieldNames::new());
+        Self { source, times, recent, names, fields: Vec::new(), moved: Vec::new() }
     }
 
     /// Checks that everything was read, and that no op moves twice.
@@ -155,10 +157,10 @@ impl<'a, 'b> EntryReader<'a, 'b> {
         let kind = u8::try_from(head & 15).unwrap_or_default();
         if number == self.fields.len() as u64 {
             let field = read_field(self.source.from(Column::Field))?;
-            self.fields.push(Arc::new(field));
+            self.fields.push(self.names.name(&field));
         }
         let field = usize::try_from(number).ok().and_then(|number| self.fields.get(number));
-        let field = field.cloned().ok_or_else(|| self.malformed("unknown field"))?;
+        let field = field.copied().ok_or_else(|| self.malformed("unknown field"))?;
         let life = if has_life { self.life()? } else { Life::FIRST };
         if life < current {
             return Err(self.malformed("a value of a life that is over"));
@@ -286,7 +288,15 @@ fn fault(entry: &EntryRecord<'_>) -> Option<&'static str> {
     if timed.any(|one| one.is_within || one.parent != EntryId::TRASH) {
         return Some("time of deletion outside the trash");
     }
-    let mut fields: SmallVec<[&Field; 8]> = entry.fields.iter().map(|one| &*one.field).collect();
+    has_field_twice(&entry.fields).then_some("a field that has two values")
+}
+
+fn has_field_twice(fields: &[FieldRecord<'_>]) -> bool {
+    // Those that all entries have mostly come in one order.
+    if fields.is_sorted_by(|a, b| a.field < b.field) {
+        return false;
+    }
+    let mut fields: SmallVec<[FieldIx; 8]> = fields.iter().map(|one| one.field).collect();
     fields.sort_unstable();
-    (!fields.is_sorted_by(|a, b| a < b)).then_some("a field that has two values")
+    !fields.is_sorted_by(|a, b| a < b)
 }

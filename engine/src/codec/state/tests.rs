@@ -30,20 +30,20 @@ fn times_of(len: u64) -> Times {
 
 /// Root, with a field that somebody has set.
 fn root_with(set: u64, content: ContentRecord<'_>) -> EntryRecord<'_> {
-    let (field, life) = (Field::Value, Life::FIRST);
+    let (field, life) = (FieldNames::VALUE, Life::FIRST);
     EntryRecord {
         id: EntryId::ROOT,
         life,
         lives: smallvec![LifeRecord { life, creation: Creation::None }],
         moves: SmallVec::new(),
-        fields: smallvec![FieldRecord { field: field.into(), life, set: op(set), content }],
+        fields: smallvec![FieldRecord { field, life, set: op(set), content }],
     }
 }
 
 /// Writes and reads a state of one entry.
 fn read_back(times: &[Times], entry: EntryRecord<'_>) -> Result<(), DecodeError> {
-    let state = encode_state(times, 1, std::iter::once(entry));
-    StateReader::new(&state.bytes)?.read_entries(|_| {}).map(drop)
+    let state = encode_state(times, &FieldNames::new(), 1, std::iter::once(entry));
+    StateReader::new(&state.bytes)?.read_entries(|_, _| {}).map(drop)
 }
 
 /// The same with a text of these runs of counters, all visible.
@@ -106,7 +106,8 @@ fn read_forged(times: &[Times], len: u64, is_deleted: bool) -> Result<(), Decode
     let authors: Vec<ReplicaId> = times.iter().map(|one| one.author).collect();
     let mut columns = ColumnWriter::default();
     times.iter().for_each(|one| write_times(columns.to(Column::Changes), one));
-    let mut writer = EntryWriter::new(columns, &authors);
+    let names = FieldNames::new();
+    let mut writer = EntryWriter::new(columns, &authors, &names);
     writer.sink.to(Column::Entry).varint(ID_RAW);
     writer.sink.to(Column::Entry).raw(EntryId::ROOT.as_bytes());
     writer.sink.to(Column::Tag).varint(1 << HEAD_BITS);
@@ -131,7 +132,7 @@ fn read_forged(times: &[Times], len: u64, is_deleted: bool) -> Result<(), Decode
     authors.iter().for_each(|author| bytes.replica(*author));
     bytes.count(1);
     let state = InColumns::new(bytes, writer.into_sink());
-    StateReader::new(&state.bytes)?.read_entries(|_| {}).map(drop)
+    StateReader::new(&state.bytes)?.read_entries(|_, _| {}).map(drop)
 }
 
 /// Deleted characters take no bytes by themselves, but memory for each stretch of their ids.
@@ -168,9 +169,9 @@ fn a_longer_run_is_told_in_several() {
         let text = TextRecord { runs: runs.to_vec(), text: "abc".to_owned() };
         let mut entry = root_with(0, ContentRecord::Text(text));
         entry.fields[0].set = first(0);
-        let state = encode_state(&times, 1, std::iter::once(entry));
+        let state = encode_state(&times, &FieldNames::new(), 1, std::iter::once(entry));
         let mut found = Vec::new();
-        let each = |record: &EntryRecord<'_>| {
+        let each = |record: &EntryRecord<'_>, _: &FieldNames| {
             if let Some(ContentRecord::Text(text)) = record.fields.first().map(|one| &one.content) {
                 found.clone_from(&text.runs);
             }

@@ -106,6 +106,83 @@ proptest! {
     }
 }
 
+/// What is done to a list, with steps of which ops are made.
+#[derive(Clone, Debug)]
+enum Act {
+    Push(Vec<(u64, u64, bool)>),
+    Extend(Vec<(u64, u64, bool)>),
+    /// What is cut off is put back, or stays away.
+    Cut(u64, bool),
+}
+
+fn any_act() -> impl Strategy<Value = Act> {
+    let steps = || prop::collection::vec((0u64..6, 1u64..4, any::<bool>()), 1..6);
+    prop_oneof![
+        steps().prop_map(Act::Push),
+        steps().prop_map(Act::Extend),
+        (0u64..40, any::<bool>()).prop_map(|(at, is_put_back)| Act::Cut(at, is_put_back)),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_list_is_sound_whatever_is_done_to_it(acts in prop::collection::vec(any_act(), 1..12)) {
+        let start = id(100);
+        let (mut whole, mut units) = (OpList::new(), Vec::new());
+        for act in acts {
+            let end = start.plus(whole.span().unwrap());
+            match act {
+                Act::Push(steps) => {
+                    let mut at = end;
+                    for op in ops_of(&steps, end) {
+                        let span = op.span();
+                        whole.push_joined(op, at);
+                        whole.assert_invariants();
+                        at = at.plus(span);
+                    }
+                    units.extend(apart(&ops_of(&steps, end), end));
+                }
+                Act::Extend(steps) => {
+                    let more = list(&ops_of(&steps, end));
+                    more.assert_invariants();
+                    whole.extend_joined(more, end, drop);
+                    units.extend(apart(&ops_of(&steps, end), end));
+                }
+                Act::Cut(at, is_put_back) => {
+                    let at = start.counter + at.min(units.len() as u64);
+                    let rest = whole.split_off(start, at);
+                    whole.assert_invariants();
+                    rest.assert_invariants();
+                    let middle = OpId { counter: at, ..start };
+                    prop_assert!(rest.is_joined(middle));
+                    if is_put_back {
+                        whole.extend_joined(rest, middle, drop);
+                    } else {
+                        units.truncate(usize::try_from(at - start.counter).unwrap());
+                    }
+                }
+            }
+            whole.assert_invariants();
+            prop_assert!(whole.is_joined(start));
+            prop_assert_eq!(&apart(&whole.to_ops(), start), &units);
+        }
+    }
+}
+
+/// Deleting what is deleted already, as no honest author does, may begin with what continues a run and go on
+/// with what continues only the rest.
+#[test]
+fn what_continues_the_rest_of_an_op_is_joined_to_it() {
+    let start = id(20);
+    let mut whole = list(&[delete(13, 1, false)]);
+    whole.extend_joined(list(&[delete(12, 2, false), delete(12, 1, false)]), start.plus(1), drop);
+    assert_eq!(whole.to_ops(), [delete(12, 2, true), delete(12, 2, true)]);
+    let mut whole = list(&[delete(12, 2, false), delete(12, 1, false)]);
+    assert!(whole.is_joined(start));
+    assert_eq!(whole.split_off(start, 21).to_ops(), [delete(12, 2, true)]);
+    assert_eq!(whole.to_ops(), [delete(12, 1, false)]);
+}
+
 #[test]
 fn backspaces_become_one_run() {
     let ops = vec![delete(9, 1, false), delete(8, 1, false), delete(7, 1, false)];

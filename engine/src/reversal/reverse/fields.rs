@@ -6,10 +6,9 @@ use crate::error::EditError;
 use crate::id::OpId;
 use crate::op::{IdRange, Op};
 use crate::registers::{FieldIx, RegisterView};
-use crate::reversal::stand_ins::IdMap;
-use crate::reversal::{FieldPart, SetPart, TextPart, split_at_char};
-use crate::text::Fate;
-use crate::value::{Value, char_count};
+use crate::reversal::id_map::IdMap;
+use crate::reversal::{FieldPart, SetPart, TextPart, for_each_named, split_at_char};
+use crate::value::Value;
 
 /// Stands where characters were that are deleted again at once: what undoing may bring back later has
 /// its place then.
@@ -59,17 +58,17 @@ impl Undoing<'_> {
         let mut brought = IdMap::default();
         set.brought.iter().for_each(|range| brought.insert(*range, range.first));
         let (mut own, mut has_others) = (Vec::new(), false);
-        self.replica.entries.state(entry).register(field)?.for_each_piece(|piece| {
-            let Fate::Visible(text) = piece.fate else { return };
-            let mut first = piece.first;
-            let range = IdRange { first, len: char_count(text) };
-            let named = self.stand_ins.chars.first_names(range).into_iter();
-            for (named, is_brought) in named.flat_map(|named| brought.parts(named)) {
-                match self.is_own(named) || is_brought.is_some() {
-                    true => own.push(IdRange { first, len: named.len }),
+        let register = self.replica.entries.state(entry).register(field)?;
+        for_each_named(register, self.stand_ins, |piece| {
+            let parts = piece.text.map(|_| brought.parts(piece.named)).unwrap_or_default();
+            for (part, is_brought) in parts {
+                match self.is_own(part) || is_brought.is_some() {
+                    true => {
+                        let by = part.first.counter - piece.named.first.counter;
+                        own.push(IdRange { first: piece.now.plus(by), len: part.len });
+                    }
                     false => has_others = true,
                 }
-                first = first.plus(named.len);
             }
         });
         has_others.then_some(own)
@@ -170,20 +169,12 @@ impl Undoing<'_> {
     /// brought back.
     fn text_with_fillers(&self, register: RegisterView<'_>) -> Refilled {
         let mut refilled = Refilled::default();
-        let names = &self.stand_ins.chars;
-        register.for_each_piece(|piece| match piece.fate {
-            Fate::Visible(text) => {
-                let range = IdRange { first: piece.first, len: char_count(text) };
-                refilled.push(&names.first_names(range), text);
-            }
-            Fate::Deleted(len) => {
-                for range in names.first_names(IdRange { first: piece.first, len }) {
-                    for (range, is_mentioned) in self.mentioned.chars.parts(range) {
-                        if is_mentioned.is_some() {
-                            refilled.push_fillers(range);
-                        }
-                    }
-                }
+        for_each_named(register, self.stand_ins, |piece| match piece.text {
+            Some(text) => refilled.push(piece.named, text),
+            None => {
+                let parts = self.mentioned.chars.parts(piece.named).into_iter();
+                let mentioned = parts.filter(|(_, is_mentioned)| is_mentioned.is_some());
+                mentioned.for_each(|(range, _)| refilled.push_fillers(range));
             }
         });
         refilled
@@ -261,8 +252,8 @@ impl Undoing<'_> {
         let mut present = Vec::new();
         for (named, now) in self.stand_ins.chars.present(chars) {
             let now = IdRange { first: now.unwrap_or(named.first), ..named };
-            let (state, _) = self.replica.entries.state_mut(entry);
-            let pieces = state.text_mut(field).map(|(_, text)| text.standing(now));
+            let states = self.replica.entries.states_mut();
+            let pieces = states.text_mut(entry, field).map(|(_, text)| text.standing(now));
             for (piece, is_visible) in pieces.unwrap_or_default() {
                 let by = piece.first.counter - now.first.counter;
                 let named = IdRange { first: named.first.plus(by), len: piece.len };
@@ -284,18 +275,16 @@ struct Refilled {
 }
 
 impl Refilled {
-    fn push(&mut self, named: &[IdRange], text: &str) {
+    fn push(&mut self, named: IdRange, text: &str) {
         self.text.push_str(text);
-        for range in named {
-            self.chars.push((*range, self.len));
-            self.len += range.len;
-        }
+        self.chars.push((named, self.len));
+        self.len += named.len;
     }
 
     fn push_fillers(&mut self, named: IdRange) {
         self.fillers.push((self.len, named.len));
         let count = usize::try_from(named.len).unwrap_or(usize::MAX);
         let fillers: String = std::iter::repeat_n(FILLER, count).collect();
-        self.push(&[named], &fillers);
+        self.push(named, &fillers);
     }
 }

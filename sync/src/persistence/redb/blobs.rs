@@ -41,6 +41,16 @@ impl RedbBlobs {
         Ok(Self { database, list, next, claims })
     }
 
+    /// Lists what is in the file now.
+    pub(super) fn reload(&self) -> Result<(), StorageError> {
+        let (whole, next) = self
+            .database
+            .read(|read| Ok((blob_rows::list(read, OWNER)?, blob_rows::next_number(read)?)))?;
+        self.list().whole = BlobList::of(whole).whole;
+        self.next.fetch_max(next, Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Releases blobs, and then puts others into the file, as far as they are not there. Notes in
     /// `written` which those are: to be [taken back](Self::take_back) if the transaction fails.
     pub(super) fn write(

@@ -201,9 +201,29 @@ fn what_another_process_has_written_meanwhile_is_not_mixed_with_ours() {
         file.end = end;
         let blobs = vec![(BlobHash([1; 32]), Arc::from(*b"x"))];
         let batch = Batch { blobs, ..changes(ours) };
-        assert_eq!(file.append(&batch).unwrap_err().code(), "storage-closed");
+        assert_eq!(file.append(&batch).unwrap_err().code(), "seat-lost");
     }
     assert_eq!(log(&file), ["a", "theirs"]);
+    file.reload().unwrap();
+    file.append(&changes(&["ours"])).unwrap();
+    assert_eq!(log(&file), ["a", "theirs", "ours"]);
+}
+
+/// Goal: that is noticed too where the other process has put a snapshot in the place of everything.
+#[test]
+fn a_snapshot_that_another_process_has_written_meanwhile_is_noticed() {
+    for first in [changes(&["a"]), snapshot("a")] {
+        let folder = TempDir::new().unwrap();
+        let mut file = open(&folder, "s");
+        file.append(&first).unwrap();
+        let known = file.end;
+        file.append(&snapshot("a theirs")).unwrap();
+        for ours in [changes(&["ours"]), changes(&[]), snapshot("a ours")] {
+            file.end = known;
+            assert_eq!(file.append(&ours).unwrap_err().code(), "seat-lost");
+        }
+        assert_eq!(file.read_snapshot().unwrap().unwrap(), b"a theirs");
+    }
 }
 
 fn snapshot(text: &str) -> Batch {
@@ -240,12 +260,12 @@ fn a_snapshot_whose_commit_failed_and_is_there_all_the_same_is_no_damage() {
         let end = file.end;
         file.append(batch).unwrap();
         file.end = end;
-        file.uncertain.note(&batch.changes);
+        file.uncertain.note(batch);
     };
     told(&mut file, &changes(&["b"]));
     // These did not even reach the disk.
-    file.uncertain.note(&snapshot("a b").changes);
-    file.uncertain.note(&changes(&["c"]).changes);
+    file.uncertain.note(&snapshot("a b"));
+    file.uncertain.note(&changes(&["c"]));
     told(&mut file, &snapshot("a b"));
     let mut batch = snapshot("a b");
     batch.add(changes(&["c"]));
@@ -256,7 +276,7 @@ fn a_snapshot_whose_commit_failed_and_is_there_all_the_same_is_no_damage() {
 
     file.end -= 1;
     let refused = file.append(&snapshot("without what somebody else wrote"));
-    assert_eq!(refused.unwrap_err().code(), "storage-closed");
+    assert_eq!(refused.unwrap_err().code(), "seat-lost");
     assert_eq!(file.read_snapshot().unwrap().unwrap(), b"a b");
 }
 

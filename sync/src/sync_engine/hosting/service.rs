@@ -3,28 +3,27 @@
 //! While changes of a visitor are on their way to the disk nothing further is read from it, so one that
 //! sends faster than the disk writes waits in its own connection.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use sds_engine::{Change, ChangeHeader, ReplicaId, Version};
+use sds_engine::{Change, ReplicaId, Version};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::super::SyncError;
 use super::super::shared::Shared;
+use super::inquiry::{Inquiry, Welcome, inquire};
 use super::listener::Entered;
 use super::{Visitor, stopped};
 use crate::access::Access;
 use crate::in_flight::InFlight;
 use crate::intake::Taken;
 use crate::limits::{CLOCK_INTERVAL, FRAME_BYTES_MAX, OPEN_SEATS_MAX, PROTOCOL_VERSION};
-use crate::message::{ClientFrame, RefusalCode, RelayFrame, SeatTip, Token};
+use crate::message::{ClientFrame, RefusalCode, RelayFrame, Token};
 use crate::serving_session::{Refusal, ServingSession};
 use crate::transport::{FramePipe, FrameReceiver, FrameSender, Interest, Ready, StreamError};
 
-const STORAGE_FAILED: Refusal =
-    Refusal::new(RefusalCode::StorageFailed, "this side cannot read or write its file");
 const SHUTTING_DOWN: Refusal =
     Refusal::new(RefusalCode::ShuttingDown, "this side is about to stop; try again soon");
 const SETTLED: Refusal =
@@ -69,24 +68,44 @@ pub(super) async fn serve_store(
     // Before anything is looked up, so that no commit is missed.
     let saved = shared.saved.subscribe();
     let settles = shared.writer.settles();
-    let (lent, session) = match open(&shared, admitted.access.as_ref(), &opening).await {
-        Ok(opened) => opened,
-        Err(refusal) => return sender.refuse(refusal).await,
-    };
+    let Opened { lent, inquiry, session } =
+        match open(&shared, admitted.access.as_ref(), &opening).await {
+            Ok(opened) => opened,
+            Err(refusal) => return sender.refuse(refusal).await,
+        };
     receiver.set_max(FRAME_BYTES_MAX);
     let pipe = FramePipe::new(sender, receiver);
     let (pending, is_behind) = (InFlight::default(), true);
-    let mut service =
-        Service { shared, session, pipe, lent, saved, settles, is_behind, pending, admitted, stop };
+    let inquiry = inquiry.map(|inquiry| Arc::new(Mutex::new(inquiry)));
+    let mut service = Service {
+        shared,
+        session,
+        pipe,
+        lent,
+        inquiry,
+        saved,
+        settles,
+        is_behind,
+        pending,
+        admitted,
+        stop,
+    };
     service.tell_access();
     service.run().await;
+}
+
+/// A store that was opened for a visitor.
+struct Opened {
+    lent: Option<Lent>,
+    inquiry: Option<Inquiry>,
+    session: ServingSession<Version>,
 }
 
 async fn open(
     shared: &Arc<Shared>,
     access: Option<&Access>,
     opening: &Opening,
-) -> Result<(Option<Lent>, ServingSession<Version>), Refusal> {
+) -> Result<Opened, Refusal> {
     if opening.protocol > PROTOCOL_VERSION {
         return Err(Refusal::new(RefusalCode::TooNew, "the protocol is newer than this side"));
     }
@@ -95,7 +114,7 @@ async fn open(
         return Err(malformed("too many seats"));
     }
     let mut had = Version::decode(&opening.version).map_err(|_| malformed("no valid version"))?;
-    let failed = |_: SyncError| STORAGE_FAILED;
+    let failed = |_: SyncError| Refusal::STORAGE_FAILED;
     // Only a guest is as near as that: a peer gets the history, as from a relay.
     let mut snapshot = None;
     if access.is_none() && had.is_empty() && !shared.persisted().is_empty() {
@@ -103,7 +122,8 @@ async fn open(
         had = made.version.clone();
         snapshot = Some(made);
     }
-    let mut lent = None;
+    let writable = access.is_none_or(Access::may_write);
+    let (mut lent, mut inquiry) = (None, None);
     let (version, seats) = match (access, opening.seats.first()) {
         // A guest asks for a seat, and who it is does not matter.
         (None, wish) => {
@@ -119,26 +139,21 @@ async fn open(
             (shared.persisted(), seats)
         }
         (Some(_), _) => {
-            let replicas = opening.seats.clone();
-            blocking(shared, move |shared| tips(shared, &replicas)).await?
+            let (replicas, peers) = (opening.seats.clone(), had.clone());
+            let compare = move |shared: &Shared| Welcome::new(shared, &replicas, peers, writable);
+            let welcome = blocking(shared, compare).await?;
+            // A seat that was taken just now is on disk before anything is made under it.
+            shared.flush().await.map_err(failed)?;
+            inquiry = welcome.inquiry;
+            (welcome.version, welcome.seats)
         }
     };
-    let writable = access.is_none_or(Access::may_write);
     let session = ServingSession::new(opening.protocol, &version, Some(seats), writable, had);
-    Ok((
-        lent,
-        match snapshot {
-            Some(snapshot) => session.with_snapshot(&snapshot.bytes, snapshot.version),
-            None => session,
-        },
-    ))
-}
-
-/// What is on disk here, and how far the replicas are known that a peer asks about.
-fn tips(shared: &Shared, replicas: &[u64]) -> Result<(Version, Vec<SeatTip>), SyncError> {
-    let version = shared.persisted();
-    let tips = shared.core()?.tips(replicas, &version);
-    Ok((version, tips))
+    let session = match snapshot {
+        Some(snapshot) => session.with_snapshot(snapshot.bytes, snapshot.version),
+        None => session,
+    };
+    Ok(Opened { lent, inquiry, session })
 }
 
 /// Does what may take a while, off the threads that must not wait.
@@ -148,7 +163,7 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, Refusal> {
     let shared = Arc::clone(shared);
     let done = tokio::task::spawn_blocking(move || work(&shared)).await;
-    done.ok().and_then(Result::ok).ok_or(STORAGE_FAILED)
+    done.ok().and_then(Result::ok).ok_or(Refusal::STORAGE_FAILED)
 }
 
 struct Service {
@@ -156,6 +171,8 @@ struct Service {
     session: ServingSession<Version>,
     pipe: FramePipe<RelayFrame, ClientFrame>,
     lent: Option<Lent>,
+    /// As long as it goes on nothing is taken in or passed on.
+    inquiry: Option<Arc<Mutex<Inquiry>>>,
     saved: watch::Receiver<u64>,
     /// How often seats had been settled when the visitor was told what is here.
     settles: u64,
@@ -185,7 +202,7 @@ impl Service {
                 break;
             }
             self.append_what_came();
-            self.read_log();
+            self.read_log().await;
             match self.next_turn().await {
                 Turn::Stop => self.session.refuse(SHUTTING_DOWN),
                 Turn::Clock if self.is_expired() => self.session.refuse(Refusal::EXPIRED),
@@ -203,6 +220,8 @@ impl Service {
             }
         }
         self.settle().await;
+        // The visitor may be back, and want it, as soon as it hears of the end.
+        self.lent = None;
         let last: Vec<RelayFrame> = std::iter::from_fn(|| self.session.poll_transmit()).collect();
         self.pipe.finish(last).await;
     }
@@ -240,8 +259,18 @@ impl Service {
     }
 
     fn begin_append(&mut self) {
-        if let Some(changes) = self.session.poll_append() {
-            self.pending.begin(self.append(changes));
+        let Some(changes) = self.session.poll_append() else { return };
+        match &self.inquiry {
+            Some(inquiry) => {
+                let inquiry = Arc::clone(inquiry);
+                self.pending.begin(inquire(
+                    Arc::clone(&self.shared),
+                    inquiry,
+                    self.settles,
+                    changes,
+                ));
+            }
+            None => self.pending.begin(self.append(changes)),
         }
     }
 
@@ -284,24 +313,26 @@ impl Service {
     }
 
     /// Gives the session what the visitor lacks and is on disk, once it has passed on all before.
-    fn read_log(&mut self) {
-        if !self.is_behind || self.session.wants_log().is_none() {
+    async fn read_log(&mut self) {
+        if !self.is_behind || self.inquiry.is_some() {
             return;
         }
+        let Some(cursor) = self.session.wants_log().cloned() else { return };
         self.is_behind = false;
-        let cursor = self.session.cursor_mut();
-        match self.shared.durable_since(cursor) {
-            Ok(changes) => {
-                let mut lacking = Vec::with_capacity(changes.len());
-                for change in changes {
-                    // The store holds only what it could read.
-                    let Ok(header) = ChangeHeader::decode(&change) else { continue };
+        let read = move |shared: &Shared| {
+            let mut lacking = Vec::new();
+            shared.durable_since(&cursor, |header, change| lacking.push((header, change)))?;
+            Ok(lacking)
+        };
+        match blocking(&self.shared, read).await {
+            Ok(lacking) => {
+                let cursor = self.session.cursor_mut();
+                for (header, _) in &lacking {
                     cursor.advance(header.replica, header.end());
-                    lacking.push((header, change));
                 }
                 self.session.handle_log(lacking);
             }
-            Err(_) => self.session.refuse(STORAGE_FAILED),
+            Err(refusal) => self.session.refuse(refusal),
         }
     }
 
@@ -338,7 +369,7 @@ impl Service {
                 }
                 self.session.handle_appended(&taken.version, taken.refused);
             }
-            None => self.session.refuse(STORAGE_FAILED),
+            None => self.session.refuse(Refusal::STORAGE_FAILED),
         }
     }
 }

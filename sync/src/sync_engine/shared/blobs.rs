@@ -1,6 +1,7 @@
 //! Which blobs are still to be sent and fetched, as the connection and the callers ask and tell.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use sds_engine::BlobHash;
 
@@ -38,12 +39,15 @@ impl Shared {
         Ok(())
     }
 
-    /// Asks for a blob; whether it is here, or nothing refers to it.
-    pub(in crate::sync_engine) fn ask_for_blob(
+    /// Asks for a blob; whether it is here, or nothing refers to it. Another process may have to be asked,
+    /// which waits elsewhere.
+    pub(in crate::sync_engine) async fn ask_for_blob(
         &self,
         hash: &BlobHash,
     ) -> Result<Option<bool>, SyncError> {
-        if self.blobs.find(hash)?.is_some() {
+        let (blobs, looked_for) = (Arc::clone(&self.blobs), *hash);
+        let found = tokio::task::spawn_blocking(move || blobs.find(&looked_for)).await;
+        if found.map_err(|_| SyncError::Stopped)??.is_some() {
             return Ok(Some(true));
         }
         let mut core = self.core()?;
@@ -69,25 +73,19 @@ impl Shared {
 
     /// Notes that the relay has a blob, or that there is no use in offering it.
     pub(in crate::sync_engine) fn blob_sent(&self, hash: &BlobHash) -> Result<(), SyncError> {
-        let mut core = self.core()?;
-        core.blobs_to_send.remove(hash);
-        self.publish_blobs(&core);
-        Ok(())
+        self.note_blob(|core| {
+            core.blobs_to_send.remove(hash);
+        })
     }
 
     /// Notes that a blob is not here that was to be sent.
     pub(in crate::sync_engine) fn blob_absent(&self, hash: &BlobHash) -> Result<(), SyncError> {
-        let mut core = self.core()?;
-        core.note_blob_absent(hash);
-        self.publish_blobs(&core);
-        Ok(())
+        self.note_blob(|core| core.note_blob_absent(hash))
     }
 
     /// Notes that a blob is in the file, wherever it came from.
     pub(in crate::sync_engine) fn blob_found(&self, hash: &BlobHash) -> Result<(), SyncError> {
-        let mut core = self.core()?;
-        core.note_blob_found(hash);
-        self.publish_blobs(&core);
+        self.note_blob(|core| core.note_blob_found(hash))?;
         self.ring_blobs();
         Ok(())
     }
@@ -101,9 +99,7 @@ impl Shared {
 
     /// Notes that a blob is in the file, and at the relay.
     pub(in crate::sync_engine) fn blob_fetched(&self, hash: &BlobHash) -> Result<(), SyncError> {
-        let mut core = self.core()?;
-        core.note_blob_fetched(hash);
-        self.publish_blobs(&core);
+        self.note_blob(|core| core.note_blob_fetched(hash))?;
         self.ring_blobs();
         Ok(())
     }
@@ -114,10 +110,15 @@ impl Shared {
         hash: &BlobHash,
         size: u64,
     ) -> Result<(), SyncError> {
-        let mut core = self.core()?;
-        core.note_blob_brought(*hash, size);
-        self.publish_blobs(&core);
+        self.note_blob(|core| core.note_blob_brought(*hash, size))?;
         self.ring_blobs();
+        Ok(())
+    }
+
+    fn note_blob(&self, note: impl FnOnce(&mut SyncedStore)) -> Result<(), SyncError> {
+        let mut core = self.core()?;
+        note(&mut core);
+        self.publish_blobs(&core);
         Ok(())
     }
 

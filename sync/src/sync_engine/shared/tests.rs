@@ -1,16 +1,14 @@
 //! What callers, connection and writer see of each other.
 
-use std::collections::BTreeSet;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::channel;
 
-use sds_engine::{BlobHash, Change, Op, Patch, ReplicaId};
+use sds_engine::{Change, Op, Patch, ReplicaId};
 use sds_store::EntryId;
 
 use super::super::writer::Writer;
 use super::*;
 use crate::local_store::LocalStore;
-use crate::persistence::{Batch, LogPage, MemoryPersistence, Persistence, StorageError};
-use crate::seat::Seat;
+use crate::persistence::MemoryPersistence;
 
 fn replica(number: u64) -> ReplicaId {
     ReplicaId::new(number).unwrap()
@@ -129,46 +127,6 @@ fn only_blobs_that_the_state_refers_to_are_fetched() {
     assert_eq!(pass_on(&author), []);
 }
 
-/// A file that says when it is about to write a batch, and does so only when it is told to.
-#[derive(Debug)]
-struct Gated {
-    memory: MemoryPersistence,
-    begun: Sender<()>,
-    gate: Receiver<()>,
-}
-
-impl Persistence for Gated {
-    fn store(&self) -> &StoreId {
-        self.memory.store()
-    }
-
-    fn seats(&self) -> Vec<Seat> {
-        self.memory.seats()
-    }
-
-    fn read_snapshot(&self) -> Result<Option<Vec<u8>>, StorageError> {
-        self.memory.read_snapshot()
-    }
-
-    fn read_log(&self, from: u64) -> Result<LogPage, StorageError> {
-        self.memory.read_log(from)
-    }
-
-    fn blobs(&self) -> Arc<dyn BlobStorage> {
-        self.memory.blobs()
-    }
-
-    fn retain_blobs(&mut self, referenced: &BTreeSet<BlobHash>) -> Result<(), StorageError> {
-        self.memory.retain_blobs(referenced)
-    }
-
-    fn append(&mut self, batch: &Batch) -> Result<(), StorageError> {
-        self.begun.send(()).unwrap();
-        self.gate.recv().unwrap();
-        self.memory.append(batch)
-    }
-}
-
 /// Goal: what is being written while seats are settled does not count as on disk by its former
 /// name, neither before the rest is written nor after.
 #[tokio::test]
@@ -176,7 +134,12 @@ async fn a_commit_under_way_does_not_bring_former_ids_back() {
     let ((gate, gated), (begun, has_begun)) = (channel(), channel());
     let (status, saved) = (watch::Sender::default(), watch::Sender::default());
     let memory = MemoryPersistence::new(StoreId::new("s").unwrap(), replica(2));
-    let file = Gated { memory, begun, gate: gated };
+    let gated = Mutex::new(gated);
+    let file = memory.guarded(move || {
+        begun.send(()).unwrap();
+        gated.lock().unwrap().recv().unwrap();
+        Ok(())
+    });
     let (store, file) = SyncedStore::new(LocalStore::load(file).unwrap());
     let (writer, _thread) = Writer::spawn(file, status.clone(), saved.clone());
     let shared = Shared::new(store, status, saved, writer);

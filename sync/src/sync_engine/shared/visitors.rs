@@ -11,7 +11,7 @@ use crate::intake::Taken;
 use crate::message::SeatTip;
 use crate::random;
 use crate::seat::{Chain, Seat};
-use crate::synced_store::Snapshot;
+use crate::synced_store::{Doubts, Handover, Snapshot};
 
 impl Shared {
     /// A snapshot for a guest that has nothing; what is in it is on disk.
@@ -61,6 +61,37 @@ impl Shared {
             core.follow_seats(seats);
         }
         Ok(fits)
+    }
+
+    /// Compares the seats with the version of a peer; what is in doubt then, and is to be asked for.
+    pub(in crate::sync_engine) fn compare_with_peer(
+        &self,
+        version: &Version,
+        may_write: bool,
+    ) -> Result<Doubts, SyncError> {
+        let mut core = self.core()?;
+        let (doubts, batch) = core.compare_with_peer(version, may_write, random::replica_id())?;
+        if !batch.is_empty() {
+            self.writer.ask(Job::Append(Handover { batch, upto: Version::new() }))?;
+        }
+        Ok(doubts)
+    }
+
+    /// Takes in what a peer, which has `version` in all, sends of seats in doubt; not if seats were settled
+    /// more often than `settles` times.
+    pub(in crate::sync_engine) fn inquire(
+        &self,
+        settles: u64,
+        doubts: &mut Doubts,
+        version: &Version,
+        changes: Vec<Change>,
+    ) -> Result<(), SyncError> {
+        let mut core = self.core()?;
+        if self.writer.settles() != settles {
+            return Ok(());
+        }
+        let settled = core.inquire(doubts, version, changes, random::replica_id())?;
+        settled.map_or(Ok(()), |handover| self.hand_over_settled(handover))
     }
 
     /// Notes that the guest has left which had this seat.

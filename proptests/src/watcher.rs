@@ -8,7 +8,7 @@ use crate::store_view::StoreView;
 
 /// What a listener knows of a store.
 #[derive(Debug)]
-pub(super) struct Watcher {
+pub struct Watcher {
     view: StoreView,
     /// What was told, each with what the store showed then.
     told: Receiver<(ChangeEvent, StoreView)>,
@@ -17,7 +17,8 @@ pub(super) struct Watcher {
 
 impl Watcher {
     /// Somebody who listens from now on.
-    pub(super) fn of(store: &mut DataStore) -> Self {
+    #[must_use]
+    pub fn of(store: &mut DataStore) -> Self {
         let (sender, told) = mpsc::channel();
         // Nobody may be left to receive it.
         let subscription = store.on_change(move |store, event| {
@@ -28,9 +29,22 @@ impl Watcher {
 
     /// Takes over what was told, and panics unless that names exactly what differs, and nothing is
     /// missing.
-    pub(super) fn follow(&mut self, store: &DataStore) {
+    pub fn follow(&mut self, store: &DataStore) {
         for (event, after) in self.told.try_iter() {
             let has_edited = event.origin == Origin::Internal;
+            self.view.follow(&event.changes, &after, has_edited);
+        }
+        assert_eq!(self.view, StoreView::of(store), "something was not told");
+    }
+
+    /// The same after something that is told in one event of this origin, or in none. That may name
+    /// properties that were set to what they were if somebody here `has_edited`.
+    pub fn follow_one(&mut self, store: &DataStore, origin: Origin, has_edited: bool) {
+        let told: Vec<_> = self.told.try_iter().collect();
+        assert!(told.len() <= 1, "{told:?}");
+        for (event, after) in told {
+            assert_eq!(event.origin, origin);
+            assert!(!event.changes.is_empty());
             self.view.follow(&event.changes, &after, has_edited);
         }
         assert_eq!(self.view, StoreView::of(store), "something was not told");
