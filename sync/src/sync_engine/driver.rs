@@ -352,21 +352,26 @@ impl<'a> Line<'a> {
         if self.link.purpose() != Purpose::Sync {
             return Ok(());
         }
-        let session = self.link.session();
-        let writable = session.is_writable();
+        self.shared.report(self.number, |status| std::mem::take(&mut status.is_too_old));
+        self.presence = Some(self.shared.presence.open(self.stream));
+        self.shared.handle_saved(&mut self.link)
+    }
+
+    /// Begins all that a connection is for: the relay has said the last of what it says at the start.
+    /// Who hears that the store is connected may signal to others, for one.
+    fn begin(&mut self, peer: Option<PeerId>, writable: bool) {
         tracing::info!(store = %self.shared.id, writable, "connected");
+        self.transfer_blobs(writable);
+        self.signals = peer.map(|peer| self.shared.signals.open(peer, Instant::now()));
+        let session = self.link.session();
         self.shared.report(self.number, |status| {
             status.connection = ConnectionState::Connected { writable };
             status.relay_at_open = session.at_open().clone();
-            status.is_too_old = false;
             status.sent = session.sent().clone();
             status.stored = session.stored().clone();
             status.last_error = None;
             true
         });
-        self.transfer_blobs(writable);
-        self.presence = Some(self.shared.presence.open(self.stream));
-        self.shared.handle_saved(&mut self.link)
     }
 
     fn transfer_blobs(&mut self, writable: bool) {
@@ -388,15 +393,15 @@ impl<'a> Line<'a> {
         let link = &mut self.link;
         let given_up = self.shared.give_up(|store, fresh| link.handle_access(store, fresh))?;
         self.settle(given_up).await?;
-        if self.signals.is_none() {
-            self.signals = peer.map(|peer| self.shared.signals.open(peer, now));
-        }
+        let connected = ConnectionState::Connected { writable };
         let former = self.shared.status.borrow().connection.clone();
-        if former != (ConnectionState::Connected { writable }) {
+        if !matches!(former, ConnectionState::Connected { .. }) {
+            self.begin(peer, writable);
+        } else if former != connected {
             // Large contents may be sent now, or not any more.
             self.blobs.shutdown().await;
             self.transfer_blobs(writable);
-            self.shared.report_connection(self.number, ConnectionState::Connected { writable });
+            self.shared.report_connection(self.number, connected);
         }
         self.shared.handle_saved(&mut self.link)
     }

@@ -14,7 +14,7 @@ pub enum ConnectionState {
     Disconnected,
     /// A relay is being asked.
     Connecting,
-    /// The store is open at the relay.
+    /// The store is open at the relay, which has said what the token allows; messages to others can be sent.
     Connected {
         /// Whether the relay takes changes.
         writable: bool,
