@@ -230,7 +230,9 @@ pub fn restore(from: &Path, data_dir: &Path) -> Result<BackupReport, BackupError
     });
     match fault {
         Some(fault) => Err(fault),
-        None => Ok(restored.map(|()| report)?),
+        // A relay that was started meanwhile has made its own.
+        None if !restored? => Err(BackupError::Exists { path }),
+        None => Ok(report),
     }
 }
 

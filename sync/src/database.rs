@@ -147,17 +147,18 @@ impl Database {
         Ok(Self { redb, medium })
     }
 
-    /// Makes a file, and its folder, with what `initialize` puts into it, unless it is there.
+    /// Makes a file, and its folder, with what `initialize` puts into it, unless it is there or somebody
+    /// else is faster. Returns whether the file is the one made here.
     ///
     /// # Errors
     /// Any [`StorageError`]; and what `initialize` fails with, then there is no file.
     pub fn create_if_missing(
         path: &Path,
         initialize: impl FnOnce(&WriteTransaction) -> Result<(), Failure>,
-    ) -> Result<(), StorageError> {
+    ) -> Result<bool, StorageError> {
         let is_there = path.try_exists().map_err(|error| StorageError::from_io(path, error))?;
         if is_there {
-            return Ok(());
+            return Ok(false);
         }
         make_whole(path, |temporary| {
             guarded(path, || {

@@ -18,11 +18,11 @@ const TEMPORARY_PREFIX_BYTES_MAX: usize = 200;
 const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Makes a file whole, and only then gives it its name (D1). If somebody else was faster, theirs
-/// stays.
+/// stays, and this returns `false`.
 pub(crate) fn make_whole(
     path: &Path,
     fill: impl FnOnce(&Path) -> Result<(), StorageError>,
-) -> Result<(), StorageError> {
+) -> Result<bool, StorageError> {
     let folder = folder_of(path).unwrap_or(path);
     fs::create_dir_all(folder).map_err(|error| StorageError::from_io(folder, error))?;
     remove_leftovers(path);
@@ -32,14 +32,15 @@ pub(crate) fn make_whole(
     });
     // Either it has its name now, or it is not wanted; a leftover does no harm.
     let _removed = fs::remove_file(&temporary);
-    named?;
-    sync_folder(path).map_err(|error| StorageError::from_io(path, error))
+    let is_this = named?;
+    sync_folder(path).map_err(|error| StorageError::from_io(path, error))?;
+    Ok(is_this)
 }
 
-/// Gives a file its name unless there is a file of that name.
-fn give_name(temporary: &Path, path: &Path) -> io::Result<()> {
+/// Gives a file its name unless there is a file of that name, and says whether it has it now.
+fn give_name(temporary: &Path, path: &Path) -> io::Result<bool> {
     match fs::hard_link(temporary, path) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
         // What a file system without hard links says is not the same everywhere.
         Err(error)
             if !matches!(
@@ -51,12 +52,12 @@ fn give_name(temporary: &Path, path: &Path) -> io::Result<()> {
             ) =>
         {
             if path.try_exists()? {
-                Ok(())
+                Ok(false)
             } else {
-                fs::rename(temporary, path)
+                fs::rename(temporary, path).map(|()| true)
             }
         }
-        outcome => outcome,
+        outcome => outcome.map(|()| true),
     }
 }
 
@@ -195,7 +196,9 @@ mod tests {
             ("g.0123456789abcdef.new", old, true),
         ];
         let makers: [&dyn Fn(&Path); 2] =
-            [&|path| make_whole(path, fill).unwrap(), &|path| replace_private(path, b"").unwrap()];
+            [&|path| assert!(make_whole(path, fill).unwrap()), &|path| {
+                replace_private(path, b"").unwrap()
+            }];
         for make in makers {
             for (name, time, _) in rows {
                 File::create(folder.path().join(name)).unwrap().set_modified(time).unwrap();

@@ -41,6 +41,20 @@ fn a_file_has_its_name_only_when_it_is_whole() {
 }
 
 #[test]
+fn who_makes_a_file_hears_whether_it_is_the_one_that_stays() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("f");
+    let meanwhile = |write: &WriteTransaction| {
+        drop(Database::open_or_create(&path, |write| put(write, 1)).unwrap());
+        put(write, 2)
+    };
+    assert!(!Database::create_if_missing(&path, meanwhile).unwrap());
+    assert!(!Database::create_if_missing(&path, |write| put(write, 3)).unwrap());
+    assert_eq!(value(&Database::open(&path).unwrap()), 1);
+    assert!(Database::create_if_missing(&folder.path().join("g"), |write| put(write, 4)).unwrap());
+}
+
+#[test]
 fn the_longest_name_that_a_store_can_have_is_no_hindrance() {
     let folder = TempDir::new().unwrap();
     let longest = crate::StoreId::new(&"A".repeat(crate::limits::STORE_ID_BYTES_MAX)).unwrap();
