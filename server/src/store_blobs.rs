@@ -1,7 +1,7 @@
 //! The large contents of one store in the relay's file. They stay, as the log does that refers to
 //! them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -120,12 +120,9 @@ impl StoreBlobs {
         if of_store.len() >= BLOB_PARTS_MAX {
             return Ok(Err(NoRoom::Uploads));
         }
-        let BlobTotal { count, bytes } = self.log.blob_total(self.owner)?;
-        if count.saturating_add(of_store.len() as u64) >= max.count {
-            return Ok(Err(NoRoom::Blobs));
-        }
+        let total = self.log.blob_total(self.owner)?;
         let used = self.log.database.read(|read| {
-            let mut bytes = bytes;
+            let BlobTotal { mut count, mut bytes } = total;
             // One that goes on has its room already; it is counted once.
             let goes_on = |hash: &BlobHash| {
                 let others = of_store.iter().map(|(_, other)| other);
@@ -136,15 +133,21 @@ impl StoreBlobs {
                     bytes = bytes.saturating_add(part.size);
                 }
             }
+            // What several bring at once becomes one blob.
+            let mut names = HashSet::from([offer.hash]);
             for (_, other) in &of_store {
                 // One that has just become a blob is counted as that.
                 if blob_rows::find(read, self.owner, &other.hash)?.is_none() {
                     bytes = bytes.saturating_add(other.size);
+                    count = count.saturating_add(u64::from(names.insert(other.hash)));
                 }
             }
-            Ok(bytes)
+            Ok(BlobTotal { count, bytes })
         })?;
-        if used.saturating_add(offer.size) > max.bytes {
+        if used.count >= max.count {
+            return Ok(Err(NoRoom::Blobs));
+        }
+        if used.bytes.saturating_add(offer.size) > max.bytes {
             return Ok(Err(NoRoom::Bytes));
         }
         let mut reserved = self.log.reserved.lock();
@@ -279,6 +282,31 @@ mod tests {
         drop(blobs);
         assert_eq!(read(&open(&folder, "s"), hash).unwrap(), bytes);
         assert_eq!(read(&open(&folder, "other"), hash), None, "stores are apart");
+    }
+
+    #[test]
+    fn an_upload_that_has_become_a_blob_or_is_made_twice_counts_once() {
+        let folder = TempDir::new().unwrap();
+        let log = Arc::new(StoreLog::open(&folder.path().join("relay.redb")).unwrap());
+        let (store, quota) = (StoreId::new("s").unwrap(), StoreQuota::UNLIMITED);
+        let begun = StoreBlobs::begin_for(log, &store, "ann", quota).unwrap().unwrap();
+        let blobs = Arc::new(begun);
+        let offer =
+            |bytes: &[u8]| Offer { hash: named(bytes), size: bytes.len() as u64, can_resume: true };
+        let max = BlobTotal { count: 2, bytes: 1_000 };
+        let reserve = |bytes| blobs.reserve(offer(bytes), max).unwrap();
+        let first = reserve(b"first").unwrap();
+        let again = reserve(b"first").unwrap();
+        let storage: Arc<dyn BlobStorage> = blobs.clone();
+        let mut writer = BlobWriter::resume(storage, named(b"first"), 5).unwrap();
+        writer.write(b"first").unwrap();
+        writer.finish().unwrap();
+        let second = reserve(b"second").unwrap();
+        assert_eq!(reserve(b"third").unwrap_err(), NoRoom::Blobs);
+        drop((first, again));
+        assert_eq!(reserve(b"third").unwrap_err(), NoRoom::Blobs);
+        drop(second);
+        assert!(reserve(b"third").is_ok());
     }
 
     #[test]
