@@ -5,8 +5,8 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime};
 
@@ -41,8 +41,6 @@ pub(crate) type Reply = oneshot::Receiver<Outcome>;
 enum Job {
     Write(Append, oneshot::Sender<Outcome>),
     Sweep,
-    /// Nothing but to show that somebody takes it.
-    Look,
     Stop,
 }
 
@@ -50,6 +48,8 @@ enum Job {
 #[derive(Clone, Debug)]
 pub(crate) struct LogWriter {
     jobs: Sender<Job>,
+    /// Held by the thread alone.
+    life: Weak<()>,
 }
 
 impl LogWriter {
@@ -71,8 +71,13 @@ impl LogWriter {
             to_pack: BTreeSet::new(),
             sweep_at: Some(Instant::now()),
         };
-        let thread = std::thread::spawn(move || writing.run(&jobs));
-        (Self { jobs: sender }, thread)
+        let life = Arc::new(());
+        let writer = Self { jobs: sender, life: Arc::downgrade(&life) };
+        let thread = std::thread::spawn(move || {
+            let _until_it_ends = life;
+            writing.run(&jobs);
+        });
+        (writer, thread)
     }
 
     /// Appends changes.
@@ -91,7 +96,7 @@ impl LogWriter {
 
     /// Whether the thread runs. It ends before it is told to only by a fault of this program.
     pub(crate) fn is_alive(&self) -> bool {
-        self.jobs.send(Job::Look).is_ok()
+        self.life.strong_count() > 0
     }
 
     /// Lets the writer end, after what was asked for before.
@@ -151,7 +156,6 @@ impl Writing {
                         group.push(Work { append, so_far: Appended::default(), reply });
                     }
                     Ok(Job::Sweep) => self.sweep_at = Some(Instant::now()),
-                    Ok(Job::Look) => {}
                     Ok(Job::Stop) | Err(TryRecvError::Disconnected) => is_over = true,
                     Err(TryRecvError::Empty) => break,
                 }
