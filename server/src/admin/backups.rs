@@ -58,7 +58,8 @@ pub(super) async fn last(State(state): State<Arc<AdminState>>, admin: Admin) -> 
 /// `POST /api/backup`
 pub(super) async fn begin(State(state): State<Arc<AdminState>>, admin: Admin) -> Answer {
     admin.check_of_relay()?;
-    let time = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    // To the millisecond: the next one may be asked for as soon as this one is made.
+    let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
     let name = format!("relay-{}.backup", time.replace(':', "-"));
     let path = state.node.folder.join(FOLDER).join(&name);
     if !state.backups.begin(json!({ "state": "running", "file": name })) {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -9,6 +10,7 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
@@ -60,6 +62,11 @@ async fn serve_connection(
     _place: OwnedSemaphorePermit,
 ) {
     let service = TowerToHyperService::new(router.layer(axum::Extension(From(from))));
+    let has_asked = AtomicBool::new(false);
+    let service = service_fn(|request| {
+        has_asked.store(true, Ordering::Relaxed);
+        service.call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(ADMIN_HEAD_TIME)
@@ -78,7 +85,11 @@ async fn serve_connection(
             }
         }
     };
-    if ended.is_err_and(|error| error.is_timeout() || error.is_parse_too_large()) {
+    // Who has asked and keeps the connection for later only loses that.
+    let is_limit = |error: hyper::Error| {
+        error.is_parse_too_large() || (error.is_timeout() && !has_asked.load(Ordering::Relaxed))
+    };
+    if ended.is_err_and(is_limit) {
         metrics.limit_hit(Limit::Admin);
     }
 }
