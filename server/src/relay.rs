@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use sds_engine::{ChangeHeader, OpId, ReplicaId, Version};
+use sds_engine::{ChangeHeader, OpId, Version};
 use sds_sync::{CheckedChange, LogCursor};
 
 use crate::limits::{STEP_BYTES_MAX, STEP_CHANGES_MAX, TAIL_BYTES_MAX, TAIL_CHANGES_MAX};
@@ -132,8 +132,9 @@ pub struct Cursor {
     /// What the client had when it came, until it is past the end that the log had then.
     had: Version,
     had_until: u64,
-    /// What the client itself has sent since.
-    sent: Version,
+    /// What was taken since of that which the client itself has sent: of no more replicas than are in the
+    /// log.
+    taken: Version,
 }
 
 impl Cursor {
@@ -141,7 +142,7 @@ impl Cursor {
     /// `end` changes.
     #[must_use]
     pub fn new(had: Version, position: u64, end: u64) -> Self {
-        let mut cursor = Self { position, had, had_until: end, sent: Version::new() };
+        let mut cursor = Self { position, had, had_until: end, taken: Version::new() };
         cursor.forget_had();
         cursor
     }
@@ -178,19 +179,15 @@ impl Cursor {
     }
 
     fn has(&self, op: OpId) -> bool {
-        self.had.has(op) || self.sent.has(op)
+        self.had.has(op) || self.taken.has(op)
     }
 }
 
 impl LogCursor for Cursor {
     type Kept = CheckedChange;
 
-    fn note_sent(&mut self, header: &ChangeHeader) {
-        self.sent.advance(header.replica, header.end());
-    }
-
-    fn note_passed_over(&mut self, replica: ReplicaId, next: u64) {
-        self.sent.note_passed_over(replica, next);
+    fn note_taken(&mut self, taken: &Version) {
+        self.taken.merge(taken);
     }
 }
 
@@ -231,7 +228,7 @@ mod tests {
         let mut desk = Cursor::new(version(&[]), 0, 0);
         let mut phone = Cursor::new(version(&[]), 0, 0);
         let note = change(1, 0);
-        desk.note_sent(&ChangeHeader::decode(&note).unwrap());
+        desk.note_taken(&version(&[(1, 1)]));
         room.publish(0, &[note, change(2, 0)]);
         assert_eq!(hear(&room, &mut desk), [(2, 0)]);
         assert_eq!(hear(&room, &mut phone), [(1, 0), (2, 0)]);

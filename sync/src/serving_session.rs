@@ -26,29 +26,16 @@ pub trait LogCursor {
     /// What the log takes.
     type Kept: Checked;
 
-    /// Notes a change that the client has sent, so that it does not come back to it.
-    fn note_sent(&mut self, header: &ChangeHeader);
-
-    /// Notes that of what the client has sent of a replica nothing from the counter `next` on was taken:
-    /// if it comes from elsewhere, the client is to hear of it.
-    fn note_passed_over(&mut self, replica: ReplicaId, next: u64);
+    /// Notes what was taken of that which the client has sent, so that it does not come back to it.
+    fn note_taken(&mut self, taken: &Version);
 }
 
 /// By version: what the client has, or was given.
 impl LogCursor for Version {
     type Kept = Change;
 
-    fn note_sent(&mut self, header: &ChangeHeader) {
-        self.advance(header.replica, header.end());
-    }
-
-    fn note_passed_over(&mut self, replica: ReplicaId, next: u64) {
-        let mut kept = Self::new();
-        self.iter().filter(|(other, _)| *other != replica).for_each(|(other, next)| {
-            kept.advance(other, next);
-        });
-        kept.advance(replica, next.min(self.next(replica)));
-        *self = kept;
+    fn note_taken(&mut self, taken: &Version) {
+        self.merge(taken);
     }
 }
 
@@ -176,9 +163,8 @@ impl<C: LogCursor> ServingSession<C> {
         self.tell_terms(RelayFrame::Access { peer, writable, expires_in });
     }
 
-    /// Notes that changes of a replica from `next` on were not taken, since it belongs to another subject.
+    /// Says that changes of a replica from `next` on were not taken, since it belongs to another subject.
     pub fn handle_passed_over(&mut self, replica: ReplicaId, next: u64) {
-        self.cursor.note_passed_over(replica, next);
         if self.protocol < TERMS_SINCE {
             let message = "the replica id belongs to another subject";
             return self.refuse(Refusal::new(RefusalCode::Forbidden, message));
@@ -221,6 +207,7 @@ impl<C: LogCursor> ServingSession<C> {
     /// Takes in what became of the changes that [`poll_append`](Self::poll_append) gave: those in
     /// `stored` are on disk, and the rest was refused, if it was.
     pub fn handle_appended(&mut self, stored: &Version, refused: Option<RefusalCode>) {
+        self.cursor.note_taken(stored);
         self.stored.merge(stored);
         let Some(code) = refused else { return };
         let message = match code {
@@ -342,7 +329,6 @@ impl<C: LogCursor> ServingSession<C> {
 
     fn take_changes(&mut self, changes: Vec<C::Kept>) {
         for kept in changes {
-            self.cursor.note_sent(kept.header());
             self.to_append_bytes += kept.memory();
             self.to_append.push(kept);
         }
@@ -454,9 +440,24 @@ mod tests {
     impl LogCursor for Nowhere {
         type Kept = CheckedChange;
 
-        fn note_sent(&mut self, _: &ChangeHeader) {}
+        fn note_taken(&mut self, _: &Version) {}
+    }
 
-        fn note_passed_over(&mut self, _: ReplicaId, _: u64) {}
+    #[test]
+    fn only_what_was_taken_is_remembered_of_what_a_client_sends() {
+        let change = |replica| {
+            let replica = ReplicaId::new(replica).unwrap();
+            Change::new(replica, 0, vec![], &[Op::Skip { count: 1 }]).unwrap()
+        };
+        let mut session = session();
+        let patch = Patch::new(vec![change(1), change(2)]).encode();
+        session.handle_frame(ClientFrame::Changes { patch: patch.into() });
+        assert!(session.poll_append().is_some());
+        assert!(session.cursor_mut().is_empty(), "not before it is known what became of them");
+        let mut taken = Version::new();
+        taken.advance(ReplicaId::new(2).unwrap(), 1);
+        session.handle_appended(&taken, None);
+        assert_eq!(*session.cursor_mut(), taken);
     }
 
     #[test]

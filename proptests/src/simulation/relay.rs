@@ -277,7 +277,7 @@ impl RelayNode {
             process.commit_at.get_or_insert(context.soon(20));
         }
         let room = process.room.get_or_insert_default();
-        while let Some(cursor) = session.wants_log() {
+        while !*is_appending && let Some(cursor) = session.wants_log() {
             match room.next_for(cursor) {
                 Next::Nothing => break,
                 Next::Changes { from, changes } => pass(session, from, changes),
