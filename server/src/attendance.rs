@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use sds_sync::limits::SIGNAL_BYTES_MAX;
 use sds_sync::presence::PeerId;
+use sds_sync::transport::FrameRoom;
 use sds_sync::{ClientFrame, Refusal, RefusalCode, RelayFrame};
 use tokio::sync::watch;
 use tokio::time::sleep_until;
@@ -13,7 +14,7 @@ use tokio::time::sleep_until;
 use crate::connection::Peer;
 use crate::pace::SubjectSeat;
 use crate::presence_seat::PresenceSeat;
-use crate::rooms::{self, Member, OpenRoom};
+use crate::rooms::{self, Member, Message, OpenRoom};
 
 /// The first version of the protocol with presence.
 const PRESENCE_SINCE: u16 = 3;
@@ -35,7 +36,7 @@ pub(crate) struct Attendance {
     /// None for a client of a version without.
     inbox: Option<Inbox>,
     /// What waits for room on the stream.
-    frame: Option<RelayFrame>,
+    frame: Option<Message>,
     /// Whether the next frame is of the store, if there is one: the first, which is Opened, and one
     /// after each that is not.
     is_stores_turn: bool,
@@ -120,7 +121,7 @@ impl Attendance {
             self.revision = revision;
             self.peer.node.metrics.presence_delivered.inc();
             if is_settled || !self.peer.send_datagram(self.stream, &frame) {
-                self.frame = Some(frame);
+                self.frame = Some((frame, FrameRoom::default()));
             }
         }
         if self.frame.is_none()
@@ -136,14 +137,14 @@ impl Attendance {
     }
 
     /// The frame that waits, if it is its turn.
-    pub(crate) fn take_turn(&mut self) -> Option<RelayFrame> {
+    pub(crate) fn take_turn(&mut self) -> Option<Message> {
         let frame = self.frame.take_if(|_| !self.is_stores_turn);
         self.is_stores_turn = frame.is_some();
         frame
     }
 
     /// The frame that waits.
-    pub(crate) fn take_frame(&mut self) -> Option<RelayFrame> {
+    pub(crate) fn take_frame(&mut self) -> Option<Message> {
         self.frame.take()
     }
 
@@ -160,7 +161,7 @@ impl Attendance {
         };
         tokio::select! {
             Ok(()) = self.changed.changed() => {}
-            frame = message => self.frame = Some(frame),
+            message = message => self.frame = Some(message),
             () = timer, if due.is_some() => self.seat.handle_timeout(),
         }
     }
@@ -174,7 +175,7 @@ impl Drop for Attendance {
 
 impl Inbox {
     fn new(member: &Member, seat: &PresenceSeat, subject: &Arc<SubjectSeat>) -> Self {
-        let waiting = Arc::new(rooms::Inbox::default());
+        let waiting = Arc::new(rooms::Inbox::new(Arc::clone(subject.messages())));
         let (room, own) = (Arc::clone(member.room()), seat.peer());
         room.open_inbox(own, Arc::clone(&waiting));
         Self { room, own, waiting, subject: Arc::clone(subject) }

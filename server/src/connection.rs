@@ -336,6 +336,11 @@ impl Granted {
         self.entry.set_position(position);
     }
 
+    /// Notes that the client follows the log no further.
+    pub(crate) fn leave_log(&self) {
+        self.entry.leave_log();
+    }
+
     /// Notes what a newer token allows.
     pub(crate) fn set_access(&mut self, access: &Access) {
         let metrics = &self.peer.node.metrics;

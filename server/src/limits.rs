@@ -121,12 +121,15 @@ pub const ARRIVED_BYTES_PER_SUBJECT_MAX: u32 = 96 << 20;
 /// is read for it at a time, and as much again that is read meanwhile.
 pub const LEAVING_BYTES_PER_STREAM_MAX: u32 = 2 << 20;
 
-/// The same of changes and blobs on all streams of a connection: so many streams that are not read do
-/// not keep the others waiting, as QUIC has it too.
+/// The same of changes and blobs on all streams of a connection: some streams that are not read do not keep
+/// the others waiting.
 pub const LEAVING_BYTES_PER_CONNECTION_MAX: u32 = 16 << 20;
 
 /// The same for all connections of a subject together.
 pub const LEAVING_BYTES_PER_SUBJECT_MAX: u32 = 128 << 20;
+
+/// How many bytes of messages may be on their way to all sessions of a subject together.
+pub const SIGNAL_BYTES_PER_SUBJECT_MAX: usize = 16 << 20;
 
 /// Changes of no more than so many bytes are passed on without room for them.
 pub const LEAVING_FREE_BYTES: usize = 64 << 10;
@@ -328,6 +331,8 @@ pub enum Limit {
     SubjectSignalRate,
     /// [`BEGUN_BYTES_PER_CONNECTION_MAX`] and what goes with it: large frames on their way.
     BegunBytes,
+    /// The time that a slow line needs to take what it is sent, which the protocol sets.
+    TakeTime,
     /// The greatest frame, which the protocol sets.
     FrameBytes,
     /// What the admin listener takes: connections, bytes, time.
@@ -459,7 +464,7 @@ impl Limits {
 
 impl Limit {
     /// All of them, in order.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Handshakes,
         Self::UnprovedHandshakes,
         Self::HandshakeRate,
@@ -489,6 +494,7 @@ impl Limit {
         Self::SignalRate,
         Self::SubjectSignalRate,
         Self::BegunBytes,
+        Self::TakeTime,
         Self::FrameBytes,
         Self::Admin,
     ];
@@ -526,6 +532,7 @@ impl Limit {
             Self::SignalRate => "signal-rate",
             Self::SubjectSignalRate => "subject-signal-rate",
             Self::BegunBytes => "begun-bytes",
+            Self::TakeTime => "take-time",
             Self::FrameBytes => "frame-bytes",
             Self::Admin => "admin",
         }

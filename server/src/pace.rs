@@ -8,10 +8,11 @@ use sds_sync::transport::{Pace, RoomBytes, SharedRoom};
 
 use crate::limits::{
     ARRIVED_BYTES_PER_SUBJECT_MAX, BEGUN_BYTES_PER_SUBJECT_MAX, LEAVING_BYTES_PER_SUBJECT_MAX,
-    Limit, Limits,
+    Limit, Limits, SIGNAL_BYTES_PER_SUBJECT_MAX,
 };
 use crate::metrics::Metrics;
 use sds_sync::rate::Bucket;
+use tokio::sync::Semaphore;
 
 /// What all connections of a subject share.
 const ROOM_OF_SUBJECT: RoomBytes = RoomBytes {
@@ -33,6 +34,7 @@ struct Subject {
     bytes: Arc<Mutex<Bucket>>,
     signals: Arc<Mutex<Bucket>>,
     room: Arc<SharedRoom>,
+    messages: Arc<Semaphore>,
 }
 
 /// A connection on which a subject has stores open, until it is dropped.
@@ -43,6 +45,7 @@ pub(crate) struct SubjectSeat {
     bytes: Arc<Mutex<Bucket>>,
     signals: Arc<Mutex<Bucket>>,
     room: Arc<SharedRoom>,
+    messages: Arc<Semaphore>,
 }
 
 impl Subjects {
@@ -54,7 +57,8 @@ impl Subjects {
             let bytes = bucket(limits.bytes_per_second_per_subject);
             let signals = bucket(limits.signals_per_second_per_subject);
             let room = Arc::new(SharedRoom::new(ROOM_OF_SUBJECT));
-            known.insert(name.into(), Subject { connections: 0, bytes, signals, room });
+            let messages = Arc::new(Semaphore::new(SIGNAL_BYTES_PER_SUBJECT_MAX));
+            known.insert(name.into(), Subject { connections: 0, bytes, signals, room, messages });
         }
         let (name, _) = known.get_key_value(name)?;
         let (name, subjects) = (Arc::clone(name), Arc::clone(self));
@@ -64,8 +68,8 @@ impl Subjects {
         }
         subject.connections += 1;
         let (bytes, signals) = (Arc::clone(&subject.bytes), Arc::clone(&subject.signals));
-        let room = Arc::clone(&subject.room);
-        Some(SubjectSeat { subjects, name, bytes, signals, room })
+        let (room, messages) = (Arc::clone(&subject.room), Arc::clone(&subject.messages));
+        Some(SubjectSeat { subjects, name, bytes, signals, room, messages })
     }
 }
 
@@ -73,6 +77,11 @@ impl SubjectSeat {
     /// What all that it sends and is sent shares.
     pub(crate) const fn room(&self) -> &Arc<SharedRoom> {
         &self.room
+    }
+
+    /// Room for so many bytes of messages that are on their way to all its sessions together.
+    pub(crate) const fn messages(&self) -> &Arc<Semaphore> {
+        &self.messages
     }
 
     /// Takes one of the messages that all its connections may send together, if there is one.

@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sds_sync::limits::{APPEND_BYTES_GOAL, SIGNALS_WAITING_MAX};
 use sds_sync::presence::{PeerId, PresenceRoom};
-use sds_sync::{RelayFrame, StoreId};
+use sds_sync::transport::FrameRoom;
+use sds_sync::{Frame, RelayFrame, StoreId};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::limits::{GROUP_BYTES_GOAL, TAILS_BYTES_MAX};
@@ -82,11 +83,16 @@ impl Tails {
 
 /// Messages that wait for one member. It takes room only for those that are there, as a channel
 /// does not, which has room for thirty-two from the beginning.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Inbox {
-    waiting: Mutex<VecDeque<RelayFrame>>,
+    waiting: Mutex<VecDeque<Message>>,
     arrived: Notify,
+    /// Counts the bytes of all messages on their way that share it.
+    room: Arc<Semaphore>,
 }
+
+/// A message, and the room that it takes until it has gone out.
+pub(crate) type Message = (RelayFrame, FrameRoom);
 
 #[derive(Debug, Default)]
 struct Listed {
@@ -270,6 +276,7 @@ impl OpenRoom {
     /// Puts a message into the inbox of `to`, or of all but `from`; says how many had room for it.
     /// Nobody waits for the room meanwhile, however many they are.
     pub(crate) fn signal(&self, from: PeerId, to: Option<PeerId>, message: &RelayFrame) -> u64 {
+        let bytes = u32::try_from(message.encode().len()).unwrap_or(u32::MAX);
         let inboxes: Vec<Arc<Inbox>> = {
             let state = self.lock();
             match to {
@@ -280,7 +287,7 @@ impl OpenRoom {
                 }
             }
         };
-        inboxes.iter().filter(|inbox| inbox.put(message)).count() as u64
+        inboxes.iter().filter(|inbox| inbox.put(message, bytes)).count() as u64
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -290,13 +297,18 @@ impl OpenRoom {
 }
 
 impl Inbox {
+    /// One whose messages take `room`.
+    pub(crate) fn new(room: Arc<Semaphore>) -> Self {
+        Self { waiting: Mutex::default(), arrived: Notify::new(), room }
+    }
+
     /// Takes the message that came first.
-    pub(crate) fn take(&self) -> Option<RelayFrame> {
+    pub(crate) fn take(&self) -> Option<Message> {
         self.lock().pop_front()
     }
 
     /// Waits for a message, and takes it; one at a time. May be dropped while it waits.
-    pub(crate) async fn next(&self) -> RelayFrame {
+    pub(crate) async fn next(&self) -> Message {
         loop {
             if let Some(message) = self.take() {
                 return message;
@@ -305,19 +317,20 @@ impl Inbox {
         }
     }
 
-    /// Puts a message in, if there is room for it.
-    fn put(&self, message: &RelayFrame) -> bool {
+    /// Puts a message of so many bytes in, if there is room for it.
+    fn put(&self, message: &RelayFrame, bytes: u32) -> bool {
+        let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(bytes) else { return false };
         let mut waiting = self.lock();
-        let has_room = waiting.len() < SIGNALS_WAITING_MAX;
-        if has_room {
-            waiting.push_back(message.clone());
+        let has_place = waiting.len() < SIGNALS_WAITING_MAX;
+        if has_place {
+            waiting.push_back((message.clone(), room.into()));
         }
         drop(waiting);
         self.arrived.notify_one();
-        has_room
+        has_place
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<RelayFrame>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Message>> {
         // No code under this lock can leave the list half changed.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }

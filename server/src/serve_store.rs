@@ -27,7 +27,7 @@ pub(crate) use opening::OpenRequest;
 
 use crate::attendance::Attendance;
 use crate::connection::{Granted, Peer};
-use crate::limits::{LEAVING_FREE_BYTES, STEP_BYTES_MAX};
+use crate::limits::{LEAVING_FREE_BYTES, Limit, STEP_BYTES_MAX};
 use crate::log_writer::{self, Outcome};
 use crate::node::{Node, stopped};
 use crate::relay::{Cursor, Next};
@@ -189,20 +189,17 @@ impl Service {
                     self.session.refuse(why);
                 }
                 Turn::Clock | Turn::More | Turn::Others => {}
-                Turn::Pipe(Ready::Room(true)) => {
-                    // By turns, so that neither many changes nor lively others hold the other up.
-                    let others = self.attendance.as_mut().and_then(Attendance::take_turn);
-                    let waiting = || self.attendance.as_mut()?.take_frame();
-                    let changes = || self.session.poll_transmit();
-                    if let Some(frame) = others.or_else(changes).or_else(waiting) {
-                        let room = self.take_passed();
-                        self.pipe.send_with(frame, room);
-                    }
+                Turn::Pipe(Ready::Room) => self.send_next(),
+                Turn::Pipe(Ready::Gone(StreamError::TooSlow)) => {
+                    self.node.metrics.limit_hit(Limit::TakeTime);
+                    self.session.refuse(Refusal::TOO_SLOW);
                 }
                 // A client that has left reads nothing further; what it sent before is still taken.
-                Turn::Pipe(Ready::Room(false)) => {
+                Turn::Pipe(Ready::Gone(_)) => {
                     self.session.forget_log();
                     (self.reading, self.passing) = (InFlight::default(), FrameRoom::default());
+                    self.attendance = None;
+                    self.granted.leave_log();
                 }
                 Turn::Pipe(Ready::Received(received)) => self.handle_received(received),
                 Turn::Read(reading) => self.handle_read(reading),
@@ -225,6 +222,21 @@ impl Service {
             drop(self.granted);
         }
         self.pipe.finish(last).await;
+    }
+
+    /// Sends a frame. By turns, so that neither many changes nor lively others hold the other up.
+    fn send_next(&mut self) {
+        let others = self.attendance.as_mut().and_then(Attendance::take_turn);
+        if let Some((message, room)) = others {
+            self.pipe.send_with(message, room);
+        } else if let Some(frame) = self.session.poll_transmit() {
+            let room = self.take_passed();
+            self.pipe.send_with(frame, room);
+        } else if let Some((message, room)) =
+            self.attendance.as_mut().and_then(Attendance::take_frame)
+        {
+            self.pipe.send_with(message, room);
+        }
     }
 
     async fn next_turn(&mut self) -> Turn {

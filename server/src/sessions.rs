@@ -373,6 +373,11 @@ impl SessionEntry {
     pub(crate) fn set_position(&self, position: u64) {
         self.open.position.store(position, Ordering::Relaxed);
     }
+
+    /// Notes that the session follows the log no further, so that nobody is told of how far it is.
+    pub(crate) fn leave_log(&self) {
+        self.set_position(NOT_YET);
+    }
 }
 
 impl Drop for SessionEntry {

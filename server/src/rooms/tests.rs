@@ -49,13 +49,32 @@ fn what_members_of_a_forgotten_room_say_is_not_heard_in_the_new_one() {
     assert_eq!(rooms.end(&store), 0);
     rooms.publishing().publish(&store, 0, &[Arc::from(*b"first")]);
     assert_eq!(of_deleted.next_for(&from_the_beginning), Next::OnDisk(0));
-    let inbox = Arc::new(Inbox::default());
+    let inbox = Arc::new(Inbox::new(Arc::new(Semaphore::new(1_000))));
     of_new.room().open_inbox(PeerId(2), Arc::clone(&inbox));
     let message = signal();
     assert_eq!(of_deleted.room().signal(PeerId(1), None, &message), 0);
     of_deleted.room().close_inbox(PeerId(2));
     assert_eq!(of_new.room().signal(PeerId(3), Some(PeerId(2)), &message), 1);
-    assert_eq!(inbox.take(), Some(message));
+    assert_eq!(inbox.take().map(|(message, _)| message), Some(message));
+}
+
+#[test]
+fn messages_take_room_until_they_have_gone_out() {
+    let message = signal();
+    let bytes = message.encode().len();
+    let shared = Arc::new(Semaphore::new(2 * bytes));
+    let rooms = Arc::new(Rooms::default());
+    let member = rooms.enter(&StoreId::new("s").unwrap());
+    let room = member.room();
+    let inboxes = [1, 2, 3].map(|peer| (PeerId(peer), Arc::new(Inbox::new(Arc::clone(&shared)))));
+    for (peer, inbox) in &inboxes {
+        room.open_inbox(*peer, Arc::clone(inbox));
+    }
+    assert_eq!(room.signal(PeerId(0), None, &message), 2, "three share the room of two");
+    let leaving = inboxes.iter().find_map(|(_, inbox)| inbox.take()).unwrap();
+    assert_eq!(room.signal(PeerId(0), Some(PeerId(1)), &message), 0, "it is on its way yet");
+    drop(leaving);
+    assert_eq!(room.signal(PeerId(0), Some(PeerId(1)), &message), 1);
 }
 
 /// A commit that has begun before a store was deleted is published in the room of that store.
@@ -108,7 +127,8 @@ fn a_message_for_all_keeps_nobody_waiting_for_the_room() {
         Looks { rooms: Arc::clone(&rooms), room: Arc::clone(&room), seen: Mutex::default() };
     let looks = Arc::new(looks);
     let waker = Waker::from(Arc::clone(&looks));
-    let inboxes = [1, 2, 3].map(|peer| (PeerId(peer), Arc::new(Inbox::default())));
+    let inboxes =
+        [1, 2, 3].map(|peer| (PeerId(peer), Arc::new(Inbox::new(Arc::new(Semaphore::new(1_000))))));
     let mut waiting = Vec::new();
     for (peer, inbox) in &inboxes {
         room.open_inbox(*peer, Arc::clone(inbox));

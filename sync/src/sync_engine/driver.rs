@@ -216,13 +216,13 @@ impl<'a> Line<'a> {
                     self.close().await;
                     return Ok(());
                 }
-                Turn::Pipe(Ready::Room(true)) => {
+                Turn::Pipe(Ready::Room) => {
                     if let Some(frame) = self.next_frame() {
                         self.pipe.send(frame);
                     }
                 }
                 // The relay takes nothing further; what it has sent says why.
-                Turn::Pipe(Ready::Room(false)) => {}
+                Turn::Pipe(Ready::Gone(_)) => {}
                 Turn::Pipe(Ready::Received(frame)) => {
                     let frame = frame?.ok_or(LinkError::Ended)?;
                     if let Some(frame) = self.handle_aside(frame) {

@@ -35,17 +35,17 @@ struct Leaving<Out> {
 pub struct FramePipe<Out, In> {
     outgoing: Option<mpsc::Sender<Box<Leaving<Out>>>>,
     incoming: mpsc::Receiver<Box<Arrived<In>>>,
-    sending: Ending,
+    sending: Ending<Result<(), StreamError>>,
     /// What those frames take of a shared room that were taken from here.
     taken: FrameRoom,
-    _receiving: Ending,
+    _receiving: Ending<()>,
 }
 
 /// A task that ends with this.
 #[derive(Debug)]
-struct Ending(JoinHandle<()>);
+struct Ending<T>(JoinHandle<T>);
 
-impl Drop for Ending {
+impl<T> Drop for Ending<T> {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -80,7 +80,7 @@ where
 
     /// Waits for the first thing of interest. May be dropped while it waits; nothing is lost.
     ///
-    /// Once the other side takes nothing further there is never room again.
+    /// Once the other side takes nothing further this says so, and there is never room again.
     pub async fn ready(&mut self, interest: Interest) -> Ready<In> {
         let outgoing = self.outgoing.as_ref().filter(|_| interest.in_room);
         let room = async {
@@ -96,10 +96,12 @@ where
                 return Ready::Received(self.take(arrived));
             }
         };
-        if !has_room {
-            self.outgoing = None;
+        if has_room {
+            return Ready::Room;
         }
-        Ready::Room(has_room)
+        let ended = (&mut self.sending.0).await;
+        self.outgoing = None;
+        Ready::Gone(ended.ok().and_then(Result::err).unwrap_or(StreamError::CutOff))
     }
 
     /// A frame that has arrived already, if there is one.
@@ -168,8 +170,10 @@ pub struct Interest {
 /// What a pipe is ready for.
 #[derive(Debug)]
 pub enum Ready<In> {
-    /// A frame can be sent; or, if false, none ever again.
-    Room(bool),
+    /// A frame can be sent.
+    Room,
+    /// None can be sent ever again, for this reason.
+    Gone(StreamError),
     /// What the other side said; `None` at the end of the stream.
     Received(Received<In>),
 }
@@ -177,16 +181,14 @@ pub enum Ready<In> {
 /// Hands the last frames to the sending task, and waits until it has ended the stream.
 async fn send_last<Out>(
     outgoing: Option<mpsc::Sender<Box<Leaving<Out>>>>,
-    mut sending: Ending,
+    mut sending: Ending<Result<(), StreamError>>,
     last: impl IntoIterator<Item = Out>,
 ) {
+    // The other side takes nothing further.
+    let Some(outgoing) = outgoing else { return };
     for frame in last {
-        if let Some(outgoing) = &outgoing
-            && outgoing
-                .send(Box::new(Leaving { frame, _room: FrameRoom::default() }))
-                .await
-                .is_err()
-        {
+        let leaving = Leaving { frame, _room: FrameRoom::default() };
+        if outgoing.send(Box::new(leaving)).await.is_err() {
             return;
         }
     }
@@ -199,17 +201,15 @@ async fn send_all<Out: Frame>(
     mut sender: FrameSender,
     mut frames: mpsc::Receiver<Box<Leaving<Out>>>,
     is_timed: bool,
-) {
+) -> Result<(), StreamError> {
     while let Some(leaving) = frames.recv().await {
-        let sent = match is_timed {
-            true => sender.send_in_time(&leaving.frame).await,
-            false => sender.send(&leaving.frame).await,
-        };
-        if sent.is_err() {
-            return;
+        match is_timed {
+            true => sender.send_in_time(&leaving.frame).await?,
+            false => sender.send(&leaving.frame).await?,
         }
     }
     sender.finish().await;
+    Ok(())
 }
 
 async fn receive_all<In: Frame>(

@@ -132,6 +132,13 @@ impl OutputRoom {
 #[derive(Debug, Default)]
 pub struct FrameRoom(Vec<OwnedSemaphorePermit>);
 
+impl From<OwnedSemaphorePermit> for FrameRoom {
+    /// Room that somebody else has counted.
+    fn from(permit: OwnedSemaphorePermit) -> Self {
+        Self(vec![permit])
+    }
+}
+
 impl FrameRoom {
     /// Whether it is no room at all.
     #[must_use]

@@ -341,8 +341,8 @@ mod tests {
     use super::*;
     use crate::limits::FRAME_BYTES_MAX;
     use crate::local_socket::LocalAddress;
-    use crate::message::ClientFrame;
-    use crate::transport::{RoomBytes, SharedRoom};
+    use crate::message::{ClientFrame, RelayFrame};
+    use crate::transport::{FramePipe, Interest, Ready, RoomBytes, SharedRoom};
 
     fn room(arrived: u32) -> SharedRoom {
         SharedRoom::new(RoomBytes { begun: 1 << 20, arrived, leaving: 0 })
@@ -361,6 +361,34 @@ mod tests {
     fn begun(size: usize) -> Bytes {
         let head = u32::try_from(size).unwrap().to_le_bytes();
         Bytes::from([&head[..], &[3; 100]].concat())
+    }
+
+    /// Goal: whoever takes nothing of what it is sent is told apart from who has left. Method: frames go out
+    /// until the pipe says why no more do, on a clock that goes on whenever nothing else does.
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_too_long_is_cut_off_for_that() {
+        let (folder, silent) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        let (_silent, receiver) = pair(&silent).await;
+        let (sender, unread) = pair(&folder).await;
+        let mut pipe = FramePipe::<RelayFrame, ClientFrame>::timed(sender, receiver);
+        assert!(matches!(fill(&mut pipe).await, StreamError::TooSlow));
+        pipe.finish([RelayFrame::Changes { patch: Bytes::new() }]).await;
+        drop(unread);
+        let (_silent, receiver) = pair(&silent).await;
+        let (sender, unread) = pair(&folder).await;
+        drop(unread);
+        let mut pipe = FramePipe::timed(sender, receiver);
+        assert!(!matches!(fill(&mut pipe).await, StreamError::TooSlow));
+    }
+
+    async fn fill(pipe: &mut FramePipe<RelayFrame, ClientFrame>) -> StreamError {
+        loop {
+            match pipe.ready(Interest { in_room: true, in_frames: false }).await {
+                Ready::Room => pipe.send(RelayFrame::Changes { patch: vec![3; 1 << 19].into() }),
+                Ready::Gone(why) => return why,
+                Ready::Received(received) => panic!("{received:?}"),
+            }
+        }
     }
 
     /// Goal: nobody keeps the room of a large frame for ever. Method: a frame that begins, on a clock that

@@ -208,13 +208,13 @@ impl Service {
                 Turn::Clock if self.is_expired() => self.session.refuse(Refusal::EXPIRED),
                 Turn::Clock => {}
                 Turn::Saved => self.is_behind = true,
-                Turn::Pipe(Ready::Room(true)) => {
+                Turn::Pipe(Ready::Room) => {
                     if let Some(frame) = self.session.poll_transmit() {
                         self.pipe.send(frame);
                     }
                 }
                 // Who has left reads nothing further; what it sent before is still taken.
-                Turn::Pipe(Ready::Room(false)) => {}
+                Turn::Pipe(Ready::Gone(_)) => {}
                 Turn::Pipe(Ready::Received(received)) => self.handle_received(received),
                 Turn::Appended(taken) => self.handle_taken(taken),
             }
@@ -314,7 +314,8 @@ impl Service {
 
     /// Gives the session what the visitor lacks and is on disk, once it has passed on all before.
     async fn read_log(&mut self) {
-        if !self.is_behind || self.inquiry.is_some() {
+        // What became of the visitor's own changes has to be known first: they need not come back to it.
+        if !self.is_behind || self.inquiry.is_some() || !self.pending.is_idle() {
             return;
         }
         let Some(cursor) = self.session.wants_log().cloned() else { return };
