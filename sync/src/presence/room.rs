@@ -190,12 +190,12 @@ impl PresenceRoom {
     /// Makes room for one more of `subject`, if there is none and somebody has to give way; says whether
     /// there is some.
     fn make_room(&mut self, subject: &str, now: Instant) -> bool {
-        let mut shown: HashMap<&str, usize> = HashMap::new();
         let here = || self.entries.iter().filter(|(_, entry)| !entry.has_left());
-        here().for_each(|(_, entry)| *shown.entry(&entry.subject).or_default() += 1);
-        if shown.values().sum::<usize>() < PRESENCE_PEERS_MAX {
+        if here().count() < PRESENCE_PEERS_MAX {
             return true;
         }
+        let mut shown: HashMap<&str, usize> = HashMap::new();
+        here().for_each(|(_, entry)| *shown.entry(&entry.subject).or_default() += 1);
         let own = shown.get(subject).copied().unwrap_or(0);
         let most = shown.iter().map(|(subject, count)| (*count, *subject)).max();
         let Some((_, greedy)) = most.filter(|(count, _)| *count > own + 1) else {
