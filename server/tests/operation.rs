@@ -173,7 +173,8 @@ async fn a_relay_that_is_told_to_stop_tells_its_clients_and_ends_in_time() {
 fn a_silent_client_delays_the_end_only_so_long_and_a_second_signal_not_at_all() {
     for signals in [1, 2] {
         let home = folder();
-        let relay = RelayProcess::start(home.path(), &["--drain-seconds", "2"]);
+        let seconds = if signals == 1 { "2" } else { "30" };
+        let relay = RelayProcess::start(home.path(), &["--drain-seconds", seconds]);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let silent = runtime.block_on(async {
             let connection = connect(&relay.url, &Trust::of(&relay.url)).await.unwrap();
@@ -194,7 +195,7 @@ fn a_silent_client_delays_the_end_only_so_long_and_a_second_signal_not_at_all() 
         let (code, _) = relay.wait();
         if signals == 2 {
             assert_eq!(code, Some(1));
-            assert!(told.elapsed() < Duration::from_secs(2), "{:?}", told.elapsed());
+            assert!(told.elapsed() < Duration::from_secs(15), "{:?}", told.elapsed());
         } else {
             assert_eq!(code, Some(0));
             assert!(told.elapsed() > Duration::from_millis(1_900), "{:?}", told.elapsed());

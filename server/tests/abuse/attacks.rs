@@ -11,7 +11,7 @@ use sds_sync::{ClientFrame, Frame, RelayFrame, RelayUrl, encode_datagram};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::client::{changes, dial, open, open_with};
+use crate::client::{dial, open, open_with};
 use crate::large::large_change;
 
 /// One kind of abuse.
@@ -36,9 +36,6 @@ pub(crate) enum Attack {
     /// As after a restart of the relay: nobody means harm.
     Joins,
 }
-
-/// How many changes are in a frame of many.
-const MANY: u64 = 200;
 
 impl Attack {
     pub(crate) const ALL: [Self; 11] = [
@@ -101,9 +98,16 @@ async fn read_nothing(url: RelayUrl, number: usize) {
             continue;
         };
         let mut start = 0;
-        // One writes, and none of them reads.
-        while number != 0 || sender.send(&changes(2, start, MANY)).await.is_ok() {
-            start += MANY;
+        // One writes, more than the others' windows hold, and none of them reads.
+        loop {
+            if number == 0 {
+                let change = large_change(2, start, 50_000);
+                start = change.header().end();
+                let patch = Patch::new(vec![change]).encode().into();
+                if sender.send(&ClientFrame::Changes { patch }).await.is_err() {
+                    break;
+                }
+            }
             sleep(Duration::from_millis(20)).await;
         }
     }
@@ -296,7 +300,7 @@ async fn upload(url: RelayUrl, number: usize) {
 async fn join(url: RelayUrl) {
     let _joined = loop {
         if let Some(connection) = dial(&url).await
-            && let Some(store) = open(&connection, "calm", "mallory").await
+            && let Some(store) = open(&connection, "crowded", "mallory").await
         {
             break (connection, store);
         }

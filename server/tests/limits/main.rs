@@ -22,6 +22,7 @@ use sds_server::limits::{
 use sds_server::{Relay, RelayConfig, Scope};
 use sds_sync::limits::{
     BLOB_BYTES_MAX, BLOB_FRAME_BYTES_MAX, BLOB_PARTS_MAX, FIRST_FRAME_BYTES_MAX, FRAME_BYTES_MAX,
+    PRESENCE_PEERS_MAX,
 };
 use sds_sync::transport::{Connection, connect};
 use sds_sync::{ClientFrame, Frame, RefusalCode, RelayFrame, Token, Trust, encode_datagram};
