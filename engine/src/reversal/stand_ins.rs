@@ -32,7 +32,7 @@ impl Names {
 
     /// The first name of one.
     pub(super) fn first_name(&self, id: OpId) -> OpId {
-        self.first_names(IdRange { first: id, len: 1 }).first().map_or(id, |range| range.first)
+        self.first.get(id).unwrap_or(id)
     }
 
     /// What stands now for a range of first names, in parts.
