@@ -2,7 +2,8 @@
 //!
 //! Invariants, checked by `assert_invariants`:
 //! - B1. Each waiting change is listed under exactly one op that it waits for.
-//! - B2. `weight` is the sum of the waiting changes' weights, and both bounds of `limits` hold.
+//! - B2. `weight` is the sum of the waiting changes' weights, and both bounds of `limits` hold, unless a
+//!   single change waits: there is always room for one.
 //! - B3. No two waiting changes of one replica share a counter.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -108,7 +109,7 @@ impl Backlog {
         let stay: usize = done.blocked.iter().map(|(place, _)| weight(place)).sum();
         let changes = self.waiting.len() - released.len() + done.blocked.len();
         let weight = self.weight - leave + stay;
-        if changes > BACKLOG_CHANGES_MAX || weight > BACKLOG_BYTES_MAX {
+        if !has_room(changes, weight) {
             return Err(IntegrateError::BacklogFull { changes, weight });
         }
         Ok(())
@@ -178,12 +179,18 @@ impl Backlog {
         }
         let weight: usize = self.waiting.values().map(weight).sum();
         assert_eq!(weight, self.weight, "B2");
-        assert!(self.waiting.len() <= BACKLOG_CHANGES_MAX && weight <= BACKLOG_BYTES_MAX, "B2");
+        assert!(has_room(self.waiting.len(), weight), "B2");
         let headers: Vec<_> = self.waiting.values().map(Change::header).collect();
         for (a, b) in headers.iter().zip(headers.iter().skip(1)) {
             assert!(a.replica != b.replica || a.end() <= b.start, "B3: {a:?} {b:?}");
         }
     }
+}
+
+/// Whether so many changes of this weight together may wait. A single one always may, or else it could
+/// never come: the entries of a purge weigh many times what a change has room for.
+const fn has_room(changes: usize, weight: usize) -> bool {
+    changes <= 1 || changes <= BACKLOG_CHANGES_MAX && weight <= BACKLOG_BYTES_MAX
 }
 
 /// What a change counts for: its bytes, or what its ops take in memory, which can be far more.

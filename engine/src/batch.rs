@@ -200,10 +200,7 @@ impl Batch {
         });
         lone.map(move |(len, named)| {
             let end = at.counter + len;
-            let mut mine = OpList::new();
-            while let Some((id, op)) = ops.next_until(end) {
-                mine.push_view_joined(&op, id);
-            }
+            let mine = ops.take_until(end);
             let references = mine.iter().flat_map(|op| op.references()).flatten();
             let deps = full_deps(named, references, at.replica);
             let header = ChangeHeader { replica: at.replica, start: at.counter, span: len, deps };

@@ -1,8 +1,8 @@
 //! Every entry that anything here has named, under a dense index.
 //!
 //! An id is looked up once for each op; from then on everything about an entry is found by its
-//! index. Ids of entries that were created in a row need no table for that (`id_runs`), and most are kept
-//! in half their room (`ids`). An index is never given to another entry: what a transaction that was
+//! index. Ids of entries that were created in a row need no table for that (`id_runs`), and most take 3 of
+//! their 16 bytes (`ids`). An index is never given to another entry: what a transaction that was
 //! taken back had named stays, with a state that says that no op has named it.
 //!
 //! Invariants, checked by `assert_invariants`:

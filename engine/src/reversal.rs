@@ -149,16 +149,16 @@ impl Reversal {
         Ok(())
     }
 
-    /// Whether both edit one field or both put entries somewhere, so that they can only be undone in the order
-    /// of a stack: where one is put depends on where the others are. O(n) in what both did.
-    #[must_use]
-    pub fn meets(&self, other: &Self) -> bool {
-        if !self.places.is_empty() && !other.places.is_empty() {
-            return true;
-        }
+    /// Tells of others whether both edit one field or both put entries somewhere, so that they can only be
+    /// undone in the order of a stack: where one is put depends on where the others are. O(n) in what this
+    /// did, once, and then in what each of the others did.
+    pub fn meets(&self) -> impl Fn(&Self) -> bool {
         let edited: HashSet<(EntryId, &Field)> =
             self.fields.iter().map(|part| (part.entry, &part.field)).collect();
-        other.fields.iter().any(|part| edited.contains(&(part.entry, &part.field)))
+        move |other| {
+            !self.places.is_empty() && !other.places.is_empty()
+                || other.fields.iter().any(|part| edited.contains(&(part.entry, &part.field)))
+        }
     }
 
     /// Adds what this speaks of, for [`StandIns::retain`] and [`Replica::reverse`].

@@ -19,13 +19,24 @@ const DRAFTS: usize = 20;
 const KEYSTROKES: usize = 4_000;
 
 #[test]
-fn drafts_that_were_deleted_leave_next_to_nothing() {
+fn the_same_draft_deleted_again_and_again_leaves_next_to_nothing() {
+    check_deleted_drafts(|desk| type_draft(desk, &mut Dice::new(7)));
+}
+
+/// No draft can be compressed into another one here.
+#[test]
+fn different_drafts_that_were_deleted_leave_next_to_nothing() {
+    let mut dice = Dice::new(7);
+    check_deleted_drafts(|desk| type_draft(desk, &mut dice));
+}
+
+/// Deletes each draft that is typed, and cuts the history. What types one returns how many runs it makes.
+fn check_deleted_drafts(mut type_one: impl FnMut(&mut Replica) -> usize) {
     let mut desk = Replica::new(id(1));
     desk.set(ROOT, TEXT, Value::Text(String::new())).unwrap();
     let mut runs = 0;
     for _ in 0..DRAFTS {
-        // The same keystrokes each time.
-        runs += type_draft(&mut desk, &mut Dice::new(7));
+        runs += type_one(&mut desk);
         let len = desk.text_len(ROOT, &TEXT, TextUnit::Utf16).unwrap();
         desk.splice(ROOT, TEXT, 0..len, "").unwrap();
     }

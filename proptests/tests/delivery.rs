@@ -175,6 +175,21 @@ fn many_short_ops_that_wait_count_as_what_they_take() {
 }
 
 #[test]
+fn a_change_may_always_wait_alone_whatever_it_takes_in_memory() {
+    let entry = (EntryId::from_bytes([7; 16]), Life::FIRST);
+    let count = 1 + BACKLOG_BYTES_MAX / size_of_val(&entry);
+    let purge = |start| Op::Purge { entries: vec![entry; if start == 0 { 1 } else { count }] };
+    let change = |start| Change::new(id(3), start, vec![], &[purge(start)]).unwrap();
+    let mut phone = Replica::new(id(2));
+    assert_eq!(phone.integrate(Patch::new(vec![change(1)])).unwrap().waiting, 1);
+    let refused = phone.integrate(Patch::new(chain(1, 2).split_off(1)));
+    assert!(matches!(refused, Err(IntegrateError::BacklogFull { .. })), "{refused:?}");
+    phone.assert_invariants();
+    let done = phone.integrate(Patch::new(vec![change(0)])).unwrap();
+    assert_eq!((done.applied, done.waiting), (2, 0));
+}
+
+#[test]
 fn nothing_comes_in_while_a_transaction_is_open() {
     let mut phone = Replica::new(id(2));
     let refused = phone.transact(|phone| {

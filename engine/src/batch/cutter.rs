@@ -1,7 +1,7 @@
 //! Parts of a batch, one after the other, without going through all of it for each.
 
 use super::{Batch, Deps, Span, push_span};
-use crate::op::{OpList, OpParts, OpPlace};
+use crate::op::{OpParts, OpPlace};
 
 /// How far a batch was gone through. Always to be asked about the same one.
 #[derive(Clone, Debug)]
@@ -37,11 +37,7 @@ impl Cutter {
         while ops.next_until(from).is_some() {}
         (self.ops, self.at) = (ops.place(), from);
         let spans = self.spans(batch, to)?;
-        let mut part = OpList::new();
-        while let Some((id, op)) = ops.next_until(to) {
-            part.push_view_joined(&op, id);
-        }
-        Some(Batch { author: batch.author, start: from, spans, ops: part })
+        Some(Batch { author: batch.author, start: from, spans, ops: ops.take_until(to) })
     }
 
     /// The changes from where this is to a counter.

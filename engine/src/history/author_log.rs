@@ -311,19 +311,14 @@ impl AuthorLog {
 
     fn tail_ops(&self, author: ReplicaId, from: u64, to: u64) -> OpList {
         let first = self.tail_starts.partition_point(|start| *start <= from).saturating_sub(1);
-        let last = self.tail_starts.partition_point(|start| *start < to);
-        let mut ops = OpList::with_capacity(last.saturating_sub(first), 0);
-        let Some(start) = self.tail_starts.get(first).filter(|_| from < to) else { return ops };
+        let start = self.tail_starts.get(first).filter(|_| from < to);
+        let Some(start) = start else { return OpList::new() };
         let place = OpPlace::before(first, OpId { replica: author, counter: *start });
         let mut parts = OpParts::starting_at(&self.tail, place);
         if *start < from {
             parts.skip_within(from);
         }
-        // A part of longer runs may be put together in another way when it stands alone.
-        while let Some((id, op)) = parts.next_until(to) {
-            ops.push_view_joined(&op, id);
-        }
-        ops
+        parts.take_until(to)
     }
 
     /// The changes from the first counter of one on, as blocks; nothing if they are gone.

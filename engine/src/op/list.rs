@@ -418,15 +418,25 @@ impl OpList {
             rest.push_edit(&cut.part(&run, run_span - cut.units));
             let here = self.items[number];
             self.items[number] = Item { kind, span: cut.units, ..here };
-            let mut tail = Self::new();
-            self.append_tail(&mut tail, number + 1, first, drop);
+            self.append_tail(&mut rest, number + 1, first, drop);
             self.text.truncate(here.byte + cut.bytes);
-            // It did not continue the whole run, but may continue what is left of it.
-            rest.extend_joined(tail, OpId { counter: at + run_span - cut.units, ..first }, drop);
+            rest.join_second(OpId { counter: at, ..first });
         } else {
             self.append_tail(&mut rest, number, first, drop);
         }
         rest
+    }
+
+    /// Brings ops into their one form of which the first, with the counter of `at`, is what is left of a
+    /// run, if the second continues it. Only deleting what is deleted already can continue a part of a
+    /// run and not the whole.
+    fn join_second(&mut self, at: OpId) {
+        if let [left, next, ..] = &self.items[..]
+            && self.goes_on(left, next, at.plus(left.span))
+        {
+            let ops = std::mem::take(self);
+            self.extend_joined(ops, at, drop);
+        }
     }
 
     /// Panics if S1 or S2 does not hold.

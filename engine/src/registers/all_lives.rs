@@ -4,12 +4,14 @@
 //! - A1. Lives that a byte can tell are told so, and nothing else is kept of them.
 
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 
 use super::lives::{Lives, Touch};
 use crate::entries::EntryIx;
 use crate::id::Life;
 use crate::index::{push_tightly, trim};
 use crate::op::NewEntry;
+use crate::state::LifeRecord;
 
 /// Lives in a byte: the number of the current one, and the kind in the low bits.
 type Code = u8;
@@ -96,6 +98,14 @@ impl AllLives {
         match self.codes[entry.at()] {
             LISTED => self.listed(entry).clone(),
             code => decode(code),
+        }
+    }
+
+    /// The lives of an entry that somebody touched, as records.
+    pub(super) fn records(&self, entry: EntryIx) -> SmallVec<[LifeRecord; 1]> {
+        match self.codes[entry.at()] {
+            LISTED => self.listed(entry).records(),
+            code => decode(code).records(),
         }
     }
 
@@ -187,6 +197,7 @@ mod tests {
             let found = (all.is_known(entry), all.is_touched(entry), all.current(entry));
             assert_eq!(found, (one.is_known(), one.is_touched(), one.current()));
             assert_eq!((all.kind(entry), all.get(EntryIx::new(0))), (one.kind(), Lives::Unknown));
+            assert_eq!(all.records(entry), one.records());
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::value::char_count;
 impl<'a> EntryState<'a> {
     /// The lives that ops touched.
     pub(crate) fn life_records(self) -> SmallVec<[LifeRecord; 1]> {
-        self.states.lives.get(self.entry).records()
+        self.states.lives.records(self.entry)
     }
 
     /// What the fields hold.

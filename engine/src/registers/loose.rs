@@ -1,5 +1,5 @@
 //! Registers that are not packed: where one holds much, or a text that is being spliced; or where one
-//! is all there is, and so small that packing would save next to nothing.
+//! is all there is and takes no memory of its own, which is set faster so.
 //!
 //! They are in no order; whoever wants them in order sorts the few that there are.
 

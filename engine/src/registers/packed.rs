@@ -68,60 +68,70 @@ impl<'a> Packed<'a> {
         })
     }
 
-    /// The register of a field.
-    pub(super) fn seek(self, field: FieldIx) -> Option<PackedRegister<'a>> {
+    /// Where the register of a field is, or would be.
+    pub(super) fn seek(self, field: FieldIx) -> Option<Spot> {
         let mut unpacker = Unpacker::new(self);
         loop {
-            let head = unpacker.head()?;
-            if head.field == field {
-                return Some(PackedRegister { head, unpacker });
+            let (start, expected) = (unpacker.reader.position(), unpacker.expected);
+            let known = unpacker.head();
+            if let Some(other) = known.as_ref().filter(|head| head.field != field) {
+                unpacker.skip(other)?;
+                continue;
             }
-            unpacker.skip(&head)?;
+            return Some(Spot { start, expected, known, value: unpacker.reader.position() });
         }
     }
 
-    /// Packs what is to stand here so that a register is set, and returns in place of which bytes; none if
-    /// there is no room for it.
+    /// The register at a spot.
+    pub(super) fn register(self, spot: &Spot) -> Option<RegisterView<'a>> {
+        self.at_value(spot).register(spot.known.as_ref()?)
+    }
+
+    /// Packs what is to stand at the spot of a register's field so that it is set, and returns in place of
+    /// which bytes; none if there is no room for it.
     pub(super) fn set(
         self,
+        spot: &Spot,
         register: &RegisterView<'_>,
         packer: &mut Packer,
     ) -> Option<Range<usize>> {
-        let mut unpacker = Unpacker::new(self);
-        let (mut start, mut expected) = (0, unpacker.expected);
-        while let Some(head) = unpacker.head() {
-            unpacker.skip(&head)?;
-            if head.field == register.field {
-                break;
-            }
-            (start, expected) = (unpacker.reader.position(), unpacker.expected);
+        let mut unpacker = self.at_value(spot);
+        if let Some(known) = &spot.known {
+            unpacker.skip(known)?;
         }
         // What is expected of the one behind is another now.
         let behind = unpacker.head();
-        let old = start..unpacker.reader.position();
-        packer.begin(Frame { expected, ..self.frame }, self.bytes.len() - old.len());
+        let old = spot.start..spot.value + unpacker.reader.position();
+        packer.begin(Frame { expected: spot.expected, ..self.frame }, self.bytes.len() - old.len());
         packer.push(register, self.frame.authors)?;
         if let Some(behind) = behind {
             packer.push_head(&behind, self.frame.authors);
         }
         Some(old)
     }
-}
 
-/// A register of which the value has not been looked at.
-#[derive(Debug)]
-pub(super) struct PackedRegister<'a> {
-    head: Head,
-    unpacker: Unpacker<'a>,
-}
-
-impl<'a> PackedRegister<'a> {
-    pub(super) const fn rank(&self) -> (Life, Stamp) {
-        (self.head.life, self.head.stamp)
+    /// What reads the value at a spot, and what is behind it.
+    fn at_value(self, spot: &Spot) -> Unpacker<'a> {
+        Unpacker::new(Self { bytes: &self.bytes[spot.value..], ..self })
     }
+}
 
-    pub(super) fn register(mut self) -> Option<RegisterView<'a>> {
-        self.unpacker.register(&self.head)
+/// Where the register of a field is among packed ones, or would be, as long as those are the same.
+#[derive(Debug)]
+pub(super) struct Spot {
+    start: usize,
+    /// What is expected of a register there.
+    expected: Stamp,
+    /// The one that is there, but for its value.
+    known: Option<Head>,
+    /// Where its value begins.
+    value: usize,
+}
+
+impl Spot {
+    /// The life and stamp of the register that is there.
+    pub(super) fn rank(&self) -> Option<(Life, Stamp)> {
+        self.known.as_ref().map(|head| (head.life, head.stamp))
     }
 }
 

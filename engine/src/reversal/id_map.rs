@@ -66,9 +66,15 @@ impl IdMap {
         }
     }
 
+    /// What an id is mapped to.
+    pub(super) fn get(&self, id: OpId) -> Option<OpId> {
+        let (start, _, to) = self.overlapping(IdRange { first: id, len: 1 }).next()?;
+        Some(to.plus(id.counter - start))
+    }
+
     /// Whether an id is mapped to anything.
     pub(super) fn has(&self, id: OpId) -> bool {
-        self.overlapping(IdRange { first: id, len: 1 }).next().is_some()
+        self.get(id).is_some()
     }
 
     /// How many ranges there are.
@@ -141,6 +147,8 @@ pub(super) mod tests {
             ]
         );
         assert_eq!(map.parts(range(1, 15, 16)), [(range(1, 15, 16), Some(id(9, 105)))]);
+        let got = [9, 11, 12, 14, 25].map(|counter| map.get(id(1, counter)));
+        assert_eq!(got, [None, Some(id(9, 101)), Some(id(8, 0)), Some(id(9, 104)), None]);
         map.remove(range(1, 0, 13));
         assert_eq!(
             map.parts(range(1, 11, 15)),

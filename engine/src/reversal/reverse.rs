@@ -63,16 +63,6 @@ impl Replica {
     }
 }
 
-/// What came of an attempt to put an entry where it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Gone {
-    There,
-    /// It is not to go anywhere.
-    Nowhere,
-    /// It would be inside itself there, as things are.
-    IntoItself,
-}
-
 /// A step that is being undone.
 struct Undoing<'a> {
     replica: &'a mut Replica,
@@ -103,7 +93,7 @@ impl Undoing<'_> {
         loop {
             let mut left = Vec::new();
             for part in &waiting {
-                if self.undo_place(part)? == Gone::IntoItself {
+                if self.undo_place(part)? {
                     left.push(*part);
                 }
             }
@@ -160,10 +150,12 @@ impl Undoing<'_> {
         None
     }
 
-    fn undo_place(&mut self, part: &PlacePart) -> Result<Gone, EditError> {
-        let Some(entry) = self.still_placed(part) else { return Ok(Gone::Nowhere) };
+    /// Puts an entry where it was, if it is to go anywhere. Whether that has to wait, as for
+    /// [`Undoing::enter`].
+    fn undo_place(&mut self, part: &PlacePart) -> Result<bool, EditError> {
+        let Some(entry) = self.still_placed(part) else { return Ok(false) };
         match &part.before {
-            Before::Nowhere => Ok(Gone::Nowhere),
+            Before::Nowhere => Ok(false),
             Before::Rescued => {
                 let into = EntryIx::LOST_AND_FOUND;
                 let key = rescued_key(self.replica.entries.id(entry));
@@ -171,7 +163,7 @@ impl Undoing<'_> {
                 if self.replica.display.parent(entry) == Some(into)
                     && self.replica.display.index_of(entry) == Some(index)
                 {
-                    return Ok(Gone::Nowhere);
+                    return Ok(false);
                 }
                 self.enter(entry, into, |replica| {
                     let key = replica.make_place(into, index, Some(entry))?;
@@ -179,18 +171,16 @@ impl Undoing<'_> {
                 })
             }
             Before::Placed { parent, key, trashed_at, by } => {
-                let Some(into) = self.replica.entries.find(*parent) else {
-                    return Ok(Gone::Nowhere);
-                };
+                let Some(into) = self.replica.entries.find(*parent) else { return Ok(false) };
                 let mut moved = None;
-                let gone = self.enter(entry, into, |replica| {
+                let has_to_wait = self.enter(entry, into, |replica| {
                     moved = Some(replica.put(entry, into, key.clone(), *trashed_at)?);
                     Ok(())
                 })?;
                 if let (Some(first), Some(moved)) = (by, moved) {
                     self.stand_for_op(*first, moved);
                 }
-                Ok(gone)
+                Ok(has_to_wait)
             }
         }
     }
@@ -204,27 +194,28 @@ impl Undoing<'_> {
         rank - usize::from(is_before)
     }
 
-    /// Puts an entry into a container, unless that is none any more or is inside the entry.
+    /// Puts an entry into a container, unless that is none any more or is inside the entry. Whether it
+    /// has to wait, since it would be inside itself there, as things are.
     fn enter(
         &mut self,
         entry: EntryIx,
         into: EntryIx,
         put: impl FnOnce(&mut Replica) -> Result<(), EditError>,
-    ) -> Result<Gone, EditError> {
+    ) -> Result<bool, EditError> {
         let display = &self.replica.display;
         if !display.is_container(into) {
-            return Ok(Gone::Nowhere);
+            return Ok(false);
         }
         if display.is_at_or_above(entry, into) {
-            return Ok(Gone::IntoItself);
+            return Ok(true);
         }
         let step = self.replica.step(entry, into);
         match self.replica.enter(&step) {
             // As shown it would be no cycle, but nothing can be done about the hidden one.
-            Err(EditError::WouldCycle { .. }) => return Ok(Gone::IntoItself),
+            Err(EditError::WouldCycle { .. }) => return Ok(true),
             entered => entered?,
         }
-        put(self.replica).map(|()| Gone::There)
+        put(self.replica).map(|()| false)
     }
 
     fn stand_for_op(&mut self, first: OpId, by: OpId) {

@@ -32,13 +32,13 @@ impl Names {
 
     /// The first name of one.
     pub(super) fn first_name(&self, id: OpId) -> OpId {
-        self.first_names(IdRange { first: id, len: 1 }).first().map_or(id, |range| range.first)
+        self.first.get(id).unwrap_or(id)
     }
 
-    /// What stands now for a range of first names, in parts.
-    pub(super) fn present(&self, range: IdRange) -> Vec<Part> {
+    /// What stands now for a range of first names, in parts, each with the first of the ids that do.
+    pub(super) fn present(&self, range: IdRange) -> Vec<(IdRange, OpId)> {
         let parts = self.now.parts(range).into_iter();
-        parts.map(|(part, now)| (part, Some(now.unwrap_or(part.first)))).collect()
+        parts.map(|(part, now)| (part, now.unwrap_or(part.first))).collect()
     }
 
     /// Lets ids from `by` on stand for a range of first names.
@@ -262,11 +262,7 @@ mod tests {
         names.replace(range(1, 3, 5), id(1, 70));
         assert_eq!(
             names.present(range(1, 2, 6)),
-            [
-                (range(1, 2, 3), Some(id(1, 52))),
-                (range(1, 3, 5), Some(id(1, 70))),
-                (range(1, 5, 6), Some(id(1, 55))),
-            ]
+            [(range(1, 2, 3), id(1, 52)), (range(1, 3, 5), id(1, 70)), (range(1, 5, 6), id(1, 55)),]
         );
         assert_eq!(names.first_names(range(1, 70, 72)), [range(1, 3, 5)]);
         assert_eq!(names.first_name(id(1, 53)), id(1, 53), "stands for nothing any more");
@@ -303,7 +299,7 @@ mod tests {
         let mut mentioned = Mentioned::default();
         mentioned.add_chars(range(1, 2, 4));
         stand_ins.retain(&mentioned);
-        assert_eq!(stand_ins.chars.present(range(1, 2, 4)), [(range(1, 2, 4), Some(id(1, 52)))]);
+        assert_eq!(stand_ins.chars.present(range(1, 2, 4)), [(range(1, 2, 4), id(1, 52))]);
         assert_eq!(stand_ins.chars.first_name(id(1, 51)), id(1, 51));
         assert!(stand_ins.ops.now.len() == 0 && stand_ins.len() == 1);
     }

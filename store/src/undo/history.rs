@@ -236,8 +236,9 @@ impl UndoHistory {
     /// and does not, if with the answer that is more than fits a change.
     fn join_later(&mut self, (way, at): (Way, usize), answer: &Reversal) -> bool {
         let steps = self.steps_mut(way);
-        let meets = |step: &Step| step.done.iter().any(|done| answer.meets(done));
-        let last = (at + 1..steps.len()).rfind(|later| meets(&steps[*later])).unwrap_or(at);
+        let meets = answer.meets();
+        let is_met = |later: &usize| steps[*later].done.iter().any(&meets);
+        let last = (at + 1..steps.len()).rfind(is_met).unwrap_or(at);
         let size = steps.range(at..=last).map(|step| step.size).sum::<usize>();
         if size + answer.size() > UNDO_STEP_BYTES_MAX {
             return false;

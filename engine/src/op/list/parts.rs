@@ -106,6 +106,16 @@ impl<'a> OpParts<'a> {
         self.place.at.counter = to;
     }
 
+    /// The ops before `end`, in their one form. A part of longer runs may be put together in another way
+    /// when it stands alone.
+    pub(crate) fn take_until(&mut self, end: u64) -> OpList {
+        let mut taken = OpList::new();
+        while let Some((id, op)) = self.next_until(end) {
+            taken.push_view_joined(&op, id);
+        }
+        taken
+    }
+
     /// The next op, or as much of it as there is before `end`, with its first counter.
     #[inline]
     pub(crate) fn next_until(&mut self, end: u64) -> Option<(OpId, OpView<'a>)> {

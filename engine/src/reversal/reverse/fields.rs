@@ -251,7 +251,7 @@ impl Undoing<'_> {
     ) -> Vec<(IdRange, IdRange, bool)> {
         let mut present = Vec::new();
         for (named, now) in self.stand_ins.chars.present(chars) {
-            let now = IdRange { first: now.unwrap_or(named.first), ..named };
+            let now = IdRange { first: now, ..named };
             let states = self.replica.entries.states_mut();
             let pieces = states.text_mut(entry, field).map(|(_, text)| text.standing(now));
             for (piece, is_visible) in pieces.unwrap_or_default() {
