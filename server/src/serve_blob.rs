@@ -175,6 +175,7 @@ impl BlobDoor for ClientBlobs<'_> {
             BlobPassed::Sent(bytes) => {
                 metrics.blob_sent_bytes.inc_by(bytes);
             }
+            BlobPassed::NotTaken => metrics.limit_hit(Limit::TakeTime),
             BlobPassed::Refused(code) => {
                 if code == RefusalCode::StorageFailed {
                     metrics.storage_failures.inc();

@@ -92,6 +92,8 @@ pub enum BlobPassed {
     Received(u64),
     /// So many bytes went out.
     Sent(u64),
+    /// The client took a piece too slowly, and was cut off.
+    NotTaken,
     /// The transfer was refused.
     Refused(RefusalCode),
 }
@@ -293,7 +295,12 @@ async fn get(
         offset += bytes.len() as u64;
         door.note(BlobPassed::Sent(bytes.len() as u64));
         let piece = RelayFrame::BlobChunk { bytes: bytes.into() };
-        sender.send_in_time(&piece).await.map_err(|_| None)?;
+        if let Err(error) = sender.send_in_time(&piece).await {
+            if matches!(error, StreamError::TooSlow) {
+                door.note(BlobPassed::NotTaken);
+            }
+            return Err(None);
+        }
         drop(room);
     }
     Ok(())
