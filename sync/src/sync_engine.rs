@@ -239,7 +239,11 @@ impl SyncEngine {
     /// # Errors
     /// Any [`BlobError`]; then nothing of it stays.
     pub fn write_blob(&self, source: impl Read, is_text: bool) -> Result<BlobRef, BlobError> {
-        write_blob(Arc::clone(&self.shared.blobs), source, is_text)
+        let written = write_blob(Arc::clone(&self.shared.blobs), source, is_text);
+        if let Err(BlobError::Storage(error)) = &written {
+            self.shared.note_lost(error);
+        }
+        written
     }
 
     /// The content of a value that is kept as a blob, to be read as a stream; none if it is not here.

@@ -34,7 +34,7 @@ fn read(persistence: &RedbPersistence, hash: BlobHash) -> Option<Vec<u8>> {
 
 /// How many contents, of any kind, are in the file.
 fn contents(persistence: &RedbPersistence) -> usize {
-    persistence.database.read(blob_rows::tests::content_count).unwrap()
+    persistence.file.read(blob_rows::tests::content_count).unwrap()
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn a_blob_that_has_changed_on_disk_is_an_error_at_its_end() {
     let persistence = open(&folder);
     let hash = write_blob(persistence.blobs(), &*bytes(5, 1_000), false).unwrap().hash;
     let number = persistence.blobs().find(&hash).unwrap().unwrap().number;
-    persistence.database.write(|write| blob_rows::tests::damage(write, number)).unwrap();
+    persistence.file.write(|write| blob_rows::tests::damage(write, number)).unwrap();
     let mut reader = BlobReader::open(persistence.blobs(), hash).unwrap().unwrap();
     let refused = reader.read_to_end(&mut Vec::new()).unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::InvalidData);

@@ -13,9 +13,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use redb::WriteTransaction;
 use sds_engine::BlobHash;
 
+use super::open_file::OpenFile;
 use crate::blob_rows::{self, Content};
 use crate::blob_storage::{BlobStorage, Claims};
-use crate::database::{Database, Failure};
+use crate::database::Failure;
 use crate::limits::BLOB_PARTS_MAX;
 use crate::persistence::StorageError;
 use crate::persistence::blob_list::BlobList;
@@ -26,25 +27,25 @@ const OWNER: u64 = 0;
 /// The blobs of one store's file.
 #[derive(Debug)]
 pub(super) struct RedbBlobs {
-    database: Arc<Database>,
+    file: Arc<OpenFile>,
     list: Mutex<BlobList>,
     next: AtomicU64,
     claims: Claims,
 }
 
 impl RedbBlobs {
-    pub(super) fn of(database: Arc<Database>) -> Result<Self, StorageError> {
-        let (whole, next) = database
-            .read(|read| Ok((blob_rows::list(read, OWNER)?, blob_rows::next_number(read)?)))?;
+    pub(super) fn of(file: Arc<OpenFile>) -> Result<Self, StorageError> {
+        let (whole, next) =
+            file.read(|read| Ok((blob_rows::list(read, OWNER)?, blob_rows::next_number(read)?)))?;
         let list = Mutex::new(BlobList::of(whole));
         let (next, claims) = (AtomicU64::new(next), Claims::default());
-        Ok(Self { database, list, next, claims })
+        Ok(Self { file, list, next, claims })
     }
 
     /// Lists what is in the file now.
     pub(super) fn reload(&self) -> Result<(), StorageError> {
         let (whole, next) = self
-            .database
+            .file
             .read(|read| Ok((blob_rows::list(read, OWNER)?, blob_rows::next_number(read)?)))?;
         self.list().whole = BlobList::of(whole).whole;
         self.next.fetch_max(next, Ordering::Relaxed);
@@ -96,9 +97,9 @@ impl RedbBlobs {
         let free: Vec<(BlobHash, u64)> = (self.list().whole.iter().filter(is_free))
             .map(|(hash, content)| (*hash, content.number))
             .collect();
-        let has_parts = self.database.read(blob_rows::has_parts)?;
+        let has_parts = self.file.read(blob_rows::has_parts)?;
         if !free.is_empty() || has_parts {
-            self.database.write(|write| {
+            self.file.write(|write| {
                 for (hash, number) in &free {
                     blob_rows::release(write, OWNER, hash, *number)?;
                 }
@@ -111,14 +112,14 @@ impl RedbBlobs {
             })?;
         }
         self.list().whole.retain(|hash, _| referenced.contains(hash));
-        for number in self.database.read(blob_rows::garbage)? {
+        for number in self.file.read(blob_rows::garbage)? {
             self.remove(number)?;
         }
         Ok(())
     }
 
     fn remove(&self, number: u64) -> Result<(), StorageError> {
-        while !self.database.write(|write| blob_rows::sweep(write, number))? {}
+        while !self.file.write(|write| blob_rows::sweep(write, number))? {}
         Ok(())
     }
 
@@ -134,7 +135,7 @@ impl BlobStorage for RedbBlobs {
     }
 
     fn read(&self, number: u64, offset: u64, max: usize) -> Result<Vec<u8>, StorageError> {
-        self.database.read(|read| blob_rows::read(read, number, offset, max))
+        self.file.read(|read| blob_rows::read(read, number, offset, max))
     }
 
     fn begin(&self) -> u64 {
@@ -142,14 +143,14 @@ impl BlobStorage for RedbBlobs {
     }
 
     fn part_len(&self, hash: &BlobHash, size: u64) -> Result<u64, StorageError> {
-        self.database.read(|read| blob_rows::part_len(read, OWNER, hash, size))
+        self.file.read(|read| blob_rows::part_len(read, OWNER, hash, size))
     }
 
     fn resume(&self, hash: &BlobHash, size: u64) -> Result<Option<(Content, u64)>, StorageError> {
         let fresh = Content { number: self.begin(), size };
         let is_live = |number| self.claims.is_live(number);
         let part = self
-            .database
+            .file
             .write(|write| blob_rows::resume(write, OWNER, hash, fresh, BLOB_PARTS_MAX, is_live))?;
         let Some(part) = part else { return Ok(None) };
         self.sweep(part.garbage);
@@ -157,11 +158,11 @@ impl BlobStorage for RedbBlobs {
     }
 
     fn append(&self, number: u64, offset: u64, bytes: &[u8]) -> Result<bool, StorageError> {
-        self.database.write(|write| blob_rows::append(write, number, offset, bytes))
+        self.file.write(|write| blob_rows::append(write, number, offset, bytes))
     }
 
     fn keep(&self, hash: &BlobHash, content: Content) -> Result<(), StorageError> {
-        let kept = self.database.write(|write| {
+        let kept = self.file.write(|write| {
             let replaces = !self.list().whole.contains_key(hash);
             let kept = blob_rows::keep(write, OWNER, hash, content, replaces)?;
             self.list().whole.insert(*hash, kept);
@@ -183,7 +184,7 @@ impl BlobStorage for RedbBlobs {
 
     fn forget(&self, number: u64, part_of: Option<&BlobHash>) -> Result<(), StorageError> {
         if let Some(hash) = part_of {
-            self.database.write(|write| blob_rows::forget_part(write, OWNER, hash, number))?;
+            self.file.write(|write| blob_rows::forget_part(write, OWNER, hash, number))?;
         }
         self.remove(number)
     }
