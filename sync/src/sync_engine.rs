@@ -453,12 +453,20 @@ impl SyncEngine {
         if let Some(hosting) = self.hosting.take() {
             hosting.end().await;
         }
-        if let Some(following) = self.following.take() {
+        if let Some(following) = &mut self.following {
             following.end().await;
         }
         self.disconnect().await;
-        let checkpointed = self.shared.checkpoint();
-        let flushed = checkpointed.and(self.shared.flush().await);
+        let mut flushed = self.write_all().await;
+        // Nobody is left to go on from what somebody else has written to the file.
+        if let (Err(SyncError::Storage(error)), Some(following)) = (&flushed, &self.following)
+            && error.is_seat_lost()
+        {
+            flushed = following.go_on(&self.shared).await;
+            if flushed.is_ok() {
+                flushed = self.write_all().await;
+            }
+        }
         self.shared.stop_writer();
         if let Some(writer) = self.writer.take() {
             let joined = tokio::task::spawn_blocking(move || writer.join()).await;
@@ -467,6 +475,12 @@ impl SyncEngine {
             }
         }
         flushed
+    }
+
+    /// Writes what is not on disk yet, with a snapshot in the place of the log.
+    async fn write_all(&self) -> Result<(), SyncError> {
+        let checkpointed = self.shared.checkpoint();
+        checkpointed.and(self.shared.flush().await)
     }
 
     fn driver(&self) -> MutexGuard<'_, Option<Driver>> {

@@ -307,3 +307,23 @@ async fn a_large_value_can_be_stored_again_soon_after_another_process_had_the_fi
     assert!(timeout(Duration::from_secs(20), is_stored).await.is_ok());
     engine.stop().await.unwrap();
 }
+
+/// Goal: what an engine has not written when it stops, and another process had its file meanwhile, is written
+/// all the same. Method: it stops before it has found that out.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_that_stops_goes_on_at_a_file_that_another_process_had_first() {
+    let (folder, store) = (TempDir::new().unwrap(), StoreId::new("s").unwrap());
+    let replica = ReplicaId::new(1).unwrap();
+    let file = RedbPersistence::create_at_once(folder.path(), &store, replica).unwrap();
+    let failure = file.failure();
+    let engine = start(&folder, file);
+    tokio::task::spawn_blocking(failure).await.unwrap();
+    let mut other = LocalStore::open_existing(folder.path(), &store).unwrap();
+    add_labelled(other.store_mut(), "theirs");
+    other.commit().unwrap();
+    drop(other);
+    engine.edit(|store| add_labelled(store, "ours")).unwrap();
+    engine.stop().await.unwrap();
+    let again = LocalStore::open_existing(folder.path(), &store).unwrap();
+    assert_eq!(labels(again.store()), ["ours", "theirs"]);
+}
