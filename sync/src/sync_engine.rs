@@ -180,7 +180,7 @@ impl SyncEngine {
         let (status, saved) = (watch::Sender::new(status), watch::Sender::new(0));
         let (handle, writer) = Writer::spawn(persistence, status.clone(), saved.clone());
         let shared = Arc::new(Shared::new(store, status, saved, handle));
-        let hosting = own.and_then(|address| Hosting::begin(&shared, address));
+        let hosting = own.map(|address| Hosting::begin(&shared, address));
         let trash_timer = (has_runtime && others.is_none()).then(|| TrashTimer::begin(&shared));
         let following = has_runtime.then(|| match others {
             Some(file) => Following::begin(&shared, file),

@@ -43,7 +43,7 @@ impl Home {
         let replica = ReplicaId::new(1).unwrap();
         let file = RedbPersistence::create_at_once(folder.path(), &store, replica).unwrap();
         let path = folder.path().join(store.file_name());
-        let listener = LocalAddress::of(&path).listen().unwrap();
+        let (listener, _made) = LocalAddress::of(&path).listen().unwrap();
         Self { folder, store, listener, _file: file }
     }
 
@@ -326,4 +326,49 @@ async fn an_owner_that_stops_goes_on_at_a_file_that_another_process_had_first() 
     engine.stop().await.unwrap();
     let again = LocalStore::open_existing(folder.path(), &store).unwrap();
     assert_eq!(labels(again.store()), ["ours", "theirs"]);
+}
+
+/// Goal: an engine that has lost its file takes nobody's socket away when it ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_ends_leaves_the_socket_of_the_next_owner_alone() {
+    for is_stopped in [true, false] {
+        let (folder, store) = (TempDir::new().unwrap(), StoreId::new("s").unwrap());
+        let replica = ReplicaId::new(1).unwrap();
+        let file = RedbPersistence::create_at_once(folder.path(), &store, replica).unwrap();
+        let failure = file.failure();
+        let engine = start(&folder, file);
+        tokio::task::spawn_blocking(failure).await.unwrap();
+        let other = RedbPersistence::open_at_once(folder.path(), &store, Intent::Write).unwrap();
+        let other = start(&folder, other);
+        if is_stopped {
+            engine.stop().await.unwrap();
+        } else {
+            drop(engine);
+        }
+        let address = LocalAddress::of(&folder.path().join(store.file_name()));
+        assert!(address.connect_async().await.is_ok(), "stopped: {is_stopped}");
+        other.stop().await.unwrap();
+        assert!(address.connect_async().await.is_err());
+    }
+}
+
+/// Goal: an owner that could not listen does so as soon as it can. Method: a folder in the place of its socket.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_that_could_not_listen_tries_again() {
+    let (folder, store) = (TempDir::new().unwrap(), StoreId::new("s").unwrap());
+    let path = folder.path().join(store.file_name());
+    let socket = path.with_extension("sds.sock");
+    std::fs::create_dir(&socket).unwrap();
+    let engine = SyncEngine::start(LocalStore::open_or_create(folder.path(), &store).unwrap());
+    std::fs::remove_dir(&socket).unwrap();
+    let address = LocalAddress::of(&path);
+    let is_met = async {
+        while address.connect_async().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(timeout(Duration::from_secs(20), is_met).await.is_ok());
+    engine.stop().await.unwrap();
+    assert!(!socket.exists());
 }
