@@ -184,18 +184,28 @@ impl SyncedStore {
     }
 
     /// What is in doubt of the seats here if a peer has `version`: then the file was restored or copied. A
-    /// seat that others have gone on under is merely given up if they have all that was made here, or cannot
-    /// say more since they only read; that is to be written. `fresh` is an id that nobody has drawn before.
+    /// seat that others have gone on under is merely given up if they have all that was made here; that is to
+    /// be written. Nobody can check the word of a peer that only reads: it counts for the seat in use alone,
+    /// and so many times. `fresh` is an id that nobody has drawn before.
     pub(crate) fn compare_with_peer(
         &mut self,
         version: &Version,
         may_write: bool,
         fresh: ReplicaId,
     ) -> Result<(Doubts, Batch), SyncError> {
-        let (doubted, outgrown) =
+        let (doubted, mut outgrown) =
             self.ledger.seats.compare_version(&self.store, version, may_write);
-        if outgrown.contains(&self.store.replica_id()) {
-            self.note_reseat()?;
+        let current = self.store.replica_id();
+        if !may_write {
+            let is_believed = self.reseats_for_readers < RESEATS_MAX;
+            outgrown.retain(|seat| is_believed && *seat == current);
+        }
+        if outgrown.contains(&current) {
+            if may_write {
+                self.note_reseat()?;
+            } else {
+                self.reseats_for_readers += 1;
+            }
             self.take_new_seat(fresh)?;
             tracing::warn!(store = %self.id, "a peer knows more of this file: took a new seat");
         }

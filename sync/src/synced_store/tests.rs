@@ -502,3 +502,29 @@ fn what_a_peer_has_in_the_place_of_own_changes_is_settled() {
         assert_eq!(labels(restored.store()), expected);
     }
 }
+
+/// Goal: a peer that only reads, and whose word nobody can check, takes no seat from guests, and makes the store
+/// take new ids only so many times, whatever it says it has.
+#[test]
+fn the_word_of_a_peer_that_only_reads_counts_for_the_id_in_use_alone() {
+    let mut synced = store();
+    let (lent, free) = (id(5), id(6));
+    synced.lend_seat(None, free);
+    synced.lend_seat(None, lent);
+    synced.take_seat_back(free);
+    let mut last = synced.store().replica_id();
+    for number in 0..3 * RESEATS_MAX {
+        let mut claimed = Version::new();
+        synced.ledger.seats.iter().for_each(|seat| claimed.advance(seat.replica, u64::MAX));
+        let fresh = id(100 + u64::from(number));
+        let (doubts, batch) = synced.compare_with_peer(&claimed, false, fresh).unwrap();
+        assert!(doubts.is_empty());
+        assert!(batch.seats.iter().all(|seat| ![lent, free].contains(&seat.replica)));
+        label_new(&mut synced, "in between");
+        let former = std::mem::replace(&mut last, synced.store().replica_id());
+        assert_eq!(former != last, number < RESEATS_MAX, "{number}");
+    }
+    let taken = synced.take_from(Some(lent), &[first_of(lent)], id(7)).unwrap().0;
+    assert_eq!(taken.refused, None, "the guest still has it");
+    assert_eq!(synced.lend_seat(None, id(8)).tip.replica, free.as_u64());
+}
