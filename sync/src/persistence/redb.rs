@@ -277,6 +277,7 @@ impl Persistence for RedbPersistence {
         match outcome {
             Ok(end) => {
                 (self.end, self.has_failed) = (end, false);
+                self.blobs.settle(&written);
                 self.blobs.sweep(batch.released.iter().map(|(_, number)| *number));
                 Ok(())
             }

@@ -225,6 +225,31 @@ fn a_late_writer_leaves_a_newer_part_alone() {
     assert_eq!(read(&persistence, hash).as_deref(), Some(&*blob));
 }
 
+/// Goal: nobody lets go of a blob in memory before it is on disk. Method: a transaction that has written it, and
+/// fails.
+#[test]
+fn a_blob_is_known_when_its_transaction_has_ended() {
+    let folder = TempDir::new().unwrap();
+    let mut persistence = open(&folder);
+    let blob = bytes(1, 3_000);
+    let (hash, batch) = (blob_hash(&blob), batch(&[&blob]));
+    let mut written = Vec::new();
+    let failed = persistence.file.write(|write| {
+        persistence.blobs.write(write, &[], &batch.blobs, &mut written)?;
+        assert_eq!(persistence.blobs.is_known(&hash), Some(false));
+        assert_eq!(persistence.blobs.find(&hash).unwrap(), None);
+        Err::<(), _>(redb::Error::PreviousIo.into())
+    });
+    assert_eq!(failed.unwrap_err().code(), "storage-closed");
+    assert_eq!(persistence.blobs.is_known(&hash), Some(false));
+    persistence.blobs.take_back(&written);
+    assert_eq!(persistence.blobs.is_known(&hash), Some(false));
+    persistence.append(&batch).unwrap();
+    assert_eq!(persistence.blobs.is_known(&hash), Some(true));
+    write_blob(persistence.blobs(), &*blob, false).unwrap();
+    assert_eq!(read(&persistence, hash).as_deref(), Some(&*blob));
+}
+
 /// Goal: what is let go of before it is in the file goes once it is, unless something refers to it again.
 #[test]
 fn a_blob_that_is_let_go_of_before_it_is_here_goes_later() {

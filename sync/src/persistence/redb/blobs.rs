@@ -4,7 +4,8 @@
 //! list at once, and the file with the change after which nothing refers to it.
 //!
 //! Whoever holds the list waits for no transaction; transactions look at the list. A blob enters it
-//! inside the transaction that gives it its name, so that the next one finds it there.
+//! inside the transaction that gives it its name, so that the next one finds it there; all others find it
+//! when that has reached the disk, for they let go of what they have in memory then.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,7 +54,8 @@ impl RedbBlobs {
     }
 
     /// Releases blobs, and then puts others into the file, as far as they are not there. Notes in
-    /// `written` which those are: to be [taken back](Self::take_back) if the transaction fails.
+    /// `written` which those are: to be [settled](Self::settle) when the transaction has reached the disk, or
+    /// [taken back](Self::take_back) if it fails.
     pub(super) fn write(
         &self,
         write: &WriteTransaction,
@@ -70,15 +72,22 @@ impl RedbBlobs {
                 blob_rows::append(write, content.number, 0, bytes)?;
                 let kept = blob_rows::keep(write, OWNER, hash, content, true)?;
                 written.push(*hash);
-                self.list().whole.insert(*hash, kept);
+                self.list().enter(*hash, kept);
             }
         }
         Ok(())
     }
 
+    /// Notes that what a transaction has noted is on disk.
+    pub(super) fn settle(&self, written: &[BlobHash]) {
+        let mut list = self.list();
+        written.iter().for_each(|hash| list.settle(hash));
+    }
+
     /// Forgets what a transaction that failed has noted.
     pub(super) fn take_back(&self, written: &[BlobHash]) {
-        self.list().whole.retain(|hash, _| !written.contains(hash));
+        let mut list = self.list();
+        written.iter().for_each(|hash| list.take_back(hash));
     }
 
     /// Removes contents that nothing names. What cannot be removed goes when the file is opened again.
@@ -131,7 +140,7 @@ impl RedbBlobs {
 
 impl BlobStorage for RedbBlobs {
     fn find(&self, hash: &BlobHash) -> Result<Option<Content>, StorageError> {
-        Ok(self.list().whole.get(hash).copied())
+        Ok(self.list().find(hash))
     }
 
     fn read(&self, number: u64, offset: u64, max: usize) -> Result<Vec<u8>, StorageError> {
@@ -165,19 +174,13 @@ impl BlobStorage for RedbBlobs {
         let kept = self.file.write(|write| {
             let replaces = !self.list().whole.contains_key(hash);
             let kept = blob_rows::keep(write, OWNER, hash, content, replaces)?;
-            self.list().whole.insert(*hash, kept);
+            self.list().enter(*hash, kept);
             Ok(kept)
         });
-        match kept {
-            Ok(kept) if kept != content => self.sweep([content.number]),
-            Ok(_) => {}
-            Err(error) => {
-                let mut list = self.list();
-                if list.whole.get(hash) == Some(&content) {
-                    list.whole.remove(hash);
-                }
-                return Err(error);
-            }
+        let kept = kept.inspect_err(|_| self.list().take_back(hash))?;
+        self.list().settle(hash);
+        if kept != content {
+            self.sweep([content.number]);
         }
         Ok(())
     }
