@@ -331,6 +331,11 @@ impl Seats {
         seat.clone()
     }
 
+    /// Whether it is a seat for guests.
+    pub(crate) fn is_for_guests(&self, replica: ReplicaId) -> bool {
+        self.all.iter().any(|seat| seat.replica == replica && seat.is_for_guests)
+    }
+
     /// Whether a guest has this seat.
     pub(crate) fn is_lent(&self, replica: ReplicaId) -> bool {
         self.lent.contains(&replica)

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sds_engine::{Change, ChangeHeader, OpId, Patch, Remake, ReplicaId, Version};
-use sds_store::{DataStore, RemakeError, StoreError};
+use sds_store::{DataStore, Fate, RemakeError, StoreError};
 
 use super::doubts::Doubts;
 use super::{Captured, Handover, Origin, SyncedStore};
@@ -139,7 +139,8 @@ impl SyncedStore {
         Ok(captured)
     }
 
-    /// Puts what is made here, and not in `persisted`, on top of `base`, and what that lacks of all else.
+    /// Puts what is made here, and not in `persisted`, on top of `base`, and what that lacks of all else. What
+    /// guests have brought, and were not told to be on disk, they bring again.
     fn put_on(
         &mut self,
         base: &DataStore,
@@ -147,15 +148,22 @@ impl SyncedStore {
         fresh: ReplicaId,
     ) -> Result<(), SyncError> {
         let missing = || SyncError::Storage(history_missing(&self.id));
-        let lost = self.store.replica_id();
-        let from = persisted.next(lost);
-        let is_former = |header: &ChangeHeader| header.replica == lost && header.start >= from;
         let all = |store: &DataStore| store.changes_since(&Version::new());
-        let own = all(&self.store).ok_or_else(missing)?;
-        let theirs = all(base).ok_or_else(missing)?;
+        let mut own = all(&self.store).ok_or_else(missing)?;
+        let theirs = by_first(all(base).ok_or_else(missing)?);
         let known = made_again(&own, &theirs, persisted);
-        let known_as = |op: OpId| known.get(&(op.replica, op.counter)).copied();
-        match self.store.rebase_as(fresh, base, is_former, known_as) {
+        own.retain(|change| !is_among(change, &theirs));
+        let lost = self.store.replica_id();
+        let is_guests = |replica: ReplicaId| self.ledger.seats.is_for_guests(replica);
+        let fate = |header: &ChangeHeader| match known.get(&first_of(header)) {
+            Some(now) => Fate::MadeBefore(*now),
+            None if header.replica == lost && header.start >= persisted.next(lost) => {
+                Fate::MadeAgain
+            }
+            None if is_guests(header.replica) && !persisted.has(header.last()) => Fate::LeftOut,
+            None => Fate::Stays,
+        };
+        match self.store.rebase_as(fresh, base, &own, fate) {
             Ok(_) => {}
             Err(RemakeError::HistoryMissing) => return Err(missing()),
             Err(RemakeError::Store(error)) => return Err(cannot_reseat(&error)),
@@ -408,23 +416,39 @@ fn name_after(chain: &Chain, change: &[u8]) -> Option<ReplicaId> {
     ReplicaId::new(u64::from_le_bytes(*name.as_bytes().first_chunk()?))
 }
 
+/// The name that a change has among those of all authors.
+const fn first_of(header: &ChangeHeader) -> (ReplicaId, u64) {
+    (header.replica, header.start)
+}
+
+/// Changes by their names.
+fn by_first(changes: Vec<Arc<[u8]>>) -> BTreeMap<(ReplicaId, u64), Arc<[u8]>> {
+    let named = changes.into_iter().filter_map(|change| {
+        let header = ChangeHeader::decode(&change).ok()?;
+        Some((first_of(&header), change))
+    });
+    named.collect()
+}
+
+/// Whether a change is among `others`, byte for byte.
+fn is_among(change: &Arc<[u8]>, others: &BTreeMap<(ReplicaId, u64), Arc<[u8]>>) -> bool {
+    let header = ChangeHeader::decode(change);
+    header.is_ok_and(|header| others.get(&first_of(&header)) == Some(change))
+}
+
 /// Which of the changes `own`, as far as they are in `persisted`, are among `theirs` under the id that
 /// they were made again under: the first op of each, and its name there.
 fn made_again(
     own: &[Arc<[u8]>],
-    theirs: &[Arc<[u8]>],
+    theirs: &BTreeMap<(ReplicaId, u64), Arc<[u8]>>,
     persisted: &Version,
 ) -> BTreeMap<(ReplicaId, u64), OpId> {
-    let first = |header: &ChangeHeader| (header.replica, header.start);
-    let read =
-        |change: &Arc<[u8]>| Some((first(&ChangeHeader::decode(change).ok()?), Arc::clone(change)));
-    let theirs: BTreeMap<(ReplicaId, u64), Arc<[u8]>> = theirs.iter().filter_map(read).collect();
     let mut chains: BTreeMap<ReplicaId, Chain> = BTreeMap::new();
     let (mut known, mut remake) = (BTreeMap::new(), None);
     for bytes in own {
         let Ok(header) = ChangeHeader::decode(bytes) else { continue };
         let chain = chains.entry(header.replica).or_default();
-        if theirs.get(&first(&header)) == Some(bytes) {
+        if theirs.get(&first_of(&header)) == Some(bytes) {
             chain.extend(header.end(), bytes);
             continue;
         }
@@ -439,11 +463,10 @@ fn made_again(
         }
         let again =
             remake.as_mut().and_then(|remake| remake.change(&Change::decode(bytes).ok()?).ok());
-        let is_same = |again: &Change| theirs.get(&first(again.header())) == Some(again.bytes());
-        match again.filter(is_same) {
+        match again.filter(|again| is_among(again.bytes(), theirs)) {
             Some(again) => {
-                let (replica, counter) = first(again.header());
-                known.insert(first(&header), OpId { replica, counter });
+                let (replica, counter) = first_of(again.header());
+                known.insert(first_of(&header), OpId { replica, counter });
             }
             None => remake = None,
         }

@@ -528,3 +528,57 @@ fn the_word_of_a_peer_that_only_reads_counts_for_the_id_in_use_alone() {
     assert_eq!(taken.refused, None, "the guest still has it");
     assert_eq!(synced.lend_seat(None, id(8)).tip.replica, free.as_u64());
 }
+
+/// A guest's store under the seat `seat`, which has all of `owner`, with what came of an edit.
+fn edited_by_guest(owner: &SyncedStore, seat: ReplicaId, next: u64, label: &str) -> Vec<Change> {
+    let mut guest = DataStore::new(seat);
+    guest.apply_remote_patch(&owner.store().export_patch(&Version::new())).unwrap();
+    let known = guest.version().clone();
+    guest.resume_at(next);
+    add_labelled(&mut guest, label);
+    guest.decoded_changes_since(&known).unwrap()
+}
+
+/// Goal: what a guest has brought, and nobody has told it to be on disk, is not made again by an owner that has
+/// its file again: the guest brings it again, and would have it there twice. What the owner has made with it stays.
+#[test]
+fn what_was_not_acknowledged_to_a_guest_is_the_guests_to_bring_again() {
+    for is_used in [false, true] {
+        let (mut owner, seat) = (store(), id(5));
+        label_new(&mut owner, "before");
+        let persisted = owner.captured().clone();
+        let common = owner.store().export_patch(&Version::new());
+        owner.lend_seat(None, seat);
+        let brought = edited_by_guest(&owner, seat, 1, "brought");
+        assert_eq!(owner.take_from(Some(seat), &brought, id(6)).unwrap().0.refused, None);
+        if is_used {
+            let into = |store: &mut DataStore| {
+                let root = store.root_item();
+                let item = root.inner_entries().find(|entry| entry.label() == "brought");
+                let item = item.unwrap().id();
+                store.new_item_at(None, item, None)
+            };
+            owner.edit(into).unwrap().0.unwrap();
+        }
+        label_new(&mut owner, "ours");
+        // Whoever had the file meanwhile has lent the seat to another guest.
+        let memory = MemoryPersistence::new(StoreId::new("s").unwrap(), id(1));
+        let mut other = SyncedStore::new(LocalStore::load(memory.clone()).unwrap()).0;
+        let captured = other.edit(|store| store.apply_remote_patch(&common).map(drop)).unwrap().1;
+        let mut memory = memory;
+        memory.append(&captured.handover.batch).unwrap();
+        other.lend_seat(None, seat);
+        let another = edited_by_guest(&other, seat, 1, "of another");
+        let captured = other.take_from(Some(seat), &another, id(6)).unwrap().1;
+        memory.append(&captured.handover.batch).unwrap();
+        let (base, ledger) = crate::local_store::read(&memory).unwrap();
+        owner.take_over(&base, ledger, &persisted, id(7)).unwrap();
+        owner.store().assert_invariants();
+        let expected: &[&str] = if is_used {
+            &["before", "brought", "of another", "ours"]
+        } else {
+            &["before", "of another", "ours"]
+        };
+        assert_eq!(labels(owner.store()), expected);
+    }
+}
