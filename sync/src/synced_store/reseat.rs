@@ -18,7 +18,7 @@ use crate::ledger::{Ledger, history_missing};
 use crate::limits::{OPEN_SEATS_MAX, RESEATS_MAX};
 use crate::message::RefusalCode;
 use crate::persistence::Batch;
-use crate::seat::{Chain, Seat};
+use crate::seat::{Chain, Seat, Side};
 use crate::sync_engine::SyncError;
 
 /// What a connection is good for, after a look at the relay's chains.
@@ -184,7 +184,7 @@ impl SyncedStore {
         fresh: ReplicaId,
     ) -> Result<Option<Handover>, SyncError> {
         let mut doubts = std::mem::take(&mut self.doubts);
-        let settled = self.inquire(&mut doubts, version, patch.into_changes(), fresh);
+        let settled = self.inquire(&mut doubts, Side::Relay, version, patch.into_changes(), fresh);
         if matches!(settled, Ok(None)) {
             self.doubts = doubts;
         }
@@ -229,6 +229,7 @@ impl SyncedStore {
     pub(crate) fn inquire(
         &mut self,
         doubts: &mut Doubts,
+        side: Side,
         version: &Version,
         changes: impl IntoIterator<Item = Change>,
         fresh: ReplicaId,
@@ -238,7 +239,16 @@ impl SyncedStore {
         if !doubts.is_resolved() {
             return Ok(None);
         }
-        let settled = doubts.common();
+        let mut settled = doubts.common();
+        if side == Side::Peer {
+            // What a peer has other changes in the place of keeps its name if a relay has it.
+            for (replica, chain) in &mut settled {
+                let agreed = self.ledger.seats.agreed(*replica);
+                if chain.counter < agreed.counter {
+                    *chain = agreed;
+                }
+            }
+        }
         let is_beyond = |(replica, chain): &(ReplicaId, Chain)| {
             self.ledger.seats.made(*replica) > chain.counter
         };
@@ -258,9 +268,9 @@ impl SyncedStore {
             seats.give_up(*replica);
         }
         let batch = if must_remake {
-            self.remake(&common, fresh)?
+            self.remake(side, &common, fresh)?
         } else {
-            self.keep_all(&settled, fresh)?
+            self.keep_all(side, &settled, fresh)?
         };
         Ok(Some(Handover { batch, upto: self.ledger.version.clone() }))
     }
@@ -303,7 +313,7 @@ impl SyncedStore {
             is_foreign(replica) && seats.made(*replica) > chain.counter
         };
         let batch = if must_remake && common.iter().any(is_beyond) {
-            self.remake(&common, fresh)?
+            self.remake(Side::Relay, &common, fresh)?
         } else {
             self.take_new_seat(fresh)?;
             Batch { seats: self.ledger.seats.take_changed(), ..Batch::default() }
@@ -319,6 +329,7 @@ impl SyncedStore {
     /// this id, that is a fork like any other.
     fn remake(
         &mut self,
+        side: Side,
         common: &[(ReplicaId, Chain)],
         fresh: ReplicaId,
     ) -> Result<Batch, SyncError> {
@@ -344,7 +355,7 @@ impl SyncedStore {
         *snapshot = None;
         *resettled += 1;
         tracing::warn!(store = %id, "this file is a copy: its own changes have new ids now");
-        seats.settle(common);
+        seats.settle(side, common);
         seats.renew(fresh);
         seats.note_all(store).ok_or_else(missing)?;
         ledger.version = store.version().clone();
@@ -355,10 +366,11 @@ impl SyncedStore {
     /// up.
     fn keep_all(
         &mut self,
+        side: Side,
         settled: &[(ReplicaId, Chain)],
         fresh: ReplicaId,
     ) -> Result<Batch, SyncError> {
-        self.ledger.seats.settle(settled);
+        self.ledger.seats.settle(side, settled);
         let current = self.store.replica_id();
         if settled.iter().any(|(replica, _)| *replica == current) {
             self.take_new_seat(fresh)?;

@@ -14,7 +14,7 @@ use crate::link::{Link, LinkError};
 use crate::message::{ClientFrame, RefusalCode, RelayFrame, SeatTip, Token};
 use crate::persistence::MemoryPersistence;
 use crate::reconnect::{NextAttempt, Reconnect};
-use crate::seat::{Chain, Seat};
+use crate::seat::{Chain, Seat, Side};
 
 /// A source that has to ask somebody else, and counts how often it does.
 #[derive(Debug, Default)]
@@ -452,7 +452,8 @@ fn what_is_told_of_a_seat_in_doubt_is_not_kept() {
     let changes = changes.iter().map(|change| Change::decode(change).unwrap());
     let changes: Vec<Change> = changes.take(2).collect();
     let version = relay.store().version().clone();
-    let settled = restored.inquire(&mut doubts, &version, changes.clone(), id(7)).unwrap();
+    let settled =
+        restored.inquire(&mut doubts, Side::Peer, &version, changes.clone(), id(7)).unwrap();
     assert!(settled.is_none(), "there is more to come");
     let kept = changes.iter().filter(|change| Arc::strong_count(change.bytes()) > 1);
     assert_eq!(kept.count(), 0);
@@ -487,10 +488,12 @@ fn what_a_peer_has_in_the_place_of_own_changes_is_settled() {
                 changes.iter().map(|change| Change::decode(change).unwrap()).collect();
             let mut parts = changes.chunks(1);
             let part = parts.next().unwrap().to_vec();
-            let settled = restored.inquire(&mut doubts, &version, part, id(21)).unwrap();
+            let settled =
+                restored.inquire(&mut doubts, Side::Peer, &version, part, id(21)).unwrap();
             assert!(settled.is_none());
             let rest = parts.flatten().cloned();
-            let settled = restored.inquire(&mut doubts, &version, rest, id(21)).unwrap();
+            let settled =
+                restored.inquire(&mut doubts, Side::Peer, &version, rest, id(21)).unwrap();
             assert!(settled.unwrap().batch.snapshot.is_some());
         }
         assert_ne!(restored.store().replica_id(), id(1));
@@ -581,4 +584,52 @@ fn what_was_not_acknowledged_to_a_guest_is_the_guests_to_bring_again() {
         };
         assert_eq!(labels(owner.store()), expected);
     }
+}
+
+/// Goal: what a peer has counts for no relay, which is asked about the seat as before.
+#[test]
+fn what_a_peer_has_is_not_agreed_upon_with_a_relay() {
+    let (mut peer, _) = owner_and_guest();
+    let mut restored = store();
+    let first = peer.store().decoded_changes_since(&Version::new()).unwrap().remove(0);
+    label_new(&mut restored, "a");
+    assert_eq!(restored.store().version().next(id(1)), first.header().end());
+    label_new(&mut restored, "after the restoration");
+    label_new(&mut peer, "c");
+    let version = peer.store().version().clone();
+    let (mut doubts, _) = restored.compare_with_peer(&version, true, id(20)).unwrap();
+    let changes = peer.store().decoded_changes_since(&Version::new()).unwrap();
+    let settled = restored.inquire(&mut doubts, Side::Peer, &version, changes, id(21)).unwrap();
+    assert!(settled.is_some());
+    assert_eq!(restored.store().version().next(id(1)), first.header().end());
+    assert!(restored.hello().1.contains(&id(1)), "a relay may have something else");
+    for _ in 0..2 {
+        let (doubts, batch) = restored.compare_with_peer(&version, true, id(22)).unwrap();
+        assert!(doubts.is_empty() && batch.is_empty(), "the peer has told");
+        bring(&peer, &mut restored);
+    }
+}
+
+/// Goal: what a relay is known to have is not made again since a peer lacks it.
+#[test]
+fn what_a_relay_has_keeps_its_name_whatever_a_peer_has() {
+    let (mut synced, seat) = (store(), id(5));
+    label_new(&mut synced, "a");
+    let mut version = synced.captured().clone();
+    label_new(&mut synced, "b");
+    let agreed = synced.captured().clone();
+    synced.compare_seats(&[id(1)], &[], id(7)).unwrap();
+    synced.note_stored(&agreed);
+    label_new(&mut synced, "c");
+    synced.lend_seat(None, seat);
+    synced.take_from(Some(seat), &[first_of(seat)], id(6)).unwrap();
+    synced.take_seat_back(seat);
+    version.advance(seat, 5);
+    let (mut doubts, _) = synced.compare_with_peer(&version, true, id(20)).unwrap();
+    assert_eq!(doubts.seats().collect::<Vec<_>>(), [seat]);
+    let other = Change::new(seat, 0, Vec::new(), &[Op::Skip { count: 5 }]).unwrap();
+    let settled = synced.inquire(&mut doubts, Side::Peer, &version, [other], id(21)).unwrap();
+    assert!(settled.is_some());
+    assert_eq!(synced.store().version().next(id(1)), agreed.next(id(1)));
+    assert_eq!(labels(synced.store()), ["a", "b", "c"]);
 }

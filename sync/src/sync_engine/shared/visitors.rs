@@ -10,7 +10,7 @@ use super::Shared;
 use crate::intake::Taken;
 use crate::message::SeatTip;
 use crate::random;
-use crate::seat::{Chain, Seat};
+use crate::seat::{Chain, Seat, Side};
 use crate::synced_store::{Doubts, Handover, Snapshot};
 
 impl Shared {
@@ -92,7 +92,7 @@ impl Shared {
         if self.writer.settles() != settles {
             return Ok(());
         }
-        let settled = core.inquire(doubts, version, changes, random::replica_id())?;
+        let settled = core.inquire(doubts, Side::Peer, version, changes, random::replica_id())?;
         settled.map_or(Ok(()), |handover| self.hand_over_settled(handover))
     }
 
