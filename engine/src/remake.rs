@@ -40,13 +40,15 @@ pub struct Remake {
     next: u64,
     /// By former author and first former counter: the former end, and the first op's new name.
     ranges: BTreeMap<(ReplicaId, u64), (u64, OpId)>,
+    /// By author and first counter the ends of changes that are to be nowhere.
+    forgotten: BTreeMap<(ReplicaId, u64), u64>,
 }
 
 impl Remake {
     /// Changes are to be made again by `to`, which has made none yet.
     #[must_use]
     pub const fn new(to: ReplicaId) -> Self {
-        Self { to, next: 0, ranges: BTreeMap::new() }
+        Self { to, next: 0, ranges: BTreeMap::new(), forgotten: BTreeMap::new() }
     }
 
     /// Makes a change again, behind those that were before. All that it builds on and that is to be
@@ -78,6 +80,19 @@ impl Remake {
         self.ranges.insert((former.replica, former.start), (former.end(), now));
     }
 
+    /// Notes that a change will be nowhere: what is made again from here on had not seen it. Nothing of that may
+    /// refer to a character of it.
+    pub fn forget(&mut self, former: &ChangeHeader) {
+        self.forgotten.insert((former.replica, former.start), former.end());
+    }
+
+    /// Whether an op is in a change that will be nowhere.
+    #[must_use]
+    pub fn is_forgotten(&self, op: OpId) -> bool {
+        let before = self.forgotten.range(..=(op.replica, op.counter)).next_back();
+        before.is_some_and(|((replica, _), end)| *replica == op.replica && op.counter < *end)
+    }
+
     /// The name that an op or a character has now.
     #[must_use]
     pub fn op(&self, op: OpId) -> OpId {
@@ -96,7 +111,8 @@ impl Remake {
         // What was the author's own before is somebody else's now, and no longer implied.
         let previous = header.start.checked_sub(1);
         let previous = previous.map(|counter| OpId { replica: header.replica, counter });
-        let seen = header.deps.iter().copied().chain(previous).map(|dep| self.op(dep));
+        let seen = header.deps.iter().copied().chain(previous);
+        let seen = seen.filter(|dep| !self.is_forgotten(*dep)).map(|dep| self.op(dep));
         let mut named: Vec<OpId> = seen.filter(|dep| dep.replica != self.to).collect();
         named.sort_by_key(|dep| (dep.replica, dep.counter));
         // Of two ops of one replica the later one says both.

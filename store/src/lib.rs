@@ -68,7 +68,7 @@ pub use error::{ImportError, StoreError};
 pub use events::{ChangeEvent, Origin, Subscription};
 pub use json::{JsonOptions, JsonSource, JsonSummary};
 pub use options::StoreOptions;
-pub use remake::RemakeError;
+pub use remake::{Fate, RemakeError};
 pub use sds_engine::{
     Anchor, BlobHash, BlobRef, Change, ChangeHeader, DecodeError, Digest, EntryId, Integrated,
     NotABlobHash, NotAnEntryId, OpId, Patch, ReplicaId, Side, TextSlice, TextUnit, Timestamp,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sds_engine::{
-    Change, ChangeHeader, IntegrateError, OpId, Patch, Remake, Replica, ReplicaId, Version,
+    Change, ChangeHeader, IntegrateError, Op, OpId, Patch, Remake, Replica, ReplicaId, Version,
 };
 
 use crate::error::StoreError;
@@ -26,6 +26,19 @@ pub enum RemakeError {
     /// A change could not be read or taken in again.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// What becomes of a change that another copy of the store lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It stays, as it is if it can.
+    Stays,
+    /// It is made again.
+    MadeAgain,
+    /// It was made again before, as one that begins with this op.
+    MadeBefore(OpId),
+    /// It goes, unless one that stays or is made again refers to something of it: then it stays.
+    LeftOut,
 }
 
 impl DataStore {
@@ -91,10 +104,10 @@ impl DataStore {
         Ok(remake)
     }
 
-    /// Puts the history of `base`, another copy of this store, in the place of its own. What `base` lacks
-    /// stays, as it is if it can: what `is_former` holds for, what `base` has another change in the
-    /// place of, and what builds on either, is made again, as the author `to`, who has made nothing yet.
-    /// Of a change that was made again already, and is in `base`, `known_as` says the first op.
+    /// Puts the history of `base`, another copy of this store, in the place of its own. Of `lacking`, its own
+    /// changes that `base` has not, in an order in which each comes after those it builds on, `fate` says
+    /// what becomes of them. What builds on a change that has another name then, and what `base` has another
+    /// change in the place of, is made again in any case, as the author `to`, who has made nothing yet.
     /// Otherwise as [`remake_as`](Self::remake_as).
     ///
     /// # Errors
@@ -103,31 +116,35 @@ impl DataStore {
         &mut self,
         to: ReplicaId,
         base: &Self,
-        is_former: impl Fn(&ChangeHeader) -> bool,
-        known_as: impl Fn(OpId) -> Option<OpId>,
+        lacking: &[Arc<[u8]>],
+        fate: impl Fn(&ChangeHeader) -> Fate,
     ) -> Result<Remake, RemakeError> {
         self.check_no_transaction()?;
-        let all = |store: &Self| store.changes_since(&Version::new());
-        let own = all(self).ok_or(RemakeError::HistoryMissing)?;
-        let theirs = all(base).ok_or(RemakeError::HistoryMissing)?;
-        let theirs: BTreeSet<Arc<[u8]>> = theirs.into_iter().collect();
+        let lacking: Result<Vec<Change>, _> =
+            lacking.iter().map(|bytes| Change::decode(bytes)).collect();
+        let lacking = lacking.map_err(StoreError::from)?;
+        let fates = fates(&lacking, fate);
         let mut remake = Remake::new(to);
-        let mut lacking: Vec<Change> = Vec::new();
-        for bytes in own {
-            if theirs.contains(&bytes) {
-                continue;
-            }
-            let change = Change::decode(&bytes).map_err(StoreError::from)?;
+        let mut added: Vec<Change> = Vec::new();
+        for (change, fate) in lacking.into_iter().zip(fates) {
             let header = change.header();
-            let first = OpId { replica: header.replica, counter: header.start };
-            if let Some(now) = known_as(first) {
-                remake.note(header, now);
-                continue;
-            }
-            let is_taken = header.start < base.version().next(header.replica);
-            let is_renamed = || builds_on(header).any(|op| remake.op(op) != op);
-            let must_change = is_former(header) || is_taken || is_renamed();
-            lacking.push(if must_change {
+            let must_change = match fate {
+                Fate::LeftOut => {
+                    remake.forget(header);
+                    continue;
+                }
+                Fate::MadeBefore(now) => {
+                    remake.note(header, now);
+                    continue;
+                }
+                Fate::MadeAgain => true,
+                Fate::Stays => {
+                    let is_taken = header.start < base.version().next(header.replica);
+                    let is_renamed = |op| remake.op(op) != op || remake.is_forgotten(op);
+                    is_taken || builds_on(header).any(is_renamed)
+                }
+            };
+            added.push(if must_change {
                 remake.change(&change).map_err(StoreError::from)?
             } else {
                 change
@@ -135,7 +152,7 @@ impl DataStore {
         }
         let mut replica =
             Replica::from_snapshot(to, &base.replica().snapshot()).map_err(StoreError::from)?;
-        for some in lacking.chunks(CHANGES_AT_A_TIME) {
+        for some in added.chunks(CHANGES_AT_A_TIME) {
             let patch = Patch::pack(some.iter().map(|change| &**change.bytes()));
             let patch = Patch::decode(&patch).map_err(StoreError::from)?;
             replica.integrate(patch).map_err(StoreError::from)?;
@@ -150,6 +167,49 @@ impl DataStore {
         }
         Ok(())
     }
+}
+
+/// The fates of changes in order.
+fn fates(changes: &[Change], fate: impl Fn(&ChangeHeader) -> Fate) -> Vec<Fate> {
+    let mut fates: Vec<Fate> = changes.iter().map(|change| fate(change.header())).collect();
+    if fates.contains(&Fate::LeftOut) {
+        let mut needed: BTreeSet<(ReplicaId, u64)> = BTreeSet::new();
+        for (change, fate) in changes.iter().zip(&mut fates).rev() {
+            let header = change.header();
+            let own = (header.replica, header.start)..(header.replica, header.end());
+            let is_needed = needed.range(own).next().is_some();
+            match fate {
+                Fate::LeftOut if !is_needed => continue,
+                Fate::MadeBefore(_) => continue,
+                Fate::LeftOut => *fate = Fate::Stays,
+                Fate::Stays | Fate::MadeAgain => {}
+            }
+            let previous = header.start.checked_sub(1);
+            let previous = previous.map(|counter| OpId { replica: header.replica, counter });
+            let named = previous.into_iter().chain(change.ops().iter().flat_map(references));
+            needed.extend(named.map(|op| (op.replica, op.counter)));
+        }
+    }
+    fates
+}
+
+/// What an op refers to: what created its entry and its container, and characters.
+fn references(op: &Op) -> impl Iterator<Item = OpId> {
+    let (mut container, mut text) = (None, [None; 3]);
+    match op {
+        Op::Create { parent, .. } | Op::Move { parent, .. } | Op::Reorder { parent, .. } => {
+            container = Some(*parent);
+        }
+        Op::Insert { set, origin, .. } => text = [Some(*set), *origin, None],
+        Op::Delete { set, range, .. } => {
+            let last = range.first.counter.saturating_add(range.len.saturating_sub(1));
+            text = [Some(*set), Some(range.first), Some(OpId { counter: last, ..range.first })];
+        }
+        Op::Set { .. } | Op::Purge { .. } | Op::Revive { .. } | Op::Skip { .. } => {}
+    }
+    let entry = op.subject().map(|(entry, _)| entry);
+    let entries = entry.into_iter().chain(container);
+    entries.filter_map(|entry| entry.creator()).chain(text.into_iter().flatten())
 }
 
 /// What a change builds on: its deps, and its author's previous change.

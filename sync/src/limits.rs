@@ -40,7 +40,7 @@ pub const OPEN_VERSION_BYTES_MAX: usize = 32 << 10;
 pub const OPEN_SEATS_MAX: usize = 64;
 
 /// How often a file takes a new id at a relay's word between two edits of its own; an honest relay makes it
-/// take one, or two.
+/// take one, or two. At the word of peers that only read it takes as many as long as it runs.
 pub const RESEATS_MAX: u32 = 5;
 
 /// The log of a store's file gives way to a snapshot when it has so many bytes, and as many as the

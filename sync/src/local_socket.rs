@@ -4,8 +4,11 @@
 //! file system without sockets, is got round: the socket then is in a folder for such things, and
 //! `<file>.sock` is a symbolic link to it. On Windows it is a named pipe, named by a hash of the path.
 //!
-//! Invariant L1: only a process that has the file open makes, replaces or removes its socket. So what a
-//! killed owner left is replaced without asking, and never somebody's who is still there.
+//! Invariants:
+//! - L1. Only a process that has the file open makes a socket, or replaces one. So what a killed owner left
+//!   is replaced without asking, and never somebody's who is still there.
+//! - L2. A process removes the socket alone that it has made: it may have lost the file since, after a
+//!   failure of the disk, and another one listens there.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,6 +19,8 @@ use interprocess::local_socket::traits::StreamCommon;
 use interprocess::local_socket::{ConnectOptions, ListenerOptions, Name, Stream};
 
 use crate::limits::OWNER_TIMEOUT;
+
+pub(crate) use platform::Made;
 
 /// Where the owner of a store's file can be met.
 #[derive(Clone, Debug)]
@@ -30,11 +35,12 @@ impl LocalAddress {
         Self { file: file.to_owned() }
     }
 
-    /// Listens, in the place of whoever did before (L1). Needs a tokio runtime.
+    /// Listens, in the place of whoever did before (L1); says what was made for that, and is to be removed in
+    /// the end. Needs a tokio runtime.
     ///
     /// # Errors
     /// If the operating system refuses.
-    pub(crate) fn listen(&self) -> io::Result<Listener> {
+    pub(crate) fn listen(&self) -> io::Result<(Listener, Made)> {
         platform::listen(&self.file)
     }
 
@@ -61,15 +67,10 @@ impl LocalAddress {
         platform::check_owner(&self.file, &stream)?;
         Ok(stream)
     }
-
-    /// Removes what [`listen`](Self::listen) made; the file must still be open (L1).
-    pub(crate) fn remove(&self) {
-        platform::remove(&self.file);
-    }
 }
 
 fn listener_at(name: Name<'_>) -> ListenerOptions<'_> {
-    // Whoever listens removes the name itself, while it still has the file (L1).
+    // Whoever listens removes the name itself, if it is still that of its own socket (L2).
     ListenerOptions::new().name(name).reclaim_name(false)
 }
 
@@ -91,18 +92,50 @@ mod platform {
         path.to_fs_name::<GenericFilePath>()
     }
 
-    pub(super) fn listen(file: &Path) -> io::Result<Listener> {
+    /// What was made to listen.
+    #[derive(Debug)]
+    pub(crate) enum Made {
+        /// A socket beside the file, and its device and number. As long as it listens no other has these.
+        Beside(PathBuf, (u64, u64)),
+        /// A socket elsewhere, of a name that no other has, and a link to it.
+        Elsewhere { link: PathBuf, socket: PathBuf },
+    }
+
+    impl Made {
+        /// Removes it, as far as it is still there (L2); while it still listens.
+        pub(crate) fn remove(&self) {
+            // What is not there need not go, and a leftover does no harm.
+            match self {
+                Self::Beside(path, made) => {
+                    if identity(path).is_ok_and(|there| there == *made) {
+                        let _removed = fs::remove_file(path);
+                    }
+                }
+                Self::Elsewhere { link, socket } => {
+                    if fs::read_link(link).is_ok_and(|there| there == *socket) {
+                        let _removed = fs::remove_file(link);
+                    }
+                    let _removed = fs::remove_file(socket);
+                }
+            }
+        }
+    }
+
+    pub(super) fn listen(file: &Path) -> io::Result<(Listener, Made)> {
         let beside = beside(file);
-        remove(file);
+        remove_former(&beside);
         if fits(&beside)
             && let Ok(listener) = bind(&beside)
         {
-            return Ok(listener);
+            let identity = identity(&beside)?;
+            return Ok((listener, Made::Beside(beside, identity)));
         }
-        let elsewhere = folder_for_sockets().join(format!("sds-{:016x}.sock", random::number()));
-        let listener = bind(&elsewhere)?;
-        symlink(&elsewhere, &beside)?;
-        Ok(listener)
+        let socket = folder_for_sockets().join(format!("sds-{:016x}.sock", random::number()));
+        let listener = bind(&socket)?;
+        let linked = symlink(&socket, &beside);
+        let made = Made::Elsewhere { link: beside, socket };
+        linked.inspect_err(|_| made.remove())?;
+        Ok((listener, made))
     }
 
     pub(super) fn resolve(file: &Path) -> io::Result<PathBuf> {
@@ -110,16 +143,20 @@ mod platform {
         if fits(&beside) { Ok(beside) } else { fs::read_link(beside) }
     }
 
-    pub(super) fn remove(file: &Path) {
-        let beside = beside(file);
-        // What is not there need not go, and a leftover does no harm. Somebody else's link could lead
-        // anywhere.
-        if let Ok(elsewhere) = fs::read_link(&beside)
+    /// Removes what a former owner has left.
+    fn remove_former(beside: &Path) {
+        // Somebody else's link could lead anywhere.
+        if let Ok(elsewhere) = fs::read_link(beside)
             && is_made_here(&elsewhere)
         {
             let _removed = fs::remove_file(elsewhere);
         }
         let _removed = fs::remove_file(beside);
+    }
+
+    fn identity(path: &Path) -> io::Result<(u64, u64)> {
+        let found = fs::symlink_metadata(path)?;
+        Ok((found.dev(), found.ino()))
     }
 
     /// A socket in a folder that others may write to could be anybody's.
@@ -173,17 +210,23 @@ mod platform {
         format!("sds-{hash}").to_ns_name::<GenericNamespaced>()
     }
 
-    pub(super) fn listen(file: &Path) -> io::Result<Listener> {
-        listener_at(name(file)?).create_tokio()
+    /// A named pipe goes with the last process that has it.
+    #[derive(Debug)]
+    pub(crate) struct Made;
+
+    impl Made {
+        #[expect(clippy::unused_self, reason = "elsewhere there is something to remove")]
+        pub(crate) const fn remove(&self) {}
+    }
+
+    pub(super) fn listen(file: &Path) -> io::Result<(Listener, Made)> {
+        Ok((listener_at(name(file)?).create_tokio()?, Made))
     }
 
     #[expect(clippy::unnecessary_wraps, reason = "elsewhere it can fail")]
     pub(super) fn resolve(file: &Path) -> io::Result<PathBuf> {
         Ok(file.to_owned())
     }
-
-    /// A named pipe goes with the last process that has it.
-    pub(super) fn remove(_file: &Path) {}
 
     #[expect(clippy::unnecessary_wraps, reason = "elsewhere it can fail")]
     pub(super) fn check_owner(_file: &Path, _stream: &impl StreamCommon) -> io::Result<()> {

@@ -170,6 +170,15 @@ enum ChainAt {
     Gone,
 }
 
+/// Who says what it has of the seats here. Only what a relay says is for all to rely on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// The relay.
+    Relay,
+    /// Another engine.
+    Peer,
+}
+
 /// What a relay's chains say of the seats here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Standing {
@@ -193,21 +202,24 @@ pub(crate) struct Seats {
     named: BTreeSet<ReplicaId>,
     /// Those of the file, where another process owns it, which are that one's to settle.
     followed: BTreeSet<ReplicaId>,
+    /// Those that a peer has told about: another one is not asked, but the relay is.
+    told_by_peers: BTreeSet<ReplicaId>,
 }
 
 impl Seats {
     /// Seats of which one is for sessions (T2); nothing otherwise.
     pub(crate) fn new(all: Vec<Seat>) -> Option<Self> {
         let current = all.iter().position(Seat::is_for_sessions)?;
-        let (changed, lent, named, followed) = Default::default();
-        Some(Self { all, current, changed, lent, named, followed })
+        let (changed, lent, named, followed, told_by_peers) = Default::default();
+        Some(Self { all, current, changed, lent, named, followed, told_by_peers })
     }
 
     /// Begins anew, as a guest that has lost its seat: as `fresh`, under which nothing was made yet. The seats
     /// of the file are to be [followed](Self::follow) again.
     pub(crate) fn begin_anew(&mut self, fresh: ReplicaId) {
-        let (changed, lent, named, followed) = Default::default();
-        *self = Self { all: vec![Seat::new(fresh)], current: 0, changed, lent, named, followed };
+        let (changed, lent, named, followed, told_by_peers) = Default::default();
+        let all = vec![Seat::new(fresh)];
+        *self = Self { all, current: 0, changed, lent, named, followed, told_by_peers };
     }
 
     /// Begins anew, as the owner of a file that somebody else had meanwhile, whose seats are `file`: as
@@ -329,6 +341,11 @@ impl Seats {
         self.lent.insert(seat.replica);
         self.changed.insert(seat.replica);
         seat.clone()
+    }
+
+    /// Whether it is a seat for guests.
+    pub(crate) fn is_for_guests(&self, replica: ReplicaId) -> bool {
+        self.all.iter().any(|seat| seat.replica == replica && seat.is_for_guests)
     }
 
     /// Whether a guest has this seat.
@@ -468,7 +485,10 @@ impl Seats {
         for seat in &self.all {
             let theirs = version.next(seat.replica);
             let has_more = theirs > seat.own.counter;
-            let may_differ = may_send && seat.agreed != seat.own && theirs > seat.agreed.counter;
+            let may_differ = may_send
+                && seat.agreed != seat.own
+                && theirs > seat.agreed.counter
+                && !self.is_settled(store, seat);
             let is_other = may_differ && matches!(seat.chain_at(store, theirs), ChainAt::NoChange);
             if may_differ && (has_more || is_other) {
                 doubted.push((seat.replica, theirs));
@@ -477,6 +497,12 @@ impl Seats {
             }
         }
         (doubted, outgrown)
+    }
+
+    /// Whether a seat is given up from which others have gone on, as a peer has told or shown.
+    fn is_settled(&self, store: &DataStore, seat: &Seat) -> bool {
+        let is_others = || store.version().next(seat.replica) > seat.own.counter;
+        seat.is_given_up && (self.told_by_peers.contains(&seat.replica) || is_others())
     }
 
     /// The chains after each of the changes made here under an id; nothing if some are gone.
@@ -494,8 +520,8 @@ impl Seats {
         Some(own.map(after).collect())
     }
 
-    /// How far each seat's changes are the same at a relay that has `version` in all; of some that is
-    /// `known`. Nothing if own changes are gone. Those of a file that another process owns are left out,
+    /// How far each seat's changes are the same at a relay or a peer that has `version` in all, and no less than
+    /// at the relay that had them last; of some that is `known`. Nothing if own changes are gone. Those of a file that another process owns are left out,
     /// unless they are known.
     pub(crate) fn common_with(
         &self,
@@ -511,7 +537,9 @@ impl Seats {
                 None if self.is_followed(seat.replica) => continue,
                 None if seat.agreed == seat.own => seat.own,
                 None => {
+                    // What it was known to have, and has no more, it gets again.
                     let next = version.next(seat.replica).min(seat.own.counter);
+                    let next = next.max(seat.agreed.counter);
                     match seat.chain_at(store, next) {
                         ChainAt::Is(chain) => chain,
                         // It has others, of which nothing is known: it was not asked about this seat.
@@ -536,14 +564,25 @@ impl Seats {
         seat.map_or(0, |seat| seat.own.counter)
     }
 
-    /// Notes that a relay has these changes, and that nothing was made beyond them, or is made again.
-    pub(crate) fn settle(&mut self, common: &[(ReplicaId, Chain)]) {
+    /// Notes that the other side has these changes, no less than [agreed upon](Self::agreed), and that nothing
+    /// was made beyond them, or is made again.
+    pub(crate) fn settle(&mut self, side: Side, common: &[(ReplicaId, Chain)]) {
         for (replica, chain) in common {
             if let Some(seat) = self.all.iter_mut().find(|seat| seat.replica == *replica) {
-                (seat.own, seat.agreed) = (*chain, *chain);
+                seat.own = *chain;
+                match side {
+                    Side::Relay => seat.agreed = *chain,
+                    Side::Peer => drop(self.told_by_peers.insert(*replica)),
+                }
                 self.changed.insert(*replica);
             }
         }
+    }
+
+    /// The chain over what a relay is known to have of a seat.
+    pub(crate) fn agreed(&self, replica: ReplicaId) -> Chain {
+        let seat = self.all.iter().find(|seat| seat.replica == replica);
+        seat.map_or(Chain::default(), |seat| seat.agreed)
     }
 
     /// Gives up a seat that belongs to somebody else at a relay; says false if there is none, it was given up

@@ -180,7 +180,7 @@ impl SyncEngine {
         let (status, saved) = (watch::Sender::new(status), watch::Sender::new(0));
         let (handle, writer) = Writer::spawn(persistence, status.clone(), saved.clone());
         let shared = Arc::new(Shared::new(store, status, saved, handle));
-        let hosting = own.and_then(|address| Hosting::begin(&shared, address));
+        let hosting = own.map(|address| Hosting::begin(&shared, address));
         let trash_timer = (has_runtime && others.is_none()).then(|| TrashTimer::begin(&shared));
         let following = has_runtime.then(|| match others {
             Some(file) => Following::begin(&shared, file),
@@ -239,7 +239,11 @@ impl SyncEngine {
     /// # Errors
     /// Any [`BlobError`]; then nothing of it stays.
     pub fn write_blob(&self, source: impl Read, is_text: bool) -> Result<BlobRef, BlobError> {
-        write_blob(Arc::clone(&self.shared.blobs), source, is_text)
+        let written = write_blob(Arc::clone(&self.shared.blobs), source, is_text);
+        if let Err(BlobError::Storage(error)) = &written {
+            self.shared.note_lost(error);
+        }
+        written
     }
 
     /// The content of a value that is kept as a blob, to be read as a stream; none if it is not here.
@@ -449,12 +453,20 @@ impl SyncEngine {
         if let Some(hosting) = self.hosting.take() {
             hosting.end().await;
         }
-        if let Some(following) = self.following.take() {
+        if let Some(following) = &mut self.following {
             following.end().await;
         }
         self.disconnect().await;
-        let checkpointed = self.shared.checkpoint();
-        let flushed = checkpointed.and(self.shared.flush().await);
+        let mut flushed = self.write_all().await;
+        // Nobody is left to go on from what somebody else has written to the file.
+        if let (Err(SyncError::Storage(error)), Some(following)) = (&flushed, &self.following)
+            && error.is_seat_lost()
+        {
+            flushed = following.go_on(&self.shared).await;
+            if flushed.is_ok() {
+                flushed = self.write_all().await;
+            }
+        }
         self.shared.stop_writer();
         if let Some(writer) = self.writer.take() {
             let joined = tokio::task::spawn_blocking(move || writer.join()).await;
@@ -463,6 +475,12 @@ impl SyncEngine {
             }
         }
         flushed
+    }
+
+    /// Writes what is not on disk yet, with a snapshot in the place of the log.
+    async fn write_all(&self) -> Result<(), SyncError> {
+        let checkpointed = self.shared.checkpoint();
+        checkpointed.and(self.shared.flush().await)
     }
 
     fn driver(&self) -> MutexGuard<'_, Option<Driver>> {

@@ -49,6 +49,8 @@ pub struct SyncedStore {
     is_guest: bool,
     /// How many ids were given up at a relay's word since the last local edit.
     reseats: u32,
+    /// How often an id was given up at the word of a peer that only reads.
+    reseats_for_readers: u32,
     /// How often something here was made again: what was said of the history before holds no more.
     resettled: u64,
     /// The last snapshot for a guest.
@@ -152,6 +154,7 @@ impl SyncedStore {
             doubts: Doubts::default(),
             is_guest: local.persistence.followed_file().is_some(),
             reseats: 0,
+            reseats_for_readers: 0,
             resettled: 0,
             snapshot: None,
             blobs: local.blobs,

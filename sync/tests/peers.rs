@@ -6,12 +6,16 @@ mod support {
 }
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
+use sds_engine::ReplicaId;
 use sds_store::DataStore;
 use sds_sync::access::{Grant, Scope, Secret, mint};
 use sds_sync::{
-    CertificateSource, ConnectOptions, ListenOptions, Listening, LocalStore, StoreId, SyncEngine,
+    CertificateSource, ConnectOptions, ListenOptions, Listening, LocalStore, MemoryPersistence,
+    StorageError, StoreId, SyncEngine,
 };
 use support::shows::{add_in, shows};
 use tempfile::TempDir;
@@ -76,6 +80,32 @@ async fn a_listening_engine_whose_file_was_restored_makes_its_changes_again() {
     peer.wait_until_synced(Duration::from_secs(60)).await.unwrap();
     let digest = |engine: &SyncEngine| engine.edit(DataStore::digest).unwrap();
     assert_eq!(digest(&engine), digest(&peer));
+    listening.stop().await;
+    peer.stop().await.unwrap();
+    engine.stop().await.unwrap();
+}
+
+/// Goal: whoever connects waits for the disk only if something has to be on it first. Method: a disk that is full.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_gets_what_is_on_disk_while_that_takes_nothing_more() {
+    let (home, away) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (is_full, peer) = (Arc::new(AtomicBool::new(false)), start(&away));
+    let full = Arc::clone(&is_full);
+    let memory = MemoryPersistence::new(id(), ReplicaId::new(7).unwrap());
+    let disk = memory.guarded(move || match full.load(Ordering::SeqCst) {
+        true => Err(StorageError::Full { path: "memory".into() }),
+        false => Ok(()),
+    });
+    let engine = SyncEngine::start(LocalStore::load(disk).unwrap());
+    add_in(&engine, "written");
+    engine.flush().await.unwrap();
+    is_full.store(true, Ordering::SeqCst);
+    add_in(&engine, "not written");
+    let (listening, options) = listen(&engine, home.path()).await;
+    peer.connect(options).unwrap();
+    shows(&peer, &["written"]).await;
+    is_full.store(false, Ordering::SeqCst);
+    shows(&peer, &["not written", "written"]).await;
     listening.stop().await;
     peer.stop().await.unwrap();
     engine.stop().await.unwrap();

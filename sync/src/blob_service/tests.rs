@@ -64,7 +64,7 @@ async fn whoever_ends_an_upload_does_not_wait_for_the_disk() {
     let file = folder.path().join("s.sds");
     std::fs::write(&file, []).unwrap();
     let address = LocalAddress::of(&file);
-    let listener = address.listen().unwrap();
+    let (listener, _made) = address.listen().unwrap();
     let (client, service) = tokio::join!(address.connect_async(), listener.accept());
     let (client, service) = (Arc::new(client.unwrap()), Arc::new(service.unwrap()));
     let asked = Arc::new(Notify::new());

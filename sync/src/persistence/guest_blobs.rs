@@ -14,7 +14,7 @@ use sds_engine::{BlobHash, BlobRef, Version};
 
 use super::guest_link::{Line, LinkError};
 use super::shared_file::{Patience, refused};
-use super::{Batch, Persistence, RedbPersistence, StorageError};
+use super::{Batch, Intent, Persistence, RedbPersistence, StorageError};
 use crate::blob_rows::Content;
 use crate::blob_storage::{BlobError, BlobStorage, BlobWriter, Claims};
 use crate::ledger::blobs_of;
@@ -243,7 +243,7 @@ impl GuestBlobs {
                 }
                 Err(LinkError::Gone) => {}
             }
-            match RedbPersistence::open_at_once(&self.folder, &self.store) {
+            match RedbPersistence::open_at_once(&self.folder, &self.store, Intent::Read) {
                 Ok(file) => return alone(&file.blobs()),
                 Err(StorageError::Locked { .. }) => patience.wait(&self.path)?,
                 Err(error) => return Err(error),

@@ -2,7 +2,7 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `meta` | `format` (u16 LE), `store` (UTF-8), `place` (32 bytes), `log_start` (u64 LE) | the value |
+//! | `meta` | `format` (u16 LE), `store` (UTF-8), `place` (32 bytes), `log_start` (u64 LE), `opening` (16 bytes) | the value |
 //! | `seats` | replica (u64) | its seat, and a checksum (`seat`, `log_value`) |
 //! | `snapshot` | u32, from 0 without gaps | 1 MiB, the last one the rest; and a checksum each |
 //! | `log` | u64, from `log_start` without gaps | an encoded change, and its checksum (`log_value`) |
@@ -11,7 +11,7 @@
 //!
 //! Invariants:
 //! - R1. What was written here since opening, and nothing else, is behind what was loaded; also if a
-//!   failure made it necessary to open the file again.
+//!   failure made it necessary to open the file again (`open_file`).
 //! - R2. The snapshot and the log after it are the whole store, after every commit.
 //! - R3. A session's seat is in the file before the session begins. A file in another place than it
 //!   was gives up all seats that it had.
@@ -27,7 +27,7 @@ use std::time::Duration;
 use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, TableHandle, WriteTransaction};
 use sds_engine::{BlobHash, ReplicaId, Version};
 
-use super::{Batch, LogPage, Persistence, StorageError};
+use super::{Batch, Intent, LogPage, Persistence, StorageError};
 use crate::blob_rows;
 use crate::blob_storage::BlobStorage;
 use crate::database::{Database, Failure, Medium};
@@ -39,9 +39,11 @@ use crate::store_id::StoreId;
 
 mod blobs;
 mod check;
+mod open_file;
 
 use blobs::RedbBlobs;
 pub use check::{CheckReport, Finding, check_store};
+use open_file::OpenFile;
 
 const FORMAT: u16 = 3;
 
@@ -55,14 +57,14 @@ const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
 /// A store in a redb file. As long as this lives no other process can open it.
 #[derive(Debug)]
 pub struct RedbPersistence {
-    database: Arc<Database>,
+    file: Arc<OpenFile>,
     blobs: Arc<RedbBlobs>,
     store: StoreId,
     seats: Vec<Seat>,
     /// Where the log ended when it was last known. The file may be opened anew after a failure.
     end: u64,
-    /// The commits that have failed since.
-    uncertain: Attempts,
+    /// Whether a commit has failed since. It may have reached the disk all the same.
+    has_failed: bool,
 }
 
 impl RedbPersistence {
@@ -78,7 +80,7 @@ impl RedbPersistence {
     ) -> Result<Self, StorageError> {
         let path = folder.join(store.file_name());
         let database = Database::open_or_create(&path, |write| initialize(write, store))?;
-        Self::lease(database, store, fresh)
+        Self::lease(database, store, fresh, Intent::Create)
     }
 
     /// Opens the file of `store` on `medium`. If it has no seat that can be used, it gets the seat
@@ -91,7 +93,7 @@ impl RedbPersistence {
         store: &StoreId,
         fresh: ReplicaId,
     ) -> Result<Self, StorageError> {
-        Self::lease(Database::open_on(medium)?, store, fresh)
+        Self::lease(Database::open_on(medium)?, store, fresh, Intent::Write)
     }
 
     /// Fills a database that is new and empty as the file of `store`.
@@ -112,7 +114,7 @@ impl RedbPersistence {
         if !path.exists() {
             return Err(StorageError::NotFound { path });
         }
-        Self::lease(Database::open(&path)?, store, random::replica_id())
+        Self::lease(Database::open(&path)?, store, random::replica_id(), Intent::Write)
     }
 
     /// Like [`open_or_create`](Self::open_or_create), but waits for nobody.
@@ -123,32 +125,45 @@ impl RedbPersistence {
     ) -> Result<Self, StorageError> {
         let path = folder.join(store.file_name());
         Database::create_if_missing(&path, |write| initialize(write, store))?;
-        Self::lease(Database::open_within(&path, Duration::ZERO)?, store, fresh)
+        Self::lease(Database::open_within(&path, Duration::ZERO)?, store, fresh, Intent::Create)
     }
 
-    /// Like [`open_existing`](Self::open_existing), but waits for nobody.
-    pub(super) fn open_at_once(folder: &Path, store: &StoreId) -> Result<Self, StorageError> {
+    /// Like [`open_existing`](Self::open_existing), but waits for nobody. With the intent to read nothing is
+    /// written, as a rule.
+    pub(super) fn open_at_once(
+        folder: &Path,
+        store: &StoreId,
+        intent: Intent,
+    ) -> Result<Self, StorageError> {
         let path = folder.join(store.file_name());
         if !path.exists() {
             return Err(StorageError::NotFound { path });
         }
-        Self::lease(Database::open_within(&path, Duration::ZERO)?, store, random::replica_id())
+        let database = Database::open_within(&path, Duration::ZERO)?;
+        Self::lease(database, store, random::replica_id(), intent)
     }
 
     /// Takes a seat: one of the file's, or `fresh`, if it has none or is a copy (R3).
-    fn lease(database: Database, store: &StoreId, fresh: ReplicaId) -> Result<Self, StorageError> {
-        let (seats, end) = Self::look(&database, store, fresh)?;
-        Ok(Self { seats, end, ..Self::of(database, store.clone())? })
+    fn lease(
+        database: Database,
+        store: &StoreId,
+        fresh: ReplicaId,
+        intent: Intent,
+    ) -> Result<Self, StorageError> {
+        let file = OpenFile::new(database);
+        let (seats, end) = Self::look(&file, store, fresh, intent)?;
+        Ok(Self { seats, end, ..Self::of(file, store.clone())? })
     }
 
     /// The seats, of which one is for sessions, and where the log ends (R3).
     fn look(
-        database: &Database,
+        file: &OpenFile,
         store: &StoreId,
         fresh: ReplicaId,
+        intent: Intent,
     ) -> Result<(Vec<Seat>, u64), StorageError> {
-        let place = database.place()?;
-        let (mut seats, end, is_at_home) = database.read(|read| {
+        let place = file.place()?;
+        let (mut seats, end, is_at_home) = file.read(|read| {
             check_meta(read, store)?;
             let meta = read.open_table(META)?;
             let known = meta.get("place")?;
@@ -163,8 +178,12 @@ impl RedbPersistence {
         if is_without {
             seats.push(Seat::new(fresh));
         }
-        if is_without || !is_at_home {
-            database.write(|write| {
+        let is_as_left = is_at_home && !is_without;
+        if intent != Intent::Read || !is_as_left {
+            file.claim(|write| {
+                if is_as_left {
+                    return Ok(());
+                }
                 write.open_table(META)?.insert("place", place.0.as_slice())?;
                 write_seats(write, &seats)
             })?;
@@ -173,11 +192,10 @@ impl RedbPersistence {
     }
 
     /// A file to read, whose seats are not looked at.
-    fn of(database: Database, store: StoreId) -> Result<Self, StorageError> {
-        let database = Arc::new(database);
-        let blobs = Arc::new(RedbBlobs::of(Arc::clone(&database))?);
-        let (seats, uncertain) = (Vec::new(), Attempts::default());
-        Ok(Self { database, blobs, store, seats, end: 0, uncertain })
+    fn of(file: OpenFile, store: StoreId) -> Result<Self, StorageError> {
+        let file = Arc::new(file);
+        let blobs = Arc::new(RedbBlobs::of(Arc::clone(&file))?);
+        Ok(Self { file, blobs, store, seats: Vec::new(), end: 0, has_failed: false })
     }
 }
 
@@ -185,10 +203,10 @@ impl RedbPersistence {
 impl RedbPersistence {
     /// What makes the file be closed, as after a failure of the disk: the next use opens it again.
     pub(super) fn failure(&self) -> impl FnOnce() + Send + 'static {
-        let database = Arc::clone(&self.database);
+        let file = Arc::clone(&self.file);
         move || {
             let fail = |_: &WriteTransaction| Err::<(), _>(redb::Error::PreviousIo.into());
-            assert_eq!(database.write(fail).unwrap_err().code(), "storage-closed");
+            assert_eq!(file.write(fail).unwrap_err().code(), "storage-closed");
         }
     }
 }
@@ -203,7 +221,7 @@ impl Persistence for RedbPersistence {
     }
 
     fn read_snapshot(&self) -> Result<Option<Vec<u8>>, StorageError> {
-        self.database.read(|read| {
+        self.file.read(|read| {
             let mut snapshot = None;
             for (index, row) in (0..).zip(read.open_table(SNAPSHOT)?.iter()?) {
                 let (key, value) = row?;
@@ -218,7 +236,7 @@ impl Persistence for RedbPersistence {
     }
 
     fn read_log(&self, from: u64) -> Result<LogPage, StorageError> {
-        self.database.read(|read| {
+        self.file.read(|read| {
             let mut page = LogPage::default();
             let mut size = 0;
             for row in read.open_table(LOG)?.range(from..)? {
@@ -244,13 +262,13 @@ impl Persistence for RedbPersistence {
     }
 
     fn append(&mut self, batch: &Batch) -> Result<(), StorageError> {
-        let (known_end, uncertain) = (self.end, &self.uncertain);
+        let known_end = self.end;
         let mut written = Vec::new();
-        let outcome = self.database.write(|write| {
+        let outcome = self.file.write(|write| {
             self.blobs.write(write, &batch.released, &batch.blobs, &mut written)?;
             write_seats(write, &batch.seats)?;
             let end = match &batch.snapshot {
-                Some(snapshot) => replace_log(write, known_end, uncertain, snapshot)?,
+                Some(snapshot) => replace_log(write, known_end, snapshot)?,
                 None => known_end,
             };
             let meta = write.open_table(META)?;
@@ -258,8 +276,8 @@ impl Persistence for RedbPersistence {
         });
         match outcome {
             Ok(end) => {
-                self.end = end;
-                self.uncertain = Attempts::default();
+                (self.end, self.has_failed) = (end, false);
+                self.blobs.settle(&written);
                 self.blobs.sweep(batch.released.iter().map(|(_, number)| *number));
                 Ok(())
             }
@@ -267,12 +285,11 @@ impl Persistence for RedbPersistence {
                 self.blobs.take_back(&written);
                 match error {
                     // A commit that failed may be there, below what somebody else has written.
-                    StorageError::SeatLost { path } if !self.uncertain.0.is_empty() => {
+                    StorageError::SeatLost { path } if self.has_failed => {
                         Err(StorageError::SeatLostMidway { path, written: Version::new() })
                     }
-                    StorageError::SeatLost { .. } => Err(error),
-                    _ => {
-                        self.uncertain.note(batch);
+                    error => {
+                        self.has_failed |= !error.is_seat_lost();
                         Err(error)
                     }
                 }
@@ -281,68 +298,26 @@ impl Persistence for RedbPersistence {
     }
 
     fn reload(&mut self) -> Result<(), StorageError> {
-        (self.seats, self.end) = Self::look(&self.database, &self.store, random::replica_id())?;
-        self.uncertain = Attempts::default();
+        let fresh = random::replica_id();
+        (self.seats, self.end) = Self::look(&self.file, &self.store, fresh, Intent::Write)?;
+        self.has_failed = false;
         self.blobs.reload()
     }
 
     fn compact(&mut self) -> Result<(), StorageError> {
-        self.database.compact_if_worth_it().map(drop)
-    }
-}
-
-/// The commits since the last that is known to have reached the disk. All of them failed, and any one may have
-/// reached it all the same.
-#[derive(Debug, Default)]
-struct Attempts(Vec<Attempt>);
-
-#[derive(Debug)]
-struct Attempt {
-    has_snapshot: bool,
-    changes: Vec<Arc<[u8]>>,
-}
-
-impl Attempts {
-    /// Notes one more, unless it is the beginning of one that is noted, which then tells of both.
-    fn note(&mut self, batch: &Batch) {
-        let (has_snapshot, changes) = (batch.snapshot.is_some(), &batch.changes);
-        let is_alike = |noted: &Attempt| noted.has_snapshot == has_snapshot;
-        if !self.0.iter().any(|noted| is_alike(noted) && noted.changes.starts_with(changes)) {
-            self.0.retain(|noted| !is_alike(noted) || !changes.starts_with(&noted.changes));
-            self.0.push(Attempt { has_snapshot, changes: changes.clone() });
-        }
-    }
-
-    /// Whether one of them may have written these rows of the log, sealed, behind a snapshot or behind what
-    /// was there before.
-    fn may_have_written(&self, rows: &[Vec<u8>], behind_snapshot: bool) -> bool {
-        let are_of = |noted: &Attempt| {
-            noted.has_snapshot == behind_snapshot
-                && rows.len() <= noted.changes.len()
-                && rows.iter().zip(&noted.changes).all(|(row, it)| *row == seal(it))
-        };
-        self.0.iter().any(are_of)
+        self.file.compact_if_worth_it().map(drop)
     }
 }
 
 /// Puts a snapshot in the place of the log, which ended at `known_end`; says where it ends now: past
-/// everything before, so that whoever had the file before can tell.
+/// everything before.
 ///
-/// A commit that failed may have reached the disk all the same, if it is among the `uncertain` ones; the
-/// snapshot has their changes too. Anything else there was written by somebody else.
-fn replace_log(
-    write: &WriteTransaction,
-    known_end: u64,
-    uncertain: &Attempts,
-    snapshot: &[u8],
-) -> Result<u64, Failure> {
+/// A commit that failed may have reached the disk all the same; the snapshot has its changes too.
+fn replace_log(write: &WriteTransaction, known_end: u64, snapshot: &[u8]) -> Result<u64, Failure> {
     let mut meta = write.open_table(META)?;
     let mut log = write.open_table(LOG)?;
-    let (start, end) = (start_of(&meta)?, end_of(&log, &meta)?);
-    let rows = log.range(known_end..)?.map(|row| Ok(row?.1.value().to_vec()));
-    let rows: Vec<Vec<u8>> = rows.collect::<Result<_, Failure>>()?;
-    let is_as_left = start <= known_end && end == known_end;
-    if end < known_end || !(is_as_left || uncertain.may_have_written(&rows, start > known_end)) {
+    let end = end_of(&log, &meta)?;
+    if end < known_end {
         return Err(Failure::Changed);
     }
     log.retain(|_, _| false)?;
@@ -358,7 +333,8 @@ fn replace_log(
 /// Appends changes behind `known_end`, and says where the log ends then.
 ///
 /// A commit that failed may have reached the disk all the same: what is there already of these is
-/// not written twice. Anything else there was written by somebody else.
+/// not written twice. Anything else there was written by a program that leaves no stamp, or is older: then
+/// a backup took the place of the file.
 fn append_changes(
     log: &mut Table<'_, u64, &'static [u8]>,
     meta: &impl ReadableTable<&'static str, &'static [u8]>,

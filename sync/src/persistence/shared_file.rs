@@ -361,7 +361,7 @@ fn attempt(
 ) -> Result<Option<Attempt>, StorageError> {
     let opened = match intent {
         Intent::Create => RedbPersistence::create_at_once(folder, store, random::replica_id()),
-        Intent::Write | Intent::Read => RedbPersistence::open_at_once(folder, store),
+        Intent::Write | Intent::Read => RedbPersistence::open_at_once(folder, store, intent),
     };
     match opened {
         Ok(file) => return Ok(Some(Attempt::Owner(file))),

@@ -31,6 +31,8 @@ enum TransferError {
     Over,
     /// This transfer broke off, or the relay refused it for now; the same may succeed later.
     Passing(&'static str),
+    /// Another process had the file meanwhile; the same may succeed once the engine goes on from it.
+    FileLost(StorageError),
     /// The relay will never take or give this blob.
     Refused(RefusalCode),
     /// The relay broke the protocol, or sent other bytes than those of the hash.
@@ -68,13 +70,14 @@ impl From<SyncError> for TransferError {
 
 impl From<StorageError> for TransferError {
     fn from(error: StorageError) -> Self {
-        Self::Passing(error.code())
+        if error.is_seat_lost() { Self::FileLost(error) } else { Self::Passing(error.code()) }
     }
 }
 
 impl From<BlobError> for TransferError {
     fn from(error: BlobError) -> Self {
         match error {
+            BlobError::Storage(error) => error.into(),
             BlobError::WrongHash | BlobError::TooLarge => Self::Misbehaved("wrong-hash"),
             error => Self::Passing(error.code()),
         }
@@ -164,6 +167,10 @@ impl Transfers {
             Ok(is_settled) => return Ok(is_settled),
             Err(TransferError::Over) => return Err(TransferError::Over),
             Err(TransferError::Passing(code)) => (code, true),
+            Err(TransferError::FileLost(error)) => {
+                self.shared.note_lost(&error);
+                (error.code(), true)
+            }
             Err(TransferError::Refused(code)) => (code.code(), false),
             Err(TransferError::Misbehaved(what)) => (what, false),
         };

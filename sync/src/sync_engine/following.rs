@@ -40,6 +40,8 @@ const BLOB_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Following a file, until this is ended.
 pub(super) struct Following {
+    /// The file, if another process owns it.
+    file: Option<PathBuf>,
     stop: watch::Sender<bool>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -48,16 +50,16 @@ impl Following {
     /// Begins to follow a file. Needs a tokio runtime.
     pub(super) fn begin(shared: &Arc<Shared>, file: PathBuf) -> Self {
         let (stop, mut stopped) = watch::channel(false);
-        let shared = Arc::clone(shared);
+        let (shared, followed) = (Arc::clone(shared), file.clone());
         let task = tokio::spawn(async move {
             tokio::select! {
                 // Without a sender the engine is gone altogether.
                 _ = stopped.wait_for(|stop| *stop) => {}
                 () = look_for_blobs(&shared) => {}
-                () = follow_under_any_seat(&shared, &file) => {}
+                () = follow_under_any_seat(&shared, &followed) => {}
             }
         });
-        Self { stop, task }
+        Self { file: Some(file), stop, task }
     }
 
     /// Begins to look after a file that this process owns. Needs a tokio runtime.
@@ -70,14 +72,22 @@ impl Following {
                 () = take_over_whenever_lost(&shared) => {}
             }
         });
-        Self { stop, task }
+        Self { file: None, stop, task }
     }
 
     /// Stops following.
-    pub(super) async fn end(self) {
+    pub(super) async fn end(&mut self) {
         self.stop.send_replace(true);
         // A task that panicked has ended too.
-        let _ended = self.task.await;
+        let _ended = (&mut self.task).await;
+    }
+
+    /// Goes on once from what is in the file, after it was lost and this has [ended](Self::end).
+    pub(super) async fn go_on(&self, shared: &Arc<Shared>) -> Result<(), SyncError> {
+        match &self.file {
+            Some(file) => rebase(shared, file).await,
+            None => take_over(shared).await,
+        }
     }
 }
 

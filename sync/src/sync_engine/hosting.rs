@@ -2,8 +2,9 @@
 //! QUIC. What they bring is on disk before they are told so, and goes on to the relay and to all others
 //! as if it had been made here.
 
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use interprocess::local_socket::tokio::{Listener, Stream};
 use interprocess::local_socket::traits::tokio::Listener as _;
@@ -20,7 +21,7 @@ use crate::limits::{
     BLOB_FRAME_BYTES_MAX, FIRST_FRAME_BYTES_MAX, GUESTS_MAX, OPEN_TIMEOUT, RECONNECT_DELAY_MIN,
     STOP_TIMEOUT,
 };
-use crate::local_socket::LocalAddress;
+use crate::local_socket::{LocalAddress, Made};
 use crate::message::{ClientFrame, RefusalCode, Token};
 use crate::serving_session::Refusal;
 use crate::transport::{FrameReceiver, FrameSender, StreamError};
@@ -70,45 +71,79 @@ impl Visitor {
     }
 }
 
+/// How long an owner that could not listen waits until it tries again.
+const LISTEN_RETRY: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 30_000 });
+
 /// The guests of an engine's file, served until it is ended.
 pub(super) struct Hosting {
-    address: LocalAddress,
+    socket: Arc<Socket>,
     stop: watch::Sender<bool>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Hosting {
-    /// Begins to serve the guests of a file that this process has open. Needs a tokio runtime. Nothing
-    /// if there can be no socket: others then wait until the file is free.
-    pub(super) fn begin(shared: &Arc<Shared>, address: LocalAddress) -> Option<Self> {
-        let listener = match address.listen() {
-            Ok(listener) => listener,
-            Err(error) => {
-                tracing::warn!(store = %shared.id, %error, "other processes cannot be served");
-                return None;
-            }
-        };
+    /// Begins to serve the guests of a file that this process has open. Needs a tokio runtime. As long as
+    /// there can be no socket others wait until the file is free.
+    pub(super) fn begin(shared: &Arc<Shared>, address: LocalAddress) -> Self {
+        let socket = Arc::new(Socket { address, made: Mutex::new(None) });
+        let listener = socket.listen_or_warn(shared);
         let (stop, stopped) = watch::channel(false);
-        let listening = (address.clone(), listener);
+        let listening = (Arc::clone(&socket), listener);
         let task = tokio::spawn(accept(Arc::clone(shared), listening, stopped));
-        Some(Self { address, stop, task })
+        Self { socket, stop, task }
     }
 
     /// Takes in what guests have sent, tells them that it is over, and waits for that. The file must
     /// still be open.
     pub(super) async fn end(mut self) {
-        // Nobody is to come any more whom nobody would serve.
-        self.address.remove();
         self.stop.send_replace(true);
+        // Nobody is to come any more whom nobody would serve.
+        self.socket.remove();
         if timeout(STOP_TIMEOUT, &mut self.task).await.is_err() {
             self.task.abort();
         }
+        // If it was just being made.
+        self.socket.remove();
     }
 
     /// Cuts all guests off. The file must still be open.
     pub(super) fn abort(self) {
-        self.address.remove();
+        self.socket.remove();
         self.task.abort();
+    }
+}
+
+/// The socket beside the file.
+struct Socket {
+    address: LocalAddress,
+    made: Mutex<Option<Made>>,
+}
+
+impl Socket {
+    /// Listens, in the place of whoever did before.
+    fn listen(&self) -> io::Result<Listener> {
+        self.remove();
+        let (listener, made) = self.address.listen()?;
+        *self.made() = Some(made);
+        Ok(listener)
+    }
+
+    /// The same; says so if there can be no socket.
+    fn listen_or_warn(&self, shared: &Shared) -> Option<Listener> {
+        let warn = |error: &io::Error| {
+            tracing::warn!(store = %shared.id, %error, "other processes cannot be served");
+        };
+        self.listen().inspect_err(warn).ok()
+    }
+
+    fn remove(&self) {
+        if let Some(made) = self.made().take() {
+            made.remove();
+        }
+    }
+
+    fn made(&self) -> MutexGuard<'_, Option<Made>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -120,32 +155,46 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 
 async fn accept(
     shared: Arc<Shared>,
-    (address, mut listener): (LocalAddress, Listener),
+    (socket, mut listener): (Arc<Socket>, Option<Listener>),
     mut stop: watch::Receiver<bool>,
 ) {
     let mut guests = JoinSet::new();
     let mut taken_over = shared.taken_over.subscribe();
     loop {
         tokio::select! {
+            biased;
             () = stopped(&mut stop) => break,
             Some(_) = guests.join_next() => {}
-            Ok(()) = taken_over.changed() => match address.listen() {
-                // Whoever had the file meanwhile has put a socket in the place of this one's.
-                Ok(anew) => listener = anew,
-                Err(error) => tracing::warn!(store = %shared.id, %error, "no guest can come any more"),
-            },
-            accepted = listener.accept() => match accepted {
-                Ok(stream) => {
+            // Whoever had the file meanwhile has put a socket in the place of this one's.
+            Ok(()) = taken_over.changed() => listener = socket.listen_or_warn(&shared),
+            accepted = next_guest(listener.as_ref()) => match accepted {
+                Some(Ok(stream)) => {
                     let is_full = guests.len() >= GUESTS_MAX;
                     guests.spawn(serve_guest(Arc::clone(&shared), stream, is_full, stop.clone()));
                 }
                 // For want of file handles, which others may give back.
-                Err(_) => sleep(RECONNECT_DELAY_MIN).await,
+                Some(Err(_)) => sleep(RECONNECT_DELAY_MIN).await,
+                // Who cannot write may have lost the file, and somebody else listens.
+                None if shared.status.borrow().storage_error.is_none() => {
+                    listener = socket.listen().ok();
+                }
+                None => {}
             },
         }
     }
     drop(listener);
     while guests.join_next().await.is_some() {}
+}
+
+/// The next one at the socket; nothing, after a while, if there is none.
+async fn next_guest(listener: Option<&Listener>) -> Option<io::Result<Stream>> {
+    match listener {
+        Some(listener) => Some(listener.accept().await),
+        None => {
+            sleep(LISTEN_RETRY).await;
+            None
+        }
+    }
 }
 
 async fn serve_guest(

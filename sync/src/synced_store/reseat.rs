@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sds_engine::{Change, ChangeHeader, OpId, Patch, Remake, ReplicaId, Version};
-use sds_store::{DataStore, RemakeError, StoreError};
+use sds_store::{DataStore, Fate, RemakeError, StoreError};
 
 use super::doubts::Doubts;
 use super::{Captured, Handover, Origin, SyncedStore};
@@ -18,7 +18,7 @@ use crate::ledger::{Ledger, history_missing};
 use crate::limits::{OPEN_SEATS_MAX, RESEATS_MAX};
 use crate::message::RefusalCode;
 use crate::persistence::Batch;
-use crate::seat::{Chain, Seat};
+use crate::seat::{Chain, Seat, Side};
 use crate::sync_engine::SyncError;
 
 /// What a connection is good for, after a look at the relay's chains.
@@ -139,7 +139,8 @@ impl SyncedStore {
         Ok(captured)
     }
 
-    /// Puts what is made here, and not in `persisted`, on top of `base`, and what that lacks of all else.
+    /// Puts what is made here, and not in `persisted`, on top of `base`, and what that lacks of all else. What
+    /// guests have brought, and were not told to be on disk, they bring again.
     fn put_on(
         &mut self,
         base: &DataStore,
@@ -147,15 +148,22 @@ impl SyncedStore {
         fresh: ReplicaId,
     ) -> Result<(), SyncError> {
         let missing = || SyncError::Storage(history_missing(&self.id));
-        let lost = self.store.replica_id();
-        let from = persisted.next(lost);
-        let is_former = |header: &ChangeHeader| header.replica == lost && header.start >= from;
         let all = |store: &DataStore| store.changes_since(&Version::new());
-        let own = all(&self.store).ok_or_else(missing)?;
-        let theirs = all(base).ok_or_else(missing)?;
+        let mut own = all(&self.store).ok_or_else(missing)?;
+        let theirs = by_first(all(base).ok_or_else(missing)?);
         let known = made_again(&own, &theirs, persisted);
-        let known_as = |op: OpId| known.get(&(op.replica, op.counter)).copied();
-        match self.store.rebase_as(fresh, base, is_former, known_as) {
+        own.retain(|change| !is_among(change, &theirs));
+        let lost = self.store.replica_id();
+        let is_guests = |replica: ReplicaId| self.ledger.seats.is_for_guests(replica);
+        let fate = |header: &ChangeHeader| match known.get(&first_of(header)) {
+            Some(now) => Fate::MadeBefore(*now),
+            None if header.replica == lost && header.start >= persisted.next(lost) => {
+                Fate::MadeAgain
+            }
+            None if is_guests(header.replica) && !persisted.has(header.last()) => Fate::LeftOut,
+            None => Fate::Stays,
+        };
+        match self.store.rebase_as(fresh, base, &own, fate) {
             Ok(_) => {}
             Err(RemakeError::HistoryMissing) => return Err(missing()),
             Err(RemakeError::Store(error)) => return Err(cannot_reseat(&error)),
@@ -176,7 +184,7 @@ impl SyncedStore {
         fresh: ReplicaId,
     ) -> Result<Option<Handover>, SyncError> {
         let mut doubts = std::mem::take(&mut self.doubts);
-        let settled = self.inquire(&mut doubts, version, patch.into_changes(), fresh);
+        let settled = self.inquire(&mut doubts, Side::Relay, version, patch.into_changes(), fresh);
         if matches!(settled, Ok(None)) {
             self.doubts = doubts;
         }
@@ -184,18 +192,28 @@ impl SyncedStore {
     }
 
     /// What is in doubt of the seats here if a peer has `version`: then the file was restored or copied. A
-    /// seat that others have gone on under is merely given up if they have all that was made here, or cannot
-    /// say more since they only read; that is to be written. `fresh` is an id that nobody has drawn before.
+    /// seat that others have gone on under is merely given up if they have all that was made here; that is to
+    /// be written. Nobody can check the word of a peer that only reads: it counts for the seat in use alone,
+    /// and so many times. `fresh` is an id that nobody has drawn before.
     pub(crate) fn compare_with_peer(
         &mut self,
         version: &Version,
         may_write: bool,
         fresh: ReplicaId,
     ) -> Result<(Doubts, Batch), SyncError> {
-        let (doubted, outgrown) =
+        let (doubted, mut outgrown) =
             self.ledger.seats.compare_version(&self.store, version, may_write);
-        if outgrown.contains(&self.store.replica_id()) {
-            self.note_reseat()?;
+        let current = self.store.replica_id();
+        if !may_write {
+            let is_believed = self.reseats_for_readers < RESEATS_MAX;
+            outgrown.retain(|seat| is_believed && *seat == current);
+        }
+        if outgrown.contains(&current) {
+            if may_write {
+                self.note_reseat()?;
+            } else {
+                self.reseats_for_readers += 1;
+            }
             self.take_new_seat(fresh)?;
             tracing::warn!(store = %self.id, "a peer knows more of this file: took a new seat");
         }
@@ -211,6 +229,7 @@ impl SyncedStore {
     pub(crate) fn inquire(
         &mut self,
         doubts: &mut Doubts,
+        side: Side,
         version: &Version,
         changes: impl IntoIterator<Item = Change>,
         fresh: ReplicaId,
@@ -220,7 +239,16 @@ impl SyncedStore {
         if !doubts.is_resolved() {
             return Ok(None);
         }
-        let settled = doubts.common();
+        let mut settled = doubts.common();
+        if side == Side::Peer {
+            // What a peer has other changes in the place of keeps its name if a relay has it.
+            for (replica, chain) in &mut settled {
+                let agreed = self.ledger.seats.agreed(*replica);
+                if chain.counter < agreed.counter {
+                    *chain = agreed;
+                }
+            }
+        }
         let is_beyond = |(replica, chain): &(ReplicaId, Chain)| {
             self.ledger.seats.made(*replica) > chain.counter
         };
@@ -240,9 +268,9 @@ impl SyncedStore {
             seats.give_up(*replica);
         }
         let batch = if must_remake {
-            self.remake(&common, fresh)?
+            self.remake(side, &common, fresh)?
         } else {
-            self.keep_all(&settled, fresh)?
+            self.keep_all(side, &settled, fresh)?
         };
         Ok(Some(Handover { batch, upto: self.ledger.version.clone() }))
     }
@@ -285,7 +313,7 @@ impl SyncedStore {
             is_foreign(replica) && seats.made(*replica) > chain.counter
         };
         let batch = if must_remake && common.iter().any(is_beyond) {
-            self.remake(&common, fresh)?
+            self.remake(Side::Relay, &common, fresh)?
         } else {
             self.take_new_seat(fresh)?;
             Batch { seats: self.ledger.seats.take_changed(), ..Batch::default() }
@@ -301,6 +329,7 @@ impl SyncedStore {
     /// this id, that is a fork like any other.
     fn remake(
         &mut self,
+        side: Side,
         common: &[(ReplicaId, Chain)],
         fresh: ReplicaId,
     ) -> Result<Batch, SyncError> {
@@ -326,7 +355,7 @@ impl SyncedStore {
         *snapshot = None;
         *resettled += 1;
         tracing::warn!(store = %id, "this file is a copy: its own changes have new ids now");
-        seats.settle(common);
+        seats.settle(side, common);
         seats.renew(fresh);
         seats.note_all(store).ok_or_else(missing)?;
         ledger.version = store.version().clone();
@@ -337,10 +366,11 @@ impl SyncedStore {
     /// up.
     fn keep_all(
         &mut self,
+        side: Side,
         settled: &[(ReplicaId, Chain)],
         fresh: ReplicaId,
     ) -> Result<Batch, SyncError> {
-        self.ledger.seats.settle(settled);
+        self.ledger.seats.settle(side, settled);
         let current = self.store.replica_id();
         if settled.iter().any(|(replica, _)| *replica == current) {
             self.take_new_seat(fresh)?;
@@ -398,23 +428,39 @@ fn name_after(chain: &Chain, change: &[u8]) -> Option<ReplicaId> {
     ReplicaId::new(u64::from_le_bytes(*name.as_bytes().first_chunk()?))
 }
 
+/// The name that a change has among those of all authors.
+const fn first_of(header: &ChangeHeader) -> (ReplicaId, u64) {
+    (header.replica, header.start)
+}
+
+/// Changes by their names.
+fn by_first(changes: Vec<Arc<[u8]>>) -> BTreeMap<(ReplicaId, u64), Arc<[u8]>> {
+    let named = changes.into_iter().filter_map(|change| {
+        let header = ChangeHeader::decode(&change).ok()?;
+        Some((first_of(&header), change))
+    });
+    named.collect()
+}
+
+/// Whether a change is among `others`, byte for byte.
+fn is_among(change: &Arc<[u8]>, others: &BTreeMap<(ReplicaId, u64), Arc<[u8]>>) -> bool {
+    let header = ChangeHeader::decode(change);
+    header.is_ok_and(|header| others.get(&first_of(&header)) == Some(change))
+}
+
 /// Which of the changes `own`, as far as they are in `persisted`, are among `theirs` under the id that
 /// they were made again under: the first op of each, and its name there.
 fn made_again(
     own: &[Arc<[u8]>],
-    theirs: &[Arc<[u8]>],
+    theirs: &BTreeMap<(ReplicaId, u64), Arc<[u8]>>,
     persisted: &Version,
 ) -> BTreeMap<(ReplicaId, u64), OpId> {
-    let first = |header: &ChangeHeader| (header.replica, header.start);
-    let read =
-        |change: &Arc<[u8]>| Some((first(&ChangeHeader::decode(change).ok()?), Arc::clone(change)));
-    let theirs: BTreeMap<(ReplicaId, u64), Arc<[u8]>> = theirs.iter().filter_map(read).collect();
     let mut chains: BTreeMap<ReplicaId, Chain> = BTreeMap::new();
     let (mut known, mut remake) = (BTreeMap::new(), None);
     for bytes in own {
         let Ok(header) = ChangeHeader::decode(bytes) else { continue };
         let chain = chains.entry(header.replica).or_default();
-        if theirs.get(&first(&header)) == Some(bytes) {
+        if theirs.get(&first_of(&header)) == Some(bytes) {
             chain.extend(header.end(), bytes);
             continue;
         }
@@ -429,11 +475,10 @@ fn made_again(
         }
         let again =
             remake.as_mut().and_then(|remake| remake.change(&Change::decode(bytes).ok()?).ok());
-        let is_same = |again: &Change| theirs.get(&first(again.header())) == Some(again.bytes());
-        match again.filter(is_same) {
+        match again.filter(|again| is_among(again.bytes(), theirs)) {
             Some(again) => {
-                let (replica, counter) = first(again.header());
-                known.insert(first(&header), OpId { replica, counter });
+                let (replica, counter) = first_of(again.header());
+                known.insert(first_of(&header), OpId { replica, counter });
             }
             None => remake = None,
         }

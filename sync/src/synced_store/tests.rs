@@ -14,7 +14,7 @@ use crate::link::{Link, LinkError};
 use crate::message::{ClientFrame, RefusalCode, RelayFrame, SeatTip, Token};
 use crate::persistence::MemoryPersistence;
 use crate::reconnect::{NextAttempt, Reconnect};
-use crate::seat::{Chain, Seat};
+use crate::seat::{Chain, Seat, Side};
 
 /// A source that has to ask somebody else, and counts how often it does.
 #[derive(Debug, Default)]
@@ -452,7 +452,8 @@ fn what_is_told_of_a_seat_in_doubt_is_not_kept() {
     let changes = changes.iter().map(|change| Change::decode(change).unwrap());
     let changes: Vec<Change> = changes.take(2).collect();
     let version = relay.store().version().clone();
-    let settled = restored.inquire(&mut doubts, &version, changes.clone(), id(7)).unwrap();
+    let settled =
+        restored.inquire(&mut doubts, Side::Peer, &version, changes.clone(), id(7)).unwrap();
     assert!(settled.is_none(), "there is more to come");
     let kept = changes.iter().filter(|change| Arc::strong_count(change.bytes()) > 1);
     assert_eq!(kept.count(), 0);
@@ -487,10 +488,12 @@ fn what_a_peer_has_in_the_place_of_own_changes_is_settled() {
                 changes.iter().map(|change| Change::decode(change).unwrap()).collect();
             let mut parts = changes.chunks(1);
             let part = parts.next().unwrap().to_vec();
-            let settled = restored.inquire(&mut doubts, &version, part, id(21)).unwrap();
+            let settled =
+                restored.inquire(&mut doubts, Side::Peer, &version, part, id(21)).unwrap();
             assert!(settled.is_none());
             let rest = parts.flatten().cloned();
-            let settled = restored.inquire(&mut doubts, &version, rest, id(21)).unwrap();
+            let settled =
+                restored.inquire(&mut doubts, Side::Peer, &version, rest, id(21)).unwrap();
             assert!(settled.unwrap().batch.snapshot.is_some());
         }
         assert_ne!(restored.store().replica_id(), id(1));
@@ -501,4 +504,132 @@ fn what_a_peer_has_in_the_place_of_own_changes_is_settled() {
         expected.sort_unstable();
         assert_eq!(labels(restored.store()), expected);
     }
+}
+
+/// Goal: a peer that only reads, and whose word nobody can check, takes no seat from guests, and makes the store
+/// take new ids only so many times, whatever it says it has.
+#[test]
+fn the_word_of_a_peer_that_only_reads_counts_for_the_id_in_use_alone() {
+    let mut synced = store();
+    let (lent, free) = (id(5), id(6));
+    synced.lend_seat(None, free);
+    synced.lend_seat(None, lent);
+    synced.take_seat_back(free);
+    let mut last = synced.store().replica_id();
+    for number in 0..3 * RESEATS_MAX {
+        let mut claimed = Version::new();
+        synced.ledger.seats.iter().for_each(|seat| claimed.advance(seat.replica, u64::MAX));
+        let fresh = id(100 + u64::from(number));
+        let (doubts, batch) = synced.compare_with_peer(&claimed, false, fresh).unwrap();
+        assert!(doubts.is_empty());
+        assert!(batch.seats.iter().all(|seat| ![lent, free].contains(&seat.replica)));
+        label_new(&mut synced, "in between");
+        let former = std::mem::replace(&mut last, synced.store().replica_id());
+        assert_eq!(former != last, number < RESEATS_MAX, "{number}");
+    }
+    let taken = synced.take_from(Some(lent), &[first_of(lent)], id(7)).unwrap().0;
+    assert_eq!(taken.refused, None, "the guest still has it");
+    assert_eq!(synced.lend_seat(None, id(8)).tip.replica, free.as_u64());
+}
+
+/// A guest's store under the seat `seat`, which has all of `owner`, with what came of an edit.
+fn edited_by_guest(owner: &SyncedStore, seat: ReplicaId, next: u64, label: &str) -> Vec<Change> {
+    let mut guest = DataStore::new(seat);
+    guest.apply_remote_patch(&owner.store().export_patch(&Version::new())).unwrap();
+    let known = guest.version().clone();
+    guest.resume_at(next);
+    add_labelled(&mut guest, label);
+    guest.decoded_changes_since(&known).unwrap()
+}
+
+/// Goal: what a guest has brought, and nobody has told it to be on disk, is not made again by an owner that has
+/// its file again: the guest brings it again, and would have it there twice. What the owner has made with it stays.
+#[test]
+fn what_was_not_acknowledged_to_a_guest_is_the_guests_to_bring_again() {
+    for is_used in [false, true] {
+        let (mut owner, seat) = (store(), id(5));
+        label_new(&mut owner, "before");
+        let persisted = owner.captured().clone();
+        let common = owner.store().export_patch(&Version::new());
+        owner.lend_seat(None, seat);
+        let brought = edited_by_guest(&owner, seat, 1, "brought");
+        assert_eq!(owner.take_from(Some(seat), &brought, id(6)).unwrap().0.refused, None);
+        if is_used {
+            let into = |store: &mut DataStore| {
+                let root = store.root_item();
+                let item = root.inner_entries().find(|entry| entry.label() == "brought");
+                let item = item.unwrap().id();
+                store.new_item_at(None, item, None)
+            };
+            owner.edit(into).unwrap().0.unwrap();
+        }
+        label_new(&mut owner, "ours");
+        // Whoever had the file meanwhile has lent the seat to another guest.
+        let memory = MemoryPersistence::new(StoreId::new("s").unwrap(), id(1));
+        let mut other = SyncedStore::new(LocalStore::load(memory.clone()).unwrap()).0;
+        let captured = other.edit(|store| store.apply_remote_patch(&common).map(drop)).unwrap().1;
+        let mut memory = memory;
+        memory.append(&captured.handover.batch).unwrap();
+        other.lend_seat(None, seat);
+        let another = edited_by_guest(&other, seat, 1, "of another");
+        let captured = other.take_from(Some(seat), &another, id(6)).unwrap().1;
+        memory.append(&captured.handover.batch).unwrap();
+        let (base, ledger) = crate::local_store::read(&memory).unwrap();
+        owner.take_over(&base, ledger, &persisted, id(7)).unwrap();
+        owner.store().assert_invariants();
+        let expected: &[&str] = if is_used {
+            &["before", "brought", "of another", "ours"]
+        } else {
+            &["before", "of another", "ours"]
+        };
+        assert_eq!(labels(owner.store()), expected);
+    }
+}
+
+/// Goal: what a peer has counts for no relay, which is asked about the seat as before.
+#[test]
+fn what_a_peer_has_is_not_agreed_upon_with_a_relay() {
+    let (mut peer, _) = owner_and_guest();
+    let mut restored = store();
+    let first = peer.store().decoded_changes_since(&Version::new()).unwrap().remove(0);
+    label_new(&mut restored, "a");
+    assert_eq!(restored.store().version().next(id(1)), first.header().end());
+    label_new(&mut restored, "after the restoration");
+    label_new(&mut peer, "c");
+    let version = peer.store().version().clone();
+    let (mut doubts, _) = restored.compare_with_peer(&version, true, id(20)).unwrap();
+    let changes = peer.store().decoded_changes_since(&Version::new()).unwrap();
+    let settled = restored.inquire(&mut doubts, Side::Peer, &version, changes, id(21)).unwrap();
+    assert!(settled.is_some());
+    assert_eq!(restored.store().version().next(id(1)), first.header().end());
+    assert!(restored.hello().1.contains(&id(1)), "a relay may have something else");
+    for _ in 0..2 {
+        let (doubts, batch) = restored.compare_with_peer(&version, true, id(22)).unwrap();
+        assert!(doubts.is_empty() && batch.is_empty(), "the peer has told");
+        bring(&peer, &mut restored);
+    }
+}
+
+/// Goal: what a relay is known to have is not made again since a peer lacks it.
+#[test]
+fn what_a_relay_has_keeps_its_name_whatever_a_peer_has() {
+    let (mut synced, seat) = (store(), id(5));
+    label_new(&mut synced, "a");
+    let mut version = synced.captured().clone();
+    label_new(&mut synced, "b");
+    let agreed = synced.captured().clone();
+    synced.compare_seats(&[id(1)], &[], id(7)).unwrap();
+    synced.note_stored(&agreed);
+    label_new(&mut synced, "c");
+    synced.lend_seat(None, seat);
+    synced.take_from(Some(seat), &[first_of(seat)], id(6)).unwrap();
+    synced.take_seat_back(seat);
+    version.advance(seat, 5);
+    let (mut doubts, _) = synced.compare_with_peer(&version, true, id(20)).unwrap();
+    assert_eq!(doubts.seats().collect::<Vec<_>>(), [seat]);
+    let other = Change::new(seat, 0, Vec::new(), &[Op::Skip { count: 5 }]).unwrap();
+    let settled = synced.inquire(&mut doubts, Side::Peer, &version, [other], id(21)).unwrap();
+    assert!(settled.is_some());
+    assert_eq!(synced.store().version().next(id(1)), agreed.next(id(1)));
+    assert_eq!(labels(synced.store()), ["a", "b", "c"]);
 }

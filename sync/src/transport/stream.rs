@@ -352,7 +352,7 @@ mod tests {
         let file = folder.path().join("file");
         std::fs::write(&file, []).unwrap();
         let address = LocalAddress::of(&file);
-        let listener = address.listen().unwrap();
+        let (listener, _made) = address.listen().unwrap();
         let (one, other) = tokio::join!(address.connect_async(), listener.accept());
         let sender = FrameSender::local(Arc::new(one.unwrap()));
         (sender, FrameReceiver::local(Arc::new(other.unwrap()), FRAME_BYTES_MAX))

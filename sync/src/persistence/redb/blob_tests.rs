@@ -34,7 +34,7 @@ fn read(persistence: &RedbPersistence, hash: BlobHash) -> Option<Vec<u8>> {
 
 /// How many contents, of any kind, are in the file.
 fn contents(persistence: &RedbPersistence) -> usize {
-    persistence.database.read(blob_rows::tests::content_count).unwrap()
+    persistence.file.read(blob_rows::tests::content_count).unwrap()
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn a_blob_that_has_changed_on_disk_is_an_error_at_its_end() {
     let persistence = open(&folder);
     let hash = write_blob(persistence.blobs(), &*bytes(5, 1_000), false).unwrap().hash;
     let number = persistence.blobs().find(&hash).unwrap().unwrap().number;
-    persistence.database.write(|write| blob_rows::tests::damage(write, number)).unwrap();
+    persistence.file.write(|write| blob_rows::tests::damage(write, number)).unwrap();
     let mut reader = BlobReader::open(persistence.blobs(), hash).unwrap().unwrap();
     let refused = reader.read_to_end(&mut Vec::new()).unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::InvalidData);
@@ -222,6 +222,31 @@ fn a_late_writer_leaves_a_newer_part_alone() {
     assert_eq!(blobs.part_len(&hash, 50).unwrap(), 20);
     writer.write(&blob[20..]).unwrap();
     writer.finish().unwrap();
+    assert_eq!(read(&persistence, hash).as_deref(), Some(&*blob));
+}
+
+/// Goal: nobody lets go of a blob in memory before it is on disk. Method: a transaction that has written it, and
+/// fails.
+#[test]
+fn a_blob_is_known_when_its_transaction_has_ended() {
+    let folder = TempDir::new().unwrap();
+    let mut persistence = open(&folder);
+    let blob = bytes(1, 3_000);
+    let (hash, batch) = (blob_hash(&blob), batch(&[&blob]));
+    let mut written = Vec::new();
+    let failed = persistence.file.write(|write| {
+        persistence.blobs.write(write, &[], &batch.blobs, &mut written)?;
+        assert_eq!(persistence.blobs.is_known(&hash), Some(false));
+        assert_eq!(persistence.blobs.find(&hash).unwrap(), None);
+        Err::<(), _>(redb::Error::PreviousIo.into())
+    });
+    assert_eq!(failed.unwrap_err().code(), "storage-closed");
+    assert_eq!(persistence.blobs.is_known(&hash), Some(false));
+    persistence.blobs.take_back(&written);
+    assert_eq!(persistence.blobs.is_known(&hash), Some(false));
+    persistence.append(&batch).unwrap();
+    assert_eq!(persistence.blobs.is_known(&hash), Some(true));
+    write_blob(persistence.blobs(), &*blob, false).unwrap();
     assert_eq!(read(&persistence, hash).as_deref(), Some(&*blob));
 }
 

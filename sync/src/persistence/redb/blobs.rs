@@ -4,7 +4,8 @@
 //! list at once, and the file with the change after which nothing refers to it.
 //!
 //! Whoever holds the list waits for no transaction; transactions look at the list. A blob enters it
-//! inside the transaction that gives it its name, so that the next one finds it there.
+//! inside the transaction that gives it its name, so that the next one finds it there; all others find it
+//! when that has reached the disk, for they let go of what they have in memory then.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,9 +14,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use redb::WriteTransaction;
 use sds_engine::BlobHash;
 
+use super::open_file::OpenFile;
 use crate::blob_rows::{self, Content};
 use crate::blob_storage::{BlobStorage, Claims};
-use crate::database::{Database, Failure};
+use crate::database::Failure;
 use crate::limits::BLOB_PARTS_MAX;
 use crate::persistence::StorageError;
 use crate::persistence::blob_list::BlobList;
@@ -26,25 +28,25 @@ const OWNER: u64 = 0;
 /// The blobs of one store's file.
 #[derive(Debug)]
 pub(super) struct RedbBlobs {
-    database: Arc<Database>,
+    file: Arc<OpenFile>,
     list: Mutex<BlobList>,
     next: AtomicU64,
     claims: Claims,
 }
 
 impl RedbBlobs {
-    pub(super) fn of(database: Arc<Database>) -> Result<Self, StorageError> {
-        let (whole, next) = database
-            .read(|read| Ok((blob_rows::list(read, OWNER)?, blob_rows::next_number(read)?)))?;
+    pub(super) fn of(file: Arc<OpenFile>) -> Result<Self, StorageError> {
+        let (whole, next) =
+            file.read(|read| Ok((blob_rows::list(read, OWNER)?, blob_rows::next_number(read)?)))?;
         let list = Mutex::new(BlobList::of(whole));
         let (next, claims) = (AtomicU64::new(next), Claims::default());
-        Ok(Self { database, list, next, claims })
+        Ok(Self { file, list, next, claims })
     }
 
     /// Lists what is in the file now.
     pub(super) fn reload(&self) -> Result<(), StorageError> {
         let (whole, next) = self
-            .database
+            .file
             .read(|read| Ok((blob_rows::list(read, OWNER)?, blob_rows::next_number(read)?)))?;
         self.list().whole = BlobList::of(whole).whole;
         self.next.fetch_max(next, Ordering::Relaxed);
@@ -52,7 +54,8 @@ impl RedbBlobs {
     }
 
     /// Releases blobs, and then puts others into the file, as far as they are not there. Notes in
-    /// `written` which those are: to be [taken back](Self::take_back) if the transaction fails.
+    /// `written` which those are: to be [settled](Self::settle) when the transaction has reached the disk, or
+    /// [taken back](Self::take_back) if it fails.
     pub(super) fn write(
         &self,
         write: &WriteTransaction,
@@ -69,15 +72,22 @@ impl RedbBlobs {
                 blob_rows::append(write, content.number, 0, bytes)?;
                 let kept = blob_rows::keep(write, OWNER, hash, content, true)?;
                 written.push(*hash);
-                self.list().whole.insert(*hash, kept);
+                self.list().enter(*hash, kept);
             }
         }
         Ok(())
     }
 
+    /// Notes that what a transaction has noted is on disk.
+    pub(super) fn settle(&self, written: &[BlobHash]) {
+        let mut list = self.list();
+        written.iter().for_each(|hash| list.settle(hash));
+    }
+
     /// Forgets what a transaction that failed has noted.
     pub(super) fn take_back(&self, written: &[BlobHash]) {
-        self.list().whole.retain(|hash, _| !written.contains(hash));
+        let mut list = self.list();
+        written.iter().for_each(|hash| list.take_back(hash));
     }
 
     /// Removes contents that nothing names. What cannot be removed goes when the file is opened again.
@@ -96,9 +106,9 @@ impl RedbBlobs {
         let free: Vec<(BlobHash, u64)> = (self.list().whole.iter().filter(is_free))
             .map(|(hash, content)| (*hash, content.number))
             .collect();
-        let has_parts = self.database.read(blob_rows::has_parts)?;
+        let has_parts = self.file.read(blob_rows::has_parts)?;
         if !free.is_empty() || has_parts {
-            self.database.write(|write| {
+            self.file.write(|write| {
                 for (hash, number) in &free {
                     blob_rows::release(write, OWNER, hash, *number)?;
                 }
@@ -111,14 +121,14 @@ impl RedbBlobs {
             })?;
         }
         self.list().whole.retain(|hash, _| referenced.contains(hash));
-        for number in self.database.read(blob_rows::garbage)? {
+        for number in self.file.read(blob_rows::garbage)? {
             self.remove(number)?;
         }
         Ok(())
     }
 
     fn remove(&self, number: u64) -> Result<(), StorageError> {
-        while !self.database.write(|write| blob_rows::sweep(write, number))? {}
+        while !self.file.write(|write| blob_rows::sweep(write, number))? {}
         Ok(())
     }
 
@@ -130,11 +140,11 @@ impl RedbBlobs {
 
 impl BlobStorage for RedbBlobs {
     fn find(&self, hash: &BlobHash) -> Result<Option<Content>, StorageError> {
-        Ok(self.list().whole.get(hash).copied())
+        Ok(self.list().find(hash))
     }
 
     fn read(&self, number: u64, offset: u64, max: usize) -> Result<Vec<u8>, StorageError> {
-        self.database.read(|read| blob_rows::read(read, number, offset, max))
+        self.file.read(|read| blob_rows::read(read, number, offset, max))
     }
 
     fn begin(&self) -> u64 {
@@ -142,14 +152,14 @@ impl BlobStorage for RedbBlobs {
     }
 
     fn part_len(&self, hash: &BlobHash, size: u64) -> Result<u64, StorageError> {
-        self.database.read(|read| blob_rows::part_len(read, OWNER, hash, size))
+        self.file.read(|read| blob_rows::part_len(read, OWNER, hash, size))
     }
 
     fn resume(&self, hash: &BlobHash, size: u64) -> Result<Option<(Content, u64)>, StorageError> {
         let fresh = Content { number: self.begin(), size };
         let is_live = |number| self.claims.is_live(number);
         let part = self
-            .database
+            .file
             .write(|write| blob_rows::resume(write, OWNER, hash, fresh, BLOB_PARTS_MAX, is_live))?;
         let Some(part) = part else { return Ok(None) };
         self.sweep(part.garbage);
@@ -157,33 +167,27 @@ impl BlobStorage for RedbBlobs {
     }
 
     fn append(&self, number: u64, offset: u64, bytes: &[u8]) -> Result<bool, StorageError> {
-        self.database.write(|write| blob_rows::append(write, number, offset, bytes))
+        self.file.write(|write| blob_rows::append(write, number, offset, bytes))
     }
 
     fn keep(&self, hash: &BlobHash, content: Content) -> Result<(), StorageError> {
-        let kept = self.database.write(|write| {
+        let kept = self.file.write(|write| {
             let replaces = !self.list().whole.contains_key(hash);
             let kept = blob_rows::keep(write, OWNER, hash, content, replaces)?;
-            self.list().whole.insert(*hash, kept);
+            self.list().enter(*hash, kept);
             Ok(kept)
         });
-        match kept {
-            Ok(kept) if kept != content => self.sweep([content.number]),
-            Ok(_) => {}
-            Err(error) => {
-                let mut list = self.list();
-                if list.whole.get(hash) == Some(&content) {
-                    list.whole.remove(hash);
-                }
-                return Err(error);
-            }
+        let kept = kept.inspect_err(|_| self.list().take_back(hash))?;
+        self.list().settle(hash);
+        if kept != content {
+            self.sweep([content.number]);
         }
         Ok(())
     }
 
     fn forget(&self, number: u64, part_of: Option<&BlobHash>) -> Result<(), StorageError> {
         if let Some(hash) = part_of {
-            self.database.write(|write| blob_rows::forget_part(write, OWNER, hash, number))?;
+            self.file.write(|write| blob_rows::forget_part(write, OWNER, hash, number))?;
         }
         self.remove(number)
     }

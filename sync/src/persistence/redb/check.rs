@@ -8,7 +8,7 @@ use redb::{ReadTransaction, ReadableTable};
 use sds_engine::{BlobHash, Change, ReplicaId};
 use sds_store::DataStore;
 
-use super::{LOG, META, Persistence, RedbPersistence, SEATS, check_meta, end_of};
+use super::{LOG, META, OpenFile, Persistence, RedbPersistence, SEATS, check_meta, end_of};
 use crate::blob_rows::Content;
 use crate::database::Failure;
 use crate::inspection::{self, look_at_blobs, tolerant};
@@ -122,7 +122,8 @@ pub fn check_store(folder: &Path, store: &StoreId) -> Result<CheckReport, Storag
     let damaged = |hash| Finding::Blob { hash };
     let blobs = look_at_blobs(&database, 0, &mut report.findings, Finding::Pages, damaged)?;
     report.blobs = blobs.len() as u64;
-    let loaded = RedbPersistence::of(database, store.clone()).and_then(|file| load(&file, store));
+    let loaded = RedbPersistence::of(OpenFile::new(database), store.clone())
+        .and_then(|file| load(&file, store));
     match loaded {
         Ok(loaded) => compare(&mut report, &loaded, seats.as_deref(), &blobs),
         Err(StorageError::Corrupt { detail, .. }) => report.note(Finding::Store { detail }),

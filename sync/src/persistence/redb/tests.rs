@@ -106,7 +106,7 @@ fn a_renamed_file_and_a_newer_format_are_refused() {
         write.open_table(META)?.insert("format", bytes.as_slice())?;
         Ok(())
     };
-    newer.database.write(write_format).unwrap();
+    newer.file.write(write_format).unwrap();
     drop(newer);
     let refused = RedbPersistence::open_existing(folder.path(), &store("n")).unwrap_err();
     assert_eq!(refused.code(), "store-too-new");
@@ -172,7 +172,7 @@ fn after_a_failure_the_file_is_opened_anew_and_goes_on() {
     let folder = TempDir::new().unwrap();
     let mut file = open(&folder, "s");
     file.append(&changes(&["a"])).unwrap();
-    let failed = file.database.write(|write| {
+    let failed = file.file.write(|write| {
         write.open_table(LOG)?.insert(9, b"lost".as_slice())?;
         Err::<(), _>(Failure::Redb(redb::Error::PreviousIo))
     });
@@ -192,38 +192,85 @@ fn a_commit_that_failed_and_is_there_all_the_same_is_not_written_twice() {
     assert_eq!(log(&file), ["a", "b", "c", "d"]);
 }
 
-#[test]
-fn what_another_process_has_written_meanwhile_is_not_mixed_with_ours() {
-    let folder = TempDir::new().unwrap();
-    let mut file = open(&folder, "s");
-    file.append(&changes(&["a", "theirs"])).unwrap();
-    for (end, ours) in [(1, &["ours"] as &[&str]), (1, &[]), (3, &["ours"])] {
-        file.end = end;
-        let blobs = vec![(BlobHash([1; 32]), Arc::from(*b"x"))];
-        let batch = Batch { blobs, ..changes(ours) };
-        assert_eq!(file.append(&batch).unwrap_err().code(), "seat-lost");
-    }
-    assert_eq!(log(&file), ["a", "theirs"]);
-    file.reload().unwrap();
-    file.append(&changes(&["ours"])).unwrap();
-    assert_eq!(log(&file), ["a", "theirs", "ours"]);
+/// Closes the file, and lets another process have it.
+fn lose(folder: &TempDir, file: &RedbPersistence, written: &[Batch]) {
+    file.failure()();
+    let mut other =
+        RedbPersistence::open_at_once(folder.path(), &store("s"), Intent::Write).unwrap();
+    written.iter().for_each(|batch| other.append(batch).unwrap());
 }
 
-/// Goal: that is noticed too where the other process has put a snapshot in the place of everything.
 #[test]
-fn a_snapshot_that_another_process_has_written_meanwhile_is_noticed() {
-    for first in [changes(&["a"]), snapshot("a")] {
+fn what_another_process_has_written_meanwhile_is_not_mixed_with_ours() {
+    for theirs in [changes(&["theirs"]), snapshot("a theirs"), Batch::default()] {
         let folder = TempDir::new().unwrap();
         let mut file = open(&folder, "s");
-        file.append(&first).unwrap();
-        let known = file.end;
-        file.append(&snapshot("a theirs")).unwrap();
+        file.append(&changes(&["a"])).unwrap();
+        lose(&folder, &file, std::slice::from_ref(&theirs));
         for ours in [changes(&["ours"]), changes(&[]), snapshot("a ours")] {
-            file.end = known;
-            assert_eq!(file.append(&ours).unwrap_err().code(), "seat-lost");
+            let blobs = vec![(BlobHash([1; 32]), Arc::from(*b"x"))];
+            let refused = file.append(&Batch { blobs, ..ours }).unwrap_err();
+            assert_eq!(refused.code(), "seat-lost");
+            assert_eq!(file.blobs().find(&BlobHash([1; 32])).unwrap(), None);
         }
-        assert_eq!(file.read_snapshot().unwrap().unwrap(), b"a theirs");
+        let number = file.blobs().begin();
+        let refused = file.blobs().append(number, 0, b"x").unwrap_err();
+        assert_eq!(refused.code(), "seat-lost", "a blob that comes in by parts");
+        let kept = file.read_snapshot().unwrap();
+        assert_eq!(kept.as_deref(), theirs.snapshot.as_deref());
+        file.reload().unwrap();
+        let mut expected = log(&file);
+        file.append(&changes(&["ours"])).unwrap();
+        expected.push("ours".to_owned());
+        assert_eq!(log(&file), expected);
     }
+}
+
+/// Goal: who only reads disturbs nobody.
+#[test]
+fn a_process_that_has_only_read_meanwhile_is_not_noticed() {
+    let folder = TempDir::new().unwrap();
+    let mut file = open(&folder, "s");
+    file.failure()();
+    drop(RedbPersistence::open_at_once(folder.path(), &store("s"), Intent::Read).unwrap());
+    file.append(&changes(&["a"])).unwrap();
+    assert_eq!(log(&file), ["a"]);
+}
+
+/// Goal: a file that was written before there were stamps opens as any other.
+#[test]
+fn a_file_without_a_stamp_is_opened_and_written_to() {
+    let folder = TempDir::new().unwrap();
+    let file = open(&folder, "s");
+    let unstamp = |write: &WriteTransaction| {
+        let removed = write.open_table(META)?.remove("opening")?.is_some();
+        assert!(removed);
+        Ok(())
+    };
+    file.file.write(unstamp).unwrap();
+    drop(file);
+    let mut file = open(&folder, "s");
+    file.append(&changes(&["a"])).unwrap();
+    assert_eq!(log(&file), ["a"]);
+}
+
+/// Goal: a snapshot whose commit failed, and that is tried again, does not take the place of what another
+/// process has written meanwhile, also where that one left nothing in the log.
+#[test]
+fn a_snapshot_that_failed_replaces_nothing_that_another_process_has_written() {
+    let folder = TempDir::new().unwrap();
+    let mut file = open(&folder, "s");
+    file.append(&changes(&["a"])).unwrap();
+    file.has_failed = true;
+    file.failure()();
+    let mut other =
+        RedbPersistence::open_at_once(folder.path(), &store("s"), Intent::Write).unwrap();
+    other.append(&changes(&["theirs"])).unwrap();
+    other.append(&snapshot("a theirs")).unwrap();
+    drop(other);
+    let refused = file.append(&snapshot("a ours")).unwrap_err();
+    assert_eq!(refused.code(), "seat-lost-midway");
+    assert_eq!(file.read_snapshot().unwrap().unwrap(), b"a theirs");
 }
 
 fn snapshot(text: &str) -> Batch {
@@ -260,12 +307,8 @@ fn a_snapshot_whose_commit_failed_and_is_there_all_the_same_is_no_damage() {
         let end = file.end;
         file.append(batch).unwrap();
         file.end = end;
-        file.uncertain.note(batch);
     };
     told(&mut file, &changes(&["b"]));
-    // These did not even reach the disk.
-    file.uncertain.note(&snapshot("a b"));
-    file.uncertain.note(&changes(&["c"]));
     told(&mut file, &snapshot("a b"));
     let mut batch = snapshot("a b");
     batch.add(changes(&["c"]));
@@ -273,11 +316,20 @@ fn a_snapshot_whose_commit_failed_and_is_there_all_the_same_is_no_damage() {
     batch.add(changes(&["d"]));
     file.append(&batch).unwrap();
     assert_eq!(log(&file), ["c", "d"]);
-
-    file.end -= 1;
-    let refused = file.append(&snapshot("without what somebody else wrote"));
-    assert_eq!(refused.unwrap_err().code(), "seat-lost");
     assert_eq!(file.read_snapshot().unwrap().unwrap(), b"a b");
+}
+
+/// Goal: a backup that was taken while this process had the file, and took its place while that was closed, is
+/// noticed by what it lacks.
+#[test]
+fn a_file_that_lacks_what_was_written_is_noticed() {
+    for ours in [changes(&["b"]), snapshot("a b")] {
+        let folder = TempDir::new().unwrap();
+        let mut file = open(&folder, "s");
+        file.append(&changes(&["a"])).unwrap();
+        file.end += 1;
+        assert_eq!(file.append(&ours).unwrap_err().code(), "seat-lost");
+    }
 }
 
 #[test]
@@ -290,7 +342,7 @@ fn a_damaged_seat_is_damage() {
         write.open_table(SEATS)?.insert(7, bytes.as_slice())?;
         Ok(())
     };
-    file.database.write(damage).unwrap();
+    file.file.write(damage).unwrap();
     drop(file);
     let refused = RedbPersistence::open_existing(folder.path(), &store("s")).unwrap_err();
     assert_eq!(refused.code(), "store-corrupt");

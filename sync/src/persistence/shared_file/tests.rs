@@ -10,7 +10,7 @@ use sds_engine::{ChangeHeader, EntryId, Patch, ReplicaId, Version};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-use super::{LocalAddress, RedbPersistence, Role, SharedFile};
+use super::{Intent, LocalAddress, RedbPersistence, Role, SharedFile};
 use crate::labelled::{add_labelled, labels};
 use crate::limits::FRAME_BYTES_MAX;
 use crate::local_store::LocalStore;
@@ -43,7 +43,7 @@ impl Home {
         let replica = ReplicaId::new(1).unwrap();
         let file = RedbPersistence::create_at_once(folder.path(), &store, replica).unwrap();
         let path = folder.path().join(store.file_name());
-        let listener = LocalAddress::of(&path).listen().unwrap();
+        let (listener, _made) = LocalAddress::of(&path).listen().unwrap();
         Self { folder, store, listener, _file: file }
     }
 
@@ -204,7 +204,7 @@ async fn an_owner_goes_on_at_a_file_that_another_process_had_meanwhile() {
     engine.edit(|store| add_labelled(store, "before")).unwrap();
     engine.flush().await.unwrap();
     tokio::task::spawn_blocking(failure).await.unwrap();
-    let other = RedbPersistence::open_at_once(folder.path(), &store).unwrap();
+    let other = RedbPersistence::open_at_once(folder.path(), &store, Intent::Write).unwrap();
     assert_eq!(other.seats()[0].replica, replica);
     let other = start(&folder, other);
     other.edit(|store| add_labelled(store, "theirs")).unwrap();
@@ -235,4 +235,140 @@ async fn an_owner_goes_on_at_a_file_that_another_process_had_meanwhile() {
     assert!(check_store(folder.path(), &store).unwrap().is_sound());
     let again = LocalStore::open_existing(folder.path(), &store).unwrap();
     assert_eq!(labels(again.store()), ["after", "before", "guest", "ours", "theirs"]);
+}
+
+/// Goal: what a process that had the file meanwhile has removed as nothing referred to it, and something
+/// refers to now, does not count as here. Method: a large value that was stored before the file was lost, and
+/// used after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_value_that_another_process_has_removed_is_wanted_again() {
+    let (folder, store) = (TempDir::new().unwrap(), StoreId::new("s").unwrap());
+    let replica = ReplicaId::new(1).unwrap();
+    let file = RedbPersistence::create_at_once(folder.path(), &store, replica).unwrap();
+    let failure = file.failure();
+    let engine = start(&folder, file);
+    let film = engine.write_blob([7; 100_000].as_slice(), false).unwrap();
+    engine.flush().await.unwrap();
+    tokio::task::spawn_blocking(failure).await.unwrap();
+    drop(LocalStore::open_existing(folder.path(), &store).unwrap());
+    engine.edit(|store| store.write_blob_value(EntryId::ROOT, film)).unwrap().unwrap();
+    let mut status = engine.watch_status();
+    let is_told = |status: &SyncStatus| {
+        status.blobs_to_fetch == 1
+            && status.storage_error.is_none()
+            && status.persisted == status.local
+    };
+    let waited = timeout(Duration::from_secs(20), status.wait_for(is_told)).await.is_ok();
+    assert!(waited, "{:?}", engine.status());
+    assert!(engine.open_blob(&film.hash).unwrap().is_none());
+    engine.stop().await.unwrap();
+}
+
+/// Goal: guests find an owner again after another process had the file, and wrote nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_listens_again_after_another_one_that_wrote_nothing() {
+    let (folder, store) = (TempDir::new().unwrap(), StoreId::new("s").unwrap());
+    let replica = ReplicaId::new(1).unwrap();
+    let file = RedbPersistence::create_at_once(folder.path(), &store, replica).unwrap();
+    let failure = file.failure();
+    let engine = start(&folder, file);
+    tokio::task::spawn_blocking(failure).await.unwrap();
+    let other = RedbPersistence::open_at_once(folder.path(), &store, Intent::Write).unwrap();
+    start(&folder, other).stop().await.unwrap();
+    engine.edit(|store| add_labelled(store, "after")).unwrap();
+    let address = LocalAddress::of(&folder.path().join(store.file_name()));
+    let is_met = async {
+        while address.connect_async().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(timeout(Duration::from_secs(20), is_met).await.is_ok());
+    assert_eq!(engine.read(labels).unwrap(), ["after"]);
+    engine.stop().await.unwrap();
+}
+
+/// Goal: an owner that has nothing to write but a large value notices too that another process had the file.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_value_can_be_stored_again_soon_after_another_process_had_the_file() {
+    let (folder, store) = (TempDir::new().unwrap(), StoreId::new("s").unwrap());
+    let replica = ReplicaId::new(1).unwrap();
+    let file = RedbPersistence::create_at_once(folder.path(), &store, replica).unwrap();
+    let failure = file.failure();
+    let engine = start(&folder, file);
+    tokio::task::spawn_blocking(failure).await.unwrap();
+    drop(LocalStore::open_existing(folder.path(), &store).unwrap());
+    let write = || engine.write_blob([7; 100_000].as_slice(), false);
+    assert_eq!(write().unwrap_err().code(), "seat-lost");
+    let is_stored = async {
+        while write().is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(timeout(Duration::from_secs(20), is_stored).await.is_ok());
+    engine.stop().await.unwrap();
+}
+
+/// Goal: what an engine has not written when it stops, and another process had its file meanwhile, is written
+/// all the same. Method: it stops before it has found that out.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_that_stops_goes_on_at_a_file_that_another_process_had_first() {
+    let (folder, store) = (TempDir::new().unwrap(), StoreId::new("s").unwrap());
+    let replica = ReplicaId::new(1).unwrap();
+    let file = RedbPersistence::create_at_once(folder.path(), &store, replica).unwrap();
+    let failure = file.failure();
+    let engine = start(&folder, file);
+    tokio::task::spawn_blocking(failure).await.unwrap();
+    let mut other = LocalStore::open_existing(folder.path(), &store).unwrap();
+    add_labelled(other.store_mut(), "theirs");
+    other.commit().unwrap();
+    drop(other);
+    engine.edit(|store| add_labelled(store, "ours")).unwrap();
+    engine.stop().await.unwrap();
+    let again = LocalStore::open_existing(folder.path(), &store).unwrap();
+    assert_eq!(labels(again.store()), ["ours", "theirs"]);
+}
+
+/// Goal: an engine that has lost its file takes nobody's socket away when it ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_ends_leaves_the_socket_of_the_next_owner_alone() {
+    for is_stopped in [true, false] {
+        let (folder, store) = (TempDir::new().unwrap(), StoreId::new("s").unwrap());
+        let replica = ReplicaId::new(1).unwrap();
+        let file = RedbPersistence::create_at_once(folder.path(), &store, replica).unwrap();
+        let failure = file.failure();
+        let engine = start(&folder, file);
+        tokio::task::spawn_blocking(failure).await.unwrap();
+        let other = RedbPersistence::open_at_once(folder.path(), &store, Intent::Write).unwrap();
+        let other = start(&folder, other);
+        if is_stopped {
+            engine.stop().await.unwrap();
+        } else {
+            drop(engine);
+        }
+        let address = LocalAddress::of(&folder.path().join(store.file_name()));
+        assert!(address.connect_async().await.is_ok(), "stopped: {is_stopped}");
+        other.stop().await.unwrap();
+        assert!(address.connect_async().await.is_err());
+    }
+}
+
+/// Goal: an owner that could not listen does so as soon as it can. Method: a folder in the place of its socket.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_that_could_not_listen_tries_again() {
+    let (folder, store) = (TempDir::new().unwrap(), StoreId::new("s").unwrap());
+    let path = folder.path().join(store.file_name());
+    let socket = path.with_extension("sds.sock");
+    std::fs::create_dir(&socket).unwrap();
+    let engine = SyncEngine::start(LocalStore::open_or_create(folder.path(), &store).unwrap());
+    std::fs::remove_dir(&socket).unwrap();
+    let address = LocalAddress::of(&path);
+    let is_met = async {
+        while address.connect_async().await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(timeout(Duration::from_secs(20), is_met).await.is_ok());
+    engine.stop().await.unwrap();
+    assert!(!socket.exists());
 }

@@ -26,6 +26,8 @@ pub(super) struct Welcome {
     pub(super) seats: Vec<SeatTip>,
     /// What is to be found out first.
     pub(super) inquiry: Option<Inquiry>,
+    /// Whether something has to reach the disk before the peer is told.
+    pub(super) has_to_wait: bool,
 }
 
 impl Welcome {
@@ -36,14 +38,14 @@ impl Welcome {
         peers: Version,
         may_write: bool,
     ) -> Result<Self, SyncError> {
-        let doubts = shared.compare_with_peer(&peers, may_write)?;
+        let (doubts, has_to_wait) = shared.compare_with_peer(&peers, may_write)?;
         let known = shared.persisted();
         let seats = shared.core()?.tips(replicas, &known);
         if doubts.is_empty() {
-            return Ok(Self { version: known, seats, inquiry: None });
+            return Ok(Self { version: known, seats, inquiry: None, has_to_wait });
         }
         let version = without(&known, &doubts);
-        Ok(Self { version, seats, inquiry: Some(Inquiry { doubts, peers }) })
+        Ok(Self { version, seats, inquiry: Some(Inquiry { doubts, peers }), has_to_wait })
     }
 }
 

@@ -143,7 +143,9 @@ async fn open(
             let compare = move |shared: &Shared| Welcome::new(shared, &replicas, peers, writable);
             let welcome = blocking(shared, compare).await?;
             // A seat that was taken just now is on disk before anything is made under it.
-            shared.flush().await.map_err(failed)?;
+            if welcome.has_to_wait {
+                shared.flush().await.map_err(failed)?;
+            }
             inquiry = welcome.inquiry;
             (welcome.version, welcome.seats)
         }

@@ -8,6 +8,7 @@ use sds_engine::BlobHash;
 use super::super::SyncError;
 use super::super::status::BlobFetch;
 use super::Shared;
+use crate::persistence::StorageError;
 use crate::synced_store::SyncedStore;
 
 impl Shared {
@@ -37,6 +38,14 @@ impl Shared {
         self.publish_blobs(&core);
         self.ring_blobs();
         Ok(())
+    }
+
+    /// Notes that a blob could not be written since another process had the file meanwhile: then the engine
+    /// goes on from what is in it, as if the writer had found that out.
+    pub(in crate::sync_engine) fn note_lost(&self, error: &StorageError) {
+        if error.is_seat_lost() {
+            self.status.send_modify(|status| status.storage_error = Some(error.clone()));
+        }
     }
 
     /// Asks for a blob; whether it is here, or nothing refers to it. Another process may have to be asked,

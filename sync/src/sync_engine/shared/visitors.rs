@@ -10,7 +10,7 @@ use super::Shared;
 use crate::intake::Taken;
 use crate::message::SeatTip;
 use crate::random;
-use crate::seat::{Chain, Seat};
+use crate::seat::{Chain, Seat, Side};
 use crate::synced_store::{Doubts, Handover, Snapshot};
 
 impl Shared {
@@ -63,18 +63,20 @@ impl Shared {
         Ok(fits)
     }
 
-    /// Compares the seats with the version of a peer; what is in doubt then, and is to be asked for.
+    /// Compares the seats with the version of a peer; what is in doubt then, and is to be asked for, and
+    /// whether something has to reach the disk first.
     pub(in crate::sync_engine) fn compare_with_peer(
         &self,
         version: &Version,
         may_write: bool,
-    ) -> Result<Doubts, SyncError> {
+    ) -> Result<(Doubts, bool), SyncError> {
         let mut core = self.core()?;
         let (doubts, batch) = core.compare_with_peer(version, may_write, random::replica_id())?;
-        if !batch.is_empty() {
+        let has_to = !batch.is_empty();
+        if has_to {
             self.writer.ask(Job::Append(Handover { batch, upto: Version::new() }))?;
         }
-        Ok(doubts)
+        Ok((doubts, has_to))
     }
 
     /// Takes in what a peer, which has `version` in all, sends of seats in doubt; not if seats were settled
@@ -90,7 +92,7 @@ impl Shared {
         if self.writer.settles() != settles {
             return Ok(());
         }
-        let settled = core.inquire(doubts, version, changes, random::replica_id())?;
+        let settled = core.inquire(doubts, Side::Peer, version, changes, random::replica_id())?;
         settled.map_or(Ok(()), |handover| self.hand_over_settled(handover))
     }
 
