@@ -50,6 +50,8 @@ impl ScriptedRelay {
         let (version, seats) = (Version::new().encode().into(), Vec::new());
         let opened = RelayFrame::OpenedSeated { version, writable: true, seats };
         sender.send(&opened).await.unwrap();
+        let access = RelayFrame::Access { peer: 1, writable: true, expires_in: 3_600_000 };
+        sender.send(&access).await.unwrap();
         (connection, sender, receiver)
     }
 }
