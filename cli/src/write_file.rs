@@ -29,7 +29,15 @@ pub(crate) fn write_file(
     let temporary = out.into_inner().map_err(io::IntoInnerError::into_error)?;
     temporary.as_file().sync_all()?;
     temporary.persist(&path)?;
-    sync_folder(&path)
+    synced_if_possible(sync_folder(&path))
+}
+
+/// The file is complete: that its folder cannot be read, or is of a kind that cannot be synced, is no failure.
+fn synced_if_possible(synced: io::Result<()>) -> io::Result<()> {
+    synced.or_else(|error| match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput => Ok(()),
+        _ => Err(error),
+    })
 }
 
 /// Those of the file that is replaced, or those that a new file usually gets.
@@ -48,6 +56,32 @@ fn permissions(_: &Path) -> Option<Permissions> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_that_cannot_be_synced_is_no_failure_of_the_file() {
+        let rows = [
+            (io::ErrorKind::PermissionDenied, true),
+            (io::ErrorKind::InvalidInput, true),
+            (io::ErrorKind::StorageFull, false),
+        ];
+        for (kind, is_well) in rows {
+            assert_eq!(synced_if_possible(Err(kind.into())).is_ok(), is_well, "{kind}");
+        }
+    }
+
+    /// Goal: a folder that may be written to and not read takes a file. (Root may read any.)
+    #[cfg(unix)]
+    #[test]
+    fn a_file_is_written_into_a_folder_that_cannot_be_read() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o300)).unwrap();
+        let written = write_file(&path, |out| out.write_all(b"all"));
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o700)).unwrap();
+        written.unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"all");
+    }
 
     #[test]
     fn a_failed_write_leaves_the_former_file_and_nothing_else() {

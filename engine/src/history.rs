@@ -259,6 +259,14 @@ impl History {
         self.log(op.replica).and_then(|log| log.lamport(op.counter)).unwrap_or_default()
     }
 
+    /// Whether a change of `author` ends before a counter; nothing if some of its changes are gone.
+    pub(crate) fn ends_change(&self, author: ReplicaId, counter: u64) -> Option<bool> {
+        match self.log(author) {
+            Some(log) => (log.floor() == 0).then(|| log.has_boundary(counter)),
+            None => Some(counter == 0),
+        }
+    }
+
     /// The stamp of an op that is here.
     pub(crate) fn stamp(&self, op: OpId) -> Stamp {
         Stamp { lamport: self.lamport(op), replica: op.replica, counter: op.counter }

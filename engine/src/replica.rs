@@ -342,6 +342,13 @@ impl Replica {
         self.history.version()
     }
 
+    /// Whether a change of `author` ends before a counter; nothing if some of its changes are gone. Costs
+    /// the logarithm of their number.
+    #[must_use]
+    pub fn ends_change(&self, author: ReplicaId, counter: u64) -> Option<bool> {
+        self.history.ends_change(author, counter)
+    }
+
     /// The changes that `since` lacks, encoded, in an order in which each can be integrated at once;
     /// nothing if some of them are gone ([`Replica::compact`]). Costs what it returns.
     #[must_use]

@@ -290,6 +290,13 @@ impl DataStore {
         self.replica.changes_since(since)
     }
 
+    /// Whether a change of `author` ends before a counter; nothing if some of its changes are gone. Costs
+    /// the logarithm of their number.
+    #[must_use]
+    pub fn ends_change(&self, author: ReplicaId, counter: u64) -> Option<bool> {
+        self.replica.ends_change(author, counter)
+    }
+
     /// [`changes_since`](Self::changes_since) for who also wants to know what is in them.
     #[must_use]
     pub fn decoded_changes_since(&self, since: &Version) -> Option<Vec<sds_engine::Change>> {

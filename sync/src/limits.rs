@@ -158,6 +158,12 @@ pub const OWNER_RETRY_MAX: Duration = Duration::from_millis(128);
 /// How long the owner of a file may be silent before a guest looks for another one.
 pub const OWNER_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a guest that comes back waits at the owner for the end of its former session, which may still be
+/// writing: until then that has the seat.
+pub const SEAT_PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 2 });
+
+const _: () = assert!(SEAT_PATIENCE.as_secs() < OWNER_TIMEOUT.as_secs());
+
 /// How long whoever connects may take to shake hands, and a connection may be without an open store.
 pub const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
 

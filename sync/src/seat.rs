@@ -489,8 +489,8 @@ impl Seats {
                 && seat.agreed != seat.own
                 && theirs > seat.agreed.counter
                 && !self.is_settled(store, seat);
-            let is_other = may_differ && matches!(seat.chain_at(store, theirs), ChainAt::NoChange);
-            if may_differ && (has_more || is_other) {
+            let is_other = || store.ends_change(seat.replica, theirs) == Some(false);
+            if may_differ && (has_more || is_other()) {
                 doubted.push((seat.replica, theirs));
             } else if has_more {
                 outgrown.push(seat.replica);
@@ -521,8 +521,8 @@ impl Seats {
     }
 
     /// How far each seat's changes are the same at a relay or a peer that has `version` in all, and no less than
-    /// at the relay that had them last; of some that is `known`. Nothing if own changes are gone. Those of a file that another process owns are left out,
-    /// unless they are known.
+    /// at the relay that had them last; of some that is `known`. Nothing if own changes are gone. Those of a
+    /// file that another process owns are left out, unless they are known.
     pub(crate) fn common_with(
         &self,
         store: &DataStore,
@@ -651,6 +651,25 @@ mod tests {
         assert_eq!(seats.current().replica, id(1));
         let kept = seats.all.into_iter().rev().collect();
         assert_eq!(Seats::new(kept).unwrap().current().replica, id(1), "T2");
+    }
+
+    #[test]
+    fn where_changes_end_is_known_without_reading_them() {
+        let id = |number| ReplicaId::new(number).unwrap();
+        let mut store = DataStore::new(id(1));
+        for label in ["one", "another", "and one more"] {
+            crate::labelled::add_labelled(&mut store, label);
+        }
+        let changes = store.decoded_changes_since(&Version::new()).unwrap();
+        let ends: BTreeSet<u64> = changes.iter().map(|change| change.header().end()).collect();
+        let loaded = DataStore::from_binary(id(2), &store.as_binary()).unwrap();
+        for store in [&store, &loaded] {
+            for counter in 0..=store.version().next(id(1)) {
+                let is_end = counter == 0 || ends.contains(&counter);
+                assert_eq!(store.ends_change(id(1), counter), Some(is_end), "{counter}");
+            }
+        }
+        assert!(ends.len() > 2 && store.version().next(id(1)) > 4);
     }
 
     #[test]

@@ -323,6 +323,8 @@ impl Persistence for SharedFile {
         if guest.link.as_mut().is_some_and(|link| link.is_there()) {
             return;
         }
+        // Until the former session has ended, the seat is not free.
+        guest.link = None;
         let (address, wish) = (LocalAddress::of(&self.path), Wish::Same(guest.seat.replica));
         let link = GuestLink::open(&address, &self.store, &guest.known, wish);
         let link = link.ok().filter(|link| guest.is_still_at(link) && guest.has_seat(link));

@@ -50,6 +50,8 @@ pub(super) struct Shared {
     pub(super) writer: WriterHandle,
     /// Counts how often the file was had again after another process had it.
     pub(super) taken_over: watch::Sender<u64>,
+    /// Counts the guests that have left a seat.
+    pub(super) seats_returned: watch::Sender<u64>,
     /// Which of the drivers, counted, speaks for the connection. Only changes with the status
     /// locked.
     speaker: AtomicU64,
@@ -86,6 +88,7 @@ impl Shared {
             signals,
             writer,
             taken_over: watch::Sender::new(0),
+            seats_returned: watch::Sender::new(0),
             speaker: AtomicU64::new(0),
         }
     }

@@ -55,6 +55,11 @@ impl SyncedStore {
         Lease { tip, handover: Handover { batch, upto: Version::new() } }
     }
 
+    /// Whether a guest has this seat.
+    pub(crate) fn is_lent(&self, replica: ReplicaId) -> bool {
+        self.ledger.seats.is_lent(replica)
+    }
+
     /// Of each seat of the file the chains over all that is here under its id, unless it was made here,
     /// over what a relay is known to have, unless that is all, and over what was made here.
     pub(crate) fn seat_chains(&self) -> Vec<(ReplicaId, Chain)> {

@@ -127,8 +127,10 @@ async fn open(
     let (version, seats) = match (access, opening.seats.first()) {
         // A guest asks for a seat, and who it is does not matter.
         (None, wish) => {
-            let tip = wish.map(|wish| shared.lend_seat(ReplicaId::new(*wish)));
-            let tip = tip.transpose().map_err(failed)?;
+            let tip = match wish {
+                Some(wish) => Some(shared.lend_seat(ReplicaId::new(*wish)).await.map_err(failed)?),
+                None => None,
+            };
             let seat = tip.as_ref().and_then(|tip| ReplicaId::new(tip.replica));
             lent = seat.map(|seat| Lent { shared: Arc::clone(shared), seat });
             let mut seats = blocking(shared, Shared::file_seats).await?;

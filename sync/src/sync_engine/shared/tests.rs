@@ -157,3 +157,19 @@ async fn a_commit_under_way_does_not_bring_former_ids_back() {
     shared.flush().await.unwrap();
     assert_eq!(shared.persisted(), shared.read(|store| store.version().clone()).unwrap());
 }
+
+/// Goal: a guest that comes back before its former session has ended gets the seat that it had, and one whose
+/// seat somebody else has gets another one in the end.
+#[tokio::test]
+async fn a_guest_that_is_back_soon_gets_its_own_seat() {
+    let shared = Arc::new(shared());
+    let first = shared.lend_seat(None).await.unwrap();
+    let seat = ReplicaId::new(first.replica);
+    let (former, back) = (Arc::clone(&shared), Arc::clone(&shared));
+    let back = tokio::spawn(async move { back.lend_seat(seat).await.unwrap() });
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    former.take_seat_back(seat.unwrap());
+    let again = back.await.unwrap();
+    assert_eq!((again.replica, again.next), (first.replica, first.next + 1));
+    assert_ne!(shared.lend_seat(seat).await.unwrap().replica, first.replica);
+}

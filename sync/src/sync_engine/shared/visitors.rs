@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use sds_engine::{Change, ReplicaId, Version};
+use tokio::time::timeout;
 
 use super::super::SyncError;
 use super::super::writer::Job;
 use super::Shared;
 use crate::intake::Taken;
+use crate::limits::SEAT_PATIENCE;
 use crate::message::SeatTip;
 use crate::random;
 use crate::seat::{Chain, Seat, Side};
@@ -24,11 +26,29 @@ impl Shared {
         Ok(snapshot)
     }
 
-    /// Lends a seat to a guest, who hears of it once that is on disk.
-    pub(in crate::sync_engine) fn lend_seat(
+    /// Lends a seat to a guest, who hears of it once that is on disk. One that wishes for a seat is back, and its
+    /// former session may not have ended yet: under another seat it could not go on. If it does not end,
+    /// somebody else has the seat.
+    pub(in crate::sync_engine) async fn lend_seat(
         &self,
         wish: Option<ReplicaId>,
     ) -> Result<SeatTip, SyncError> {
+        if let Some(seat) = wish {
+            let mut returned = self.seats_returned.subscribe();
+            let is_free = async {
+                while self.core()?.is_lent(seat) {
+                    returned.changed().await.map_err(|_| SyncError::Stopped)?;
+                }
+                Ok::<_, SyncError>(())
+            };
+            if let Ok(waited) = timeout(SEAT_PATIENCE, is_free).await {
+                waited?;
+            }
+        }
+        self.lend_seat_now(wish)
+    }
+
+    fn lend_seat_now(&self, wish: Option<ReplicaId>) -> Result<SeatTip, SyncError> {
         let mut core = self.core()?;
         let lease = core.lend_seat(wish, random::replica_id());
         let asked = self.writer.ask(Job::Append(lease.handover));
@@ -102,6 +122,7 @@ impl Shared {
         if let Ok(mut core) = self.core() {
             core.take_seat_back(seat);
         }
+        self.seats_returned.send_modify(|count| *count += 1);
     }
 
     /// Takes in what a guest or a peer brings, up to the first change that cannot be taken.
