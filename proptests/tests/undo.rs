@@ -51,8 +51,9 @@ fn walk<'a>(
             expected = states.next().unwrap_or_else(|| panic!("{:#}\nis none of them", json(desk)));
         }
     }
-    for expected in states {
-        assert_looks(desk, expected);
+    // What was created in Trash looks as if it never had been, and so may hide the states in between.
+    if let Some(last) = states.last() {
+        assert_looks(desk, last);
     }
 }
 
