@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use sds_engine::{
-    Change, ChangeHeader, IntegrateError, Op, OpId, Patch, Remake, Replica, ReplicaId, Version,
+    Change, ChangeHeader, IntegrateError, NewEntry, Op, OpId, Patch, Remake, Replica, ReplicaId,
+    Version,
 };
 
 use crate::error::StoreError;
@@ -184,10 +185,14 @@ fn fates(changes: &[Change], fate: impl Fn(&ChangeHeader) -> Fate) -> Vec<Fate> 
                 Fate::LeftOut => *fate = Fate::Stays,
                 Fate::Stays | Fate::MadeAgain => {}
             }
-            let previous = header.start.checked_sub(1);
-            let previous = previous.map(|counter| OpId { replica: header.replica, counter });
-            let named = previous.into_iter().chain(change.ops().iter().flat_map(references));
-            needed.extend(named.map(|op| (op.replica, op.counter)));
+            needed.extend(
+                change.ops().iter().flat_map(references).map(|op| (op.replica, op.counter)),
+            );
+            match fate {
+                // Only who makes it can leave out what it builds on.
+                Fate::Stays => needed.extend(builds_on(header).map(|op| (op.replica, op.counter))),
+                _ => needed.extend(previous(header).map(|op| (op.replica, op.counter))),
+            }
         }
     }
     fates
@@ -196,8 +201,13 @@ fn fates(changes: &[Change], fate: impl Fn(&ChangeHeader) -> Fate) -> Vec<Fate> 
 /// What an op refers to: what created its entry and its container, and characters.
 fn references(op: &Op) -> impl Iterator<Item = OpId> {
     let (mut container, mut text) = (None, [None; 3]);
+    let mut target = None;
     match op {
-        Op::Create { parent, .. } | Op::Move { parent, .. } | Op::Reorder { parent, .. } => {
+        Op::Create { parent, kind, .. } => {
+            container = Some(*parent);
+            target = if let NewEntry::Link { target } = kind { Some(*target) } else { None };
+        }
+        Op::Move { parent, .. } | Op::Reorder { parent, .. } => {
             container = Some(*parent);
         }
         Op::Insert { set, origin, .. } => text = [Some(*set), *origin, None],
@@ -208,13 +218,17 @@ fn references(op: &Op) -> impl Iterator<Item = OpId> {
         Op::Set { .. } | Op::Purge { .. } | Op::Revive { .. } | Op::Skip { .. } => {}
     }
     let entry = op.subject().map(|(entry, _)| entry);
-    let entries = entry.into_iter().chain(container);
+    let entries = entry.into_iter().chain(container).chain(target);
     entries.filter_map(|entry| entry.creator()).chain(text.into_iter().flatten())
 }
 
 /// What a change builds on: its deps, and its author's previous change.
 fn builds_on(header: &ChangeHeader) -> impl Iterator<Item = OpId> + '_ {
-    let previous = header.start.checked_sub(1);
-    let previous = previous.map(|counter| OpId { replica: header.replica, counter });
-    header.deps.iter().copied().chain(previous)
+    header.deps.iter().copied().chain(previous(header))
+}
+
+/// The last op that the author made before.
+fn previous(header: &ChangeHeader) -> Option<OpId> {
+    let counter = header.start.checked_sub(1)?;
+    Some(OpId { replica: header.replica, counter })
 }

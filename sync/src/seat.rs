@@ -84,6 +84,12 @@ impl Seat {
         !self.is_given_up && !self.is_for_guests
     }
 
+    /// Whether guests may write under it: whether it is for them, and not given up.
+    #[must_use]
+    pub const fn is_lendable(&self) -> bool {
+        self.is_for_guests && !self.is_given_up
+    }
+
     /// All but the id, as bytes: the counters little-endian.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -325,10 +331,7 @@ impl Seats {
     ) -> Seat {
         let is_free = |seat: &Seat| {
             let is_as_left = store.version().next(seat.replica) == seat.own.counter;
-            seat.is_for_guests
-                && !seat.is_given_up
-                && is_as_left
-                && !self.lent.contains(&seat.replica)
+            seat.is_lendable() && is_as_left && !self.lent.contains(&seat.replica)
         };
         let wished = self.all.iter().position(|seat| Some(seat.replica) == wish && is_free(seat));
         let index = wished.or_else(|| self.all.iter().position(is_free)).unwrap_or_else(|| {
@@ -343,9 +346,10 @@ impl Seats {
         seat.clone()
     }
 
-    /// Whether it is a seat for guests.
-    pub(crate) fn is_for_guests(&self, replica: ReplicaId) -> bool {
-        self.all.iter().any(|seat| seat.replica == replica && seat.is_for_guests)
+    /// Whether it is a seat for the guests of this file. Of one that was given up others' changes may come
+    /// from anywhere.
+    pub(crate) fn is_lendable(&self, replica: ReplicaId) -> bool {
+        self.all.iter().any(|seat| seat.replica == replica && seat.is_lendable())
     }
 
     /// Whether a guest has this seat.
@@ -401,9 +405,8 @@ impl Seats {
     /// known to have, and those that guests may write under.
     pub(crate) fn to_ask_about(&self) -> Vec<ReplicaId> {
         let has_unsent = |seat: &&Seat| seat.agreed != seat.own;
-        let is_lendable = |seat: &&Seat| seat.is_for_guests && !seat.is_given_up;
         let unsent = self.all.iter().rev().filter(has_unsent);
-        let others = unsent.chain(self.all.iter().rev().filter(is_lendable));
+        let others = unsent.chain(self.all.iter().rev().filter(|seat| seat.is_lendable()));
         let all = [self.current()].into_iter().chain(others).map(|seat| seat.replica);
         let mut asked = BTreeSet::new();
         all.filter(|replica| asked.insert(*replica)).collect()

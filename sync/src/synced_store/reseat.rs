@@ -154,7 +154,7 @@ impl SyncedStore {
         let known = made_again(&own, &theirs, persisted);
         own.retain(|change| !is_among(change, &theirs));
         let lost = self.store.replica_id();
-        let is_guests = |replica: ReplicaId| self.ledger.seats.is_for_guests(replica);
+        let is_guests = |replica: ReplicaId| self.ledger.seats.is_lendable(replica);
         let fate = |header: &ChangeHeader| match known.get(&first_of(header)) {
             Some(now) => Fate::MadeBefore(*now),
             None if header.replica == lost && header.start >= persisted.next(lost) => {

@@ -546,7 +546,7 @@ fn edited_by_guest(owner: &SyncedStore, seat: ReplicaId, next: u64, label: &str)
 /// its file again: the guest brings it again, and would have it there twice. What the owner has made with it stays.
 #[test]
 fn what_was_not_acknowledged_to_a_guest_is_the_guests_to_bring_again() {
-    for is_used in [false, true] {
+    for used in ["nowhere", "here", "elsewhere"] {
         let (mut owner, seat) = (store(), id(5));
         label_new(&mut owner, "before");
         let persisted = owner.captured().clone();
@@ -554,7 +554,16 @@ fn what_was_not_acknowledged_to_a_guest_is_the_guests_to_bring_again() {
         owner.lend_seat(None, seat);
         let brought = edited_by_guest(&owner, seat, 1, "brought");
         assert_eq!(owner.take_from(Some(seat), &brought, id(6)).unwrap().0.refused, None);
-        if is_used {
+        if used == "elsewhere" {
+            // Somebody has seen it, and does not refer to it.
+            let mut elsewhere = DataStore::from_binary(id(9), &owner.store().as_binary()).unwrap();
+            let seen = elsewhere.version().clone();
+            let item = elsewhere.new_item_at(None, EntryId::ROOT, None).unwrap();
+            elsewhere.set_label(item, "elsewhere").unwrap();
+            let patch = elsewhere.export_patch(&seen);
+            owner.edit(|store| store.apply_remote_patch(&patch).map(drop)).unwrap().0.unwrap();
+        }
+        if used == "here" {
             let into = |store: &mut DataStore| {
                 let root = store.root_item();
                 let item = root.inner_entries().find(|entry| entry.label() == "brought");
@@ -564,24 +573,28 @@ fn what_was_not_acknowledged_to_a_guest_is_the_guests_to_bring_again() {
             owner.edit(into).unwrap().0.unwrap();
         }
         label_new(&mut owner, "ours");
-        // Whoever had the file meanwhile has lent the seat to another guest.
+        // Whoever had the file meanwhile has lent the seat to another guest, or to none.
         let memory = MemoryPersistence::new(StoreId::new("s").unwrap(), id(1));
         let mut other = SyncedStore::new(LocalStore::load(memory.clone()).unwrap()).0;
         let captured = other.edit(|store| store.apply_remote_patch(&common).map(drop)).unwrap().1;
         let mut memory = memory;
         memory.append(&captured.handover.batch).unwrap();
-        other.lend_seat(None, seat);
-        let another = edited_by_guest(&other, seat, 1, "of another");
-        let captured = other.take_from(Some(seat), &another, id(6)).unwrap().1;
-        memory.append(&captured.handover.batch).unwrap();
+        if used != "elsewhere" {
+            other.lend_seat(None, seat);
+            let another = edited_by_guest(&other, seat, 1, "of another");
+            let captured = other.take_from(Some(seat), &another, id(6)).unwrap().1;
+            memory.append(&captured.handover.batch).unwrap();
+        }
         let (base, ledger) = crate::local_store::read(&memory).unwrap();
         owner.take_over(&base, ledger, &persisted, id(7)).unwrap();
         owner.store().assert_invariants();
-        let expected: &[&str] = if is_used {
-            &["before", "brought", "of another", "ours"]
-        } else {
-            &["before", "of another", "ours"]
+        let expected: &[&str] = match used {
+            "nowhere" => &["before", "of another", "ours"],
+            "here" => &["before", "brought", "of another", "ours"],
+            _ => &["before", "brought", "elsewhere", "ours"],
         };
+        let is_theirs = owner.store().version().next(id(9)) > 0;
+        assert_eq!(is_theirs, used == "elsewhere", "what others have made nobody makes again");
         assert_eq!(labels(owner.store()), expected);
     }
 }
