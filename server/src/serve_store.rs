@@ -190,12 +190,11 @@ impl Service {
                 }
                 Turn::Clock | Turn::More | Turn::Others => {}
                 Turn::Pipe(Ready::Room) => self.send_next(),
-                Turn::Pipe(Ready::Gone(StreamError::TooSlow)) => {
-                    self.node.metrics.limit_hit(Limit::TakeTime);
-                    self.session.refuse(Refusal::TOO_SLOW);
-                }
-                // A client that has left reads nothing further; what it sent before is still taken.
-                Turn::Pipe(Ready::Gone(_)) => {
+                // Who has left, or is cut off, reads nothing further; what it sent before is still taken.
+                Turn::Pipe(Ready::Gone(why)) => {
+                    if matches!(why, StreamError::TooSlow) {
+                        self.node.metrics.limit_hit(Limit::TakeTime);
+                    }
                     self.session.forget_log();
                     (self.reading, self.passing) = (InFlight::default(), FrameRoom::default());
                     self.attendance = None;
@@ -297,6 +296,9 @@ impl Service {
         }
         match received {
             Ok(Some(ClientFrame::Refresh { token })) => self.refresh(&token),
+            // It takes no part any more.
+            Ok(Some(ClientFrame::Presence { .. } | ClientFrame::Signal { .. }))
+                if self.session.is_deaf() => {}
             Ok(Some(frame)) => {
                 let given_back = match &mut self.attendance {
                     Some(attendance) => attendance.handle_frame(frame),

@@ -78,6 +78,33 @@ fn version(pairs: &[(u64, u64)]) -> Version {
     version
 }
 
+/// Goal: what a client has sent before it left is taken, all of it. Method: it listens to nothing from the
+/// beginning, so that the relay finds out in the middle.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_before_a_client_left_is_taken_whatever_came_in_between() {
+    const MANY: u64 = 100;
+    let folder = folder();
+    let relay = relay(folder.path()).await;
+    let connection = client(&relay).await;
+    let (store, version) = ("s".to_owned(), version(&[]).encode().into());
+    let token = token(&store, "desk", Scope::Write);
+    let open = ClientFrame::Open { protocol: 3, store, token, version };
+    let Stream { mut sender, receiver } = Stream::opened(&connection, open).await;
+    receiver.stop();
+    for start in 0..MANY {
+        let patch = Patch::new(vec![change(1, start)]).encode().into();
+        sender.send(&ClientFrame::Changes { patch }).await.unwrap();
+        let state = bytes::Bytes::from_static(b"here");
+        sender.send(&ClientFrame::Presence { clock: start + 1, state }).await.unwrap();
+    }
+    let mut other = Stream::open(&connection, "s", Scope::Read, &[]).await;
+    let mut heard = 0;
+    while heard < MANY {
+        heard += other.changes().await.len() as u64;
+    }
+    relay.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_reach_the_others_of_the_store_but_neither_sender_nor_other_stores() {
     let folder = folder();

@@ -235,6 +235,12 @@ impl<C: LogCursor> ServingSession<C> {
         self.snapshot.clear();
     }
 
+    /// Whether [`forget_log`](Self::forget_log) was called.
+    #[must_use]
+    pub const fn is_deaf(&self) -> bool {
+        self.is_deaf
+    }
+
     /// Where the client stands, to be moved on.
     pub const fn cursor_mut(&mut self) -> &mut C {
         &mut self.cursor
