@@ -166,7 +166,11 @@ async fn accept(
             () = stopped(&mut stop) => break,
             Some(_) = guests.join_next() => {}
             // Whoever had the file meanwhile has put a socket in the place of this one's.
-            Ok(()) = taken_over.changed() => listener = socket.listen_or_warn(&shared),
+            Ok(()) = taken_over.changed() => {
+                // Elsewhere there is one of a name at a time.
+                drop(listener.take());
+                listener = socket.listen_or_warn(&shared);
+            }
             accepted = next_guest(listener.as_ref()) => match accepted {
                 Some(Ok(stream)) => {
                     let is_full = guests.len() >= GUESTS_MAX;

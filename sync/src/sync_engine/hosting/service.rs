@@ -205,8 +205,8 @@ impl Service {
                 self.session.refuse(SETTLED);
                 break;
             }
-            self.append_what_came();
             self.read_log().await;
+            self.append_what_came();
             match self.next_turn().await {
                 Turn::Stop => self.session.refuse(SHUTTING_DOWN),
                 Turn::Clock if self.is_expired() => self.session.refuse(Refusal::EXPIRED),
