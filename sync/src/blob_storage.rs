@@ -209,6 +209,11 @@ impl Claims {
         }
     }
 
+    /// Ends all of them: what they are to has gone, and their numbers may be others' by now.
+    pub(crate) fn end_all(&self) {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner).of.clear();
+    }
+
     fn end(&self, number: u64, ticket: u64) {
         let mut table = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
         if table.of.get(&number).is_some_and(|(holder, _)| *holder == ticket) {
@@ -365,6 +370,7 @@ impl BlobWriter {
     /// are removed.
     pub fn finish(mut self) -> Result<BlobRef, BlobError> {
         self.flush()?;
+        self.renew()?;
         let hash = BlobHash(self.hasher.clone().finalize().into());
         let size = self.written;
         if self.name.is_some_and(|name| name != (hash, size)) {
@@ -395,6 +401,10 @@ impl BlobWriter {
 
     fn forget(&mut self) {
         self.is_done = true;
+        if self.renew().is_err() {
+            // It is somebody else's by now.
+            return;
+        }
         let name = self.name.map(|(hash, _)| hash);
         if let Err(error) = self.storage.forget(self.number, name.as_ref()) {
             tracing::warn!(code = error.code(), %error, "a part of a blob was not removed");

@@ -160,12 +160,14 @@ pub trait Persistence: fmt::Debug + Send + 'static {
     /// anybody else gets it. If that fails, the next [`append`](Self::append) tries again.
     fn reattach(&mut self) {}
 
-    /// Notes that all that was written here is to be looked for by the names that the file has now: from
-    /// then on nothing of it has to be there as it was brought.
+    /// Notes that what is written from now on fits what is there after [`reload`](Self::reload), and that all
+    /// that was written here is to be looked for by the names that the file has now: nothing of it has to be
+    /// there as it was brought.
     fn begin_anew(&mut self) {}
 
     /// Goes on from what is there now, also if another process has written to it meanwhile: from then on
-    /// what is read is that, and what is appended comes after it.
+    /// what is read is that, and what is appended comes after it. Nothing is appended
+    /// ([`StorageError::SeatLost`]) before [`begin_anew`](Self::begin_anew), also if this fails.
     ///
     /// # Errors
     /// If it cannot be read.

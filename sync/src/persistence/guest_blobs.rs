@@ -228,9 +228,11 @@ impl GuestBlobs {
         }
     }
 
-    /// Asks the owner; if there is none, does `alone` with the file's own blobs.
+    /// Asks the owner; if there is none, does `alone` with the file's own blobs, for which it is opened with
+    /// this intent.
     fn ask<T>(
         &self,
+        intent: Intent,
         mut ask: impl FnMut() -> Result<T, LinkError>,
         alone: impl FnOnce(&Arc<dyn BlobStorage>) -> Result<T, StorageError>,
     ) -> Result<T, StorageError> {
@@ -243,7 +245,7 @@ impl GuestBlobs {
                 }
                 Err(LinkError::Gone) => {}
             }
-            match RedbPersistence::open_at_once(&self.folder, &self.store, Intent::Read) {
+            match RedbPersistence::open_at_once(&self.folder, &self.store, intent) {
                 Ok(file) => return alone(&file.blobs()),
                 Err(StorageError::Locked { .. }) => patience.wait(&self.path)?,
                 Err(error) => return Err(error),
@@ -320,7 +322,7 @@ impl BlobStorage for GuestBlobs {
         }
         let ask = || Ok(self.get(hash, 0)?.map(|(size, _)| size));
         let alone = |file: &Arc<dyn BlobStorage>| Ok(file.find(hash)?.map(|found| found.size));
-        let Some(size) = self.ask(ask, alone)? else { return Ok(None) };
+        let Some(size) = self.ask(Intent::Read, ask, alone)? else { return Ok(None) };
         Ok(Some(self.state().note(*hash, Content { number: self.number(), size })))
     }
 
@@ -337,7 +339,7 @@ impl BlobStorage for GuestBlobs {
             return Ok(true);
         }
         let alone = |file: &Arc<dyn BlobStorage>| Ok(file.find(&blob.hash)?.is_some());
-        let is_here = self.ask(|| self.hold_at_owner(blob), alone)?;
+        let is_here = self.ask(Intent::Read, || self.hold_at_owner(blob), alone)?;
         Ok(is_here || !was_here)
     }
 
@@ -353,7 +355,7 @@ impl BlobStorage for GuestBlobs {
             return draft.draft().read(offset, max).map_err(|error| self.broken(error));
         }
         let ask = || self.read_remote(number, &hash, offset, max);
-        self.ask(ask, |file| match file.find(&hash)? {
+        self.ask(Intent::Read, ask, |file| match file.find(&hash)? {
             Some(content) => file.read(content.number, offset, max),
             None => Ok(Vec::new()),
         })
@@ -404,7 +406,9 @@ impl BlobStorage for GuestBlobs {
             let file = Mutex::new(&mut draft.file);
             let file = || file.lock().unwrap_or_else(PoisonError::into_inner);
             let send = || self.offer(*hash, content.size, &mut **file());
-            return self.ask(send, |own| self.copy(*hash, content.size, &mut **file(), own));
+            return self.ask(Intent::Write, send, |own| {
+                self.copy(*hash, content.size, &mut **file(), own)
+            });
         }
         let mut state = self.state();
         state.unconfirmed.insert(*hash, SharedDraft::new(draft));

@@ -65,6 +65,8 @@ pub struct RedbPersistence {
     end: u64,
     /// Whether a commit has failed since. It may have reached the disk all the same.
     has_failed: bool,
+    /// Whether what is to be written still has to be made to fit what others have written.
+    is_reloaded: bool,
 }
 
 impl RedbPersistence {
@@ -195,7 +197,15 @@ impl RedbPersistence {
     fn of(file: OpenFile, store: StoreId) -> Result<Self, StorageError> {
         let file = Arc::new(file);
         let blobs = Arc::new(RedbBlobs::of(Arc::clone(&file))?);
-        Ok(Self { file, blobs, store, seats: Vec::new(), end: 0, has_failed: false })
+        Ok(Self {
+            file,
+            blobs,
+            store,
+            seats: Vec::new(),
+            end: 0,
+            has_failed: false,
+            is_reloaded: false,
+        })
     }
 }
 
@@ -262,6 +272,9 @@ impl Persistence for RedbPersistence {
     }
 
     fn append(&mut self, batch: &Batch) -> Result<(), StorageError> {
+        if self.is_reloaded {
+            return Err(StorageError::SeatLost { path: self.file.path().to_owned() });
+        }
         let known_end = self.end;
         let mut written = Vec::new();
         let outcome = self.file.write(|write| {
@@ -297,7 +310,13 @@ impl Persistence for RedbPersistence {
         }
     }
 
+    fn begin_anew(&mut self) {
+        self.is_reloaded = false;
+    }
+
     fn reload(&mut self) -> Result<(), StorageError> {
+        // Before there is a stamp by which it would be let through.
+        self.is_reloaded = true;
         let fresh = random::replica_id();
         (self.seats, self.end) = Self::look(&self.file, &self.store, fresh, Intent::Write)?;
         self.has_failed = false;

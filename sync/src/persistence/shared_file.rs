@@ -339,8 +339,10 @@ impl Persistence for SharedFile {
     }
 
     fn begin_anew(&mut self) {
-        if let Role::Guest(guest) = &mut self.role {
-            guest.own = None;
+        match &mut self.role {
+            Role::Guest(guest) => guest.own = None,
+            Role::Owner(file) => file.begin_anew(),
+            Role::Reader => {}
         }
     }
 

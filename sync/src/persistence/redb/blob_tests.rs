@@ -74,6 +74,32 @@ fn a_blob_is_read_from_any_place_in_it() {
     assert!(reader.seek(SeekFrom::Current(-(1 << 40))).is_err());
 }
 
+/// Goal: who has begun a large value spoils none of those that another process has put into the file
+/// meanwhile. Method: the other one gives the same number to its own.
+#[test]
+fn a_writer_from_before_another_process_had_the_file_ends() {
+    for is_finished in [false, true] {
+        let folder = TempDir::new().unwrap();
+        let mut persistence = open(&folder);
+        let (ours, theirs) = (bytes(1, 10), bytes(2, 100));
+        let mut writer = BlobWriter::begin(persistence.blobs());
+        writer.write(&ours).unwrap();
+        persistence.failure()();
+        let store = StoreId::new("s").unwrap();
+        let other = RedbPersistence::open_at_once(folder.path(), &store, Intent::Write);
+        other.unwrap().append(&batch(&[&theirs])).unwrap();
+        persistence.reload().unwrap();
+        if is_finished {
+            assert!(matches!(writer.finish(), Err(BlobError::Busy)));
+        } else {
+            assert!(matches!(writer.write(&ours), Err(BlobError::Busy)));
+            drop(writer);
+        }
+        assert_eq!(read(&persistence, blob_hash(&theirs)).as_deref(), Some(&*theirs));
+        assert_eq!(read(&persistence, blob_hash(&ours)), None);
+    }
+}
+
 #[test]
 fn a_blob_that_has_changed_on_disk_is_an_error_at_its_end() {
     let folder = TempDir::new().unwrap();

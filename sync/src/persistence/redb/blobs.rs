@@ -48,6 +48,8 @@ impl RedbBlobs {
         let (whole, next) = self
             .file
             .read(|read| Ok((blob_rows::list(read, OWNER)?, blob_rows::next_number(read)?)))?;
+        // Whoever writes one writes to a content that another process may have removed.
+        self.claims.end_all();
         self.list().whole = BlobList::of(whole).whole;
         self.next.fetch_max(next, Ordering::Relaxed);
         Ok(())
@@ -69,7 +71,10 @@ impl RedbBlobs {
         for (hash, bytes) in blobs {
             if !self.list().whole.contains_key(hash) {
                 let content = Content { number: self.begin(), size: bytes.len() as u64 };
-                blob_rows::append(write, content.number, 0, bytes)?;
+                if !blob_rows::append(write, content.number, 0, bytes)? {
+                    // Another process has given the number to something else.
+                    return Err(Failure::Changed);
+                }
                 let kept = blob_rows::keep(write, OWNER, hash, content, true)?;
                 written.push(*hash);
                 self.list().enter(*hash, kept);

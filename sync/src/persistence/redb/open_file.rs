@@ -6,6 +6,7 @@
 //!
 //! Invariant F1: nothing is written unless the stamp in the file is the one that was left here.
 
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use redb::{ReadTransaction, ReadableTable, WriteTransaction};
@@ -81,6 +82,11 @@ impl OpenFile {
         work: impl FnOnce(&ReadTransaction) -> Result<T, Failure>,
     ) -> Result<T, StorageError> {
         self.database.read(work)
+    }
+
+    /// Its path.
+    pub(super) fn path(&self) -> &Path {
+        self.database.path()
     }
 
     /// Where it is, to notice copies.

@@ -219,6 +219,11 @@ fn what_another_process_has_written_meanwhile_is_not_mixed_with_ours() {
         let kept = file.read_snapshot().unwrap();
         assert_eq!(kept.as_deref(), theirs.snapshot.as_deref());
         file.reload().unwrap();
+        for unfit in [changes(&["ours"]), snapshot("a ours")] {
+            let refused = file.append(&unfit).unwrap_err();
+            assert_eq!(refused.code(), "seat-lost", "it was made without what is there");
+        }
+        file.begin_anew();
         let mut expected = log(&file);
         file.append(&changes(&["ours"])).unwrap();
         expected.push("ours".to_owned());
