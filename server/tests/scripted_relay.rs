@@ -22,6 +22,8 @@ use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
+const ACCESS: RelayFrame = RelayFrame::Access { peer: 1, writable: true, expires_in: 3_600_000 };
+
 struct ScriptedRelay {
     endpoint: Endpoint,
     url: RelayUrl,
@@ -38,8 +40,15 @@ impl ScriptedRelay {
         Self { endpoint, url: RelayUrl::new("127.0.0.1", port, Some(hash)).unwrap() }
     }
 
-    /// Opens the next client's store, as empty.
+    /// Opens the next client's store, as empty, and says what its token allows.
     async fn open(&self) -> (quinn::Connection, FrameSender, FrameReceiver) {
+        let (connection, mut sender, receiver) = self.open_without_terms().await;
+        sender.send(&ACCESS).await.unwrap();
+        (connection, sender, receiver)
+    }
+
+    /// The same, but for the latter.
+    async fn open_without_terms(&self) -> (quinn::Connection, FrameSender, FrameReceiver) {
         let incoming = timeout(PATIENCE, self.endpoint.accept()).await.unwrap().unwrap();
         let connection = incoming.await.unwrap();
         let (send, receive) = connection.accept_bi().await.unwrap();
@@ -50,8 +59,6 @@ impl ScriptedRelay {
         let (version, seats) = (Version::new().encode().into(), Vec::new());
         let opened = RelayFrame::OpenedSeated { version, writable: true, seats };
         sender.send(&opened).await.unwrap();
-        let access = RelayFrame::Access { peer: 1, writable: true, expires_in: 3_600_000 };
-        sender.send(&access).await.unwrap();
         (connection, sender, receiver)
     }
 }
@@ -249,13 +256,12 @@ async fn a_relay_that_takes_no_id_is_given_up_and_the_user_is_told() {
     };
     let refusing = async {
         loop {
-            let (connection, mut sender, _receiver) = relay.open().await;
+            let (connection, mut sender, _receiver) = relay.open_without_terms().await;
             let seat = engine.read(DataStore::replica_id).unwrap();
             seats.insert(seat);
             let not_yours = RelayFrame::NotYours { replica: seat.as_u64(), next: 0 };
             sender.send(&not_yours).await.unwrap();
-            let access = RelayFrame::Access { peer: 1, writable: true, expires_in: 60_000 };
-            sender.send(&access).await.unwrap();
+            sender.send(&ACCESS).await.unwrap();
             connection.closed().await;
         }
     };
