@@ -212,7 +212,7 @@ impl RedbPersistence {
 #[cfg(test)]
 impl RedbPersistence {
     /// What makes the file be closed, as after a failure of the disk: the next use opens it again.
-    pub(super) fn failure(&self) -> impl FnOnce() + Send + 'static {
+    pub(super) fn failure(&self) -> impl FnOnce() + Send + use<> {
         let file = Arc::clone(&self.file);
         move || {
             let fail = |_: &WriteTransaction| Err::<(), _>(redb::Error::PreviousIo.into());

@@ -183,6 +183,14 @@ async fn what_was_acknowledged_and_is_still_there_is_brought_again() {
     guest.await.unwrap().unwrap();
 }
 
+/// An engine that has the file, and what closes that as a failure of the disk does.
+fn owner(folder: &TempDir, store: &StoreId) -> (SyncEngine, impl FnOnce() + Send + use<>) {
+    let replica = ReplicaId::new(1).unwrap();
+    let file = RedbPersistence::create_at_once(folder.path(), store, replica).unwrap();
+    let failure = file.failure();
+    (start(folder, file), failure)
+}
+
 fn start(folder: &TempDir, file: RedbPersistence) -> SyncEngine {
     let store = StoreId::new("s").unwrap();
     let path = folder.path().join(store.file_name());
@@ -197,15 +205,12 @@ fn start(folder: &TempDir, file: RedbPersistence) -> SyncEngine {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_owner_goes_on_at_a_file_that_another_process_had_meanwhile() {
     let (folder, store) = (TempDir::new().unwrap(), StoreId::new("s").unwrap());
-    let replica = ReplicaId::new(1).unwrap();
-    let file = RedbPersistence::create_at_once(folder.path(), &store, replica).unwrap();
-    let failure = file.failure();
-    let engine = start(&folder, file);
+    let (engine, failure) = owner(&folder, &store);
     engine.edit(|store| add_labelled(store, "before")).unwrap();
     engine.flush().await.unwrap();
     tokio::task::spawn_blocking(failure).await.unwrap();
     let other = RedbPersistence::open_at_once(folder.path(), &store, Intent::Write).unwrap();
-    assert_eq!(other.seats()[0].replica, replica);
+    assert_eq!(other.seats()[0].replica, ReplicaId::new(1).unwrap());
     let other = start(&folder, other);
     other.edit(|store| add_labelled(store, "theirs")).unwrap();
     other.stop().await.unwrap();
@@ -243,10 +248,7 @@ async fn an_owner_goes_on_at_a_file_that_another_process_had_meanwhile() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_value_that_another_process_has_removed_is_wanted_again() {
     let (folder, store) = (TempDir::new().unwrap(), StoreId::new("s").unwrap());
-    let replica = ReplicaId::new(1).unwrap();
-    let file = RedbPersistence::create_at_once(folder.path(), &store, replica).unwrap();
-    let failure = file.failure();
-    let engine = start(&folder, file);
+    let (engine, failure) = owner(&folder, &store);
     let film = engine.write_blob([7; 100_000].as_slice(), false).unwrap();
     engine.flush().await.unwrap();
     tokio::task::spawn_blocking(failure).await.unwrap();
@@ -268,10 +270,7 @@ async fn a_large_value_that_another_process_has_removed_is_wanted_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_owner_listens_again_after_another_one_that_wrote_nothing() {
     let (folder, store) = (TempDir::new().unwrap(), StoreId::new("s").unwrap());
-    let replica = ReplicaId::new(1).unwrap();
-    let file = RedbPersistence::create_at_once(folder.path(), &store, replica).unwrap();
-    let failure = file.failure();
-    let engine = start(&folder, file);
+    let (engine, failure) = owner(&folder, &store);
     tokio::task::spawn_blocking(failure).await.unwrap();
     let other = RedbPersistence::open_at_once(folder.path(), &store, Intent::Write).unwrap();
     start(&folder, other).stop().await.unwrap();
@@ -291,10 +290,7 @@ async fn an_owner_listens_again_after_another_one_that_wrote_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_value_can_be_stored_again_soon_after_another_process_had_the_file() {
     let (folder, store) = (TempDir::new().unwrap(), StoreId::new("s").unwrap());
-    let replica = ReplicaId::new(1).unwrap();
-    let file = RedbPersistence::create_at_once(folder.path(), &store, replica).unwrap();
-    let failure = file.failure();
-    let engine = start(&folder, file);
+    let (engine, failure) = owner(&folder, &store);
     tokio::task::spawn_blocking(failure).await.unwrap();
     drop(LocalStore::open_existing(folder.path(), &store).unwrap());
     let write = || engine.write_blob([7; 100_000].as_slice(), false);
@@ -313,10 +309,7 @@ async fn a_large_value_can_be_stored_again_soon_after_another_process_had_the_fi
 #[tokio::test(flavor = "multi_thread")]
 async fn an_owner_that_stops_goes_on_at_a_file_that_another_process_had_first() {
     let (folder, store) = (TempDir::new().unwrap(), StoreId::new("s").unwrap());
-    let replica = ReplicaId::new(1).unwrap();
-    let file = RedbPersistence::create_at_once(folder.path(), &store, replica).unwrap();
-    let failure = file.failure();
-    let engine = start(&folder, file);
+    let (engine, failure) = owner(&folder, &store);
     tokio::task::spawn_blocking(failure).await.unwrap();
     let mut other = LocalStore::open_existing(folder.path(), &store).unwrap();
     add_labelled(other.store_mut(), "theirs");
@@ -333,10 +326,7 @@ async fn an_owner_that_stops_goes_on_at_a_file_that_another_process_had_first() 
 async fn an_engine_that_ends_leaves_the_socket_of_the_next_owner_alone() {
     for is_stopped in [true, false] {
         let (folder, store) = (TempDir::new().unwrap(), StoreId::new("s").unwrap());
-        let replica = ReplicaId::new(1).unwrap();
-        let file = RedbPersistence::create_at_once(folder.path(), &store, replica).unwrap();
-        let failure = file.failure();
-        let engine = start(&folder, file);
+        let (engine, failure) = owner(&folder, &store);
         tokio::task::spawn_blocking(failure).await.unwrap();
         let other = RedbPersistence::open_at_once(folder.path(), &store, Intent::Write).unwrap();
         let other = start(&folder, other);
