@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sds_sync::limits::{APPEND_BYTES_GOAL, SIGNALS_WAITING_MAX};
 use sds_sync::presence::{PeerId, PresenceRoom};
 use sds_sync::transport::FrameRoom;
-use sds_sync::{Frame, RelayFrame, StoreId};
+use sds_sync::{RelayFrame, StoreId};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::limits::{GROUP_BYTES_GOAL, TAILS_BYTES_MAX};
@@ -276,7 +276,8 @@ impl OpenRoom {
     /// Puts a message into the inbox of `to`, or of all but `from`; says how many had room for it.
     /// Nobody waits for the room meanwhile, however many they are.
     pub(crate) fn signal(&self, from: PeerId, to: Option<PeerId>, message: &RelayFrame) -> u64 {
-        let bytes = u32::try_from(message.encode().len()).unwrap_or(u32::MAX);
+        let RelayFrame::Signal { subject, message: body, .. } = message else { return 0 };
+        let bytes = u32::try_from(subject.len() + body.len()).unwrap_or(u32::MAX);
         let inboxes: Vec<Arc<Inbox>> = {
             let state = self.lock();
             match to {
