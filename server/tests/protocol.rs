@@ -96,6 +96,8 @@ async fn what_came_before_a_client_left_is_taken_whatever_came_in_between() {
         sender.send(&ClientFrame::Changes { patch }).await.unwrap();
         let state = bytes::Bytes::from_static(b"here");
         sender.send(&ClientFrame::Presence { clock: start + 1, state }).await.unwrap();
+        // So that it is told of what is stored before the next one comes.
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let mut other = Stream::open(&connection, "s", Scope::Read, &[]).await;
     let mut heard = 0;
