@@ -135,9 +135,10 @@ fn guests_take_turns_with_few_ids() {
     let edit = |label: String| device.sds(&["entry", "create", "--label", &label]);
     let ids: BTreeSet<String> = (0..20).map(|number| edit(format!("{number}"))).collect();
     assert_eq!(ids.len(), 20);
-    // The ids of entries say who made them: all of these guests had the same seat.
+    // The ids of entries say who made them. A guest gets the seat of one that has left, unless the owner has
+    // not heard of its end yet, which takes a moment: so there are few.
     let authors: BTreeSet<&str> = ids.iter().map(|id| &id[..23]).collect();
-    assert_eq!(authors.len(), 1, "{ids:?}");
+    assert!(authors.len() <= 4, "{ids:?}");
     keeper.ends_well();
 }
 
