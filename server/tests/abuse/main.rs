@@ -122,10 +122,12 @@ impl RelayProcess {
 
 /// Starts attackers, and counts the lines that they say.
 fn attack_with(attack: Attack, attackers: usize, url: &RelayUrl) -> (Killed, Arc<AtomicUsize>) {
-    // Who is nice alone may finish its turn before somebody who wakes up; who is idle may not.
-    let can_idle = Command::new("chrt").args(["-i", "0", "true"]).status();
-    let (program, words) = match can_idle {
-        Ok(status) if status.success() => ("chrt", ["-i", "0"]),
+    // Who is nice alone may finish its turn before somebody who wakes up; who is idle may not. But the idle may
+    // get no turn at all where others are busy, and those who join have to get in.
+    let idle = || Command::new("chrt").args(["-i", "0", "true"]).status();
+    let (program, words) = match attack {
+        Attack::Joins => ("nice", ["-n", "19"]),
+        _ if idle().is_ok_and(|status| status.success()) => ("chrt", ["-i", "0"]),
         _ => ("nice", ["-n", "19"]),
     };
     let mut command = Command::new(program);
