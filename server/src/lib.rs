@@ -16,6 +16,7 @@ mod audit;
 pub mod backup;
 mod blob_totals;
 pub mod check;
+mod chores;
 pub mod config;
 mod connection;
 mod doorkeeper;

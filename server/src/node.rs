@@ -24,6 +24,7 @@ pub use start::{RelayConfig, StartError};
 
 use crate::admin::{AdminListener, AdminState};
 use crate::audit::{Audit, Deed};
+use crate::chores::Chores;
 use crate::connection::serve;
 use crate::doorkeeper::Door;
 use crate::fair_turns::FairTurns;
@@ -103,6 +104,7 @@ impl Relay {
             disk: DiskProbe::default(),
             blob_turns: BlobTurns::default(),
             checks: FairTurns::new(CHECKS_MAX),
+            chores: Chores::start(),
             told: Told::default(),
             folder,
         });

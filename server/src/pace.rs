@@ -31,8 +31,14 @@ pub(crate) struct Subjects {
 #[derive(Debug)]
 struct Subject {
     connections: u32,
-    bytes: Arc<Mutex<Bucket>>,
-    signals: Arc<Mutex<Bucket>>,
+    share: Arc<Share>,
+}
+
+/// What all connections of a subject have together.
+#[derive(Debug)]
+struct Share {
+    bytes: Mutex<Bucket>,
+    signals: Mutex<Bucket>,
     room: Arc<SharedRoom>,
     messages: Arc<Semaphore>,
 }
@@ -42,10 +48,7 @@ struct Subject {
 pub(crate) struct SubjectSeat {
     subjects: Arc<Subjects>,
     name: Arc<str>,
-    bytes: Arc<Mutex<Bucket>>,
-    signals: Arc<Mutex<Bucket>>,
-    room: Arc<SharedRoom>,
-    messages: Arc<Semaphore>,
+    share: Arc<Share>,
 }
 
 impl Subjects {
@@ -53,12 +56,8 @@ impl Subjects {
     pub(crate) fn enter(self: &Arc<Self>, name: &str, limits: &Limits) -> Option<SubjectSeat> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if !known.contains_key(name) {
-            let bucket = |per_second| Arc::new(Mutex::new(Bucket::new(per_second, Instant::now())));
-            let bytes = bucket(limits.bytes_per_second_per_subject);
-            let signals = bucket(limits.signals_per_second_per_subject);
-            let room = Arc::new(SharedRoom::new(ROOM_OF_SUBJECT));
-            let messages = Arc::new(Semaphore::new(SIGNAL_BYTES_PER_SUBJECT_MAX));
-            known.insert(name.into(), Subject { connections: 0, bytes, signals, room, messages });
+            let share = Arc::new(Share::new(limits));
+            known.insert(name.into(), Subject { connections: 0, share });
         }
         let (name, _) = known.get_key_value(name)?;
         let (name, subjects) = (Arc::clone(name), Arc::clone(self));
@@ -67,26 +66,37 @@ impl Subjects {
             return None;
         }
         subject.connections += 1;
-        let (bytes, signals) = (Arc::clone(&subject.bytes), Arc::clone(&subject.signals));
-        let (room, messages) = (Arc::clone(&subject.room), Arc::clone(&subject.messages));
-        Some(SubjectSeat { subjects, name, bytes, signals, room, messages })
+        let share = Arc::clone(&subject.share);
+        Some(SubjectSeat { subjects, name, share })
+    }
+}
+
+impl Share {
+    fn new(limits: &Limits) -> Self {
+        let bucket = |per_second| Mutex::new(Bucket::new(per_second, Instant::now()));
+        Self {
+            bytes: bucket(limits.bytes_per_second_per_subject),
+            signals: bucket(limits.signals_per_second_per_subject),
+            room: Arc::new(SharedRoom::new(ROOM_OF_SUBJECT)),
+            messages: Arc::new(Semaphore::new(SIGNAL_BYTES_PER_SUBJECT_MAX)),
+        }
     }
 }
 
 impl SubjectSeat {
     /// What all that it sends and is sent shares.
-    pub(crate) const fn room(&self) -> &Arc<SharedRoom> {
-        &self.room
+    pub(crate) fn room(&self) -> &Arc<SharedRoom> {
+        &self.share.room
     }
 
     /// Room for so many bytes of messages that are on their way to all its sessions together.
-    pub(crate) const fn messages(&self) -> &Arc<Semaphore> {
-        &self.messages
+    pub(crate) fn messages(&self) -> &Arc<Semaphore> {
+        &self.share.messages
     }
 
     /// Takes one of the messages that all its connections may send together, if there is one.
     fn take_signal(&self, now: Instant) -> bool {
-        self.signals.lock().unwrap_or_else(PoisonError::into_inner).take(now)
+        self.share.signals.lock().unwrap_or_else(PoisonError::into_inner).take(now)
     }
 
     /// Whose it is.
@@ -209,7 +219,7 @@ impl Pace for ConnectionPace {
         let by_frames = rates.frames.spend(steps(frames), now);
         let by_bytes = rates.bytes.spend(steps(bytes), now);
         let by_subject = rates.subjects.iter().filter_map(Weak::upgrade).map(|seat| {
-            let mut rate = seat.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut rate = seat.share.bytes.lock().unwrap_or_else(PoisonError::into_inner);
             rate.spend(steps(bytes), now)
         });
         let by_subject = by_subject.max().unwrap_or_default();

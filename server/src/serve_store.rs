@@ -18,7 +18,6 @@ use sds_sync::{
     RelayFrame, ServingSession, StoreId, Token, check_patch,
 };
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 mod opening;
@@ -341,7 +340,7 @@ impl Service {
                 drop(turn);
                 checked
             };
-            spawn_blocking(check).await.unwrap_or(Err(SHUTTING_DOWN))
+            node.chores.run(check).await.unwrap_or(Err(Refusal::STORAGE_FAILED))
         });
     }
 

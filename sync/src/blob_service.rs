@@ -1,6 +1,7 @@
 //! Blobs in and out, one a stream, on the answering side. Nothing of a blob is visible before its hash
 //! was checked; what has come of one stays, to go on with. Memory stays constant.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -202,6 +203,11 @@ impl<R: Send + 'static, G: Send + 'static> Upload<R, G> {
         }
     }
 
+    /// Whether there is leave to gather pieces.
+    fn gathers(&self) -> bool {
+        matches!(self.held, Some((_, _, Some(_))))
+    }
+
     /// Writes a piece; at once, unless there is leave to gather some.
     fn write(&mut self, bytes: &[u8]) -> Result<(), BlobError> {
         let Some((writer, _, gather)) = &mut self.held else { return Err(BlobError::Busy) };
@@ -234,7 +240,8 @@ impl<R: Send + 'static, G: Send + 'static> Drop for Upload<R, G> {
     }
 }
 
-/// Takes the rest of a blob into the room that it has.
+/// Takes the rest of a blob into the room that it has. Who has leave to gather pieces gets the next one while
+/// the one before it is hashed and written.
 async fn take<D: BlobDoor>(
     door: &D,
     offer: Offer,
@@ -243,10 +250,11 @@ async fn take<D: BlobDoor>(
 ) -> Result<(), Option<Refusal>> {
     let Offer { hash, size, .. } = offer;
     upload.set_gather(door.gather());
-    while upload.len() < size {
-        let next = next_chunk(door, receiver, size - upload.len()).await;
+    let mut next = next_chunk(door, receiver, size - upload.len()).await;
+    loop {
         let bytes = match next.and_then(|bytes| Ok(door.check(true).map(|()| bytes)?)) {
-            Ok(bytes) => bytes,
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => break,
             Err(refusal) => {
                 // What has come is written, which waits for the disk.
                 let turn = door.turn(BlobWork::Write).await;
@@ -255,16 +263,32 @@ async fn take<D: BlobDoor>(
             }
         };
         door.note(BlobPassed::Received(bytes.len() as u64));
-        let turn = door.turn(BlobWork::Write).await;
-        let write = move || {
-            upload.write(&bytes)?;
-            Ok(upload)
+        let (left, gathers) = (size - upload.len() - bytes.len() as u64, upload.gathers());
+        let mut writing = pin!(write(door, upload, bytes));
+        let mut coming = pin!(next_chunk(door, receiver, left));
+        (upload, next) = tokio::select! {
+            biased;
+            written = &mut writing => (written?, coming.await),
+            came = &mut coming, if gathers => (writing.await?, came),
         };
-        upload = blocking_in(turn, write).await?.map_err(refusal_for)?;
     }
     let turn = door.turn(BlobWork::Write).await;
     blocking_in(turn, move || upload.finish_as(&hash)).await?.map_err(refusal_for)?;
     Ok(())
+}
+
+/// Writes a piece when it has its turn.
+async fn write<D: BlobDoor>(
+    door: &D,
+    mut upload: Upload<D::Room, D::Leave>,
+    bytes: Bytes,
+) -> Result<Upload<D::Room, D::Leave>, Option<Refusal>> {
+    let turn = door.turn(BlobWork::Write).await;
+    let write = move || {
+        upload.write(&bytes)?;
+        Ok(upload)
+    };
+    Ok(blocking_in(turn, write).await?.map_err(refusal_for)?)
 }
 
 async fn get(
@@ -323,18 +347,21 @@ fn refusal_for(error: BlobError) -> Refusal {
     }
 }
 
-/// The next chunk: a whole one, or all that is left.
+/// The next chunk: a whole one, or all that is left; none if nothing is.
 async fn next_chunk(
     door: &impl BlobDoor,
     receiver: &mut FrameReceiver,
     left: u64,
-) -> Result<Bytes, Option<Refusal>> {
+) -> Result<Option<Bytes>, Option<Refusal>> {
+    if left == 0 {
+        return Ok(None);
+    }
     let malformed = Refusal::new(RefusalCode::Malformed, "no chunk of the size that is due");
     let due = left.min(BLOB_CHUNK_BYTES_MAX as u64);
     let frame = timeout(chunk_timeout(due), receiver.next()).await;
     let frame = frame.unwrap_or(Err(StreamError::TooSlow));
     match frame.inspect_err(|error| door.note_failed(error)) {
-        Ok(Some(ClientFrame::BlobChunk { bytes })) if bytes.len() as u64 == due => Ok(bytes),
+        Ok(Some(ClientFrame::BlobChunk { bytes })) if bytes.len() as u64 == due => Ok(Some(bytes)),
         Ok(Some(_)) | Err(StreamError::Frame(_)) => Err(Some(malformed)),
         Ok(None) => Err(Some(BROKEN_OFF)),
         Err(StreamError::TooSlow) => Err(Some(Refusal::TOO_SLOW)),

@@ -96,7 +96,7 @@ pub enum PeerMisbehaved {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    Opening { deadline: Instant },
+    Opening,
     Open { writable: bool },
     Over,
 }
@@ -105,6 +105,8 @@ enum Phase {
 #[derive(Debug)]
 pub struct ClientSession {
     phase: Phase,
+    /// Until when the relay has to have opened the store and said what the client may do; none once it has.
+    deadline: Option<Instant>,
     at_open: Version,
     seats: Vec<(ReplicaId, Chain)>,
     queued: Version,
@@ -129,7 +131,8 @@ impl ClientSession {
             seats: hello.seats.iter().map(|seat| seat.as_u64()).collect(),
         };
         Self {
-            phase: Phase::Opening { deadline: now + OPEN_TIMEOUT },
+            phase: Phase::Opening,
+            deadline: Some(now + OPEN_TIMEOUT),
             at_open: Version::new(),
             seats: Vec::new(),
             queued: Version::new(),
@@ -235,8 +238,8 @@ impl ClientSession {
     #[must_use]
     pub const fn poll_timeout(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Opening { deadline } => Some(deadline),
-            Phase::Open { .. } | Phase::Over => None,
+            Phase::Opening | Phase::Open { .. } => self.deadline,
+            Phase::Over => None,
         }
     }
 
@@ -309,7 +312,7 @@ impl ClientSession {
                 self.come_back = Some(Duration::from_millis(after));
                 Ok(())
             }
-            (Phase::Opening { .. }, RelayFrame::OpenedSeated { version, writable, seats }) => {
+            (Phase::Opening, RelayFrame::OpenedSeated { version, writable, seats }) => {
                 let chain = |seat: SeatTip| {
                     let chain = Chain { counter: seat.next, hash: seat.chain };
                     Some((ReplicaId::new(seat.replica)?, chain))
@@ -324,6 +327,7 @@ impl ClientSession {
             (Phase::Open { .. }, RelayFrame::Stored { version }) => self.note_stored(&version),
             (Phase::Open { .. }, RelayFrame::Access { peer, writable, expires_in }) => {
                 self.set_writable(writable);
+                self.deadline = None;
                 let (peer, expires_in) = (PeerId::new(peer), Duration::from_millis(expires_in));
                 self.events.push_back(ClientEvent::Access { peer, writable, expires_in });
                 Ok(())
@@ -334,9 +338,7 @@ impl ClientSession {
                 self.events.push_back(ClientEvent::NotYours { replica, next });
                 Ok(())
             }
-            (Phase::Opening { .. }, _) => {
-                Err(PeerMisbehaved::OutOfPlace("the store is not open yet"))
-            }
+            (Phase::Opening, _) => Err(PeerMisbehaved::OutOfPlace("the store is not open yet")),
             (Phase::Open { .. }, RelayFrame::OpenedSeated { .. }) => {
                 Err(PeerMisbehaved::OutOfPlace("the store is open already"))
             }
@@ -463,8 +465,19 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_relay_is_given_up_at_the_deadline() {
+    fn a_silent_relay_is_given_up_at_the_deadline_whether_it_has_opened_the_store_or_not() {
         let now = Instant::now();
+        let mut opened_only = session(now);
+        opened_only.handle_frame(opened(&Version::new())).unwrap();
+        let due = now + OPEN_TIMEOUT;
+        let just_before = due.checked_sub(Duration::from_millis(1)).unwrap();
+        assert_eq!(opened_only.handle_timeout(just_before), Ok(()));
+        assert_eq!(opened_only.handle_timeout(due), Err(PeerMisbehaved::TooSlow));
+        let mut told = session(now);
+        told.handle_frame(opened(&Version::new())).unwrap();
+        let access = RelayFrame::Access { peer: 1, writable: true, expires_in: 1 };
+        told.handle_frame(access).unwrap();
+        assert_eq!((told.poll_timeout(), told.handle_timeout(due)), (None, Ok(())));
         let mut session = session(now);
         assert_eq!(session.poll_timeout(), Some(now + OPEN_TIMEOUT));
         assert_eq!(session.handle_timeout(now), Ok(()));

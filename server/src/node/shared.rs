@@ -12,6 +12,7 @@ use sds_sync::{FrameError, Refusal, RefusalCode, StorageError, StoreId};
 use tokio::sync::watch;
 
 use super::LOG_FILE;
+use crate::chores::Chores;
 use crate::doorkeeper::Door;
 use crate::fair_turns::FairTurns;
 use crate::health::DiskProbe;
@@ -47,6 +48,8 @@ pub(crate) struct Node {
     pub(crate) blob_turns: BlobTurns,
     /// Leave to check a large frame.
     pub(crate) checks: FairTurns,
+    /// Where that is done.
+    pub(crate) chores: Chores,
     pub(crate) told: Told,
     /// Where everything is kept.
     pub(crate) folder: PathBuf,

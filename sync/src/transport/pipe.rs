@@ -1,12 +1,10 @@
 //! A stream of frames with a task for each direction, so that one loop can serve both.
 
-use std::sync::Arc;
-
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::room::FrameRoom;
+use super::room::{FrameRoom, Pool};
 use super::stream::{FrameReceiver, FrameSender, StreamError};
 use crate::limits::{ARRIVED_BYTES_MAX, ARRIVED_FRAMES_MAX, CLOSE_TIMEOUT, FRAME_QUEUE_MAX};
 use crate::message::Frame;
@@ -216,13 +214,11 @@ async fn receive_all<In: Frame>(
     mut receiver: FrameReceiver,
     frames: mpsc::Sender<Box<Arrived<In>>>,
 ) {
-    let room = Arc::new(Semaphore::new(ARRIVED_BYTES_MAX as usize));
+    let room = Pool::new(ARRIVED_BYTES_MAX);
     loop {
         let received = receiver.next().await;
         let is_last = !matches!(received, Ok(Some(_)));
-        let bytes = u32::try_from(receiver.frame_len()).unwrap_or(u32::MAX);
-        // Nobody closes a semaphore, so nothing goes without room.
-        let permit = Arc::clone(&room).acquire_many_owned(bytes.min(ARRIVED_BYTES_MAX)).await.ok();
+        let permit = room.take(receiver.frame_len()).await;
         let shared = if is_last { None } else { receiver.hold().await };
         let arrived = Box::new(Arrived { received, _room: permit, shared });
         if frames.send(arrived).await.is_err() || is_last {

@@ -1,30 +1,35 @@
 //! How much of what others send, and of what they are sent, may be in memory at a time.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// So many bytes at a time.
 #[derive(Debug)]
-struct Pool {
-    free: Arc<Semaphore>,
+pub(super) struct Pool {
+    /// Made when somebody first takes some: most connections are quiet.
+    free: OnceLock<Arc<Semaphore>>,
     max: u32,
 }
 
 impl Pool {
-    fn new(max: u32) -> Self {
-        Self { free: Arc::new(Semaphore::new(max as usize)), max }
+    pub(super) const fn new(max: u32) -> Self {
+        Self { free: OnceLock::new(), max }
+    }
+
+    fn free(&self) -> Arc<Semaphore> {
+        Arc::clone(self.free.get_or_init(|| Arc::new(Semaphore::new(self.max as usize))))
     }
 
     fn try_take(&self, bytes: u32) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.free).try_acquire_many_owned(bytes).ok()
+        self.free().try_acquire_many_owned(bytes).ok()
     }
 
     /// Waits for room. The largest takes all there is.
-    async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    pub(super) async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.max);
         // Nobody closes a semaphore, so nothing goes without room.
-        Arc::clone(&self.free).acquire_many_owned(bytes).await.ok()
+        self.free().acquire_many_owned(bytes).await.ok()
     }
 }
 
@@ -50,10 +55,9 @@ pub struct SharedRoom {
 impl SharedRoom {
     /// Room for so many bytes.
     #[must_use]
-    pub fn new(bytes: RoomBytes) -> Self {
+    pub const fn new(bytes: RoomBytes) -> Self {
         let RoomBytes { begun, arrived, leaving } = bytes;
-        let [begun, arrived, leaving] = [begun, arrived, leaving].map(Pool::new);
-        Self { begun, arrived, leaving }
+        Self { begun: Pool::new(begun), arrived: Pool::new(arrived), leaving: Pool::new(leaving) }
     }
 }
 
