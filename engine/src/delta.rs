@@ -10,6 +10,7 @@
 //! at a flag while nobody records.
 //! Not here: which change did it, and by whom.
 
+mod between;
 mod order;
 mod splices;
 mod watch;

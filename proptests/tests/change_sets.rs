@@ -2,11 +2,11 @@
 //! is told nothing but them follows.
 
 use proptest::prelude::prop;
-use sds_engine::Replica;
+use sds_engine::{ChangeHeader, Replica};
 use sds_proptests::check::check;
 use sds_proptests::user::{Janitor, NOW, UserAct, UserTransaction, purge_here};
 use sds_proptests::watcher::Watcher;
-use sds_store::{DataStore, Origin, ReplicaId, UndoOptions};
+use sds_store::{DataStore, Fate, Origin, ReplicaId, UndoOptions};
 
 struct User {
     store: DataStore,
@@ -51,6 +51,35 @@ fn a_state_that_joins_is_told_exactly() {
         cut.compact();
         let state = cut.export(users[1].store.version());
         users[1].receive(&state);
+    });
+}
+
+/// What a store goes on from in the place of what it was is told like any patch: another copy of it, and its
+/// own changes under other ids.
+#[test]
+fn what_takes_the_place_of_a_store_is_told_exactly() {
+    let transactions = || prop::collection::vec(UserTransaction::any(), 0..12);
+    let fates = [Fate::Stays, Fate::MadeAgain, Fate::LeftOut];
+    let fates = prop::collection::vec(prop::sample::select(fates.to_vec()), 1..4);
+    let histories = (transactions(), transactions(), transactions());
+    check(200, &(histories, fates), |((before, here, there), fates)| {
+        let mut users = [1, 2].map(User::new);
+        before.iter().for_each(|one| one.make(&mut users[0].store));
+        let patch = users[0].store.export_patch(users[1].store.version());
+        users[1].receive(&patch);
+        here.iter().for_each(|one| one.make(&mut users[0].store));
+        there.iter().for_each(|one| one.make(&mut users[1].store));
+        let [mut user, other] = users;
+        user.watcher = Watcher::of(&mut user.store);
+        let own = user.store.changes_since(other.store.version()).unwrap();
+        let fate = |header: &ChangeHeader| fates[header.start as usize % fates.len()];
+        let [fresh, fresher] = [3, 4].map(|number| ReplicaId::new(number).unwrap());
+        user.act(Origin::External, false, |store| {
+            store.rebase_as(fresh, &other.store, &own, fate).unwrap();
+        });
+        user.act(Origin::External, false, |store| {
+            store.remake_as(fresher, |header| header.replica == fresh).unwrap();
+        });
     });
 }
 

@@ -136,9 +136,7 @@ impl Events {
         if self.delivering.is_some() && self.delivered + self.waiting.len() >= EVENTS_AT_ONCE_MAX {
             return Err(StoreError::TooManyEvents { max: EVENTS_AT_ONCE_MAX });
         }
-        if self.delivering.is_none() {
-            self.handlers.retain(|handler| handler.is_active.load(Ordering::Relaxed));
-        }
+        self.drop_inactive();
         self.is_heard = !self.handlers.is_empty();
         self.heard_below = self.next_number;
         replica.record_deltas(self.is_heard);
@@ -160,9 +158,29 @@ impl Events {
         }
         let set_again = std::mem::take(&mut self.set_again);
         let changes = ChangeSet::new(&replica.take_delta(), set_again);
-        if !changes.is_empty() {
-            let event = ChangeEvent { origin, changes };
+        self.push(ChangeEvent { origin, changes }, cause);
+    }
+
+    /// Makes an event of what reads differently in a replica that comes into the place of another one.
+    pub(crate) fn record_replaced(&mut self, before: &Replica, after: &Replica) {
+        self.drop_inactive();
+        if self.handlers.is_empty() {
+            return;
+        }
+        self.heard_below = self.next_number;
+        let changes = ChangeSet::new(&before.delta_to(after), Vec::new());
+        self.push(ChangeEvent { origin: Origin::External, changes }, Cause::Patch);
+    }
+
+    fn push(&mut self, event: ChangeEvent, cause: Cause) {
+        if !event.changes.is_empty() {
             self.waiting.push_back(Waiting { event, cause, heard_below: self.heard_below });
+        }
+    }
+
+    fn drop_inactive(&mut self) {
+        if self.delivering.is_none() {
+            self.handlers.retain(|handler| handler.is_active.load(Ordering::Relaxed));
         }
     }
 

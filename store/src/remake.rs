@@ -64,14 +64,14 @@ impl DataStore {
     pub fn go_on_as(&mut self, to: ReplicaId) -> Result<(), StoreError> {
         self.check_no_transaction()?;
         let replica = Replica::from_snapshot(to, &self.replica().snapshot())?;
-        self.replace_replica(replica);
+        self.set_replica(replica);
         Ok(())
     }
 
     /// Makes the changes for which `is_former` holds again, as the author `to`, who has made nothing
     /// yet: their edits stay, with other ids, for entries too. Nobody else may have them. Steps to undo
-    /// are forgotten, and handlers hear nothing: whoever shows the store looks at it anew. Costs the
-    /// whole history. Returns what the entries are called now.
+    /// are forgotten. Handlers hear of what reads differently as of a patch: an entry with another id is
+    /// one that is gone and one that is new. Costs the whole history. Returns what the entries are called now.
     ///
     /// # Errors
     /// Any [`RemakeError`].

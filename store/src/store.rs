@@ -323,10 +323,19 @@ impl DataStore {
     }
 
     /// Goes on with another replica. Steps to undo are forgotten: they name ids of the former one.
-    pub(crate) fn replace_replica(&mut self, mut replica: Replica) {
+    /// Goes on with another replica, which reads the same.
+    pub(crate) fn set_replica(&mut self, mut replica: Replica) {
         self.blobs.look_anew(&mut replica);
         self.replica = replica;
         self.clear_undo();
+    }
+
+    /// Goes on with another replica. Whoever listens is told what reads differently, as of a patch.
+    pub(crate) fn replace_replica(&mut self, replica: Replica) {
+        let Self { events, replica: former, .. } = self;
+        events.record_replaced(former, &replica);
+        self.set_replica(replica);
+        self.deliver_events();
     }
 
     pub(crate) const fn events_mut(&mut self) -> &mut Events {

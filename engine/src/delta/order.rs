@@ -110,7 +110,7 @@ impl Touched {
 }
 
 /// The entries of a longest sequence among these in which the numbers rise.
-fn longest_rise(numbered: &[(EntryIx, usize)]) -> Vec<EntryIx> {
+pub(super) fn longest_rise<E: Copy>(numbered: &[(E, usize)]) -> Vec<E> {
     // The last of the best sequence of each length, and before each the one that leads to it.
     let mut ends: Vec<usize> = Vec::new();
     let mut leads: Vec<Option<usize>> = Vec::with_capacity(numbered.len());
