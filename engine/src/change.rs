@@ -257,6 +257,42 @@ impl Change {
         Ok(Self { header, list, ops: OnceLock::new(), bytes: bytes.into() })
     }
 
+    /// Whether [`Change::decode`] would read these bytes, by the header or the reason why not: for whoever
+    /// passes the change on and does not look at its ops. Of these no more are in memory at a time than a
+    /// few thousand.
+    ///
+    /// # Errors
+    /// As `decode`; if several things are wrong, it may name another one.
+    pub fn check(bytes: &[u8]) -> Result<ChangeHeader, DecodeError> {
+        let max = CHANGE_BYTES_MAX as u64;
+        if bytes.len() > CHANGE_BYTES_MAX {
+            return Err(DecodeError::TooLarge { what: "the change", max });
+        }
+        let mut reader = Reader::new(bytes);
+        let (header, is_alone) = ChangeHeader::read(&mut reader)?;
+        let mut op_reader = OpReader::new(reader, header.scope(), is_alone.then_some(header.span));
+        let mut form = Form::begin(&header, is_alone, bytes)?;
+        let (mut window, mut first) = (OpList::new(), header.start);
+        let (mut at, mut count) = (header.start, 0);
+        while at < header.end() {
+            let start = at;
+            let span = op_reader.op(at, &mut window)?;
+            count += 1;
+            at = match at.checked_add(span) {
+                Some(next) if next <= header.end() && count <= CHANGE_OPS_MAX => next,
+                _ => return Err(reader_error("more ops than the header counts")),
+            };
+            if window.len() == CHECK_OPS || at == header.end() {
+                form.check(&window, OpId { replica: header.replica, counter: first })?;
+                window.keep_last();
+                first = start;
+            }
+        }
+        op_reader.into_source().finish()?;
+        form.end(count)?;
+        Ok(header)
+    }
+
     /// The header.
     #[must_use]
     pub const fn header(&self) -> &ChangeHeader {
@@ -335,6 +371,64 @@ fn check_form(header: &ChangeHeader, ops: &OpList, bytes: &[u8]) -> Result<(), D
         return Err(reader_error("another form of a change"));
     }
     Ok(())
+}
+
+/// How many ops [`Change::check`] looks at in one go. In tests few, so that small changes have many goes.
+const CHECK_OPS: usize = if cfg!(debug_assertions) { 3 } else { 4_096 };
+
+/// What [`check_form`] does, bit by bit.
+struct Form<'a> {
+    writer: OpWriter<'a, Writer>,
+    /// What is still to be written as it was read.
+    left: &'a [u8],
+    is_alone: bool,
+    /// The counter of the next op to be written.
+    at: u64,
+}
+
+impl<'a> Form<'a> {
+    fn begin(
+        header: &'a ChangeHeader,
+        is_alone: bool,
+        bytes: &'a [u8],
+    ) -> Result<Self, DecodeError> {
+        let mut writer = Writer::new();
+        header.write(&mut writer, is_alone);
+        let writer = OpWriter::new(writer, header.scope(), is_alone);
+        let mut form = Self { writer, left: bytes, is_alone, at: header.start };
+        form.compare()?;
+        Ok(form)
+    }
+
+    /// Checks some ops, of which the first has the id `first` and may have been checked before.
+    fn check(&mut self, ops: &OpList, first: OpId) -> Result<(), DecodeError> {
+        if !ops.is_joined(first) {
+            return Err(reader_error("a run in two pieces"));
+        }
+        let mut counter = first.counter;
+        for op in ops.iter() {
+            if counter == self.at {
+                self.writer.op(counter, &op);
+                self.at += op.span();
+                self.compare()?;
+            }
+            counter += op.span();
+        }
+        Ok(())
+    }
+
+    fn compare(&mut self) -> Result<(), DecodeError> {
+        let written = self.writer.sink();
+        let left = self.left.strip_prefix(written.as_slice());
+        self.left = left.ok_or_else(|| reader_error("another form of a change"))?;
+        written.clear();
+        Ok(())
+    }
+
+    fn end(&self, ops: usize) -> Result<(), DecodeError> {
+        let is_whole = self.left.is_empty() && self.is_alone == (ops == 1);
+        if is_whole { Ok(()) } else { Err(reader_error("another form of a change")) }
+    }
 }
 
 const fn reader_error(what: &'static str) -> DecodeError {

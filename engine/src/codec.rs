@@ -24,7 +24,7 @@ pub(crate) use ops::{
     BYTES_KIND, OpReader, OpWriter, Scope, TEXT_KIND, TEXT_KINDS, read_content, value_kind,
     write_content,
 };
-pub use patch::Patch;
+pub use patch::{CheckedPatch, Patch};
 pub(crate) use patch::{Kind, Section, for_each_section, pack_changes, pack_sections};
 pub use patch_state::PatchState;
 pub(crate) use reader::Reader;

@@ -317,7 +317,7 @@ mod version;
 
 pub use anchor::Anchor;
 pub use change::{Change, ChangeHeader};
-pub use codec::{Patch, PatchState};
+pub use codec::{CheckedPatch, Patch, PatchState};
 pub use delta::{
     Appearance, Delta, Difference, EntryDelta, FieldDelta, FieldEdit, Place, TextSplice,
 };

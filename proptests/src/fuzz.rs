@@ -1,7 +1,11 @@
 //! The bodies of the fuzz targets: any bytes, read as what a test takes.
 
+use std::sync::Arc;
+
 use arbitrary::{Arbitrary, Unstructured};
-use sds_engine::{Anchor, Change, Patch, Replica, ReplicaId, TextUnit, Version};
+use sds_engine::{
+    Anchor, Change, CheckedPatch, DecodeError, Patch, Replica, ReplicaId, TextUnit, Version,
+};
 
 use crate::simulation::{SimStory, run_story};
 use crate::snapshot;
@@ -71,7 +75,7 @@ pub fn decoding(data: &[u8]) {
             take_in(&patch);
         }
         1 => {
-            if let Ok(change) = Change::decode(bytes) {
+            if let Ok(change) = decode_change(bytes) {
                 assert_eq!(&**change.bytes(), bytes);
                 take_in(&Patch::new(vec![change]).encode());
             }
@@ -107,8 +111,39 @@ pub fn with_checksum(content: &[u8]) -> Vec<u8> {
 /// How many bytes of checksum end a patch.
 pub const CHECKSUM_BYTES: usize = 4;
 
+/// Reads a change; panics unless whoever only checks it comes to the same.
+///
+/// # Errors
+/// As [`Change::decode`].
+pub fn decode_change(bytes: &[u8]) -> Result<Change, DecodeError> {
+    let (decoded, checked) = (Change::decode(bytes), Change::check(bytes));
+    let header = decoded.as_ref().ok().map(Change::header);
+    assert_eq!(header, checked.as_ref().ok(), "{decoded:?}, {checked:?}");
+    decoded
+}
+
+/// The same for a patch. One that has a change of a newer program may be damaged where only the check looks.
+///
+/// # Errors
+/// As [`Patch::decode`].
+pub fn decode_patch(bytes: &[u8]) -> Result<Patch, DecodeError> {
+    let (decoded, checked) = (Patch::decode(bytes), Patch::check(bytes));
+    match (&decoded, checked) {
+        (Ok(patch), Ok(checked)) => {
+            let told = |change: Change| (change.header().clone(), Arc::clone(change.bytes()));
+            let changes = patch.changes().map(told).collect();
+            let (has_newer, has_state) = (patch.newer().next().is_some(), patch.has_state());
+            assert_eq!(CheckedPatch { changes, has_newer, has_state }, checked);
+        }
+        (Ok(patch), Err(error)) => assert!(patch.newer().next().is_some(), "{error}"),
+        (Err(error), Ok(_)) => panic!("only read not: {error}"),
+        (Err(_), Err(_)) => {}
+    }
+    decoded
+}
+
 fn take_in(bytes: &[u8]) {
-    let Ok(patch) = Patch::decode(bytes) else { return };
+    let Ok(patch) = decode_patch(bytes) else { return };
     assert_eq!(patch.encode(), bytes, "a patch is written as it was read");
     let mut replica = Replica::new(ReplicaId::new(u64::MAX).expect("not zero"));
     if Patch::count(bytes).is_ok_and(|count| count > MODEL_CHANGES_MAX) {

@@ -63,7 +63,7 @@ pub use backoff::Backoff;
 pub use blob_service::{BlobDoor, BlobPassed, BlobWork, Offer, serve_get, serve_put};
 pub use blob_storage::{BlobError, BlobReader, BlobStorage, BlobWriter, Claims};
 pub use certificate::{CertificateError, CertificateSource};
-pub use checked::{Checked, CheckedChange};
+pub use checked::{Checked, CheckedChange, Contents};
 pub use in_flight::InFlight;
 pub use link::{Link, LinkError};
 pub use local_store::LocalStore;

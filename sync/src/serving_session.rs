@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sds_engine::{Change, ChangeHeader, DecodeError, Patch, ReplicaId, Version};
 
-use crate::checked::Checked;
+use crate::checked::{Checked, Contents};
 use crate::limits::{
     APPEND_BYTES_GOAL, APPEND_CHANGES_MAX, PATCH_BYTES_GOAL, PATCH_BYTES_MAX, PATCH_CHANGES_MAX,
 };
@@ -341,18 +341,13 @@ impl<C: LogCursor> ServingSession<C> {
     }
 }
 
-/// Checks the changes that a client sends. A large one may take dozens of times its bytes meanwhile, and
-/// long: whoever serves many clients lets only so many be checked at a time, elsewhere.
+/// Checks the changes that a client sends. One of many changes that is larger than any client makes is refused
+/// before it is decoded, for that would take many times its size. A large frame takes long: whoever serves
+/// many clients lets only so many be checked at a time, elsewhere.
 ///
 /// # Errors
 /// Why they are not taken.
 pub fn check_patch<K: Checked>(patch: &[u8]) -> Result<Vec<K>, Refusal> {
-    decode_bounded(patch).map(|changes| changes.into_iter().map(K::from).collect())
-}
-
-/// The changes of a patch. One of many changes that is larger than any client makes is refused
-/// before it is decoded, for that would take many times its size.
-fn decode_bounded(patch: &[u8]) -> Result<Vec<Change>, Refusal> {
     let too_new = || Refusal::new(RefusalCode::TooNew, "the change is newer than this side");
     let refusal = |error| match error {
         DecodeError::FormatTooNew { .. } | DecodeError::OpTooNew { .. } => too_new(),
@@ -362,14 +357,14 @@ fn decode_bounded(patch: &[u8]) -> Result<Vec<Change>, Refusal> {
     if count > PATCH_CHANGES_MAX || (count > 1 && patch.len() > PATCH_BYTES_MAX) {
         return Err(Refusal::new(RefusalCode::TooLarge, "too many changes in one frame"));
     }
-    let patch = Patch::decode(patch).map_err(refusal)?;
-    if patch.newer().next().is_some() {
+    let Contents { changes, has_newer, has_state } = K::read(patch).map_err(refusal)?;
+    if has_newer {
         return Err(too_new());
     }
-    if patch.has_state() {
+    if has_state {
         return Err(Refusal::new(RefusalCode::Malformed, "a state where changes belong"));
     }
-    Ok(patch.into_changes())
+    Ok(changes)
 }
 
 #[cfg(test)]

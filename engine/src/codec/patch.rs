@@ -77,7 +77,54 @@ pub struct Patch {
     sections: Vec<Section>,
 }
 
+/// What is in a patch, without the ops: for whoever passes changes on and does not take them in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckedPatch {
+    /// The header and the bytes of each change, in the order in which they were sent.
+    pub changes: Vec<(ChangeHeader, Arc<[u8]>)>,
+    /// Whether there are others with ops of a newer program: [`Patch::newer`].
+    pub has_newer: bool,
+    /// Whether there is a state: [`Patch::has_state`].
+    pub has_state: bool,
+}
+
 impl Patch {
+    /// Checks all that [`Patch::decode`] does, and keeps no ops: of a change that is not in a block no more
+    /// are in memory at a time than a few thousand.
+    ///
+    /// # Errors
+    /// As `decode`.
+    pub fn check(bytes: &[u8]) -> Result<CheckedPatch, DecodeError> {
+        let mut checked = CheckedPatch::default();
+        for_each_section(bytes, |kind, section| {
+            match kind {
+                Kind::Change => match Change::check(section) {
+                    Ok(header) => checked.changes.push((header, section.into())),
+                    Err(DecodeError::OpTooNew { .. }) => {
+                        ChangeHeader::decode(section)?;
+                        checked.has_newer = true;
+                    }
+                    Err(error) => return Err(error),
+                },
+                Kind::Block => match read_block(section)? {
+                    Section::Block(batch, _) => checked.changes.extend(
+                        batch.changes().map(|one| (one.header().clone(), Arc::clone(one.bytes()))),
+                    ),
+                    _ => checked.has_newer = true,
+                },
+                Kind::State => {
+                    PatchState::decode(section)?;
+                    checked.has_state = true;
+                }
+                Kind::Log => {
+                    return Err(DecodeError::Malformed { at: 0, what: "a log that is not here" });
+                }
+            }
+            Ok(())
+        })?;
+        Ok(checked)
+    }
+
     /// Reads what an export gave. Empty bytes are an empty patch.
     ///
     /// A change with an op that only a newer program knows does not spoil the others: see
@@ -155,7 +202,15 @@ impl Patch {
     /// The changes by value.
     #[must_use]
     pub fn into_changes(self) -> Vec<Change> {
-        self.changes().collect()
+        let mut changes = Vec::new();
+        for section in self.sections {
+            match section {
+                Section::Change(change) => changes.push(change),
+                Section::Block(batch, _) => changes.extend(batch.changes()),
+                Section::Newer { .. } | Section::State(..) => {}
+            }
+        }
+        changes
     }
 
     /// Where authors' changes begin that hold ops of a newer program: they are passed over, and

@@ -237,6 +237,21 @@ impl OpList {
         self.texts.last().map(TextName::target)
     }
 
+    /// Forgets all ops but the last, and all texts but the one that was named last.
+    pub(crate) fn keep_last(&mut self) {
+        let Some(mut last) = self.items.pop() else { return };
+        self.items.clear();
+        let (text, others) = match last.kind {
+            Kind::Insert { .. } | Kind::Delete { .. } => (last.byte, self.others.len()),
+            Kind::Other => (self.text.len(), self.others.len().saturating_sub(1)),
+        };
+        self.text.drain(..text);
+        self.others.drain(..others);
+        self.texts.drain(..self.texts.len().saturating_sub(1));
+        (last.byte, last.subject) = (0, 0);
+        self.items.push(last);
+    }
+
     /// Adds an edit of the text that was named last.
     #[inline]
     pub(crate) fn push_text_op(&mut self, op: &TextOp<'_>, span: u64) {
