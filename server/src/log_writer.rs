@@ -234,7 +234,7 @@ impl Writing {
     /// Writes a group in one transaction.
     fn write(&self, group: &[Work]) -> Result<Vec<Appended>, Unwritten> {
         let at_work = RefCell::new(None);
-        let outcomes = self.log.write(|write| {
+        let outcomes = self.log.write_log(|write| {
             let appender = Appender::begin(write, SystemTime::now())?;
             let mut appender = appender.within(self.quota, &self.counts);
             let append = |work: &Work| {

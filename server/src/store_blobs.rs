@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sds_engine::BlobHash;
-use sds_sync::blob_rows::{self, Content};
+use sds_sync::blob_rows::{self, Content, ROW_BYTES};
 use sds_sync::limits::BLOB_PARTS_MAX;
 use sds_sync::{BlobStorage, Claims, Offer, StorageError, StoreId};
 
@@ -195,8 +195,18 @@ impl BlobStorage for StoreBlobs {
         Ok(Some((part.content, part.held)))
     }
 
-    fn append(&self, number: u64, offset: u64, bytes: &[u8]) -> Result<bool, StorageError> {
-        self.log.write(|write| blob_rows::append(write, number, offset, bytes))
+    fn append(&self, number: u64, mut offset: u64, bytes: &[u8]) -> Result<bool, StorageError> {
+        let mut left = bytes;
+        while !left.is_empty() {
+            // While changes come in, they wait for one row at a time.
+            let most = if self.log.is_busy() { ROW_BYTES } else { left.len() };
+            let (piece, rest) = left.split_at(most.min(left.len()));
+            if !self.log.write(|write| blob_rows::append(write, number, offset, piece))? {
+                return Ok(false);
+            }
+            (offset, left) = (offset + piece.len() as u64, rest);
+        }
+        Ok(true)
     }
 
     fn keep(&self, hash: &BlobHash, content: Content) -> Result<(), StorageError> {

@@ -60,7 +60,7 @@ use tables::{
     replica, state,
 };
 pub use tables::{NoStore, StoreQuota};
-use turns::WriteTurns;
+use turns::{Who, WriteTurns};
 
 /// The relay's file.
 #[derive(Debug)]
@@ -343,8 +343,22 @@ impl StoreLog {
         &self,
         work: impl FnOnce(&WriteTransaction) -> Result<T, Failure>,
     ) -> Result<T, StorageError> {
-        let _turn = self.turns.take();
+        let _turn = self.turns.take(Who::Other);
         self.database.write(work)
+    }
+
+    /// The same for the one who writes what all clients wait for.
+    pub(crate) fn write_log<T>(
+        &self,
+        work: impl FnOnce(&WriteTransaction) -> Result<T, Failure>,
+    ) -> Result<T, StorageError> {
+        let _turn = self.turns.take(Who::Log);
+        self.database.write(work)
+    }
+
+    /// Whether the log is likely to be written soon, so that other transactions are better short.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.turns.is_log_busy()
     }
 }
 

@@ -1,22 +1,42 @@
 //! Turns at the one place where the relay's file is written.
 //!
-//! redb lets one transaction write at a time, and of those who wait any may be next. Here it is who
-//! has waited longest, so that the log waits for no more of the others than were there before it.
+//! redb lets one transaction write at a time, and of those who wait any may be next. Here it is the log,
+//! for which all clients wait, and between two commits of the log whoever of the others has waited longest. So
+//! the log waits for one transaction of the others, and they for one of the log and those before them.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long after a commit of the log another one counts as likely.
+const BUSY_FOR: Duration = Duration::from_millis(100);
+
+/// Who wants to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Who {
+    /// The log, of which there is one.
+    Log,
+    /// Anybody else.
+    Other,
+}
 
 /// Who writes, and who is next.
 #[derive(Debug, Default)]
 pub(super) struct WriteTurns {
-    tickets: Mutex<Tickets>,
+    state: Mutex<State>,
     called: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Tickets {
-    /// The one that is given out next.
+struct State {
+    is_taken: bool,
+    log_waits: bool,
+    /// Whether the last turn was the log's.
+    was_log: bool,
+    /// When the log had its last turn, if it had any.
+    log_at: Option<Instant>,
+    /// The ticket that another one gets next.
     next: u64,
-    /// The one whose turn it is.
+    /// The one of those that is next.
     now: u64,
 }
 
@@ -26,25 +46,50 @@ pub(super) struct WriteTurn<'a>(&'a WriteTurns);
 
 impl WriteTurns {
     /// Waits for leave to write.
-    pub(super) fn take(&self) -> WriteTurn<'_> {
-        let mut tickets = self.lock();
-        let own = tickets.next;
-        tickets.next += 1;
-        while tickets.now != own {
-            tickets = self.called.wait(tickets).unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn take(&self, who: Who) -> WriteTurn<'_> {
+        let mut state = self.lock();
+        let ticket = state.next;
+        match who {
+            Who::Log => state.log_waits = true,
+            Who::Other => state.next += 1,
         }
+        while !state.may_go(who, ticket) {
+            state = self.called.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        match who {
+            Who::Log => (state.log_waits, state.log_at) = (false, Some(Instant::now())),
+            Who::Other => state.now += 1,
+        }
+        (state.is_taken, state.was_log) = (true, who == Who::Log);
         WriteTurn(self)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Tickets> {
+    /// Whether the log is likely to want a turn soon, so that the others' are better short.
+    pub(super) fn is_log_busy(&self) -> bool {
+        let state = self.lock();
+        state.log_waits || state.log_at.is_some_and(|at| at.elapsed() < BUSY_FOR)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
         // No code under this lock can leave it half changed.
-        self.tickets.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    const fn may_go(&self, who: Who, ticket: u64) -> bool {
+        let is_logs = self.log_waits && (!self.was_log || self.now == self.next);
+        match who {
+            _ if self.is_taken => false,
+            Who::Log => is_logs,
+            Who::Other => !is_logs && self.now == ticket,
+        }
     }
 }
 
 impl Drop for WriteTurn<'_> {
     fn drop(&mut self) {
-        self.0.lock().now += 1;
+        self.0.lock().is_taken = false;
         self.0.called.notify_all();
     }
 }
@@ -54,23 +99,50 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_waits_longest_is_next() {
+    fn whoever_waits_longest_is_next_and_the_log_comes_between() {
         let (turns, order) = (WriteTurns::default(), Mutex::new(Vec::new()));
         std::thread::scope(|scope| {
-            let first = turns.take();
+            let first = turns.take(Who::Other);
+            assert!(!turns.is_log_busy());
             for number in 0..20_u64 {
                 let (turns, order) = (&turns, &order);
                 scope.spawn(move || {
-                    let _turn = turns.take();
-                    order.lock().unwrap().push(number);
+                    let _turn = turns.take(Who::Other);
+                    order.lock().unwrap().push(Some(number));
                 });
                 while turns.lock().next < number + 2 {
                     std::thread::yield_now();
                 }
             }
+            let log = scope.spawn(|| {
+                for _ in 0..3 {
+                    let _turn = turns.take(Who::Log);
+                    order.lock().unwrap().push(None);
+                }
+            });
+            while !turns.is_log_busy() {
+                std::thread::yield_now();
+            }
             assert!(order.lock().unwrap().is_empty(), "one at a time");
             drop(first);
+            log.join().unwrap();
         });
-        assert_eq!(*order.lock().unwrap(), (0..20).collect::<Vec<_>>());
+        let order = order.into_inner().unwrap();
+        let others: Vec<u64> = order.iter().copied().flatten().collect();
+        assert_eq!(others, (0..20).collect::<Vec<_>>());
+        assert_eq!(order[0], None, "the log waits for nobody but who was there");
+        let twice = order.windows(2).any(|two| two == [None, None]);
+        assert!(!twice, "and lets another one go between: {order:?}");
+        assert!(turns.is_log_busy(), "for a while");
+    }
+
+    #[test]
+    fn the_log_goes_on_when_nobody_else_is_there() {
+        let turns = WriteTurns::default();
+        for who in [Who::Log, Who::Log, Who::Other, Who::Log, Who::Other, Who::Other] {
+            drop(turns.take(who));
+        }
+        let state = turns.lock();
+        assert_eq!((state.now, state.next, state.log_waits), (3, 3, false));
     }
 }
