@@ -82,7 +82,7 @@ impl Attack {
                 Self::Datagrams => tasks.spawn(flood_with_datagrams(url)),
                 Self::MalformedFrames => tasks.spawn(send_malformed_frames(url, number)),
                 Self::LargeFrames => tasks.spawn(begin_large_frames(url)),
-                Self::DenseChanges => tasks.spawn(send_dense_changes(url)),
+                Self::DenseChanges => tasks.spawn(send_dense_changes(url, number)),
                 Self::Uploads => tasks.spawn(upload(url, number)),
                 Self::Joins => tasks.spawn(join(url)),
             };
@@ -236,14 +236,22 @@ async fn begin_large_frames(url: RelayUrl) {
     }
 }
 
-async fn send_dense_changes(url: RelayUrl) {
-    let author = ReplicaId::new(100).unwrap();
-    let ops = vec![Op::Skip { count: 1 }; CHANGE_OPS_MAX];
+async fn send_dense_changes(url: RelayUrl, number: usize) {
+    // One large change each, or a block of two that is as large as any may be.
+    let (count, parts) = if number.is_multiple_of(2) { (CHANGE_OPS_MAX, 1) } else { (250_000, 2) };
+    let author = ReplicaId::new(100 + number as u64).unwrap();
+    let ops = vec![Op::Skip { count: 1 }; count];
+    let change = |part| Change::new(author, part * count as u64, Vec::new(), &ops).unwrap();
+    let patch = match parts {
+        1 => Patch::new(vec![change(0)]),
+        _ => Patch::in_blocks((0..parts).map(change).collect()),
+    };
+    let patch = Bytes::from(patch.encode());
     // All make the same, and have it, so that nobody has anything to read.
     let mut version = Version::new();
-    version.advance(author, CHANGE_OPS_MAX as u64);
-    let change = Change::new(author, 0, Vec::new(), &ops).unwrap();
-    let patch = Bytes::from(Patch::new(vec![change]).encode());
+    (0..4).for_each(|number| {
+        version.advance(ReplicaId::new(100 + number).unwrap(), CHANGE_OPS_MAX as u64);
+    });
     loop {
         let Some(connection) = dial(&url).await else { continue };
         let (mut senders, mut reading) = (Vec::new(), JoinSet::new());
