@@ -1,7 +1,8 @@
-//! Text: traces replayed, saved, loaded, merged; keystrokes; cost curves.
+//! Text: traces replayed, saved, loaded, merged, deleted; keystrokes; cost curves.
 
 mod concurrent;
 mod curves;
+mod drafts;
 mod sequential;
 
 use std::io::Write;
@@ -23,8 +24,11 @@ pub(crate) fn run(settings: &Settings, traces: &[Trace], board: &mut Board) {
         Trace::Concurrent(_) => None,
     });
     for trace in sequential.chain([&typed]) {
-        let trace = trace.prefix(settings.size(usize::MAX, 5_000));
-        sequential::run(settings, &Rc::new(trace), board);
+        let trace = Rc::new(trace.prefix(settings.size(usize::MAX, 5_000)));
+        sequential::run(settings, &trace, board);
+        if let Err(error) = drafts::run(settings, &trace, board) {
+            board.note(format!("{}: deleted drafts: {error:#}", trace.name));
+        }
     }
     for trace in traces {
         if let Trace::Concurrent(trace) = trace {
