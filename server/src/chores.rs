@@ -56,9 +56,11 @@ const NICE: i32 = 10;
 fn yield_to_others() {
     #[cfg(target_os = "linux")]
     {
-        let thread = rustix::thread::gettid();
-        // Anybody may do so with a thread of their own; where it is forbidden all the same, it works as others do.
-        if let Err(error) = rustix::process::setpriority_process(Some(thread), NICE) {
+        let thread = Some(rustix::thread::gettid());
+        // Where it is forbidden, which it hardly is anywhere, the thread works as others do.
+        let lowered = rustix::process::getpriority_process(thread)
+            .and_then(|nice| rustix::process::setpriority_process(thread, nice.max(NICE)));
+        if let Err(error) = lowered {
             tracing::debug!(%error, "long work does not give way to short work");
         }
     }
