@@ -72,7 +72,8 @@ fn what_takes_the_place_of_a_store_is_told_exactly() {
         let [mut user, other] = users;
         user.watcher = Watcher::of(&mut user.store);
         let own = user.store.changes_since(other.store.version()).unwrap();
-        let fate = |header: &ChangeHeader| fates[header.start as usize % fates.len()];
+        let fate =
+            |header: &ChangeHeader| fates[usize::try_from(header.start).unwrap() % fates.len()];
         let [fresh, fresher] = [3, 4].map(|number| ReplicaId::new(number).unwrap());
         user.act(Origin::External, false, |store| {
             store.rebase_as(fresh, &other.store, &own, fate).unwrap();

@@ -1,4 +1,4 @@
-//! A thread for work that takes long and that can wait: it gets a processor when nobody else wants one.
+//! A thread for work that takes long and that can wait: it gives way to all others.
 //!
 //! Work on the runtime's own threads for what blocks is as good as that of those who serve everybody. Then what a
 //! client sends, if it is large, holds up what all others send, which is small.

@@ -199,7 +199,8 @@ impl BlobStorage for StoreBlobs {
         let mut left = bytes;
         while !left.is_empty() {
             // While changes come in, they wait for one row at a time.
-            let most = if self.log.is_busy() { ROW_BYTES } else { left.len() };
+            let row = ROW_BYTES - usize::try_from(offset % ROW_BYTES as u64).unwrap_or(0);
+            let most = if self.log.is_busy() { row } else { left.len() };
             let (piece, rest) = left.split_at(most.min(left.len()));
             if !self.log.write(|write| blob_rows::append(write, number, offset, piece))? {
                 return Ok(false);

@@ -322,15 +322,16 @@ impl DataStore {
         &mut self.replica
     }
 
-    /// Goes on with another replica. Steps to undo are forgotten: they name ids of the former one.
-    /// Goes on with another replica, which reads the same.
+    /// Goes on with another replica, which reads the same. Steps to undo are forgotten: they name ids of the
+    /// former one.
     pub(crate) fn set_replica(&mut self, mut replica: Replica) {
         self.blobs.look_anew(&mut replica);
         self.replica = replica;
         self.clear_undo();
     }
 
-    /// Goes on with another replica. Whoever listens is told what reads differently, as of a patch.
+    /// Goes on with another replica in the same way, which may read differently: whoever listens is told how, as of
+    /// a patch.
     pub(crate) fn replace_replica(&mut self, replica: Replica) {
         let Self { events, replica: former, .. } = self;
         events.record_replaced(former, &replica);

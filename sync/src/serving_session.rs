@@ -341,8 +341,8 @@ impl<C: LogCursor> ServingSession<C> {
     }
 }
 
-/// Checks the changes that a client sends. One of many changes that is larger than any client makes is refused
-/// before it is decoded, for that would take many times its size. A large frame takes long: whoever serves
+/// Checks the changes that a client sends. A patch of more than a single change that is larger than any client makes
+/// is refused before it is decoded, for that would take many times its size. A large frame takes long: whoever serves
 /// many clients lets only so many be checked at a time, elsewhere.
 ///
 /// # Errors
@@ -354,7 +354,7 @@ pub fn check_patch<K: Checked>(patch: &[u8]) -> Result<Vec<K>, Refusal> {
         _ => Refusal::new(RefusalCode::Malformed, "the patch is not well formed"),
     };
     let count = Patch::count(patch).map_err(refusal)?;
-    if count > PATCH_CHANGES_MAX || (count > 1 && patch.len() > PATCH_BYTES_MAX) {
+    if count > PATCH_CHANGES_MAX || (!Patch::is_single(patch) && patch.len() > PATCH_BYTES_MAX) {
         return Err(Refusal::new(RefusalCode::TooLarge, "too many changes in one frame"));
     }
     let Contents { changes, has_newer, has_state } = K::read(patch).map_err(refusal)?;

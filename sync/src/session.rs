@@ -105,7 +105,8 @@ enum Phase {
 #[derive(Debug)]
 pub struct ClientSession {
     phase: Phase,
-    /// Until when the relay has to have opened the store and said what the client may do; none once it has.
+    /// Until when the relay has to have opened the store, and then, as much later, said what the client may do; none
+    /// once it has.
     deadline: Option<Instant>,
     at_open: Version,
     seats: Vec<(ReplicaId, Chain)>,
@@ -349,6 +350,7 @@ impl ClientSession {
     }
 
     fn open(&mut self, version: &[u8], writable: bool) -> Result<(), PeerMisbehaved> {
+        self.deadline = self.deadline.map(|at| at + OPEN_TIMEOUT);
         self.at_open = Version::decode(version).map_err(PeerMisbehaved::Version)?;
         self.queued = self.at_open.clone();
         self.sent = self.at_open.clone();
@@ -469,7 +471,7 @@ mod tests {
         let now = Instant::now();
         let mut opened_only = session(now);
         opened_only.handle_frame(opened(&Version::new())).unwrap();
-        let due = now + OPEN_TIMEOUT;
+        let due = now + 2 * OPEN_TIMEOUT;
         let just_before = due.checked_sub(Duration::from_millis(1)).unwrap();
         assert_eq!(opened_only.handle_timeout(just_before), Ok(()));
         assert_eq!(opened_only.handle_timeout(due), Err(PeerMisbehaved::TooSlow));

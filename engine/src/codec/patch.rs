@@ -93,7 +93,8 @@ impl Patch {
     /// are in memory at a time than a few thousand.
     ///
     /// # Errors
-    /// As `decode`.
+    /// As `decode`; if several things are wrong, it may name another one, also where one of them is that a
+    /// change is of a newer program, which by itself is no error.
     pub fn check(bytes: &[u8]) -> Result<CheckedPatch, DecodeError> {
         let mut checked = CheckedPatch::default();
         for_each_section(bytes, |kind, section| {
@@ -165,6 +166,12 @@ impl Patch {
             Ok(())
         })?;
         Ok(count)
+    }
+
+    /// Whether bytes claim to be a patch of a single change by itself, not in a block.
+    #[must_use]
+    pub const fn is_single(bytes: &[u8]) -> bool {
+        matches!(bytes, [MAGIC, format, ..] if *format & IS_SINGLE != 0)
     }
 
     /// A patch of these changes.

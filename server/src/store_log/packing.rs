@@ -54,7 +54,7 @@ impl StoreLog {
             Ok(state.is_due(loose_max).then_some(number))
         })?;
         match due {
-            Some(number) => self.write(|write| pack_some(write, number, loose_max)),
+            Some(number) => self.write_log(|write| pack_some(write, number, loose_max)),
             None => Ok(false),
         }
     }

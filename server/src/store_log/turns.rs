@@ -13,7 +13,7 @@ const BUSY_FOR: Duration = Duration::from_millis(100);
 /// Who wants to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Who {
-    /// The log, of which there is one.
+    /// The log.
     Log,
     /// Anybody else.
     Other,
@@ -29,10 +29,11 @@ pub(super) struct WriteTurns {
 #[derive(Debug, Default)]
 struct State {
     is_taken: bool,
-    log_waits: bool,
+    /// How many wait who write for the log.
+    logs_waiting: usize,
     /// Whether the last turn was the log's.
     was_log: bool,
-    /// When the log had its last turn, if it had any.
+    /// When the log's last turn began or ended, if it had any.
     log_at: Option<Instant>,
     /// The ticket that another one gets next.
     next: u64,
@@ -50,14 +51,17 @@ impl WriteTurns {
         let mut state = self.lock();
         let ticket = state.next;
         match who {
-            Who::Log => state.log_waits = true,
+            Who::Log => state.logs_waiting += 1,
             Who::Other => state.next += 1,
         }
         while !state.may_go(who, ticket) {
             state = self.called.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         match who {
-            Who::Log => (state.log_waits, state.log_at) = (false, Some(Instant::now())),
+            Who::Log => {
+                state.logs_waiting -= 1;
+                state.log_at = Some(Instant::now());
+            }
             Who::Other => state.now += 1,
         }
         (state.is_taken, state.was_log) = (true, who == Who::Log);
@@ -67,7 +71,7 @@ impl WriteTurns {
     /// Whether the log is likely to want a turn soon, so that the others' are better short.
     pub(super) fn is_log_busy(&self) -> bool {
         let state = self.lock();
-        state.log_waits || state.log_at.is_some_and(|at| at.elapsed() < BUSY_FOR)
+        state.logs_waiting > 0 || state.log_at.is_some_and(|at| at.elapsed() < BUSY_FOR)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -78,7 +82,7 @@ impl WriteTurns {
 
 impl State {
     const fn may_go(&self, who: Who, ticket: u64) -> bool {
-        let is_logs = self.log_waits && (!self.was_log || self.now == self.next);
+        let is_logs = self.logs_waiting > 0 && (!self.was_log || self.now == self.next);
         match who {
             _ if self.is_taken => false,
             Who::Log => is_logs,
@@ -89,7 +93,12 @@ impl State {
 
 impl Drop for WriteTurn<'_> {
     fn drop(&mut self) {
-        self.0.lock().is_taken = false;
+        let mut state = self.0.lock();
+        state.is_taken = false;
+        if state.was_log {
+            state.log_at = Some(Instant::now());
+        }
+        drop(state);
         self.0.called.notify_all();
     }
 }
@@ -131,9 +140,10 @@ mod tests {
         let others: Vec<u64> = order.iter().copied().flatten().collect();
         assert_eq!(others, (0..20).collect::<Vec<_>>());
         assert_eq!(order[0], None, "the log waits for nobody but who was there");
-        let twice = order.windows(2).any(|two| two == [None, None]);
+        let last = order.iter().rposition(Option::is_some).unwrap();
+        let twice = order[..=last].windows(2).any(|two| two == [None, None]);
         assert!(!twice, "and lets another one go between: {order:?}");
-        assert!(turns.is_log_busy(), "for a while");
+        assert!(turns.lock().log_at.is_some());
     }
 
     #[test]
@@ -143,6 +153,6 @@ mod tests {
             drop(turns.take(who));
         }
         let state = turns.lock();
-        assert_eq!((state.now, state.next, state.log_waits), (3, 3, false));
+        assert_eq!((state.now, state.next, state.logs_waiting), (3, 3, 0));
     }
 }

@@ -7,6 +7,7 @@
 //! side had reached it, is given up at once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use sds_engine::{Change, ChangeHeader, OpId, Patch, Remake, ReplicaId, Version};
@@ -335,31 +336,39 @@ impl SyncedStore {
     ) -> Result<Batch, SyncError> {
         let Self { id, store, ledger, snapshot, resettled, .. } = self;
         let seats = &mut ledger.seats;
+        let beyond = |(seat, chain): &(ReplicaId, Chain)| (*seat, chain.counter..seats.made(*seat));
+        let former: Vec<(ReplicaId, Range<u64>)> = common.iter().map(beyond).collect();
         let is_former = |header: &ChangeHeader| {
-            let known = common.iter().find(|(seat, _)| *seat == header.replica);
-            known.is_some_and(|(seat, chain)| {
-                chain.counter <= header.start && header.start < seats.made(*seat)
-            })
+            let known = former.iter().find(|(seat, _)| *seat == header.replica);
+            known.is_some_and(|(_, made)| made.contains(&header.start))
         };
         let missing = || SyncError::Storage(history_missing(id));
         let changes = store.changes_since(&Version::new()).ok_or_else(missing)?;
         let named = name_of_remade(&changes, common, is_former);
         let fresh = named.filter(|name| store.version().next(*name) == 0).unwrap_or(fresh);
-        match store.remake_as(fresh, is_former) {
-            Ok(_) => {}
-            Err(RemakeError::HistoryMissing) => return Err(missing()),
-            Err(RemakeError::Store(error)) => return Err(cannot_reseat(&error)),
-            Err(error) => return Err(forked(error.to_string())),
-        }
-        // It has the former ids, and its version may be one that the store reaches again.
-        *snapshot = None;
-        *resettled += 1;
-        tracing::warn!(store = %id, "this file is a copy: its own changes have new ids now");
-        seats.settle(side, common);
-        seats.renew(fresh);
-        seats.note_all(store).ok_or_else(missing)?;
-        ledger.version = store.version().clone();
-        Ok(ledger.checkpoint(store))
+        store.hold_events(|store| {
+            match store.remake_as(fresh, is_former) {
+                Ok(_) => {}
+                Err(RemakeError::HistoryMissing) => return Err(missing()),
+                Err(RemakeError::Store(error)) => return Err(cannot_reseat(&error)),
+                Err(error) => return Err(forked(error.to_string())),
+            }
+            // It has the former ids, and its version may be one that the store reaches again.
+            *snapshot = None;
+            *resettled += 1;
+            tracing::warn!(store = %id, "this file is a copy: its own changes have new ids now");
+            seats.settle(side, common);
+            seats.renew(fresh);
+            seats.note_all(store).ok_or_else(missing)?;
+            ledger.version = store.version().clone();
+            Ok(())
+        })?;
+        // What handlers have answered is new, and may have brought large values.
+        let Captured { handover, .. } = self.capture(Origin::Local)?;
+        let answered = handover.batch;
+        let Batch { snapshot, seats, .. } = self.ledger.checkpoint(&self.store);
+        let seats = [answered.seats, seats].concat();
+        Ok(Batch { snapshot, seats, changes: Vec::new(), ..answered })
     }
 
     /// Notes that the other side has all that these seats made; if the one in use is among them, it is given
