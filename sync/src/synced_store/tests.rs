@@ -161,6 +161,32 @@ fn a_guest_gets_no_snapshot_with_the_former_ids() {
     assert_eq!(guest.digest(), synced.store.digest());
 }
 
+/// Goal: what handlers answer when the store is made again is written like any edit, with its large values.
+/// Method: a handler that writes one then; a store is opened from what is to be written.
+#[test]
+fn what_handlers_answer_to_a_store_made_again_is_written() {
+    let mut synced = store();
+    synced.edit(|store| store.new_item_at(None, EntryId::ROOT, None)).unwrap().0.unwrap();
+    let mut is_answered = false;
+    let answer = synced.store.on_change(move |store, _| {
+        if !std::mem::replace(&mut is_answered, true) {
+            let item = store.new_item_at(None, EntryId::ROOT, None).unwrap();
+            store.write_value(item, [7; 50_000].as_slice()).unwrap();
+        }
+    });
+    answer.detach();
+    let settled = synced.give_up(&[(id(1), 0)], &Version::new(), id(7)).unwrap().unwrap();
+    assert_eq!(settled.upto, *synced.store.version());
+    let Batch { snapshot, changes, seats, blobs, .. } = settled.batch;
+    assert_eq!((changes.len(), blobs.len()), (0, 1), "all changes are in the snapshot");
+    assert_eq!(synced.blobs_to_send.keys().collect::<Vec<_>>(), [&blobs[0].0]);
+    let mut reopened = DataStore::from_binary(id(9), &snapshot.unwrap()).unwrap();
+    assert_eq!(reopened.digest(), synced.store.digest());
+    let seat = synced.store.replica_id();
+    let written = seats.iter().rfind(|written| written.replica == seat).unwrap();
+    assert_eq!(written.own.counter, reopened.version().next(seat));
+}
+
 /// A change of the seat `id(5)` after [`first_of`], that another copy of the file has.
 fn second_of_five() -> Change {
     Change::new(id(5), 2, Vec::new(), &[Op::Skip { count: 3 }]).unwrap()
