@@ -235,12 +235,7 @@ impl Change {
     /// If the bytes are not one well-formed change; [`DecodeError::OpTooNew`] if it has an op that
     /// only a newer program knows.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let max = CHANGE_BYTES_MAX as u64;
-        if bytes.len() > CHANGE_BYTES_MAX {
-            return Err(DecodeError::TooLarge { what: "the change", max });
-        }
-        let mut reader = Reader::new(bytes);
-        let (header, is_alone) = ChangeHeader::read(&mut reader)?;
+        let (header, is_alone, reader) = read_head(bytes)?;
         let alone = is_alone.then_some(header.span);
         let mut list = OpList::new();
         let mut at = header.start;
@@ -264,12 +259,7 @@ impl Change {
     /// # Errors
     /// As `decode`; if several things are wrong, it may name another one.
     pub fn check(bytes: &[u8]) -> Result<ChangeHeader, DecodeError> {
-        let max = CHANGE_BYTES_MAX as u64;
-        if bytes.len() > CHANGE_BYTES_MAX {
-            return Err(DecodeError::TooLarge { what: "the change", max });
-        }
-        let mut reader = Reader::new(bytes);
-        let (header, is_alone) = ChangeHeader::read(&mut reader)?;
+        let (header, is_alone, reader) = read_head(bytes)?;
         let mut op_reader = OpReader::new(reader, header.scope(), is_alone.then_some(header.span));
         let mut form = Form::begin(&header, is_alone, bytes)?;
         let (mut window, mut first) = (OpList::new(), header.start);
@@ -347,6 +337,17 @@ impl Change {
     pub const fn bytes(&self) -> &Arc<[u8]> {
         &self.bytes
     }
+}
+
+/// Reads the header of a change that is not too large, and whether a single op follows.
+fn read_head(bytes: &[u8]) -> Result<(ChangeHeader, bool, Reader<'_>), DecodeError> {
+    if bytes.len() > CHANGE_BYTES_MAX {
+        let max = CHANGE_BYTES_MAX as u64;
+        return Err(DecodeError::TooLarge { what: "the change", max });
+    }
+    let mut reader = Reader::new(bytes);
+    let (header, is_alone) = ChangeHeader::read(&mut reader)?;
+    Ok((header, is_alone, reader))
 }
 
 /// Adds the bytes of a change.

@@ -151,11 +151,11 @@ pub const BLOB_GATHERING_PER_SUBJECT_MAX: usize = 8;
 pub const TAILS_BYTES_MAX: usize = 256 << 20;
 
 /// How many frames of more than [`FIRST_FRAME_BYTES_MAX`] are checked at a time, of all clients:
-/// what is in one may take 320 MiB until it is found good.
+/// what is in one may take 200 MiB until it is found good.
 pub const CHECKS_MAX: usize = 1;
 
 /// How many uploads write at a time, how many look at what they have to go on with, and how many
-/// whether there is room. What the log waits for is one commit of each.
+/// whether there is room. The log waits for one commit of any of them.
 pub const BLOB_WRITERS_MAX: usize = 1;
 
 /// Of how many stores it is remembered how many blobs they have.

@@ -295,6 +295,27 @@ mod tests {
         assert_eq!(read(&open(&folder, "other"), hash), None, "stores are apart");
     }
 
+    /// Goal: a large value that gives way to changes is whole all the same. Method: the log has just been written
+    /// before each piece, and pieces begin in the middle of rows.
+    #[test]
+    fn what_is_written_row_by_row_while_changes_come_in_is_whole() {
+        let folder = TempDir::new().unwrap();
+        let log = Arc::new(StoreLog::open(&folder.path().join("relay.redb")).unwrap());
+        let (store, quota) = (StoreId::new("s").unwrap(), StoreQuota::UNLIMITED);
+        let begun = StoreBlobs::begin_for(Arc::clone(&log), &store, "ann", quota);
+        let blobs: Arc<dyn BlobStorage> = Arc::new(begun.unwrap().unwrap());
+        let bytes: Vec<u8> = (0..=250).cycle().take(7 * ROW_BYTES / 2).collect();
+        let (hash, size) = (named(&bytes), bytes.len() as u64);
+        let mut writer = BlobWriter::resume(Arc::clone(&blobs), hash, size).unwrap();
+        for piece in bytes.chunks(ROW_BYTES * 3 / 2) {
+            log.write_log(|_| Ok(())).unwrap();
+            writer.write(piece).unwrap();
+            writer.flush().unwrap();
+        }
+        writer.finish().unwrap();
+        assert_eq!(read(&blobs, hash).unwrap(), bytes);
+    }
+
     #[test]
     fn an_upload_that_has_become_a_blob_or_is_made_twice_counts_once() {
         let folder = TempDir::new().unwrap();

@@ -495,6 +495,19 @@ mod tests {
         assert!(!applying.wants_frames(), "it is more than is taken at a time");
     }
 
+    /// A block is decoded with all its ops, also if there is one change in it.
+    #[test]
+    fn one_change_may_be_large_by_itself_and_not_in_a_block() {
+        let ops = vec![Op::Skip { count: 1 }; CHANGE_OPS_MAX];
+        let change = Change::new(ReplicaId::new(1).unwrap(), 0, vec![], &ops).unwrap();
+        let alone = Patch::new(vec![change.clone()]).encode();
+        assert_eq!(check_patch::<CheckedChange>(&alone).unwrap().len(), 1);
+        let block = Patch::in_blocks(vec![change]).encode();
+        assert!(block.len() > PATCH_BYTES_MAX && Patch::count(&block) == Ok(1));
+        let refused = check_patch::<CheckedChange>(&block).unwrap_err();
+        assert_eq!(refused.code, RefusalCode::TooLarge);
+    }
+
     #[test]
     fn an_append_is_bounded_by_count_and_by_what_it_takes_in_memory() {
         let mut session = session();
