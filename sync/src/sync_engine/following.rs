@@ -19,7 +19,6 @@ use tokio::time::{sleep, timeout};
 
 use super::SyncError;
 use super::shared::Shared;
-use super::status::SyncStatus;
 use super::writer::Job;
 use crate::backoff::Backoff;
 use crate::guest_session::{GuestSession, Wish};
@@ -98,7 +97,7 @@ async fn follow_under_any_seat(shared: &Arc<Shared>, file: &Path) {
     loop {
         tokio::select! {
             parted = follow(shared, file) => if parted == Parted::Stopped { return },
-            lost = lost_seat(shared) => if lost.is_err() { return },
+            () = shared.writer.seat_loss() => {}
         }
         pauses.before_first().await;
         while let Err(error) = rebase(shared, file).await {
@@ -113,7 +112,8 @@ async fn follow_under_any_seat(shared: &Arc<Shared>, file: &Path) {
 /// Has the file again whenever another process had it after a failure of the disk, and has written to it.
 async fn take_over_whenever_lost(shared: &Arc<Shared>) {
     let mut pauses = Pauses::new();
-    while lost_seat(shared).await.is_ok() {
+    loop {
+        shared.writer.seat_loss().await;
         pauses.before_first().await;
         while let Err(error) = take_over(shared).await {
             if !pauses.after(shared, &error).await {
@@ -122,13 +122,6 @@ async fn take_over_whenever_lost(shared: &Arc<Shared>) {
         }
         pauses.note_end();
     }
-}
-
-/// Waits until what this engine has to write has to be made again first.
-async fn lost_seat(shared: &Shared) -> Result<(), watch::error::RecvError> {
-    let is_lost =
-        |status: &SyncStatus| status.storage_error.as_ref().is_some_and(StorageError::is_seat_lost);
-    shared.status.subscribe().wait_for(is_lost).await.map(drop)
 }
 
 /// How long somebody waits who has to go on from what is in the file. Once is nothing; whoever comes here

@@ -238,6 +238,7 @@ impl Shared {
             status.local.clone_from(core.captured());
             status.persisted.clone_from(base.version());
             status.storage_error = None;
+            self.writer.note_outcome(Ok(()));
         });
         self.publish_blobs(core);
         self.ring_blobs();

@@ -47,6 +47,7 @@ pub(super) struct WriterHandle {
     jobs: Sender<Job>,
     unsaved_bytes: Arc<AtomicUsize>,
     settles: Arc<AtomicU64>,
+    seat_lost: watch::Sender<bool>,
 }
 
 /// The writer has ended.
@@ -72,10 +73,28 @@ impl WriterHandle {
         self.settles.load(Ordering::Relaxed)
     }
 
+    /// Notes what became of the last use of the file. With the status locked, which says so too: whoever
+    /// waits for the seat's loss is not to wake at each edit.
+    pub(super) fn note_outcome(&self, outcome: Result<(), &StorageError>) {
+        note_outcome(&self.seat_lost, outcome);
+    }
+
+    /// Waits until what this engine has to write has to be made again first.
+    pub(super) async fn seat_loss(&self) {
+        let mut seat_lost = self.seat_lost.subscribe();
+        // This has a sender itself, so that there is always one.
+        let _always = seat_lost.wait_for(|is_lost| *is_lost).await;
+    }
+
     /// How many bytes wait to be written.
     pub(super) fn unsaved_bytes(&self) -> usize {
         self.unsaved_bytes.load(Ordering::Relaxed)
     }
+}
+
+fn note_outcome(seat_lost: &watch::Sender<bool>, outcome: Result<(), &StorageError>) {
+    let is_lost = outcome.is_err_and(StorageError::is_seat_lost);
+    seat_lost.send_if_modified(|was_lost| std::mem::replace(was_lost, is_lost) != is_lost);
 }
 
 /// The thread's own side.
@@ -95,6 +114,8 @@ pub(super) struct Writer {
     waiting: Vec<oneshot::Sender<Result<(), StorageError>>>,
     /// The seat that what waits was made under is lost: writing it later might make it be there twice.
     seat_lost: Option<StorageError>,
+    /// Tells of that.
+    tell_seat_lost: watch::Sender<bool>,
     status: watch::Sender<SyncStatus>,
     saved: watch::Sender<u64>,
 }
@@ -109,10 +130,12 @@ impl Writer {
         let (sender, jobs) = channel();
         let unsaved_bytes = Arc::new(AtomicUsize::new(0));
         let settles = Arc::new(AtomicU64::new(0));
+        let tell_seat_lost = watch::Sender::new(false);
         let handle = WriterHandle {
             jobs: sender,
             unsaved_bytes: Arc::clone(&unsaved_bytes),
             settles: Arc::clone(&settles),
+            seat_lost: tell_seat_lost.clone(),
         };
         let writer = Self {
             persistence,
@@ -125,6 +148,7 @@ impl Writer {
             has_news: false,
             waiting: Vec::new(),
             seat_lost: None,
+            tell_seat_lost,
             status,
             saved,
         };
@@ -216,6 +240,7 @@ impl Writer {
                 }
             }
             status.storage_error = None;
+            note_outcome(&self.tell_seat_lost, Ok(()));
         });
         self.saved.send_modify(|count| *count += 1);
     }
@@ -249,6 +274,7 @@ impl Writer {
                         status.persisted.merge(written);
                     }
                     status.storage_error = Some(error.clone());
+                    note_outcome(&self.tell_seat_lost, Err(&error));
                 });
                 Err(error)
             }

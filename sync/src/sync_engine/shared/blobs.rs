@@ -44,7 +44,10 @@ impl Shared {
     /// goes on from what is in it, as if the writer had found that out.
     pub(in crate::sync_engine) fn note_lost(&self, error: &StorageError) {
         if error.is_seat_lost() {
-            self.status.send_modify(|status| status.storage_error = Some(error.clone()));
+            self.status.send_modify(|status| {
+                status.storage_error = Some(error.clone());
+                self.writer.note_outcome(Err(error));
+            });
         }
     }
 
