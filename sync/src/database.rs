@@ -130,7 +130,7 @@ impl Database {
     /// # Errors
     /// Any [`StorageError`].
     pub fn open_within(path: &Path, patience: Duration) -> Result<Self, StorageError> {
-        Self::open_medium(Box::new(FileMedium(path.to_owned())), patience)
+        Self::open_on_within(Box::new(FileMedium(path.to_owned())), patience)
     }
 
     /// Opens the database on a medium like [`open`](Self::open).
@@ -138,10 +138,17 @@ impl Database {
     /// # Errors
     /// Any [`StorageError`].
     pub fn open_on(medium: Box<dyn Medium>) -> Result<Self, StorageError> {
-        Self::open_medium(medium, LOCK_PATIENCE)
+        Self::open_on_within(medium, LOCK_PATIENCE)
     }
 
-    fn open_medium(medium: Box<dyn Medium>, patience: Duration) -> Result<Self, StorageError> {
+    /// Opens the database on a medium like [`open_within`](Self::open_within).
+    ///
+    /// # Errors
+    /// Any [`StorageError`].
+    pub fn open_on_within(
+        medium: Box<dyn Medium>,
+        patience: Duration,
+    ) -> Result<Self, StorageError> {
         let current = Some(Arc::new(open_patiently(&*medium, patience)?));
         let redb = RwLock::new(Handle { current, broken: Weak::new() });
         Ok(Self { redb, medium })

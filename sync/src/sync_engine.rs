@@ -35,6 +35,8 @@ mod blobs;
 mod credentials;
 mod driver;
 mod following;
+#[cfg(test)]
+mod gated;
 mod hosting;
 mod presence;
 mod shared;

@@ -401,3 +401,29 @@ async fn a_guest_waits_for_its_owner_where_it_holds_up_nobody() {
     guest.stop().await.unwrap();
     owner.stop().await.unwrap();
 }
+
+/// Goal: who only reads leaves a file as it is, so that whoever looks whether others have written there does
+/// not take his own look for that. Method: one that was closed well, and one as a kill leaves it.
+#[test]
+fn whoever_only_reads_leaves_the_file_as_it_is() {
+    let (folder, killed) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let id = StoreId::new("s").unwrap();
+    let mut local = open(&folder);
+    let item = add(&mut local);
+    local.commit().unwrap();
+    let file = folder.path().join(id.file_name());
+    std::fs::copy(&file, killed.path().join(id.file_name())).unwrap();
+    drop(local);
+    for folder in [&folder, &killed] {
+        let file = folder.path().join(id.file_name());
+        let look = || {
+            let changed = std::fs::metadata(&file).unwrap().modified().unwrap();
+            (std::fs::read(&file).unwrap(), changed)
+        };
+        let before = look();
+        let read = LocalStore::open_to_read(folder.path(), &id).unwrap();
+        assert!(read.store().entry_with_id(item).is_some());
+        drop(read);
+        assert!(look() == before, "reading has written");
+    }
+}

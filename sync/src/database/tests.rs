@@ -211,7 +211,7 @@ fn who_waited_for_nobody_at_first_waits_for_the_file_after_a_failure() {
     drop(Database::open_or_create(&path, |write| put(write, 7)).unwrap());
     let refusals = Arc::new(AtomicU32::new(0));
     let medium = Contested { file: FileMedium(path), refusals: Arc::clone(&refusals) };
-    let database = Database::open_medium(Box::new(medium), Duration::ZERO).unwrap();
+    let database = Database::open_on_within(Box::new(medium), Duration::ZERO).unwrap();
     let fail = |_: &WriteTransaction| {
         let full = io::Error::from(ErrorKind::StorageFull);
         Err::<(), _>(Failure::Redb(redb::Error::Io(full)))

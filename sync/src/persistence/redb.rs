@@ -34,6 +34,7 @@ use crate::database::{Database, Failure, Medium};
 use crate::limits::LOG_PAGE_BYTES_MAX;
 use crate::log_value::{seal, unseal};
 use crate::random;
+use crate::read_only::ReadOnlyFile;
 use crate::seat::Seat;
 use crate::store_id::StoreId;
 
@@ -130,8 +131,8 @@ impl RedbPersistence {
         Self::lease(Database::open_within(&path, Duration::ZERO)?, store, fresh, Intent::Create)
     }
 
-    /// Like [`open_existing`](Self::open_existing), but waits for nobody. With the intent to read nothing is
-    /// written, as a rule.
+    /// Like [`open_existing`](Self::open_existing), but waits for nobody. With the intent to read the file
+    /// stays as it is to the byte, and others may read it at the same time.
     pub(super) fn open_at_once(
         folder: &Path,
         store: &StoreId,
@@ -141,8 +142,11 @@ impl RedbPersistence {
         if !path.exists() {
             return Err(StorageError::NotFound { path });
         }
-        let database = Database::open_within(&path, Duration::ZERO)?;
-        Self::lease(database, store, random::replica_id(), intent)
+        let database = match intent {
+            Intent::Read => Database::open_on_within(Box::new(ReadOnlyFile(path)), Duration::ZERO),
+            Intent::Write | Intent::Create => Database::open_within(&path, Duration::ZERO),
+        };
+        Self::lease(database?, store, random::replica_id(), intent)
     }
 
     /// Takes a seat: one of the file's, or `fresh`, if it has none or is a copy (R3).

@@ -2,56 +2,12 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Mutex;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::task::{Context, Poll, Waker};
 
-use sds_store::EntryId;
 use tempfile::TempDir;
 
-use super::super::writer::Writer;
+use super::super::gated::Gated;
 use super::*;
-use crate::persistence::MemoryPersistence;
-use crate::store_id::StoreId;
-use crate::synced_store::SyncedStore;
-
-/// A store that says when it is about to be written, and is so only when it is told to.
-struct Gated {
-    shared: Arc<Shared>,
-    has_begun: Receiver<()>,
-    gate: Sender<()>,
-}
-
-impl Gated {
-    fn new() -> Self {
-        let ((gate, gated), (begun, has_begun)) = (channel(), channel());
-        let gated = Mutex::new(gated);
-        let replica = random::replica_id();
-        let memory = MemoryPersistence::new(StoreId::new("s").unwrap(), replica);
-        let file = memory.guarded(move || {
-            begun.send(()).unwrap();
-            gated.lock().unwrap().recv().unwrap();
-            Ok(())
-        });
-        let (status, saved) = (watch::Sender::default(), watch::Sender::default());
-        let (store, file) = SyncedStore::new(LocalStore::load(file).unwrap());
-        let (writer, _thread) = Writer::spawn(file, status.clone(), saved.clone());
-        Self { shared: Arc::new(Shared::new(store, status, saved, writer)), has_begun, gate }
-    }
-
-    fn edit(&self) {
-        let label = |store: &mut DataStore| store.set_label(EntryId::ROOT, "edited");
-        self.shared.edit(label).unwrap().unwrap();
-    }
-
-    /// Says whether what was edited comes to be written.
-    async fn is_written(&self) -> bool {
-        self.edit();
-        self.gate.send(()).unwrap();
-        let flushed = timeout(Duration::from_secs(20), self.shared.flush()).await;
-        flushed.is_ok_and(|flushed| flushed.is_ok())
-    }
-}
 
 #[tokio::test]
 async fn whoever_cannot_go_on_from_the_file_lets_go_of_the_writer() {

@@ -170,6 +170,25 @@ async fn blocking<T: Send + 'static>(
     done.ok().and_then(Result::ok).ok_or(Refusal::STORAGE_FAILED)
 }
 
+/// Takes in what a visitor brings, durably; nothing if the disk does not take it, or if something was made
+/// again after seats had been settled `settles` times.
+async fn bring(
+    shared: Arc<Shared>,
+    lease: Option<ReplicaId>,
+    settles: u64,
+    changes: Vec<Change>,
+) -> Option<Taken> {
+    if shared.is_disk_behind() {
+        shared.flush().await.ok()?;
+    }
+    let store = Arc::clone(&shared);
+    let take = tokio::task::spawn_blocking(move || store.take_from(lease, &changes));
+    let taken = take.await.ok()?.ok()?;
+    shared.flush().await.ok()?;
+    // What was made again meanwhile is on disk by other names, or was left out.
+    (shared.writer.settles() == settles).then_some(taken)
+}
+
 struct Service {
     shared: Arc<Shared>,
     session: ServingSession<Version>,
@@ -182,7 +201,7 @@ struct Service {
     settles: u64,
     /// Whether there may be changes that the visitor lacks.
     is_behind: bool,
-    /// Changes on their way to the disk. `None` if it does not take them.
+    /// Changes on their way to the disk. `None` if it does not take them, or something was made again.
     pending: InFlight<Option<Taken>>,
     admitted: Admitted,
     stop: watch::Receiver<bool>,
@@ -200,8 +219,7 @@ enum Turn {
 impl Service {
     async fn run(mut self) {
         while !self.session.is_over() {
-            if self.shared.writer.settles() != self.settles {
-                // It was told of changes that are called otherwise now.
+            if self.is_settled_anew() {
                 self.session.refuse(SETTLED);
                 break;
             }
@@ -353,17 +371,8 @@ impl Service {
     }
 
     fn append(&self, changes: Vec<Change>) -> impl Future<Output = Option<Taken>> + Send + use<> {
-        let (shared, lease) = (Arc::clone(&self.shared), self.lent.as_ref().map(|lent| lent.seat));
-        async move {
-            if shared.is_disk_behind() {
-                shared.flush().await.ok()?;
-            }
-            let store = Arc::clone(&shared);
-            let take = tokio::task::spawn_blocking(move || store.take_from(lease, &changes));
-            let taken = take.await.ok()?.ok()?;
-            shared.flush().await.ok()?;
-            Some(taken)
-        }
+        let lease = self.lent.as_ref().map(|lent| lent.seat);
+        bring(Arc::clone(&self.shared), lease, self.settles, changes)
     }
 
     fn handle_taken(&mut self, taken: Option<Taken>) {
@@ -374,7 +383,41 @@ impl Service {
                 }
                 self.session.handle_appended(&taken.version, taken.refused);
             }
+            None if self.is_settled_anew() => self.session.refuse(SETTLED),
             None => self.session.refuse(Refusal::STORAGE_FAILED),
+        }
+    }
+
+    /// Whether the visitor was told of changes that are called otherwise now.
+    fn is_settled_anew(&self) -> bool {
+        self.shared.writer.settles() != self.settles
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sds_engine::Op;
+
+    use super::super::super::gated::Gated;
+    use super::*;
+
+    /// Goal: what a visitor brought is not acknowledged by its name when it went to the disk by another one, or
+    /// not at all. Method: seats that are settled while the write goes on, and, to compare, ones that are not.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_made_again_on_its_way_to_the_disk_is_not_acknowledged() {
+        for is_settled in [false, true] {
+            let gated = Gated::new();
+            let author = ReplicaId::new(7).unwrap();
+            let change = Change::new(author, 0, vec![], &[Op::Skip { count: 1 }]).unwrap();
+            let settles = gated.shared.writer.settles();
+            let bringing = bring(Arc::clone(&gated.shared), None, settles, vec![change]);
+            let bringing = tokio::spawn(bringing);
+            gated.has_begun.recv().unwrap();
+            if is_settled {
+                gated.shared.writer.begin_settle();
+            }
+            gated.gate.send(()).unwrap();
+            assert_eq!(bringing.await.unwrap().is_none(), is_settled);
         }
     }
 }
