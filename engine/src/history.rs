@@ -22,7 +22,8 @@ mod archive;
 mod author_log;
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -391,16 +392,58 @@ impl History {
         {
             return Some(vec![Change::assemble(header, ops)]);
         }
-        let mut missing = Vec::new();
-        for (author, from) in newer {
-            let batch = self.batch(author, from, self.version.next(author))?;
-            for change in batch.changes() {
-                missing.push((self.lamport(change.header().last()), author, change));
+        let newer =
+            newer.into_iter().map(|(author, from)| (author, (from, self.version.next(author))));
+        self.in_order(newer)
+    }
+
+    /// The first of the changes that `since` lacks and `upto` has, in the same order: so many, or all;
+    /// nothing if some of them are gone.
+    pub(crate) fn first_since(
+        &self,
+        since: &Version,
+        upto: &Version,
+        count: usize,
+    ) -> Option<Vec<Change>> {
+        let ready = |author: ReplicaId, at: u64| {
+            let change = self.log(author)?.dated(at)?;
+            (change.end <= upto.next(author)).then_some(Reverse((
+                change.lamport,
+                author,
+                change.end,
+            )))
+        };
+        let newer = self.newer_than(since);
+        // The next change of each author, the oldest of them first.
+        let mut next: BinaryHeap<_> =
+            newer.iter().filter_map(|(author, from)| ready(*author, *from)).collect();
+        let mut ends = BTreeMap::new();
+        for _ in 0..count {
+            let Some(Reverse((_, author, end))) = next.pop() else { break };
+            ends.insert(author, end);
+            next.extend(ready(author, end));
+        }
+        let first = newer.into_iter();
+        self.in_order(
+            first.filter_map(|(author, from)| Some((author, (from, *ends.get(&author)?)))),
+        )
+    }
+
+    /// The changes of each author from one counter to another, in an order in which each can be integrated at
+    /// once; nothing if some are gone.
+    fn in_order(
+        &self,
+        ranges: impl IntoIterator<Item = (ReplicaId, (u64, u64))>,
+    ) -> Option<Vec<Change>> {
+        let mut all = Vec::new();
+        for (author, (from, to)) in ranges {
+            for change in self.batch(author, from, to)?.changes() {
+                all.push((self.lamport(change.header().last()), author, change));
             }
         }
         // Whatever a change builds on has a smaller Lamport time.
-        missing.sort_by_key(|(lamport, author, change)| (*lamport, *author, change.header().start));
-        Some(missing.into_iter().map(|(_, _, change)| change).collect())
+        all.sort_by_key(|(lamport, author, change)| (*lamport, *author, change.header().start));
+        Some(all.into_iter().map(|(_, _, change)| change).collect())
     }
 
     fn log(&self, author: ReplicaId) -> Option<&AuthorLog> {

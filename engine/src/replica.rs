@@ -363,6 +363,20 @@ impl Replica {
         self.history.since(since)
     }
 
+    /// The first of the changes that `since` lacks and `upto` has, decoded, in the order of
+    /// [`changes_since`](Self::changes_since): `count` of them, or all if there are no more; nothing if
+    /// some of them are gone. For who sends a long log in parts. Costs what it returns, the blocks of the log
+    /// that it ends in, and a logarithm for each author that `since` lacks something of.
+    #[must_use]
+    pub fn first_changes_since(
+        &self,
+        since: &Version,
+        upto: &Version,
+        count: usize,
+    ) -> Option<Vec<Change>> {
+        self.history.first_since(since, upto, count)
+    }
+
     /// A patch with exactly the changes that `since` lacks: by themselves if they are few, otherwise
     /// in blocks.
     ///

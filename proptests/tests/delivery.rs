@@ -246,3 +246,56 @@ fn a_change_keeps_its_one_form_when_it_is_sent_on() {
     let sent = Patch::decode(&desk.export(&before)).unwrap();
     assert_eq!(sent.into_changes(), [third]);
 }
+
+/// Goal: a log that is read in parts is the log, in an order in which each change can be integrated at once, and
+/// no more of it than was asked for. Method: replicas that edit and exchange at random; what one of them lacks
+/// of what another has, from a third that has more, in parts of random size.
+#[test]
+fn a_log_in_parts_is_the_log() {
+    for seed in 0..60 {
+        let mut dice = Dice::new(seed);
+        let mut replicas: Vec<Replica> = (1..=4).map(|it| Replica::new(id(it))).collect();
+        let mut versions = vec![Version::new()];
+        for _ in 0..150 {
+            let (one, other) = (dice.roll(4), dice.roll(4));
+            if dice.roll(3) == 0 {
+                let patch = replicas[other].export(replicas[one].version());
+                replicas[one].integrate(Patch::decode(&patch).unwrap()).unwrap();
+            } else {
+                replicas[one].create_item(EntryId::ROOT, 0).unwrap();
+            }
+            versions.push(replicas[one].version().clone());
+        }
+        let mut all = Replica::new(id(9));
+        for replica in &replicas {
+            all.integrate(Patch::decode(&replica.export(all.version())).unwrap()).unwrap();
+        }
+        for _ in 0..20 {
+            let since = versions[dice.roll(versions.len())].clone();
+            let upto = versions[dice.roll(versions.len())].clone();
+            let mut wanted = all.decoded_changes_since(&since).unwrap();
+            wanted.retain(|change| upto.has(change.header().last()));
+            let (mut read, mut known) = (Vec::new(), since);
+            loop {
+                let count = 1 + dice.roll(7);
+                let part = all.first_changes_since(&known, &upto, count).unwrap();
+                assert!(part.len() <= count);
+                for change in &part {
+                    let header = change.header();
+                    assert_eq!(known.next(header.replica), header.start);
+                    assert!(
+                        header.deps.iter().all(|dep| known.has(*dep)),
+                        "before what it builds on"
+                    );
+                    known.advance(header.replica, header.end());
+                }
+                let is_last = part.len() < count;
+                read.extend(part);
+                if is_last {
+                    break;
+                }
+            }
+            assert_eq!(read, wanted);
+        }
+    }
+}

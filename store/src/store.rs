@@ -303,6 +303,18 @@ impl DataStore {
         self.replica.decoded_changes_since(since)
     }
 
+    /// The first of the changes that `since` lacks and `upto` has, decoded, in the same order: `count` of them,
+    /// or all if there are no more. For who sends a long log in parts.
+    #[must_use]
+    pub fn first_changes_since(
+        &self,
+        since: &Version,
+        upto: &Version,
+        count: usize,
+    ) -> Option<Vec<sds_engine::Change>> {
+        self.replica.first_changes_since(since, upto, count)
+    }
+
     /// Everything but the blobs, as a snapshot (gzip).
     #[must_use]
     pub fn as_binary(&self) -> Vec<u8> {

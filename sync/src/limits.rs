@@ -104,6 +104,16 @@ pub const UNSAVED_BYTES_MAX: usize = 256 << 20;
 /// The most bytes that are read from a stream at a time.
 pub const READ_BYTES_MAX: usize = 256 << 10;
 
+/// An engine that serves others reads its log for each of them in parts of so many bytes, but for a change
+/// that is larger, and of so many changes at most.
+pub const LOG_PART_BYTES_GOAL: usize = PATCH_BYTES_GOAL;
+/// The most changes in such a part.
+pub const LOG_PART_CHANGES_MAX: usize = 2 * PATCH_CHANGES_MAX;
+
+/// How often a peer may have the store of a listening engine open on one connection at a time: more than once
+/// while a former session ends.
+pub const PEER_SESSIONS_MAX: usize = 4;
+
 /// The most streams that one connection may have open: stores and blob transfers.
 pub const STREAMS_MAX: u32 = 64;
 

@@ -35,7 +35,7 @@ mod visitors;
 pub(crate) use doubts::Doubts;
 pub use reseat::Purpose;
 pub(crate) use reseat::without;
-pub(crate) use visitors::Snapshot;
+pub(crate) use visitors::{LogPart, Snapshot};
 
 /// The store, and what has been passed on of it.
 pub struct SyncedStore {
@@ -310,7 +310,7 @@ impl SyncedStore {
 }
 
 /// Those of the changes that are in `version`, and their headers.
-pub(crate) fn among(
+fn among(
     changes: Vec<Arc<[u8]>>,
     version: &Version,
 ) -> impl Iterator<Item = (ChangeHeader, Arc<[u8]>)> + '_ {

@@ -71,6 +71,9 @@ impl Visitor {
     }
 }
 
+const OPEN_TOO_OFTEN: Refusal =
+    Refusal::new(RefusalCode::Busy, "the store is open too often on this connection");
+
 /// How long an owner that could not listen waits until it tries again.
 const LISTEN_RETRY: Duration = Duration::from_millis(if cfg!(test) { 100 } else { 30_000 });
 
@@ -235,7 +238,11 @@ async fn serve_stream(
             let opening = Opening { protocol, version, seats };
             match visitor.admit(&shared, &store, &token) {
                 Ok(access) => {
-                    let open = open.as_ref().map(|open| open.enter(access.as_ref()));
+                    let open = match open.as_ref().map(|open| open.enter(access.as_ref())) {
+                        Some(None) => return sender.refuse(OPEN_TOO_OFTEN).await,
+                        Some(entered) => entered,
+                        None => None,
+                    };
                     let admitted = Admitted { visitor, access, open };
                     serve_store(shared, admitted, opening, (sender, receiver), stop).await;
                 }

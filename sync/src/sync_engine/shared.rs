@@ -26,7 +26,9 @@ use crate::local_store::LocalStore;
 use crate::message::Token;
 use crate::random;
 use crate::store_id::StoreId;
-use crate::synced_store::{Captured, Handover, Purpose, SyncedStore, TakeInError, TakenIn, among};
+use crate::synced_store::{
+    Captured, Handover, LogPart, Purpose, SyncedStore, TakeInError, TakenIn,
+};
 
 mod blobs;
 mod visitors;
@@ -245,17 +247,10 @@ impl Shared {
         Ok(self.writer.ask(Job::Replace(handover))?)
     }
 
-    /// Passes on the changes on disk that `version` lacks. They may be all there are: nobody waits for the
-    /// store while they are read.
-    pub(super) fn durable_since(
-        &self,
-        version: &Version,
-        mut pass_on: impl FnMut(ChangeHeader, Arc<[u8]>),
-    ) -> Result<(), SyncError> {
+    /// The first of the changes on disk that `version` lacks; nobody uses the store while they are read.
+    pub(super) fn durable_part(&self, version: &Version) -> Result<LogPart, SyncError> {
         let persisted = self.persisted();
-        let changes = self.core()?.changes_since(version)?;
-        among(changes, &persisted).for_each(|(header, change)| pass_on(header, change));
-        Ok(())
+        Ok(self.core()?.durable_part(version, &persisted)?)
     }
 
     /// What is on disk.

@@ -9,7 +9,7 @@ use sds_store::{BlobSource, EntryId};
 use super::*;
 use crate::guest_session::{GuestSession, Wish};
 use crate::labelled::{add_labelled, labels};
-use crate::limits::RESEATS_MAX;
+use crate::limits::{LOG_PART_BYTES_GOAL, LOG_PART_CHANGES_MAX, RESEATS_MAX};
 use crate::link::{Link, LinkError};
 use crate::message::{ClientFrame, RefusalCode, RelayFrame, SeatTip, Token};
 use crate::persistence::MemoryPersistence;
@@ -671,4 +671,29 @@ fn what_a_relay_has_keeps_its_name_whatever_a_peer_has() {
     assert!(settled.is_some());
     assert_eq!(synced.store().version().next(id(1)), agreed.next(id(1)));
     assert_eq!(labels(synced.store()), ["a", "b", "c"]);
+}
+
+/// Goal: what is read for a visitor at a time does not depend on how much it lacks. Method: changes that are
+/// many, and some that are large, all on disk but the last.
+#[test]
+fn a_log_is_read_for_a_visitor_in_parts() {
+    let mut synced = store();
+    let sizes = [vec![8; 2 * LOG_PART_CHANGES_MAX + 3], vec![LOG_PART_BYTES_GOAL / 5; 16]].concat();
+    for size in sizes {
+        let info = |store: &mut DataStore| store.set_info(EntryId::ROOT, "k", &"x".repeat(size));
+        synced.edit(info).unwrap().0.unwrap();
+    }
+    let persisted = synced.store.version().clone();
+    synced.edit(|store| store.set_label(EntryId::ROOT, "not on disk")).unwrap().0.unwrap();
+    let (mut known, mut parts, mut is_last) = (Version::new(), 0, false);
+    while !is_last {
+        let part = synced.durable_part(&known, &persisted).unwrap();
+        let size: usize = part.changes.iter().map(|(_, change)| change.len()).sum();
+        assert!(part.changes.len() <= LOG_PART_CHANGES_MAX && size <= LOG_PART_BYTES_GOAL);
+        part.changes.iter().for_each(|(header, _)| known.advance(header.replica, header.end()));
+        (parts, is_last) = (parts + 1, part.is_last);
+    }
+    assert!(known == persisted && parts >= 6, "{parts}");
+    let rest = synced.durable_part(&known, &persisted).unwrap();
+    assert!(rest.changes.is_empty() && rest.is_last);
 }

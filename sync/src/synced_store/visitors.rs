@@ -1,12 +1,15 @@
 //! What others bring to a store and want to know of it: guests, who write to its file through this
 //! process, and peers, who have files of their own.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use sds_engine::{BlobHash, Change, ReplicaId, Version};
+use sds_engine::{BlobHash, Change, ChangeHeader, ReplicaId, Version};
 
 use super::{Captured, Handover, Origin, SyncedStore};
 use crate::intake::{self, Taken};
-use crate::limits::CHECKPOINT_BYTES_MIN;
+use crate::ledger::history_missing;
+use crate::limits::{CHECKPOINT_BYTES_MIN, LOG_PART_BYTES_GOAL, LOG_PART_CHANGES_MAX};
 use crate::message::SeatTip;
 use crate::persistence::{Batch, StorageError};
 use crate::seat::{Chain, Seat};
@@ -27,7 +30,40 @@ pub(crate) struct Snapshot {
     pub(crate) bytes: Bytes,
 }
 
+/// A part of what a visitor lacks.
+#[derive(Debug)]
+pub(crate) struct LogPart {
+    /// The changes with their headers, each after those it builds on.
+    pub(crate) changes: Vec<(ChangeHeader, Arc<[u8]>)>,
+    /// Whether that is all.
+    pub(crate) is_last: bool,
+}
+
 impl SyncedStore {
+    /// The first of the changes that `version` lacks and `persisted` has: about [`LOG_PART_BYTES_GOAL`], or
+    /// one that is larger, so that memory does not depend on how much a visitor lacks.
+    ///
+    /// # Errors
+    /// [`StorageError::HistoryMissing`] if some of them are gone.
+    pub(crate) fn durable_part(
+        &self,
+        version: &Version,
+        persisted: &Version,
+    ) -> Result<LogPart, StorageError> {
+        let first = self.store.first_changes_since(version, persisted, LOG_PART_CHANGES_MAX);
+        let first = first.ok_or_else(|| history_missing(&self.id))?;
+        let (count, mut size) = (first.len(), 0);
+        let within = first.into_iter().take_while(|change| {
+            let is_first = size == 0;
+            size += change.bytes().len();
+            is_first || size <= LOG_PART_BYTES_GOAL
+        });
+        let part = within.map(|change| (change.header().clone(), Arc::clone(change.bytes())));
+        let changes: Vec<_> = part.collect();
+        let is_last = count < LOG_PART_CHANGES_MAX && changes.len() == count;
+        Ok(LogPart { changes, is_last })
+    }
+
     /// A snapshot that is not much older than the store. Made anew only when as much has changed as
     /// makes a file begin a new one: else it costs what has changed since.
     pub(crate) fn snapshot(&mut self) -> Snapshot {

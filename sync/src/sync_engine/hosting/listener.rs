@@ -16,8 +16,8 @@ use super::{Visitor, serve_stream, stopped};
 use crate::access::{Access, Gate, Secret};
 use crate::certificate::{CertificateError, CertificateSource, LiveIdentity};
 use crate::limits::{
-    CONNECTION_WINDOW_BYTES, FIRST_FRAME_BYTES_MAX, IDLE_CONNECTION_TIMEOUT, PEERS_MAX,
-    STOP_TIMEOUT, STREAMS_MAX, UNPROVED_PEERS_MAX,
+    CONNECTION_WINDOW_BYTES, FIRST_FRAME_BYTES_MAX, IDLE_CONNECTION_TIMEOUT, PEER_SESSIONS_MAX,
+    PEERS_MAX, STOP_TIMEOUT, STREAMS_MAX, UNPROVED_PEERS_MAX,
 };
 use crate::transport::{
     Admission, CertificateHash, FrameReceiver, FrameSender, RelayUrl, TransportError, UrlError,
@@ -164,13 +164,15 @@ impl OpenStore {
         Self { connection, readers, writers, idle_since: Mutex::new(Instant::now()) }
     }
 
-    /// Notes that the store is open, until the answer is dropped. From now on the peer may send faster.
-    pub(super) fn enter(self: &Arc<Self>, access: Option<&Access>) -> Entered {
+    /// Notes that the store is open, until the answer is dropped; nothing if it is open too often. From now on
+    /// the peer may send faster.
+    pub(super) fn enter(self: &Arc<Self>, access: Option<&Access>) -> Option<Entered> {
+        let more = |readers| (readers < PEER_SESSIONS_MAX).then_some(readers + 1);
+        self.readers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
         let may_write = access.is_some_and(Access::may_write);
-        self.readers.fetch_add(1, Ordering::Relaxed);
         self.writers.fetch_add(usize::from(may_write), Ordering::Relaxed);
         self.connection.set_receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES));
-        Entered { open: Arc::clone(self), may_write }
+        Some(Entered { open: Arc::clone(self), may_write })
     }
 
     pub(super) fn is_open(&self) -> bool {

@@ -22,6 +22,7 @@ use crate::intake::Taken;
 use crate::limits::{CLOCK_INTERVAL, FRAME_BYTES_MAX, OPEN_SEATS_MAX, PROTOCOL_VERSION};
 use crate::message::{ClientFrame, RefusalCode, RelayFrame, Token};
 use crate::serving_session::{Refusal, ServingSession};
+use crate::synced_store::LogPart;
 use crate::transport::{FramePipe, FrameReceiver, FrameSender, Interest, Ready, StreamError};
 
 const SHUTTING_DOWN: Refusal =
@@ -334,26 +335,22 @@ impl Service {
         }
     }
 
-    /// Gives the session what the visitor lacks and is on disk, once it has passed on all before.
+    /// Gives the session a part of what the visitor lacks and is on disk, once it has passed on all before.
     async fn read_log(&mut self) {
         // What became of the visitor's own changes has to be known first: they need not come back to it.
         if !self.is_behind || self.inquiry.is_some() || !self.pending.is_idle() {
             return;
         }
         let Some(cursor) = self.session.wants_log().cloned() else { return };
-        self.is_behind = false;
-        let read = move |shared: &Shared| {
-            let mut lacking = Vec::new();
-            shared.durable_since(&cursor, |header, change| lacking.push((header, change)))?;
-            Ok(lacking)
-        };
+        let read = move |shared: &Shared| shared.durable_part(&cursor);
         match blocking(&self.shared, read).await {
-            Ok(lacking) => {
+            Ok(LogPart { changes, is_last }) => {
+                self.is_behind = !is_last;
                 let cursor = self.session.cursor_mut();
-                for (header, _) in &lacking {
+                for (header, _) in &changes {
                     cursor.advance(header.replica, header.end());
                 }
-                self.session.handle_log(lacking);
+                self.session.handle_log(changes);
             }
             Err(refusal) => self.session.refuse(refusal),
         }
