@@ -86,5 +86,5 @@ pub use sync_engine::{
     PresenceSubscription, Signal, SignalError, SyncEngine, SyncError, SyncStatus, TokenSource,
 };
 pub use synced_store::{Captured, Handover, Purpose, SyncedStore, TakeInError, TakenIn};
-pub use transport::{CertificateHash, RelayUrl, TransportError, Trust, UrlError};
+pub use transport::{CertificateHash, ConnectionPool, RelayUrl, TransportError, Trust, UrlError};
 pub use write_queue::{Committed, WriteQueue};

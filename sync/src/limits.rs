@@ -114,6 +114,13 @@ pub const LOG_PART_CHANGES_MAX: usize = 2 * PATCH_CHANGES_MAX;
 /// while a former session ends.
 pub const PEER_SESSIONS_MAX: usize = 4;
 
+/// So many stores of one process share a connection: each has a stream, and some more for blobs, of those that
+/// a relay allows.
+pub const STORES_PER_CONNECTION_MAX: usize = 12;
+
+/// The most frames from datagrams that wait for the store that they are for; what comes faster is lost.
+pub const DATAGRAMS_WAITING_MAX: usize = 256;
+
 /// The most streams that one connection may have open: stores and blob transfers.
 pub const STREAMS_MAX: u32 = 64;
 

@@ -62,6 +62,19 @@ pub enum LinkError {
 }
 
 impl LinkError {
+    /// Whether the connection itself may be at fault, so that no other store is to begin on it.
+    pub(crate) const fn is_of_connection(&self) -> bool {
+        match self {
+            Self::Transport(_) | Self::Stream(_) | Self::Misbehaved(_) | Self::Ended => true,
+            Self::Refused { .. }
+            | Self::Apply(_)
+            | Self::Engine(_)
+            | Self::Reseating
+            | Self::NotYours
+            | Self::Renewing => false,
+        }
+    }
+
     /// The stable name of the reason.
     #[must_use]
     pub fn code(&self) -> &'static str {

@@ -29,7 +29,7 @@ use crate::message::{RefusalCode, Token};
 use crate::persistence::StorageError;
 use crate::presence::{PeerId, PeerPresence, PresenceEvent, PresenceState, PresenceTooLarge};
 use crate::synced_store::SyncedStore;
-use crate::transport::{RelayUrl, Trust};
+use crate::transport::{ConnectionPool, RelayUrl, Trust};
 
 mod blobs;
 mod credentials;
@@ -68,14 +68,38 @@ pub struct ConnectOptions {
     pub trust: Trust,
     /// Where newer tokens come from. Without it the connection ends with the token.
     pub tokens: Option<TokenSource>,
+    /// Where the connection comes from. Stores that have the same pool share their connections.
+    pub pool: ConnectionPool,
 }
 
 impl ConnectOptions {
-    /// Trusts the URL's pin if it has one, else the roots of the operating system.
+    /// Trusts the URL's pin if it has one, else the roots of the operating system. The connection is shared
+    /// with nobody.
     #[must_use]
     pub fn new(url: RelayUrl, token: Token) -> Self {
         let trust = Trust::of(&url);
-        Self { url, token, trust, tokens: None }
+        Self { url, token, trust, tokens: None, pool: ConnectionPool::new() }
+    }
+
+    /// Shares connections with all stores that are given the same pool.
+    ///
+    /// ```
+    /// use sds_sync::{ConnectOptions, ConnectionPool, RelayUrl, Token, UrlError};
+    ///
+    /// # fn main() -> Result<(), UrlError> {
+    /// let url: RelayUrl = "quic://relay.example:3000".parse()?;
+    /// let pool = ConnectionPool::new();
+    /// // One for each `SyncEngine::connect`.
+    /// let options = ["the token for one store", "the token for another"].map(|token| {
+    ///     ConnectOptions::new(url.clone(), Token::from(token.to_owned())).with_pool(&pool)
+    /// });
+    /// # drop(options);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_pool(self, pool: &ConnectionPool) -> Self {
+        Self { pool: pool.clone(), ..self }
     }
 
     /// Gets newer tokens from `tokens`.

@@ -15,6 +15,7 @@ use rustls::pki_types::ServerName;
 
 mod admission;
 mod pipe;
+mod pool;
 mod quic;
 mod race;
 mod room;
@@ -23,6 +24,8 @@ mod trust;
 
 pub use admission::{Admission, Applicant, Doorkeeper, Verdict, serve_connections};
 pub use pipe::{FramePipe, Interest, Ready};
+pub use pool::ConnectionPool;
+pub(crate) use pool::Datagrams;
 pub use quic::{Connection, connect, send_datagram, server_endpoint};
 pub use room::{FrameBound, FrameRoom, InputRoom, OutputRoom, RoomBytes, SharedRoom};
 pub use stream::{FrameReceiver, FrameSender, Pace, StreamError};
@@ -40,7 +43,7 @@ pub const ALPN: &[u8] = b"sds/1";
 /// assert_eq!((url.host(), url.port()), ("relay.example", 3000));
 /// # Ok::<(), sds_sync::UrlError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RelayUrl {
     host: String,
     port: u16,
@@ -189,7 +192,7 @@ impl fmt::Debug for CertificateHash {
 }
 
 /// Whom a client believes to be the relay.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Trust {
     /// Whoever an authority vouches for that the operating system trusts.
     SystemRoots,

@@ -20,15 +20,13 @@ use super::status::ConnectionState;
 use super::{ConnectOptions, SyncError, blobs};
 use crate::limits::OPEN_TIMEOUT;
 use crate::link::{Link, LinkError};
-use crate::message::{
-    ClientFrame, RefusalCode, RelayFrame, Token, decode_datagram, encode_datagram,
-};
+use crate::message::{ClientFrame, RefusalCode, RelayFrame, Token, encode_datagram};
 use crate::presence::PeerId;
 use crate::random;
 use crate::reconnect::{NextAttempt, Reconnect};
 use crate::session::{ClientEvent, PeerMisbehaved};
 use crate::synced_store::{Purpose, TakenIn};
-use crate::transport::{Connection, FramePipe, Interest, Ready, connect};
+use crate::transport::{Connection, Datagrams, FramePipe, Interest, Ready};
 
 /// The status's last error while the relay waits for changes that it takes from others alone.
 const NOT_YOURS: &str = "not-yours";
@@ -119,27 +117,40 @@ async fn connect_once(
     credentials: &mut Credentials,
     stop: &mut watch::Receiver<bool>,
 ) -> Result<(), LinkError> {
-    let connection = tokio::select! {
+    let lease = tokio::select! {
         () = stopped(stop) => return Ok(()),
-        connected = connect(&options.url, &options.trust) => {
-            connected?
-        }
+        leased = options.pool.lease(&options.url, &options.trust) => leased?,
     };
-    let outcome = match timeout(OPEN_TIMEOUT, connection.open_stream()).await {
-        Ok(Ok((sender, receiver))) => {
-            let stream = sender.id();
-            let pipe = FramePipe::new(sender, receiver);
-            let link = Line::new(shared, number, credentials, (connection.clone(), stream), pipe);
-            match link {
-                Ok(link) => link.run(stop).await,
+    let outcome = match timeout(OPEN_TIMEOUT, lease.open_stream()).await {
+        Ok(Ok((sender, receiver, datagrams))) => {
+            let ways = Ways {
+                connection: lease.connection().clone(),
+                stream: sender.id(),
+                datagrams,
+                pipe: FramePipe::new(sender, receiver),
+            };
+            match Line::new(shared, number, credentials, ways) {
+                Ok(line) => line.run(stop).await,
                 Err(error) => Err(LinkError::Engine(error)),
             }
         }
         Ok(Err(error)) => Err(LinkError::Stream(error)),
         Err(_) => Err(LinkError::Misbehaved(PeerMisbehaved::TooSlow)),
     };
-    connection.close().await;
+    if outcome.as_ref().is_err_and(LinkError::is_of_connection) {
+        lease.give_up();
+    }
+    lease.end().await;
     outcome
+}
+
+/// How a line speaks to its relay.
+struct Ways {
+    connection: Connection,
+    /// The number of the stream.
+    stream: u64,
+    datagrams: Datagrams,
+    pipe: FramePipe<ClientFrame, RelayFrame>,
 }
 
 /// One connection with one open store, and the line that it goes over.
@@ -152,6 +163,7 @@ struct Line<'a> {
     pipe: FramePipe<ClientFrame, RelayFrame>,
     /// The number of the stream.
     stream: u64,
+    datagrams: Datagrams,
     saved: watch::Receiver<u64>,
     blobs: JoinSet<()>,
     /// Once the store is open.
@@ -171,7 +183,7 @@ enum Turn {
     Stop,
     Pipe(Ready<RelayFrame>),
     Saved,
-    Datagram(Bytes),
+    Datagram(RelayFrame),
     Presence,
     Token(Token),
     Timeout,
@@ -182,8 +194,7 @@ impl<'a> Line<'a> {
         shared: &Arc<Shared>,
         number: DriverNumber,
         credentials: &'a mut Credentials,
-        (connection, stream): (Connection, u64),
-        pipe: FramePipe<ClientFrame, RelayFrame>,
+        Ways { connection, stream, datagrams, pipe }: Ways,
     ) -> Result<Self, SyncError> {
         let link = shared.open_link(&credentials.current())?;
         let saved = shared.saved.subscribe();
@@ -198,6 +209,7 @@ impl<'a> Line<'a> {
             link,
             pipe,
             stream,
+            datagrams,
             saved,
             blobs,
             presence: None,
@@ -230,7 +242,7 @@ impl<'a> Line<'a> {
                         self.handle_events().await?;
                     }
                 }
-                Turn::Datagram(bytes) => self.handle_datagram(&bytes),
+                Turn::Datagram(frame) => self.handle_datagram(frame),
                 Turn::Presence => {}
                 Turn::Token(token) => self.link.handle_token(token),
                 Turn::Saved => self.shared.handle_saved(&mut self.link)?,
@@ -257,9 +269,7 @@ impl<'a> Line<'a> {
             () = stopped(stop) => Turn::Stop,
             ready = self.pipe.ready(interest) => Turn::Pipe(ready),
             Ok(()) = self.saved.changed() => Turn::Saved,
-            Ok(bytes) = self.connection.read_datagram(), if self.presence.is_some() => {
-                Turn::Datagram(bytes)
-            }
+            frame = self.datagrams.next(), if self.presence.is_some() => Turn::Datagram(frame),
             Ok(()) = self.presence_set.changed() => Turn::Presence,
             Ok(()) = self.signal_sent.changed() => Turn::Presence,
             token = self.credentials.newer(), if self.link.is_syncing() => Turn::Token(token),
@@ -302,13 +312,9 @@ impl<'a> Line<'a> {
         }
     }
 
-    fn handle_datagram(&self, bytes: &[u8]) {
-        // One that is none of ours, or not well formed, is as good as lost.
-        if let (Some(presence), Ok((stream, frame))) = (&self.presence, decode_datagram(bytes))
-            && stream == presence.stream()
-        {
-            let _other = presence.handle_frame(frame);
-        }
+    fn handle_datagram(&self, frame: RelayFrame) {
+        // What has no place in a datagram is as good as lost.
+        let _other = self.presence.as_ref().and_then(|presence| presence.handle_frame(frame));
     }
 
     /// Tells others what this side shows, if it is time. What still waits for room gives way: only the

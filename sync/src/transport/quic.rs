@@ -79,9 +79,19 @@ impl Connection {
         Ok(self.connection.read_datagram().await?)
     }
 
+    /// Whether the connection is over.
+    pub(super) fn is_closed(&self) -> bool {
+        self.connection.close_reason().is_some()
+    }
+
+    /// Closes the connection, and does not wait until the other side knows.
+    pub(super) fn close_at_once(&self) {
+        self.connection.close(VarInt::from_u32(0), b"bye");
+    }
+
     /// Closes the connection and waits until the other side knows, or a few seconds.
     pub async fn close(self) {
-        self.connection.close(VarInt::from_u32(0), b"bye");
+        self.close_at_once();
         // The other side may be gone; it will notice by itself.
         let _idle = timeout(CLOSE_TIMEOUT, self.endpoint.wait_idle()).await;
     }
