@@ -76,6 +76,7 @@ impl LocalStore {
     /// If it cannot be read, or is no store.
     pub fn load(mut persistence: impl Persistence) -> Result<Self, StorageError> {
         let (mut store, ledger) = read(&persistence)?;
+        persistence.claim()?;
         // What a kill, or an undo that went with its process, has left behind.
         let referenced = store.referenced_blobs().into_iter().map(|blob| blob.hash).collect();
         persistence.retain_blobs(&referenced)?;

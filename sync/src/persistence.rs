@@ -115,6 +115,15 @@ pub trait Persistence: fmt::Debug + Send + 'static {
     /// If it cannot be read.
     fn read_snapshot(&self) -> Result<Option<Vec<u8>>, StorageError>;
 
+    /// Notes in the file that this process has it, if it means to write: called when what is there could be
+    /// read, so that a damaged file stays as it is.
+    ///
+    /// # Errors
+    /// If that cannot be written.
+    fn claim(&mut self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     /// A part of the log from position `from`; zero is the start.
     ///
     /// # Errors

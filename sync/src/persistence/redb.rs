@@ -13,8 +13,8 @@
 //! - R1. What was written here since opening, and nothing else, is behind what was loaded; also if a
 //!   failure made it necessary to open the file again (`open_file`).
 //! - R2. The snapshot and the log after it are the whole store, after every commit.
-//! - R3. A session's seat is in the file before the session begins. A file in another place than it
-//!   was gives up all seats that it had.
+//! - R3. A session's seat is in the file before anything that was made under it. A file in another place
+//!   than it was gives up all seats that it had.
 //!
 //! Not here: whether changes are well formed; the log gives back what was put in.
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
@@ -169,13 +169,14 @@ impl RedbPersistence {
         intent: Intent,
     ) -> Result<(Vec<Seat>, u64), StorageError> {
         let place = file.place()?;
-        let (mut seats, end, is_at_home) = file.read(|read| {
+        let (mut seats, end, is_at_home, found) = file.read(|read| {
             check_meta(read, store)?;
             let meta = read.open_table(META)?;
             let known = meta.get("place")?;
             let is_at_home = known.is_some_and(|known| known.value() == place.0);
             let seats = read_seats(&read.open_table(SEATS)?)?;
-            Ok((seats, end_of(&read.open_table(LOG)?, &meta)?, is_at_home))
+            let found = OpenFile::stamp_in(&meta)?;
+            Ok((seats, end_of(&read.open_table(LOG)?, &meta)?, is_at_home, found))
         })?;
         if !is_at_home {
             seats.iter_mut().for_each(|seat| seat.is_given_up = true);
@@ -185,14 +186,13 @@ impl RedbPersistence {
             seats.push(Seat::new(fresh));
         }
         let is_as_left = is_at_home && !is_without;
-        if intent != Intent::Read || !is_as_left {
-            file.claim(|write| {
-                if is_as_left {
-                    return Ok(());
-                }
+        if intent != Intent::Read {
+            let changed = (!is_as_left).then(|| (place, seats.clone()));
+            file.claim(found, move |write| {
+                let Some((place, seats)) = &changed else { return Ok(()) };
                 write.open_table(META)?.insert("place", place.0.as_slice())?;
-                write_seats(write, &seats)
-            })?;
+                write_seats(write, seats)
+            });
         }
         Ok((seats, end))
     }
@@ -232,6 +232,10 @@ impl Persistence for RedbPersistence {
 
     fn seats(&self) -> Vec<Seat> {
         self.seats.clone()
+    }
+
+    fn claim(&mut self) -> Result<(), StorageError> {
+        self.file.write(|_| Ok(()))
     }
 
     fn read_snapshot(&self) -> Result<Option<Vec<u8>>, StorageError> {

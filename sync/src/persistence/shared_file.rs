@@ -281,6 +281,13 @@ impl Persistence for SharedFile {
         }
     }
 
+    fn claim(&mut self) -> Result<(), StorageError> {
+        match &mut self.role {
+            Role::Owner(file) if self.blobs.is_none() => file.claim(),
+            _ => Ok(()),
+        }
+    }
+
     fn retain_blobs(&mut self, referenced: &BTreeSet<BlobHash>) -> Result<(), StorageError> {
         match &mut self.role {
             Role::Owner(file) if self.blobs.is_none() => file.retain_blobs(referenced),

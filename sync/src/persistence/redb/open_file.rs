@@ -2,10 +2,13 @@
 //!
 //! After a failure of the disk the file is closed, and opened again when it is next used; in between anybody
 //! may have had it. What is in it then need not tell: somebody may have put a snapshot in the place of all,
-//! removed a blob, or only taken the place at the socket. So whoever opens it to write leaves a stamp.
+//! removed a blob, or only taken the place at the socket. So whoever opens it to write leaves a stamp, with the first
+//! thing that it writes: a file that turns out to be damaged when it is read has not been written to.
 //!
-//! Invariant F1: nothing is written unless the stamp in the file is the one that was left here.
+//! Invariant F1: nothing is written unless the stamp in the file is the one that was left here, or, before that,
+//! the one that was found.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -23,36 +26,51 @@ const STAMP: &str = "opening";
 /// What no other opening of any file has left.
 type Stamp = [u8; 16];
 
+/// What is written before anything else.
+type FirstWork = dyn Fn(&WriteTransaction) -> Result<(), Failure> + Send;
+
 /// An open file.
 #[derive(Debug)]
 pub(super) struct OpenFile {
     database: Database,
-    /// What was left in it; nothing by whoever only reads.
-    stamp: Mutex<Option<Stamp>>,
+    claim: Mutex<Claim>,
+}
+
+/// By what it is told that nobody else has written meanwhile.
+enum Claim {
+    /// It is not: who only looks writes nothing that stays.
+    None,
+    /// The stamp that was found, and what is left with the first write.
+    Pending { found: Vec<u8>, fresh: Stamp, first: Box<FirstWork> },
+    /// The stamp that was left.
+    Left(Stamp),
 }
 
 impl OpenFile {
-    /// A file in which no stamp was left yet.
+    /// A file that nobody means to write to yet.
     pub(super) const fn new(database: Database) -> Self {
-        Self { database, stamp: Mutex::new(None) }
+        Self { database, claim: Mutex::new(Claim::None) }
     }
 
-    /// Leaves a new stamp, in one transaction with `work`: from then on what others have done to the file
-    /// before is not noticed any more.
+    /// Takes the file as it is by [`stamp_in`](Self::stamp_in): what others did to it before is not noticed any
+    /// more. `first` is done with the first write, and again if it is not known whether that came about.
     pub(super) fn claim(
         &self,
-        work: impl FnOnce(&WriteTransaction) -> Result<(), Failure>,
-    ) -> Result<(), StorageError> {
+        found: Vec<u8>,
+        first: impl Fn(&WriteTransaction) -> Result<(), Failure> + Send + 'static,
+    ) {
         let mut fresh = Stamp::default();
-        let (first, second) = fresh.split_at_mut(size_of::<u64>());
-        first.copy_from_slice(&random::number().to_le_bytes());
-        second.copy_from_slice(&random::number().to_le_bytes());
-        self.database.write(|write| {
-            write.open_table(META)?.insert(STAMP, fresh.as_slice())?;
-            work(write)
-        })?;
-        *self.stamp() = Some(fresh);
-        Ok(())
+        let (low, high) = fresh.split_at_mut(size_of::<u64>());
+        low.copy_from_slice(&random::number().to_le_bytes());
+        high.copy_from_slice(&random::number().to_le_bytes());
+        *self.lock() = Claim::Pending { found, fresh, first: Box::new(first) };
+    }
+
+    /// The stamp in a file; empty if nobody has left any.
+    pub(super) fn stamp_in(
+        meta: &impl ReadableTable<&'static str, &'static [u8]>,
+    ) -> Result<Vec<u8>, Failure> {
+        Ok(meta.get(STAMP)?.map_or_else(Vec::new, |stamp| stamp.value().to_vec()))
     }
 
     /// Does one durable write transaction.
@@ -64,16 +82,37 @@ impl OpenFile {
         &self,
         work: impl FnOnce(&WriteTransaction) -> Result<T, Failure>,
     ) -> Result<T, StorageError> {
-        let left = *self.stamp();
-        self.database.write(|write| {
-            if let Some(left) = left {
-                let meta = write.open_table(META)?;
-                if meta.get(STAMP)?.is_none_or(|there| there.value() != left) {
-                    return Err(Failure::Changed);
-                }
+        let mut claim = self.lock();
+        let value = match &*claim {
+            Claim::None => return self.database.write(work),
+            Claim::Left(stamp) => {
+                let stamp = *stamp;
+                drop(claim);
+                return self.database.write(|write| {
+                    if Self::stamp_in(&write.open_table(META)?)? != stamp {
+                        return Err(Failure::Changed);
+                    }
+                    work(write)
+                });
             }
-            work(write)
-        })
+            Claim::Pending { found, fresh, first } => self.database.write(|write| {
+                {
+                    let mut meta = write.open_table(META)?;
+                    let there = Self::stamp_in(&meta)?;
+                    // A commit that failed may be there all the same.
+                    if there != *found && there != *fresh {
+                        return Err(Failure::Changed);
+                    }
+                    meta.insert(STAMP, fresh.as_slice())?;
+                }
+                first(write)?;
+                work(write)
+            })?,
+        };
+        if let Claim::Pending { fresh, .. } = *claim {
+            *claim = Claim::Left(fresh);
+        }
+        Ok(value)
     }
 
     /// Reads a consistent state, whoever has written it.
@@ -99,8 +138,18 @@ impl OpenFile {
         self.database.compact_if_worth_it()
     }
 
-    fn stamp(&self) -> MutexGuard<'_, Option<Stamp>> {
-        // No code under this lock can leave the stamp half changed.
-        self.stamp.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Claim> {
+        // No code under this lock can leave the claim half changed.
+        self.claim.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "None",
+            Self::Pending { .. } => "Pending",
+            Self::Left(_) => "Left",
+        })
     }
 }

@@ -1,9 +1,11 @@
 use std::fs;
 use std::io::Write as _;
 
+use sds_store::EntryId;
 use tempfile::TempDir;
 
 use super::*;
+use crate::local_store::LocalStore;
 
 fn replica(number: u64) -> ReplicaId {
     ReplicaId::new(number).unwrap()
@@ -351,4 +353,54 @@ fn a_damaged_seat_is_damage() {
     drop(file);
     let refused = RedbPersistence::open_existing(folder.path(), &store("s")).unwrap_err();
     assert_eq!(refused.code(), "store-corrupt");
+}
+
+/// What is in a file, table by table.
+fn dump(folder: &TempDir) -> Vec<(String, Vec<u8>)> {
+    let file = ReadOnlyFile(folder.path().join("s.sds"));
+    let database = Database::open_on(Box::new(file)).unwrap();
+    let rows = |read: &ReadTransaction| {
+        let mut rows = Vec::new();
+        for row in read.open_table(META)?.iter()? {
+            let (key, value) = row?;
+            rows.push((key.value().to_owned(), value.value().to_vec()));
+        }
+        for table in [SEATS, LOG] {
+            for row in read.open_table(table)?.iter()? {
+                let (key, value) = row?;
+                rows.push((format!("{} {}", table.name(), key.value()), value.value().to_vec()));
+            }
+        }
+        Ok(rows)
+    };
+    database.read(rows).unwrap()
+}
+
+/// Goal: what cannot be read is not written to, at whatever place it is, so that it can be mended still. Method:
+/// a file of which a change was spoilt, and, to compare, a good one.
+#[test]
+fn a_damaged_file_is_not_written_to() {
+    let (folder, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let mut local = LocalStore::load(open(&folder, "s")).unwrap();
+    local.store_mut().set_label(EntryId::ROOT, "abcdefghij").unwrap();
+    local.commit().unwrap();
+    drop(local);
+    let [path, copy] = [&folder, &elsewhere].map(|folder| folder.path().join("s.sds"));
+    let bytes = fs::read(&path).unwrap();
+    let places: Vec<usize> =
+        (0..bytes.len() - 10).filter(|at| &bytes[*at..*at + 10] == b"abcdefghij").collect();
+    assert!(!places.is_empty());
+    for is_damaged in [true, false] {
+        let mut bytes = bytes.clone();
+        if is_damaged {
+            places.iter().for_each(|at| bytes[at + 3] = b'X');
+        }
+        for (folder, path) in [(&folder, &path), (&elsewhere, &copy)] {
+            fs::write(path, &bytes).unwrap();
+            let before = dump(folder);
+            let opened = LocalStore::open_existing(folder.path(), &store("s")).map(drop);
+            assert_eq!(opened.map_err(|error| error.code()).err().is_some(), is_damaged);
+            assert_eq!(dump(folder) == before, is_damaged, "a good one is claimed");
+        }
+    }
 }
