@@ -12,7 +12,7 @@ pub(crate) fn write_file(
     path: &Path,
     write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<()> {
-    if fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
+    if is_direct(path) {
         let mut out = BufWriter::new(File::options().write(true).open(path)?);
         write(&mut out)?;
         return out.flush();
@@ -30,6 +30,11 @@ pub(crate) fn write_file(
     temporary.as_file().sync_all()?;
     temporary.persist(&path)?;
     synced_if_possible(sync_folder(&path))
+}
+
+/// Whether what is there is no ordinary file, so that it is written to directly, as fast as it takes it.
+pub(crate) fn is_direct(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| !meta.is_file())
 }
 
 /// The file is complete: that its folder cannot be read, or is of a kind that cannot be synced, is no failure.

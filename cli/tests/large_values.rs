@@ -1,6 +1,7 @@
 //! Large values on the command line: real processes, killed while they transfer.
 
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -91,4 +92,28 @@ fn a_large_file_arrives_whole_although_both_sides_are_killed_again_and_again() {
         assert!(fs::read(&back).unwrap() == content);
     }
     runtime.block_on(relay.stop());
+}
+
+/// Goal: nobody waits for the store while a pipe is read slowly, or not at all. Method: a large value into a pipe
+/// that nobody reads, and an edit beside it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_pipe_that_nobody_reads_keeps_nobody_from_the_store() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("film");
+    fs::write(&file, vec![7; 3 << 20]).unwrap();
+    let server = "quic://127.0.0.1:1".to_owned();
+    let device = Device { dir: home.path(), server, token: "none".to_owned() };
+    let id = device.sds(&["entry", "create", "--file", file.to_str().unwrap()]);
+    let mut reading = device.start(&["entry", "get", &id, "--output", "/dev/stdout"]);
+    let mut pipe = reading.stdout.take().unwrap();
+    let mut first = [0; 1];
+    pipe.read_exact(&mut first).unwrap();
+    // It would wait for a minute, and fail then.
+    device.sds(&["entry", "create", "--label", "beside it"]);
+    assert!(reading.try_wait().unwrap().is_none(), "the pipe is full");
+    let mut rest = Vec::new();
+    pipe.read_to_end(&mut rest).unwrap();
+    assert!(reading.wait().unwrap().success());
+    assert_eq!(rest, vec![7; (3 << 20) - 1]);
 }

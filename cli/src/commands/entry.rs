@@ -1,7 +1,7 @@
 //! `sds entry`: create, read, move and delete entries.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::failure::{Exit, Failure};
 use crate::input::Input;
 use crate::open_store::StorePlace;
 use crate::output;
-use crate::write_file::write_file;
+use crate::write_file::{is_direct, write_file};
 
 /// The most bytes of a file that are read into memory to be stored.
 const IN_MEMORY_BYTES: u64 = 1 << 20;
@@ -32,7 +32,7 @@ pub(super) fn run(options: &Options, command: &EntryCommand, input: &Input) -> R
             // Copying a large value out of a file that others may have in between would mean to open it
             // again for each part.
             let local = if args.output.is_some() { place.open()? } else { place.read()? };
-            get(options.format, &local, args)
+            get(options.format, local, args)
         }
         EntryCommand::List(args) => list(options.format, place.read()?.store(), args),
         EntryCommand::Move(args) => move_into(options.format, &place, args),
@@ -104,8 +104,8 @@ fn open_source(path: &Path, input: &Input) -> Result<Source, Failure> {
     Ok(Source { path: path.to_owned(), file })
 }
 
-fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
-    let missing = error.kind() == std::io::ErrorKind::NotFound;
+fn unreadable(path: &Path, error: &io::Error) -> Failure {
+    let missing = error.kind() == io::ErrorKind::NotFound;
     let exit = if missing { Exit::NotFound } else { Exit::General };
     Failure::new(exit, format_args!("cannot read '{}': {error}", path.display()))
 }
@@ -129,11 +129,11 @@ impl Source {
     }
 }
 
-fn get(format: Format, local: &LocalStore, args: &GetArgs) -> Result<(), Failure> {
-    let entry = require_entry(local.store(), args.id)?;
+fn get(format: Format, local: LocalStore, args: &GetArgs) -> Result<(), Failure> {
     if let Some(path) = &args.output {
-        return write_value(local, &entry, path);
+        return write_value(local, args.id, path);
     }
+    let entry = require_entry(local.store(), args.id)?;
     let fields = args.fields;
     let all = !(args.kind || args.target || fields.label || fields.mime || fields.value);
     let mut shown = Map::new();
@@ -157,13 +157,23 @@ fn get(format: Format, local: &LocalStore, args: &GetArgs) -> Result<(), Failure
     Ok(())
 }
 
-fn write_value(local: &LocalStore, entry: &Entry<'_>, path: &Path) -> Result<(), Failure> {
+/// Writes a value. Nobody waits for the store while somebody else reads: what goes through a pipe is
+/// copied aside before.
+fn write_value(local: LocalStore, id: EntryName, path: &Path) -> Result<(), Failure> {
+    let entry = require_entry(local.store(), id)?;
     if let Some(blob) = entry.blob_ref() {
         let Some(mut reader) = local.open_blob(&blob.hash)? else {
             let why = "the value has not been fetched yet: run 'sds store sync'";
             return Err(Failure::not_found(why));
         };
-        return Ok(write_file(path, |out| std::io::copy(&mut reader, out).map(drop))?);
+        if !is_direct(path) {
+            return Ok(write_file(path, |out| io::copy(&mut reader, out).map(drop))?);
+        }
+        let mut aside = tempfile::tempfile()?;
+        io::copy(&mut reader, &mut aside)?;
+        aside.rewind()?;
+        drop((reader, local));
+        return Ok(write_file(path, |out| io::copy(&mut aside, out).map(drop))?);
     }
     let bytes: Arc<[u8]> = match entry.value() {
         ItemValue::Text(text) => text.into_bytes().into(),
@@ -172,6 +182,7 @@ fn write_value(local: &LocalStore, entry: &Entry<'_>, path: &Path) -> Result<(),
             return Err(Failure::not_found("the entry has no value"));
         }
     };
+    drop(local);
     Ok(write_file(path, |out| out.write_all(&bytes))?)
 }
 
