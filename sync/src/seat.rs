@@ -378,8 +378,19 @@ impl Seats {
     /// The chain of any replica at the counter `next`, which is at the end of a change, as far as it
     /// can be told. Costs that replica's changes, unless it has a seat here.
     pub(crate) fn tip(&self, store: &DataStore, replica: ReplicaId, next: u64) -> Option<Chain> {
+        self.tip_from(Chain::default(), store, replica, next)
+    }
+
+    /// The same, if the chain is known up to some counter.
+    pub(crate) fn tip_from(
+        &self,
+        known: Chain,
+        store: &DataStore,
+        replica: ReplicaId,
+        next: u64,
+    ) -> Option<Chain> {
         let seat = self.all.iter().find(|seat| seat.replica == replica && next <= seat.own.counter);
-        let seat = seat.cloned().unwrap_or_else(|| Seat::new(replica));
+        let seat = seat.cloned().unwrap_or_else(|| Seat { own: known, ..Seat::new(replica) });
         match seat.chain_at(store, next) {
             ChainAt::Is(chain) => Some(chain),
             ChainAt::NoChange | ChainAt::Gone => None,

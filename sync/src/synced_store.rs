@@ -35,6 +35,7 @@ mod visitors;
 pub(crate) use doubts::Doubts;
 pub use reseat::Purpose;
 pub(crate) use reseat::without;
+use visitors::Tips;
 pub(crate) use visitors::{LogPart, Snapshot};
 
 /// The store, and what has been passed on of it.
@@ -55,6 +56,7 @@ pub struct SyncedStore {
     resettled: u64,
     /// The last snapshot for a guest.
     snapshot: Option<Snapshot>,
+    tips: Tips,
     /// The blobs in the store's file.
     blobs: Arc<dyn BlobStorage>,
     pub(crate) blobs_to_send: BTreeMap<BlobHash, u64>,
@@ -157,6 +159,7 @@ impl SyncedStore {
             reseats_for_readers: 0,
             resettled: 0,
             snapshot: None,
+            tips: Tips::default(),
             blobs: local.blobs,
             blobs_to_send: BTreeMap::new(),
             blobs_to_fetch: BTreeMap::new(),

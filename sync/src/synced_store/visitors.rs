@@ -1,6 +1,7 @@
 //! What others bring to a store and want to know of it: guests, who write to its file through this
 //! process, and peers, who have files of their own.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -29,6 +30,17 @@ pub(crate) struct Snapshot {
     pub(crate) version: Version,
     pub(crate) bytes: Bytes,
 }
+
+/// The chains that visitors have asked about, so that asking again and again does not read the log each time.
+#[derive(Debug, Default)]
+pub(super) struct Tips {
+    /// How often something had been made again: what was asked before says nothing then.
+    resettled: u64,
+    pub(super) chains: BTreeMap<ReplicaId, Chain>,
+}
+
+/// The most of them that are remembered.
+const TIPS_MAX: usize = 4_096;
 
 /// A part of what a visitor lacks.
 #[derive(Debug)]
@@ -145,18 +157,27 @@ impl SyncedStore {
         Ok((taken, self.capture(Origin::Local)?))
     }
 
-    /// How far replicas are known here: those of `version`, which is on disk.
-    pub(crate) fn tips(&self, replicas: &[u64], version: &Version) -> Vec<SeatTip> {
-        let tip = |number: &u64| {
+    /// How far replicas are known here: those of `version`, which is on disk. Costs the changes of theirs that
+    /// nobody asked about before.
+    pub(crate) fn tips(&mut self, replicas: &[u64], version: &Version) -> Vec<SeatTip> {
+        if self.tips.resettled != self.resettled || self.tips.chains.len() > TIPS_MAX {
+            self.tips = Tips { resettled: self.resettled, chains: BTreeMap::new() };
+        }
+        let Self { store, ledger, tips, .. } = self;
+        let mut tip = |number: &u64| {
             let replica = ReplicaId::new(*number)?;
             let next = version.next(replica);
             if next == 0 {
                 return None;
             }
-            let chain = self.ledger.seats.tip(&self.store, replica, next)?;
+            let former = tips.chains.get(&replica).copied().unwrap_or_default();
+            let chain = ledger.seats.tip_from(former, store, replica, next)?;
+            if chain.counter > former.counter {
+                tips.chains.insert(replica, chain);
+            }
             Some(SeatTip { replica: *number, next, chain: chain.hash })
         };
-        replicas.iter().filter_map(tip).collect()
+        replicas.iter().filter_map(&mut tip).collect()
     }
 
     /// Notes that a blob which somebody brought is on disk, and may be one that the relay lacks.
