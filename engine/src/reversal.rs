@@ -5,7 +5,9 @@
 //! transaction did and what nobody has done anything else with since:
 //!
 //! - an entry that was moved goes back, under its old order key, if nothing but reordering has come
-//!   after the move; one that was only reordered, if nobody has reordered it since;
+//!   after the move; one that was only reordered, if nobody has reordered it since. If others have put
+//!   it somewhere at the same time and lost, it goes to where they have put it: that would show had the
+//!   transaction never been;
 //! - a field gets the value back that it had, if nobody has set it since; where others have typed into
 //!   the text that it was set to, one's own characters go and the old text comes back beside theirs;
 //! - of characters that were inserted those are deleted that are still there, and characters that were
@@ -54,6 +56,11 @@ struct PlacePart {
     entry: EntryId,
     after: Placed,
     before: Before,
+    /// The newest move that the entry had been placed by, if there was one. Those of others that are
+    /// newer than it and older than the transaction's were made at the same time.
+    seen: Option<Stamp>,
+    /// The same of what this has undone, if it has: redoing it must not forget what it had not seen.
+    seen_by_undone: Option<Option<Stamp>>,
 }
 
 impl PlacePart {
@@ -181,6 +188,20 @@ impl Reversal {
                         to.add_chars(*chars);
                     }
                 }
+            }
+        }
+    }
+
+    /// Notes that this has undone what others tell of, the oldest first.
+    fn set_undone(&mut self, undone: &[Self]) {
+        let mut first: HashMap<EntryId, &PlacePart> = HashMap::new();
+        for part in undone.iter().flat_map(|one| &one.places) {
+            first.entry(part.entry).or_insert(part);
+        }
+        for part in &mut self.places {
+            if let Some(undone) = first.get(&part.entry) {
+                part.seen = undone.seen_by_undone.unwrap_or(part.seen);
+                part.seen_by_undone = Some(undone.seen);
             }
         }
     }
@@ -321,7 +342,8 @@ impl<'a> Capture<'a> {
             by: self.stand_ins.ops.first_name(by.op()),
             parent: entries.id(placement.parent),
         };
-        Some(PlacePart { entry: id, after, before })
+        let seen = tree.placed_before(entry, self.first).and_then(|placed| tree.stamp(placed));
+        Some(PlacePart { entry: id, after, before, seen, seen_by_undone: None })
     }
 
     fn place_before(&self, entry: EntryIx) -> Option<Before> {

@@ -227,24 +227,137 @@ fn what_others_only_reorder_goes_back_to_where_it_was() {
     }
 }
 
-/// Two do the same at the same time: then it is not only one's own to take back.
+/// Two stores that note undo steps, with two folders and an item beside them in both. Of edits made at the
+/// same time those of the second one win.
+fn two_desks() -> ([DataStore; 2], [EntryId; 3]) {
+    let (mut one, mut two) = twins(|one| {
+        for _ in 0..3 {
+            item(one, ROOT);
+        }
+    });
+    one.enable_undo(UndoOptions::default());
+    two.enable_undo(UndoOptions::default());
+    let made = inner(&one, ROOT)[2..].try_into().unwrap();
+    ([one, two], made)
+}
+
+/// Two do the same at the same time: then it is not only one's own to take back, whoever of them is the
+/// one whose edit won.
 #[test]
 fn what_others_have_moved_to_the_same_place_stays_there() {
-    type Put = fn(&mut DataStore, EntryId, EntryId);
-    let into_folder: Put = |store, entry, folder| store.move_entry_to(entry, folder, None).unwrap();
-    let to_trash: Put = |store, entry, _| store.delete_entry(entry, NOW).unwrap();
-    for put in [into_folder, to_trash] {
-        let (mut desk, mut phone, folder) = desk_and_phone();
-        let moved = item(&mut desk, ROOT);
-        exchange(&mut desk, &mut phone);
-        desk.clear_undo();
-        put(&mut desk, moved, folder);
-        put(&mut phone, moved, folder);
-        exchange(&mut desk, &mut phone);
-        let place = outer(&desk, moved);
-        assert_ne!(place, Some(ROOT));
-        assert!(!desk.undo(NOW).unwrap());
-        assert_eq!(outer(&desk, moved), place);
+    type Put = fn(&mut DataStore, [EntryId; 3]);
+    let into_folder: Put = |store, [moved, folder, _]| {
+        store.move_entry_to(moved, folder, None).unwrap();
+    };
+    let on_a_detour: Put = |store, [moved, folder, other]| {
+        store.transact(|store| {
+            store.move_entry_to(moved, other, None)?;
+            store.move_entry_to(moved, folder, None)
+        })
+        .unwrap();
+    };
+    let to_trash: Put = |store, [moved, ..]| store.delete_entry(moved, NOW).unwrap();
+    for put in [into_folder, on_a_detour, to_trash] {
+        for who in [0, 1] {
+            let (mut desks, made) = two_desks();
+            desks.iter_mut().for_each(|desk| put(desk, made));
+            let [one, two] = &mut desks;
+            exchange(one, two);
+            let place = outer(&desks[who], made[0]);
+            assert_ne!(place, Some(ROOT));
+            assert!(!desks[who].undo(NOW).unwrap(), "desk {who}");
+            assert_eq!(outer(&desks[who], made[0]), place);
+        }
+    }
+}
+
+/// Goal: undoing leaves what one would see had oneself done nothing, so nothing that somebody else did at the
+/// same time is lost, whoever of them is the one whose edit won. Method: the second one wins and undoes.
+#[test]
+fn what_others_have_put_elsewhere_at_the_same_time_goes_there() {
+    let ([mut one, mut two], [moved, folder, other]) = two_desks();
+    let elsewhere = |one: &mut DataStore, two: &mut DataStore| {
+        one.move_entry_to(moved, folder, None).unwrap();
+        two.move_entry_to(moved, other, None).unwrap();
+        exchange(one, two);
+        assert_eq!(outer(one, moved), Some(other), "the second one wins");
+    };
+    elsewhere(&mut one, &mut two);
+    assert!(!one.undo(NOW).unwrap(), "somebody has moved it since");
+    for _ in 0..3 {
+        assert!(two.undo(NOW).unwrap());
+        exchange(&mut one, &mut two);
+        assert_eq!(outer(&one, moved), Some(folder));
+        assert!(two.redo(NOW).unwrap());
+        exchange(&mut one, &mut two);
+        assert_eq!(outer(&one, moved), Some(other));
+    }
+    // What they did at the same time arrives after all that.
+    one.move_entry_to(moved, ROOT, None).unwrap();
+    exchange(&mut one, &mut two);
+    two.clear_undo();
+    one.move_entry_to(moved, folder, None).unwrap();
+    two.move_entry_to(moved, other, None).unwrap();
+    assert!(two.undo(NOW).unwrap() && two.redo(NOW).unwrap());
+    exchange(&mut one, &mut two);
+    assert_eq!(outer(&two, moved), Some(other));
+    assert!(two.undo(NOW).unwrap());
+    assert_eq!(outer(&two, moved), Some(folder));
+    // A deletion, with its time.
+    one.move_entry_to(moved, ROOT, None).unwrap();
+    exchange(&mut one, &mut two);
+    one.delete_entry(moved, after(1)).unwrap();
+    two.move_entry_to(moved, other, None).unwrap();
+    exchange(&mut one, &mut two);
+    assert!(two.undo(NOW).unwrap());
+    assert_eq!(two.entry(moved).unwrap().trashed_at(), Some(after(1)));
+}
+
+/// An earlier step of one's own lies between: then it is that one's place which comes back first.
+#[test]
+fn what_others_have_put_elsewhere_goes_there_with_the_step_that_was_in_its_way() {
+    let ([mut one, mut two], [moved, folder, other]) = two_desks();
+    one.move_entry_to(moved, folder, None).unwrap();
+    two.move_entry_to(moved, other, None).unwrap();
+    two.delete_entry(moved, NOW).unwrap();
+    exchange(&mut one, &mut two);
+    for place in [other, folder] {
+        assert!(two.undo(NOW).unwrap());
+        assert_eq!(outer(&two, moved), Some(place));
+    }
+    assert!(!two.undo(NOW).unwrap());
+    exchange(&mut one, &mut two);
+}
+
+#[test]
+fn what_others_have_reordered_at_the_same_time_goes_to_their_place() {
+    let ([mut one, mut two], [moved, ..]) = two_desks();
+    one.move_entry_to(moved, ROOT, Some(0)).unwrap();
+    let theirs = inner(&one, ROOT);
+    two.move_entry_to(moved, ROOT, None).unwrap();
+    exchange(&mut one, &mut two);
+    assert_ne!(inner(&two, ROOT), theirs);
+    assert!(two.undo(NOW).unwrap());
+    assert_eq!(inner(&two, ROOT), theirs);
+    exchange(&mut one, &mut two);
+}
+
+/// Two import the same: then undoing one's own import is no reason to delete what the other one has.
+#[test]
+fn what_others_have_created_at_the_same_time_goes_to_their_place() {
+    let made = EntryId::from_bytes([7; 16]);
+    let json = serde_json::json!({"Kind": "item", "Id": made});
+    for same in [true, false] {
+        let ([mut one, mut two], [folder, other, _]) = two_desks();
+        one.import_entry_from_json_at(&json, folder, None).unwrap();
+        let into = if same { folder } else { other };
+        two.import_entry_from_json_at(&json, into, None).unwrap();
+        exchange(&mut one, &mut two);
+        assert_eq!(outer(&two, made), Some(into));
+        assert_eq!(two.undo(NOW).unwrap(), !same);
+        assert_eq!(outer(&two, made), Some(folder));
+        exchange(&mut one, &mut two);
+        assert!(!one.undo(NOW).unwrap());
     }
 }
 

@@ -12,7 +12,7 @@ use crate::error::EditError;
 use crate::id::{EntryId, OpId, Timestamp};
 use crate::op::{IdRange, Op};
 use crate::replica::Replica;
-use crate::tree::{OrderKey, rescued_key};
+use crate::tree::{MoveIx, OrderKey, rescued_key};
 
 impl Replica {
     /// Undoes what transactions did, the last first, as one transaction. Each must have been the newest
@@ -49,7 +49,10 @@ impl Replica {
                 self.roll_back(transaction);
                 Ok(None)
             }
-            Ok(()) => self.commit_reversibly(transaction, stand_ins).map(Some),
+            Ok(()) => self.commit_reversibly(transaction, stand_ins).map(|mut undoing| {
+                undoing.set_undone(done);
+                Some(undoing)
+            }),
             Err(error) => {
                 self.roll_back(transaction);
                 Err(error)
@@ -71,6 +74,13 @@ struct Undoing<'a> {
     mentioned: LazyCell<Mentioned, &'a dyn Fn() -> Mentioned>,
     /// Entries that the step created. They keep what they hold, since they go as a whole.
     created: HashSet<EntryId>,
+}
+
+/// An entry that is still where a step put it.
+struct StillPlaced {
+    entry: EntryIx,
+    /// The move by which others have put it somewhere at the same time, and lost.
+    theirs: Option<MoveIx>,
 }
 
 impl Undoing<'_> {
@@ -112,7 +122,9 @@ impl Undoing<'_> {
         created: impl Iterator<Item = &'b PlacePart>,
         now: Timestamp,
     ) -> Result<(), EditError> {
-        let going: HashSet<EntryIx> = created.filter_map(|part| self.still_placed(part)).collect();
+        let placed = created.filter_map(|part| self.still_placed(part));
+        let own = placed.filter(|still| still.theirs.is_none());
+        let going: HashSet<EntryIx> = own.map(|still| still.entry).collect();
         let mut topmost: Vec<EntryIx> = going.iter().copied().collect();
         topmost.retain(|entry| {
             let display = &self.replica.display;
@@ -129,31 +141,73 @@ impl Undoing<'_> {
         Ok(())
     }
 
-    /// The entry, if it is where the move put it. What moved it between containers may have been
-    /// followed by reordering, which leaves it there; what only reordered it may not. A move to the same
+    /// An entry that is where the move put it. What moved it between containers may have been followed by
+    /// reordering, which leaves it there; what only reordered it may not. A later move to the same
     /// container is somebody else's to take back.
-    fn still_placed(&self, part: &PlacePart) -> Option<EntryIx> {
+    fn still_placed(&self, part: &PlacePart) -> Option<StillPlaced> {
         let tree = &self.replica.tree;
         let entry = self.replica.find_shown(part.entry)?;
-        for placed in tree.placings(entry) {
-            let (_, life) = tree.target(placed);
-            if life != self.replica.life(entry) {
-                return None;
-            }
+        let life = self.replica.life(entry);
+        let mut placings = tree.placings(entry).take_while(|placed| tree.target(*placed).1 == life);
+        loop {
+            let placed = placings.next()?;
             if self.stand_ins.ops.first_name(tree.stamp(placed)?.op()) == part.after.by {
-                return Some(entry);
+                break;
             }
             if part.is_reordering() || !tree.is_within(placed) {
                 return None;
             }
         }
+        let unseen = placings.take_while(|placed| tree.stamp(*placed) > part.seen);
+        Some(StillPlaced { entry, theirs: self.theirs(unseen, part.is_reordering()) })
+    }
+
+    /// The newest of some placings that is somebody else's, or that only reorders what somebody else has
+    /// put there. Reordering by others counts by itself only where it is one's own that is undone.
+    fn theirs(
+        &self,
+        placings: impl Iterator<Item = MoveIx>,
+        is_reordering: bool,
+    ) -> Option<MoveIx> {
+        let tree = &self.replica.tree;
+        let mut within = None;
+        for placed in placings {
+            let is_theirs = tree.stamp(placed)?.replica != self.replica.id;
+            match tree.is_within(placed) {
+                true if is_theirs && is_reordering => return Some(placed),
+                true => within = within.or(Some(placed)),
+                false if is_theirs => return within.or(Some(placed)),
+                false => within = None,
+            }
+        }
         None
+    }
+
+    /// Puts an entry to where others have put it at the same time as the move that is undone. If that is
+    /// where it is, it is theirs to take back.
+    fn put_where_others_did(
+        &mut self,
+        entry: EntryIx,
+        theirs: MoveIx,
+        is_reordering: bool,
+    ) -> Result<bool, EditError> {
+        let tree = &self.replica.tree;
+        let (into, _) = tree.target(theirs);
+        if !is_reordering && tree.placement(entry).is_some_and(|now| now.parent == into) {
+            return Ok(false);
+        }
+        let Some(key) = OrderKey::new(tree.key(theirs)) else { return Ok(false) };
+        let trashed_at = tree.time(theirs);
+        self.enter(entry, into, |replica| replica.put(entry, into, key, trashed_at).map(drop))
     }
 
     /// Puts an entry where it was, if it is to go anywhere. Whether that has to wait, as for
     /// [`Undoing::enter`].
     fn undo_place(&mut self, part: &PlacePart) -> Result<bool, EditError> {
-        let Some(entry) = self.still_placed(part) else { return Ok(false) };
+        let Some(StillPlaced { entry, theirs }) = self.still_placed(part) else { return Ok(false) };
+        if let Some(theirs) = theirs {
+            return self.put_where_others_did(entry, theirs, part.is_reordering());
+        }
         match &part.before {
             Before::Nowhere => Ok(false),
             Before::Rescued => {
