@@ -5,7 +5,8 @@
 /// The greatest counter an op may have. It fits the 58 bits that an entry id has for it.
 pub const COUNTER_MAX: u64 = (1 << 56) - 1;
 
-/// The greatest change, in encoded bytes; a transaction that grows past it fails as a whole.
+/// The greatest change, in encoded bytes; a transaction that grows past it fails as a whole, and edits
+/// that would bring more into one fail by themselves.
 pub const CHANGE_BYTES_MAX: usize = 16 << 20;
 
 /// The most ops of one change, which bounds what a change of tiny ops takes in memory.

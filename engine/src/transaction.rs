@@ -18,6 +18,7 @@ use crate::limits::{CHANGE_BYTES_MAX, CHANGE_OPS_MAX, COUNTER_MAX, LAMPORT_MAX};
 use crate::op::{Op, OpList, OpView};
 use crate::registers::{Journal, TakeBack, Undo, in_groups};
 use crate::replica::{Pending, Replica};
+use crate::value::Value;
 
 /// A transaction under way: its ops have taken effect and can be taken back.
 #[derive(Clone, Debug)]
@@ -26,6 +27,7 @@ pub(crate) struct OpenChange {
     next: u64,
     lamport: u64,
     ops: Vec<Op>,
+    weight: Weight,
     /// How to take the ops back.
     journal: Journal,
     /// Where in the journal the transactions under way begin, outermost first.
@@ -37,6 +39,39 @@ struct Mark {
     ops: usize,
     next: u64,
     journal: usize,
+    weight: Weight,
+}
+
+/// What ops take in a change at least, so that one which is to be too large is noticed before it is in
+/// memory: how many there are but for edits of texts, which may become one, and the bytes that they bring.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Weight {
+    ops: usize,
+    bytes: usize,
+}
+
+impl Weight {
+    fn with(self, op: &Op) -> Self {
+        let (ops, bytes) = match op {
+            Op::Set { value: Value::Blob(_), .. } => (1, 0),
+            Op::Set { value, .. } => (1, value.size()),
+            Op::Insert { text, .. } => (0, text.len()),
+            Op::Delete { .. } | Op::Skip { .. } => (0, 0),
+            _ => (1, 0),
+        };
+        Self { ops: self.ops + ops, bytes: self.bytes + bytes }
+    }
+
+    const fn check(self) -> Result<(), EditError> {
+        let Self { ops, bytes } = self;
+        if ops > CHANGE_OPS_MAX {
+            return Err(EditError::TooManyOps { max: CHANGE_OPS_MAX });
+        }
+        if bytes > CHANGE_BYTES_MAX {
+            return Err(EditError::ChangeTooLarge { bytes, max: CHANGE_BYTES_MAX });
+        }
+        Ok(())
+    }
 }
 
 impl OpenChange {
@@ -61,13 +96,20 @@ impl OpenChange {
         assert_eq!(self.start, replica.version().next(replica.id), "N2");
         let spans = self.ops.iter().map(Op::span).sum::<u64>();
         assert_eq!(self.start + spans, self.next, "N2: an id of no op");
-        let end = Mark { ops: self.ops.len(), next: self.next, journal: self.journal.len() };
+        let weight = self.ops.iter().fold(Weight::default(), Weight::with);
+        assert_eq!(self.weight, weight, "an op is not weighed");
+        let end = self.mark();
         let marks = self.marks.iter().chain([&end]).map(|mark| (mark.ops, mark.next, mark.journal));
         let marks: Vec<_> = marks.collect();
         for pair in marks.windows(2) {
             let ((ops, next, journal), after) = (pair[0], pair[1]);
             assert!(ops <= after.0 && next <= after.1 && journal <= after.2, "{pair:?}");
         }
+    }
+
+    fn mark(&self) -> Mark {
+        let (ops, journal) = (self.ops.len(), self.journal.len());
+        Mark { ops, next: self.next, journal, weight: self.weight }
     }
 
     /// How to take its ops back, the oldest first.
@@ -104,7 +146,8 @@ impl Replica {
     ///
     /// # Errors
     /// What `edits` returns, or [`EditError::ChangeTooLarge`] or [`EditError::TooManyOps`] for the
-    /// whole. Either way the replica is as before.
+    /// whole. Either way the replica is as before. An edit after which the whole could be no change any more
+    /// fails itself with one of these, so that nobody has to find room for what becomes nothing.
     pub fn transact<T, E: From<EditError>>(
         &mut self,
         edits: impl FnOnce(&mut Self) -> Result<T, E>,
@@ -128,10 +171,10 @@ impl Replica {
             let count = std::mem::take(skipped);
             let ops = if count > 0 { vec![Op::Skip { count }] } else { Vec::new() };
             let (journal, marks) = (Journal::recording(), Vec::new());
-            OpenChange { start, next: start + count, lamport, ops, journal, marks }
+            let weight = Weight::default();
+            OpenChange { start, next: start + count, lamport, ops, weight, journal, marks }
         });
-        let mark = Mark { ops: open.ops.len(), next: open.next, journal: open.journal.len() };
-        open.marks.push(mark);
+        open.marks.push(open.mark());
         Transaction { depth: open.marks.len() }
     }
 
@@ -233,15 +276,18 @@ impl Replica {
         self.open.as_ref().map_or(0, |open| open.marks.len())
     }
 
-    /// Adds an op to the transaction under way and lets it take effect.
+    /// Adds an op to the transaction under way and lets it take effect, unless the transaction cannot
+    /// become a change then.
     pub(crate) fn push(&mut self, op: Op) -> Result<(), EditError> {
         let Some(open) = &mut self.open else { return self.push_alone(op) };
         let span = op.span();
         if !is_in_range(open.lamport, open.next, span) {
             return Err(EditError::OutOfIds);
         }
+        let weight = open.weight.with(&op);
+        weight.check()?;
         let stamp = Stamp { lamport: open.lamport, replica: self.id, counter: open.next };
-        open.next += span;
+        (open.next, open.weight) = (open.next + span, weight);
         let journal = std::mem::take(&mut open.journal);
         let mut pending = Pending { journal, ..Pending::default() };
         self.apply_op(stamp, &OpView::of(&op), &mut pending);
@@ -305,6 +351,7 @@ impl Replica {
         touched.extend(records.iter().map(|(entry, _)| *entry));
         take_back(&mut self.entries, &mut self.watch, records);
         open.ops.truncate(mark.ops);
+        open.weight = mark.weight;
         let count = open.next - mark.next;
         if count > 0 {
             open.ops.push(Op::Skip { count });
