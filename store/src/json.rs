@@ -5,6 +5,7 @@
 
 mod binary;
 mod copy;
+mod info;
 mod merge;
 mod read;
 mod record;

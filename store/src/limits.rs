@@ -36,7 +36,7 @@ pub const TRASH_CHECK_INTERVAL_MAX: Duration = Duration::from_hours(1);
 /// The most bytes of JSON that one import takes, after decompression.
 pub const IMPORT_BYTES_MAX: u64 = 512 << 20;
 
-/// The most entries that one import takes.
+/// The most entries that one import takes. A copy takes no more than one change may have edits.
 pub const IMPORT_ENTRIES_MAX: usize = 1 << 22;
 
 /// How deep entries may be nested in JSON that is imported.

@@ -1,6 +1,10 @@
 //! Reading what is inside an item takes no memory.
 
+use std::io::Write;
+
 use allocation_counter::measure;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use sds_store::{DataStore, EntryId, ReplicaId};
 
 #[test]
@@ -44,5 +48,42 @@ fn listing_keys_of_metadata_allocates_only_where_there_are_many() {
         let taken = measure(|| listed = item.info_keys().count());
         assert_eq!(listed, count);
         assert!(taken.count_total <= most, "{count} keys: {taken:?}");
+    }
+}
+
+/// Goal: an import takes a few times the room of its JSON, whatever that says. Method: what takes much room when
+/// it is parsed, or what one transaction cannot have, each as text and compressed.
+#[test]
+fn an_import_takes_a_few_times_the_room_of_its_json() {
+    let repeated = |part: &str| part.repeat((2 << 20) / part.len());
+    let with_info = |info: &str| format!(r#"{{"Kind":"item","Info":{{{info}}}}}"#);
+    let many_keys: String = (0..200_000).map(|key| format!(r#""{key}":0,"#)).collect();
+    let text = "x".repeat(250_000);
+    let long_values: Vec<String> = (0..72).map(|key| format!(r#""{key}":"{text}""#)).collect();
+    let entries = repeated(r#"{"Kind":"item"},"#);
+    let rows = [
+        (with_info(&format!(r#""a":[{}0]"#, repeated("0,"))), "invalid-argument"),
+        (with_info(&format!(r#"{many_keys}"_trashedAt":"""#)), "invalid-argument"),
+        (with_info(&long_values.join(",")), "transaction-too-large"),
+        (format!(r#"{{"Kind":"item","innerEntries":[{entries}{{}}]}}"#), "invalid-argument"),
+    ];
+    let mut store = DataStore::new(ReplicaId::new(1).unwrap());
+    for (json, code) in rows {
+        let mut binary = GzEncoder::new(Vec::new(), Compression::fast());
+        binary.write_all(json.as_bytes()).unwrap();
+        let binary = binary.finish().unwrap();
+        for is_packed in [false, true] {
+            let mut refused = None;
+            let taken = measure(|| {
+                let import = match is_packed {
+                    true => store.new_entry_from_binary_at(&binary, EntryId::ROOT, None),
+                    false => store.new_entry_from_json_at(&json, EntryId::ROOT, None),
+                };
+                refused = import.err();
+            });
+            assert_eq!(refused.map(|error| error.code()), Some(code), "{}", &json[..40]);
+            let times = taken.bytes_max / json.len() as u64;
+            assert!(times < 20, "{times} times {}", &json[..40]);
+        }
     }
 }

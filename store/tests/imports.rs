@@ -115,6 +115,39 @@ fn a_label_that_was_merged_past_its_limit_makes_a_store_and_goes_into_none_witho
     }
 }
 
+/// Goal: one peer that keeps no limits does not take the JSON of the whole store from all others. Method: what is
+/// well formed and past the limits of edits, from an engine without a store, goes out and in.
+#[test]
+fn what_other_programs_have_made_past_the_limits_of_edits_makes_a_store() {
+    let list = format!("[{}0]", "0,".repeat(150_000));
+    let rows = [
+        (Field::Type, Value::Text("x/".repeat(150))),
+        (Field::Info("k".repeat(2_000).into()), Value::Int(1)),
+        (Field::Info("list".into()), Value::Json(list)),
+        (Field::Info("text".into()), Value::Text("t\"".repeat(150_000))),
+    ];
+    for (field, value) in rows {
+        let mut foreign = Replica::new(id(5));
+        let item = foreign.create_item(ROOT, 0).unwrap();
+        foreign.set(item, field.clone(), value).unwrap();
+        let mut here = store(1);
+        here.apply_remote_patch(&foreign.export(here.version())).unwrap();
+        let json = here.as_json();
+        let mut copy = DataStore::from_json(id(9), &json).unwrap();
+        assert!(copy.as_json() == json, "{field:?}");
+        for store in [&mut copy, &mut here] {
+            let version = store.version().clone();
+            store.import_json(&json).unwrap();
+            assert_eq!(*store.version(), version, "it is the same already");
+        }
+        let mut other = store(7);
+        assert_eq!(code(other.import_json(&json)), "invalid-argument", "{field:?}");
+        assert!(other.version().is_empty());
+        let entry = here.entry(item).unwrap().as_json();
+        assert_eq!(code(here.new_entry_from_json_at(&entry, ROOT, None)), "invalid-argument");
+    }
+}
+
 /// Goal: what is the same stays the text into which others can type. Method: one that was merged past the
 /// limit, and one that this device alone would not keep inline.
 #[test]

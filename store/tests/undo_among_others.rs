@@ -250,11 +250,12 @@ fn what_others_have_moved_to_the_same_place_stays_there() {
         store.move_entry_to(moved, folder, None).unwrap();
     };
     let on_a_detour: Put = |store, [moved, folder, other]| {
-        store.transact(|store| {
-            store.move_entry_to(moved, other, None)?;
-            store.move_entry_to(moved, folder, None)
-        })
-        .unwrap();
+        store
+            .transact(|store| {
+                store.move_entry_to(moved, other, None)?;
+                store.move_entry_to(moved, folder, None)
+            })
+            .unwrap();
     };
     let to_trash: Put = |store, [moved, ..]| store.delete_entry(moved, NOW).unwrap();
     for put in [into_folder, on_a_detour, to_trash] {

@@ -4,10 +4,11 @@
 use std::collections::HashMap;
 
 use sds_engine::EntryId;
+use sds_engine::limits::CHANGE_OPS_MAX;
 
 use super::merge::{TARGET_IS_LINK, check_target};
-use super::read::{JsonSource, records};
-use super::record::{Bounds, Content, Record};
+use super::read::{JsonSource, records, records_within};
+use super::record::{Bounds, Content, Record, Records};
 use crate::error::{ImportError, StoreError};
 use crate::store::DataStore;
 
@@ -48,7 +49,12 @@ impl DataStore {
         index: Option<usize>,
     ) -> Result<EntryId, StoreError> {
         self.require_item("container", outer)?;
-        let records = records(json.into())?;
+        // Each becomes an edit at least.
+        let max = CHANGE_OPS_MAX;
+        let records = records_within(json.into(), max).map_err(|error| match error {
+            ImportError::TooManyEntries { .. } => StoreError::TooManyEdits { max },
+            other => other.into(),
+        })?;
         let made = self.transact(|store| copy(store, records, |_| true, outer, index))?;
         made.first().copied().ok_or_else(|| ImportError::NotAStore.into())
     }
@@ -80,7 +86,7 @@ impl DataStore {
 /// Copies the wanted among the outermost records, with what is inside them, one behind the other.
 fn copy(
     store: &mut DataStore,
-    records: Vec<Record>,
+    records: Records,
     is_wanted: impl Fn(&Record) -> bool,
     outer: EntryId,
     index: Option<usize>,
@@ -129,7 +135,7 @@ struct Copying {
 }
 
 impl Copying {
-    fn new(records: &[Record]) -> Result<Self, ImportError> {
+    fn new(records: &[Box<Record>]) -> Result<Self, ImportError> {
         let mut by_id = HashMap::new();
         for (at, record) in records.iter().enumerate() {
             if let Some(id) = record.id
@@ -158,14 +164,14 @@ impl Copying {
 
     /// That no link was to lead to one that was copied too. Items are copied first, so a link that came
     /// before its target leads elsewhere.
-    fn check_targets(&self, records: &[Record]) -> Result<(), StoreError> {
+    fn check_targets(&self, records: &[Box<Record>]) -> Result<(), StoreError> {
         let is_made = |at: usize| self.made.get(at).is_some_and(Option::is_some);
         let is_to_link = |(at, record): (usize, &Record)| {
             let Content::Link { target } = record.content else { return false };
             let target = self.by_id.get(&target).copied().filter(|target| is_made(*target));
             is_made(at) && target.is_some_and(|at| records.get(at).is_some_and(|to| !to.is_item()))
         };
-        match records.iter().enumerate().any(is_to_link) {
+        match records.iter().map(Box::as_ref).enumerate().any(is_to_link) {
             true => Err(TARGET_IS_LINK),
             false => Ok(()),
         }

@@ -5,8 +5,9 @@ use std::collections::HashSet;
 
 use sds_engine::{EntryId, NewEntry, ReplicaId};
 
+use super::info::Info;
 use super::read::{JsonSource, records};
-use super::record::{Bounds, Content, Info, Record, info_size, set_info, split_info};
+use super::record::{Bounds, Content, Record, Records, set_info};
 use crate::error::{ImportError, StoreError};
 use crate::options::StoreOptions;
 use crate::store::DataStore;
@@ -24,15 +25,16 @@ impl DataStore {
     /// Fields that nobody knows are passed over. Of any size up to
     /// [`IMPORT_BYTES_MAX`](crate::limits::IMPORT_BYTES_MAX): it becomes as many changes as it takes.
     ///
-    /// What only merging can make is taken as it is: labels past their limit, links that lead to links.
-    /// An inline text past the limit of these becomes a blob.
+    /// What only merging and other programs can make is taken as it is: labels, types and metadata past their
+    /// limits, links that lead to links. An inline text past the limit of these becomes a blob.
     ///
     /// Stores of other programs may name a value as kept elsewhere (`literal-reference`,
     /// `binary-reference`) without `Value`, `Hash` or `Size`. Such an item has no value then;
     /// [`JsonSummary`](crate::JsonSummary) counts them.
     ///
     /// # Errors
-    /// `invalid-argument` for what is not the JSON of a store, or passes another limit of local edits.
+    /// `invalid-argument` for what is not the JSON of a store, or passes another limit of local edits;
+    /// `transaction-too-large` for a label or a value of metadata that is more than one change may have.
     pub fn from_json<'a>(
         replica: ReplicaId,
         json: impl Into<JsonSource<'a>>,
@@ -65,8 +67,8 @@ impl DataStore {
     /// entry that is here a field that the JSON leaves out (`Label`, `Type`, `Info`, or `ValueKind` and
     /// `Value`) stays as it is.
     ///
-    /// Links that lead to links are taken as [`DataStore::from_json`] does; of labels past their limit only
-    /// those that are here already.
+    /// Links that lead to links are taken as [`DataStore::from_json`] does; of labels, types and metadata past
+    /// their limits only those that are here already.
     ///
     /// One transaction. Between copies of one store patches and snapshots do better: they merge, while
     /// this overwrites.
@@ -113,7 +115,7 @@ impl DataStore {
 }
 
 /// That every entry has an id of its own.
-fn check_ids(records: &[Record]) -> Result<(), ImportError> {
+fn check_ids(records: &[Box<Record>]) -> Result<(), ImportError> {
     let mut seen = HashSet::new();
     for (at, record) in records.iter().enumerate() {
         let rule = "is missing, and ids are to be kept";
@@ -126,9 +128,9 @@ fn check_ids(records: &[Record]) -> Result<(), ImportError> {
 }
 
 /// That this is a store: Root is outermost, the other system entries are items in it.
-fn check_store(records: &[Record]) -> Result<(), ImportError> {
+fn check_store(records: &[Box<Record>]) -> Result<(), ImportError> {
     let is_root = |record: &Record| record.id == Some(EntryId::ROOT) && record.is_item();
-    if !records.first().is_some_and(is_root) {
+    if !records.first().is_some_and(|record| is_root(record)) {
         return Err(ImportError::NotAStore);
     }
     check_ids(records)?;
@@ -136,7 +138,8 @@ fn check_store(records: &[Record]) -> Result<(), ImportError> {
         let is_system = record.id.is_some_and(|id| id.is_well_known());
         is_system && (record.parent != Some(0) || !record.is_item())
     };
-    match records.iter().skip(1).find(is_misplaced).and_then(|record| record.id) {
+    let mut inside = records.iter().skip(1).map(Box::as_ref);
+    match inside.find(is_misplaced).and_then(|record| record.id) {
         Some(id) => Err(ImportError::SystemEntry(id)),
         None => Ok(()),
     }
@@ -145,7 +148,7 @@ fn check_store(records: &[Record]) -> Result<(), ImportError> {
 /// An import under way.
 struct Merging {
     /// What is left, the next one last.
-    rest: Vec<Record>,
+    rest: Records,
     /// The entries that are done, in the order of the JSON, with the last one inside each.
     done: Vec<(EntryId, Option<EntryId>)>,
     /// Where the outermost entry is to go, unless it is Root.
@@ -160,7 +163,7 @@ struct Merging {
 
 impl Merging {
     /// An import to where the records say.
-    fn new(mut records: Vec<Record>, bounds: Bounds) -> Self {
+    fn new(mut records: Records, bounds: Bounds) -> Self {
         records.reverse();
         Self {
             rest: records,
@@ -186,18 +189,18 @@ impl Merging {
     ) -> Result<(), StoreError> {
         for _ in 0..entries {
             let (size, id, late) = if let Some((id, mut info)) = self.late.take() {
-                let late = split_info(&mut info, bytes);
-                let size = info.iter().map(info_size).sum();
-                set_info(store, id, info)?;
+                let late = Some(info.split_off(bytes)).filter(|late| !late.is_empty());
+                let size = info.size();
+                set_info(store, id, &info, self.bounds)?;
                 (size, Some(id), late)
             } else {
                 let Some(mut record) = self.rest.pop() else { return Ok(()) };
                 let (id, late) = (record.id, record.split_info(bytes));
                 let size = record.size();
-                self.import(store, record)?;
+                self.import(store, *record)?;
                 (size, id, late)
             };
-            self.late = id.filter(|_| !late.is_empty()).map(|id| (id, late));
+            self.late = id.zip(late);
             bytes = bytes.saturating_sub(size);
             if bytes == 0 {
                 return Ok(());

@@ -2,19 +2,20 @@
 //! bounded, and nothing is read by recursion.
 #![deny(clippy::indexing_slicing)]
 
-use std::collections::HashSet;
 use std::fmt;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 
-use serde_json::{Map, Value as Json};
+use serde_json::Value as Json;
 use struson::reader::{
     JsonReader, JsonReaderPosition, JsonStreamReader, ReaderError, ReaderSettings, TransferError,
     ValueType,
 };
 use struson::writer::{JsonStreamWriter, JsonWriter};
 
-use super::record::{RawEntry, Record};
+use super::info::{Fields, VALUE_TEXT_MAX, is_sound};
+use super::record::{RawEntry, Record, Records};
 use crate::edit::check_depth;
+use crate::entry::TRASHED_AT;
 use crate::error::ImportError;
 use crate::limits::{IMPORT_BYTES_MAX, IMPORT_DEPTH_MAX, IMPORT_ENTRIES_MAX, INFO_VALUE_DEPTH_MAX};
 
@@ -58,67 +59,48 @@ impl<'a> From<&'a Json> for JsonSource<'a> {
 }
 
 /// The entries of a source, outermost first, each before what is inside it.
-pub(super) fn records(source: JsonSource<'_>) -> Result<Vec<Record>, ImportError> {
+pub(super) fn records(source: JsonSource<'_>) -> Result<Records, ImportError> {
     records_within(source, IMPORT_ENTRIES_MAX)
 }
 
 /// The same, of at most `max` entries.
-fn records_within(source: JsonSource<'_>, max: usize) -> Result<Vec<Record>, ImportError> {
-    let reading = Reading { max, entries: Vec::new(), inner_counts: Vec::new() };
-    let raw = match source {
-        JsonSource::Text(text) => read_text(&mut text.as_bytes(), reading)?,
-        JsonSource::Reader(reader) => read_text(reader, reading)?,
-        JsonSource::Value(value) => read_value(value, reading)?,
-    };
-    raw.into_iter().enumerate().map(|(at, raw)| raw.check(at + 1)).collect()
+pub(super) fn records_within(source: JsonSource<'_>, max: usize) -> Result<Records, ImportError> {
+    let mut reading = Reading { max, records: Vec::new() };
+    match source {
+        JsonSource::Text(text) => read_text(&mut text.as_bytes(), &mut reading)?,
+        JsonSource::Reader(reader) => read_text(reader, &mut reading)?,
+        JsonSource::Value(value) => read_value(value, &mut reading)?,
+    }
+    // All of them have ended.
+    Ok(reading.records.into_iter().map_while(|record| record).collect())
 }
 
-/// The entries read so far.
+/// The entries that have begun, in order, of which those that have ended are there.
 struct Reading {
     /// How many there may be.
     max: usize,
-    entries: Vec<RawEntry>,
-    /// How many entries inside each have been read.
-    inner_counts: Vec<usize>,
+    records: Vec<Option<Box<Record>>>,
 }
 
 impl Reading {
-    /// Adds an entry inside `parent`, which is at this depth.
-    fn begin(&mut self, parent: Option<usize>, depth: usize) -> Result<usize, ImportError> {
-        if self.entries.len() >= self.max {
+    /// Begins an entry that is at this depth, and returns its index.
+    fn begin(&mut self, depth: usize) -> Result<usize, ImportError> {
+        if self.records.len() >= self.max {
             return Err(ImportError::TooManyEntries { max: self.max });
         }
         if depth > IMPORT_DEPTH_MAX {
             return Err(ImportError::TooDeep { max: IMPORT_DEPTH_MAX });
         }
-        let mut ordinal = 0;
-        if let Some(parent) = parent
-            && let Some(raw) = self.entries.get_mut(parent)
-            && let Some(count) = self.inner_counts.get_mut(parent)
-        {
-            raw.has_inner = true;
-            ordinal = *count;
-            *count += 1;
-        }
-        self.entries.push(RawEntry { parent, ordinal, ..RawEntry::default() });
-        self.inner_counts.push(0);
-        Ok(self.entries.len() - 1)
+        self.records.push(None);
+        Ok(self.records.len() - 1)
     }
 
-    /// The place of a text field; nothing for a field that is none.
-    fn text(&mut self, entry: usize, field: &str) -> Option<(&'static str, &mut Option<String>)> {
-        let raw = self.entries.get_mut(entry)?;
-        Some(match field {
-            "Kind" => ("Kind", &mut raw.kind),
-            "Id" => ("Id", &mut raw.id),
-            "Label" => ("Label", &mut raw.label),
-            "Type" => ("Type", &mut raw.mime_type),
-            "ValueKind" => ("ValueKind", &mut raw.value_kind),
-            "Value" => ("Value", &mut raw.value),
-            "Hash" => ("Hash", &mut raw.hash),
-            "TargetId" => ("TargetId", &mut raw.target),
-            _ => return None,
-        })
+    /// Ends an entry: what is checked takes less room than what was read.
+    fn end(&mut self, entry: usize, raw: RawEntry) -> Result<(), ImportError> {
+        if let Some(record) = self.records.get_mut(entry) {
+            *record = Some(Box::new(raw.check(entry + 1)?));
+        }
+        Ok(())
     }
 }
 
@@ -126,10 +108,10 @@ const fn wrong(entry: usize, field: &'static str, rule: &'static str) -> ImportE
     ImportError::Field { entry: entry + 1, field, rule }
 }
 
-fn read_value(top: &Json, mut reading: Reading) -> Result<Vec<RawEntry>, ImportError> {
-    let mut rest = vec![(top, None, 1)];
-    while let Some((value, parent, depth)) = rest.pop() {
-        let entry = reading.begin(parent, depth)?;
+fn read_value(top: &Json, reading: &mut Reading) -> Result<(), ImportError> {
+    let mut rest = vec![(top, RawEntry::default(), 1)];
+    while let Some((value, mut raw, depth)) = rest.pop() {
+        let entry = reading.begin(depth)?;
         let object =
             value.as_object().ok_or_else(|| wrong(entry, "Kind", "an entry is an object"))?;
         for (field, value) in object {
@@ -137,25 +119,28 @@ fn read_value(top: &Json, mut reading: Reading) -> Result<Vec<RawEntry>, ImportE
                 let inner = value
                     .as_array()
                     .ok_or_else(|| wrong(entry, "innerEntries", "must be a list"))?;
-                rest.extend(inner.iter().rev().map(|inner| (inner, Some(entry), depth + 1)));
-            } else if let Some((field, place)) = reading.text(entry, field) {
+                raw.has_inner = !inner.is_empty();
+                let inside = |ordinal| RawEntry::inside(entry, ordinal);
+                let inner = inner.iter().enumerate().rev();
+                rest.extend(inner.map(|(at, inner)| (inner, inside(at), depth + 1)));
+            } else if let Some((field, place)) = raw.text(field) {
                 let text = value.as_str().ok_or_else(|| wrong(entry, field, "must be a string"))?;
                 *place = Some(text.to_owned());
             } else {
-                read_other(&mut reading, (entry, field), value)?;
+                read_other(&mut raw, (entry, field), value)?;
             }
         }
+        reading.end(entry, raw)?;
     }
-    Ok(reading.entries)
+    Ok(())
 }
 
 /// Reads a field that is no text; one that nobody knows is passed over.
 fn read_other(
-    reading: &mut Reading,
+    raw: &mut RawEntry,
     (entry, field): (usize, &str),
     value: &Json,
 ) -> Result<(), ImportError> {
-    let Some(raw) = reading.entries.get_mut(entry) else { return Ok(()) };
     match field {
         "Size" => {
             raw.size = Some(
@@ -163,13 +148,19 @@ fn read_other(
             )
         }
         "Info" => {
-            let info: &Map<String, Json> =
+            let info =
                 value.as_object().ok_or_else(|| wrong(entry, "Info", "must be an object"))?;
-            // Checked before it is copied, which goes by recursion.
-            if info.values().any(|value| check_depth(value).is_err()) {
-                return Err(wrong(entry, "Info", "is nested too deep"));
+            let mut fields = Fields::default();
+            for (key, value) in info {
+                // Checked before it is written, which goes by recursion.
+                if check_depth(value).is_err() {
+                    return Err(wrong(entry, "Info", "is nested too deep"));
+                }
+                let mut text = Limited::default();
+                serde_json::to_writer(&mut text, value).map_err(|_| too_large(entry))?;
+                add_info(raw, &mut fields, key, &text.0)?;
             }
-            raw.info = Some(info.iter().map(|(key, value)| (key.clone(), value.clone())).collect());
+            raw.info = Some(fields);
         }
         _ => {}
     }
@@ -193,7 +184,7 @@ impl Read for Bounded<'_> {
 
 type TextReader<'a> = JsonStreamReader<Bounded<'a>>;
 
-fn read_text(inner: &mut dyn Read, reading: Reading) -> Result<Vec<RawEntry>, ImportError> {
+fn read_text(inner: &mut dyn Read, reading: &mut Reading) -> Result<(), ImportError> {
     let nesting = 2 * IMPORT_DEPTH_MAX + INFO_VALUE_DEPTH_MAX + 8;
     let settings = ReaderSettings {
         track_path: false,
@@ -202,70 +193,72 @@ fn read_text(inner: &mut dyn Read, reading: Reading) -> Result<Vec<RawEntry>, Im
     };
     let bounded = Bounded { inner, left: IMPORT_BYTES_MAX };
     let mut reader = JsonStreamReader::new_custom(bounded, settings);
-    let entries = read_entries(&mut reader, reading)?;
-    reader.consume_trailing_whitespace().map_err(failure)?;
-    Ok(entries)
+    read_entries(&mut reader, reading)?;
+    reader.consume_trailing_whitespace().map_err(failure)
 }
 
 /// An entry whose object has begun.
 struct Open {
     entry: usize,
+    raw: RawEntry,
+    /// How many entries inside it have begun.
+    inner_count: usize,
     /// Whether what comes is inside its list of entries.
     is_inside: bool,
     /// Whether that list has begun, or ended already.
     has_list: bool,
 }
 
-fn read_entries(
-    reader: &mut TextReader<'_>,
-    mut reading: Reading,
-) -> Result<Vec<RawEntry>, ImportError> {
-    let mut open = vec![begin(reader, &mut reading, None, 1)?];
+fn read_entries(reader: &mut TextReader<'_>, reading: &mut Reading) -> Result<(), ImportError> {
+    let mut open = vec![begin(reader, reading, RawEntry::default(), 1)?];
     while let Some(top) = open.last_mut() {
-        let entry = top.entry;
         if !reader.has_next().map_err(failure)? {
             if top.is_inside {
                 reader.end_array().map_err(failure)?;
                 top.is_inside = false;
             } else {
                 reader.end_object().map_err(failure)?;
-                open.pop();
+                let ended = open.pop().map(|top| reading.end(top.entry, top.raw));
+                ended.transpose()?;
             }
         } else if top.is_inside {
+            let inside = RawEntry::inside(top.entry, top.inner_count);
+            top.raw.has_inner = true;
+            top.inner_count += 1;
             let depth = open.len() + 1;
-            open.push(begin(reader, &mut reading, Some(entry), depth)?);
+            open.push(begin(reader, reading, inside, depth)?);
         } else {
             let field = reader.next_name_owned().map_err(failure)?;
-            let is_list = read_field(reader, &mut reading, entry, &field)?;
+            let is_list = read_field(reader, &mut top.raw, top.entry, &field)?;
             if is_list && std::mem::replace(&mut top.has_list, true) {
-                return Err(wrong(entry, "innerEntries", TWICE));
+                return Err(wrong(top.entry, "innerEntries", TWICE));
             }
             top.is_inside = is_list;
         }
     }
-    Ok(reading.entries)
+    Ok(())
 }
 
 fn begin(
     reader: &mut TextReader<'_>,
     reading: &mut Reading,
-    parent: Option<usize>,
+    raw: RawEntry,
     depth: usize,
 ) -> Result<Open, ImportError> {
-    let entry = reading.begin(parent, depth)?;
+    let entry = reading.begin(depth)?;
     require(reader, ValueType::Object, wrong(entry, "Kind", "an entry is an object"))?;
     reader.begin_object().map_err(failure)?;
-    Ok(Open { entry, is_inside: false, has_list: false })
+    Ok(Open { entry, raw, inner_count: 0, is_inside: false, has_list: false })
 }
 
 /// Reads a field; returns whether its entries come next.
 fn read_field(
     reader: &mut TextReader<'_>,
-    reading: &mut Reading,
+    raw: &mut RawEntry,
     entry: usize,
     field: &str,
 ) -> Result<bool, ImportError> {
-    if let Some((field, place)) = reading.text(entry, field) {
+    if let Some((field, place)) = raw.text(field) {
         require(reader, ValueType::String, wrong(entry, field, "must be a string"))?;
         let text = reader.next_string().map_err(failure)?;
         return put(place, text, wrong(entry, field, TWICE)).map(|()| false);
@@ -280,15 +273,11 @@ fn read_field(
             let not_a_size = || wrong(entry, "Size", "must be a number of bytes");
             require(reader, ValueType::Number, not_a_size())?;
             let size = reader.next_number().map_err(failure)?.map_err(|_| not_a_size())?;
-            if let Some(raw) = reading.entries.get_mut(entry) {
-                put(&mut raw.size, size, wrong(entry, "Size", TWICE))?;
-            }
+            put(&mut raw.size, size, wrong(entry, "Size", TWICE))?;
         }
         "Info" => {
-            let info = read_info(reader, entry)?;
-            if let Some(raw) = reading.entries.get_mut(entry) {
-                put(&mut raw.info, info, wrong(entry, "Info", TWICE))?;
-            }
+            let info = read_info(reader, entry, raw)?;
+            put(&mut raw.info, info, wrong(entry, "Info", TWICE))?;
         }
         _ => reader.skip_value().map_err(failure)?,
     }
@@ -298,33 +287,69 @@ fn read_field(
 fn read_info(
     reader: &mut TextReader<'_>,
     entry: usize,
-) -> Result<Vec<(String, Json)>, ImportError> {
+    raw: &mut RawEntry,
+) -> Result<Fields, ImportError> {
     require(reader, ValueType::Object, wrong(entry, "Info", "must be an object"))?;
     reader.begin_object().map_err(failure)?;
-    let (mut info, mut seen) = (Vec::new(), HashSet::new());
+    let mut fields = Fields::default();
     while reader.has_next().map_err(failure)? {
         let key = reader.next_name_owned().map_err(failure)?;
-        let mut text = Vec::new();
+        let mut text = Limited::default();
         let mut writer = JsonStreamWriter::new(&mut text);
         reader.transfer_to(&mut writer).map_err(|error| match error {
             TransferError::ReaderError(error) => failure(error),
-            TransferError::WriterError(_) => ImportError::Unreadable,
+            TransferError::WriterError(_) => too_large(entry),
         })?;
-        writer.finish_document().map_err(|_| ImportError::Unreadable)?;
+        writer.finish_document().map_err(|_| too_large(entry))?;
         // It was JSON; what can be wrong is its depth, and a number that is none.
-        let value: Json = serde_json::from_slice(&text)
-            .ok()
-            .filter(|value| check_depth(value).is_ok())
-            .ok_or_else(|| {
-                wrong(entry, "Info", "is nested too deep, or has numbers out of range")
-            })?;
-        if !seen.insert(key.clone()) {
-            return Err(wrong(entry, "Info", "has a key twice"));
+        if !is_sound(&text.0) {
+            return Err(wrong(entry, "Info", "is nested too deep, or has numbers out of range"));
         }
-        info.push((key, value));
+        add_info(raw, &mut fields, &key, &text.0)?;
     }
     reader.end_object().map_err(failure)?;
-    Ok(info)
+    match fields.has_key_twice() {
+        true => Err(wrong(entry, "Info", "has a key twice")),
+        false => Ok(fields),
+    }
+}
+
+/// Adds metadata to that which was read of an entry; the time of deletion is none of it.
+fn add_info(
+    raw: &mut RawEntry,
+    fields: &mut Fields,
+    key: &str,
+    json: &[u8],
+) -> Result<(), ImportError> {
+    let json = str::from_utf8(json).map_err(|_| ImportError::Unreadable)?;
+    if key == TRASHED_AT {
+        raw.trashed_at = Some(json.to_owned());
+    } else {
+        fields.push(key, json);
+    }
+    Ok(())
+}
+
+const fn too_large(entry: usize) -> ImportError {
+    wrong(entry, "Info", "has a value that is more than one change may have")
+}
+
+/// The text of one value of metadata, which may have so many bytes and no more.
+#[derive(Default)]
+struct Limited(Vec<u8>);
+
+impl Write for Limited {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > VALUE_TEXT_MAX {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 const TWICE: &str = "is there twice";

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use sds_engine::{BlobHash, BlobRef, EntryId, Field, Timestamp, Value};
-use serde_json::Value as Json;
 
+use super::info::{Fields, Info};
 use crate::blob::blob_hash;
 use crate::entry::TRASHED_AT;
 use crate::error::{ImportError, StoreError};
-use crate::limits::DEFAULT_MIME_TYPE;
+use crate::limits::{DEFAULT_MIME_TYPE, MIME_TYPE_LENGTH_MAX};
 use crate::store::DataStore;
 use crate::value::{NewValue, ValueKind};
 
@@ -30,7 +30,9 @@ pub(super) struct RawEntry {
     pub(super) hash: Option<String>,
     pub(super) size: Option<u64>,
     pub(super) target: Option<String>,
-    pub(super) info: Option<Info>,
+    pub(super) info: Option<Fields>,
+    /// The time of deletion, which stands in the metadata, as JSON.
+    pub(super) trashed_at: Option<String>,
     pub(super) has_inner: bool,
 }
 
@@ -45,6 +47,10 @@ pub(super) struct Record {
     pub(super) trashed_at: Option<Timestamp>,
     pub(super) content: Content,
 }
+
+/// All entries of an import, in order. A list that grows has room for twice as many, so it has no records
+/// itself.
+pub(super) type Records = Vec<Box<Record>>;
 
 #[derive(Debug)]
 pub(super) enum Content {
@@ -75,6 +81,26 @@ pub(super) enum Imported {
 }
 
 impl RawEntry {
+    /// An entry inside another one, of which nothing has been read yet.
+    pub(super) fn inside(parent: usize, ordinal: usize) -> Self {
+        Self { parent: Some(parent), ordinal, ..Self::default() }
+    }
+
+    /// The place of a text field; nothing for a field that is none.
+    pub(super) fn text(&mut self, field: &str) -> Option<(&'static str, &mut Option<String>)> {
+        Some(match field {
+            "Kind" => ("Kind", &mut self.kind),
+            "Id" => ("Id", &mut self.id),
+            "Label" => ("Label", &mut self.label),
+            "Type" => ("Type", &mut self.mime_type),
+            "ValueKind" => ("ValueKind", &mut self.value_kind),
+            "Value" => ("Value", &mut self.value),
+            "Hash" => ("Hash", &mut self.hash),
+            "TargetId" => ("TargetId", &mut self.target),
+            _ => return None,
+        })
+    }
+
     /// Checks what does not depend on any store. `number` counts entries from one.
     pub(super) fn check(self, number: usize) -> Result<Record, ImportError> {
         let wrong = |field, rule| ImportError::Field { entry: number, field, rule };
@@ -95,35 +121,18 @@ impl RawEntry {
             }
             _ => return Err(wrong("Kind", "must be item or link")),
         };
-        let (info, trashed_at) = match self.info {
-            Some(info) => checked_info(info, wrong).map(|(info, time)| (Some(info), time))?,
-            None => (None, None),
-        };
+        let not_a_time = |_| wrong(TRASHED_AT, "must be a number of milliseconds");
+        let trashed_at = self.trashed_at.map(|json| serde_json::from_str(&json)).transpose();
+        let trashed_at = trashed_at.map_err(not_a_time)?.map(Timestamp::from_millis);
         Ok(Record {
             parent: self.parent,
             ordinal: self.ordinal,
             id: self.id.map(|text| id("Id", text)).transpose()?,
             label: self.label,
-            info,
+            info: self.info.map(Info::from),
             trashed_at,
             content,
         })
-    }
-}
-
-/// Metadata as it stands in the text: each key with its value.
-pub(super) type Info = Vec<(String, Json)>;
-
-/// Metadata without the time of deletion, and that time.
-fn checked_info(
-    mut info: Info,
-    wrong: impl Fn(&'static str, &'static str) -> ImportError,
-) -> Result<(Info, Option<Timestamp>), ImportError> {
-    let at = info.iter().position(|(key, _)| key == TRASHED_AT);
-    let Some((_, time)) = at.map(|at| info.remove(at)) else { return Ok((info, None)) };
-    match time.as_i64() {
-        Some(time) => Ok((info, Some(Timestamp::from_millis(time)))),
-        None => Err(wrong(TRASHED_AT, "must be a number of milliseconds")),
     }
 }
 
@@ -223,13 +232,14 @@ impl Record {
             Content::Item { value: Imported::Inline(NewValue::Bytes(bytes)), .. } => bytes.len(),
             _ => 0,
         };
-        let info = self.info.iter().flatten().map(info_size);
-        HEAD + self.label.as_ref().map_or(0, String::len) + value + info.sum::<usize>()
+        let info = self.info.as_ref().map_or(0, Info::size);
+        HEAD + self.label.as_ref().map_or(0, String::len) + value + info
     }
 
     /// Takes out the metadata that is more than so many bytes, about.
-    pub(super) fn split_info(&mut self, bytes: usize) -> Info {
-        self.info.as_mut().map_or_else(Info::new, |info| split_info(info, bytes))
+    pub(super) fn split_info(&mut self, bytes: usize) -> Option<Info> {
+        let late = self.info.as_mut()?.split_off(bytes);
+        Some(late).filter(|late| !late.is_empty())
     }
 
     /// Whether it says no more than that there is an item.
@@ -246,7 +256,7 @@ impl Record {
         };
         is_empty
             && self.label.as_deref().is_none_or(str::is_empty)
-            && self.info.as_deref().is_none_or(<[_]>::is_empty)
+            && self.info.as_ref().is_none_or(Info::is_empty)
     }
 
     /// Makes an entry that is here hold what the record says. What is the same is left alone.
@@ -268,7 +278,12 @@ impl Record {
             if let Some(mime_type) = mime_type
                 && store.entry(entry)?.mime_type() != mime_type
             {
-                store.set_mime_type(entry, &mime_type)?;
+                match bounds {
+                    Bounds::OfMerges if mime_type.len() > MIME_TYPE_LENGTH_MAX => {
+                        store.set(entry, Field::Type, Value::Text(mime_type))?;
+                    }
+                    _ => store.set_mime_type(entry, &mime_type)?,
+                }
             }
             match value {
                 Imported::Unsaid | Imported::Nameless => {}
@@ -282,14 +297,16 @@ impl Record {
             }
         }
         let Some(info) = self.info else { return Ok(()) };
-        let own: HashSet<&str> = info.iter().map(|(key, _)| key.as_str()).collect();
-        let is_gone = |key: &&str| *key != TRASHED_AT && !own.contains(key);
-        let known = store.entry(entry)?;
-        let gone: Vec<String> = known.info_keys().filter(is_gone).map(str::to_owned).collect();
-        for key in gone {
-            store.delete_info(entry, &key)?;
+        let known: Vec<&str> = store.entry(entry)?.info_keys().collect();
+        if !known.is_empty() {
+            let own: HashSet<&str> = info.iter().map(|(key, _)| key).collect();
+            let is_gone = |key: &&str| *key != TRASHED_AT && !own.contains(key);
+            let gone: Vec<String> = known.into_iter().filter(is_gone).map(str::to_owned).collect();
+            for key in gone {
+                store.delete_info(entry, &key)?;
+            }
         }
-        set_info(store, entry, info)
+        set_info(store, entry, &info, bounds)
     }
 }
 
@@ -297,29 +314,16 @@ impl Record {
 pub(super) fn set_info(
     store: &mut DataStore,
     entry: EntryId,
-    info: Info,
+    info: &Info,
+    bounds: Bounds,
 ) -> Result<(), StoreError> {
-    for (key, value) in info {
-        if store.entry(entry)?.info(&key).as_ref() != Some(&value) {
-            store.set_info_json(entry, &key, value)?;
+    info.iter().try_for_each(|(key, json)| {
+        if store.is_info(entry, key, json)? {
+            return Ok(());
         }
-    }
-    Ok(())
-}
-
-/// Takes out of some metadata what is more than so many bytes, about.
-pub(super) fn split_info(info: &mut Info, bytes: usize) -> Info {
-    let mut left = bytes;
-    let is_more = |one: &(String, Json)| {
-        let is_more = left == 0;
-        left = left.saturating_sub(info_size(one));
-        is_more
-    };
-    let at = info.iter().position(is_more).unwrap_or(info.len());
-    info.split_off(at)
-}
-
-/// About how many bytes metadata takes in a change.
-pub(super) fn info_size((key, value): &(String, Json)) -> usize {
-    key.len() + value.to_string().len()
+        match bounds {
+            Bounds::OfEdits => store.set_info_text(entry, key, json),
+            Bounds::OfMerges => store.set_merged_info(entry, key, json),
+        }
+    })
 }
