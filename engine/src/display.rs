@@ -11,9 +11,9 @@
 //! - D3. Containers, links and siblings agree with the entries.
 //!
 //! Cost: an update is O(log n) for each entry that changed, plus the children of an entry that
-//! became or ceased to be a live item, plus the depth of each link whose target is not alive. While
-//! there are such links, a container that moves costs its depth, and all of them if it goes into
-//! Trash or comes out.
+//! became or ceased to be a live item. While there are links whose targets are not alive, a container that
+//! moves costs its depth too, and if it goes into Trash or comes out, what is inside it or all such links with
+//! their depths, whichever is less. A target that is alive no more costs the depths of the links to it.
 
 mod links;
 mod siblings;
@@ -128,8 +128,12 @@ pub(crate) struct Display {
     waiting: Waiting,
     /// The entry behind which the next one is likely to go.
     near: Option<EntryIx>,
-    /// Whether entries were hidden since the last update, so that any placeholder is in doubt.
-    has_hidden: bool,
+    /// What was hidden since the last update, while there were links whose targets are not alive: where
+    /// these were by then cannot be told any more.
+    hidden: Vec<EntryIx>,
+    /// How many links were looked at, whether they are in Trash.
+    #[cfg(test)]
+    looked: usize,
 }
 
 /// Of an update of so many entries, the new ones are put in order together.
@@ -140,8 +144,10 @@ const MANY: usize = if cfg!(any(test, feature = "small-nodes")) { 3 } else { 64 
 struct Doubts {
     /// Targets of links that may need a placeholder, or need one no more.
     targets: Vec<EntryIx>,
-    /// Containers that may move, each with whether it was below Trash.
-    containers: Vec<(EntryIx, bool)>,
+    /// Links that may have moved.
+    links: Vec<EntryIx>,
+    /// Containers that may move, each with whether it was below Trash, if that is known.
+    containers: Vec<(EntryIx, Option<bool>)>,
 }
 
 impl Display {
@@ -155,7 +161,9 @@ impl Display {
             waiters: Bits::default(),
             waiting: Waiting::default(),
             near: None,
-            has_hidden: false,
+            hidden: Vec::new(),
+            #[cfg(test)]
+            looked: 0,
         };
         display.update(facts.entries.indexes().collect(), facts, &mut Watch::default());
         display
@@ -216,7 +224,9 @@ impl Display {
             watch.note_entry(entry, |time| self.known(entry, time, facts));
             *self.siblings.note_mut(entry) = None;
             self.siblings.remove(entry);
-            self.has_hidden = true;
+            if self.links.dangling_count() > 0 {
+                self.hidden.push(entry);
+            }
         }
     }
 
@@ -363,12 +373,16 @@ impl Display {
     }
 
     /// Where targets are missing, remembers where containers are that may move.
-    fn doubt_containers(&self, changed: &[EntryIx], doubts: &mut Doubts) {
-        if !self.links.dangling().is_empty() {
-            let containers = changed.iter().filter(|entry| self.child_count(**entry) > 0);
-            let doubtful = containers.map(|entry| (*entry, self.is_below_trash(*entry)));
-            doubts.containers.extend(doubtful);
+    fn doubt_containers(&mut self, changed: &[EntryIx], doubts: &mut Doubts) {
+        let hidden = std::mem::take(&mut self.hidden);
+        if self.links.dangling_count() == 0 {
+            return;
         }
+        let is_known = hidden.is_empty();
+        let containers = changed.iter().chain(&hidden).copied();
+        let containers = containers.filter(|entry| self.child_count(*entry) > 0);
+        let doubtful = |entry| (entry, is_known.then(|| self.is_below_trash(entry)));
+        doubts.containers.extend(containers.map(doubtful));
     }
 
     fn update_link(
@@ -384,6 +398,7 @@ impl Display {
             self.live_links.replace(entry, target.is_some());
             let known = self.links.set((facts.entries.id(entry), entry), target);
             doubts.targets.extend(known.into_iter().chain(target));
+            doubts.links.push(entry);
         }
         if !self.links.is_empty() {
             doubts.targets.push(entry);
@@ -392,27 +407,55 @@ impl Display {
 
     /// Shows the placeholders that are needed, and no others.
     fn settle(&mut self, doubts: Doubts, facts: Facts<'_>, watch: &mut Watch) {
-        let mut targets = doubts.targets;
-        let has_crossed =
-            |(entry, was_below): &(EntryIx, bool)| self.is_below_trash(*entry) != *was_below;
-        if self.has_hidden || doubts.containers.iter().any(has_crossed) {
-            targets.extend(self.links.dangling());
+        let Doubts { mut targets, mut links, containers } = doubts;
+        targets.sort_unstable();
+        targets.dedup();
+        for target in &targets {
+            if self.links.update_dangling(*target, facts.is_alive(*target)) {
+                links.extend(self.links.to(*target).map(|(_, link)| link));
+            }
         }
-        self.has_hidden = false;
+        links.extend(self.dangling_links_inside(&containers));
+        for link in links {
+            #[cfg(test)]
+            {
+                self.looked += 1;
+            }
+            let is_outside = !self.is_below_trash(link);
+            targets.extend(self.links.set_outside(link, is_outside));
+        }
         targets.sort_unstable();
         targets.dedup();
         for target in targets {
-            let is_alive = facts.is_alive(target);
-            let is_needed = self.links.update_dangling(target, is_alive) && self.is_wanted(target);
-            if !is_alive {
+            if !facts.is_alive(target) {
+                let is_needed = self.links.is_wanted(target);
                 self.show(target, is_needed.then_some(Shown::RESCUED), facts, watch);
             }
         }
     }
 
-    /// Whether a live link outside Trash points to an entry.
-    fn is_wanted(&self, target: EntryIx) -> bool {
-        self.links.to(target).any(|(_, link)| !self.is_below_trash(link))
+    /// The links to missing targets that are inside of containers which have gone into Trash or come out.
+    /// All such links, if these are fewer than what is inside.
+    fn dangling_links_inside(&self, containers: &[(EntryIx, Option<bool>)]) -> Vec<EntryIx> {
+        let has_crossed = |(entry, was_below): &&(EntryIx, Option<bool>)| {
+            *was_below != Some(self.is_below_trash(*entry))
+        };
+        let crossed = containers.iter().filter(has_crossed).map(|(entry, _)| *entry);
+        let (mut rest, mut inside): (Vec<_>, Vec<_>) = (crossed.collect(), Vec::new());
+        let mut left = self.links.dangling_count();
+        while let Some(container) = rest.pop() {
+            for child in self.children(container) {
+                let Some(still_left) = left.checked_sub(1) else {
+                    return self.links.dangling_links().collect();
+                };
+                left = still_left;
+                match self.live_links.get(child) {
+                    true => inside.push(child),
+                    false => rest.push(child),
+                }
+            }
+        }
+        inside
     }
 
     fn show(&mut self, entry: EntryIx, place: Option<Shown>, facts: Facts<'_>, watch: &mut Watch) {
@@ -451,7 +494,7 @@ impl Display {
                 });
                 assert_eq!(place, into.or(Some(Shown::RESCUED)), "D1: {entry:?}");
                 assert_eq!(awaited, out, "D3: {entry:?}");
-            } else if self.links.dangling().contains(&entry) && self.is_wanted(entry) {
+            } else if self.links.is_wanted(entry) {
                 assert_eq!(place, Some(Shown::RESCUED), "D1: {entry:?}");
             } else {
                 assert_eq!(place, None, "D1: {entry:?} is dead and shown");
@@ -474,7 +517,7 @@ impl Display {
         let listed: usize = facts.entries.indexes().map(|entry| self.child_count(entry)).sum();
         assert_eq!(listed, self.shown_entries().count(), "D3: an entry is listed twice");
         self.siblings.assert_invariants(&ByKey(facts));
-        self.links.assert_invariants(facts);
+        self.links.assert_invariants(facts, |link| !self.is_below_trash(link));
         self.waiting.assert_invariants();
     }
 }
@@ -496,3 +539,6 @@ impl Order for ByKey<'_> {
         by_key.then_with(|| self.0.entries.id(one.entry).cmp(&self.0.entries.id(other.entry)))
     }
 }
+
+#[cfg(test)]
+mod tests;
