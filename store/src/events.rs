@@ -2,13 +2,13 @@
 //!
 //! Handlers may edit the store. What they change is told to all in events of its own, one after the
 //! other, once the event at hand has been delivered; so there is no recursion. Handlers that answer
-//! each other without end are stopped by an error: after [`EVENTS_AT_ONCE_MAX`] events in a row,
-//! edits made in handlers fail, so that no change goes untold.
+//! each other without end are stopped by an error: after [`EVENTS_AT_ONCE_MAX`] events that come of one, edits
+//! made in handlers fail, so that no change goes untold. However many have waited, each may have its answers.
 //!
 //! Cost: nothing while nobody listens; otherwise what has changed, and a call for each handler.
 //! Not here: what is in a change set (`change_set`).
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -98,9 +98,15 @@ impl Drop for Subscription {
 struct Waiting {
     event: ChangeEvent,
     cause: Cause,
+    /// The event that answers none, of which this one comes.
+    first: FirstNumber,
     /// Handlers from this number on came too late to hear of it.
     heard_below: u64,
 }
+
+/// Names an event that answers none, for all that comes of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct FirstNumber(u64);
 
 /// The handlers, and what they have not been told yet.
 #[derive(Default)]
@@ -113,9 +119,11 @@ pub(crate) struct Events {
     is_heard: bool,
     heard_below: u64,
     waiting: VecDeque<Waiting>,
-    /// The cause of the event that is being delivered, and how many have been since somebody began.
+    /// The cause of the event that is being delivered, and what it comes of; the newest, if none is.
     delivering: Option<Cause>,
-    delivered: usize,
+    first: FirstNumber,
+    /// How many events have come of each as answers, since somebody began to deliver.
+    answers: HashMap<FirstNumber, usize>,
     /// How many callers want events to wait.
     holds: usize,
 }
@@ -133,7 +141,8 @@ impl fmt::Debug for Events {
 impl Events {
     /// Gets ready for a transaction or a patch.
     pub(crate) fn begin(&mut self, replica: &mut Replica) -> Result<(), StoreError> {
-        if self.delivering.is_some() && self.delivered + self.waiting.len() >= EVENTS_AT_ONCE_MAX {
+        let answers = self.answers.get(&self.first).copied().unwrap_or_default();
+        if self.delivering.is_some() && 1 + answers >= EVENTS_AT_ONCE_MAX {
             return Err(StoreError::TooManyEvents { max: EVENTS_AT_ONCE_MAX });
         }
         self.drop_inactive();
@@ -173,14 +182,21 @@ impl Events {
     }
 
     fn push(&mut self, event: ChangeEvent, cause: Cause) {
-        if !event.changes.is_empty() {
-            self.waiting.push_back(Waiting { event, cause, heard_below: self.heard_below });
+        if event.changes.is_empty() {
+            return;
         }
+        match self.delivering {
+            Some(_) => *self.answers.entry(self.first).or_default() += 1,
+            None => self.first.0 += 1,
+        }
+        let (first, heard_below) = (self.first, self.heard_below);
+        self.waiting.push_back(Waiting { event, cause, first, heard_below });
     }
 
     fn drop_inactive(&mut self) {
         if self.delivering.is_none() {
-            self.handlers.retain(|handler| handler.is_active.load(Ordering::Relaxed));
+            let is_inactive = |handler: &mut Handler| !handler.is_active.load(Ordering::Relaxed);
+            self.handlers.extract_if(.., is_inactive).for_each(discard);
         }
     }
 
@@ -219,11 +235,11 @@ impl Events {
 
     /// Drops all handlers with what they have not been told, also of the transaction under way.
     fn clear(&mut self, replica: &mut Replica) {
-        self.handlers.clear();
         self.waiting.clear();
         self.set_again.clear();
         self.is_heard = false;
         replica.record_deltas(false);
+        std::mem::take(&mut self.handlers).into_iter().for_each(discard);
     }
 
     /// The cause of the event that is being delivered.
@@ -243,9 +259,19 @@ impl Events {
     }
 
     fn put_back(&mut self, number: u64, call: Call) {
-        if let Some(handler) = self.handlers.iter_mut().find(|handler| handler.number == number) {
-            handler.call = Some(call);
+        match self.handlers.iter_mut().find(|handler| handler.number == number) {
+            Some(handler) => handler.call = Some(call),
+            None => discard(call),
         }
+    }
+}
+
+/// Drops what is somebody else's. Where that panics, it harms nobody here: what is dropped is left as it is
+/// then.
+fn discard<T>(value: T) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+        // This might panic as well, and so on.
+        std::mem::forget(panic);
     }
 }
 
@@ -324,22 +350,22 @@ impl DataStore {
         if events.delivering.is_some() || events.holds > 0 {
             return;
         }
-        while let Some(Waiting { event, cause, heard_below }) =
-            self.events_mut().waiting.pop_front()
-        {
-            self.events_mut().delivering = Some(cause);
-            self.events_mut().delivered += 1;
+        while let Some(waiting) = self.events_mut().waiting.pop_front() {
+            let Waiting { event, cause, first, heard_below } = waiting;
+            let events = self.events_mut();
+            (events.delivering, events.first) = (Some(cause), first);
             let mut last = None;
             while let Some((number, mut call)) = self.events_mut().take_call(last, heard_below) {
                 // Its transactions take themselves back; what else it has is its own.
                 let told = catch_unwind(AssertUnwindSafe(|| call(self, &event)));
-                drop(told);
+                discard(told);
                 self.events_mut().put_back(number, call);
                 last = Some(number);
             }
         }
         let events = self.events_mut();
-        (events.delivering, events.delivered) = (None, 0);
+        events.delivering = None;
+        events.answers.clear();
     }
 }
 

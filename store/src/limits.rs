@@ -46,7 +46,7 @@ pub const IMPORT_DEPTH_MAX: usize = 1 << 18;
 /// go through them by recursion. As text they may be of any depth.
 pub const VALUE_DEPTH_MAX: usize = 100;
 
-/// The most events in a row that handlers may cause by editing the store, before their edits fail.
+/// The most events that may come of one, itself included, as handlers edit the store; then their edits fail.
 pub const EVENTS_AT_ONCE_MAX: usize = 1_000;
 
 /// So many steps can be undone, unless undoing is enabled with another number.

@@ -112,6 +112,80 @@ fn handlers_that_answer_each_other_without_end_get_an_error() {
     assert_eq!(desk.root_item().label(), "b");
 }
 
+/// Goal: that many events have waited is no reason to refuse what handlers answer. Method: twice as many as one
+/// may have answers, each answered once; and handlers that answer without end are stopped all the same.
+#[test]
+fn events_that_were_held_back_are_all_answered() {
+    const HELD: usize = 2 * EVENTS_AT_ONCE_MAX;
+    let mut desk = store(1);
+    let answering = desk.on_change(|store, event| {
+        if event.changes.contains(ROOT, &Property::Label) {
+            store.set_info(ROOT, "answers", &1).unwrap();
+        }
+    });
+    let listener = Listener::of(&mut desk);
+    desk.hold_events(|desk| {
+        for at in 0..HELD {
+            desk.set_label(ROOT, &format!("{at}")).unwrap();
+        }
+    });
+    assert_eq!(listener.take().len(), 2 * HELD);
+    drop(answering);
+    let endless = desk.on_change(|store, _| drop(store.set_label(ROOT, "again")));
+    desk.hold_events(|desk| (0..3).for_each(|_| desk.set_label(ROOT, "a").unwrap()));
+    assert_eq!(listener.take().len(), 3 * EVENTS_AT_ONCE_MAX, "so many come of each");
+    drop(endless);
+}
+
+/// What cannot even be dropped without a panic.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        assert!(std::thread::panicking(), "dropped");
+    }
+}
+
+/// Goal: whatever of a handler panics, the next event is delivered. Method: what it panics with, and what it holds
+/// when it is dropped by itself, with all others, or while it is called.
+#[test]
+fn what_panics_when_it_is_dropped_harms_nobody() {
+    let mut desk = store(1);
+    let panics = desk.on_change(|_, _| std::panic::panic_any(Bomb));
+    let with_bomb = |desk: &mut DataStore| {
+        let bomb = Bomb;
+        desk.on_change(move |_, _| {
+            std::hint::black_box(&bomb);
+        })
+    };
+    let holds = with_bomb(&mut desk);
+    let listener = Listener::of(&mut desk);
+    for label in ["a", "b"] {
+        desk.set_label(ROOT, label).unwrap();
+        assert_eq!(listener.take().len(), 1);
+    }
+    drop((panics, holds));
+    desk.set_label(ROOT, "c").unwrap();
+    assert_eq!(listener.take().len(), 1);
+
+    with_bomb(&mut desk).detach();
+    let bomb = Bomb;
+    let disposing = desk.on_change(move |store, _| {
+        std::hint::black_box(&bomb);
+        store.dispose();
+    });
+    desk.set_label(ROOT, "d").unwrap();
+    assert_eq!(listener.take().len(), 1, "it came before");
+    drop(disposing);
+    let listener = Listener::of(&mut desk);
+    with_bomb(&mut desk).detach();
+    desk.set_label(ROOT, "e").unwrap();
+    assert_eq!(listener.take().len(), 1);
+    desk.dispose();
+    desk.set_label(ROOT, "f").unwrap();
+    assert_eq!(listener.take().len(), 0);
+}
+
 #[test]
 fn handlers_may_unsubscribe_and_subscribe_while_they_are_called() {
     let mut desk = store(1);
