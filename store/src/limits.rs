@@ -1,5 +1,6 @@
 //! Every bound on local edits and imports. Remote changes are never refused by them: replicas with
-//! different settings would split.
+//! different settings would split. Nor is undoing, which brings back what was there beside what others have
+//! written since: what comes of both may pass a limit as what merging makes may.
 
 use std::time::Duration;
 

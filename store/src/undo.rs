@@ -128,6 +128,9 @@ impl DataStore {
     /// Undoes the newest own step of which anything can be undone still. `now` becomes the time of
     /// deletion of what it created. Returns whether anything was undone.
     ///
+    /// Limits of edits do not bind it: what comes back beside what others have written may be longer than
+    /// either may be set, as what was merged may.
+    ///
     /// # Errors
     /// [`StoreError::TransactionOpen`] inside a transaction; [`StoreError::TransactionTooLarge`] if
     /// bringing back what was deleted does not fit one change; [`StoreError::ContentGone`] if a large

@@ -669,3 +669,29 @@ fn what_was_turned_inside_out_comes_back() {
         assert_eq!(desk.as_json(), after);
     }
 }
+
+/// Only purging ends a life, and undoing never purges.
+#[test]
+fn what_stood_for_the_target_of_a_link_stays_an_entry_once_it_was_edited() {
+    type Edit = fn(&mut DataStore, EntryId);
+    let label: Edit = |store, target| store.set_label(target, "x").unwrap();
+    let inside: Edit = |store, target| {
+        store.new_item_at(None, target, None).unwrap();
+    };
+    for edit in [label, inside] {
+        let mut desk = store(1);
+        desk.enable_undo(UndoOptions::default());
+        let target = EntryId::from_bytes([7; 16]);
+        let json = json!({"Kind": "link", "TargetId": target});
+        let link = desk.new_entry_from_json_at(&json, ROOT, None).unwrap();
+        assert!(desk.entry(target).unwrap().is_placeholder());
+        edit(&mut desk, target);
+        assert!(desk.undo(NOW).unwrap());
+        let left = desk.entry(target).unwrap();
+        assert!(!left.is_placeholder());
+        assert_eq!((&*left.label(), left.inner_entry_count()), ("", 0));
+        assert_eq!(left.outer_item_id(), Some(EntryId::LOST_AND_FOUND));
+        desk.delete_entry(link, NOW).unwrap();
+        assert_eq!(inner(&desk, EntryId::LOST_AND_FOUND), [target], "it needs no link any more");
+    }
+}

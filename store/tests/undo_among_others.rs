@@ -178,6 +178,29 @@ fn a_label_keeps_what_others_have_typed_into_it_too() {
     assert_eq!(desk.entry(note).unwrap().label(), "draft (read)");
 }
 
+/// Goal: one can always go back, and what comes back beside what others have written is what merging would make:
+/// it may be past a limit, be made shorter, and go out and in.
+#[test]
+fn undoing_brings_back_what_was_deleted_even_past_a_limit() {
+    let (mut desk, mut phone, note) = desk_and_phone();
+    desk.set_label(note, &"d".repeat(1_000)).unwrap();
+    desk.splice_label(note, 0..500, "").unwrap();
+    meanwhile(&mut desk, &mut phone, |phone| {
+        phone.splice_label(note, 0..0, &"p".repeat(524)).unwrap();
+    });
+    assert!(desk.undo(NOW).unwrap());
+    assert_eq!(desk.entry(note).unwrap().label().len(), 1_524);
+    assert_eq!(code(desk.splice_label(note, 0..1, "two")), "invalid-argument");
+    exchange(&mut desk, &mut phone);
+    let json = desk.as_json();
+    assert_eq!(DataStore::from_json(id(9), &json).unwrap().as_json(), json);
+    assert!(desk.redo(NOW).unwrap());
+    assert_eq!(desk.entry(note).unwrap().label().len(), 1_024);
+    assert!(desk.undo(NOW).unwrap());
+    desk.splice_label(note, 0..600, "").unwrap();
+    assert_eq!(desk.entry(note).unwrap().label().len(), 924);
+}
+
 #[test]
 fn bytes_do_not_come_back_while_others_have_typed_into_the_text_that_replaced_them() {
     let (mut desk, mut phone, note) = desk_and_phone();
