@@ -2,7 +2,10 @@
 
 use sds_engine::{BlobHash, DecodeError, EditError, EntryId, IntegrateError};
 
-/// Why an operation on a store failed. Nothing has changed then.
+/// Why an operation on a store failed. Nothing has changed then, but where
+/// [`purge_all_trash_entries`](crate::DataStore::purge_all_trash_entries) or
+/// [`purge_expired_trash_entries`](crate::DataStore::purge_expired_trash_entries) cannot purge one of several
+/// entries: the others are purged.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {

@@ -34,7 +34,9 @@ impl DataStore {
         Self::from_replica(Replica::new(replica))
     }
 
-    /// The store in a snapshot that [`DataStore::as_binary`] gave, to be edited as `replica`.
+    /// The store in a snapshot that [`DataStore::as_binary`] gave, to be edited as `replica`. Only for
+    /// snapshots from where patches would be taken from: one of a few megabytes may unfold to gigabytes
+    /// ([`SNAPSHOT_BYTES_MAX`](sds_engine::limits::SNAPSHOT_BYTES_MAX)) before it turns out to be none.
     ///
     /// # Errors
     /// [`StoreError::Unreadable`] if the bytes are no snapshot, are damaged, or are newer.
@@ -203,7 +205,7 @@ impl DataStore {
 
     /// Takes in a snapshot that another copy of the store gave ([`DataStore::as_binary`]), as if it
     /// were a patch: nothing of what is here is lost. Costs the snapshot. Only for snapshots from where
-    /// patches would be taken from: one unfolds to gigabytes at most.
+    /// patches would be taken from, as for [`DataStore::from_binary`].
     ///
     /// # Errors
     /// As for [`DataStore::from_binary`] and [`DataStore::apply_remote_patch`].
