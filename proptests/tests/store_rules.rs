@@ -38,3 +38,18 @@ fn protection_follows_links_through_trash() {
         assert_eq!(store.protected_trash_entries().len(), store.trash_item().inner_entry_count());
     });
 }
+
+/// One knows only of a link to an entry, another imports that entry as a link.
+#[test]
+fn a_link_to_a_link_that_merging_makes_breaks_no_rule() {
+    let [one, two] = [1, 2].map(|number| EntryId::from_bytes([number; 16]));
+    let mut stores = [1, 2].map(|number| DataStore::new(ReplicaId::new(number).unwrap()));
+    for (store, (link, target)) in stores.iter_mut().zip([(one, two), (two, EntryId::ROOT)]) {
+        let json = format!(r#"{{"Kind":"link","Id":"{link}","TargetId":"{target}"}}"#);
+        store.import_entry_from_json_at(&json, EntryId::ROOT, None).unwrap();
+    }
+    let [here, there] = &mut stores;
+    here.apply_remote_patch(&there.export_patch(here.version())).unwrap();
+    assert!(here.entry(one).unwrap().target().unwrap().is_link());
+    assert_eq!(check_store_rules(here), Ok(()));
+}
