@@ -4,8 +4,8 @@
 
 use std::hint::black_box;
 
-use anyhow::{Context, Result, ensure};
-use sds_store::{DataStore, EntryId, ReplicaId, StoreError};
+use anyhow::{Context, Result, bail, ensure};
+use sds_store::{DataStore, EntryId, ReplicaId, StoreError, Timestamp};
 
 use crate::board::{Board, Row, Target};
 use crate::engines::Engine;
@@ -27,6 +27,9 @@ const ROWS: [Row; 8] =
 
 /// How many times each operation is done in one measurement.
 const TIMES: usize = 1_000;
+
+/// When entries are deleted.
+const DELETED_AT: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
 /// Runs every row about stores.
 pub(crate) fn run(settings: &Settings, board: &mut Board) {
@@ -125,23 +128,33 @@ impl Stage {
         Ok(time)
     }
 
-    /// Applies patches of one change each: labels, characters, moves, new items.
+    /// An entry and a container that it can be moved into and is not in.
+    fn pick_move(&mut self) -> Result<(EntryId, EntryId)> {
+        for _ in 0..TIMES {
+            let (entry, outer) = (self.pick(), self.pick());
+            let here = self.author.entry(entry)?;
+            if here.outer_item_id() != Some(outer) && here.may_be_moved_to(outer) {
+                return Ok((entry, outer));
+            }
+        }
+        bail!("no entry can be moved")
+    }
+
+    /// Applies patches of one change each: labels, characters, moves between containers, new items, and
+    /// deletions.
     fn apply(&mut self) -> Result<std::time::Duration> {
         let mut patches = Vec::new();
         while patches.len() < TIMES {
             let seen = self.author.version().clone();
             let entry = self.pick();
             let at = patches.len();
+            let (moved, outer) = self.pick_move()?;
             let store = &mut self.author;
-            match at % 4 {
-                0 => store.set_label(entry, &format!("label {at}"))?,
-                1 if entry != EntryId::ROOT => store.change_value(entry, 0..1, "x")?,
-                2 => {
-                    let index = store.entry(entry)?.index();
-                    let outer = store.entry(entry)?.outer_item_id();
-                    store.move_entry_to(entry, outer.unwrap_or(EntryId::ROOT), index).ok();
-                    store.set_info(entry, "moved", &at)?;
-                }
+            match at % 8 {
+                0 | 4 => store.set_label(entry, &format!("label {at}"))?,
+                1 | 5 if entry != EntryId::ROOT => store.change_value(entry, 0..1, "x")?,
+                2 | 6 => store.move_entry_to(moved, outer, None)?,
+                7 if entry != EntryId::ROOT => store.delete_entry(entry, DELETED_AT)?,
                 _ => drop(new_item(store, entry, at)?.to_string()),
             }
             let patch = self.author.export_patch(&seen);
