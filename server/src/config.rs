@@ -71,15 +71,18 @@ pub struct Settings {
     /// The certificate. Default: a self-signed one is made and kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsSettings>,
-    /// What tokens are signed with, if the environment says nothing.
+    /// What tokens are signed with, if the environment and the command line say nothing.
     pub keys: Vec<KeySettings>,
     /// The admin listener.
     pub admin: AdminSettings,
     /// What clients may do.
     pub limits: Limits,
-    /// The secret from the environment; it takes the place of `keys`.
+    /// The one secret, from the environment. There are no `keys` then, nor another secret.
     #[serde(skip)]
     pub secret: Option<EnvironmentSecret>,
+    /// The file with the one secret, if the environment or the command line names it. The same.
+    #[serde(skip)]
+    pub secret_file: Option<PathBuf>,
 }
 
 /// A certificate from files.
@@ -130,6 +133,7 @@ impl Default for Settings {
             admin: AdminSettings::default(),
             limits: Limits::default(),
             secret: None,
+            secret_file: None,
         }
     }
 }
@@ -220,10 +224,7 @@ impl Settings {
             (None, None) => None,
             _ => return Err(ConfigError::HalfCertificate),
         };
-        if let Some(secret_file) = args.secret_file {
-            self.keys = vec![KeySettings { kid: None, secret_file }];
-            self.signing_key = None;
-        }
+        self.secret_file = args.secret_file;
         set(&mut self.host, args.host);
         set(&mut self.port, args.port);
         set(&mut self.data_dir, args.data_dir);
@@ -285,8 +286,9 @@ impl Settings {
     /// All keys and their values as a TOML file, without secrets.
     #[must_use]
     pub fn to_toml(&self) -> String {
+        let keys = self.secret_files();
         // Texts, numbers and paths are all there is; a path that is no text has no such form.
-        toml::to_string(self).unwrap_or_default()
+        toml::to_string(&Self { keys, ..self.clone() }).unwrap_or_default()
     }
 
     fn certificate(&self) -> CertificateSource {

@@ -77,6 +77,29 @@ fn a_relay_without_a_secret_or_with_a_short_one_does_not_start() {
     assert!(!folder.path().join("data").exists());
 }
 
+/// Goal: whoever names other keys in the file is told if the environment's secret would go on in their place.
+#[test]
+fn keys_beside_the_secret_of_the_environment_neither_check_nor_start() {
+    let folder = folder();
+    let config = folder.path().join("relay.toml");
+    std::fs::write(&config, "[[keys]]\nkid = 'new'\nsecret_file = 'new'\n").unwrap();
+    std::fs::write(folder.path().join("new"), "n".repeat(32)).unwrap();
+    let run = |words: &[&str], unset: bool| {
+        let mut command = program();
+        if unset {
+            command.env_remove("SDS_JWT_SECRET");
+        }
+        command.arg("--config").arg(&config).args(words).output().unwrap()
+    };
+    for words in [&["--check"][..], &["--port", "0"]] {
+        let output = run(words, false);
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+        let said = text(&output.stderr);
+        assert!(said.contains("SDS_JWT_SECRET") && said.contains("[[keys]]"), "{said}");
+    }
+    assert_eq!(run(&["--check"], true).status.code(), Some(0), "with the keys alone it is fine");
+}
+
 struct Certificate {
     made: CertifiedKey<rcgen::KeyPair>,
 }

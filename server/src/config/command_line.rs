@@ -83,7 +83,7 @@ pub struct ServeArgs {
     /// A PEM file with the certificate's private key.
     #[arg(long, env = "SDS_KEY")]
     pub key: Option<PathBuf>,
-    /// A file with the secret that tokens are signed with, instead of those of the configuration.
+    /// A file with the secret that tokens are signed with, if the configuration has none.
     #[arg(long, env = "SDS_JWT_SECRET_FILE", global = true)]
     pub secret_file: Option<PathBuf>,
     /// Who must have given a token for it to be accepted.

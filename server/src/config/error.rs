@@ -58,6 +58,12 @@ pub enum ConfigError {
     /// Nobody has said what tokens are signed with.
     #[error("there is no secret: set SDS_JWT_SECRET, or name a secret_file")]
     NoSecret,
+    /// Nobody could say which secrets count.
+    #[error(
+        "there are secrets in {0} and in {1}: take one of them out; to replace a secret step by \
+         step, keep [[keys]] alone"
+    )]
+    TwoPlaces(&'static str, &'static str),
     /// The secret is too short to be one.
     #[error("{from}: {source}")]
     Secret {
