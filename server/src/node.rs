@@ -49,10 +49,10 @@ pub struct Relay {
     stop: watch::Sender<bool>,
     accepting: tokio::task::JoinHandle<()>,
     refreshing: tokio::task::JoinHandle<()>,
-    node: Arc<Node>,
+    pub(crate) node: Arc<Node>,
     writing: Option<JoinHandle<()>>,
     admin: Option<AdminListener>,
-    audit: Arc<Audit>,
+    pub(crate) audit: Arc<Audit>,
 }
 
 impl Relay {

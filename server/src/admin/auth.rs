@@ -52,6 +52,12 @@ impl Admin {
         if is_whole && self.access.stores.covers(stores) { Ok(()) } else { Err(NOT_YOURS) }
     }
 
+    /// Looks again at what was revoked, after something that took its time.
+    pub(super) fn look_again(mut self, state: &AdminState) -> Result<Self, ApiError> {
+        self.revoked = revoked_of(state, &self.access)?;
+        Ok(self)
+    }
+
     /// Whether they may make a token for `stores` that holds for `lifetime`.
     pub(super) fn check_grant(
         &self,
@@ -133,18 +139,21 @@ pub(super) async fn note_refusals(
 fn admit(state: &AdminState, headers: &HeaderMap, from: SocketAddr) -> Result<Admin, ApiError> {
     let token = bearer(headers).ok_or(MISSING)?;
     let access = state.node.gate.verify(&token, SystemTime::now()).map_err(|_| INVALID)?;
-    let mut revoked = state.node.revocations.of(&access);
-    if access.stores.is_all() {
-        // Only their like can take anything away from an admin of the relay.
-        revoked.retain(StoreSet::is_all);
-    }
-    if revoked.iter().any(|set| set.covers(&access.stores)) {
-        return Err(INVALID);
-    }
+    let revoked = revoked_of(state, &access)?;
     if access.scope < Scope::Admin {
         return Err(NOT_ADMIN);
     }
     Ok(Admin { access, revoked, from })
+}
+
+/// The stores for which a token of this access was revoked, if it still holds for others.
+fn revoked_of(state: &AdminState, access: &Access) -> Result<Vec<StoreSet>, ApiError> {
+    let mut revoked = state.node.revocations.of(access);
+    if access.stores.is_all() {
+        // Only their like can take anything away from an admin of the relay.
+        revoked.retain(StoreSet::is_all);
+    }
+    if revoked.iter().any(|set| set.covers(&access.stores)) { Err(INVALID) } else { Ok(revoked) }
 }
 
 fn bearer(headers: &HeaderMap) -> Option<Token> {

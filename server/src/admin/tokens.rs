@@ -62,6 +62,8 @@ pub(super) async fn mint(
         .with("seconds", grant.lifetime.as_secs());
     // A token that nobody could account for later is not given out.
     state.audit.record(deed).await.map_err(|_| STORAGE_FAILED)?;
+    // Who was revoked meanwhile gives nothing out any more.
+    admin.look_again(&state)?.check_stores(&grant.stores)?;
     state.node.metrics.minted(grant.scope);
     Ok(json_answer(json!({ "token": token.reveal() })))
 }
@@ -282,4 +284,76 @@ fn row(name: &str, revocation: &Revocation) -> Value {
     let (field, name) = what(revocation);
     row[field] = name.into();
     row
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use axum::extract::FromRequestParts;
+    use axum::http::Request;
+    use sds_sync::access::{Keyring, Secret};
+    use tempfile::TempDir;
+
+    use super::super::auth::From;
+    use super::*;
+    use crate::node::{Relay, RelayConfig};
+
+    /// Goal: when a revocation is answered its subject gives out nothing any more. Method: it is
+    /// revoked, for all or for some of its stores, while the line about the token is written.
+    #[tokio::test]
+    async fn who_is_revoked_while_a_token_is_made_gets_none() {
+        let folder = TempDir::new().unwrap();
+        let secret = Secret::new("a secret of more than thirty-two characters").unwrap();
+        let keys = Keyring::from(secret);
+        let relay = Relay::start(RelayConfig::new(keys.clone(), folder.path())).await.unwrap();
+        let (node, audit) = (Arc::clone(&relay.node), Arc::clone(&relay.audit));
+        let state = Arc::new(AdminState::new(node, audit, keys, None));
+        let rows = [
+            (vec!["other"], Ok(StatusCode::OK)),
+            (vec!["a1*"], Err(StatusCode::FORBIDDEN)),
+            (vec!["a*"], Err(StatusCode::UNAUTHORIZED)),
+        ];
+        for (within, expected) in rows {
+            let mut tries = 0;
+            let answer = loop {
+                tries += 1;
+                assert!(tries < 100, "the line is always written at once");
+                let name = format!("{within:?}{tries}");
+                let admin = admin_of(&state, &name).await;
+                let body = r#"{"sub":"bob","scope":"read","store":"a1"}"#;
+                let mut minting = pin!(mint(State(Arc::clone(&state)), admin, Ok(body.into())));
+                if minting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+                    continue;
+                }
+                let what = Revoked::Subject(name.into());
+                let within = StoreSet::parse(&within).unwrap();
+                let revocation = Revocation { what, issued_until: None, within, expires: None };
+                state.node.revocations.add(revocation, SystemTime::now()).unwrap();
+                break minting.await;
+            };
+            let status = answer.map(|answer| answer.status()).map_err(|error| error.status);
+            assert_eq!(status, expected, "{within:?}");
+        }
+        relay.stop().await;
+    }
+
+    /// An admin of `a*` whose token was found good.
+    async fn admin_of(state: &Arc<AdminState>, subject: &str) -> Admin {
+        let grant = Grant {
+            stores: StoreSet::parse(&["a*"]).unwrap(),
+            subject: subject.to_owned(),
+            scope: Scope::Admin,
+            lifetime: LIFETIME * 2,
+            issuer: None,
+        };
+        let token = state.keys.mint(&grant, &TokenId::random(), SystemTime::now()).unwrap();
+        let request = Request::builder()
+            .header("Authorization", format!("Bearer {}", token.reveal()))
+            .extension(From(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))));
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        Admin::from_request_parts(&mut parts, state).await.unwrap()
+    }
 }
