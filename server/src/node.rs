@@ -157,7 +157,7 @@ impl Relay {
     /// Whether it can still do what it is there for. If not, only starting it anew helps.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        self.node.writer.is_alive()
+        self.node.check_alive().is_ok()
     }
 
     /// Waits until somebody who may asks the relay to stop.
@@ -265,3 +265,6 @@ async fn accept(node: Arc<Node>, endpoint: Endpoint, mut stop: watch::Receiver<b
     })
     .await;
 }
+
+#[cfg(test)]
+mod tests;

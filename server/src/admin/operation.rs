@@ -15,17 +15,24 @@ use super::auth::Admin;
 use crate::metrics::MEDIA_TYPE;
 use crate::node::Node;
 
-/// `GET /healthz`: the process is alive.
-pub(super) async fn healthz() -> &'static str {
-    "ok\n"
+/// `GET /healthz`: there is no need to start the relay anew.
+pub(super) async fn healthz(State(state): State<Arc<AdminState>>) -> Response {
+    match state.node.check_alive() {
+        Ok(()) => "ok\n".into_response(),
+        Err(why) => unavailable(why),
+    }
 }
 
 /// `GET /readyz`: clients can be sent here.
 pub(super) async fn readyz(State(state): State<Arc<AdminState>>) -> Response {
     match state.node.check_ready().await {
         Ok(()) => "ready\n".into_response(),
-        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+        Err(why) => unavailable(why),
     }
+}
+
+fn unavailable(why: &str) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response()
 }
 
 /// `GET /metrics`

@@ -69,6 +69,14 @@ impl Node {
         *self.draining.borrow()
     }
 
+    /// Whether changes can still be written. If not, only starting the relay anew helps.
+    ///
+    /// # Errors
+    /// Why they cannot.
+    pub(crate) fn check_alive(&self) -> Result<(), &'static str> {
+        if self.writer.is_alive() { Ok(()) } else { Err("nobody writes the relay's file any more") }
+    }
+
     /// Whether clients can be sent here.
     ///
     /// # Errors
@@ -76,10 +84,10 @@ impl Node {
     pub(crate) async fn check_ready(&self) -> Result<(), &'static str> {
         let log = Arc::clone(&self.log);
         if self.is_draining() {
-            Err("draining")
-        } else if !self.writer.is_alive() {
-            Err("nobody writes the relay's file any more")
-        } else if self.disk.is_good(move || log.write(|_| Ok(())).is_ok()).await {
+            return Err("draining");
+        }
+        self.check_alive()?;
+        if self.disk.is_good(move || log.write(|_| Ok(())).is_ok()).await {
             Ok(())
         } else {
             Err("the relay's file cannot be written")

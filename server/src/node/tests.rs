@@ -1,0 +1,52 @@
+//! What a relay whose parts fail says of itself.
+
+use std::net::Ipv4Addr;
+
+use sds_sync::access::Secret;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::*;
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn relay(folder: &TempDir) -> Relay {
+    let secret = Secret::new("a secret of more than thirty-two characters").unwrap();
+    let admin = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    let config = RelayConfig { admin, ..RelayConfig::new(secret, folder.path()) };
+    Relay::start(config).await.unwrap()
+}
+
+/// Asks the admin listener for `path`; the first line of what it says.
+async fn ask(relay: &Relay, path: &str) -> String {
+    let mut stream = TcpStream::connect(relay.admin_addr().unwrap()).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer.lines().next().unwrap_or_default().to_owned()
+}
+
+/// Goal: a container whose relay takes nothing any more is found to be unhealthy. Method: the thread
+/// that writes the file ends before it should.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_nobody_writes_for_is_not_alive() {
+    let folder = TempDir::new().unwrap();
+    let relay = relay(&folder).await;
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(ask(&relay, path).await, "HTTP/1.1 200 OK", "{path}");
+    }
+    relay.node.writer.stop();
+    let ended = async {
+        while relay.is_alive() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, ended).await.unwrap();
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(ask(&relay, path).await, "HTTP/1.1 503 Service Unavailable", "{path}");
+    }
+    relay.stop().await;
+}
