@@ -40,7 +40,7 @@ mod store_blobs;
 pub mod store_log;
 mod told;
 
-pub use node::{Relay, RelayConfig, StartError};
+pub use node::{Ending, Relay, RelayConfig, StartError};
 pub use sds_sync::access::{
     Grant, KeyId, Keyring, MintError, Scope, Secret, StoreSet, UnknownScope, WeakSecret, mint,
 };

@@ -9,7 +9,7 @@ use clap::Parser;
 use sds_server::backup::BackupError;
 use sds_server::config::{Command, CommandLine, ConfigError, LogFormat, Settings};
 use sds_server::limits::LOG_QUEUE_MAX;
-use sds_server::{Relay, StartError};
+use sds_server::{Ending, Relay, StartError};
 use sds_sync::StorageError;
 use sds_sync::access::{InvalidStores, MintError};
 use sds_sync::limits::STOP_TIMEOUT;
@@ -124,7 +124,10 @@ fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
         tracing::info!("stopping");
         notify(false);
         tokio::select! {
-            () = relay.stop() => Ok(()),
+            ending = relay.stop() => match ending {
+                Ending::InGoodOrder => Ok(()),
+                Ending::DiskHangs => Err("the disk hangs: it was not waited for".into()),
+            },
             _ = asked_again => Err("cut short by a second signal".into()),
         }
     });

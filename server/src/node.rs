@@ -13,7 +13,7 @@ use sds_sync::limits::STOP_TIMEOUT;
 use sds_sync::transport::{serve_connections, server_endpoint};
 use sds_sync::{CertificateHash, RelayUrl, StorageError, StoreId, TransportError};
 use tokio::sync::watch;
-use tokio::time::{interval, timeout};
+use tokio::time::{Instant, interval, timeout, timeout_at};
 
 mod shared;
 mod start;
@@ -40,6 +40,18 @@ use start::{Opened, open};
 
 /// How often the files of the certificate are looked at.
 const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long the disk may take for what is still to be written when the relay stops.
+const LAST_WRITES_TIME: Duration = Duration::from_secs(10);
+
+/// How a relay came to its end. Whatever it has acknowledged is on the disk either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// All that it was sent is written, and the file is closed.
+    InGoodOrder,
+    /// The disk did not answer any more, and was not waited for.
+    DiskHangs,
+}
 
 /// A running relay. It ends with [`stop`](Self::stop); dropping it cuts all clients off.
 pub struct Relay {
@@ -202,8 +214,9 @@ impl Relay {
     }
 
     /// Takes no new clients, tells all others that it stops, writes what they have sent, and closes
-    /// the file. Takes as long as clients may take to leave, and a few seconds.
-    pub async fn stop(mut self) {
+    /// the file. Takes as long as clients may take to leave, and a few seconds; if the disk hangs,
+    /// ten more. Threads that wait for it are left behind then, which end with the program.
+    pub async fn stop(mut self) -> Ending {
         self.node.ask_to_stop();
         self.stop.send_replace(true);
         // A task that panicked has ended too.
@@ -211,18 +224,34 @@ impl Relay {
         self.endpoint.close(VarInt::from_u32(0), b"shutting down");
         let _idle = timeout(STOP_TIMEOUT, self.endpoint.wait_idle()).await;
         self.node.writer.stop();
+        let deadline = Instant::now() + LAST_WRITES_TIME;
+        let mut is_written = true;
         if let Some(writing) = self.writing.take() {
-            let _joined = tokio::task::spawn_blocking(move || writing.join()).await;
+            let joined = tokio::task::spawn_blocking(move || writing.join());
+            is_written = timeout_at(deadline, joined).await.is_ok();
         }
         // What was said of the relay's health up to now was true; nobody is served any further.
         if let Some(admin) = self.admin.take() {
             let _in_time = timeout(STOP_TIMEOUT, admin.stop()).await;
         }
-        if let Err(error) = self.audit.record(Deed::new("stop")).await {
-            tracing::error!(%error, "the stop is not in the audit log");
+        match timeout_at(deadline, self.audit.record(Deed::new("stop"))).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the stop is not in the audit log"),
+            Err(_) => is_written = false,
         }
-        let audit = Arc::clone(&self.audit);
-        let _closed = tokio::task::spawn_blocking(move || audit.close()).await;
+        // Whoever drops the file last waits for the disk.
+        let closed = tokio::task::spawn_blocking(move || {
+            self.audit.close();
+            drop(self);
+        });
+        if is_written && timeout_at(deadline, closed).await.is_ok() {
+            Ending::InGoodOrder
+        } else {
+            tracing::error!(
+                "the disk hangs and is not waited for; all that was acknowledged is on it"
+            );
+            Ending::DiskHangs
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod support {
     pub(crate) mod process;
 }
 
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -226,6 +227,27 @@ fn a_silent_client_delays_the_end_only_so_long_and_a_second_signal_not_at_all() 
         }
         drop((silent, runtime));
     }
+}
+
+/// Goal: a disk that hangs does not keep the program from its end, and whoever started it hears of that.
+/// Method: an audit log that is a pipe, which nobody reads and which is full.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_disk_that_hangs_delays_the_end_only_so_long_and_shows_in_the_code() {
+    const PIPE_BYTES: usize = 64 << 10;
+    let home = folder();
+    let relay = RelayProcess::start(home.path(), &["--log-format", "json"]);
+    let audit = home.path().join("audit.jsonl");
+    std::fs::remove_file(&audit).unwrap();
+    assert!(Command::new("mkfifo").arg(&audit).status().unwrap().success());
+    let mut pipe = std::fs::OpenOptions::new().read(true).write(true).open(&audit).unwrap();
+    pipe.write_all(&[0; PIPE_BYTES]).unwrap();
+    let told = Instant::now();
+    relay.signal("TERM");
+    let (code, log) = relay.wait();
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("the disk hangs and is not waited for"), "{log}");
+    assert!(told.elapsed() < Duration::from_secs(25), "{:?}", told.elapsed());
 }
 
 /// Goal: the address that the unit and the container set is all addresses, of both kinds.

@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
+use crate::log_writer::Append;
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -49,4 +50,46 @@ async fn a_relay_that_nobody_writes_for_is_not_alive() {
         assert_eq!(ask(&relay, path).await, "HTTP/1.1 503 Service Unavailable", "{path}");
     }
     relay.stop().await;
+}
+
+/// Goal: a disk that hangs does not keep a relay from its end, which acknowledges nothing that is not
+/// written. Method: a transaction that goes on when the test says so, before one of a client's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_waits_for_a_disk_that_hangs_only_so_long() {
+    let folder = TempDir::new().unwrap();
+    let relay = relay(&folder).await;
+    let log = Arc::clone(relay.log());
+    let (go_on, hangs) = std::sync::mpsc::channel::<()>();
+    let (begun, begins) = std::sync::mpsc::channel();
+    let hanging = std::thread::spawn(move || {
+        log.write(|_| {
+            begun.send(()).unwrap();
+            // Until the test has nothing to say any more.
+            let _closed = hangs.recv();
+            Ok(())
+        })
+    });
+    begins.recv().unwrap();
+    let store = StoreId::new("s").unwrap();
+    let mut reply = relay.node.writer.append(Append {
+        store,
+        author: Arc::default(),
+        changes: Vec::new(),
+        skips_lacking: false,
+    });
+    let begun = Instant::now();
+    assert_eq!(timeout(PATIENCE, relay.stop()).await.unwrap(), Ending::DiskHangs);
+    assert!(begun.elapsed() >= LAST_WRITES_TIME, "{:?}", begun.elapsed());
+    assert!(reply.try_recv().is_err(), "nothing is written");
+    drop(go_on);
+    hanging.join().unwrap().unwrap();
+    assert!(reply.await.unwrap().is_ok(), "the disk answers again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_on_a_disk_that_works_is_in_good_order() {
+    let folder = TempDir::new().unwrap();
+    let begun = Instant::now();
+    assert_eq!(relay(&folder).await.stop().await, Ending::InGoodOrder);
+    assert!(begun.elapsed() < LAST_WRITES_TIME, "{:?}", begun.elapsed());
 }

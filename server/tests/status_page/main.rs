@@ -118,7 +118,10 @@ async fn the_page_shows_who_is_here_to_who_signs_in_and_asks_nobody_else() {
     let policy = page.head.lines().find(|line| line.starts_with("content-security-policy: "));
     let policy = policy.expect("a policy");
     assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
-    let Some(program) = program() else { return relay.stop().await };
+    let Some(program) = program() else {
+        relay.stop().await;
+        return;
+    };
     let desk = present(one.path(), relay.url(), writer("desk")).await;
     let phone = present(two.path(), relay.url(), writer("<b>phone</b>")).await;
     add_item(&desk, "note");
@@ -176,7 +179,10 @@ fn watch(program: &PathBuf, address: SocketAddr) {
 async fn the_page_shows_rates_and_lag_and_one_page_of_stores_after_another() {
     let data = folder();
     let (relay, address) = relay(data.path()).await;
-    let Some(program) = program() else { return relay.stop().await };
+    let Some(program) = program() else {
+        relay.stop().await;
+        return;
+    };
     let connection = client(&relay).await;
     for number in 0..120 {
         let mut stream = open(&connection, &format!("store-{number}")).await;
