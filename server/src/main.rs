@@ -1,5 +1,6 @@
 //! The relay as a program: `sds-relay` runs it, its subcommands are in `commands`.
 
+use std::convert::Infallible;
 use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -14,6 +15,8 @@ use sds_sync::StorageError;
 use sds_sync::access::{InvalidStores, MintError};
 use sds_sync::limits::STOP_TIMEOUT;
 use sds_sync::process::stop_requests;
+#[cfg(unix)]
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 
 use commands::DataDamaged;
@@ -104,8 +107,10 @@ fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
     let config = settings.to_relay_config()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(async {
-        // From here on a signal stops the relay in good order, however early it comes.
+        // From here on a signal stops the relay in good order, however early it comes, and one to
+        // read the files again does not end it.
         let asked_to_stop = stop_requests()?;
+        let mut asked_to_read = ReadRequests::listen()?;
         let relay = Relay::start(config).await.map_err(|error| start_error(settings, error))?;
         writeln!(
             io::stdout(),
@@ -117,7 +122,7 @@ fn run(settings: &Settings) -> Result<(), Box<dyn Error>> {
         tokio::select! {
             outcome = asked_to_stop => outcome?,
             () = relay.asked_to_stop() => {}
-            outcome = refresh_when_asked(&relay) => outcome?,
+            never = refresh_when_asked(&relay, &mut asked_to_read) => match never {},
             never = keep_telling(&relay) => match never {},
         }
         let asked_again = stop_requests()?;
@@ -154,23 +159,42 @@ fn log_as(settings: &Settings) -> Result<WorkerGuard, ConfigError> {
     Ok(guard)
 }
 
-/// Looks for another certificate whenever the program is asked to read its files again.
-async fn refresh_when_asked(relay: &Relay) -> io::Result<()> {
+/// Hears when the program is asked to read its files again.
+struct ReadRequests {
     #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut asked = signal(SignalKind::hangup())?;
-        while asked.recv().await.is_some() {
-            relay.refresh_certificate().await;
-        }
+    hangups: Signal,
+}
+
+impl ReadRequests {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            #[cfg(unix)]
+            hangups: signal(SignalKind::hangup())?,
+        })
     }
-    // Where nobody can ask, the relay looks by itself every few seconds.
-    std::future::pending().await
+
+    /// Returns when the program was asked, also if that was before.
+    async fn next(&mut self) {
+        #[cfg(unix)]
+        if self.hangups.recv().await.is_some() {
+            return;
+        }
+        // Where nobody can ask, the relay looks by itself every few seconds.
+        std::future::pending().await
+    }
+}
+
+/// Looks for another certificate whenever the program is asked to read its files again.
+async fn refresh_when_asked(relay: &Relay, asked: &mut ReadRequests) -> Infallible {
+    loop {
+        asked.next().await;
+        relay.refresh_certificate().await;
+    }
 }
 
 /// Tells the service manager that the relay is alive, as often as it wants to hear of it and as
 /// long as it is.
-async fn keep_telling(relay: &Relay) -> std::convert::Infallible {
+async fn keep_telling(relay: &Relay) -> Infallible {
     #[cfg(unix)]
     if let Some(patience) = sd_notify::watchdog_enabled() {
         // An interval of nothing there is not; whoever asks for that hears of it all the time.

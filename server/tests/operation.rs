@@ -11,9 +11,9 @@ mod support {
     pub(crate) mod process;
 }
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
@@ -248,6 +248,32 @@ fn a_disk_that_hangs_delays_the_end_only_so_long_and_shows_in_the_code() {
     assert_eq!(code, Some(1), "{log}");
     assert!(log.contains("the disk hangs and is not waited for"), "{log}");
     assert!(told.elapsed() < Duration::from_secs(25), "{:?}", told.elapsed());
+}
+
+/// Goal: whoever tells the relay to read its files again while it starts does not end it. Method: a file that
+/// the relay reads at its start is a pipe, which the test does not close before it has sent the signal.
+#[test]
+fn a_relay_that_starts_is_not_ended_by_a_signal_to_read_its_files_again() {
+    let home = folder();
+    let pipe = home.path().join("revocations.jsonl");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut command = program();
+    command.args(["--port", "0", "--data-dir"]).arg(home.path());
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    // Until the relay reads it.
+    let held = std::fs::OpenOptions::new().write(true).open(&pipe).unwrap();
+    let id = child.id().to_string();
+    let signal = |name: &str| {
+        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+    };
+    signal("HUP");
+    std::thread::sleep(Duration::from_millis(300));
+    drop(held);
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with("sds-relay listens on"), "{line:?}: {:?}", child.try_wait());
+    signal("TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 /// Goal: the address that the unit and the container set is all addresses, of both kinds.
