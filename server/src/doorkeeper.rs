@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sds_sync::transport::{Applicant, Doorkeeper, Verdict};
+use sds_sync::transport::{Applicant, Doorkeeper, Shaken, Verdict};
 
 use crate::limits::{Limit, Limits, REMEMBERED_MAX};
 use crate::metrics::{Handshake, Metrics};
@@ -189,9 +189,13 @@ impl Doorkeeper for Door {
         self.limits.authenticate_time()
     }
 
-    fn note_handshake(&self, applicant: Applicant, is_connected: bool) {
+    fn note_handshake(&self, applicant: Applicant, shaken: Shaken) {
+        let is_connected = shaken == Shaken::Connected;
         let outcome = if is_connected { Handshake::Completed } else { Handshake::Failed };
         self.metrics.handshake(outcome);
+        if shaken == Shaken::TooSlow {
+            self.metrics.limit_hit(Limit::AuthenticateTime);
+        }
         if applicant.is_proved {
             if let Some(known) = self.lock().known.get_mut(&network(applicant.address)) {
                 known.handshakes = known.handshakes.saturating_sub(1);
@@ -323,7 +327,7 @@ mod tests {
         let door = door(|limits| limits.handshakes_per_second_per_address = 3);
         for _ in 0..3 {
             assert_eq!(door.judge(proved(ANN)), Verdict::Accept);
-            door.note_handshake(proved(ANN), false);
+            door.note_handshake(proved(ANN), Shaken::Failed);
         }
         assert_eq!(door.judge(proved(ANN)), Verdict::Refuse);
         assert_eq!(hits(&door, Limit::HandshakeRate), 1);
@@ -332,10 +336,10 @@ mod tests {
         let unproved = Applicant { is_proved: false, ..proved(BOB) };
         for _ in 0..10 {
             assert_eq!(door.judge(unproved), Verdict::Accept);
-            door.note_handshake(unproved, false);
+            door.note_handshake(unproved, Shaken::Failed);
         }
         assert_eq!(door.judge(proved(BOB)), Verdict::Accept);
-        door.note_handshake(unproved, true);
+        door.note_handshake(unproved, Shaken::Connected);
         assert_eq!(door.judge(unproved), Verdict::Prove, "it has answered three times by now");
     }
 
@@ -368,7 +372,7 @@ mod tests {
         assert_eq!(door.judge(proved(ANN)), Verdict::Accept);
         assert_eq!(door.judge(proved(ANN)), Verdict::Refuse);
         assert_eq!(door.judge(proved(BOB)), Verdict::Accept);
-        door.note_handshake(proved(ANN), true);
+        door.note_handshake(proved(ANN), Shaken::Connected);
         assert_eq!(door.judge(proved(ANN)), Verdict::Accept);
     }
 

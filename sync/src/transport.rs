@@ -22,7 +22,7 @@ mod room;
 mod stream;
 mod trust;
 
-pub use admission::{Admission, Applicant, Doorkeeper, Verdict, serve_connections};
+pub use admission::{Admission, Applicant, Doorkeeper, Shaken, Verdict, serve_connections};
 pub use pipe::{FramePipe, Interest, Ready};
 pub use pool::ConnectionPool;
 pub(crate) use pool::Datagrams;

@@ -1,5 +1,8 @@
 //! Connections, handshakes, streams, open stores, and the time to show a token.
 
+use sds_sync::RelayUrl;
+use tokio::net::UdpSocket;
+
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -97,6 +100,32 @@ async fn streams_past_the_bound_wait_and_members_have_more_than_strangers() {
         held.push(timeout(PATIENCE, hold()).await.unwrap());
     }
     drop((store, held));
+    home.relay.stop().await;
+}
+
+/// Goal: a handshake has as long as `authenticate_seconds` says, and not as long as a connection without a
+/// sign of life. Method: only the first packet of a client gets through.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handshake_that_takes_too_long_is_cut_off_and_counted() {
+    let home = Home::with(|limits| limits.authenticate_seconds = 1).await;
+    home.connect().await;
+    let local = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    let (front, back) =
+        (UdpSocket::bind(local).await.unwrap(), UdpSocket::bind(local).await.unwrap());
+    let pinned = home.relay.url().pin();
+    let url = RelayUrl::new("127.0.0.1", front.local_addr().unwrap().port(), pinned).unwrap();
+    let shaking = tokio::spawn(async move { connect(&url, &Trust::of(&url)).await.is_ok() });
+    let mut packet = vec![0; 2_000];
+    let (size, _) = front.recv_from(&mut packet).await.unwrap();
+    let begun = Instant::now();
+    back.send_to(&packet[..size], home.relay.local_addr()).await.unwrap();
+    home.met(Limit::AuthenticateTime).await;
+    assert!(begun.elapsed() >= Duration::from_millis(900), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    assert_eq!(home.hits(Limit::AuthenticateTime), 1, "who is in time is not");
+    let failed = "sds_relay_handshakes_total{outcome=\"failed\"} 1\n";
+    assert!(home.relay.metrics().contains(failed), "{}", home.relay.metrics());
+    shaking.abort();
     home.relay.stop().await;
 }
 

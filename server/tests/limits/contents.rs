@@ -2,13 +2,17 @@
 
 use super::*;
 
-fn hash_of(bytes: &[u8]) -> [u8; 32] {
+pub(crate) fn hash_of(bytes: &[u8]) -> [u8; 32] {
     use sha2::Digest;
     sha2::Sha256::digest(bytes).into()
 }
 
 /// Offers a blob of the store `s`, and sends it if it is wanted; says what came of it.
-async fn put(connection: &Connection, store: &str, bytes: &[u8]) -> Result<(), RefusalCode> {
+pub(crate) async fn put(
+    connection: &Connection,
+    store: &str,
+    bytes: &[u8],
+) -> Result<(), RefusalCode> {
     let (hash, size) = (hash_of(bytes), bytes.len() as u64);
     let offer = ClientFrame::OfferBlob { store: store.to_owned(), hash, size };
     let mut stream = Stream::begin(connection, offer).await;
@@ -17,8 +21,10 @@ async fn put(connection: &Connection, store: &str, bytes: &[u8]) -> Result<(), R
         RelayFrame::Refused { code, .. } => return Err(RefusalCode::from_number(code)),
         frame => panic!("{frame:?}"),
     }
-    let chunk = ClientFrame::BlobChunk { bytes: bytes.to_vec().into() };
-    stream.sender.send(&chunk).await.unwrap();
+    for piece in bytes.chunks(BLOB_CHUNK_BYTES_MAX) {
+        let chunk = ClientFrame::BlobChunk { bytes: piece.to_vec().into() };
+        stream.sender.send(&chunk).await.unwrap();
+    }
     assert_eq!(stream.next().await, RelayFrame::BlobStored);
     Ok(())
 }

@@ -7,9 +7,11 @@ mod connections;
 mod contents;
 mod frames;
 mod rates;
+mod taking;
 #[path = "../support"]
 mod support {
     pub(crate) mod common;
+    pub(crate) mod large;
     pub(crate) mod stream;
 }
 
@@ -21,8 +23,8 @@ use sds_server::limits::{
 };
 use sds_server::{Relay, RelayConfig, Scope};
 use sds_sync::limits::{
-    BLOB_BYTES_MAX, BLOB_FRAME_BYTES_MAX, BLOB_PARTS_MAX, FIRST_FRAME_BYTES_MAX, FRAME_BYTES_MAX,
-    PRESENCE_PEERS_MAX,
+    BLOB_BYTES_MAX, BLOB_CHUNK_BYTES_MAX, BLOB_FRAME_BYTES_MAX, BLOB_PARTS_MAX,
+    FIRST_FRAME_BYTES_MAX, FRAME_BYTES_MAX, PRESENCE_PEERS_MAX,
 };
 use sds_sync::transport::{Connection, connect};
 use sds_sync::{ClientFrame, Frame, RefusalCode, RelayFrame, Token, Trust, encode_datagram};

@@ -61,6 +61,39 @@ async fn bytes_past_the_rate_of_a_connection_or_of_a_subject_wait() {
     }
 }
 
+/// Goal: who has shown no token is slower than who has. Method: the same frame, before a token was shown and
+/// after it, of more bytes than strangers may send at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_of_strangers_have_a_rate_of_their_own() {
+    const RATE: u32 = 16 << 10;
+    let home = Home::with(|limits| limits.stranger_bytes_per_second = RATE).await;
+    let (connection, other) = (home.connect().await, home.connect().await);
+    // A bound of the frame itself, so that only its bytes are of interest.
+    let refused = |bytes: u32| ClientFrame::Open {
+        protocol: 3,
+        store: "s".to_owned(),
+        token: Token::from("x".to_owned()),
+        version: vec![0; bytes as usize].into(),
+    };
+    let ask = async |connection: &Connection, bytes| {
+        Stream::begin(connection, refused(bytes)).await.refused().await;
+    };
+    ask(&other, RATE / 2).await;
+    assert_eq!(home.hits(Limit::ByteRate), 0, "what is within the rate is free");
+    let begun = Instant::now();
+    ask(&connection, 3 * RATE).await;
+    home.met(Limit::ByteRate).await;
+    let hits = home.hits(Limit::ByteRate);
+    // What was too much is waited for before the next frame is read.
+    Stream::open(&connection, "s", "ann").await;
+    assert!(begun.elapsed() > Duration::from_millis(1_800), "{:?}", begun.elapsed());
+    let hits_of_stranger = home.hits(Limit::ByteRate);
+    assert!(hits_of_stranger >= hits);
+    ask(&connection, 3 * RATE).await;
+    assert_eq!(home.hits(Limit::ByteRate), hits_of_stranger, "a member is faster");
+    home.relay.stop().await;
+}
+
 /// Goal: nobody is made to decrypt a flood of datagrams for long, and who is within the bound stays.
 #[tokio::test(flavor = "multi_thread")]
 async fn datagrams_past_the_rate_are_dropped_and_a_flood_of_them_ends_the_connection() {

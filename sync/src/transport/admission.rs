@@ -33,6 +33,17 @@ pub enum Verdict {
     Refuse,
 }
 
+/// How the handshake of somebody who was accepted ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shaken {
+    /// There is a connection.
+    Connected,
+    /// It failed.
+    Failed,
+    /// It was cut off, as it took longer than it may.
+    TooSlow,
+}
+
 /// Decides who may come.
 pub trait Doorkeeper: Sync {
     /// What becomes of an applicant. Must not wait.
@@ -43,8 +54,8 @@ pub trait Doorkeeper: Sync {
         IDLE_CONNECTION_TIMEOUT
     }
 
-    /// Hears of each handshake of somebody who was accepted whether it led to a connection.
-    fn note_handshake(&self, _applicant: Applicant, _is_connected: bool) {}
+    /// Hears of each handshake of somebody who was accepted how it ended.
+    fn note_handshake(&self, _applicant: Applicant, _shaken: Shaken) {}
 }
 
 /// Lets so many come, whoever they are.
@@ -77,7 +88,7 @@ pub async fn serve_connections<F: Future<Output = ()> + Send + 'static>(
     serve: impl Fn(Connection) -> F,
 ) {
     let mut stopped = std::pin::pin!(stopped);
-    let mut handshakes: JoinSet<(Applicant, Option<Connection>)> = JoinSet::new();
+    let mut handshakes: JoinSet<(Applicant, Result<Connection, Shaken>)> = JoinSet::new();
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -86,8 +97,9 @@ pub async fn serve_connections<F: Future<Output = ()> + Send + 'static>(
             Some(shaken) = handshakes.join_next() => {
                 // The task does nothing that can panic.
                 let Ok((applicant, connection)) = shaken else { continue };
-                doorkeeper.note_handshake(applicant, connection.is_some());
-                if let Some(connection) = connection {
+                let shaken = connection.as_ref().map_or_else(|shaken| *shaken, |_| Shaken::Connected);
+                doorkeeper.note_handshake(applicant, shaken);
+                if let Ok(connection) = connection {
                     connections.spawn(serve(connection));
                 }
             }
@@ -123,11 +135,15 @@ pub async fn serve_connections<F: Future<Output = ()> + Send + 'static>(
     }
 }
 
-/// Shakes hands. No connection if the client does not, or not in time.
+/// Shakes hands. No connection but why not if the client does not, or not in time.
 async fn shake_hands(
     applicant: Applicant,
     incoming: Incoming,
     time: Duration,
-) -> (Applicant, Option<Connection>) {
-    (applicant, timeout(time, incoming).await.ok().and_then(Result::ok))
+) -> (Applicant, Result<Connection, Shaken>) {
+    let connection = match timeout(time, incoming).await {
+        Ok(connection) => connection.map_err(|_| Shaken::Failed),
+        Err(_) => Err(Shaken::TooSlow),
+    };
+    (applicant, connection)
 }
