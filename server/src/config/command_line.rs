@@ -238,6 +238,10 @@ mod tests {
             }
             assert!(set.contains(&"SDS_HOST=::"), "{set:?}");
         }
+        let copied = container.lines().filter(|line| line.starts_with("COPY --from=build"));
+        let (owned, others): (Vec<_>, Vec<_>) = copied.partition(|line| line.contains("--chown"));
+        assert!(owned.iter().all(|line| line.ends_with(" /out/owned/ /")), "{owned:?}");
+        assert!(others.iter().any(|line| line.ends_with(" /usr/bin/sds-relay")), "{others:?}");
         let example: super::super::Settings =
             toml::from_str(include_str!("../../deploy/relay.toml")).unwrap();
         example.limits.check().unwrap();
