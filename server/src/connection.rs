@@ -29,7 +29,7 @@ use crate::limits::{
     STRANGER_BEGUN_BYTES_MAX, STRANGER_FREE_FRAME_BYTES,
 };
 use crate::node::{Node, stopped};
-use crate::pace::{ConnectionPace, DatagramFate, SubjectSeat};
+use crate::pace::{ConnectionPace, DatagramFate, Holder, SubjectSeat};
 use crate::presence_seat::PresenceSeat;
 use crate::serve_blob::ClientBlobs;
 use crate::serve_store::{OpenRequest, open_store};
@@ -198,11 +198,12 @@ impl Peer {
             metrics.limit_hit(Limit::OpenStores);
             return Err(TOO_MANY_STORES);
         }
+        let holder = Holder::of(access);
         let mut seats = open.entries.iter().map(|entry| &entry.seat);
-        let seat = match seats.find(|seat| seat.name() == access.subject) {
+        let seat = match seats.find(|seat| seat.is_of(&holder)) {
             Some(seat) => Arc::clone(seat),
             None => {
-                let seat = self.node.subjects.enter(&access.subject, limits).ok_or_else(|| {
+                let seat = self.node.subjects.enter(holder, limits).ok_or_else(|| {
                     metrics.limit_hit(Limit::ConnectionsPerSubject);
                     TOO_MANY_CONNECTIONS
                 })?;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use sds_sync::access::{Access, StoreSet};
 use sds_sync::transport::{Pace, RoomBytes, SharedRoom};
 
 use crate::limits::{
@@ -21,11 +22,25 @@ const ROOM_OF_SUBJECT: RoomBytes = RoomBytes {
     leaving: LEAVING_BYTES_PER_SUBJECT_MAX,
 };
 
+/// Who has connections and what all of them share: a subject, among the tokens of one realm, as an
+/// admin of stores may give anybody's name to a token.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Holder {
+    subject: Arc<str>,
+    realm: Option<StoreSet>,
+}
+
+impl Holder {
+    pub(crate) fn of(access: &Access) -> Self {
+        Self { subject: access.subject.as_str().into(), realm: access.realm.clone() }
+    }
+}
+
 /// The subjects that have stores open.
 #[derive(Debug, Default)]
 pub(crate) struct Subjects {
     /// Only those with connections.
-    known: Mutex<HashMap<Arc<str>, Subject>>,
+    known: Mutex<HashMap<Arc<Holder>, Subject>>,
 }
 
 #[derive(Debug)]
@@ -47,27 +62,27 @@ struct Share {
 #[derive(Debug)]
 pub(crate) struct SubjectSeat {
     subjects: Arc<Subjects>,
-    name: Arc<str>,
+    holder: Arc<Holder>,
     share: Arc<Share>,
 }
 
 impl Subjects {
-    /// Counts a connection of `name`, until the answer is dropped. None if there are too many.
-    pub(crate) fn enter(self: &Arc<Self>, name: &str, limits: &Limits) -> Option<SubjectSeat> {
+    /// Counts a connection of `holder`, until the answer is dropped. None if there are too many.
+    pub(crate) fn enter(self: &Arc<Self>, holder: Holder, limits: &Limits) -> Option<SubjectSeat> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if !known.contains_key(name) {
-            let share = Arc::new(Share::new(limits));
-            known.insert(name.into(), Subject { connections: 0, share });
-        }
-        let (name, _) = known.get_key_value(name)?;
-        let (name, subjects) = (Arc::clone(name), Arc::clone(self));
-        let subject = known.get_mut(&name)?;
+        let (holder, subjects) = match known.get_key_value(&holder) {
+            Some((holder, _)) => (Arc::clone(holder), Arc::clone(self)),
+            None => (Arc::new(holder), Arc::clone(self)),
+        };
+        let subject = known
+            .entry(Arc::clone(&holder))
+            .or_insert_with(|| Subject { connections: 0, share: Arc::new(Share::new(limits)) });
         if subject.connections >= limits.connections_per_subject {
             return None;
         }
         subject.connections += 1;
         let share = Arc::clone(&subject.share);
-        Some(SubjectSeat { subjects, name, share })
+        Some(SubjectSeat { subjects, holder, share })
     }
 }
 
@@ -101,17 +116,22 @@ impl SubjectSeat {
 
     /// Whose it is.
     pub(crate) fn name(&self) -> &str {
-        &self.name
+        &self.holder.subject
+    }
+
+    /// Whether it is that of `holder`.
+    pub(crate) fn is_of(&self, holder: &Holder) -> bool {
+        *self.holder == *holder
     }
 }
 
 impl Drop for SubjectSeat {
     fn drop(&mut self) {
         let mut known = self.subjects.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(subject) = known.get_mut(&self.name) {
+        if let Some(subject) = known.get_mut(&self.holder) {
             subject.connections -= 1;
             if subject.connections == 0 {
-                known.remove(&self.name);
+                known.remove(&self.holder);
             }
         }
     }
@@ -240,6 +260,10 @@ impl Pace for ConnectionPace {
 mod tests {
     use super::*;
 
+    fn holder(subject: &str) -> Holder {
+        Holder { subject: subject.into(), realm: None }
+    }
+
     fn limits() -> Limits {
         Limits {
             connections_per_subject: 2,
@@ -252,7 +276,7 @@ mod tests {
     #[test]
     fn a_subject_has_so_many_connections_and_others_have_theirs() {
         let (subjects, limits) = (Arc::new(Subjects::default()), limits());
-        let enter = |name| subjects.enter(name, &limits);
+        let enter = |name| subjects.enter(holder(name), &limits);
         let (first, second) = (enter("ann"), enter("ann"));
         assert!(first.is_some() && second.is_some());
         assert!(enter("ann").is_none());
@@ -307,7 +331,7 @@ mod tests {
         let connect = || {
             let pace = ConnectionPace::new(&limits, Arc::clone(&metrics));
             pace.widen(&limits);
-            let seat = Arc::new(Subjects::enter(&subjects, "ann", &limits).unwrap());
+            let seat = Arc::new(Subjects::enter(&subjects, holder("ann"), &limits).unwrap());
             pace.add(&seat);
             (pace, seat)
         };

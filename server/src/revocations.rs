@@ -349,6 +349,7 @@ mod tests {
             id: Some("first".into()),
             issued: Some(at(100)),
             key: Some(KeyId::new("new").unwrap()),
+            realm: None,
         }
     }
 

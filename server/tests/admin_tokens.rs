@@ -449,3 +449,50 @@ async fn an_admin_whose_token_was_revoked_is_one_no_more_and_no_token_gets_into_
     let by_own = "\"action\":\"refused\",\"by\":\"boss\"";
     assert_eq!(audit.matches(by_own).count(), 4, "who is known is named: {audit}");
 }
+
+/// Goal: who may give out tokens for some stores, with any name in them, keeps nobody of that name away from
+/// other stores. Method: as many connections as a subject may have, made with tokens of an admin of `a*` and of
+/// an admin whom they made, and then those of somebody else with the same name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_in_tokens_of_an_admin_of_stores_takes_nothing_from_others_of_that_name() {
+    let folder = folder();
+    let mut config = RelayConfig::new(secret(), folder.path());
+    config.limits.connections_per_subject = 2;
+    let (relay, address) = relay_of(config).await;
+    let made = async |by: &Token, body: Value| {
+        let answer = ask(address, TOKEN, by, &body.to_string()).await;
+        Token::from(answer.json()["token"].as_str().unwrap().to_owned())
+    };
+    let first = admin_of(StoreSet::parse(&["a*"]).unwrap());
+    let deputy = json!({"sub": "deputy", "scope": "admin", "stores": ["a1*"]});
+    let deputy = made(&first, deputy).await;
+    let theirs = json!({"sub": "bob", "scope": "write", "store": "a0"});
+    let deputies = json!({"sub": "bob", "scope": "write", "store": "a1"});
+    let (theirs, deputies) = (made(&first, theirs).await, made(&deputy, deputies).await);
+    let bob = token("b", "bob", Scope::Write);
+    let rows = [
+        ("a0", theirs, true),
+        ("a1", deputies.clone(), true),
+        ("a1", deputies, false),
+        ("b", bob.clone(), true),
+        ("b", bob.clone(), true),
+        ("b", bob, false),
+    ];
+    let mut open = Vec::new();
+    for (store, token, is_good) in rows {
+        let connection = client(&relay).await;
+        let (store, version) = (store.to_owned(), sds_engine::Version::new().encode().into());
+        let first = ClientFrame::Open { protocol: 3, store, token, version };
+        let mut stream = Stream::begin(&connection, first).await;
+        let answer = stream.next().await;
+        match answer {
+            RelayFrame::Refused { code, .. } => {
+                assert_eq!(RefusalCode::from_number(code), RefusalCode::Busy);
+                assert!(!is_good, "{}", open.len());
+            }
+            _ => assert!(is_good, "{}: {answer:?}", open.len()),
+        }
+        open.push((connection, stream));
+    }
+    relay.stop().await;
+}

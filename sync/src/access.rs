@@ -1,7 +1,8 @@
 //! Tokens: who may open which stores, and until when.
 //!
 //! HS256 only. Claims: `sub`; `aud`, one text, the store, or `stores`, several by name or prefix;
-//! `scope`; `exp`; `iss` if whoever checks has an issuer; `jti` and `iat`, by which tokens are revoked.
+//! `scope`; `exp`; `iss` if whoever checks has an issuer; `jti` and `iat`, by which tokens are revoked;
+//! `realm`, the stores of the admin whom it comes from.
 //! `kid` in the header names the secret. Anything else about a token makes it unauthorized, except the
 //! wrong store: forbidden.
 //!
@@ -98,6 +99,9 @@ pub struct Access {
     pub issued: Option<SystemTime>,
     /// The name of the secret that it was signed with, if that has one.
     pub key: Option<KeyId>,
+    /// The stores of the admin of stores whom the token comes from, if it does. Such an admin may
+    /// give any subject a token, so what a subject takes counts for each realm apart.
+    pub realm: Option<StoreSet>,
 }
 
 impl Access {
@@ -105,6 +109,14 @@ impl Access {
     #[must_use]
     pub fn may_write(&self) -> bool {
         self.scope >= Scope::Write
+    }
+
+    /// The realm of the tokens that somebody with this access makes: that of their own token, so that
+    /// admins who make admins stay within it.
+    #[must_use]
+    pub fn realm_of_grants(&self) -> Option<StoreSet> {
+        let own = || Some(self.stores.clone()).filter(|stores| !stores.is_all());
+        self.realm.clone().or_else(own)
     }
 
     /// How long it holds from `now` on.
@@ -142,6 +154,36 @@ struct Claims {
     iss: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     jti: Option<Box<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    realm: Option<Realm>,
+}
+
+/// Stores as the one claim for a realm names them.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Realm {
+    /// One by name.
+    Store(String),
+    /// Several by patterns; none stands for those of the token itself.
+    Patterns(Vec<String>),
+}
+
+impl Realm {
+    fn new(realm: &StoreSet, stores: &StoreSet) -> Self {
+        match realm.to_claims() {
+            _ if realm == stores => Self::Patterns(Vec::new()),
+            (Some(store), _) => Self::Store(store),
+            (None, patterns) => Self::Patterns(patterns.unwrap_or_default()),
+        }
+    }
+
+    fn stores(&self, of_token: &StoreSet) -> Option<StoreSet> {
+        match self {
+            Self::Store(store) => StoreSet::from_claims::<&str>(Some(store), None).ok(),
+            Self::Patterns(none) if none.is_empty() => Some(of_token.clone()),
+            Self::Patterns(patterns) => StoreSet::parse(patterns).ok(),
+        }
+    }
 }
 
 impl Claims {
@@ -209,10 +251,16 @@ impl Gate {
         if claims.jti.as_ref().is_some_and(|id| id.len() > TOKEN_ID_BYTES_MAX) {
             return None;
         }
+        let stores = claims.stores()?;
+        let realm = match &claims.realm {
+            Some(realm) => Some(realm.stores(&stores)?),
+            None => None,
+        };
         Some(Access {
             scope: claims.scope,
             expires,
-            stores: claims.stores()?,
+            stores,
+            realm,
             issued: claims.iat.and_then(time),
             key,
             id: claims.jti,

@@ -46,7 +46,9 @@ pub(super) async fn mint(
     let now = SystemTime::now();
     let grant = grant(&state, &admin, &fields, now)?;
     let id = TokenId::random();
-    let token = state.keys.mint(&grant, &id, now).map_err(|error| match error {
+    let realm = admin.access.realm_of_grants();
+    let token = state.keys.mint_within(&grant, &id, now, realm.as_ref());
+    let token = token.map_err(|error| match error {
         MintError::SubjectTooLong => ApiError::bad("sub is too long"),
         MintError::TooLong => ApiError::bad("the token would be too long"),
         MintError::LifetimeTooLong => BAD_EXP,

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::{Algorithm, Header, encode};
 
-use super::{Access, Claims, Keyring, Scope, Secret, StoreSet};
+use super::{Access, Claims, Keyring, Realm, Scope, Secret, StoreSet};
 use crate::limits::{SUBJECT_BYTES_MAX, TOKEN_BYTES_MAX};
 use crate::message::Token;
 use crate::random;
@@ -113,6 +113,20 @@ impl Keyring {
     /// # Errors
     /// If the grant is not one, or the token would not be accepted.
     pub fn mint(&self, grant: &Grant, id: &TokenId, now: SystemTime) -> Result<Token, MintError> {
+        self.mint_within(grant, id, now, None)
+    }
+
+    /// The same on behalf of an admin of stores; `realm` is what [`Access::realm_of_grants`] says.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn mint_within(
+        &self,
+        grant: &Grant,
+        id: &TokenId,
+        now: SystemTime,
+        realm: Option<&StoreSet>,
+    ) -> Result<Token, MintError> {
         if grant.subject.is_empty() {
             return Err(MintError::NoSubject);
         }
@@ -132,6 +146,7 @@ impl Keyring {
             iat: seconds(now).ok(),
             iss: grant.issuer.clone(),
             jti: Some(id.as_str().into()),
+            realm: realm.map(|realm| Realm::new(realm, &grant.stores)),
         };
         let (name, secret) = self.signing().ok_or(MintError::Signature)?;
         let mut header = Header::new(Algorithm::HS256);

@@ -225,6 +225,37 @@ fn stores_survive_minting() {
     }
 }
 
+/// Goal: who makes admins for parts of their stores stays one realm with them. Method: tokens that are made
+/// with tokens, for one store and for several, of which one has a name with a star at its end.
+#[test]
+fn tokens_stay_in_the_realm_of_the_first_admin_of_stores() {
+    let now = SystemTime::now();
+    let (keys, gate) = (Keyring::from(secret()), Gate::new(secret(), None));
+    let made = |stores: &StoreSet, realm: Option<StoreSet>| {
+        let grant = Grant { stores: stores.clone(), scope: Scope::Admin, ..grant() };
+        let token = keys.mint_within(&grant, &TokenId::random(), now, realm.as_ref());
+        gate.verify(&token.unwrap(), now).unwrap()
+    };
+    let star = StoreSet::from(StoreId::new("a*").unwrap());
+    let all = made(&StoreSet::all(), None);
+    assert_eq!(all.realm_of_grants(), None, "an admin of the relay has none");
+    for own in [StoreSet::parse(&["a*", "b"]).unwrap(), star.clone()] {
+        let first = made(&own, all.realm_of_grants());
+        assert_eq!((&first.realm, first.realm_of_grants()), (&None, Some(own.clone())));
+        let second = made(&own, first.realm_of_grants());
+        assert_eq!(second.realm.as_ref(), Some(&own));
+        let third = made(&star, second.realm_of_grants());
+        assert_eq!((third.realm.as_ref(), &third.stores), (Some(&own), &star));
+        assert_eq!(third.realm_of_grants(), Some(own));
+    }
+    let bad = r#"{"sub":"desk","aud":"s","scope":"read","exp":99999999999,"realm":"#;
+    for (realm, is_good) in [("[]", true), ("\"s\"", true), ("\"\"", false), ("7", false)] {
+        let claims: serde_json::Value = serde_json::from_str(&format!("{bad}{realm}}}")).unwrap();
+        let token = sign(Algorithm::HS256, &claims);
+        assert_eq!(gate.check(&token, "s", now).is_ok(), is_good, "{realm}");
+    }
+}
+
 #[test]
 fn nobody_grants_more_than_they_have() {
     let now = SystemTime::now();
@@ -236,6 +267,7 @@ fn nobody_grants_more_than_they_have() {
         id: None,
         issued: None,
         key: None,
+        realm: None,
     };
     type Row<'a> = (Scope, &'a [&'a str], &'a [&'a str], Duration, Result<(), BeyondMinter>);
     let rows: [Row<'_>; 8] = [
