@@ -21,13 +21,14 @@ pub enum Edit {
     Set { entry: u8, field: u8, value: u8 },
     Splice { entry: u8, field: u8, from: u8, len: u8, text: u8 },
     Purge { entry: u8 },
+    Rebalance { parent: u8 },
 }
 
 impl Edit {
     /// Edits of every kind, moves most often.
     pub fn any() -> impl Strategy<Value = Self> {
         type Numbers = (u8, u8, u8, u8, u8);
-        (0..14u8, any::<Numbers>(), any::<Option<u8>>()).prop_map(
+        (0..15u8, any::<Numbers>(), any::<Option<u8>>()).prop_map(
             |(kind, (a, b, c, d, e), link)| match kind {
                 0 | 1 => Self::CreateItem { parent: a, index: b },
                 2 => Self::CreateLink { target: a, parent: b, index: c },
@@ -36,6 +37,7 @@ impl Edit {
                 7 => Self::Trash { entry: a, time: b },
                 8 | 9 => Self::Set { entry: a, field: b, value: c },
                 10 | 11 => Self::Splice { entry: a, field: b, from: c, len: d, text: e },
+                12 => Self::Rebalance { parent: a },
                 _ => Self::Purge { entry: a },
             },
         )
@@ -87,6 +89,7 @@ impl Editor<'_> {
                 self.splice((entry, field), (from, len), pool::text(text))
             }
             Edit::Purge { entry } => self.purge(entry),
+            Edit::Rebalance { parent } => self.rebalance(parent),
         }
     }
 
@@ -196,6 +199,18 @@ impl Editor<'_> {
             let subtree = self.before.subtree(entry);
             let survivor = subtree.into_iter().find(|below| self.replica.is_alive(*below));
             assert_eq!(survivor, None, "a purge ends everything below");
+        }
+        Ok(())
+    }
+
+    fn rebalance(&mut self, parent: u8) -> Result<(), EditError> {
+        let parent = self.entry(parent);
+        let done = self.replica.rebalance(parent);
+        assert_eq!(done.is_ok(), self.before.is_item(parent), "{done:?}");
+        done?;
+        if self.keeps_promises {
+            let now = View::of_replica(self.replica);
+            assert_eq!(now, self.before, "new keys change nothing that shows");
         }
         Ok(())
     }

@@ -18,21 +18,23 @@ const STEPS_MAX: usize = 64;
 
 /// Panics unless the story that the bytes tell leaves all replicas as the model says.
 pub fn convergence(data: &[u8]) {
-    let Some((peers, seed, steps)) = story(data) else { return };
-    Story::new(peers).run(&steps).converge(seed);
+    let Some((peers, watched, seed, steps)) = story(data) else { return };
+    Story::watching(peers, watched).run(&steps).converge(seed);
 }
 
-/// The story that the bytes tell: how many replicas, the seed of the last deliveries, the steps.
+/// The story that the bytes tell: how many replicas, which are watched, the seed of the last deliveries,
+/// the steps.
 #[must_use]
-pub fn story(data: &[u8]) -> Option<(usize, u64, Vec<Step>)> {
+pub fn story(data: &[u8]) -> Option<(usize, u8, u64, Vec<Step>)> {
     let mut bytes = Unstructured::new(data);
     let peers = bytes.int_in_range(PEERS).ok()?;
+    let watched = u8::arbitrary(&mut bytes).ok()?;
     let seed = u64::arbitrary(&mut bytes).ok()?;
     let mut steps = Vec::new();
     while !bytes.is_empty() && steps.len() < STEPS_MAX {
         steps.push(Step::arbitrary(&mut bytes).ok()?);
     }
-    Some((peers, seed, steps))
+    Some((peers, watched, seed, steps))
 }
 
 /// Panics unless the rules of a store hold after every step of the story that the bytes tell, and all

@@ -8,6 +8,7 @@
 //! - [`adversarial`]: well-formed changes that no honest author would make.
 //! - [`fuzz`](mod@fuzz): the bodies of the fuzz targets.
 //! - [`mirror`]: a copy of a replica that is told deltas alone.
+//! - [`typing`]: keystrokes, mostly where the last one was.
 //! - [`store_view`]: what a store shows, and what has changed of it.
 //! - [`user`]: what a user does with a store at random.
 //! - [`watcher`]: somebody who is told nothing but a store's change sets.
@@ -32,6 +33,7 @@ pub mod store_rules;
 pub mod store_story;
 pub mod store_view;
 pub mod story;
+pub mod typing;
 pub mod user;
 pub mod view;
 pub mod watcher;

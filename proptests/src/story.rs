@@ -2,7 +2,7 @@
 //!
 //! A [`Step`] is a recipe of small numbers, so that any list of steps is a story. After each step
 //! the replica that it touched must be what the model makes of the changes that it got, and what a
-//! mirror shows that gets its deltas.
+//! mirror shows that gets its deltas. Whoever is watched takes no short ways, so that not all are.
 
 use std::collections::BTreeMap;
 
@@ -16,6 +16,7 @@ use crate::dice::Dice;
 use crate::edit::Edit;
 use crate::mirror::Mirror;
 use crate::model::{History, Model};
+use crate::typing::{Cursor, Typing};
 use crate::view::{View, assert_matches_model};
 
 /// The fewest and most replicas of a story.
@@ -33,6 +34,8 @@ pub enum Step {
     Edit { at: u8, edit: Edit },
     /// Several edits as one change. A part of them may be a transaction of its own that fails.
     Transaction { at: u8, edits: Vec<Edit>, failing_part: Vec<Edit>, fails: bool },
+    /// Keystrokes, each a change by itself.
+    Type { at: u8, typing: Typing },
     /// A change that no honest author makes.
     Forge { at: u8, forgery: Forgery },
     /// Changes go from one replica to another.
@@ -91,6 +94,7 @@ impl Step {
             2 => transaction.prop_map(|(at, edits, failing_part, fails)| {
                 Self::Transaction { at, edits, failing_part, fails }
             }),
+            4 => (any::<u8>(), Typing::any()).prop_map(|(at, typing)| Self::Type { at, typing }),
             6 => (any::<u8>(), any::<u8>(), Delivery::any())
                 .prop_map(|(from, to, delivery)| Self::Send { from, to, delivery }),
             1 => any::<u8>().prop_map(|at| Self::Reload { at }),
@@ -128,7 +132,10 @@ struct Peer {
     /// What it had when it dropped its history.
     cut: Version,
     forger: ReplicaId,
-    mirror: Mirror,
+    /// Where its user types.
+    cursor: Cursor,
+    /// None while nobody watches the replica.
+    mirror: Option<Mirror>,
     /// How many steps the mirror lags behind, and may.
     lag: usize,
     lag_max: usize,
@@ -141,14 +148,24 @@ pub struct Story {
 }
 
 impl Story {
-    /// A story of `peers` replicas, which are still empty.
+    /// A story of `peers` replicas, which are still empty. Each is watched.
     #[must_use]
     pub fn new(peers: usize) -> Self {
+        Self::watching(peers, u8::MAX)
+    }
+
+    /// The same; which replicas are watched, the bits of `watched` say.
+    #[must_use]
+    pub fn watching(peers: usize, watched: u8) -> Self {
         let id = |number| ReplicaId::new(number).expect("the cast has no zero");
         let cast = CAST.into_iter().zip(FORGERS).take(peers);
-        let peers = cast
-            .enumerate()
-            .map(|(nth, (own, forger))| Peer::new(Replica::new(id(own)), id(forger), nth % 3));
+        let peers = cast.enumerate().map(|(nth, (own, forger))| {
+            let mut peer = Peer::new(Replica::new(id(own)), id(forger), nth % 3);
+            if watched >> nth & 1 == 1 {
+                peer.mirror = Some(Mirror::of(&mut peer.replica));
+            }
+            peer
+        });
         Self { peers: peers.collect() }
     }
 
@@ -199,6 +216,7 @@ impl Story {
             Step::Transaction { at, edits, failing_part, fails } => {
                 self.peers[place(*at)].transact(edits, failing_part, *fails);
             }
+            Step::Type { at, typing } => self.peers[place(*at)].type_in(typing),
             Step::Forge { at, forgery } => self.peers[place(*at)].forge(forgery),
             Step::Send { from, to, delivery } => {
                 let (from, to) = (place(*from), place(*to));
@@ -240,9 +258,9 @@ impl Story {
 }
 
 impl Peer {
-    fn new(mut replica: Replica, forger: ReplicaId, lag_max: usize) -> Self {
-        let mirror = Mirror::of(&mut replica);
-        Self { replica, changes: Vec::new(), cut: Version::new(), forger, mirror, lag: 0, lag_max }
+    fn new(replica: Replica, forger: ReplicaId, lag_max: usize) -> Self {
+        let (changes, cut, cursor) = (Vec::new(), Version::new(), Cursor::default());
+        Self { replica, changes, cut, forger, cursor, mirror: None, lag: 0, lag_max }
     }
 
     /// Panics unless the replica is what the model makes of its changes, and what the mirror shows as
@@ -251,7 +269,7 @@ impl Peer {
         assert_matches_model(&mut self.replica, &self.changes);
         self.lag += 1;
         if self.lag > self.lag_max {
-            self.mirror.follow(&mut self.replica);
+            follow(&mut self.mirror, &mut self.replica);
             self.lag = 0;
         }
     }
@@ -279,7 +297,13 @@ impl Peer {
         if made.is_err() {
             assert_eq!(*self.replica.version(), before, "a refused edit makes no change");
         }
-        self.take_note(&before);
+        assert!(self.take_note(&before) <= 1, "an edit is one change");
+    }
+
+    fn type_in(&mut self, typing: &Typing) {
+        let before = self.replica.version().clone();
+        let made = self.cursor.type_in(&mut self.replica, typing);
+        assert_eq!(self.take_note(&before), made, "a keystroke is a change");
     }
 
     fn transact(&mut self, edits: &[Edit], failing_part: &[Edit], fails: bool) {
@@ -292,7 +316,7 @@ impl Peer {
                 drop(edit.make(replica, keeps_promises));
             }
             if looks {
-                mirror.follow(replica);
+                follow(mirror, replica);
             }
             let view = View::of_replica(replica);
             let failed = replica.transact(|replica| {
@@ -300,7 +324,7 @@ impl Peer {
                     drop(edit.make(replica, keeps_promises));
                 }
                 if looks {
-                    mirror.follow(replica);
+                    follow(mirror, replica);
                 }
                 Err::<(), _>(EditError::OutOfIds)
             });
@@ -312,7 +336,7 @@ impl Peer {
         if fails {
             assert_eq!(*self.replica.version(), before, "a failed transaction makes no change");
         }
-        self.take_note(&before);
+        assert!(self.take_note(&before) <= 1, "a transaction is one change");
     }
 
     fn forge(&mut self, forgery: &Forgery) {
@@ -354,7 +378,7 @@ impl Peer {
         let loaded = Replica::from_snapshot(self.replica.id(), &bytes);
         self.replica = loaded.expect("a snapshot can be loaded");
         assert_eq!(self.replica.changes_since(&self.cut), history, "a snapshot holds the history");
-        self.mirror = Mirror::of(&mut self.replica);
+        self.mirror = self.mirror.is_some().then(|| Mirror::of(&mut self.replica));
         self.changes = self.integrated();
         if let Some(changes) = self.replica.changes_since(&Version::new()) {
             let mut exported: Vec<Change> =
@@ -376,13 +400,21 @@ impl Peer {
         History::of(&self.changes).integrated().cloned().collect()
     }
 
-    /// Takes note of the change that a local edit has made since `before`.
-    fn take_note(&mut self, before: &Version) {
+    /// Takes note of the changes that local edits have made since `before`. Returns how many.
+    fn take_note(&mut self, before: &Version) -> usize {
         let made = Patch::decode(&self.replica.export(before)).expect("an export is a patch");
         let made = made.into_changes();
-        assert!(made.len() <= 1, "a transaction is one change");
+        let count = made.len();
         self.changes.extend(made);
         self.check();
+        count
+    }
+}
+
+/// Lets a mirror follow, if there is one.
+fn follow(mirror: &mut Option<Mirror>, replica: &mut Replica) {
+    if let Some(mirror) = mirror {
+        mirror.follow(replica);
     }
 }
 

@@ -100,6 +100,13 @@ impl View {
         let displayed = self.0.get(&entry);
         displayed.and_then(|displayed| displayed.values.get(field)).cloned().unwrap_or(Value::None)
     }
+
+    /// The fields of a displayed entry that hold a text, with the entry.
+    pub fn texts(&self, entry: EntryId) -> impl Iterator<Item = (EntryId, Field)> + '_ {
+        let values = self.0.get(&entry).into_iter().flat_map(|displayed| &displayed.values);
+        let texts = values.filter(|(_, value)| matches!(value, Value::Text(_)));
+        texts.map(move |(field, _)| (entry, field.clone()))
+    }
 }
 
 impl Displayed {

@@ -10,14 +10,18 @@ use sds_proptests::view::View;
 
 #[test]
 fn honest_replicas_end_up_the_same_in_whatever_order_changes_arrive() {
-    let stories = (PEERS, prop::collection::vec(Step::honest(), 1..80), any::<u64>());
-    check(250, &stories, |(peers, steps, seed)| Story::new(peers).run(&steps).converge(seed));
+    let stories = (PEERS, any::<u8>(), prop::collection::vec(Step::honest(), 1..80), any::<u64>());
+    check(250, &stories, |(peers, watched, steps, seed)| {
+        Story::watching(peers, watched).run(&steps).converge(seed);
+    });
 }
 
 #[test]
 fn replicas_end_up_the_same_whatever_changes_are_forged() {
-    let stories = (PEERS, prop::collection::vec(Step::any(), 1..80), any::<u64>());
-    check(250, &stories, |(peers, steps, seed)| Story::new(peers).run(&steps).converge(seed));
+    let stories = (PEERS, any::<u8>(), prop::collection::vec(Step::any(), 1..80), any::<u64>());
+    check(250, &stories, |(peers, watched, steps, seed)| {
+        Story::watching(peers, watched).run(&steps).converge(seed);
+    });
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 
-use proptest::prelude::prop;
+use proptest::prelude::{any, prop};
 use proptest::strategy::Strategy;
 use sds_proptests::check::{check, report};
 use sds_proptests::story::{PEERS, Step, Story};
@@ -22,9 +22,10 @@ fn replicas_match_the_model_whatever_changes_are_forged() {
 /// more than two million steps.
 fn check_stories(which: &str, step: impl Strategy<Value = Step>) {
     let taken = Cell::new(0);
-    check(400, &(PEERS, prop::collection::vec(step, 1..80)), |(peers, steps)| {
+    let stories = (PEERS, any::<u8>(), prop::collection::vec(step, 1..80));
+    check(400, &stories, |(peers, watched, steps)| {
         taken.set(taken.get() + steps.len());
-        drop(Story::new(peers).run(&steps));
+        drop(Story::watching(peers, watched).run(&steps));
     });
     report(&format!("{which}: {} steps, each checked", taken.get()));
 }
