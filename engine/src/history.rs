@@ -33,7 +33,7 @@ use crate::batch::{Batch, Deps, Edit, OpWalk, Span, gather};
 use crate::change::{Change, ChangeHeader, full_deps};
 use crate::id::{OpId, ReplicaId, Stamp};
 use crate::op::{OpList, TextEdit};
-use crate::state::{Piece, Times};
+use crate::state::{Piece, Times, first_difference};
 use crate::version::Version;
 use archive::Archive;
 use author_log::AuthorLog;
@@ -198,17 +198,12 @@ impl History {
         self.heads.extend(newest);
     }
 
-    /// An op under the id of which this history and a state have different changes.
+    /// The first op under the id of which this history and a state have different changes, by their
+    /// boundaries and times.
     pub(crate) fn fork_with(&self, times: &[Times]) -> Option<OpId> {
         times.iter().find_map(|one| {
-            let log = self.log(one.author)?;
-            let end = one.pieces.last()?.end().min(self.version.next(one.author));
-            let counter = end.checked_sub(1)?;
-            let at = one.pieces.partition_point(|piece| piece.end() <= counter);
-            let piece = one.pieces.get(at)?;
-            let there = piece.lamport + piece.change_at(counter);
-            let is_same = log.lamport(counter) == Some(there);
-            (!is_same).then_some(OpId { replica: one.author, counter })
+            let counter = first_difference(self.log(one.author)?.pieces(), &one.pieces)?;
+            Some(OpId { replica: one.author, counter })
         })
     }
 

@@ -17,6 +17,7 @@ use crate::history::History;
 use crate::id::{OpId, ReplicaId};
 use crate::limits::BACKLOG_CHANGES_MAX;
 use crate::op::OpList;
+use crate::state::{Piece, Times, first_difference};
 use crate::version::Ahead;
 
 /// Changes that arrived and are not here yet.
@@ -64,6 +65,7 @@ pub(crate) fn plan(
 ) -> Result<Plan, IntegrateError> {
     let newer = patch.newer().count();
     let (mut arrivals, mut states) = (Vec::new(), Vec::new());
+    let mut told = BTreeMap::new();
     let mut ahead = Ahead::of(history.version());
     for section in patch.into_sections() {
         match section {
@@ -76,6 +78,7 @@ pub(crate) fn plan(
                 if let Some(at) = history.fork_with(&times) {
                     return Err(IntegrateError::Forked { at });
                 }
+                check_against_states(&times, &mut told)?;
                 times.iter().for_each(|one| ahead.reach(one.author, one.next()));
                 states.push(bytes);
             }
@@ -92,6 +95,24 @@ pub(crate) fn plan(
         backlog.arrange(&fresh, &mut ahead)?
     };
     Ok(Plan { states, arrivals, steps, fresh, arrangement, known: known + waiting, newer })
+}
+
+/// Checks that a state tells of each author what those before it told, as far as both go, and keeps the
+/// longer of the two.
+fn check_against_states(
+    times: &[Times],
+    told: &mut BTreeMap<ReplicaId, Vec<Piece>>,
+) -> Result<(), IntegrateError> {
+    for one in times {
+        let longest = told.entry(one.author).or_default();
+        if let Some(counter) = first_difference(longest, &one.pieces) {
+            return Err(IntegrateError::Forked { at: OpId { replica: one.author, counter } });
+        }
+        if longest.last().map_or(0, Piece::end) < one.next() {
+            longest.clone_from(&one.pieces);
+        }
+    }
+    Ok(())
 }
 
 /// Drops what is here already, or comes twice. Arrivals are in order of author and counter.

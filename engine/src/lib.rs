@@ -221,7 +221,7 @@
 //! A state cannot be looked through change by change: [`Patch::changes`] has none of it. What it covers,
 //! which entries it tells of and how large it is can be seen before it is joined ([`Patch::states`],
 //! [`PatchState`]). Where the changes are gone, a fork can only be told by the times and lengths of
-//! changes, not by what they say.
+//! changes, of which all that both sides have are compared, not by what they say.
 //!
 //! # Whether two replicas are the same
 //!

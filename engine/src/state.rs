@@ -67,6 +67,19 @@ impl Piece {
     }
 }
 
+/// The first counter from which on two lists of an author's pieces tell other changes, as far as both go.
+/// Costs the pieces.
+///
+/// Pieces are as long as can be, so that the same changes are the same pieces; but that the last of the
+/// shorter list may go on in the other one.
+pub(crate) fn first_difference(a: &[Piece], b: &[Piece]) -> Option<u64> {
+    let end = a.last()?.end().min(b.last()?.end());
+    let (a, b) = a.iter().zip(b).find(|(a, b)| a != b)?;
+    let is_alike = (a.lamport, a.len) == (b.lamport, b.len);
+    let differs_at = if is_alike { a.end().min(b.end()) } else { a.start };
+    (differs_at < end).then_some(differs_at)
+}
+
 /// Everything about one entry. Values are borrowed from wherever it was put together.
 #[derive(Debug)]
 pub(crate) struct EntryRecord<'a> {

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::{any, prop};
-use sds_engine::{EditError, EntryId, Field, Patch, Replica, ReplicaId, TextUnit, Value, Version};
+use sds_engine::{
+    EditError, EntryId, Field, IntegrateError, Patch, Replica, ReplicaId, TextUnit, Value, Version,
+};
 use sds_proptests::check::check;
 use sds_proptests::dice::Dice;
 use sds_proptests::fuzz::{self, CHECKSUM_BYTES};
@@ -145,28 +147,58 @@ fn a_state_can_be_looked_at_before_it_joins() {
     assert_eq!(state.entry_count(), 3);
 }
 
+/// Two copies of one file go on by themselves. Where the one has dropped its history, lengths and times of
+/// changes tell them apart.
 #[test]
 fn a_state_that_tells_another_history_is_refused() {
-    let first = |number: i64| {
-        let mut replica = Replica::new(id(1));
-        replica.set(ROOT, TEXT, Value::Int(number)).unwrap();
-        replica
+    let text = |text: &str| Value::Text(text.into());
+    let set = |copy: &mut Replica, value: Value| copy.set(ROOT, TEXT, value).unwrap();
+    let numbers = |copy: &mut Replica, count: i64| {
+        let all =
+            |copy: &mut Replica| (0..count).try_for_each(|n| copy.set(ROOT, TEXT, Value::Int(n)));
+        copy.transact(all).unwrap();
     };
-    let (mut one, mut other) = (first(1), first(2));
-    // The other has seen something newer, so that its second change is later.
-    let mut phone = Replica::new(id(2));
-    for number in 0..3 {
-        phone.set(ROOT, Field::Label, Value::Int(number)).unwrap();
+    // The other has seen something newer, so that its change is later.
+    let later = |copy: &mut Replica| {
+        let mut phone = Replica::new(id(2));
+        (0..9).for_each(|number| phone.set(ROOT, Field::Label, Value::Int(number)).unwrap());
+        give(&phone, copy);
+        set(copy, Value::Int(1));
+    };
+    check_copies(|one| set(one, Value::Int(1)), later, true);
+    // At the last counter that both have, the times are the same.
+    check_copies(|one| set(one, text("hello")), |other| set(other, text("goodbye")), true);
+    let a_change_more_in_one = |copy: &mut Replica| numbers(copy, 6);
+    check_copies(|one| set(one, text("hello")), a_change_more_in_one, true);
+    let [unlike, alike] = [[2, 1, 2], [1, 2, 2]]
+        .map(|lens| move |copy: &mut Replica| lens.iter().for_each(|len| numbers(copy, *len)));
+    check_copies(unlike, alike, true);
+    // One who only goes on tells no other history.
+    check_copies(unlike, unlike, false);
+    let ones = |count: usize| move |copy: &mut Replica| (0..count).for_each(|_| numbers(copy, 1));
+    check_copies(ones(1), ones(3), false);
+    check_copies(|_| {}, alike, false);
+}
+
+fn check_copies(one: impl Fn(&mut Replica), other: impl Fn(&mut Replica), is_fork: bool) {
+    let copy = |goes_on: &dyn Fn(&mut Replica)| {
+        let mut copy = Replica::new(id(1));
+        copy.transact(|copy| (0..4).try_for_each(|_| copy.set(ROOT, TEXT, Value::Int(0)))).unwrap();
+        (0..6).for_each(|_| copy.set(ROOT, TEXT, Value::Int(0)).unwrap());
+        goes_on(&mut copy);
+        copy
+    };
+    let both: [&dyn Fn(&mut Replica); 2] = [&one, &other];
+    for (mut here, mut there) in [(copy(both[0]), copy(both[1])), (copy(both[1]), copy(both[0]))] {
+        there.compact();
+        let before = (here.digest(), here.snapshot());
+        let state = Patch::decode(&there.export(&Version::new())).unwrap();
+        let done = here.integrate(state);
+        assert_eq!(matches!(done, Err(IntegrateError::Forked { .. })), is_fork, "{done:?}");
+        if is_fork {
+            assert_eq!((here.digest(), here.snapshot()), before);
+        }
     }
-    give(&phone, &mut other);
-    for replica in [&mut one, &mut other] {
-        replica.set(ROOT, TEXT, Value::Int(3)).unwrap();
-    }
-    other.compact();
-    let before = (one.digest(), one.snapshot());
-    let state = Patch::decode(&other.export(&Version::new())).unwrap();
-    assert!(one.integrate(state).is_err());
-    assert_eq!((one.digest(), one.snapshot()), before);
 }
 
 #[test]

@@ -262,3 +262,28 @@ fn a_fork_is_found_across_a_cut() {
         assert_eq!(whole.snapshot(), before);
     }
 }
+
+/// Neither contradicts the history, which knows nothing of their author.
+#[test]
+fn two_states_of_one_patch_that_contradict_each_other_are_refused() {
+    let state_of = |values: &[&str]| {
+        let mut copy = Replica::new(op(1, 0).replica);
+        for value in values {
+            copy.set(EntryId::ROOT, Field::Value, Value::Text((*value).into())).unwrap();
+        }
+        copy.encode_state().bytes
+    };
+    let check = |states: &[&[&str]], fork: Option<OpId>| {
+        let states: Vec<_> = states.iter().map(|values| state_of(values)).collect();
+        let sections = states.iter().map(|state| (Kind::State, state.as_slice()));
+        let patch = Patch::decode(&pack_sections(sections)).unwrap();
+        let mut replica = replica();
+        let done = replica.integrate(patch);
+        assert_eq!(done.as_ref().err(), fork.map(|at| IntegrateError::Forked { at }).as_ref());
+        assert_eq!(replica.version().is_empty(), fork.is_some());
+        replica.assert_invariants();
+    };
+    check(&[&["a", "bc"], &["a", "b"]], Some(op(1, 1)));
+    check(&[&["a", "b", "c"], &["a"], &["a", "bc"]], Some(op(1, 1)));
+    check(&[&["a"], &["a", "bc", "d"], &["a", "bc"]], None);
+}
