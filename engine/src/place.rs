@@ -98,16 +98,16 @@ impl Replica {
             .or_else(|| OrderKey::between(lo_key, hi_key, self.next_id()))
     }
 
-    /// New keys for as few neighbours of a full gap as it takes; nothing if all siblings together are
-    /// too many for that.
+    /// New keys for as few neighbours of a full gap as it takes; nothing if all siblings between two that
+    /// have to stay are too many for that.
     ///
     /// The more neighbours it takes, the shorter keys it asks for: so the next time that many are
     /// needed is the further away (after Bender, Cole, Demaine, Farach-Colton, Zito 2002, "Two
     /// simplified algorithms for maintaining order in a list").
     fn find_room(&self, others: &Others<'_>, index: usize) -> Option<Room> {
-        // A placeholder has no place of its own; giving it one would revive it.
-        let may_move =
-            |sibling: Option<Sibling>| sibling.is_some_and(|one| self.facts().is_alive(one.entry));
+        // What only shows in Lost and Found has no key to change: it would be moved there for good, and a
+        // placeholder be revived.
+        let may_move = |sibling: Option<Sibling>| sibling.is_some_and(|one| one.by.is_some());
         let (mut from, mut to) = (index, index);
         let mut head_max = SPREAD_HEAD_MAX;
         let mut step = 1;
@@ -138,19 +138,15 @@ impl Replica {
         }
     }
 
-    /// Gives a child another key in the container where it shows.
+    /// Gives a child another key in the container where it was put and shows.
     pub(crate) fn put_again(
         &mut self,
         entry: EntryIx,
         parent: EntryIx,
         key: OrderKey,
     ) -> Result<(), EditError> {
-        let (life, is_placed) = (self.life(entry), self.is_placed_in(entry, parent));
+        let life = self.life(entry);
         let (entry, parent) = (self.entries.id(entry), self.entries.id(parent));
-        self.push(if is_placed {
-            Op::Reorder { entry, life, parent, key }
-        } else {
-            Op::Move { entry, life, parent, key, trashed_at: None }
-        })
+        self.push(Op::Reorder { entry, life, parent, key })
     }
 }

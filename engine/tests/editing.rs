@@ -1,5 +1,6 @@
 //! Stories of replicas that edit and meet, through the public API alone.
 
+use proptest::prelude::*;
 use sds_engine::limits::{CHANGE_BYTES_MAX, ORDER_KEY_BYTES_GOAL};
 use sds_engine::{
     Change, EditError, EntryId, Field, Life, NewEntry, Op, OpId, Patch, Replica, ReplicaId,
@@ -114,6 +115,97 @@ fn two_forward_runs_at_one_place_stay_apart() {
             together == [of_a.clone(), of_b.clone()].concat() || together == [of_b, of_a].concat();
         assert!(either, "the runs interleave, of {before} at {at}");
     }
+}
+
+/// Where some of a row have gone, its author has free keys of that row.
+#[test]
+fn runs_of_two_replicas_stay_apart_where_others_have_gone() {
+    check_hole(3, &[1], 1, 3);
+    check_hole(10, &[1, 2, 3, 4, 5, 6, 7, 8], 1, 8);
+    check_hole(4, &[0, 1], 0, 3);
+    check_hole(4, &[2, 3], 2, 3);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn runs_stay_apart_in_whatever_holes(
+        made in 2usize..12,
+        gone in prop::collection::vec(0usize..12, 0..8),
+        at in 0usize..12,
+        inserted in 1usize..9,
+    ) {
+        check_hole(made, &gone, at, inserted);
+    }
+}
+
+/// One makes a row, and some of it goes, here and there with something of another in its place; then three
+/// insert a run each, forwards or backwards.
+fn check_hole(made: usize, gone: &[usize], at: usize, inserted: usize) {
+    for is_forwards in [true, false] {
+        let mut all = [replica(7), replica(1), replica(9)];
+        let holder = all[0].create_item(EntryId::ROOT, END).unwrap();
+        let row: Vec<_> = (0..made).map(|_| all[0].create_item(holder, END).unwrap()).collect();
+        meet_all(&mut all);
+        for (nth, place) in gone.iter().enumerate() {
+            let entry = row[place % made];
+            let index = all[0].children(holder).position(|child| child == entry);
+            if let Some(index) = index.filter(|_| nth % 3 == 2) {
+                all[1].create_item(holder, index + 1).unwrap();
+            }
+            meet_all(&mut all);
+            match nth % 2 {
+                0 => all[0].trash(entry, Timestamp::from_millis(5)).unwrap(),
+                _ => all[0].move_to(entry, EntryId::ROOT, END).unwrap(),
+            }
+            meet_all(&mut all);
+        }
+        let at = at % (children(&all[0], holder).len() + 1);
+        let runs = all.each_mut().map(|replica| {
+            let index = |nth: usize| if is_forwards { at + nth } else { at };
+            let run = (0..inserted).map(|nth| replica.create_item(holder, index(nth)).unwrap());
+            run.collect::<Vec<_>>()
+        });
+        meet_all(&mut all);
+        let together = children(&all[0], holder)[at..at + 3 * inserted].to_vec();
+        let owner = |entry: &EntryId| runs.iter().position(|run| run.contains(entry));
+        let borders = together.windows(2).filter(|pair| owner(&pair[0]) != owner(&pair[1])).count();
+        assert_eq!(borders, 2, "forwards: {is_forwards}, of {made} without {gone:?} at {at}");
+    }
+}
+
+fn meet_all([a, b, c]: &mut [Replica; 3]) {
+    for _ in 0..2 {
+        meet(a, b);
+        meet(b, c);
+    }
+    meet(a, b);
+}
+
+/// What only shows in Lost and Found is put there by nobody who needs room beside it.
+#[test]
+fn making_room_beside_what_was_rescued_leaves_it_where_it_is() {
+    let (mut a, mut b) = (replica(1), replica(2));
+    let list = a.create_item(EntryId::ROOT, END).unwrap();
+    meet(&mut a, &mut b);
+    a.purge(list).unwrap();
+    let rescued = b.create_item(list, 0).unwrap();
+    meet(&mut a, &mut b);
+    assert_eq!(children(&a, EntryId::LOST_AND_FOUND), [rescued]);
+    let key = a.order_key(rescued);
+    for turn in 0..200 {
+        for (here, there) in [(0, 1), (1, 0)] {
+            let both = [&mut a, &mut b];
+            let index = both[here].child_count(EntryId::LOST_AND_FOUND) - 1;
+            both[here].create_item(EntryId::LOST_AND_FOUND, index).unwrap();
+            let bytes = both[here].export(both[there].version());
+            both[there].integrate(Patch::decode(&bytes).unwrap()).unwrap();
+        }
+        assert_eq!(children(&a, EntryId::LOST_AND_FOUND).last(), Some(&rescued), "turn {turn}");
+        assert_eq!(a.order_key(rescued), key, "turn {turn}");
+    }
+    meet(&mut a, &mut b);
 }
 
 #[test]

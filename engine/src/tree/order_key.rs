@@ -4,7 +4,9 @@
 //! (fractional indexing), six bytes unique to the author's run, and a 24-bit number that counts
 //! along the run. Appending after one's own newest sibling only raises the number, and prepending
 //! before it lowers it, so a run that one replica inserts forwards or backwards shares `gap ++ tag`
-//! and no other replica's run can come between.
+//! and no other replica's run can come between. Only a run that ends there goes on: where siblings that
+//! went away left a hole in it, others would begin their runs among its free numbers, and so whoever
+//! inserts there begins one too.
 //! Plain fractional indexing gives two replicas the same midpoints and interleaves them.
 //!
 //! Keys compare as byte strings; equal keys tie by entry id.
@@ -75,20 +77,24 @@ impl OrderKey {
         Self(SmallVec::from_slice(&[0x40 + last]))
     }
 
-    /// The next key of the run that `key` belongs to, if the run has one below `hi`.
+    /// The next key of the run that `key` belongs to, if that has one and nothing of it, nor of a run
+    /// inside of it, comes behind: `hi` is what does.
     ///
     /// Only for a key that the same replica made, with whichever function here.
     pub(crate) fn following(key: &[u8], hi: Option<&[u8]>) -> Option<Self> {
         let (head, number) = split(key)?;
         let next = Self::assemble(head, not_zero_at_its_end(number + STEP));
-        (number < NUMBER_MAX - STEP && hi.is_none_or(|hi| next.as_bytes() < hi)).then_some(next)
+        let is_end = hi.is_none_or(|hi| next.as_bytes() < hi && !hi.starts_with(head));
+        (number < NUMBER_MAX - STEP && is_end).then_some(next)
     }
 
-    /// The key before `key` in its run, if the run has one above `lo`. As for [`Self::following`].
+    /// The key before `key` in its run, if nothing of that comes before: `lo` is what does. As for
+    /// [`Self::following`].
     pub(crate) fn preceding(key: &[u8], lo: Option<&[u8]>) -> Option<Self> {
         let (head, number) = split(key)?;
         let before = Self::assemble(head, not_zero_at_its_end(number.checked_sub(STEP)?));
-        lo.is_none_or(|lo| lo < before.as_bytes()).then_some(before)
+        let is_start = lo.is_none_or(|lo| lo < before.as_bytes() && !lo.starts_with(head));
+        is_start.then_some(before)
     }
 
     /// The next key of the run that this key looks like being of.
