@@ -192,3 +192,20 @@ fn a_change_on_top_of_a_forged_state_has_the_same_time_everywhere() {
     assert_eq!(phone.history.lamport(op), desk.history.lamport(op));
     assert_eq!(phone.digest(), desk.digest());
 }
+
+/// Each author of such a state takes some twenty bytes.
+#[test]
+fn a_state_may_claim_more_changes_than_numbers_go() {
+    let mut forger = Replica::new(ReplicaId::MAX);
+    for number in 2..=600 {
+        let author = ReplicaId::new(number).unwrap();
+        let pieces = vec![Piece { start: 0, lamport: 1, len: 1, count: 1 << 55 }];
+        forger.history.join(&[Times { author, pieces, is_head: false }]);
+    }
+    let state = pack_sections([(Kind::State, forger.encode_state().bytes.as_slice())]);
+    let mut desk = desk();
+    desk.integrate(Patch::decode(&state).unwrap()).unwrap();
+    let mut phone = Replica::new(ReplicaId::MAX);
+    phone.integrate(Patch::decode(&desk.export(&Version::new())).unwrap()).unwrap();
+    assert_eq!(phone.version(), desk.version());
+}
