@@ -45,6 +45,9 @@ const LEFT_SIDE: u8 = 0x40;
 /// is the one that was edited before.
 const IS_IMPLIED: u8 = 0x20;
 
+/// For so many purged entries room is made before they are read.
+const PURGED_AT_ONCE: usize = 1 << 12;
+
 /// The text that was edited last.
 type EditedText = (EntryId, Life, Field, OpId);
 
@@ -394,9 +397,11 @@ impl<'a, 'b, S: Source<'b>> OpReader<'a, S> {
 
     fn purge(&mut self) -> Result<Op, DecodeError> {
         let count = self.number()?;
-        // Each of them takes at least a byte of a name.
+        // Each of them takes at least a byte of a name and one of a life, which may be in two columns or
+        // in one: what is claimed may still be twice of what can be there, at many times the size.
+        self.column(Column::Number).fits(count, 1)?;
         let count = self.column(Column::Entry).fits(count, 1)?;
-        let mut entries = Vec::with_capacity(count);
+        let mut entries = Vec::with_capacity(count.min(PURGED_AT_ONCE));
         for _ in 0..count {
             entries.push((self.names.entry(Column::Entry)?, self.life()?));
         }
