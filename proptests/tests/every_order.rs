@@ -66,6 +66,22 @@ fn purges_and_rescues_in_every_order() {
     );
 }
 
+/// A reordering tells of the life that its author saw, and takes effect only where that put the entry.
+#[test]
+fn reorderings_across_lives_in_every_order() {
+    check_every_order(
+        "reorderings",
+        tree(),
+        &[
+            |past| past.purge(A),
+            |past| past.reorder(A, 0x21),
+            |past| past.reorder(C, 0x22),
+            |past| past.into(C, B),
+            |past| Some(Op::Revive { entry: A, life: past.life(A) }),
+        ],
+    );
+}
+
 #[test]
 fn creations_of_one_entry_in_every_order() {
     check_every_order(
