@@ -82,7 +82,9 @@ pub(crate) fn plan(
                 times.iter().for_each(|one| ahead.reach(one.author, one.next()));
                 states.push(bytes);
             }
-            Section::Newer { .. } => {}
+            Section::Newer { known, .. } => {
+                arrivals.extend(known.map(|batch| Arrival { batch, block: None }));
+            }
         }
     }
     arrivals.sort_by_key(|arrival| (arrival.batch.author, arrival.batch.start));

@@ -231,9 +231,9 @@
 //!
 //! # Changes by newer programs
 //!
-//! An op that this program does not know stalls nobody but its author, and what builds on it. Such
-//! parts of a patch are passed over: [`Patch::newer`] says whose they are before,
-//! [`Integrated::newer`] how many they were after. They do not enter the version, so that a newer
+//! An op that this program does not know stalls nobody but its author, and what builds on it. Of such
+//! parts of a patch the changes before the one with that op are taken, and the rest is passed over:
+//! [`Patch::newer`] says whose and from where on before, [`Integrated::newer`] how many parts after. They do not enter the version, so that a newer
 //! program asks for them again by itself. Only a newer format of the whole patch is an error:
 //! [`DecodeError::FormatTooNew`].
 //!

@@ -12,6 +12,7 @@ use sds_engine::{
     NewEntry, Op, OpId, OrderKey, Patch, Replica, ReplicaId, Side, TextUnit, Timestamp, Value,
     Version,
 };
+use sds_proptests::fuzz::{CHECKSUM_BYTES, decode_patch, with_checksum};
 use sds_proptests::model::Model;
 use sds_proptests::snapshot;
 use sds_proptests::view::assert_matches_model;
@@ -164,6 +165,37 @@ fn newer_formats_and_ops_are_errors_that_say_so() {
     unknown[tag] = 30;
     let expected = DecodeError::OpTooNew { replica: id(DESK), kind: 30 };
     assert_eq!(Change::decode(&unknown), Err(expected));
+}
+
+/// Of four changes the second and the third type one run; the third also creates an item.
+#[test]
+fn of_a_block_with_a_newer_op_the_changes_before_it_are_taken() {
+    let mut desk = Replica::new(id(DESK));
+    desk.set(EntryId::ROOT, Field::Value, Value::Text("a".into())).unwrap();
+    desk.splice(EntryId::ROOT, Field::Value, 1..1, "b").unwrap();
+    desk.transact(|desk| {
+        desk.splice(EntryId::ROOT, Field::Value, 2..2, "c")?;
+        desk.create_item(EntryId::ROOT, 0)
+    })
+    .unwrap();
+    desk.set(EntryId::ROOT, Field::Label, Value::Int(1)).unwrap();
+    let changes = Patch::decode(&desk.export(&Version::new())).unwrap().into_changes();
+    let block = Patch::in_blocks(changes.clone()).encode();
+    let tags = [6, 13, 0x21, 6];
+    let at = block.windows(tags.len()).position(|bytes| bytes == tags).unwrap();
+    for (tag, known) in [(0, 0), (1, 1), (2, 2), (3, 3)] {
+        let mut bytes = block[..block.len() - CHECKSUM_BYTES].to_vec();
+        bytes[at + tag] = 30;
+        let bytes = with_checksum(&bytes);
+        let patch = decode_patch(&bytes).unwrap();
+        assert_eq!(patch.changes().collect::<Vec<_>>(), changes[..known], "{tag}");
+        assert_eq!(patch.newer().collect::<Vec<_>>(), [op(DESK, changes[known].header().start)]);
+        assert_eq!(patch.encode(), bytes);
+        let mut phone = Replica::new(id(PHONE));
+        let done = phone.integrate(patch).unwrap();
+        assert_eq!((done.applied, done.newer), (known, 1));
+        assert_matches_model(&mut phone, &changes[..known]);
+    }
 }
 
 /// Three changes: The desk's with every op, The phone's on top of it, The desk's on top of both.

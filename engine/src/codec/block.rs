@@ -6,14 +6,14 @@ use std::collections::BTreeSet;
 use super::columns::{Column, ColumnReader, ColumnWriter, Sink, Source};
 use super::ops::{OpReader, OpWriter, Scope};
 use super::{Reader, Writer};
-use crate::batch::{Batch, Deps, Span};
+use crate::batch::{Batch, Deps, Span, split_spans};
 use crate::change::{DEP_BYTES_MAX, HEADER_BYTES_MAX, encode};
 use crate::error::DecodeError;
 use crate::id::{EntryId, OpId, ReplicaId};
 use crate::limits::{
     BLOCK_CHANGES_MAX, BLOCK_OPS_MAX, CHANGE_BYTES_MAX, CHANGE_OPS_MAX, COUNTER_MAX,
 };
-use crate::op::{NewEntry, Op, OpList};
+use crate::op::{NewEntry, Op, OpList, OpParts};
 
 /// For so many ops room is made before they are read.
 const OPS_AT_ONCE: usize = 1 << 16;
@@ -39,15 +39,34 @@ pub(crate) fn encode_block(batch: &Batch) -> Vec<u8> {
     writer.into_bytes()
 }
 
+/// A block as far as this program knows its ops.
+#[derive(Debug)]
+pub(crate) struct KnownPart {
+    /// The changes, or those before the first with an op of a newer program, if there are any.
+    pub(crate) batch: Option<Batch>,
+    /// The first op of that change, and what is wrong with it.
+    pub(crate) newer: Option<(OpId, DecodeError)>,
+}
+
 /// Reads a block, whose ops and changes are then known to be well formed.
 pub(crate) fn decode_block(bytes: &[u8]) -> Result<Batch, DecodeError> {
+    match decode_known(bytes)? {
+        KnownPart { newer: Some((_, error)), .. } => Err(error),
+        KnownPart { batch: Some(batch), .. } => Ok(batch),
+        KnownPart { .. } => Err(DecodeError::Malformed { at: 0, what: "a block of nothing" }),
+    }
+}
+
+/// The same up to the first change with an op of a newer program. What the columns hold behind that op cannot
+/// be told apart.
+pub(crate) fn decode_known(bytes: &[u8]) -> Result<KnownPart, DecodeError> {
     let mut reader = Reader::new(bytes);
     let author = reader.replica()?;
     let start = reader.varint()?;
     let others = read_others(&mut reader, author)?;
     let mut columns = ColumnReader::read(&mut reader)?;
     reader.finish()?;
-    let (spans, end) = read_spans(columns.from(Column::Changes), start, &others)?;
+    let (mut spans, end) = read_spans(columns.from(Column::Changes), start, &others)?;
     let scope = Scope { author, others: &others, is_bounded: false };
     // Each op has a tag of one byte.
     let count = columns.from(Column::Tag).len().min(OPS_AT_ONCE);
@@ -56,15 +75,38 @@ pub(crate) fn decode_block(bytes: &[u8]) -> Result<Batch, DecodeError> {
     let mut ops = OpList::with_capacity(count, bytes);
     let mut at = start;
     while at < end {
-        let span = op_reader.op(at, &mut ops)?;
+        let span = match op_reader.op(at, &mut ops) {
+            Err(error @ DecodeError::OpTooNew { .. }) => {
+                let first = OpId { replica: author, counter: start };
+                let newer = first.plus(start_of_change(&spans, at - start));
+                ops = OpParts::new(&ops, first).take_until(newer.counter);
+                drop(split_spans(&mut spans, newer.counter - start));
+                let batch = Some(Batch { author, start, spans, ops });
+                let batch = batch.filter(|batch| batch.end() > start).map(check).transpose()?;
+                return Ok(KnownPart { batch, newer: Some((newer, error)) });
+            }
+            read => read?,
+        };
         at = match at.checked_add(span) {
             Some(next) if next <= end && ops.len() <= BLOCK_OPS_MAX => next,
             _ => return Err(op_reader.column(Column::Tag).malformed("more ops than changes")),
         };
     }
     op_reader.into_source().finish()?;
-    let batch = Batch { author, start, spans, ops };
-    check(batch)
+    let batch = Some(check(Batch { author, start, spans, ops })?);
+    Ok(KnownPart { batch, newer: None })
+}
+
+/// How many counters are before the change that has the counter after so many.
+fn start_of_change(spans: &[Span], counters: u64) -> u64 {
+    let mut before = 0;
+    for span in spans {
+        if counters < before + span.total() {
+            return before + (counters - before) / span.len * span.len;
+        }
+        before += span.total();
+    }
+    before
 }
 
 /// The replicas that have a number.
@@ -82,12 +124,6 @@ pub(super) fn read_others(
         return Err(reader.malformed("replicas not in order"));
     }
     Ok(others)
-}
-
-/// The first op of a block.
-pub(crate) fn first_of_block(bytes: &[u8]) -> Result<OpId, DecodeError> {
-    let mut reader = Reader::new(bytes);
-    Ok(OpId { replica: reader.replica()?, counter: reader.varint()? })
 }
 
 /// How many changes a block claims to hold.

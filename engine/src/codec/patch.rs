@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::block::{count_changes, decode_block, encode_block, first_of_block};
+use super::block::{KnownPart, count_changes, decode_known, encode_block};
 use super::{PatchState, Reader, Writer};
 use crate::batch::{Batch, to_usize};
 use crate::change::{Change, ChangeHeader, encode};
@@ -61,9 +61,11 @@ pub(crate) type LoneBatch = (Batch, Option<Arc<[u8]>>);
 pub(crate) enum Section {
     Change(Change),
     Block(Batch, Arc<[u8]>),
-    /// A change or block with an op of a newer program, by its first op.
+    /// A change or block with an op of a newer program, by the first op of the change that holds it.
     Newer {
         first: OpId,
+        /// The changes of a block before that one.
+        known: Option<Batch>,
         kind: Kind,
         bytes: Arc<[u8]>,
     },
@@ -107,12 +109,14 @@ impl Patch {
                     }
                     Err(error) => return Err(error),
                 },
-                Kind::Block => match read_block(section)? {
-                    Section::Block(batch, _) => checked.changes.extend(
-                        batch.changes().map(|one| (one.header().clone(), Arc::clone(one.bytes()))),
-                    ),
-                    _ => checked.has_newer = true,
-                },
+                Kind::Block => {
+                    let KnownPart { batch, newer } = decode_known(section)?;
+                    let changes = batch.iter().flat_map(Batch::changes);
+                    checked
+                        .changes
+                        .extend(changes.map(|one| (one.header().clone(), Arc::clone(one.bytes()))));
+                    checked.has_newer |= newer.is_some();
+                }
                 Kind::State => {
                     PatchState::decode(section)?;
                     checked.has_state = true;
@@ -213,8 +217,10 @@ impl Patch {
         for section in self.sections {
             match section {
                 Section::Change(change) => changes.push(change),
-                Section::Block(batch, _) => changes.extend(batch.changes()),
-                Section::Newer { .. } | Section::State(..) => {}
+                Section::Block(batch, _) | Section::Newer { known: Some(batch), .. } => {
+                    changes.extend(batch.changes());
+                }
+                Section::Newer { known: None, .. } | Section::State(..) => {}
             }
         }
         changes
@@ -405,28 +411,30 @@ fn read_change(bytes: &[u8]) -> Result<Section, DecodeError> {
         Err(DecodeError::OpTooNew { .. }) => {
             let header = ChangeHeader::decode(bytes)?;
             let first = OpId { replica: header.replica, counter: header.start };
-            Ok(Section::Newer { first, kind: Kind::Change, bytes: bytes.into() })
+            Ok(Section::Newer { first, known: None, kind: Kind::Change, bytes: bytes.into() })
         }
         Err(error) => Err(error),
     }
 }
 
 fn read_block(bytes: &[u8]) -> Result<Section, DecodeError> {
-    match decode_block(bytes) {
-        Ok(batch) => Ok(Section::Block(batch, bytes.into())),
-        Err(DecodeError::OpTooNew { .. }) => {
-            let first = first_of_block(bytes)?;
-            Ok(Section::Newer { first, kind: Kind::Block, bytes: bytes.into() })
+    Ok(match decode_known(bytes)? {
+        KnownPart { batch: Some(batch), newer: None } => Section::Block(batch, bytes.into()),
+        KnownPart { batch: known, newer: Some((first, _)) } => {
+            Section::Newer { first, known, kind: Kind::Block, bytes: bytes.into() }
         }
-        Err(error) => Err(error),
-    }
+        KnownPart { batch: None, newer: None } => {
+            return Err(DecodeError::Malformed { at: 0, what: "a block of nothing" });
+        }
+    })
 }
 
 fn changes_of(section: &Section) -> impl Iterator<Item = Change> + '_ {
     let (change, batch) = match section {
         Section::Change(change) => (Some(change.clone()), None),
         Section::Block(batch, _) => (None, Some(batch)),
-        Section::Newer { .. } | Section::State(..) => (None, None),
+        Section::Newer { known, .. } => (None, known.as_ref()),
+        Section::State(..) => (None, None),
     };
     change.into_iter().chain(batch.into_iter().flat_map(Batch::changes))
 }
