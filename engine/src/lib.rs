@@ -233,9 +233,9 @@
 //!
 //! An op that this program does not know stalls nobody but its author, and what builds on it. Of such
 //! parts of a patch the changes before the one with that op are taken, and the rest is passed over:
-//! [`Patch::newer`] says whose and from where on before, [`Integrated::newer`] how many parts after. They do not enter the version, so that a newer
-//! program asks for them again by itself. Only a newer format of the whole patch is an error:
-//! [`DecodeError::FormatTooNew`].
+//! [`Patch::newer`] says whose and from where on before, [`Integrated::newer`] how many parts after.
+//! They do not enter the version, so that a newer program asks for them again by itself. Only a newer
+//! format of the whole patch is an error: [`DecodeError::FormatTooNew`].
 //!
 //! # What things cost
 //!

@@ -1,6 +1,6 @@
-//! Much typing of several people that arrives in one patch, as after a day without network: the text, which
-//! the engine takes apart for that, is what the naive model makes of it, also where it is replaced or goes
-//! for good halfway.
+//! Much typing of several people that arrives in one patch, as after a day without network: the text,
+//! which the engine takes apart for that, is what the naive model makes of it, also where it is replaced
+//! or goes for good halfway.
 
 use proptest::prelude::any;
 use sds_engine::{Change, EntryId, Field, NewEntry, Patch, Replica, ReplicaId, Value, Version};

@@ -57,8 +57,8 @@ pub(crate) fn decode_block(bytes: &[u8]) -> Result<Batch, DecodeError> {
     }
 }
 
-/// The same up to the first change with an op of a newer program. What the columns hold behind that op cannot
-/// be told apart.
+/// The same up to the first change with an op of a newer program. What the columns hold behind that op
+/// cannot be told apart.
 pub(crate) fn decode_known(bytes: &[u8]) -> Result<KnownPart, DecodeError> {
     let mut reader = Reader::new(bytes);
     let author = reader.replica()?;
