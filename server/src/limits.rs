@@ -97,9 +97,12 @@ pub const SWEEP_RETRY: Duration = Duration::from_millis(if cfg!(test) { 10 } els
 /// meanwhile.
 pub const PACK_LOOKS_MAX: usize = 64;
 
-/// How many bytes of pages one append may unpack to compare changes with those in the log, before
-/// others get their turn.
-pub const COMPARE_BYTES_MAX: usize = 4 << 20;
+/// How many bytes of pages may be unpacked in one commit to compare the changes of one subject with
+/// those in the log, before others get their turn.
+pub const EFFORT_BYTES_MAX: usize = 4 << 20;
+
+/// As how many of those bytes it counts to look for one dep of a change: it takes about as long.
+pub const DEP_BYTES: usize = 256;
 
 /// How many packed pages are kept in memory as they are unpacked.
 pub const PAGE_CACHE_MAX: usize = 16;

@@ -241,7 +241,7 @@ impl Writing {
                 let Append { store, author, changes, skips_lacking } = &work.append;
                 at_work.replace(Some(store.clone()));
                 let skips_lacking = *skips_lacking || !work.so_far.foreign.is_empty();
-                appender.append(store, author, changes, skips_lacking)
+                appender.go_on(store, author, changes, skips_lacking, work.so_far.found)
             };
             let appended = group.iter().map(append).collect::<Result<Vec<_>, Failure>>()?;
             appender.finish(|store| {
@@ -270,7 +270,7 @@ impl Writing {
                 so_far.foreign.push(foreign);
             }
         }
-        so_far.refused = appended.refused;
+        (so_far.refused, so_far.found) = (appended.refused, appended.found);
         if appended.left > 0 {
             let done = work.append.changes.len() - appended.left;
             work.append.changes.drain(..done);

@@ -52,7 +52,7 @@ use crate::blob_totals::{BlobTotal, BlobTotals};
 use crate::limits::{PAGE_CACHE_MAX, STEP_BYTES_MAX, STEP_CHANGES_MAX};
 use crate::store_blobs::Reservations;
 
-pub use appending::{Appended, Appender, Author, ReplicaCounts};
+pub use appending::{Appended, Appender, Author, FoundDeps, ReplicaCounts};
 pub use deleting::{StoreSummary, Wanted};
 use page::Changes;
 use tables::{

@@ -24,7 +24,7 @@ use super::tables::{
     NoStore, OWNERS, PAGES, STARTS, STATES, State, StoreQuota, VERSIONS, milliseconds, number_for,
     state,
 };
-use crate::limits::{COMPARE_BYTES_MAX, Limit, STEP_CHANGES_MAX};
+use crate::limits::{DEP_BYTES, EFFORT_BYTES_MAX, Limit, STEP_CHANGES_MAX};
 
 /// How many pages are kept at hand to compare changes with.
 const PAGES_AT_HAND: usize = 4;
@@ -60,8 +60,19 @@ pub struct Appended {
     /// The limit that was met, if that is why.
     pub limit: Option<Limit>,
     /// How many of the last ones were not looked at, so that others get their turn: they repeat
-    /// much that is in the log. They are to be appended again.
+    /// much that is in the log, or name many deps. They are to be appended again.
     pub left: usize,
+    /// What is known of the deps of the first of those.
+    pub found: FoundDeps,
+}
+
+/// How many deps of a change were found to be in the log of a store: the first ones. What is there
+/// stays there, so nobody need look for them again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FoundDeps {
+    /// The number of the store, which one that is begun anew does not get.
+    store: u64,
+    count: usize,
 }
 
 /// Appends to stores in one transaction. Nothing is written before [`finish`](Self::finish).
@@ -75,6 +86,8 @@ pub struct Appender<'a> {
     quota: StoreQuota,
     counts: Option<&'a RefCell<ReplicaCounts>>,
     stores: BTreeMap<u64, Pending>,
+    /// What was done for each subject, as bytes that were unpacked.
+    efforts: HashMap<String, usize>,
 }
 
 /// How many replicas stores have, as far as somebody had to know; by number, which no other store
@@ -93,7 +106,7 @@ impl ReplicaCounts {
 struct Pending {
     store: StoreId,
     state: State,
-    /// The replicas that were looked up.
+    /// The replicas of which there were changes.
     known: BTreeMap<ReplicaId, Known>,
     new: Vec<(ReplicaId, u64, Arc<[u8]>)>,
     /// Where in `new` the change is that begins at a counter of a replica.
@@ -138,6 +151,16 @@ enum Verdict {
     Foreign(u64),
     Refused(RefusalCode),
     TooMany(Limit),
+    /// So many of its deps are there, and whether the others are has to wait.
+    Unfinished(usize),
+}
+
+/// Whether the deps of a change are in the log.
+enum Deps {
+    Present,
+    Lacking,
+    /// So many are; the others were not looked for.
+    Unfinished(usize),
 }
 
 impl<'a> Appender<'a> {
@@ -156,6 +179,7 @@ impl<'a> Appender<'a> {
             quota: StoreQuota::UNLIMITED,
             counts: None,
             stores: BTreeMap::new(),
+            efforts: HashMap::new(),
         })
     }
 
@@ -172,6 +196,8 @@ impl<'a> Appender<'a> {
     /// passed over too, and those behind them taken. Nothing that was passed over is in `stored`. A
     /// store that was deleted takes nothing: [`RefusalCode::Forbidden`].
     ///
+    /// What takes long, for one subject in one transaction, is left for a later one.
+    ///
     /// # Errors
     /// If the file cannot be read or written.
     pub fn append(
@@ -180,6 +206,22 @@ impl<'a> Appender<'a> {
         author: &Author,
         changes: &[impl Checked],
         skips_lacking: bool,
+    ) -> Result<Appended, Failure> {
+        self.go_on(store, author, changes, skips_lacking, FoundDeps::default())
+    }
+
+    /// Appends what [`append`](Self::append) has left in an earlier transaction, of whose first
+    /// change these deps were `found` then.
+    ///
+    /// # Errors
+    /// If the file cannot be read or written.
+    pub fn go_on(
+        &mut self,
+        store: &StoreId,
+        author: &Author,
+        changes: &[impl Checked],
+        skips_lacking: bool,
+        found: FoundDeps,
     ) -> Result<Appended, Failure> {
         let number = match number_for(self.write, store, &author.subject, self.quota)? {
             Ok(number) => number,
@@ -201,15 +243,18 @@ impl<'a> Appender<'a> {
         };
         let mut appended = Appended { from: pending.end(), ..Appended::default() };
         let mut told = BTreeSet::new();
-        let mut compared = 0;
+        let mut effort = self.efforts.remove(&author.subject).unwrap_or(0);
         for (at, change) in changes.iter().enumerate() {
-            if compared > COMPARE_BYTES_MAX {
+            let is_first = at == 0 && found.store == number;
+            let found = if is_first { found.count } else { 0 };
+            if effort > EFFORT_BYTES_MAX {
                 appended.left = changes.len() - at;
+                appended.found = FoundDeps { store: number, count: found };
                 break;
             }
             let header = change.header();
             let skips = skips_lacking || !told.is_empty();
-            match self.judge(number, &mut pending, author, change, &mut compared)? {
+            match self.judge(number, &mut pending, author, (change, found), &mut effort)? {
                 Verdict::Taken => appended.stored.advance(header.replica, header.end()),
                 Verdict::Foreign(next) if told.insert(header.replica) => {
                     appended.foreign.push((header.replica, next));
@@ -228,8 +273,14 @@ impl<'a> Appender<'a> {
                     appended.limit = Some(limit);
                     break;
                 }
+                Verdict::Unfinished(count) => {
+                    appended.left = changes.len() - at;
+                    appended.found = FoundDeps { store: number, count };
+                    break;
+                }
             }
         }
+        self.efforts.insert(author.subject.clone(), effort);
         let before = usize::try_from(appended.from - pending.state.end).unwrap_or(usize::MAX);
         let new = pending.new.iter().skip(before);
         appended.new = new.map(|(_, _, change)| Arc::clone(change)).collect();
@@ -258,14 +309,14 @@ impl<'a> Appender<'a> {
         Ok(())
     }
 
-    /// Takes a change, or says why not.
+    /// Takes a change, or says why not; of its deps so many were found before.
     fn judge(
         &self,
         number: u64,
         pending: &mut Pending,
         author: &Author,
-        change: &impl Checked,
-        compared: &mut usize,
+        (change, found): (&impl Checked, usize),
+        effort: &mut usize,
     ) -> Result<Verdict, Failure> {
         let header = change.header();
         let known = self.known(number, pending, header.replica)?;
@@ -273,7 +324,7 @@ impl<'a> Appender<'a> {
         let is_others = known.owner.as_ref().is_some_and(|owner| **owner != *author.subject);
         let is_foreign = is_others && !author.speaks_for_all;
         if header.start < next {
-            return Ok(match self.logged(number, pending, change, compared)? {
+            return Ok(match self.logged(number, pending, change, effort)? {
                 Logged::Same => Verdict::Taken,
                 Logged::Damaged => Verdict::Refused(RefusalCode::StorageFailed),
                 Logged::Another if is_foreign => Verdict::Foreign(next),
@@ -283,12 +334,13 @@ impl<'a> Appender<'a> {
         if is_foreign {
             return Ok(Verdict::Foreign(next));
         }
-        let mut lacks = header.start > next;
-        for dep in &header.deps {
-            lacks |= self.known(number, pending, dep.replica)?.chain.counter <= dep.counter;
-        }
-        if lacks {
+        if header.start > next {
             return Ok(Verdict::PassedOver);
+        }
+        match self.look_for_deps(number, pending, header, found, effort)? {
+            Deps::Present => {}
+            Deps::Lacking => return Ok(Verdict::PassedOver),
+            Deps::Unfinished(found) => return Ok(Verdict::Unfinished(found)),
         }
         if next == 0 && !self.has_room_for_replica(number, pending)? {
             return Ok(Verdict::TooMany(Limit::ReplicasPerStore));
@@ -305,6 +357,35 @@ impl<'a> Appender<'a> {
         pending.new_at.insert((header.replica, header.start), pending.new.len());
         pending.new.push((header.replica, header.start, bytes));
         Ok(Verdict::Taken)
+    }
+
+    /// Whether the deps are there, of which the first so many were found before. There may be as
+    /// many as the store has replicas, so none is remembered, and each is an effort.
+    fn look_for_deps(
+        &self,
+        number: u64,
+        pending: &Pending,
+        header: &ChangeHeader,
+        found: usize,
+        effort: &mut usize,
+    ) -> Result<Deps, Failure> {
+        for (at, dep) in header.deps.iter().enumerate().skip(found) {
+            if *effort > EFFORT_BYTES_MAX {
+                return Ok(Deps::Unfinished(at));
+            }
+            *effort += DEP_BYTES;
+            let next = match pending.known.get(&dep.replica) {
+                Some(known) => known.chain.counter,
+                None => {
+                    let version = self.versions.get((number, dep.replica.as_u64()))?;
+                    version.map_or(0, |version| version.value().0)
+                }
+            };
+            if next <= dep.counter {
+                return Ok(Deps::Lacking);
+            }
+        }
+        Ok(Deps::Present)
     }
 
     /// Counts one more replica, if there may be one more.
@@ -345,14 +426,14 @@ impl<'a> Appender<'a> {
         Ok(place.insert(Known { chain, owner, ..Known::default() }))
     }
 
-    /// Whether the log has `change`, which begins before the end of its replica's changes. Adds up
-    /// how many bytes it had to unpack to find out.
+    /// Whether the log has `change`, which begins before the end of its replica's changes. What it
+    /// had to unpack to find out is an effort.
     fn logged(
         &self,
         number: u64,
         pending: &mut Pending,
         change: &impl Checked,
-        compared: &mut usize,
+        effort: &mut usize,
     ) -> Result<Logged, Failure> {
         let header = change.header();
         let key = (header.replica, header.start);
@@ -369,7 +450,7 @@ impl<'a> Appender<'a> {
         let at_hand = pending.at_hand.iter().position(|page| page.position == position);
         let page = match at_hand.and_then(|at| pending.at_hand.remove(at)) {
             Some(page) => page,
-            None => self.fetch(number, position, compared)?,
+            None => self.fetch(number, position, effort)?,
         };
         let logged = match &page.changes {
             Some(changes) => Logged::of(changes.get(&key), change),
@@ -381,7 +462,7 @@ impl<'a> Appender<'a> {
         Ok(logged)
     }
 
-    fn fetch(&self, number: u64, position: u64, compared: &mut usize) -> Result<AtHand, Failure> {
+    fn fetch(&self, number: u64, position: u64, effort: &mut usize) -> Result<AtHand, Failure> {
         let bytes = match page::read(&self.pages, number, position) {
             Ok(Some(bytes)) => bytes,
             Ok(None) | Err(Failure::Corrupt(_)) => return Ok(AtHand { position, changes: None }),
@@ -390,7 +471,7 @@ impl<'a> Appender<'a> {
         let Ok(changes) = page::decode(&bytes) else {
             return Ok(AtHand { position, changes: None });
         };
-        *compared += changes.iter().map(|change| change.len()).sum::<usize>();
+        *effort += changes.iter().map(|change| change.len()).sum::<usize>();
         let keyed = changes.iter().filter_map(|change| {
             let header = ChangeHeader::decode(change).ok()?;
             Some(((header.replica, header.start), Arc::clone(change)))

@@ -284,6 +284,76 @@ fn an_append_that_repeats_much_gives_others_their_turn() {
     assert!((3..6).contains(&turns), "{turns}");
 }
 
+/// More replicas than there may be deps to look for in one transaction.
+const CROWD: u64 = 20_000;
+
+/// A change that names the first changes of so many replicas.
+fn deps_on(crowd: u64) -> Change {
+    let deps: Vec<(u64, u64)> = (1..=crowd).map(|replica| (replica, 0)).collect();
+    change(CROWD + 9, 0, &deps, 1)
+}
+
+fn add_crowd(log: &StoreLog, store: &StoreId) {
+    let crowd: Vec<Change> = (1..=CROWD).map(|replica| change(replica, 0, &[], 1)).collect();
+    assert_eq!(add(log, store, &crowd).new.len(), crowd.len());
+}
+
+/// Goal: many deps are taken, and delay nobody but who names them. Method: a change with more of
+/// them than one transaction looks for, and behind it others, of the same subject and of another.
+#[test]
+fn a_change_with_many_deps_gives_others_their_turn() {
+    let folder = TempDir::new().unwrap();
+    let log = open(&folder);
+    add_crowd(&log, &id());
+    let (ann, bob) = (author("ann", &[]), author("bob", &[]));
+    let mallory = [deps_on(CROWD), change(1, 1, &[(CROWD + 9, 0)], 1)];
+    let go_on = |changes: &[Change], found| {
+        log.write(|write| {
+            let mut appender = Appender::begin(write, UNIX_EPOCH)?;
+            let slow = appender.go_on(&id(), &ann, changes, false, found)?;
+            let same = appender.append(&id(), &ann, &[change(2, 1, &[], 1)], false)?;
+            let other = appender.append(&id(), &bob, &[change(3, 1, &[(1, 0)], 1)], false)?;
+            appender.finish(|_| {})?;
+            Ok((slow, same, other))
+        })
+        .unwrap()
+    };
+    let (slow, same, other) = go_on(&mallory, FoundDeps::default());
+    assert_eq!((slow.left, slow.new.len(), slow.refused), (2, 0, None));
+    assert_eq!((same.left, same.new.len()), (1, 0), "what a subject may do is for all its sessions");
+    assert_eq!((other.left, other.new.len()), (0, 1));
+    let (slow, same, other) = go_on(&mallory, slow.found);
+    assert_eq!((slow.left, slow.new.len(), slow.refused), (0, 2, None), "it goes on");
+    assert_eq!((same.left, same.new.len(), other.left), (0, 1, 0));
+    let ten_thousand = change(CROWD + 8, 0, &(1..=10_000).map(|r| (r, 0)).collect::<Vec<_>>(), 1);
+    assert_eq!(add(&log, &id(), &[ten_thousand]).new.len(), 1, "as many are there at once");
+}
+
+#[test]
+fn the_first_dep_that_is_lacking_is_the_last_one_looked_for() {
+    let folder = TempDir::new().unwrap();
+    let log = open(&folder);
+    let refused = add(&log, &id(), &[deps_on(CROWD)]);
+    assert_eq!((refused.left, refused.refused), (0, Some(RefusalCode::MissingDependency)));
+}
+
+#[test]
+fn deps_that_were_found_are_not_those_of_a_store_that_is_begun_anew() {
+    let folder = TempDir::new().unwrap();
+    let log = open(&folder);
+    add_crowd(&log, &id());
+    let slow = add(&log, &id(), &[deps_on(CROWD)]);
+    assert_eq!(slow.left, 1);
+    assert!(log.delete(&id(), UNIX_EPOCH).unwrap() && log.undelete(&id()).unwrap());
+    let late: Vec<Change> = (16_000..=CROWD).map(|replica| change(replica, 0, &[], 1)).collect();
+    add(&log, &id(), &late);
+    let appended = log.write(|write| {
+        let mut appender = Appender::begin(write, UNIX_EPOCH)?;
+        appender.go_on(&id(), &Author::default(), &[deps_on(CROWD)], false, slow.found)
+    });
+    assert_eq!(appended.unwrap().refused, Some(RefusalCode::MissingDependency));
+}
+
 fn blobs_of(log: &Arc<StoreLog>, store: &StoreId) -> Arc<StoreBlobs> {
     let blobs = StoreBlobs::begin_for(Arc::clone(log), store, "ann", StoreQuota::UNLIMITED);
     Arc::new(blobs.unwrap().unwrap())

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sds_engine::limits::{CHANGE_BYTES_MAX, CHANGE_OPS_MAX};
-use sds_engine::{Change, Op, Patch, ReplicaId, Version};
-use sds_sync::limits::BLOB_CHUNK_BYTES_MAX;
+use sds_engine::{Change, Op, OpId, Patch, ReplicaId, Version};
+use sds_sync::limits::{BLOB_CHUNK_BYTES_MAX, PATCH_CHANGES_MAX};
+use sds_sync::transport::Connection;
 use sds_sync::{ClientFrame, Frame, RelayFrame, RelayUrl, encode_datagram};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -31,6 +32,8 @@ pub(crate) enum Attack {
     LargeFrames,
     /// Changes that take dozens of times their bytes once they are decoded, all for one store.
     DenseChanges,
+    /// Changes that name as many others as fit, of which the relay has none, or all but the last.
+    ManyDeps,
     /// Large values, as many at a time as may be.
     Uploads,
     /// As after a restart of the relay: nobody means harm.
@@ -38,7 +41,7 @@ pub(crate) enum Attack {
 }
 
 impl Attack {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::SlowReaders,
         Self::SlowCatchUps,
         Self::Frames,
@@ -48,6 +51,7 @@ impl Attack {
         Self::MalformedFrames,
         Self::LargeFrames,
         Self::DenseChanges,
+        Self::ManyDeps,
         Self::Uploads,
         Self::Joins,
     ];
@@ -63,6 +67,7 @@ impl Attack {
             Self::MalformedFrames => "oversized_and_truncated_frames",
             Self::LargeFrames => "large_frames_without_an_end",
             Self::DenseChanges => "changes_full_of_ops",
+            Self::ManyDeps => "changes_full_of_deps",
             Self::Uploads => "floods_of_large_values",
             Self::Joins => "a_thousand_joins_at_once",
         }
@@ -83,6 +88,7 @@ impl Attack {
                 Self::MalformedFrames => tasks.spawn(send_malformed_frames(url, number)),
                 Self::LargeFrames => tasks.spawn(begin_large_frames(url)),
                 Self::DenseChanges => tasks.spawn(send_dense_changes(url, number)),
+                Self::ManyDeps => tasks.spawn(send_many_deps(url, number)),
                 Self::Uploads => tasks.spawn(upload(url, number)),
                 Self::Joins => tasks.spawn(join(url)),
             };
@@ -272,6 +278,70 @@ async fn send_dense_changes(url: RelayUrl, number: usize) {
         }
         // Until what each sent is acknowledged, or refused.
         while reading.join_next().await.is_some() {}
+    }
+}
+
+/// How many replicas a store has that is crowded by one writer: as many as there may be.
+const CROWD: u64 = 100_000;
+
+fn crowded(author: u64, deps: impl Iterator<Item = u64>) -> Change {
+    let dep = |replica| OpId { replica: ReplicaId::new(replica).unwrap(), counter: 0 };
+    let (author, ops) = (ReplicaId::new(author).unwrap(), [Op::Skip { count: 1 }]);
+    Change::new(author, 0, deps.map(dep).collect(), &ops).unwrap()
+}
+
+/// Lets a store have changes of so many replicas; false if the relay does not let it.
+async fn crowd(connection: &Connection, store: &str, count: u64) -> bool {
+    let mut version = Version::new();
+    (1..=count).for_each(|replica| version.advance(ReplicaId::new(replica).unwrap(), 1));
+    let Some((mut sender, mut receiver)) = open(connection, store, "mallory").await else {
+        return false;
+    };
+    let all: Vec<u64> = (1..=count).collect();
+    for part in all.chunks(PATCH_CHANGES_MAX) {
+        let changes = part.iter().map(|author| crowded(*author, std::iter::empty()));
+        let patch = Patch::new(changes.collect()).encode().into();
+        if sender.send(&ClientFrame::Changes { patch }).await.is_err() {
+            return false;
+        }
+    }
+    let mut stored = Version::new();
+    while !stored.covers(&version) {
+        match receiver.next().await {
+            Ok(Some(RelayFrame::Stored { version })) => {
+                stored.merge(&Version::decode(&version).unwrap());
+            }
+            Ok(Some(_)) => {}
+            Ok(None) | Err(_) => return false,
+        }
+    }
+    true
+}
+
+async fn send_many_deps(url: RelayUrl, number: usize) {
+    let mallory = 2 * CROWD + number as u64;
+    let change = if number.is_multiple_of(2) {
+        // So that the whole is just below what a change may have.
+        crowded(mallory, (0..1_800_000).map(|dep| 3 * CROWD + dep))
+    } else {
+        crowded(mallory, (1..=CROWD).chain([3 * CROWD]))
+    };
+    let patch = Bytes::from(Patch::new(vec![change]).encode());
+    let connection = loop {
+        if let Some(connection) = dial(&url).await
+            && (number > 0 || crowd(&connection, "crowded by deps", CROWD).await)
+        {
+            break connection;
+        }
+    };
+    // Who has it all has nothing to read.
+    let mut version = Version::new();
+    (1..=7_000).for_each(|replica| version.advance(ReplicaId::new(replica).unwrap(), 1));
+    loop {
+        let stream = open_with(&connection, "crowded by deps", "mallory", &version).await;
+        let Some((mut sender, mut receiver)) = stream else { continue };
+        let _sent = sender.send(&ClientFrame::Changes { patch: patch.clone() }).await;
+        while let Ok(Some(RelayFrame::Changes { .. })) = receiver.next().await {}
     }
 }
 

@@ -202,7 +202,7 @@ async fn endure(attack: Attack) {
         Attack::Datagrams => (4, 200 * MIB),
         Attack::MalformedFrames => (8, 200 * MIB),
         Attack::LargeFrames => (4, 400 * MIB),
-        Attack::DenseChanges => (4, 800 * MIB),
+        Attack::DenseChanges | Attack::ManyDeps => (4, 800 * MIB),
         Attack::Uploads => (4, 400 * MIB),
         Attack::Joins => (1_000, 400 * MIB),
     };
