@@ -11,6 +11,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::panic, clippy::unreachable))]
 
 mod admin;
+mod append_queue;
 mod attendance;
 mod audit;
 pub mod backup;

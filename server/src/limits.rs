@@ -29,8 +29,18 @@ pub const STEP_CHANGES_MAX: usize = 4_096;
 /// The most bytes of changes that are looked at in one step for one client; a larger change comes alone.
 pub const STEP_BYTES_MAX: usize = PATCH_BYTES_GOAL;
 
-/// The most bytes that go into one commit before the next one begins.
+/// How much memory the changes of one commit take, in bytes.
 pub const GROUP_BYTES_GOAL: usize = 32 << 20;
+
+/// How much of that those may take that are not small, so that there is room for those that are.
+pub const GROUP_LARGE_BYTES_GOAL: usize = GROUP_BYTES_GOAL / 2;
+
+/// How much of it those of one subject may take; one append that is larger comes alone.
+pub const GROUP_BYTES_PER_SUBJECT_GOAL: usize = APPEND_BYTES_GOAL;
+
+/// The most memory that the changes of a small append take, in bytes. It goes into the next commit,
+/// whatever of others waits.
+pub const SMALL_APPEND_BYTES_MAX: usize = 64 << 10;
 
 /// The most revocations in force.
 pub const REVOCATIONS_MAX: usize = 65_536;
@@ -193,7 +203,8 @@ const _: () = assert!(TOKEN_BYTES_MAX < ADMIN_HEAD_BYTES_MAX);
 const _: () = assert!(ADMIN_PAGE <= ADMIN_PAGE_MAX);
 const _: () = assert!(REVOCATIONS_PER_MAKER_MAX < REVOCATIONS_MAX);
 const _: () = assert!(PATCH_BYTES_GOAL <= TAIL_BYTES_MAX);
-const _: () = assert!(APPEND_BYTES_GOAL <= GROUP_BYTES_GOAL);
+const _: () = assert!(GROUP_BYTES_PER_SUBJECT_GOAL <= GROUP_LARGE_BYTES_GOAL);
+const _: () = assert!(SMALL_APPEND_BYTES_MAX < GROUP_BYTES_PER_SUBJECT_GOAL);
 const _: () = assert!(BLOB_GATHERING_PER_SUBJECT_MAX < BLOB_GATHERING_MAX);
 
 /// What an operator allows. Each value is at least 1.

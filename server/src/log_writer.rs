@@ -11,12 +11,12 @@ use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime};
 
 use sds_sync::database::Failure;
+use sds_sync::transport::FrameRoom;
 use sds_sync::{Checked, CheckedChange, StorageError, StoreId};
 use tokio::sync::oneshot;
 
-use crate::limits::{
-    GROUP_BYTES_GOAL, LOOSE_PAGES_MAX, PACK_LOOKS_MAX, PACK_RESUMED_MAX, SWEEP_RETRY,
-};
+use crate::append_queue::AppendQueue;
+use crate::limits::{LOOSE_PAGES_MAX, PACK_LOOKS_MAX, PACK_RESUMED_MAX, SWEEP_RETRY};
 use crate::metrics::Metrics;
 use crate::rooms::{Publishing, Rooms};
 use crate::store_log::{Appended, Appender, Author, ReplicaCounts, StoreLog, StoreQuota};
@@ -30,6 +30,8 @@ pub(crate) struct Append {
     pub(crate) changes: Vec<CheckedChange>,
     /// Whether changes that lack something are passed over instead of refused.
     pub(crate) skips_lacking: bool,
+    /// What they take as long as they wait.
+    pub(crate) _room: FrameRoom,
 }
 
 /// What became of the work, once it is durable.
@@ -67,7 +69,7 @@ impl LogWriter {
             metrics,
             quota,
             counts: RefCell::default(),
-            left: Vec::new(),
+            waiting: AppendQueue::default(),
             to_pack: BTreeSet::new(),
             sweep_at: Some(Instant::now()),
         };
@@ -128,8 +130,8 @@ struct Writing {
     metrics: Arc<Metrics>,
     quota: StoreQuota,
     counts: RefCell<ReplicaCounts>,
-    /// What goes on in the next commit, so that others got their turn.
-    left: Vec<Work>,
+    /// What has come, or goes on in a later commit so that others get their turn.
+    waiting: AppendQueue<Work>,
     /// Stores of which there may be something to pack.
     to_pack: BTreeSet<StoreId>,
     /// When to remove more of what deleted stores have left behind, if there may be something.
@@ -146,20 +148,21 @@ impl Writing {
                 tracing::error!(code = error.code(), %error, "cannot look for what to pack");
             }
         }
-        while !is_over || !self.left.is_empty() {
-            let mut group = std::mem::take(&mut self.left);
-            let mut size = 0;
-            while !is_over && size <= GROUP_BYTES_GOAL {
-                match self.next_job(jobs, !group.is_empty()) {
+        while !is_over || !self.waiting.is_empty() {
+            // A session has one append on its way at a time, so this comes to an end.
+            while !is_over {
+                match self.next_job(jobs, !self.waiting.is_empty()) {
                     Ok(Job::Write(append, reply)) => {
-                        size += append.size();
-                        group.push(Work { append, so_far: Appended::default(), reply });
+                        let (author, bytes) = (Arc::clone(&append.author), append.memory());
+                        let work = Work { append, so_far: Appended::default(), reply };
+                        self.waiting.push(&author.subject, bytes, work);
                     }
                     Ok(Job::Sweep) => self.sweep_at = Some(Instant::now()),
                     Ok(Job::Stop) | Err(TryRecvError::Disconnected) => is_over = true,
                     Err(TryRecvError::Empty) => break,
                 }
             }
+            let group = self.waiting.take_group();
             if !group.is_empty() {
                 self.commit(group);
             }
@@ -198,7 +201,8 @@ impl Writing {
                     let limits = outcomes.iter().filter_map(|appended| appended.limit);
                     limits.for_each(|limit| self.metrics.limit_hit(limit));
                     publish(&publishing, &group, &outcomes);
-                    for (work, appended) in group.drain(..).zip(outcomes) {
+                    // The last one first, so that what is left waits in the order in which it came.
+                    for (work, appended) in group.drain(..).zip(outcomes).rev() {
                         self.settle(work, appended);
                     }
                 }
@@ -238,7 +242,7 @@ impl Writing {
             let appender = Appender::begin(write, SystemTime::now())?;
             let mut appender = appender.within(self.quota, &self.counts);
             let append = |work: &Work| {
-                let Append { store, author, changes, skips_lacking } = &work.append;
+                let Append { store, author, changes, skips_lacking, .. } = &work.append;
                 at_work.replace(Some(store.clone()));
                 let skips_lacking = *skips_lacking || !work.so_far.foreign.is_empty();
                 appender.go_on(store, author, changes, skips_lacking, work.so_far.found)
@@ -274,7 +278,8 @@ impl Writing {
         if appended.left > 0 {
             let done = work.append.changes.len() - appended.left;
             work.append.changes.drain(..done);
-            self.left.push(work);
+            let (author, bytes) = (Arc::clone(&work.append.author), work.append.memory());
+            self.waiting.put_back(&author.subject, bytes, work);
         } else {
             let _gone = work.reply.send(Ok(work.so_far));
         }
@@ -332,8 +337,8 @@ fn publish(publishing: &Publishing<'_>, group: &[Work], outcomes: &[Appended]) {
 }
 
 impl Append {
-    fn size(&self) -> usize {
-        self.changes.iter().map(|change| change.bytes().len()).sum()
+    fn memory(&self) -> usize {
+        self.changes.iter().map(Checked::memory).sum()
     }
 }
 

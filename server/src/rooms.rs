@@ -1,35 +1,26 @@
 //! The rooms of the stores that somebody has open, shared by all connections.
 //!
 //! A room lives from its first member to its last, so a store that nobody has open costs no memory.
-//!
-//! Whoever appends waits for its turn: of each store only so much is on its way to the disk at a
-//! time, so that one store with much to write does not keep the others waiting. Small appends
-//! together fit into one turn, and so into one commit.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sds_sync::limits::{APPEND_BYTES_GOAL, SIGNALS_WAITING_MAX};
+use sds_sync::limits::SIGNALS_WAITING_MAX;
 use sds_sync::presence::{PeerId, PresenceRoom};
 use sds_sync::transport::FrameRoom;
 use sds_sync::{RelayFrame, StoreId};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
-use crate::limits::{GROUP_BYTES_GOAL, TAILS_BYTES_MAX};
+use crate::limits::TAILS_BYTES_MAX;
 use crate::relay::{Cursor, Next, Room};
-
-/// Turns are counted in steps of this many bytes.
-const TURN_BYTES: usize = 1 << 10;
 
 /// What the members of one store share. A store that is deleted and made again has another one:
 /// whoever is still in the former changes nothing of it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct OpenRoom {
     state: Mutex<State>,
     /// The end of the log; its receivers wake when it moves.
     end: watch::Sender<u64>,
-    /// What this store may have on its way to the disk.
-    turns: Arc<Semaphore>,
     /// The revision of presence; its receivers wake when it moves.
     revision: watch::Sender<u64>,
 }
@@ -101,11 +92,9 @@ struct Listed {
 }
 
 /// All rooms.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Rooms {
     rooms: Mutex<HashMap<StoreId, Listed>>,
-    /// What all stores together may have on their way to the disk.
-    turns: Arc<Semaphore>,
     tails: Mutex<Tails>,
     /// Held from before a commit until it is published, and while a room is forgotten.
     publishing: Mutex<()>,
@@ -118,13 +107,6 @@ pub(crate) struct Publishing<'a> {
     _turn: MutexGuard<'a, ()>,
 }
 
-/// Leave to append, until it is dropped.
-#[derive(Debug)]
-pub(crate) struct AppendTurn {
-    _of_store: Option<OwnedSemaphorePermit>,
-    _of_all: Option<OwnedSemaphorePermit>,
-}
-
 /// Membership in a room, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Member {
@@ -132,22 +114,6 @@ pub(crate) struct Member {
     store: StoreId,
     room: Arc<OpenRoom>,
     end: watch::Receiver<u64>,
-}
-
-impl Default for OpenRoom {
-    fn default() -> Self {
-        let turns = Arc::new(Semaphore::new(APPEND_BYTES_GOAL / TURN_BYTES));
-        let (end, revision) = (watch::Sender::default(), watch::Sender::default());
-        Self { state: Mutex::default(), end, turns, revision }
-    }
-}
-
-impl Default for Rooms {
-    fn default() -> Self {
-        let turns = Arc::new(Semaphore::new(GROUP_BYTES_GOAL / TURN_BYTES));
-        let (rooms, tails, publishing) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { rooms, turns, tails, publishing }
-    }
 }
 
 impl Rooms {
@@ -346,20 +312,6 @@ impl Member {
     /// Where the next changes for `cursor` are.
     pub(crate) fn next_for(&self, cursor: &Cursor) -> Next {
         self.room.lock().room.next_for(cursor)
-    }
-
-    /// Waits for leave to append changes that take `bytes` of memory, in the order of asking.
-    pub(crate) fn turn(&self, bytes: usize) -> impl Future<Output = AppendTurn> + Send + use<> {
-        let (store, all) = (Arc::clone(&self.room.turns), Arc::clone(&self.rooms.turns));
-        // A single change may be larger than any turn; it takes a whole one.
-        let steps = u32::try_from(bytes.min(APPEND_BYTES_GOAL).div_ceil(TURN_BYTES));
-        let steps = steps.unwrap_or(u32::MAX).max(1);
-        async move {
-            // Nobody closes a semaphore, so nobody goes without leave.
-            let of_store = store.acquire_many_owned(steps).await.ok();
-            let of_all = all.acquire_many_owned(steps).await.ok();
-            AppendTurn { _of_store: of_store, _of_all: of_all }
-        }
     }
 
     /// Wakes when there is more to hear of presence.

@@ -14,8 +14,8 @@ use sds_sync::transport::{
     StreamError,
 };
 use sds_sync::{
-    Checked, CheckedChange, ClientFrame, FrameError, InFlight, LogPage, Refusal, RefusalCode,
-    RelayFrame, ServingSession, StoreId, Token, check_patch,
+    CheckedChange, ClientFrame, FrameError, InFlight, LogPage, Refusal, RefusalCode, RelayFrame,
+    ServingSession, StoreId, Token, check_patch,
 };
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -27,7 +27,7 @@ pub(crate) use opening::OpenRequest;
 use crate::attendance::Attendance;
 use crate::connection::{Granted, Peer};
 use crate::limits::{LEAVING_FREE_BYTES, Limit, STEP_BYTES_MAX};
-use crate::log_writer::{self, Outcome};
+use crate::log_writer::{Append, Outcome, Reply};
 use crate::node::{Node, stopped};
 use crate::relay::{Cursor, Next};
 use crate::rooms::Member;
@@ -285,7 +285,8 @@ impl Service {
         }
         let room = self.pipe.take_room();
         if let Some(changes) = self.session.poll_append() {
-            self.pending.begin(self.append(changes, room));
+            let reply = self.append(changes, room);
+            self.pending.begin(async { reply.await.ok() });
         }
     }
 
@@ -465,22 +466,11 @@ impl Service {
         }
     }
 
-    /// Hands changes to the writer when it is their turn.
-    fn append(
-        &self,
-        changes: Vec<CheckedChange>,
-        room: FrameRoom,
-    ) -> impl Future<Output = Option<Outcome>> + Send + use<> {
-        let turn = self.member.turn(changes.iter().map(Checked::memory).sum());
+    /// Hands changes to the writer, with the room that they take until they are written.
+    fn append(&self, changes: Vec<CheckedChange>, room: FrameRoom) -> Reply {
         let (store, author) = (self.store.clone(), Arc::clone(&self.author));
-        let work = log_writer::Append { store, author, changes, skips_lacking: self.passes_over };
-        let writer = self.node.writer.clone();
-        async move {
-            let _turn = turn.await;
-            let outcome = writer.append(work).await.ok();
-            drop(room);
-            outcome
-        }
+        let skips_lacking = self.passes_over;
+        self.node.writer.append(Append { store, author, changes, skips_lacking, _room: room })
     }
 
     fn handle_outcome(&mut self, outcome: Option<Outcome>) {

@@ -91,8 +91,8 @@ pub const FILE_CACHE_BYTES: usize = 32 << 20;
 /// The most bytes of a log that are read from disk at a time; a larger change comes alone.
 pub const LOG_PAGE_BYTES_MAX: usize = 4 << 20;
 
-/// How much memory the changes may take that are taken from one client at a time, and those of one
-/// store that are on their way to the disk, in bytes; a larger change comes alone.
+/// How much memory the changes may take that are taken from one client at a time, in bytes; a larger
+/// change comes alone.
 pub const APPEND_BYTES_GOAL: usize = 4 << 20;
 
 /// The most changes that are taken from one client at a time.

@@ -13,7 +13,7 @@ use sds_sync::database::{Medium, Place};
 use tempfile::TempDir;
 
 use super::*;
-use crate::limits::PAGE_BYTES_GOAL;
+use crate::limits::{GROUP_BYTES_PER_SUBJECT_GOAL, PAGE_BYTES_GOAL};
 use crate::relay::{Cursor, Next};
 use crate::store_log::tables::{GARBAGE, STATES};
 
@@ -157,10 +157,13 @@ fn large(start: u64, bytes: usize) -> Change {
 }
 
 fn append(writer: &LogWriter, store: &str, start: u64) -> Reply {
-    let change = change(start);
-    let author = Arc::new(Author { subject: "ann".to_owned(), ..Author::default() });
-    let (store, changes) = (id(store), vec![change.into()]);
-    writer.append(Append { store, author, changes, skips_lacking: false })
+    append_as(writer, "ann", store, change(start))
+}
+
+fn append_as(writer: &LogWriter, subject: &str, store: &str, change: Change) -> Reply {
+    let author = Arc::new(Author { subject: subject.to_owned(), ..Author::default() });
+    let (store, changes, _room) = (id(store), vec![change.into()], FrameRoom::default());
+    writer.append(Append { store, author, changes, skips_lacking: false, _room })
 }
 
 /// Goal: a damaged row hurts its own store alone. Method: changes of three stores that wait for one
@@ -234,6 +237,26 @@ fn appends_that_come_together_are_one_commit() {
         text.lines().find_map(|line| line.strip_prefix("sds_relay_commit_seconds_count "));
     // The first append may be alone in one.
     assert!(matches!(commits, Some("1" | "2")), "{commits:?} commits");
+    work.end();
+}
+
+/// Goal: one subject with much to write in many stores does not keep others waiting. Method: large
+/// changes that wait for a commit that the test holds up, and behind them a small one.
+#[test]
+fn a_small_append_does_not_wait_for_the_large_ones_of_somebody_else() {
+    const LARGE: usize = GROUP_BYTES_PER_SUBJECT_GOAL / 2;
+    let folder = TempDir::new().unwrap();
+    let work = Work::begin(StoreLog::open(&folder.path().join("relay.redb")).unwrap());
+    let waits = work.rooms.publishing();
+    let append_large =
+        |number| append_as(&work.writer, "mallory", &format!("s{number}"), large(0, LARGE));
+    let mut larges: Vec<Reply> = (0..10).map(append_large).collect();
+    let small = append(&work.writer, "calm", 0);
+    drop(waits);
+    assert_eq!(small.blocking_recv().unwrap().unwrap().refused, None);
+    let done = larges.iter_mut().map(|reply| reply.try_recv().is_ok()).filter(|done| *done).count();
+    // What was being written when it came, and what is in one commit with it.
+    assert!(done <= 2, "{done} large ones came before it");
     work.end();
 }
 

@@ -1,9 +1,6 @@
 //! Who is in which room, and who waits for whom.
 
 use std::task::{Context, Wake, Waker};
-use std::time::Duration;
-
-use tokio::time::timeout;
 
 use super::*;
 
@@ -139,31 +136,6 @@ fn a_message_for_all_keeps_nobody_waiting_for_the_room() {
     }
     assert_eq!(room.signal(PeerId(1), None, &signal()), 2);
     assert_eq!(*looks.seen.lock().unwrap(), [true, true]);
-}
-
-#[tokio::test]
-async fn a_store_with_much_to_write_waits_for_itself_and_not_before_others() {
-    let rooms = Arc::new(Rooms::default());
-    let busy = rooms.enter(&StoreId::new("busy").unwrap());
-    let other = rooms.enter(&StoreId::new("other").unwrap());
-    let first = busy.turn(usize::MAX).await;
-    let mut second = std::pin::pin!(busy.turn(1));
-    let brief = Duration::from_millis(50);
-    assert!(timeout(brief, &mut second).await.is_err(), "there is one turn at a time");
-    drop(other.turn(APPEND_BYTES_GOAL).await);
-    drop(first);
-    drop(second.await);
-}
-
-#[tokio::test]
-async fn small_appends_of_a_store_share_a_turn() {
-    let rooms = Arc::new(Rooms::default());
-    let member = rooms.enter(&StoreId::new("s").unwrap());
-    let mut turns = Vec::new();
-    for _ in 0..APPEND_BYTES_GOAL / TURN_BYTES {
-        turns.push(member.turn(1).await);
-    }
-    assert!(timeout(Duration::from_millis(50), member.turn(1)).await.is_err());
 }
 
 /// Goal: all rooms together keep no more than so much, and those that are busy keep theirs. Method:

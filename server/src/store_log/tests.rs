@@ -320,7 +320,11 @@ fn a_change_with_many_deps_gives_others_their_turn() {
     };
     let (slow, same, other) = go_on(&mallory, FoundDeps::default());
     assert_eq!((slow.left, slow.new.len(), slow.refused), (2, 0, None));
-    assert_eq!((same.left, same.new.len()), (1, 0), "what a subject may do is for all its sessions");
+    assert_eq!(
+        (same.left, same.new.len()),
+        (1, 0),
+        "what a subject may do is for all its sessions"
+    );
     assert_eq!((other.left, other.new.len()), (0, 1));
     let (slow, same, other) = go_on(&mallory, slow.found);
     assert_eq!((slow.left, slow.new.len(), slow.refused), (0, 2, None), "it goes on");

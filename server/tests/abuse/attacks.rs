@@ -34,6 +34,8 @@ pub(crate) enum Attack {
     DenseChanges,
     /// Changes that name as many others as fit, of which the relay has none, or all but the last.
     ManyDeps,
+    /// Large changes as they should be, of one subject in many stores at a time.
+    LargeChanges,
     /// Large values, as many at a time as may be.
     Uploads,
     /// As after a restart of the relay: nobody means harm.
@@ -41,7 +43,7 @@ pub(crate) enum Attack {
 }
 
 impl Attack {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::SlowReaders,
         Self::SlowCatchUps,
         Self::Frames,
@@ -52,6 +54,7 @@ impl Attack {
         Self::LargeFrames,
         Self::DenseChanges,
         Self::ManyDeps,
+        Self::LargeChanges,
         Self::Uploads,
         Self::Joins,
     ];
@@ -68,6 +71,7 @@ impl Attack {
             Self::LargeFrames => "large_frames_without_an_end",
             Self::DenseChanges => "changes_full_of_ops",
             Self::ManyDeps => "changes_full_of_deps",
+            Self::LargeChanges => "floods_of_large_changes",
             Self::Uploads => "floods_of_large_values",
             Self::Joins => "a_thousand_joins_at_once",
         }
@@ -89,6 +93,7 @@ impl Attack {
                 Self::LargeFrames => tasks.spawn(begin_large_frames(url)),
                 Self::DenseChanges => tasks.spawn(send_dense_changes(url, number)),
                 Self::ManyDeps => tasks.spawn(send_many_deps(url, number)),
+                Self::LargeChanges => tasks.spawn(send_large_changes(url, number)),
                 Self::Uploads => tasks.spawn(upload(url, number)),
                 Self::Joins => tasks.spawn(join(url)),
             };
@@ -342,6 +347,35 @@ async fn send_many_deps(url: RelayUrl, number: usize) {
         let Some((mut sender, mut receiver)) = stream else { continue };
         let _sent = sender.send(&ClientFrame::Changes { patch: patch.clone() }).await;
         while let Ok(Some(RelayFrame::Changes { .. })) = receiver.next().await {}
+    }
+}
+
+async fn send_large_changes(url: RelayUrl, number: usize) {
+    let sizes = [4 << 20, 15 << 20, 8 << 20];
+    loop {
+        let Some(connection) = dial(&url).await else { continue };
+        let mut tasks = JoinSet::new();
+        for store in 0..24 {
+            let name = format!("large {number} {store}");
+            let Some((mut sender, mut receiver)) = open(&connection, &name, "mallory").await else {
+                break;
+            };
+            let author = std::process::id().into();
+            tasks.spawn(async move {
+                let mut start = 0;
+                for size in sizes.into_iter().cycle().skip(store) {
+                    let change = large_change(author, start, size);
+                    start = change.header().end();
+                    let patch = Patch::new(vec![change]).encode().into();
+                    let sent = sender.send(&ClientFrame::Changes { patch }).await;
+                    if sent.is_err() || !matches!(receiver.next::<RelayFrame>().await, Ok(Some(_)))
+                    {
+                        return;
+                    }
+                }
+            });
+        }
+        while tasks.join_next().await.is_some() {}
     }
 }
 

@@ -203,6 +203,7 @@ async fn endure(attack: Attack) {
         Attack::MalformedFrames => (8, 200 * MIB),
         Attack::LargeFrames => (4, 400 * MIB),
         Attack::DenseChanges | Attack::ManyDeps => (4, 800 * MIB),
+        Attack::LargeChanges => (4, 800 * MIB),
         Attack::Uploads => (4, 400 * MIB),
         Attack::Joins => (1_000, 400 * MIB),
     };
