@@ -200,9 +200,10 @@ fn check(log: &StoreLog, store: &StoreId, model: &Model) {
     for had in 0..=model.log.len() {
         assert_eq!(read_all(log, store, had as u64), expected[had..]);
         let version = version_of(&model.log[..had]);
-        let (position, end) = log.position_for(store, &version).unwrap();
-        assert_eq!(end, model.log.len() as u64);
-        assert!(position <= model.position_for(&version) as u64, "nothing is left out");
+        let opening = log.opening(store, &version).unwrap();
+        assert_eq!(opening.end, model.log.len() as u64);
+        assert_eq!(opening.version, version_of(&model.log).encode());
+        assert!(opening.position <= model.position_for(&version) as u64, "nothing is left out");
     }
 }
 

@@ -141,6 +141,12 @@ pub const LEAVING_BYTES_PER_CONNECTION_MAX: u32 = 16 << 20;
 /// The same for all connections of a subject together.
 pub const LEAVING_BYTES_PER_SUBJECT_MAX: u32 = 128 << 20;
 
+/// How many bytes of large versions are kept that somebody was told who opened a store.
+pub const TOLD_VERSIONS_BYTES_MAX: usize = 16 << 20;
+
+/// How many stores are opened at a time: each looks at all replicas of one.
+pub const OPENINGS_MAX: usize = 4;
+
 /// How many bytes of messages may be on their way to all sessions of a subject together.
 pub const SIGNAL_BYTES_PER_SUBJECT_MAX: usize = 16 << 20;
 
@@ -197,6 +203,7 @@ const _: () = assert!(ARRIVED_BYTES_PER_CONNECTION_MAX <= ARRIVED_BYTES_PER_SUBJ
 const _: () = assert!(STEP_BYTES_MAX <= LEAVING_BYTES_PER_STREAM_MAX as usize);
 const _: () = assert!(4 * LEAVING_BYTES_PER_STREAM_MAX <= LEAVING_BYTES_PER_CONNECTION_MAX);
 const _: () = assert!(LEAVING_BYTES_PER_CONNECTION_MAX <= LEAVING_BYTES_PER_SUBJECT_MAX);
+const _: () = assert!(LEAVING_FREE_BYTES < TOLD_VERSIONS_BYTES_MAX);
 const _: () = assert!(FIRST_FRAME_BYTES_MAX <= STRANGER_BEGUN_BYTES_MAX as usize);
 const _: () = assert!(TAIL_BYTES_MAX <= TAILS_BYTES_MAX);
 const _: () = assert!(TOKEN_BYTES_MAX < ADMIN_HEAD_BYTES_MAX);

@@ -29,7 +29,7 @@ use crate::connection::serve;
 use crate::doorkeeper::Door;
 use crate::fair_turns::FairTurns;
 use crate::health::DiskProbe;
-use crate::limits::{CHECKS_MAX, Limit};
+use crate::limits::{CHECKS_MAX, Limit, OPENINGS_MAX};
 use crate::log_writer::LogWriter;
 use crate::metrics::Metrics;
 use crate::rooms::Rooms;
@@ -115,6 +115,7 @@ impl Relay {
             revocations,
             disk: DiskProbe::default(),
             blob_turns: BlobTurns::default(),
+            openings: FairTurns::new(OPENINGS_MAX),
             checks: FairTurns::new(CHECKS_MAX),
             chores: Chores::start(),
             told: Told::default(),

@@ -32,7 +32,7 @@ use crate::node::{Node, stopped};
 use crate::relay::{Cursor, Next};
 use crate::rooms::Member;
 use crate::store_log::Author;
-use opening::{Asked, admit, author_of, check_revocations, check_token, open_session};
+use opening::{Asked, admit, author_of, check_revocations, check_token, hold, look};
 
 const SHUTTING_DOWN: Refusal =
     Refusal::new(RefusalCode::ShuttingDown, "the relay is about to stop; try again soon");
@@ -42,18 +42,18 @@ const COME_BACK_AFTER: Duration = Duration::from_secs(2);
 /// Opens the store that the first frame of a stream asks for, or tells the client why not.
 pub(crate) async fn open_store(
     peer: &Arc<Peer>,
-    mut request: OpenRequest,
+    request: OpenRequest,
     sender: FrameSender,
     mut receiver: FrameReceiver,
-    stop: watch::Receiver<bool>,
+    mut stop: watch::Receiver<bool>,
 ) -> Option<Box<Service>> {
-    let admitted = admit(&peer.node, &request).and_then(|(store, access, version)| {
+    let admitted = admit(&peer.node, &request).and_then(|(store, access)| {
         let granted = peer.grant(&store, &access)?;
         // Whoever revoked it before the session was listed did not find it.
         check_revocations(&peer.node, &access, &store)?;
-        Ok((store, access, version, granted))
+        Ok((store, access, granted))
     });
-    let (store, access, version, granted) = match admitted {
+    let (store, access, granted) = match admitted {
         Ok(admitted) => admitted,
         Err(refusal) => {
             peer.node.told.not_opened(refusal.code);
@@ -64,48 +64,61 @@ pub(crate) async fn open_store(
     peer.node.told.opened(&store, &access);
     receiver.set_max(frame_max(&access));
     receiver.set_room(granted.input_room());
-    let output = granted.output_room();
-    let bound = receiver.bound();
-    let member = peer.node.rooms.enter(&store);
-    let (protocol, stream) = (request.protocol, sender.id());
-    let attendance = Attendance::begin(peer, protocol, stream, &member, granted.seat());
-    let pipe = FramePipe::timed(sender, receiver);
+    let (node, output, bound) = (Arc::clone(&peer.node), granted.output_room(), receiver.bound());
+    let member = node.rooms.enter(&store);
     let author = Arc::new(author_of(&request, &access));
-    let asked = Asked { protocol, had: version, seats: request.seats.take() };
-    match open_session(peer, &store, &access, asked, &author, &member).await {
-        Ok(session) => {
-            let node = Arc::clone(&peer.node);
-            let (passes_over, passing) = (false, FrameRoom::default());
-            let (checking, pending) = (InFlight::default(), InFlight::default());
-            let mut service = Box::new(Service {
-                node,
-                store,
-                author,
-                passes_over,
-                session,
-                member,
-                pipe,
-                bound,
-                output,
-                reading: InFlight::default(),
-                passing,
-                checking,
-                pending,
-                attendance,
-                granted,
-                access,
-                stop,
-            });
-            service.granted.set_position(service.session.cursor_mut().position());
-            service.tell_access();
-            Some(service)
-        }
+    let (version, seats) = (request.version, request.seats);
+    let mut asked = Asked { store: store.clone(), author: Arc::clone(&author), version, seats };
+    let mut found = match look(&node, &asked).await {
+        Ok(found) => found,
         Err(refusal) => {
-            peer.node.metrics.refused(refusal.code);
-            pipe.finish([refusal.frame()]).await;
-            None
+            peer.refuse(sender, refusal).await;
+            return None;
         }
-    }
+    };
+    let (protocol, stream, cursor) = (request.protocol, sender.id(), found.take_cursor());
+    // What the client has is known now. Until then its frame took room.
+    asked.version = Bytes::new();
+    let pipe = FramePipe::timed(sender, receiver);
+    let held = tokio::select! {
+        held = hold(&node, &output, &asked, found) => held,
+        () = stopped(&mut stop) => Err(SHUTTING_DOWN),
+        why = granted.ended() => Err(why),
+    };
+    let (found, telling) = match held {
+        Ok(held) => held,
+        Err(refusal) => {
+            node.metrics.refused(refusal.code);
+            pipe.finish([refusal.frame()]).await;
+            return None;
+        }
+    };
+    member.note_end(found.opening.end);
+    let attendance = Attendance::begin(peer, protocol, stream, &member, granted.seat());
+    let session = found.session(protocol, access.may_write(), cursor);
+    let mut service = Box::new(Service {
+        node,
+        store,
+        author,
+        passes_over: false,
+        session,
+        member,
+        pipe,
+        bound,
+        output,
+        telling,
+        reading: InFlight::default(),
+        passing: FrameRoom::default(),
+        checking: InFlight::default(),
+        pending: InFlight::default(),
+        attendance,
+        granted,
+        access,
+        stop,
+    });
+    service.granted.set_position(service.session.cursor_mut().position());
+    service.tell_access();
+    Some(service)
 }
 
 /// The greatest frame that somebody sends: large ones are changes.
@@ -131,6 +144,8 @@ pub(crate) struct Service {
     bound: FrameBound,
     /// The room for changes that go out, unless they are few.
     output: OutputRoom,
+    /// What the first frame takes, until it is sent.
+    telling: FrameRoom,
     /// What waits for such room, or is read from the disk.
     reading: InFlight<Reading>,
     /// What those changes take that the session has still to send.
@@ -228,7 +243,8 @@ impl Service {
         if let Some((message, room)) = others {
             self.pipe.send_with(message, room);
         } else if let Some(frame) = self.session.poll_transmit() {
-            let room = self.take_passed();
+            let telling = std::mem::take(&mut self.telling);
+            let room = if telling.is_empty() { self.take_passed() } else { telling };
             self.pipe.send_with(frame, room);
         } else if let Some((message, room)) =
             self.attendance.as_mut().and_then(Attendance::take_frame)

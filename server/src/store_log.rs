@@ -35,6 +35,7 @@ mod deleting;
 mod packing;
 pub(crate) mod page;
 pub(crate) mod tables;
+mod told_versions;
 mod turns;
 
 use std::collections::VecDeque;
@@ -42,6 +43,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use redb::{ReadableTable, WriteTransaction};
 use sds_engine::{ReplicaId, Version};
 use sds_sync::blob_rows;
@@ -60,6 +62,7 @@ use tables::{
     replica, state,
 };
 pub use tables::{NoStore, StoreQuota};
+use told_versions::ToldVersions;
 use turns::{Who, WriteTurns};
 
 /// The relay's file.
@@ -77,8 +80,21 @@ pub struct StoreLog {
     /// Packed pages that somebody read just now, the last one first, so that many who read the same
     /// unpack it once.
     unpacked: Mutex<VecDeque<(PageKey, Changes)>>,
+    versions: ToldVersions,
     /// The content of a deleted store that is being removed.
     sweeping: Mutex<Option<u64>>,
+}
+
+/// What somebody needs to know who opens a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// What the log has, encoded. All who open the store as it is share these bytes.
+    pub version: Bytes,
+    /// Before this position they lack nothing. Not far from the first change that is lacking: in
+    /// the same page.
+    pub position: u64,
+    /// How many changes the log has.
+    pub end: u64,
 }
 
 /// Store number, position, and how many changes: that alone changes in a page once it is there.
@@ -123,7 +139,46 @@ impl StoreLog {
             reserved: Reservations::default(),
             blob_totals: BlobTotals::default(),
             unpacked: Mutex::default(),
+            versions: ToldVersions::default(),
             sweeping: Mutex::default(),
+        })
+    }
+
+    /// What somebody needs to know who opens `store` and has `had`.
+    ///
+    /// # Errors
+    /// If the log cannot be read.
+    pub fn opening(&self, store: &StoreId, had: &Version) -> Result<Opening, StorageError> {
+        self.database.read(|read| {
+            let Some(number) = number_of(read, store)? else {
+                let version = Version::new().encode().into();
+                return Ok(Opening { version, position: 0, end: 0 });
+            };
+            let end = state(&read.open_table(STATES)?, number)?.end;
+            let shared = self.versions.find((number, end));
+            if let Some(version) = shared.clone().filter(|_| had.is_empty()) {
+                return Ok(Opening { version, position: 0, end });
+            }
+            let (mut version, mut first) = (Version::new(), end);
+            let starts = read.open_table(STARTS)?;
+            for row in read.open_table(VERSIONS)?.range((number, 0)..=(number, u64::MAX))? {
+                let (key, next) = row?;
+                let (author, next) = (key.value().1, next.value().0);
+                let known = had.next(replica(author)?);
+                if known < next {
+                    // The page that holds the first unknown counter.
+                    let mut until = starts.range((number, author, 0)..=(number, author, known))?;
+                    if let Some(row) = until.next_back() {
+                        first = first.min(row?.1.value());
+                    }
+                }
+                if shared.is_none() {
+                    version.advance(replica(author)?, next);
+                }
+            }
+            let version =
+                shared.unwrap_or_else(|| self.versions.keep((number, end), version.encode()));
+            Ok(Opening { version, position: first, end })
         })
     }
 
@@ -199,37 +254,6 @@ impl StoreLog {
                 }
             }
             Ok(foreign)
-        })
-    }
-
-    /// A position before which somebody with `version` lacks nothing, and the log's end. Not far
-    /// from the first change that is lacking: in the same page.
-    ///
-    /// # Errors
-    /// If the log cannot be read.
-    pub fn position_for(
-        &self,
-        store: &StoreId,
-        version: &Version,
-    ) -> Result<(u64, u64), StorageError> {
-        self.database.read(|read| {
-            let Some(number) = number_of(read, store)? else { return Ok((0, 0)) };
-            let end = state(&read.open_table(STATES)?, number)?.end;
-            let starts = read.open_table(STARTS)?;
-            let mut first = end;
-            for row in read.open_table(VERSIONS)?.range((number, 0)..=(number, u64::MAX))? {
-                let (key, next) = row?;
-                let author = key.value().1;
-                let known = version.next(replica(author)?);
-                if known < next.value().0 {
-                    // The page that holds the first unknown counter.
-                    let mut until = starts.range((number, author, 0)..=(number, author, known))?;
-                    if let Some(row) = until.next_back() {
-                        first = first.min(row?.1.value());
-                    }
-                }
-            }
-            Ok((first, end))
         })
     }
 

@@ -147,7 +147,7 @@ impl Link {
                     let cursor = Cursor::new(had, 0, home.room.end());
                     self.relay = Some(ServingSession::new(
                         PROTOCOL_VERSION,
-                        &home.version,
+                        home.version.encode().into(),
                         Some(Vec::new()),
                         true,
                         cursor,

@@ -319,7 +319,7 @@ async fn get(
         offset += bytes.len() as u64;
         door.note(BlobPassed::Sent(bytes.len() as u64));
         let piece = RelayFrame::BlobChunk { bytes: bytes.into() };
-        if let Err(error) = sender.send_in_time(&piece).await {
+        if let Err(error) = sender.send_in_time(piece).await {
             if matches!(error, StreamError::TooSlow) {
                 door.note(BlobPassed::NotTaken);
             }

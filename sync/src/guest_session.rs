@@ -278,7 +278,7 @@ mod tests {
         let tip = SeatTip { replica: 2, next: 5, chain: [7; 32] };
         let mut owner = ServingSession::new(
             PROTOCOL_VERSION,
-            &version(&[(1, 1)]),
+            version(&[(1, 1)]).encode().into(),
             Some(vec![tip]),
             true,
             version(&[(1, 1)]),
@@ -343,8 +343,13 @@ mod tests {
         let known = version(&[(1, 1), (2, 1)]);
         let mut again = GuestSession::new(&StoreId::new("s").unwrap(), &known, Wish::Same(id(2)));
         let tip = SeatTip { replica: 2, next: 9, chain: [7; 32] };
-        let mut owner =
-            ServingSession::new(PROTOCOL_VERSION, &known, Some(vec![tip]), true, known.clone());
+        let mut owner = ServingSession::new(
+            PROTOCOL_VERSION,
+            known.encode().into(),
+            Some(vec![tip]),
+            true,
+            known.clone(),
+        );
         again.send(&[Arc::clone(change(2, 0).bytes())]);
         settle(&mut again, &mut owner);
         assert_eq!(owner.poll_append().unwrap().len(), 1, "only its bytes tell");
@@ -358,7 +363,7 @@ mod tests {
         let (mut guest, bytes) = (guest(Wish::Nothing), vec![7; 3 << 20]);
         let mut owner = ServingSession::new(
             PROTOCOL_VERSION,
-            &version(&[(1, 2)]),
+            version(&[(1, 2)]).encode().into(),
             Some(Vec::new()),
             true,
             version(&[(1, 1)]),
@@ -381,7 +386,7 @@ mod tests {
         let mut guest = guest(Wish::Nothing);
         let mut owner = ServingSession::new(
             PROTOCOL_VERSION,
-            &version(&[(1, 2)]),
+            version(&[(1, 2)]).encode().into(),
             Some(Vec::new()),
             true,
             version(&[(1, 1)]),

@@ -420,6 +420,13 @@ pub trait Frame: Serialize + DeserializeOwned {
         bytes.into()
     }
 
+    /// The same in parts that follow each other. What is large and may be that of many frames is
+    /// not copied.
+    #[must_use]
+    fn encode_parts(&self) -> Vec<Bytes> {
+        vec![self.encode()]
+    }
+
     /// Reads a frame without its length.
     ///
     /// # Errors
@@ -442,6 +449,34 @@ impl Frame for ClientFrame {
 
 impl Frame for RelayFrame {
     const KINDS: u8 = 18;
+
+    fn encode_parts(&self) -> Vec<Bytes> {
+        let empty = Bytes::new();
+        let (version, without) = match self {
+            Self::Opened { version, writable } => {
+                (version, Self::Opened { version: empty, writable: *writable })
+            }
+            Self::OpenedSeated { version, writable, seats } => {
+                let (writable, seats) = (*writable, seats.clone());
+                (version, Self::OpenedSeated { version: empty, writable, seats })
+            }
+            _ => return vec![self.encode()],
+        };
+        if version.len() <= FIRST_FRAME_BYTES_MAX {
+            return vec![self.encode()];
+        }
+        let mut rest = without.encode();
+        // Its length, its kind, and that its version has no bytes.
+        let mut head = rest.split_to(rest.len().min(FRAME_LENGTH_BYTES + 2)).to_vec();
+        head.truncate(FRAME_LENGTH_BYTES + 1);
+        let mut head = postcard::to_extend(&version.len(), head).unwrap_or_default();
+        let size = head.len().saturating_sub(FRAME_LENGTH_BYTES) + version.len() + rest.len();
+        debug_assert!(size <= FRAME_BYTES_MAX);
+        if let (Some(length), Ok(size)) = (head.first_chunk_mut(), u32::try_from(size)) {
+            *length = size.to_le_bytes();
+        }
+        vec![head.into(), version.clone(), rest]
+    }
 }
 
 impl RelayFrame {

@@ -111,17 +111,16 @@ pub struct ServingSession<C: LogCursor> {
 }
 
 impl<C: LogCursor> ServingSession<C> {
-    /// A session whose client stands at `cursor`, of a store of which this side has `version`, and of
-    /// the client's seats, if it asked about them, `seats`.
+    /// A session whose client stands at `cursor`, of a store of which this side has `version`, encoded,
+    /// and of the client's seats, if it asked about them, `seats`.
     #[must_use]
     pub fn new(
         protocol: u16,
-        version: &Version,
+        version: Bytes,
         seats: Option<Vec<SeatTip>>,
         writable: bool,
         cursor: C,
     ) -> Self {
-        let version = version.encode().into();
         let opened = match seats {
             Some(seats) => RelayFrame::OpenedSeated { version, writable, seats },
             None => RelayFrame::Opened { version, writable },
@@ -377,7 +376,7 @@ mod tests {
     use crate::limits::PROTOCOL_VERSION;
 
     fn session() -> ServingSession<Version> {
-        ServingSession::new(PROTOCOL_VERSION, &Version::new(), None, true, Version::new())
+        ServingSession::new(PROTOCOL_VERSION, Bytes::new(), None, true, Version::new())
     }
 
     fn small(count: usize) -> Vec<Change> {
@@ -485,7 +484,8 @@ mod tests {
         assert!(change.memory() > 10 * len, "its ops are counted");
         let patch: Bytes = Patch::new(vec![change]).encode().into();
         let opened = Version::new();
-        let mut log = ServingSession::new(PROTOCOL_VERSION, &opened, None, true, Nowhere);
+        let mut log =
+            ServingSession::new(PROTOCOL_VERSION, opened.encode().into(), None, true, Nowhere);
         log.handle_frame(ClientFrame::Changes { patch: patch.clone() });
         let kept = log.poll_append().unwrap();
         assert_eq!(kept.len(), 1);

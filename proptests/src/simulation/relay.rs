@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use sds_engine::{Patch, ReplicaId, Version};
 use sds_server::relay::{Cursor, Next, Room};
-use sds_server::store_log::{Appender, Author, StoreLog};
+use sds_server::store_log::{Appender, Author, Opening, StoreLog};
 use sds_server::{Grant, Keyring, Scope, Secret};
 use sds_sync::access::{Gate, TokenId};
 use sds_sync::database::Failure;
@@ -368,13 +368,14 @@ impl RelayProcess {
             speaks_for_all: access.scope == Scope::Admin,
         };
         let read = || {
-            let (position, end) = self.log.position_for(store, &had)?;
+            let opening = self.log.opening(store, &had)?;
             let tips = self.log.tips(store, &seats)?;
             let foreign = self.log.foreign(store, &author)?;
-            Ok::<_, StorageError>((self.log.version(store)?, tips, foreign, position, end))
+            Ok::<_, StorageError>((opening, tips, foreign))
         };
-        let (version, tips, foreign, position, end) =
-            read().map_err(|_| Refusal::STORAGE_FAILED)?;
+        let (opening, tips, foreign) = read().map_err(|_| Refusal::STORAGE_FAILED)?;
+        let version = Version::decode(&opening.version).expect("the log has a version");
+        let Opening { version: told, position, end } = opening;
         // A room lives from its first member to its last.
         let room = self.room.get_or_insert_default();
         if room.end() < end {
@@ -382,8 +383,7 @@ impl RelayProcess {
         }
         let cursor = Cursor::new(had, position, end);
         let writable = access.may_write();
-        let mut session =
-            ServingSession::new(PROTOCOL_VERSION, &version, Some(tips), writable, cursor);
+        let mut session = ServingSession::new(PROTOCOL_VERSION, told, Some(tips), writable, cursor);
         if writable {
             let foreign = foreign.into_iter();
             foreign.for_each(|(replica, next)| session.handle_passed_over(replica, next));

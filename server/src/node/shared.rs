@@ -46,6 +46,8 @@ pub(crate) struct Node {
     pub(crate) revocations: Revocations,
     pub(super) disk: DiskProbe,
     pub(crate) blob_turns: BlobTurns,
+    /// Leave to look what is in a store that is opened.
+    pub(crate) openings: FairTurns,
     /// Leave to check a large frame.
     pub(crate) checks: FairTurns,
     /// Where that is done.

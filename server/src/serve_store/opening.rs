@@ -3,24 +3,25 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use sds_engine::{ReplicaId, Version};
 use sds_sync::access::{Access, AccessError, Scope};
 use sds_sync::limits::{OPEN_SEATS_MAX, PROTOCOL_VERSION};
-use sds_sync::{ClientFrame, Refusal, RefusalCode, ServingSession, StoreId, Token};
+use sds_sync::transport::{FrameRoom, OutputRoom};
+use sds_sync::{ClientFrame, Refusal, RefusalCode, SeatTip, ServingSession, StoreId, Token};
 
-use crate::connection::Peer;
+use crate::limits::LEAVING_FREE_BYTES;
 use crate::node::{DELETED, Node};
 use crate::relay::Cursor;
-use crate::rooms::Member;
 use crate::sessions::REVOKED;
-use crate::store_log::Author;
+use crate::store_log::{Author, Opening};
 
 /// The first frame of a stream that opens a store.
 pub(crate) struct OpenRequest {
     pub(crate) protocol: u16,
     pub(crate) store: String,
     pub(crate) token: Token,
-    pub(crate) version: bytes::Bytes,
+    pub(crate) version: Bytes,
     /// The seats that the client asks about; none if it speaks a version without.
     pub(crate) seats: Option<Vec<u64>>,
 }
@@ -43,11 +44,8 @@ impl OpenRequest {
     }
 }
 
-/// Checks the request; says what it opens, what it allows, and what the client has.
-pub(super) fn admit(
-    node: &Node,
-    request: &OpenRequest,
-) -> Result<(StoreId, Access, Version), Refusal> {
+/// Checks the request; says what it opens, and what it allows.
+pub(super) fn admit(node: &Node, request: &OpenRequest) -> Result<(StoreId, Access), Refusal> {
     if request.protocol > PROTOCOL_VERSION {
         return Err(Refusal::new(RefusalCode::TooNew, "the protocol is newer than this relay"));
     }
@@ -61,8 +59,7 @@ pub(super) fn admit(
     let access = check_token(node, &request.token, &request.store)?;
     let store = StoreId::new(&request.store).map_err(|_| malformed("no valid store id"))?;
     check_revocations(node, &access, &store)?;
-    let version = Version::decode(&request.version).map_err(|_| malformed("no valid version"))?;
-    Ok((store, access, version))
+    Ok((store, access))
 }
 
 /// What the token allows with the store.
@@ -90,40 +87,86 @@ pub(super) fn author_of(request: &OpenRequest, access: &Access) -> Author {
     Author { subject: access.subject.clone(), seats: seats.collect(), speaks_for_all }
 }
 
-/// What a client has, and wants to know.
+/// What is looked up for a client that opens a store.
+#[derive(Clone)]
 pub(super) struct Asked {
-    pub(super) protocol: u16,
-    pub(super) had: Version,
+    pub(super) store: StoreId,
+    pub(super) author: Arc<Author>,
+    /// What the client has, encoded.
+    pub(super) version: Bytes,
+    /// The seats that it asks about.
     pub(super) seats: Option<Vec<u64>>,
 }
 
-/// The session that begins with what is here and what the client has.
-pub(super) async fn open_session(
-    peer: &Peer,
-    store: &StoreId,
-    access: &Access,
-    Asked { protocol, had, seats }: Asked,
-    author: &Arc<Author>,
-    member: &Member,
-) -> Result<ServingSession<Cursor>, Refusal> {
-    let (id, known, author) = (store.clone(), had.clone(), Arc::clone(author));
-    let read = peer.node.read(move |log| {
-        if log.is_deleted(&id)? {
-            return Ok(None);
-        }
-        let (position, end) = log.position_for(&id, &known)?;
-        // What is said of the seats is never more than what is said to be here.
-        let tips = seats.map(|seats| log.tips(&id, &seats)).transpose()?;
-        let foreign = log.foreign(&id, &author)?;
-        Ok(Some((log.version(&id)?, tips, foreign, position, end)))
-    });
-    let read = read.await.ok_or(Refusal::STORAGE_FAILED)?;
-    let (version, tips, foreign, position, end) = read.ok_or(DELETED)?;
-    member.note_end(end);
-    let (writable, cursor) = (access.may_write(), Cursor::new(had, position, end));
-    let mut session = ServingSession::new(protocol, &version, tips, writable, cursor);
-    if writable {
-        foreign.iter().for_each(|(replica, next)| session.handle_passed_over(*replica, *next));
+/// What there is for it.
+pub(super) struct Found {
+    had: Version,
+    pub(super) opening: Opening,
+    tips: Option<Vec<SeatTip>>,
+    foreign: Vec<(ReplicaId, u64)>,
+}
+
+impl Found {
+    /// Where the client stands.
+    pub(super) fn take_cursor(&mut self) -> Cursor {
+        Cursor::new(std::mem::take(&mut self.had), self.opening.position, self.opening.end)
     }
-    Ok(session)
+
+    /// The session that begins with it.
+    pub(super) fn session(
+        self,
+        protocol: u16,
+        writable: bool,
+        cursor: Cursor,
+    ) -> ServingSession<Cursor> {
+        let version = self.opening.version;
+        let mut session = ServingSession::new(protocol, version, self.tips, writable, cursor);
+        if writable {
+            self.foreign.iter().for_each(|(replica, next)| {
+                session.handle_passed_over(*replica, *next);
+            });
+        }
+        session
+    }
+}
+
+/// Looks what there is, when it is the turn of the client's subject.
+pub(super) async fn look(node: &Arc<Node>, asked: &Asked) -> Result<Found, Refusal> {
+    let turn = node.openings.take(&asked.author.subject).await;
+    let Asked { store, author, version, seats } = asked.clone();
+    let read = node.read(move |log| {
+        let _turn = turn;
+        if log.is_deleted(&store)? {
+            return Ok(Err(DELETED));
+        }
+        let Ok(had) = Version::decode(&version) else {
+            return Ok(Err(Refusal::new(RefusalCode::Malformed, "no valid version")));
+        };
+        // What is said of the seats is never more than what is said to be here.
+        let tips = seats.map(|seats| log.tips(&store, &seats)).transpose()?;
+        let foreign = log.foreign(&store, &author)?;
+        let opening = log.opening(&store, &had)?;
+        Ok(Ok(Found { had, opening, tips, foreign }))
+    });
+    read.await.ok_or(Refusal::STORAGE_FAILED)?
+}
+
+/// Takes the room that the first frame needs until it has gone out. If that is large it is looked up
+/// once more when there is room for it, and nothing of it is kept meanwhile.
+pub(super) async fn hold(
+    node: &Arc<Node>,
+    output: &OutputRoom,
+    asked: &Asked,
+    mut found: Found,
+) -> Result<(Found, FrameRoom), Refusal> {
+    let (mut room, mut most) = (FrameRoom::default(), LEAVING_FREE_BYTES);
+    while found.opening.version.len() > most {
+        // There may be more by then.
+        most = found.opening.version.len() / 8 * 9;
+        drop((found, room));
+        room = output.hold(most).await;
+        found = look(node, asked).await?;
+    }
+    room.shrink_to(found.opening.version.len());
+    Ok((found, room))
 }

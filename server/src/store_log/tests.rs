@@ -124,13 +124,14 @@ fn the_position_is_where_the_first_lacking_change_is() {
         (&[(1, 2), (2, 4), (7, 1)], 4),
     ];
     for (known, position) in rows {
-        let found = log.position_for(&id(), &version(known)).unwrap();
-        assert_eq!(found, (position, 4), "{known:?}");
+        let found = log.opening(&id(), &version(known)).unwrap();
+        let told = version(&[(1, 2), (2, 4)]).encode().into();
+        assert_eq!(found, Opening { version: told, position, end: 4 }, "{known:?}");
     }
     assert!(log.pack(&id(), 1).unwrap());
     for (known, position) in rows {
-        let (found, end) = log.position_for(&id(), &version(known)).unwrap();
-        assert_eq!((found, end), (if position == 4 { 4 } else { 0 }, 4), "one page: {known:?}");
+        let found = log.opening(&id(), &version(known)).unwrap().position;
+        assert_eq!(found, if position == 4 { 4 } else { 0 }, "one page: {known:?}");
     }
 }
 

@@ -12,7 +12,7 @@ use sds_sync::{ClientFrame, Frame, RelayFrame, RelayUrl, encode_datagram};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use crate::client::{dial, open, open_with};
+use crate::client::{changes, dial, open, open_with, opening};
 use crate::large::large_change;
 
 /// One kind of abuse.
@@ -36,6 +36,8 @@ pub(crate) enum Attack {
     ManyDeps,
     /// Large changes as they should be, of one subject in many stores at a time.
     LargeChanges,
+    /// A store with many replicas, opened as often as may be, and none of it read.
+    Openings,
     /// Large values, as many at a time as may be.
     Uploads,
     /// As after a restart of the relay: nobody means harm.
@@ -43,7 +45,7 @@ pub(crate) enum Attack {
 }
 
 impl Attack {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::SlowReaders,
         Self::SlowCatchUps,
         Self::Frames,
@@ -55,6 +57,7 @@ impl Attack {
         Self::DenseChanges,
         Self::ManyDeps,
         Self::LargeChanges,
+        Self::Openings,
         Self::Uploads,
         Self::Joins,
     ];
@@ -72,14 +75,20 @@ impl Attack {
             Self::DenseChanges => "changes_full_of_ops",
             Self::ManyDeps => "changes_full_of_deps",
             Self::LargeChanges => "floods_of_large_changes",
+            Self::Openings => "openings_that_nobody_reads",
             Self::Uploads => "floods_of_large_values",
             Self::Joins => "a_thousand_joins_at_once",
         }
     }
 
-    /// Attacks the relay at `url`, `attackers` at a time. Says a line when one of [`Attack::Joins`] is in.
+    /// Attacks the relay at `url`, `attackers` at a time. Says a line when one of [`Attack::Joins`] is in,
+    /// or one of [`Attack::Openings`] has asked for all that it will.
     pub(crate) async fn go_on(self, url: RelayUrl, attackers: usize) {
         let mut tasks = JoinSet::new();
+        if self == Self::Openings {
+            let connection = dial(&url).await.expect("nobody keeps it out");
+            assert!(crowd(&connection, OPENED, OPENED_REPLICAS).await, "it has so many replicas");
+        }
         for number in 0..attackers {
             let url = url.clone();
             match self {
@@ -94,6 +103,7 @@ impl Attack {
                 Self::DenseChanges => tasks.spawn(send_dense_changes(url, number)),
                 Self::ManyDeps => tasks.spawn(send_many_deps(url, number)),
                 Self::LargeChanges => tasks.spawn(send_large_changes(url, number)),
+                Self::Openings => tasks.spawn(open_and_read_nothing(url, number)),
                 Self::Uploads => tasks.spawn(upload(url, number)),
                 Self::Joins => tasks.spawn(join(url)),
             };
@@ -376,6 +386,33 @@ async fn send_large_changes(url: RelayUrl, number: usize) {
             });
         }
         while tasks.join_next().await.is_some() {}
+    }
+}
+
+/// The store of [`Attack::Openings`], and how many replicas it has.
+const OPENED: &str = "opened";
+const OPENED_REPLICAS: u64 = 80_000;
+
+async fn open_and_read_nothing(url: RelayUrl, number: usize) {
+    let connection = loop {
+        if let Some(connection) = dial(&url).await {
+            break connection;
+        }
+    };
+    let mut first = open(&connection, OPENED, "mallory").await.expect("it has a right to");
+    let mut unread = Vec::new();
+    for _ in 1..48 {
+        let Ok((mut sender, receiver)) = connection.open_stream().await else { break };
+        let _sent = sender.send(&opening(OPENED, "mallory", &Version::new())).await;
+        unread.push((sender, receiver));
+    }
+    writeln!(std::io::stdout().lock(), "asked").unwrap();
+    // With each change the store is another one to those who open it from then on.
+    for start in 1.. {
+        if number == 0 {
+            let _sent = first.0.send(&changes(1, start, 1)).await;
+        }
+        sleep(Duration::from_millis(5)).await;
     }
 }
 

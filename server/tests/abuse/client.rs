@@ -39,12 +39,17 @@ pub(crate) async fn open_with(
     subject: &str,
     version: &Version,
 ) -> Option<(FrameSender, FrameReceiver)> {
-    let (token, version) = (token(store, subject), version.encode().into());
-    let request = ClientFrame::Open { protocol: 3, store: store.to_owned(), token, version };
+    let request = opening(store, subject, version);
     let (mut sender, mut receiver) = connection.open_stream().await.ok()?;
     sender.send(&request).await.ok()?;
     let answer = receiver.next().await.ok()??;
     matches!(answer, RelayFrame::Opened { .. }).then_some((sender, receiver))
+}
+
+/// The frame that opens a store.
+pub(crate) fn opening(store: &str, subject: &str, version: &Version) -> ClientFrame {
+    let (token, version) = (token(store, subject), version.encode().into());
+    ClientFrame::Open { protocol: 3, store: store.to_owned(), token, version }
 }
 
 /// A frame of so many changes of one counter each.

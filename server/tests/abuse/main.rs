@@ -204,6 +204,8 @@ async fn endure(attack: Attack) {
         Attack::LargeFrames => (4, 400 * MIB),
         Attack::DenseChanges | Attack::ManyDeps => (4, 800 * MIB),
         Attack::LargeChanges => (4, 800 * MIB),
+        // What 384 openings are told would take 300 MiB, and twice that on its way.
+        Attack::Openings => (8, 300 * MIB),
         Attack::Uploads => (4, 400 * MIB),
         Attack::Joins => (1_000, 400 * MIB),
     };
@@ -214,15 +216,21 @@ async fn endure(attack: Attack) {
     let quiet = honest.measure(span).await;
     let before = relay.memory("VmRSS");
     let (attacking, joined) = attack_with(attack, attackers, &relay.url);
-    sleep(Duration::from_millis(300)).await;
-    let busy = honest.measure(span).await;
-    if attack == Attack::Joins {
+    let all = async || {
         let all = async {
             while joined.load(Ordering::Relaxed) < attackers {
                 sleep(Duration::from_millis(10)).await;
             }
         };
         timeout(PATIENCE, all).await.expect("all get in");
+    };
+    if attack == Attack::Openings {
+        all().await;
+    }
+    sleep(Duration::from_millis(300)).await;
+    let busy = honest.measure(span).await;
+    if attack == Attack::Joins {
+        all().await;
     }
     let peak = relay.memory("VmHWM");
     drop(attacking);

@@ -87,6 +87,24 @@ fn the_bytes_of_relay_frames_never_change() {
 }
 
 #[test]
+fn a_frame_in_parts_has_the_same_bytes_and_shares_what_is_large() {
+    let seats = vec![SeatTip { replica: 7, next: 300, chain: [9; 32] }];
+    for size in [0, 5, FIRST_FRAME_BYTES_MAX, FIRST_FRAME_BYTES_MAX + 1, 1 << 20] {
+        let version = Bytes::from(vec![3; size]);
+        let opened = RelayFrame::Opened { version: version.clone(), writable: true };
+        let seats = seats.clone();
+        let seated = RelayFrame::OpenedSeated { version: version.clone(), writable: false, seats };
+        for frame in [opened, seated, RelayFrame::Changes { patch: version.clone() }] {
+            let parts = frame.encode_parts();
+            assert!(parts.concat() == frame.encode(), "{size} bytes");
+            let is_shared = parts.iter().any(|part| part.as_ptr() == version.as_ptr());
+            let is_large = size > FIRST_FRAME_BYTES_MAX;
+            assert_eq!(is_shared, is_large && !matches!(frame, RelayFrame::Changes { .. }));
+        }
+    }
+}
+
+#[test]
 fn a_datagram_names_its_stream_and_is_read_whole_or_not_at_all() {
     let left = RelayFrame::PeerLeft { peer: 300, clock: 4 };
     let encoded = encode_datagram(200, &left);

@@ -201,9 +201,10 @@ async fn send_all<Out: Frame>(
     is_timed: bool,
 ) -> Result<(), StreamError> {
     while let Some(leaving) = frames.recv().await {
+        let Leaving { frame, _room } = *leaving;
         match is_timed {
-            true => sender.send_in_time(&leaving.frame).await?,
-            false => sender.send(&leaving.frame).await?,
+            true => sender.send_in_time(frame).await?,
+            false => sender.send(&frame).await?,
         }
     }
     sender.finish().await;

@@ -121,10 +121,19 @@ impl FrameSender {
     ///
     /// # Errors
     /// Like [`send`](Self::send), and [`StreamError::TooSlow`].
-    pub(crate) async fn send_in_time<F: Frame>(&mut self, frame: &F) -> Result<(), StreamError> {
-        let frame = frame.encode();
-        let patience = chunk_timeout(frame.len() as u64 + u64::from(STREAM_WINDOW_BYTES));
-        match timeout(patience, self.send_encoded(frame)).await {
+    pub(crate) async fn send_in_time<F: Frame>(&mut self, frame: F) -> Result<(), StreamError> {
+        let parts = frame.encode_parts();
+        // What it has is in the parts, and need not be there twice.
+        drop(frame);
+        let bytes: usize = parts.iter().map(Bytes::len).sum();
+        let patience = chunk_timeout(bytes as u64 + u64::from(STREAM_WINDOW_BYTES));
+        let sending = async {
+            for part in parts {
+                self.send_encoded(part).await?;
+            }
+            Ok(())
+        };
+        match timeout(patience, sending).await {
             Ok(sent) => sent,
             Err(_) => {
                 if let Outgoing::Quic(stream) = &mut self.stream {

@@ -153,7 +153,8 @@ async fn open(
             (welcome.version, welcome.seats)
         }
     };
-    let session = ServingSession::new(opening.protocol, &version, Some(seats), writable, had);
+    let version = version.encode().into();
+    let session = ServingSession::new(opening.protocol, version, Some(seats), writable, had);
     let session = match snapshot {
         Some(snapshot) => session.with_snapshot(snapshot.bytes, snapshot.version),
         None => session,
