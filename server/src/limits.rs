@@ -141,6 +141,13 @@ pub const LEAVING_BYTES_PER_CONNECTION_MAX: u32 = 16 << 20;
 /// The same for all connections of a subject together.
 pub const LEAVING_BYTES_PER_SUBJECT_MAX: u32 = 128 << 20;
 
+/// How many bytes it may take to know what the clients of a subject have, who are not at the end of a
+/// log yet. Of whom there is no room for that, nothing is known: they are sent what they have, too.
+pub const KNOWN_BYTES_PER_SUBJECT_MAX: usize = 16 << 20;
+
+/// What needs no room of that, of each session.
+pub const KNOWN_FREE_BYTES: usize = 1 << 10;
+
 /// How many bytes of large versions are kept that somebody was told who opened a store.
 pub const TOLD_VERSIONS_BYTES_MAX: usize = 16 << 20;
 

@@ -275,6 +275,7 @@ impl Writing {
             }
         }
         (so_far.refused, so_far.found) = (appended.refused, appended.found);
+        so_far.end = so_far.end.max(appended.end);
         if appended.left > 0 {
             let done = work.append.changes.len() - appended.left;
             work.append.changes.drain(..done);

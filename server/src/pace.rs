@@ -8,8 +8,8 @@ use sds_sync::access::{Access, StoreSet};
 use sds_sync::transport::{Pace, RoomBytes, SharedRoom};
 
 use crate::limits::{
-    ARRIVED_BYTES_PER_SUBJECT_MAX, BEGUN_BYTES_PER_SUBJECT_MAX, LEAVING_BYTES_PER_SUBJECT_MAX,
-    Limit, Limits, SIGNAL_BYTES_PER_SUBJECT_MAX,
+    ARRIVED_BYTES_PER_SUBJECT_MAX, BEGUN_BYTES_PER_SUBJECT_MAX, KNOWN_BYTES_PER_SUBJECT_MAX,
+    LEAVING_BYTES_PER_SUBJECT_MAX, Limit, Limits, SIGNAL_BYTES_PER_SUBJECT_MAX,
 };
 use crate::metrics::Metrics;
 use sds_sync::rate::Bucket;
@@ -56,6 +56,7 @@ struct Share {
     signals: Mutex<Bucket>,
     room: Arc<SharedRoom>,
     messages: Arc<Semaphore>,
+    known: Arc<Semaphore>,
 }
 
 /// A connection on which a subject has stores open, until it is dropped.
@@ -94,6 +95,7 @@ impl Share {
             signals: bucket(limits.signals_per_second_per_subject),
             room: Arc::new(SharedRoom::new(ROOM_OF_SUBJECT)),
             messages: Arc::new(Semaphore::new(SIGNAL_BYTES_PER_SUBJECT_MAX)),
+            known: Arc::new(Semaphore::new(KNOWN_BYTES_PER_SUBJECT_MAX)),
         }
     }
 }
@@ -107,6 +109,11 @@ impl SubjectSeat {
     /// Room for so many bytes of messages that are on their way to all its sessions together.
     pub(crate) fn messages(&self) -> &Arc<Semaphore> {
         &self.share.messages
+    }
+
+    /// Room for so many bytes of what the clients of all its sessions have.
+    pub(crate) fn known(&self) -> &Arc<Semaphore> {
+        &self.share.known
     }
 
     /// Takes one of the messages that all its connections may send together, if there is one.

@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use sds_engine::{ChangeHeader, OpId, Version};
+use sds_engine::{ChangeHeader, OpId, ReplicaId, Version};
 use sds_sync::{CheckedChange, LogCursor};
 
 use crate::limits::{STEP_BYTES_MAX, STEP_CHANGES_MAX, TAIL_BYTES_MAX, TAIL_CHANGES_MAX};
@@ -129,12 +129,12 @@ impl Room {
 #[derive(Debug)]
 pub struct Cursor {
     position: u64,
-    /// What the client had when it came, until it is past the end that the log had then.
-    had: Version,
-    had_until: u64,
-    /// What was taken since of that which the client itself has sent: of no more replicas than are in the
-    /// log.
-    taken: Version,
+    /// What the client had when it came, and what was taken since of that which it has sent; in
+    /// order of replica, each with the counter that comes next.
+    known: Vec<(ReplicaId, u64)>,
+    /// The end of the log when all of that was in it: from there on nobody asks for it. None if
+    /// nobody has said yet.
+    known_until: Option<u64>,
 }
 
 impl Cursor {
@@ -142,9 +142,27 @@ impl Cursor {
     /// `end` changes.
     #[must_use]
     pub fn new(had: Version, position: u64, end: u64) -> Self {
-        let mut cursor = Self { position, had, had_until: end, taken: Version::new() };
-        cursor.forget_had();
+        let known = had.iter().collect();
+        let mut cursor = Self { position, known, known_until: Some(end) };
+        cursor.forget_passed();
         cursor
+    }
+
+    /// Notes that the log had `end` changes when what was taken of the client was in it.
+    pub fn note_end(&mut self, end: u64) {
+        self.known_until = Some(self.known_until.unwrap_or(0).max(end));
+        self.forget_passed();
+    }
+
+    /// Forgets what the client has: it is sent once more what comes of that.
+    pub fn forget(&mut self) {
+        self.known = Vec::new();
+    }
+
+    /// How much memory it takes to know what the client has, in bytes.
+    #[must_use]
+    pub const fn memory(&self) -> usize {
+        self.known.capacity() * size_of::<(ReplicaId, u64)>()
     }
 
     /// Moves over changes from position `from`, and returns those that the client lacks.
@@ -160,15 +178,15 @@ impl Cursor {
             if !self.has(header.last()) {
                 lacking.push((header, change));
             }
-            self.forget_had();
+            self.forget_passed();
         }
         lacking
     }
 
-    /// Keeps what the client had no longer than it is asked for.
-    fn forget_had(&mut self) {
-        if self.position >= self.had_until {
-            self.had = Version::new();
+    /// Keeps what the client has no longer than it is asked for.
+    fn forget_passed(&mut self) {
+        if self.known_until.is_some_and(|until| self.position >= until) {
+            self.forget();
         }
     }
 
@@ -179,7 +197,8 @@ impl Cursor {
     }
 
     fn has(&self, op: OpId) -> bool {
-        self.had.has(op) || self.taken.has(op)
+        let found = self.known.binary_search_by_key(&op.replica, |(replica, _)| *replica);
+        found.is_ok_and(|at| self.known.get(at).is_some_and(|(_, next)| op.counter < *next))
     }
 }
 
@@ -187,7 +206,25 @@ impl LogCursor for Cursor {
     type Kept = CheckedChange;
 
     fn note_taken(&mut self, taken: &Version) {
-        self.taken.merge(taken);
+        if taken.is_empty() {
+            return;
+        }
+        self.known_until = None;
+        let mut new = Vec::new();
+        for (replica, next) in taken.iter() {
+            match self.known.binary_search_by_key(&replica, |(replica, _)| *replica) {
+                Ok(at) => {
+                    self.known
+                        .get_mut(at)
+                        .into_iter()
+                        .for_each(|(_, known)| *known = next.max(*known));
+                }
+                Err(_) => new.push((replica, next)),
+            }
+        }
+        self.known.append(&mut new);
+        // Two parts that are in order each, which is what sorting them costs.
+        self.known.sort_by_key(|(replica, _)| *replica);
     }
 }
 
@@ -281,11 +318,39 @@ mod tests {
     #[test]
     fn what_a_client_had_is_kept_only_as_long_as_it_is_asked_for() {
         let had = || version(&[(1, 1), (7, 9)]);
-        assert_eq!(Cursor::new(had(), 2, 2).had, Version::new());
+        assert_eq!(Cursor::new(had(), 2, 2).memory(), 0);
         let mut cursor = Cursor::new(had(), 0, 2);
         assert_eq!(cursor.pass(0, vec![change(1, 0)]).len(), 0);
-        assert_eq!(cursor.had, had());
+        assert_eq!(cursor.known, had().iter().collect::<Vec<_>>());
         assert_eq!(cursor.pass(1, vec![change(1, 1)]).len(), 1);
-        assert_eq!(cursor.had, Version::new());
+        assert_eq!(cursor.memory(), 0);
+    }
+
+    #[test]
+    fn what_a_client_has_sent_is_kept_until_its_cursor_is_past_it() {
+        let mut cursor = Cursor::new(version(&[(5, 1)]), 0, 1);
+        cursor.note_taken(&version(&[(9, 2), (2, 1)]));
+        cursor.note_taken(&version(&[(5, 3), (2, 1), (1, 1)]));
+        cursor.note_end(4);
+        let lacking = |cursor: &mut Cursor, from, change| cursor.pass(from, vec![change]).len();
+        assert_eq!(lacking(&mut cursor, 0, change(5, 2)), 0);
+        assert_eq!(lacking(&mut cursor, 1, change(9, 2)), 1);
+        assert_eq!(lacking(&mut cursor, 2, change(2, 0)), 0);
+        assert!(cursor.memory() >= 4 * 16, "{}", cursor.memory());
+        assert_eq!(lacking(&mut cursor, 3, change(1, 0)), 0);
+        assert_eq!(cursor.memory(), 0, "nothing of it is to come");
+        cursor.note_taken(&version(&[(9, 3)]));
+        assert_eq!(lacking(&mut cursor, 4, change(9, 2)), 0, "before anybody knows how long");
+        assert!(cursor.memory() > 0);
+        cursor.note_end(5);
+        assert_eq!(cursor.memory(), 0);
+    }
+
+    #[test]
+    fn a_client_of_which_nothing_is_known_any_more_is_sent_what_it_has() {
+        let mut cursor = Cursor::new(version(&[(1, 2)]), 0, 2);
+        cursor.forget();
+        assert_eq!(cursor.memory(), 0);
+        assert_eq!(cursor.pass(0, vec![change(1, 0), change(1, 1)]).len(), 2);
     }
 }

@@ -20,6 +20,7 @@ use sds_sync::{
 use tokio::sync::watch;
 use tokio::time::sleep;
 
+mod known;
 mod opening;
 
 pub(crate) use opening::OpenRequest;
@@ -32,6 +33,7 @@ use crate::node::{Node, stopped};
 use crate::relay::{Cursor, Next};
 use crate::rooms::Member;
 use crate::store_log::Author;
+use known::KnownRoom;
 use opening::{Asked, admit, author_of, check_revocations, check_token, hold, look};
 
 const SHUTTING_DOWN: Refusal =
@@ -76,9 +78,11 @@ pub(crate) async fn open_store(
             return None;
         }
     };
-    let (protocol, stream, cursor) = (request.protocol, sender.id(), found.take_cursor());
-    // What the client has is known now. Until then its frame took room.
+    let (protocol, stream, mut cursor) = (request.protocol, sender.id(), found.take_cursor());
+    // What the client has is known now, if there is room for it. Until then its frame took some.
     asked.version = Bytes::new();
+    let mut known = KnownRoom::new(Arc::clone(granted.seat().known()));
+    known.fit(&mut cursor);
     let pipe = FramePipe::timed(sender, receiver);
     let held = tokio::select! {
         held = hold(&node, &output, &asked, found) => held,
@@ -102,6 +106,7 @@ pub(crate) async fn open_store(
         author,
         passes_over: false,
         session,
+        known,
         member,
         pipe,
         bound,
@@ -139,6 +144,8 @@ pub(crate) struct Service {
     /// something.
     passes_over: bool,
     session: ServingSession<Cursor>,
+    /// What the cursor takes to know what the client has.
+    known: KnownRoom,
     member: Member,
     pipe: FramePipe<RelayFrame, ClientFrame>,
     bound: FrameBound,
@@ -464,6 +471,7 @@ impl Service {
     /// Moves the client on over the part of the log at position `from`.
     fn pass(&mut self, from: u64, changes: Vec<Arc<[u8]>>) {
         let lacking = self.session.cursor_mut().pass(from, changes);
+        self.known.fit(self.session.cursor_mut());
         self.granted.set_position(self.session.cursor_mut().position());
         self.node.metrics.changes_delivered.inc_by(lacking.len() as u64);
         self.session.handle_log(lacking);
@@ -500,6 +508,8 @@ impl Service {
                     self.session.handle_passed_over(replica, next);
                 }
                 self.session.handle_appended(&appended.stored, appended.refused);
+                self.session.cursor_mut().note_end(appended.end);
+                self.known.fit(self.session.cursor_mut());
             }
             Some(Err(_)) => self.session.refuse(Refusal::STORAGE_FAILED),
             None => self.session.refuse(SHUTTING_DOWN),

@@ -95,6 +95,8 @@ pub struct Opening {
     pub position: u64,
     /// How many changes the log has.
     pub end: u64,
+    /// What they have of the replicas that the log knows: of others nothing can come that they have.
+    pub had: Version,
 }
 
 /// Store number, position, and how many changes: that alone changes in a page once it is there.
@@ -152,14 +154,14 @@ impl StoreLog {
         self.database.read(|read| {
             let Some(number) = number_of(read, store)? else {
                 let version = Version::new().encode().into();
-                return Ok(Opening { version, position: 0, end: 0 });
+                return Ok(Opening { version, position: 0, end: 0, had: Version::new() });
             };
             let end = state(&read.open_table(STATES)?, number)?.end;
             let shared = self.versions.find((number, end));
             if let Some(version) = shared.clone().filter(|_| had.is_empty()) {
-                return Ok(Opening { version, position: 0, end });
+                return Ok(Opening { version, position: 0, end, had: Version::new() });
             }
-            let (mut version, mut first) = (Version::new(), end);
+            let (mut version, mut first, mut kept) = (Version::new(), end, Version::new());
             let starts = read.open_table(STARTS)?;
             for row in read.open_table(VERSIONS)?.range((number, 0)..=(number, u64::MAX))? {
                 let (key, next) = row?;
@@ -172,13 +174,14 @@ impl StoreLog {
                         first = first.min(row?.1.value());
                     }
                 }
+                kept.advance(replica(author)?, known);
                 if shared.is_none() {
                     version.advance(replica(author)?, next);
                 }
             }
             let version =
                 shared.unwrap_or_else(|| self.versions.keep((number, end), version.encode()));
-            Ok(Opening { version, position: first, end })
+            Ok(Opening { version, position: first, end, had: kept })
         })
     }
 

@@ -43,6 +43,10 @@ impl LogCursor for Version {
 /// token allows, whose replica is whose, and when to come back.
 const TERMS_SINCE: u16 = 4;
 
+/// Of how many replicas changes may be acknowledged to a client that does not read, beside those of one
+/// append.
+const STORED_REPLICAS_MAX: usize = 1_024;
+
 /// How many frames that come before anything else may wait for a client that does not read.
 const CONTROL_FRAMES_MAX: usize = 4 * APPEND_CHANGES_MAX;
 
@@ -106,6 +110,8 @@ pub struct ServingSession<C: LogCursor> {
     to_append: Vec<C::Kept>,
     to_append_bytes: usize,
     stored: Version,
+    /// No fewer replicas than are in `stored`.
+    stored_replicas: usize,
     refusal: Option<Refusal>,
     is_over: bool,
 }
@@ -137,6 +143,7 @@ impl<C: LogCursor> ServingSession<C> {
             to_append: Vec::new(),
             to_append_bytes: 0,
             stored: Version::new(),
+            stored_replicas: 0,
             refusal: None,
             is_over: false,
         }
@@ -208,6 +215,7 @@ impl<C: LogCursor> ServingSession<C> {
     pub fn handle_appended(&mut self, stored: &Version, refused: Option<RefusalCode>) {
         self.cursor.note_taken(stored);
         self.stored.merge(stored);
+        self.stored_replicas += stored.iter().count();
         let Some(code) = refused else { return };
         let message = match code {
             RefusalCode::Forked => "another change with this id is known",
@@ -281,6 +289,7 @@ impl<C: LogCursor> ServingSession<C> {
             return Some(RelayFrame::Snapshot { bytes, version: version.into() });
         }
         if !self.stored.is_empty() {
+            self.stored_replicas = 0;
             let version = std::mem::take(&mut self.stored).encode();
             return Some(RelayFrame::Stored { version: version.into() });
         }
@@ -312,10 +321,12 @@ impl<C: LogCursor> ServingSession<C> {
         }
     }
 
-    /// Whether more frames can be taken in before the next append.
+    /// Whether more frames can be taken in before the next append. With much to be acknowledged that
+    /// waits for room none can: who does not read sends nothing further.
     #[must_use]
     pub const fn wants_frames(&self) -> bool {
         !self.is_over
+            && (self.is_deaf || self.stored_replicas < STORED_REPLICAS_MAX)
             && self.to_append_bytes < APPEND_BYTES_GOAL
             && self.to_append.len() + PATCH_CHANGES_MAX <= APPEND_CHANGES_MAX
     }
@@ -377,6 +388,30 @@ mod tests {
 
     fn session() -> ServingSession<Version> {
         ServingSession::new(PROTOCOL_VERSION, Bytes::new(), None, true, Version::new())
+    }
+
+    #[test]
+    fn who_does_not_read_what_is_stored_sends_nothing_further() {
+        let mut session = session();
+        let (mut stored, mut acknowledged) = (Version::new(), Version::new());
+        for replica in 1..=STORED_REPLICAS_MAX as u64 {
+            assert!(session.wants_frames(), "{replica} replicas are too few");
+            let mut one = Version::new();
+            one.advance(ReplicaId::new(replica).unwrap(), 1);
+            session.handle_appended(&one, None);
+            stored.merge(&one);
+        }
+        assert!(!session.wants_frames());
+        while let Some(frame) = session.poll_transmit() {
+            if let RelayFrame::Stored { version } = frame {
+                acknowledged.merge(&Version::decode(&version).unwrap());
+            }
+        }
+        assert_eq!(acknowledged, stored);
+        assert!(session.wants_frames(), "it goes on when they have gone out");
+        (0..2).for_each(|_| session.handle_appended(&stored, None));
+        session.forget_log();
+        assert!(session.wants_frames(), "what somebody sent who has left is taken");
     }
 
     fn small(count: usize) -> Vec<Change> {

@@ -197,6 +197,7 @@ impl RelayNode {
                             session.handle_passed_over(replica, next);
                         }
                         session.handle_appended(&appended.stored, appended.refused);
+                        session.cursor_mut().note_end(appended.end);
                     });
                 }
             }
@@ -375,7 +376,7 @@ impl RelayProcess {
         };
         let (opening, tips, foreign) = read().map_err(|_| Refusal::STORAGE_FAILED)?;
         let version = Version::decode(&opening.version).expect("the log has a version");
-        let Opening { version: told, position, end } = opening;
+        let Opening { version: told, position, end, had } = opening;
         // A room lives from its first member to its last.
         let room = self.room.get_or_insert_default();
         if room.end() < end {

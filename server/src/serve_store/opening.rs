@@ -100,7 +100,6 @@ pub(super) struct Asked {
 
 /// What there is for it.
 pub(super) struct Found {
-    had: Version,
     pub(super) opening: Opening,
     tips: Option<Vec<SeatTip>>,
     foreign: Vec<(ReplicaId, u64)>,
@@ -109,7 +108,8 @@ pub(super) struct Found {
 impl Found {
     /// Where the client stands.
     pub(super) fn take_cursor(&mut self) -> Cursor {
-        Cursor::new(std::mem::take(&mut self.had), self.opening.position, self.opening.end)
+        let Opening { had, position, end, .. } = &mut self.opening;
+        Cursor::new(std::mem::take(had), *position, *end)
     }
 
     /// The session that begins with it.
@@ -146,7 +146,7 @@ pub(super) async fn look(node: &Arc<Node>, asked: &Asked) -> Result<Found, Refus
         let tips = seats.map(|seats| log.tips(&store, &seats)).transpose()?;
         let foreign = log.foreign(&store, &author)?;
         let opening = log.opening(&store, &had)?;
-        Ok(Ok(Found { had, opening, tips, foreign }))
+        Ok(Ok(Found { opening, tips, foreign }))
     });
     read.await.ok_or(Refusal::STORAGE_FAILED)?
 }

@@ -48,6 +48,8 @@ pub struct Author {
 pub struct Appended {
     /// The position of the first new change.
     pub from: u64,
+    /// How many changes the log has with those.
+    pub end: u64,
     /// The new changes, in order.
     pub new: Vec<Arc<[u8]>>,
     /// What of the client's is in the log now: for each replica that it sent changes of.
@@ -284,6 +286,7 @@ impl<'a> Appender<'a> {
         let before = usize::try_from(appended.from - pending.state.end).unwrap_or(usize::MAX);
         let new = pending.new.iter().skip(before);
         appended.new = new.map(|(_, _, change)| Arc::clone(change)).collect();
+        appended.end = pending.end();
         self.stores.insert(number, pending);
         Ok(appended)
     }
