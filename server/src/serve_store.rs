@@ -49,21 +49,13 @@ pub(crate) async fn open_store(
     mut receiver: FrameReceiver,
     mut stop: watch::Receiver<bool>,
 ) -> Option<Box<Service>> {
-    let admitted = admit(&peer.node, &request).and_then(|(store, access)| {
-        let granted = peer.grant(&store, &access)?;
-        // Whoever revoked it before the session was listed did not find it.
-        check_revocations(&peer.node, &access, &store)?;
-        Ok((store, access, granted))
-    });
-    let (store, access, granted) = match admitted {
-        Ok(admitted) => admitted,
+    let (store, access, granted) = match grant(peer, &request) {
+        Ok(granted) => granted,
         Err(refusal) => {
-            peer.node.told.not_opened(refusal.code);
             peer.refuse(sender, refusal).await;
             return None;
         }
     };
-    peer.node.told.opened(&store, &access);
     receiver.set_max(frame_max(&access));
     receiver.set_room(granted.input_room());
     let (node, output, bound) = (Arc::clone(&peer.node), granted.output_room(), receiver.bound());
@@ -124,6 +116,21 @@ pub(crate) async fn open_store(
     service.granted.set_position(service.session.cursor_mut().position());
     service.tell_access();
     Some(service)
+}
+
+/// Lets the client have the store open that it asks for, if it may. Either is told in the log.
+fn grant(peer: &Arc<Peer>, request: &OpenRequest) -> Result<(StoreId, Access, Granted), Refusal> {
+    let granted = admit(&peer.node, request).and_then(|(store, access)| {
+        let granted = peer.grant(&store, &access)?;
+        // Whoever revoked it before the session was listed did not find it.
+        check_revocations(&peer.node, &access, &store)?;
+        Ok((store, access, granted))
+    });
+    match &granted {
+        Ok((store, access, _)) => peer.node.told.opened(store, access),
+        Err(refusal) => peer.node.told.not_opened(refusal.code),
+    }
+    granted
 }
 
 /// The greatest frame that somebody sends: large ones are changes.
