@@ -111,8 +111,9 @@ pub const PACK_LOOKS_MAX: usize = 64;
 /// those in the log, before others get their turn.
 pub const EFFORT_BYTES_MAX: usize = 4 << 20;
 
-/// As how many of those bytes it counts to look for one dep of a change: it takes about as long.
-pub const DEP_BYTES: usize = 256;
+/// As how many of those bytes it counts to look for one dep of a change: so few are looked for that
+/// those of a commit take a few milliseconds.
+pub const DEP_BYTES: usize = 1 << 10;
 
 /// How many packed pages are kept in memory as they are unpacked.
 pub const PAGE_CACHE_MAX: usize = 16;
