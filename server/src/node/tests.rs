@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use sds_sync::access::Secret;
+use sds_sync::transport::FrameRoom;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -76,6 +77,7 @@ async fn a_stop_waits_for_a_disk_that_hangs_only_so_long() {
         author: Arc::default(),
         changes: Vec::new(),
         skips_lacking: false,
+        _room: FrameRoom::default(),
     });
     let begun = Instant::now();
     assert_eq!(timeout(PATIENCE, relay.stop()).await.unwrap(), Ending::DiskHangs);
