@@ -134,6 +134,7 @@ impl Model {
                 appended.stored.advance(header.replica, header.end());
             }
         }
+        appended.end = self.log.len() as u64;
         appended
     }
 
